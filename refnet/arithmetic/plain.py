@@ -1,0 +1,32 @@
+"""Plain arithmetic: float32, one stated order of operations, the same bits on every machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from refnet.ops.base import F32
+
+if TYPE_CHECKING:
+    from refnet.graph import Node
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Each op's own `run`: one FMA chain per reduction, channel, kernel row, kernel column; bias last.
+
+    threads: how many threads share the outputs of a node; None takes all processors.
+    The bits do not depend on it, nor on the batch or the position in it.
+
+    >>> Plain(threads=1).name
+    'plain'
+    """
+
+    threads: int | None = None
+    name = "plain"
+
+    def evaluate(self, node: Node, *inputs: F32) -> F32:
+        """The node's value: `node.op.run(*inputs)`."""
+        from refnet.kernels.jit import processors
+
+        return node.op.run(*inputs, threads=self.threads or processors())

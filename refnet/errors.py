@@ -1,0 +1,62 @@
+"""Everything refnet raises on purpose.
+
+    RefnetError                  anything a user can cause and mend
+    ├── FormatError              a file is not what it should be (file, byte offset, found, expected)
+    ├── UnsupportedError         a file is sound, but asks for something refnet does not have
+    ├── GraphError               a graph contradicts itself (names, shapes, order)
+    ├── WeightsError             weights do not fit their graph (missing, surplus, wrong shape)
+    ├── InputError               an argument or an input array is not usable
+    ├── FetchError               a download failed or its checksum is wrong
+    └── FrameworkError           a framework's process died, hung or answered nonsense
+
+The command line prints the message of a RefnetError and exits with 2; any other exception is a bug in refnet.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class RefnetError(Exception):
+    """Base of all errors that refnet raises on purpose."""
+
+
+class FormatError(RefnetError):
+    """A file cannot be read: says the file, the byte offset, and what was found instead of what.
+
+    >>> str(FormatError("a.params", 24, "array magic 0x0", "0xF993FAC9 (V2)"))
+    'a.params: at byte 24: found array magic 0x0, expected 0xF993FAC9 (V2)'
+    """
+
+    def __init__(
+        self, file: str | os.PathLike[str], offset: int | None, found: str, expected: str = ""
+    ) -> None:
+        self.file, self.offset, self.found, self.expected = os.fspath(file), offset, found, expected
+        where = "" if offset is None else f" at byte {offset}:"
+        super().__init__(
+            f"{self.file}:{where} found {found}" + (f", expected {expected}" if expected else "")
+        )
+
+
+class UnsupportedError(RefnetError):
+    """A sound file needs something that refnet does not have (an op, a storage type, a dtype)."""
+
+
+class GraphError(RefnetError):
+    """A graph contradicts itself."""
+
+
+class WeightsError(RefnetError):
+    """Weights do not fit the graph."""
+
+
+class InputError(RefnetError):
+    """An argument or an input array is not usable."""
+
+
+class FetchError(RefnetError):
+    """A download failed, was cut, or has a wrong checksum."""
+
+
+class FrameworkError(RefnetError):
+    """A framework's process died, hung or answered nonsense."""

@@ -1,0 +1,1 @@
+"""One process per framework, spoken to through one small protocol (process.py)."""

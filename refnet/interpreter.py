@@ -1,0 +1,99 @@
+"""The one loop that runs a graph.
+
+    run ── steps ── arithmetic.evaluate(node, values) ── op.run ── kernels
+
+Everything that looks at values (capture, verify, cost, reports) is a loop over `steps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from refnet.arithmetic.plain import Plain
+from refnet.errors import InputError, WeightsError
+from refnet.graph import Graph, Node
+from refnet.ops.base import F32
+
+
+class Arithmetic(Protocol):
+    """How a run rounds: what makes a node's value out of its inputs."""
+
+    name: str
+
+    def evaluate(self, node: Node, *inputs: F32) -> F32:
+        """The node's value."""
+        ...
+
+
+def steps(
+    graph: Graph,
+    inputs: Mapping[str, F32],
+    arithmetic: Arithmetic | None = None,
+    until: Collection[str] | None = None,
+) -> Iterator[tuple[Node, F32]]:
+    """Yield (node, value) for every node in execution order; each value is freed after its last use.
+
+    inputs: name -> float32 array (batch, ...). arithmetic: default `Plain()`.
+    until: only the nodes that these values need (default: all nodes).
+    Raises InputError or WeightsError before the first node if something does not fit.
+
+    >>> import refnet
+    >>> graph = refnet.load("octave-se-resnet-digits")
+    >>> x = np.zeros((1, *graph.inputs["data"].shape[1:]), np.float32)
+    >>> next(iter(refnet.steps(graph, {"data": x})))[0].name
+    'conv1_conv'
+    """
+    arithmetic = Plain() if arithmetic is None else arithmetic
+    graph.types(graph.check_inputs(inputs))
+    if missing := [name for name in graph.weight_types if name not in graph.weights]:
+        raise WeightsError(f"{graph.name} has no weights yet: {len(missing)} missing, first {missing[0]}")
+    nodes = graph.nodes if until is None else _needed(graph, until)
+    last = {name: i for i, node in enumerate(nodes) for name in node.data}
+    values: dict[str, F32] = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+    for i, node in enumerate(nodes):
+        arguments = [values[n] for n in node.data] + [graph.weights[n] for n in node.weights]
+        value = arithmetic.evaluate(node, *arguments)
+        del arguments
+        values[node.name] = value
+        yield node, value
+        for name in {*node.data, node.name}:
+            if last.get(name, i) <= i:
+                del values[name]
+
+
+def run(
+    graph: Graph,
+    inputs: Mapping[str, F32],
+    arithmetic: Arithmetic | None = None,
+    values: Collection[str] | None = None,
+) -> dict[str, F32]:
+    """Run a graph: {output name: array}, or {value name: array} for the values asked for.
+
+    inputs: name -> float32 array (batch, ...). values: value names to return instead of the outputs.
+
+    >>> import refnet
+    >>> graph = refnet.load("octave-se-resnet-digits")
+    >>> x = np.zeros((2, *graph.inputs["data"].shape[1:]), np.float32)
+    >>> refnet.run(graph, {"data": x})["prob"].shape
+    (2, 10)
+    """
+    wanted = dict(graph.outputs) if values is None else {name: name for name in values}
+    for name in wanted.values():
+        if name not in graph.by_name:
+            raise InputError(f"{graph.name} has no value {name!r}")
+    needed = set(wanted.values())
+    found = {n.name: v for n, v in steps(graph, inputs, arithmetic, needed) if n.name in needed}
+    return {key: found[name] for key, name in wanted.items()}
+
+
+def _needed(graph: Graph, names: Collection[str]) -> tuple[Node, ...]:
+    wanted = set(names)
+    kept = []
+    for node in reversed(graph.nodes):
+        if node.name in wanted:
+            kept.append(node)
+            wanted.update(node.data)
+    return tuple(reversed(kept))

@@ -1,0 +1,156 @@
+"""Split attention (ResNeSt): radix sum, radix softmax, weighted sum.
+
+A tensor of radix * c channels is `radix` parts of c channels, part r first to last:
+
+    parts ── RadixSum ── GlobalAvgPool ── fc1 ── norm, relu ── fc2 ── RadixSoftmax ─┐
+      └──────────────────────────────────────────────────────────────── WeightedSum
+
+Source: H. Zhang et al., ResNeSt: Split-Attention Networks, arXiv 2004.08955, section 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
+from refnet.ops.pointwise import sigmoid_bound, sum_bound
+from refnet.ops.rounding import sum_of_products
+from refnet.ops.softmax import softmax_bound
+
+
+@dataclass(frozen=True, repr=False)
+class RadixSum(Op):
+    """y[n,c,h,w] = sum over r of x[n, r*C + c, h, w], C = channels / radix
+
+    Plain: +0 + part 0 + part 1 + ..., left to right. One right result for radix 1 and 2.
+
+    Bound: as for Add: gamma(radix - 1) * sum |x|.
+    """
+
+    radix: int
+
+    @property
+    def one_result(self) -> bool:
+        return self.radix <= 2
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 1)
+        (x,) = inputs
+        self._rank(x, 4)
+        self._expect(self.radix >= 1 and x.shape[1] % self.radix == 0, f"radix must divide {x.shape[1]}")
+        return TensorType((x.shape[0], x.shape[1] // self.radix, *x.shape[2:]))
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        from refnet.kernels.attention import radix_sum
+
+        return radix_sum(inputs[0], self.radix, threads)
+
+    def bound(self, *inputs: Interval) -> Interval:
+        (x,) = inputs
+        parts = zip(np.split(x.center, self.radix, 1), np.split(x.radius, self.radix, 1), strict=True)
+        return sum_bound(tuple(Interval(c, r) for c, r in parts))
+
+    def flops(self, *inputs: TensorType) -> Cost:
+        return Cost(0, inputs[0].size * (self.radix - 1) // self.radix)
+
+
+@dataclass(frozen=True, repr=False)
+class RadixSoftmax(Op):
+    """y[n, r*K*m + k*m + i] = softmax over r of x[n, k*R*m + r*m + i, 0, 0]
+
+    with R = radix, K = cardinality, m = channels / (R*K): the input holds cardinal groups of radix
+    parts, the output radix parts of cardinal groups, as (n, channels). For radix 1 it is the sigmoid.
+
+    Plain, bound: those of Softmax over the radix axis, of Sigmoid for radix 1.
+
+    Source: rSoftMax of the official ResNeSt (view, transpose 1 and 2, softmax, reshape).
+    """
+
+    radix: int
+    cardinality: int = 1
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 1)
+        (x,) = inputs
+        self._rank(x, 4)
+        self._expect(x.shape[2:] == (1, 1), f"data must be (n, channels, 1, 1), got {x!r}")
+        parts = self.radix * self.cardinality
+        self._expect(parts >= 1 and x.shape[1] % parts == 0, f"radix * cardinality must divide {x.shape[1]}")
+        return TensorType(x.shape[:2])
+
+    def _split(self, x: np.ndarray) -> np.ndarray:
+        """(n, K*R*m, 1, 1) -> (n, R, K, m)"""
+        return x.reshape(x.shape[0], self.cardinality, self.radix, -1).swapaxes(1, 2)
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        from refnet.kernels.pointwise import sigmoid, softmax_rows
+
+        (x,) = inputs
+        n = x.shape[0]
+        if self.radix == 1:
+            return sigmoid(np.ascontiguousarray(x.reshape(n, -1)), threads)
+        rows = np.ascontiguousarray(np.moveaxis(self._split(x), 1, -1))  # (n, K, m, R)
+        return np.ascontiguousarray(np.moveaxis(softmax_rows(rows, threads), -1, 1).reshape(n, -1))
+
+    def bound(self, *inputs: Interval) -> Interval:
+        (x,) = inputs
+        n = x.center.shape[0]
+        if self.radix == 1:
+            y = sigmoid_bound(x)
+        else:
+            y = softmax_bound(Interval(self._split(x.center), self._split(x.radius)), 1)
+        return Interval(y.center.reshape(n, -1), y.radius.reshape(n, -1))
+
+    def flops(self, *inputs: TensorType) -> Cost:
+        return Cost(0, (3 if self.radix == 1 else 5) * inputs[0].size)
+
+
+@dataclass(frozen=True, repr=False)
+class WeightedSum(Op):
+    """y[n,c,h,w] = sum over r of attention[n, r*C + c] * x[n, r*C + c, h, w], C = channels / radix
+
+    Shapes: attention (n, radix*C), x (n, radix*C, h, w), y (n, C, h, w).
+
+    Plain: acc = +0; acc = fma(attention, x, acc) for r in turn. One right result for radix 1.
+
+    Bound: as for Conv: gamma(radix) * sum |attention||x| + radix * ETA/2.
+    """
+
+    radix: int
+
+    roles: ClassVar[tuple[str, ...]] = ("attention", "data")
+
+    @property
+    def one_result(self) -> bool:
+        return self.radix == 1
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 2)
+        attention, x = inputs
+        self._rank(x, 4)
+        self._expect(attention.shape == x.shape[:2], f"attention is {attention!r} for data {x!r}")
+        self._expect(self.radix >= 1 and x.shape[1] % self.radix == 0, f"radix must divide {x.shape[1]}")
+        return TensorType((x.shape[0], x.shape[1] // self.radix, *x.shape[2:]))
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        from refnet.kernels.attention import weighted_sum
+
+        return weighted_sum(*inputs, self.radix, threads)
+
+    def bound(self, *inputs: Interval) -> Interval:
+        from refnet.kernels.attention import weighted_sum
+
+        def product(a: F64, b: F64) -> F64:
+            return weighted_sum(a, b, self.radix, 1)
+
+        a, x = inputs
+        center = product(a.center, x.center)
+        spread = product(a.radius, x.magnitude) + product(np.abs(a.center), x.radius)
+        total = product(a.magnitude, x.magnitude)
+        return sum_of_products(center, spread, total, self.radix, self.radix, self.radix)
+
+    def flops(self, *inputs: TensorType) -> Cost:
+        return Cost(0, 2 * inputs[1].size)

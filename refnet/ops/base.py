@@ -1,0 +1,157 @@
+"""What every op has: a formula (its docstring), a shape rule, a plain run, a bound and a cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.errors import GraphError
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Shape and dtype of a value. Values of a graph are float32.
+
+    >>> TensorType((1, 3, 224, 224))
+    float32[1, 3, 224, 224]
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    def __repr__(self) -> str:
+        return f"{self.dtype}{list(self.shape)}"
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        count = 1
+        for n in self.shape:
+            count *= n
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array's data."""
+        return self.size * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one execution of a node costs.
+
+    macs: multiply-adds of convolution and dense (the figure that papers call FLOPs).
+    flops: every float operation, a multiply-add as two: pointwise ops, pooling, normalisation too.
+    """
+
+    macs: int = 0
+    flops: int = 0
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Per element: the set of reals [center - radius, center + radius]. Both float64, one shape.
+
+    As input of `Op.bound`: where an input value may lie. As its result: where *any* float32
+    evaluation of the op (any order of additions, with or without FMA, any of the formula variants
+    that the op's docstring lists) must lie. A radius of inf says that nothing is promised there
+    (overflow may happen in some orders and not in others).
+    """
+
+    center: F64
+    radius: F64
+
+    @staticmethod
+    def exactly(array: npt.NDArray[Any]) -> Interval:
+        """The interval of a known array: radius 0.
+
+        >>> Interval.exactly(np.float32([1.5])).radius
+        array([0.])
+        """
+        center = np.ascontiguousarray(array, np.float64)
+        return Interval(center, np.zeros_like(center))
+
+    @property
+    def magnitude(self) -> F64:
+        """The largest absolute value in the interval."""
+        return np.abs(self.center) + self.radius
+
+
+class Op:
+    """One kind of operation with its attributes. Subclasses are frozen dataclasses.
+
+    The fields are the attributes, and the repr is how a graph prints: `Conv(channels=64, ...)`.
+    Rules that every subclass gives (tests/test_ops_rules.py walks them all):
+
+    - `type(*inputs)`: the output's TensorType; raises GraphError when inputs do not fit.
+    - `run(*inputs, threads)`: the value in plain arithmetic, float32, in the order that the
+      docstring states.
+    - `bound(*inputs)`: an Interval that holds every float32 evaluation (derivation in the docstring).
+    - `flops(*inputs)`: the Cost, from the types of the inputs.
+    """
+
+    roles: ClassVar[tuple[str, ...]] = ("data",)
+    """Names of the inputs in order; the last repeats if the op takes any number."""
+
+    statistics: ClassVar[tuple[str, ...]] = ()
+    """Roles whose weights are running statistics: stored with the model but not learned."""
+
+    @property
+    def one_result(self) -> bool:
+        """True if float32 has only one right result (relu, max, concat, one add): bits must agree."""
+        return False
+
+    def weight_roles(self) -> tuple[str, ...]:
+        """Roles of the inputs that are weights, as this op's attributes ask for them, in order."""
+        return ()
+
+    def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
+        """The types that the weights must have, one per weight role, given the data inputs."""
+        return ()
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        """The output's type."""
+        raise NotImplementedError
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        """The value in plain arithmetic."""
+        raise NotImplementedError
+
+    def bound(self, *inputs: Interval) -> Interval:
+        """Where any float32 evaluation must lie."""
+        raise NotImplementedError
+
+    def flops(self, *inputs: TensorType) -> Cost:
+        """The cost of one execution."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)  # type: ignore[arg-type]
+            if getattr(self, f.name) != f.default
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    # Helpers for the shape rules of subclasses.
+
+    def _expect(self, condition: bool, message: str) -> None:
+        if not condition:
+            raise GraphError(f"{self!r}: {message}")
+
+    def _count(self, inputs: Sequence[object], least: int, most: int | None = None) -> None:
+        most = least if most is None else most
+        self._expect(
+            least <= len(inputs) <= most,
+            f"takes {least if least == most else f'{least} to {most}'} inputs, got {len(inputs)}",
+        )
+
+    def _rank(self, value: TensorType, rank: int, role: str = "data") -> None:
+        self._expect(len(value.shape) == rank, f"{role} must have {rank} dimensions, got {value!r}")

@@ -1,0 +1,102 @@
+"""Convolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
+from refnet.ops.rounding import sum_of_products
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, repr=False)
+class Conv(Op):
+    """y[n,o,i,j] = bias[o] + sum over c, p, q of weight[o,c,p,q] * x[n, g*C + c, i*sh - ph + p*dh, j*sw - pw + q*dw]
+
+    with g = o // (channels / groups) and C input channels per group. Terms outside the image are
+    left out: padding is not a multiplication by zero, so a NaN or infinite weight there has no effect.
+
+    Shapes: x (n, groups*C, h, w), weight (channels, C, kh, kw), bias (channels,), y (n, channels, oh, ow)
+    with oh = (h + 2*ph - dh*(kh - 1) - 1) // sh + 1.
+
+    Plain: acc = +0; acc = fma(weight, x, acc) for c, then p, then q; then one addition of the bias.
+
+    Bound, any order, with or without FMA: a term passes its multiplication and at most K additions
+    (K = C*kh*kw terms and the bias), so |error| <= gamma(K + 1) * (sum |weight||x| + |bias|), without a
+    bias gamma(K), plus K * ETA/2 for products that underflow. It does not hold for Winograd and FFT,
+    which compute other products.
+
+    Source: MXNet Convolution, torch.nn.Conv2d (the cross-correlation of both).
+    """
+
+    channels: int
+    kernel: Pair
+    stride: Pair = (1, 1)
+    pad: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    bias: bool = False
+
+    roles: ClassVar[tuple[str, ...]] = ("data", "weight", "bias")
+
+    def weight_roles(self) -> tuple[str, ...]:
+        return ("weight", "bias") if self.bias else ("weight",)
+
+    def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
+        (x,) = data
+        self._rank(x, 4)
+        self._expect(
+            self.groups > 0 and x.shape[1] % self.groups == 0 and self.channels % self.groups == 0,
+            f"groups must divide {x.shape[1]} input and {self.channels} output channels",
+        )
+        weight = TensorType((self.channels, x.shape[1] // self.groups, *self.kernel))
+        return (weight, TensorType((self.channels,))) if self.bias else (weight,)
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 3 if self.bias else 2)
+        x = inputs[0]
+        self._expect(min(*self.kernel, *self.stride, *self.dilation) >= 1, "kernel, stride, dilation >= 1")
+        self._expect(min(self.pad) >= 0, "pad >= 0")
+        self._expect(inputs[1:] == self.weight_types(x), f"weights are {list(inputs[1:])} for {x!r}")
+        sizes = []
+        for axis, (k, s, p, d) in enumerate(zip(self.kernel, self.stride, self.pad, self.dilation, strict=True)):
+            room = x.shape[2 + axis] + 2 * p - d * (k - 1) - 1
+            self._expect(room >= 0, f"kernel does not fit into {x!r}")
+            sizes.append(room // s + 1)
+        return TensorType((x.shape[0], self.channels, *sizes))
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        from refnet.kernels.panel import convolve
+
+        bias = inputs[2] if self.bias else None
+        return convolve(
+            inputs[0], inputs[1], bias, self.stride, self.pad, self.dilation, self.groups, threads
+        )
+
+    def bound(self, *inputs: Interval) -> Interval:
+        from refnet.kernels.jit import processors
+        from refnet.kernels.panel import convolve
+
+        def conv(x: F64, w: F64, b: F64 | None) -> F64:
+            return convolve(x, w, b, self.stride, self.pad, self.dilation, self.groups, processors())
+
+        x, w = inputs[:2]
+        b = inputs[2] if self.bias else None
+        center = conv(x.center, w.center, b.center if b else None)
+        total = conv(np.abs(x.center), np.abs(w.center), np.abs(b.center) if b else None)
+        spread = np.zeros_like(center)
+        if x.radius.any() or w.radius.any() or (b and b.radius.any()):
+            spread = conv(x.radius, w.magnitude, b.radius if b else None)
+            spread += conv(np.abs(x.center), w.radius, None)
+            total = conv(x.magnitude, w.magnitude, b.magnitude if b else None)
+        terms = int(np.prod(w.center.shape[1:]))
+        return sum_of_products(center, spread, total, terms + self.bias, terms, terms + self.bias)
+
+    def flops(self, *inputs: TensorType) -> Cost:
+        size = self.type(*inputs).size
+        macs = size * TensorType(inputs[1].shape[1:]).size
+        return Cost(macs, 2 * macs + size * self.bias)

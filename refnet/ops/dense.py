@@ -1,0 +1,74 @@
+"""Fully connected layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
+from refnet.ops.rounding import sum_of_products
+
+
+@dataclass(frozen=True, repr=False)
+class Dense(Op):
+    """y[n,o] = bias[o] + sum over k of weight[o,k] * x[n,k]
+
+    All dimensions of x after the first are flattened first (MXNet's flatten=True; PyTorch's inputs
+    here are flat already). Shapes: x (n, ...) with K elements per row, weight (units, K), bias
+    (units,), y (n, units).
+
+    Plain: acc = +0; acc = fma(weight, x, acc) for k in turn; then one addition of the bias.
+
+    Bound: as for Conv: gamma(K + 1) * (sum |weight||x| + |bias|) + K * ETA/2; gamma(K) without a bias.
+
+    Source: MXNet FullyConnected, torch.nn.Linear.
+    """
+
+    units: int
+    bias: bool = True
+
+    roles: ClassVar[tuple[str, ...]] = ("data", "weight", "bias")
+
+    def weight_roles(self) -> tuple[str, ...]:
+        return ("weight", "bias") if self.bias else ("weight",)
+
+    def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
+        (x,) = data
+        self._expect(len(x.shape) >= 2, f"data must have a batch and features, got {x!r}")
+        weight = TensorType((self.units, TensorType(x.shape[1:]).size))
+        return (weight, TensorType((self.units,))) if self.bias else (weight,)
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 3 if self.bias else 2)
+        expected = self.weight_types(inputs[0])
+        self._expect(inputs[1:] == expected, f"weights are {list(inputs[1:])}, expected {list(expected)}")
+        return TensorType((inputs[0].shape[0], self.units))
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        from refnet.kernels.panel import dense
+
+        rows = np.ascontiguousarray(inputs[0].reshape(inputs[0].shape[0], -1))
+        return dense(rows, inputs[1], inputs[2] if self.bias else None, threads)
+
+    def bound(self, *inputs: Interval) -> Interval:
+        from refnet.kernels.jit import processors
+        from refnet.kernels.panel import dense
+
+        def product(x: F64, w: F64, b: F64 | None) -> F64:
+            return dense(np.ascontiguousarray(x.reshape(x.shape[0], -1)), w, b, processors())
+
+        x, w = inputs[:2]
+        b = inputs[2] if self.bias else None
+        center = product(x.center, w.center, b.center if b else None)
+        total = product(x.magnitude, w.magnitude, b.magnitude if b else None)
+        spread = product(x.radius, w.magnitude, b.radius if b else None)
+        spread += product(np.abs(x.center), w.radius, None)
+        terms = w.center.shape[1]
+        return sum_of_products(center, spread, total, terms + self.bias, terms, terms + self.bias)
+
+    def flops(self, *inputs: TensorType) -> Cost:
+        size = self.type(*inputs).size
+        macs = size * inputs[1].shape[1]
+        return Cost(macs, 2 * macs + size * self.bias)

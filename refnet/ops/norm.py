@@ -1,0 +1,93 @@
+"""Batch normalisation with running statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from refnet.errors import InputError
+from refnet.ops.base import F32, Cost, Interval, Op, TensorType
+from refnet.ops.rounding import ETA, U64, gamma, outward
+
+
+@dataclass(frozen=True, repr=False)
+class BatchNorm(Op):
+    """y[n,c,...] = gamma[c] * (x[n,c,...] - mean[c]) / sqrt(var[c] + eps) + beta[c]
+
+    with gamma = 1 where fix_gamma is set (MXNet's default, which then ignores the stored gamma).
+    Inference only: mean and var are the running statistics. eps is a float64 attribute; a framework
+    that rounds it to float32 first is covered by the bound.
+
+    Plain: s = gamma / sqrt(var + eps) and t = beta - mean * s in float64, each rounded once to float32
+    (s64 before its rounding goes into t); then y = fma(x, s, t).
+
+    Bound, over the float32 forms that frameworks use, with s exact and T = (|x| + |mean|) * |s| + |beta|:
+
+    1. i = 1/sqrt(var + eps); a = gamma*i; b = beta - mean*a; y = x*a + b   (PyTorch)
+    2. a = gamma/sqrt(var + eps); y = (x - mean)*a + beta                    (MXNet)
+    3. y = gamma*((x - mean)*i) + beta                                        (references)
+       each with or without FMA, with i by division or (in float64) by any more accurate way.
+
+    i carries eps's rounding and the sum's (one each, halved by the root: 1), the root's and the
+    division's: 3; a one more: 4. Form 1: the term x*s passes 4 + product + sum = 6, mean*s passes
+    4 + product + difference + sum = 7, beta 2. Forms 2 and 3: (x - mean)*s passes 1 + 4 + product +
+    sum = 7, beta 1. So |error| <= gamma(7) * T. Underflow: a product loses ETA/2 before it is multiplied
+    by at most |x|, |mean| or |gamma|: (|x| + |mean| + |gamma| + 4) * ETA. Nothing is promised where
+    var + eps is subnormal or not positive.
+
+    Source: MXNet BatchNorm with use_global_stats or is_train=False, torch.nn.BatchNorm2d.eval().
+    """
+
+    eps: float
+    fix_gamma: bool = False
+
+    roles: ClassVar[tuple[str, ...]] = ("data", "gamma", "beta", "mean", "var")
+    statistics: ClassVar[tuple[str, ...]] = ("mean", "var")
+
+    def weight_roles(self) -> tuple[str, ...]:
+        return self.roles[1:]
+
+    def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
+        (x,) = data
+        self._expect(len(x.shape) >= 2, f"data must have a batch and channels, got {x!r}")
+        return (TensorType((x.shape[1],)),) * 4
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 5)
+        self._expect(inputs[1:] == self.weight_types(inputs[0]), f"weights are {list(inputs[1:])}")
+        self._expect(self.eps >= 0, "eps >= 0")
+        return inputs[0]
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        from refnet.kernels.pointwise import scale_shift
+
+        x, gamma_, beta, mean, var = inputs
+        g = np.ones_like(gamma_, np.float64) if self.fix_gamma else gamma_.astype(np.float64)
+        with np.errstate(all="ignore"):  # a negative variance gives NaN, as in the frameworks
+            s = g / np.sqrt(var.astype(np.float64) + self.eps)
+            t = beta - mean * s
+            return scale_shift(x, s.astype(np.float32), t.astype(np.float32), threads)
+
+    def bound(self, *inputs: Interval) -> Interval:
+        if any(w.radius.any() for w in inputs[1:]):
+            raise InputError(f"{self!r}: bound takes exact weights (radius 0)")
+        x = inputs[0]
+        column = (slice(None), *([None] * (x.center.ndim - 2)))
+        g, beta, mean, var = (w.center[column] for w in inputs[1:])
+        g = np.ones_like(g) if self.fix_gamma else g
+        with np.errstate(all="ignore"):
+            s = g / np.sqrt(var + self.eps)
+            center = (x.center - mean) * s + beta
+            size = x.magnitude + np.abs(mean)
+            total = size * np.abs(s) + np.abs(beta)
+            spread = x.radius * np.abs(s)
+            radius = spread + (gamma(7) + 8 * U64) * total + (size + np.abs(g) + 4) * ETA
+            # 1/sqrt(var + eps) and gamma/sqrt(var + eps) are intermediates too, and must not overflow
+            usual = (var + self.eps >= 2.0**-126) & (var + self.eps < 2.0**126)
+            largest = np.where(usual, total + size + np.abs(g), np.nan)
+        return outward(center, radius, largest)
+
+    def flops(self, *inputs: TensorType) -> Cost:
+        return Cost(0, 2 * inputs[0].size)

@@ -1,0 +1,65 @@
+"""Softmax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from refnet.ops.base import F32, Cost, Interval, Op, TensorType
+from refnet.ops.rounding import ETA, EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
+
+
+@dataclass(frozen=True, repr=False)
+class Softmax(Op):
+    """y[i] = exp(x[i]) / sum over j of exp(x[j]), along `axis`
+
+    Plain: m = the largest x; e[j] = exp(x[j] - m), the difference and the exp each rounded to float32;
+    s = +0 + e[0] + e[1] + ... in float32; y = e / s.
+
+    Bound, with or without the shift by m, division or multiplication by a rounded 1/s, any order of
+    the sum over n: a shifted argument is off by U |x - m|, so e[j] is off by the relative
+    r[j] = (U |x[j] - m| + EXP_RELATIVE)(1 + 2**-20) and the absolute EXP_ABSOLUTE (see rounding.py).
+    y[i] is off by the relative r[i] + sum of y[j] r[j] + gamma(n - 1) + gamma(2), and by
+    (n + 1) EXP_ABSOLUTE; the relative part is doubled where it exceeds 2**-10, which covers every
+    second-order term, and nothing is promised from 1/4 on. An input's radius: with R the largest
+    radius of the row, y lies within a factor exp(2 R). Without the shift, nothing is promised where
+    exp(x) leaves float32's range; frameworks shift.
+
+    Source: MXNet SoftmaxOutput (whose label is unused at inference) and softmax, torch.softmax.
+    """
+
+    axis: int = 1
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 1)
+        self._expect(0 <= self.axis < len(inputs[0].shape), f"axis outside of {inputs[0]!r}")
+        return inputs[0]
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        from refnet.kernels.pointwise import softmax_rows
+
+        rows = np.ascontiguousarray(np.moveaxis(inputs[0], self.axis, -1))
+        return np.ascontiguousarray(np.moveaxis(softmax_rows(rows, threads), -1, self.axis))
+
+    def bound(self, *inputs: Interval) -> Interval:
+        (x,) = inputs
+        return softmax_bound(x, self.axis)
+
+    def flops(self, *inputs: TensorType) -> Cost:
+        return Cost(0, 5 * inputs[0].size)
+
+
+def softmax_bound(x: Interval, axis: int) -> Interval:
+    """Bound of any float32 softmax along an axis, see Softmax. Shared with RadixSoftmax."""
+    n = x.center.shape[axis]
+    with np.errstate(all="ignore"):
+        shifted = x.center - x.center.max(axis, keepdims=True)
+        e = np.exp(shifted)
+        y = e / e.sum(axis, keepdims=True)
+        r = (U * np.abs(shifted) + EXP_RELATIVE) * (1 + 2.0**-20)
+        r = r + (y * r).sum(axis, keepdims=True) + gamma(max(n - 1, 1)) + gamma(2) + (n + 4) * U64
+        r = np.where(r > 2.0**-10, 2 * r, r * (1 + 2.0**-8))
+        spread = np.expm1(2 * x.radius.max(axis, keepdims=True))
+        radius = y * (r + spread + r * spread) + (n + 1) * EXP_ABSOLUTE + ETA
+    return outward(y, radius, np.where(r < 0.25, y, np.nan))

@@ -1,0 +1,1 @@
+"""The networks: builders, catalog, synthetic weights."""
