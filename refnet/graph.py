@@ -68,7 +68,9 @@ class Graph:
                 raise GraphError(f"{self.name}: two values are named {node.name!r}")
             for name in node.data:
                 if name not in known:
-                    raise GraphError(f"{self.name}: {node.name} reads {name!r}, which nothing before it makes")
+                    raise GraphError(
+                        f"{self.name}: {node.name} reads {name!r}, which nothing makes before it"
+                    )
             for name in node.weights:
                 if name in known:
                     raise GraphError(f"{self.name}: {node.name} takes the value {name!r} for a weight")
@@ -147,7 +149,9 @@ class Graph:
         """The types of the given inputs; raises InputError if they do not fit the graph."""
         for name in inputs:
             if name not in self.inputs:
-                raise InputError(f"{self.name} has no input {name!r}; its inputs are {', '.join(self.inputs)}")
+                raise InputError(
+                    f"{self.name} has no input {name!r}; its inputs are {', '.join(self.inputs)}"
+                )
         types = {}
         for name, kind in self.inputs.items():
             if name not in inputs:

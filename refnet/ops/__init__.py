@@ -34,4 +34,30 @@ ALL: tuple[type[Op], ...] = (
     WeightedSum,
 )
 
-__all__ = ["ALL", "Cost", "Interval", "Op", "TensorType", *(op.__name__ for op in ALL)]
+__all__ = [
+    "ALL",
+    "Add",
+    "AvgPool",
+    "BatchNorm",
+    "Concat",
+    "Conv",
+    "Cost",
+    "Dense",
+    "ExpandDims",
+    "Flatten",
+    "GlobalAvgPool",
+    "Identity",
+    "Interval",
+    "MaxPool",
+    "Mul",
+    "Op",
+    "RadixSoftmax",
+    "RadixSum",
+    "Relu",
+    "Sigmoid",
+    "Slice",
+    "Softmax",
+    "TensorType",
+    "UpsampleNearest",
+    "WeightedSum",
+]

@@ -11,14 +11,17 @@ Source: H. Zhang et al., ResNeSt: Split-Attention Networks, arXiv 2004.08955, se
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
 from refnet.ops.pointwise import sigmoid_bound, sum_bound
 from refnet.ops.rounding import sum_of_products
 from refnet.ops.softmax import softmax_bound
+
+T = TypeVar("T", np.float32, np.float64)
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,7 +84,7 @@ class RadixSoftmax(Op):
         self._expect(parts >= 1 and x.shape[1] % parts == 0, f"radix * cardinality must divide {x.shape[1]}")
         return TensorType(x.shape[:2])
 
-    def _split(self, x: np.ndarray) -> np.ndarray:
+    def _split(self, x: npt.NDArray[T]) -> npt.NDArray[T]:
         """(n, K*R*m, 1, 1) -> (n, R, K, m)"""
         return x.reshape(x.shape[0], self.cardinality, self.radix, -1).swapaxes(1, 2)
 
@@ -138,7 +141,7 @@ class WeightedSum(Op):
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         from refnet.kernels.attention import weighted_sum
 
-        return weighted_sum(*inputs, self.radix, threads)
+        return weighted_sum(inputs[0], inputs[1], self.radix, threads)
 
     def bound(self, *inputs: Interval) -> Interval:
         from refnet.kernels.attention import weighted_sum

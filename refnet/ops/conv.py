@@ -15,7 +15,8 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True, repr=False)
 class Conv(Op):
-    """y[n,o,i,j] = bias[o] + sum over c, p, q of weight[o,c,p,q] * x[n, g*C + c, i*sh - ph + p*dh, j*sw - pw + q*dw]
+    """y[n,o,i,j] = bias[o] + sum over c, p, q of
+                  weight[o,c,p,q] * x[n, g*C + c, i*sh - ph + p*dh, j*sw - pw + q*dw]
 
     with g = o // (channels / groups) and C input channels per group. Terms outside the image are
     left out: padding is not a multiplication by zero, so a NaN or infinite weight there has no effect.
@@ -63,8 +64,9 @@ class Conv(Op):
         self._expect(min(self.pad) >= 0, "pad >= 0")
         self._expect(inputs[1:] == self.weight_types(x), f"weights are {list(inputs[1:])} for {x!r}")
         sizes = []
-        for axis, (k, s, p, d) in enumerate(zip(self.kernel, self.stride, self.pad, self.dilation, strict=True)):
-            room = x.shape[2 + axis] + 2 * p - d * (k - 1) - 1
+        window = zip(x.shape[2:], self.kernel, self.stride, self.pad, self.dilation, strict=True)
+        for size, k, s, p, d in window:
+            room = size + 2 * p - d * (k - 1) - 1
             self._expect(room >= 0, f"kernel does not fit into {x!r}")
             sizes.append(room // s + 1)
         return TensorType((x.shape[0], self.channels, *sizes))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from refnet.ops.base import F32, Cost, Interval, Op, TensorType
+
+Array = npt.NDArray[Any]
 
 
 class _Move(Op):
@@ -17,7 +20,7 @@ class _Move(Op):
     def one_result(self) -> bool:
         return True
 
-    def _move(self, *arrays: np.ndarray) -> np.ndarray:
+    def _move(self, *arrays: Array) -> Array:
         raise NotImplementedError
 
     def run(self, *inputs: F32, threads: int = 1) -> F32:
@@ -41,12 +44,12 @@ class Concat(_Move):
         self._expect(len(inputs) >= 1, "takes at least one input")
         first = inputs[0].shape
         self._expect(0 <= self.axis < len(first), f"axis must be in 0 to {len(first) - 1}")
-        around = {x.shape[: self.axis] + (-1,) + x.shape[self.axis + 1 :] for x in inputs}
+        around = {(*x.shape[: self.axis], -1, *x.shape[self.axis + 1 :]) for x in inputs}
         self._expect(len(around) == 1, f"shapes differ outside of axis {self.axis}: {list(inputs)}")
         length = sum(x.shape[self.axis] for x in inputs)
-        return TensorType(first[: self.axis] + (length,) + first[self.axis + 1 :])
+        return TensorType((*first[: self.axis], length, *first[self.axis + 1 :]))
 
-    def _move(self, *arrays: np.ndarray) -> np.ndarray:
+    def _move(self, *arrays: Array) -> Array:
         return np.concatenate(arrays, self.axis)
 
 
@@ -63,9 +66,9 @@ class Slice(_Move):
         shape = inputs[0].shape
         self._expect(0 <= self.axis < len(shape), f"axis must be in 0 to {len(shape) - 1}")
         self._expect(0 <= self.begin < self.end <= shape[self.axis], f"range outside of {inputs[0]!r}")
-        return TensorType(shape[: self.axis] + (self.end - self.begin,) + shape[self.axis + 1 :])
+        return TensorType((*shape[: self.axis], self.end - self.begin, *shape[self.axis + 1 :]))
 
-    def _move(self, *arrays: np.ndarray) -> np.ndarray:
+    def _move(self, *arrays: Array) -> Array:
         return arrays[0][(slice(None),) * self.axis + (slice(self.begin, self.end),)]
 
 
@@ -79,7 +82,7 @@ class Flatten(_Move):
         self._expect(len(x.shape) >= 2, f"data must have a batch and more, got {x!r}")
         return TensorType((x.shape[0], TensorType(x.shape[1:]).size))
 
-    def _move(self, *arrays: np.ndarray) -> np.ndarray:
+    def _move(self, *arrays: Array) -> Array:
         return arrays[0].reshape(arrays[0].shape[0], -1)
 
 
@@ -93,9 +96,9 @@ class ExpandDims(_Move):
         self._count(inputs, 1)
         shape = inputs[0].shape
         self._expect(0 <= self.axis <= len(shape), f"axis must be in 0 to {len(shape)}")
-        return TensorType(shape[: self.axis] + (1,) + shape[self.axis :])
+        return TensorType((*shape[: self.axis], 1, *shape[self.axis :]))
 
-    def _move(self, *arrays: np.ndarray) -> np.ndarray:
+    def _move(self, *arrays: Array) -> Array:
         return np.expand_dims(arrays[0], self.axis)
 
 
@@ -107,5 +110,5 @@ class Identity(_Move):
         self._count(inputs, 1)
         return inputs[0]
 
-    def _move(self, *arrays: np.ndarray) -> np.ndarray:
+    def _move(self, *arrays: Array) -> Array:
         return arrays[0].copy()

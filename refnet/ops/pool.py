@@ -36,7 +36,8 @@ class _Window(Op):
         (x,) = inputs
         self._rank(x, 4)
         self._expect(self.convention in CONVENTIONS, f"convention must be one of {CONVENTIONS}")
-        self._expect(min(*self.kernel, *self.stride) >= 1 and min(self.pad) >= 0, "kernel, stride >= 1, pad >= 0")
+        self._expect(min(*self.kernel, *self.stride) >= 1, "kernel and stride >= 1")
+        self._expect(min(self.pad) >= 0, "pad >= 0")
         sizes = []
         for h, k, s, p in zip(x.shape[2:], self.kernel, self.stride, self.pad, strict=True):
             self._expect(p < k, f"pad must be smaller than the kernel, got {p} and {k}")

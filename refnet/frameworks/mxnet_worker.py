@@ -1,0 +1,184 @@
+"""MXNet's worker: runs a symbol and yields every internal value by name; writes .params; single ops.
+
+Needs mxnet and NumPy only. Commands: `COMMANDS` at the end. The environment decides how the executor
+rewrites a graph; start the worker with MXNET_SUBGRAPH_BACKEND=NONE to have every node executed as written.
+
+Two ways to see inside (request field `mode`), which need not give the same bits:
+
+- "monitor": the symbol is bound as it is, with its memory plan and its in-place operations, and a callback
+  reads every output before the next operation starts. One value in memory at a time.
+- "internals": every internal value is made an output of the executor and lives until the end of the run.
+  Exposing a value makes some operations hand it on in another memory layout, and a batch norm's formula
+  depends on that layout.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+
+def _mxnet() -> Any:
+    """Import mxnet; its aliases of removed NumPy names are put back if this NumPy lacks them."""
+    import warnings
+
+    import numpy as np
+
+    for name, kind in (("bool", bool), ("int", int), ("float", float), ("object", object)):
+        if name not in vars(np):
+            setattr(np, name, kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mxnet
+    return mxnet
+
+
+def info(request: Any, arrays: Any, emit: Any) -> Any:
+    """Which MXNet this is and how it runs."""
+    import os
+
+    mx = _mxnet()
+    features = mx.runtime.Features()
+    fields = {
+        "framework": "mxnet",
+        "version": mx.__version__,
+        "build": " ".join(sorted(name for name in features if features.is_enabled(name))),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", "0")),
+        "isa": _isa(),
+        "mode": "subgraph backend " + os.environ.get("MXNET_SUBGRAPH_BACKEND", "default"),
+    }
+    return fields, {}
+
+
+def save(request: Any, arrays: Any, emit: Any) -> Any:
+    """Write the arrays, under their names, with mx.nd.save. request: path, numpy_shape (True writes V3)."""
+    mx = _mxnet()
+    with mx.util.np_shape(bool(request.get("numpy_shape"))):
+        mx.nd.save(request["path"], {n: mx.nd.array(a, dtype=a.dtype) for n, a in arrays.items()})
+    return {}, {}
+
+
+def load(request: Any, arrays: Any, emit: Any) -> Any:
+    """Read a .params file with mx.nd.load and return its arrays. request: path."""
+    mx = _mxnet()
+    return {}, {name: array.asnumpy() for name, array in mx.nd.load(request["path"]).items()}
+
+
+def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
+    """Run a symbol on the arrays (its inputs), emit the values; returns its outputs as output0, output1 ...
+
+    request: symbol and params (paths), mode ("monitor", "internals" or "outputs": no values).
+    Inputs that are neither arrays nor parameters (a label) are zeros.
+    """
+    mx = _mxnet()
+    symbol = mx.sym.load(request["symbol"])
+    mode = request["mode"]
+    if mode not in ("monitor", "internals", "outputs"):
+        raise ValueError("mode must be monitor, internals or outputs, got " + repr(mode))
+    if mode == "internals":
+        inner = symbol.get_internals()
+        known = {*symbol.list_arguments(), *symbol.list_auxiliary_states()}
+        names = inner.list_outputs()
+        kept = [i for i, name in enumerate(names) if name not in known]
+        executor = _bind(mx, mx.sym.Group([inner[i] for i in kept]), request["params"], arrays)
+        outputs = executor.forward(is_train=False)
+        for i, output in zip(kept, outputs):
+            emit(_value(names[i]), output.asnumpy())
+        heads = [names.index(name) for name in symbol.list_outputs()]
+        results = [outputs[kept.index(i)] for i in heads]
+    else:
+        executor = _bind(mx, symbol, request["params"], arrays)
+        if mode == "monitor":
+            faults = _monitor(mx, executor, emit, set(symbol.get_internals().list_outputs()))
+        results = executor.forward(is_train=False)
+        mx.nd.waitall()
+        if mode == "monitor" and faults:
+            raise faults[0]
+    return {}, {"output%d" % i: output.asnumpy() for i, output in enumerate(results)}
+
+
+def op(request: Any, arrays: Any, emit: Any) -> Any:
+    """Call one operator of mx.nd on the arrays, in their order. request: function, arguments (keywords)."""
+    mx = _mxnet()
+    if request["function"] not in FUNCTIONS:
+        raise ValueError("unknown function " + repr(request["function"]))
+    inputs = [mx.nd.array(array, dtype=array.dtype) for array in arrays.values()]
+    result = getattr(mx.nd, request["function"])(*inputs, **request.get("arguments", {}))
+    return {}, {"y": result.asnumpy()}
+
+
+FUNCTIONS = frozenset(
+    "Convolution Pooling FullyConnected BatchNorm UpSampling Concat Activation add_n softmax SoftmaxOutput "
+    "broadcast_mul elemwise_add elemwise_mul relu sigmoid Flatten expand_dims slice_axis "
+    "_contrib_AdaptiveAvgPooling2D identity Dropout".split()
+)
+
+
+def _bind(mx: Any, symbol: Any, path: str, arrays: Any) -> Any:
+    params = {name.split(":", 1)[-1]: array for name, array in mx.nd.load(path).items()}
+    shapes, _, aux_shapes = symbol.infer_shape(**{name: array.shape for name, array in arrays.items()})
+
+    def table(names: Any, shapes: Any) -> Any:
+        found = {}
+        for name, shape in zip(names, shapes):
+            if name in arrays:
+                found[name] = mx.nd.array(arrays[name], dtype=arrays[name].dtype)
+            elif name in params:
+                found[name] = params[name]
+            elif name.endswith("label"):
+                found[name] = mx.nd.zeros(shape)
+            else:
+                raise ValueError("the params have no " + repr(name))
+            if found[name].shape != shape:
+                raise ValueError("%s is %s, the symbol needs %s" % (name, found[name].shape, shape))
+        return found
+
+    arguments = table(symbol.list_arguments(), shapes)
+    statistics = table(symbol.list_auxiliary_states(), aux_shapes)
+    return symbol.bind(mx.cpu(), arguments, grad_req="null", aux_states=statistics)
+
+
+def _monitor(
+    mx: Any, executor: Any, emit: Callable[[str, Any], None], visible: set[str]
+) -> list[BaseException]:
+    """Emit every visible output as it is made. Exceptions cannot pass through MXNet's C code: they are kept.
+
+    A batch norm also reports its hidden outputs _mean and _var, which inference leaves undefined.
+    """
+    import ctypes
+
+    faults: list[BaseException] = []
+
+    def callback(name: Any, handle: Any) -> None:
+        try:
+            array = mx.nd.NDArray(ctypes.cast(handle, mx.base.NDArrayHandle), writable=False)
+            text = name if isinstance(name, str) else name.decode()
+            if text in visible and not faults:
+                emit(_value(text), array.asnumpy())
+        except BaseException as error:
+            faults.append(error)
+
+    executor.set_monitor_callback(callback, monitor_all=False)
+    return faults
+
+
+def _value(name: str) -> str:
+    """The name of a value: that of its node (`conv1_output` is conv1's)."""
+    return name[: -len("_output")] if name.endswith("_output") else name
+
+
+def _isa() -> str:
+    """What oneDNN may use: its own limit, else the widest of the processor's vector extensions."""
+    import os
+
+    limit = os.environ.get("DNNL_MAX_CPU_ISA") or os.environ.get("MKLDNN_MAX_CPU_ISA")
+    if limit:
+        return limit
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next(line for line in file if line.startswith("flags")).split()
+    except (OSError, StopIteration):
+        return "unknown"
+    return next((isa for isa in ("avx512f", "avx2", "avx", "sse4_1") if isa in flags), "unknown")
+
+
+COMMANDS = {"info": info, "save": save, "load": load, "run": run, "op": op}

@@ -1,0 +1,43 @@
+"""exp, from additions and multiplications only, so that its bits are the same on every machine.
+
+The C library's exp differs between systems in its last bit; this one is made of IEEE float64
+operations in a fixed order.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from refnet.kernels.jit import njit
+from refnet.kernels.simd import fma
+
+LOG2_E = 1.4426950408889634  # 1 / ln 2 rounded to float64
+LN2_HIGH = float.fromhex("0x1.62e42fefa0000p-1")  # the leading 33 bits of ln 2: n * LN2_HIGH is exact
+LN2_LOW = float.fromhex("0x1.cf79abc9e3b3ap-40")  # ln 2 - LN2_HIGH, rounded
+INVERSE_FACTORIALS = np.array([1.0 / math.factorial(i) for i in range(14)])
+SHIFT = 6755399441055744.0  # 1.5 * 2**52: adding it rounds to the nearest integer
+
+
+@njit
+def exp(x: Any) -> Any:
+    """e ** x in float64 for a float64 x; relative error below 2**-50 where the result is normal.
+
+    x = n ln 2 + r with |r| <= 0.35, exp(r) by its Taylor series to r**13 (the next term is below
+    0.35**14 / 14! < 2**-57), times 2**n. Results beyond float32's range become 0 and inf, which is
+    what a caller that rounds to float32 gets anyway. NaN gives NaN.
+    """
+    if x != x:  # noqa: PLR0124
+        return x
+    if x > 128.0:  # e**128 > 2**184: inf in float32
+        return np.inf
+    if x < -128.0:  # e**-128 < 2**-184: 0 in float32
+        return 0.0
+    n = (x * LOG2_E + SHIFT) - SHIFT
+    r = fma(-n, LN2_LOW, fma(-n, LN2_HIGH, x))
+    y = INVERSE_FACTORIALS[13]
+    for i in range(12, -1, -1):
+        y = fma(y, r, INVERSE_FACTORIALS[i])
+    return math.ldexp(y, int(n))

@@ -1,0 +1,104 @@
+"""How kernels are compiled, cached and shared among threads. The only module with global state.
+
+Numba's disk cache does not notice when a function that a kernel calls changes in another file, and
+would go on returning the old numbers. So the cache lives in a folder named after the sha256 of all
+kernel sources and of the versions of numba, llvmlite and NumPy, set here before any kernel is
+defined. Every compiled function stands in refnet/kernels/, and every kernel module imports `njit`
+from here (a test checks both).
+
+Environment: REFNET_CACHE names another folder for the compiled kernels (default: the user's cache
+folder, XDG_CACHE_HOME or ~/.cache, in refnet/kernels).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import llvmlite
+import numba
+import numpy as np
+from numba.core import event
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SOURCES = Path(__file__).parent
+
+
+def cache_key() -> str:
+    """Names the cache folder: changes with any kernel source and with the compiler's versions."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCES.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    digest.update(f"{numba.__version__} {llvmlite.__version__} {np.__version__}".encode())
+    return digest.hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept."""
+    root = os.environ.get("REFNET_CACHE")
+    if not root:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        root = os.path.join(home, "refnet", "kernels")
+    return Path(root) / cache_key()
+
+
+numba.config.CACHE_DIR = str(cache_folder())
+
+
+class _Announce(event.Listener):  # type: ignore[misc]  # numba is not typed
+    """Says once that kernels are being compiled: the first run on a machine takes a while."""
+
+    def __init__(self) -> None:
+        self.said = False
+
+    def on_start(self, event: Any) -> None:
+        if not self.said and not os.environ.get("REFNET_QUIET"):
+            self.said = True
+            print("refnet: compiling kernels for this machine (once; later runs load them)", file=sys.stderr)
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+event.register("numba:compile", _Announce())
+
+
+def njit(function: F) -> F:
+    """The one way to compile a kernel: no fastmath (nothing is contracted or reassociated), no GIL, and
+    IEEE division (x / 0 is inf or NaN, not an exception).
+    """
+    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def split(kernel: Callable[..., None], count: int, threads: int, *arguments: Any) -> None:
+    """Call kernel(begin, end, *arguments) on disjoint ranges that cover range(count), in threads.
+
+    Each item of the range must write only outputs of its own, so that the bits cannot depend on
+    the number of threads. Ranges are small enough to even out threads of different speed.
+    """
+    threads = max(1, min(threads, count))
+    if threads == 1:
+        kernel(0, count, *arguments)
+        return
+    if threads not in _pools:
+        _pools[threads] = ThreadPoolExecutor(threads, f"refnet-{threads}")
+    parts = min(count, 4 * threads)
+    edges = [count * i // parts for i in range(parts + 1)]
+    jobs = [_pools[threads].submit(kernel, a, b, *arguments) for a, b in pairwise(edges)]
+    for job in jobs:
+        job.result()

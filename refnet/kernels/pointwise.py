@@ -1,0 +1,86 @@
+"""Element by element: relu, sigmoid, scale and shift, softmax along rows. All float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.kernels.functions import exp
+from refnet.kernels.jit import njit, split
+from refnet.kernels.simd import fma
+
+F32 = npt.NDArray[np.float32]
+
+GRAIN = 16384
+"""Elements per work item of the flat loops."""
+
+
+def relu(x: F32, threads: int) -> F32:
+    """x if x > 0, +0 if x <= 0, NaN if NaN; any shape."""
+    y = np.empty(x.shape, np.float32)
+    split(_relu, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    return y
+
+
+def sigmoid(x: F32, threads: int) -> F32:
+    """1 / (1 + e), e = exp(-x), each of the three results rounded to float32; any shape."""
+    y = np.empty(x.shape, np.float32)
+    split(_sigmoid, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    return y
+
+
+def scale_shift(x: F32, scale: F32, shift: F32, threads: int) -> F32:
+    """fma(x, scale, shift) with one scale and shift per channel; x (n, c, ...)."""
+    y = np.empty(x.shape, np.float32)
+    n, c = x.shape[:2]
+    rows = np.ascontiguousarray(x).reshape(n * c, -1)
+    split(_scale_shift, n * c, threads, rows, scale, shift, y.reshape(n * c, -1))
+    return y
+
+
+def softmax_rows(x: F32, threads: int) -> F32:
+    """Softmax over the last axis: m = max, e = exp(x - m), s = chain of e from +0, e / s, in float32."""
+    y = np.empty(x.shape, np.float32)
+    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    split(_softmax, rows.shape[0], threads, rows, y.reshape(rows.shape))
+    return y
+
+
+@njit
+def _relu(begin: int, end: int, x: Any, y: Any) -> None:
+    zero = np.float32(0)
+    for i in range(begin * GRAIN, min(end * GRAIN, x.size)):
+        y[i] = zero if x[i] <= zero else x[i]
+
+
+@njit
+def _sigmoid(begin: int, end: int, x: Any, y: Any) -> None:
+    one = np.float32(1)
+    for i in range(begin * GRAIN, min(end * GRAIN, x.size)):
+        e = np.float32(exp(-np.float64(x[i])))
+        y[i] = one / (one + e)
+
+
+@njit
+def _scale_shift(begin: int, end: int, x: Any, scale: Any, shift: Any, y: Any) -> None:
+    for row in range(begin, end):
+        s, t = scale[row % scale.size], shift[row % scale.size]
+        for i in range(x.shape[1]):
+            y[row, i] = fma(x[row, i], s, t)
+
+
+@njit
+def _softmax(begin: int, end: int, x: Any, y: Any) -> None:
+    for row in range(begin, end):
+        largest = x[row, 0]
+        for i in range(x.shape[1]):
+            if x[row, i] > largest or x[row, i] != x[row, i]:
+                largest = x[row, i]
+        total = np.float32(0)
+        for i in range(x.shape[1]):
+            y[row, i] = np.float32(exp(np.float64(np.float32(x[row, i] - largest))))
+            total = np.float32(total + y[row, i])
+        for i in range(x.shape[1]):
+            y[row, i] = y[row, i] / total

@@ -1,0 +1,151 @@
+"""The pieces of LLVM that Numba does not offer: a true FMA, and the inner loop of a matrix product.
+
+`fma` is llvm.fma: one rounding, on any processor (where there is no such instruction, LLVM calls the
+C library's fma, which computes the same bits, slowly).
+
+`block` is the inner loop of every reduction: ROWS outputs x (2 vectors of) LANES positions, all
+accumulators in registers, one term of the sum after the other. How wide the host's vectors are
+changes the speed and never a bit: each lane is one sequential chain of FMAs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+
+def _vector_bytes() -> tuple[int, int]:
+    """(bytes of a vector, rows of a block) that suit the processor that code is compiled for."""
+    if numba.config.CPU_NAME:
+        return 16, 6
+    features = llvmlite.binding.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 64, 12  # 24 of 32 registers accumulate
+    return (32, 6) if features.get("avx") else (16, 6)  # 12 of 16 registers accumulate
+
+
+VECTOR, ROWS = _vector_bytes()
+TILE = 64
+"""Positions per panel: a multiple of two vectors of float32 and of float64 on every processor."""
+
+
+def _fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """The typing and code of `fma`."""
+    if not (a == b == c and a in (types.float32, types.float64)):
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = context.get_value_type(signature.return_type)
+        name = "llvm.fma.f32" if signature.return_type == types.float32 else "llvm.fma.f64"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
+        return builder.call(function, args)
+
+    return a(a, a, a), codegen
+
+
+fma: Any = intrinsic(_fma)
+"""fma(a, b, c): a * b + c with one rounding, for three float32 or three float64."""
+
+
+def _block(masked: bool) -> Any:
+    """The typing and code of `block` and `masked_block`."""
+
+    def typing(
+        typingctx: Any, a: Any, ao: Any, b: Any, m: Any, bo: Any, c: Any, co: Any, k: Any, go: Any
+    ) -> Any:
+        element = a.dtype
+        lanes = VECTOR // (element.bitwidth // 8)
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            scalar = context.get_value_type(element)
+            vector = ir.VectorType(scalar, lanes)
+            mask = ir.VectorType(ir.IntType(element.bitwidth), lanes)
+            size = ir.IntType(64)
+            align = element.bitwidth // 8
+
+            def pointer(index: int, offset: Any) -> Any:
+                array = context.make_array(signature.args[index])(context, builder, args[index])
+                return builder.gep(array.data, [offset])
+
+            def load(base: Any, offset: Any, kind: Any) -> Any:
+                where = builder.bitcast(builder.gep(base, [offset]), kind.as_pointer())
+                return builder.load(where, align=align)
+
+            name = f"llvm.fma.v{lanes}f{element.bitwidth}"
+            fused = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(vector, [vector] * 3), name
+            )
+            weights, panel, sums = pointer(0, args[1]), pointer(2, args[4]), pointer(5, args[6])
+            present = pointer(3, args[4]) if masked else None
+            terms, going_on = args[7], builder.icmp_signed("!=", args[8], args[8].type(0))
+            zero = ir.Constant(vector, [0.0] * lanes)
+            start = []
+            for r in range(ROWS):
+                for v in range(2):
+                    old = load(sums, size(r * TILE + v * lanes), vector)
+                    start.append(builder.select(going_on, old, zero))
+
+            before = builder.block
+            loop = builder.append_basic_block("terms")
+            after = builder.append_basic_block("done")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            i = builder.phi(size)
+            i.add_incoming(size(0), before)
+            accumulators = []
+            for value in start:
+                phi = builder.phi(vector)
+                phi.add_incoming(value, before)
+                accumulators.append(phi)
+            row = builder.mul(i, size(TILE))
+            column = builder.mul(i, size(ROWS))
+            x = [load(panel, builder.add(row, size(v * lanes)), vector) for v in range(2)]
+            there = []
+            if masked:
+                for v in range(2):
+                    bits = load(present, builder.add(row, size(v * lanes)), mask)
+                    there.append(builder.icmp_unsigned("!=", bits, ir.Constant(mask, [0] * lanes)))
+            results = []
+            for r in range(ROWS):
+                w = builder.load(builder.gep(weights, [builder.add(column, size(r))]), align=align)
+                wide = builder.insert_element(ir.Constant(vector, ir.Undefined), w, ir.IntType(32)(0))
+                shuffle = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+                wide = builder.shuffle_vector(wide, ir.Constant(vector, ir.Undefined), shuffle)
+                for v in range(2):
+                    old = accumulators[2 * r + v]
+                    new = builder.call(fused, [wide, x[v], old])
+                    results.append(builder.select(there[v], new, old) if masked else new)
+            following = builder.add(i, size(1))
+            i.add_incoming(following, loop)
+            for phi, value in zip(accumulators, results, strict=True):
+                phi.add_incoming(value, loop)
+            builder.cbranch(builder.icmp_signed("<", following, terms), loop, after)
+            builder.position_at_end(after)
+            for r in range(ROWS):
+                for v in range(2):
+                    where = builder.gep(sums, [size(r * TILE + v * lanes)])
+                    builder.store(
+                        results[2 * r + v], builder.bitcast(where, vector.as_pointer()), align=align
+                    )
+            return context.get_dummy_value()
+
+        i8 = types.int64
+        return types.void(a, i8, b, m, i8, c, i8, i8, i8), codegen
+
+    return typing
+
+
+block: Any = intrinsic(_block(masked=False))
+"""block(weights, at, panel, mask, at, sums, at, terms, going_on): for ROWS x 2 vectors of lanes,
+sums = (sums if going_on else +0), then sums = fma(weights[k], panel[k], sums) for k in range(terms).
+Arrays are contiguous: weights (terms, ROWS), panel (terms, TILE), sums (ROWS, TILE); `at` are element
+offsets. terms >= 1. mask is not read."""
+
+masked_block: Any = intrinsic(_block(masked=True))
+"""As block, and a lane skips the terms whose mask (terms, TILE) is 0: they contribute nothing."""

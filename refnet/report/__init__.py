@@ -1,0 +1,1 @@
+"""What refnet found out, shown: tables for a terminal, records for JSON."""

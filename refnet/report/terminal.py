@@ -1,0 +1,73 @@
+"""Tables and lines on standard output: coloured on a terminal, plain and complete in a pipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from refnet.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+ENDLESS = 100_000
+"""Columns of a line that goes to a file or a pipe: nothing is cut or wrapped."""
+
+
+def clean(text: object) -> str:
+    """The text with its unprintable characters escaped: names come from files, and terminals obey.
+
+    >>> clean("a\\x1b[31m\\n")
+    'a\\\\x1b[31m\\\\n'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A table; a column whose name begins with `>` is aligned to the right."""
+    from rich import box
+    from rich.table import Table
+
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    for name in columns:
+        justify = "right" if name.startswith(">") else "left"
+        shown.add_column(name.removeprefix(">"), justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        shown.add_row(*(clean(cell) for cell in row))
+    return shown
+
+
+def show(*parts: RenderableType) -> None:
+    """Print tables and lines; strings are taken literally, one per line."""
+    from rich.console import Console
+
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
+    if not console.is_terminal:
+        console.width = ENDLESS
+    with console.capture() as captured:
+        for part in parts:
+            console.print(part)
+    write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def write(text: str) -> None:
+    """Text on standard output, now. Raises BrokenPipeError if nobody reads it, InputError on a full disk."""
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        _abandon_stdout()
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise InputError(f"standard output cannot be written: {error.strerror}") from None
+
+
+def _abandon_stdout() -> None:
+    """What is still buffered goes nowhere, so that Python does not fail over it again at its end."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

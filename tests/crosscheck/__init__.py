@@ -1,0 +1,1 @@
+"""refnet beside the real frameworks, each in a process of its own. Run with `pytest -m crosscheck`."""

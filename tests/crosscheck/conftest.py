@@ -1,0 +1,56 @@
+"""The framework processes that the crosschecks talk to, one each for the whole session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from refnet.frameworks.process import Worker
+
+ROOT = Path(__file__).parents[2]
+REPORT = pytest.StashKey[list[str]]()
+
+
+def interpreter(framework: str) -> Path:
+    """The Python that has a framework. A missing one is a failure: nothing is skipped here."""
+    variable = f"REFNET_{framework.upper()}_PYTHON"
+    path = Path(os.environ.get(variable) or ROOT / f".venv-{framework}/bin/python")
+    if not path.exists():
+        pytest.fail(f"no Python with {framework} at {path}: run .ci/environments.sh or set {variable}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def mxnet() -> Iterator[Worker]:
+    """MXNet 1.9.1 on one thread, every node executed as written (no fused subgraphs)."""
+    environment = {"MXNET_SUBGRAPH_BACKEND": "NONE"}
+    with Worker("mxnet", interpreter("mxnet"), threads=1, environment=environment) as worker:
+        assert worker.ask("info").fields["version"] == "1.9.1"
+        yield worker
+
+
+@pytest.fixture(scope="session")
+def torch() -> Iterator[Worker]:
+    """PyTorch 2.13.0 on one thread."""
+    with Worker("torch", interpreter("torch"), threads=1) as worker:
+        assert worker.ask("info", {"threads": 1}).fields["version"].split("+")[0] == "2.13.0"
+        yield worker
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> list[str]:
+    """Lines that the end of the test run shows, whether the tests passed or not."""
+    lines = request.config.stash.setdefault(REPORT, [])
+    lines.append(f"{request.node.name}:")
+    return lines
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show the collected lines."""
+    if lines := config.stash.get(REPORT, []):
+        terminalreporter.section("crosscheck")
+        for line in lines:
+            terminalreporter.write_line(line)

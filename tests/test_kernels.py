@@ -1,0 +1,289 @@
+"""The compiled loops equal the scalar definition to the last bit, whatever the shape, thread or data."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import refnet
+from refnet.kernels import jit
+from refnet.kernels.functions import exp
+from refnet.kernels.panel import convolve, dense
+from refnet.kernels.pool import avg_pool, max_pool
+from tests.bits import AWKWARD, awkward, floats, same_bits
+from tests.definition import conv_at, conv_everywhere, dense_at, exact_fma, llvm_fma, round_float32
+
+KERNELS = Path(refnet.__file__).parent / "kernels"
+QUIET = settings(deadline=None, database=None, derandomize=True)
+
+float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@settings(QUIET, max_examples=2000)
+@given(float32s, float32s, float32s)
+def test_fma_rounds_once(a, b, c):
+    a, b, c = np.float32(a), np.float32(b), np.float32(c)
+    assert same_bits(llvm_fma(a, b, c), exact_fma(a, b, c))
+
+
+def test_fma_is_not_multiply_then_add():
+    a, c = np.float32(1 + 2.0**-12), np.float32(-(1 + 2.0**-11))
+    assert llvm_fma(a, a, c) == np.float32(2.0**-24)
+    assert a * a + c == 0
+
+
+def test_rounding_of_the_definition():
+    from fractions import Fraction
+
+    halfway = Fraction(2**24 + 1)
+    assert round_float32(halfway) == 2**24  # tie to even
+    assert round_float32(halfway + Fraction(1, 10**30)) == 2**24 + 2
+    assert round_float32(Fraction(1, 2**150)) == 0.0
+    assert round_float32(Fraction(3, 2**151)) == np.float32(1e-45)
+    assert round_float32(Fraction(2**128 - 2**103)) == np.inf
+
+
+@st.composite
+def convolutions(draw):
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    dilation = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    pad = draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
+    stride = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    size = [
+        draw(st.integers(max(1, d * (k - 1) + 1 - 2 * p), 14))
+        for k, d, p in zip(kernel, dilation, pad, strict=True)
+    ]
+    groups = draw(st.sampled_from([1, 1, 2, 3, 5]))
+    per = draw(st.integers(1, 7)), draw(st.integers(1, 14))
+    batch = draw(st.integers(1, 3))
+    return batch, groups, per, kernel, stride, pad, dilation, tuple(size)
+
+
+@settings(QUIET, max_examples=300)
+@given(convolutions(), st.sampled_from([0.0, 0.0, 0.1, 0.9]), st.sampled_from([0.0, 0.2]), st.booleans())
+def test_convolution(case, odd_data, odd_weights, biased):
+    batch, groups, (channels, outputs), kernel, stride, pad, dilation, size = case
+    x = awkward((batch, groups * channels, *size), case, odd_data)
+    w = awkward((groups * outputs, channels, *kernel), (case, "w"), odd_weights)
+    bias = floats((groups * outputs,), (case, "b")) if biased else None
+    place = np.array([*stride, *pad, *dilation])
+    y = convolve(x, w, bias, stride, pad, dilation, groups, 1)
+    expected = conv_everywhere(x, w, place, groups, y.shape)
+    if biased:
+        expected = expected + bias[:, None, None]
+    assert same_bits(y, expected)
+    assert same_bits(y, convolve(x, w, bias, stride, pad, dilation, groups, 3))
+    one_by_one = [convolve(x[i : i + 1], w, bias, stride, pad, dilation, groups, 1) for i in range(batch)]
+    assert same_bits(y, np.concatenate(one_by_one))
+
+
+def test_padding_is_left_out_not_multiplied_by_zero():
+    """The one case in which adding w * 0 shows in finite data: a partial sum that underflowed to -0."""
+    x = np.full((1, 1, 1, 2), -1e-30, np.float32)
+    w = np.full((4, 1, 1, 2), 1e-30, np.float32)  # each product rounds to -0
+    y = convolve(x, w, None, (1, 1), (0, 1), (1, 1), 1, 1)
+    assert np.signbit(y).all()
+    w[:, :, :, 0] = np.inf
+    y = convolve(np.abs(x), w, None, (1, 1), (0, 1), (1, 1), 1, 1)
+    assert same_bits(y[0, 0, 0], np.array([0, np.inf, np.inf], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("shape", "weights", "stride", "pad", "groups"),
+    [
+        ((1, 3, 224, 224), (64, 3, 7, 7), 2, 3, 1),
+        ((1, 64, 56, 56), (64, 64, 3, 3), 1, 1, 1),
+        ((2, 512, 14, 14), (96, 512, 1, 1), 1, 0, 1),
+        ((1, 160, 7, 7), (160, 160, 3, 3), 1, 1, 1),  # 1440 terms: several panels
+        ((1, 128, 28, 28), (256, 64, 3, 3), 1, 1, 2),
+        ((1, 56, 28, 28), (56, 1, 3, 3), 1, 1, 56),
+    ],
+)
+def test_convolution_of_real_size(shape, weights, stride, pad, groups):
+    x, w = floats(shape, "x"), floats(weights, "w")
+    y = convolve(x, w, None, (stride, stride), (pad, pad), (1, 1), groups, 2)
+    place = np.array([stride, stride, pad, pad, 1, 1])
+    picks = (np.abs(floats((400, 4), "at")).astype(np.float64) * y.shape).astype(int)
+    corners = [(0, 0, 0, 0), tuple(n - 1 for n in y.shape)]
+    for at in [*map(tuple, picks), *corners]:
+        assert y[at] == conv_at(x, w, place, groups, *at), at
+
+
+def test_convolution_in_float64():
+    x, w = floats((1, 5, 9, 9), "x").astype(np.float64), floats((7, 5, 3, 3), "w").astype(np.float64)
+    y = convolve(x, w, None, (2, 1), (1, 1), (1, 1), 1, 2)
+    assert same_bits(y, conv_everywhere(x, w, np.array([2, 1, 1, 1, 1, 1]), 1, y.shape))
+
+
+@settings(QUIET, max_examples=60)
+@given(
+    st.integers(1, 5), st.integers(1, 1100), st.integers(1, 140), st.booleans(), st.sampled_from([0.0, 0.1])
+)
+def test_dense(n, terms, outputs, biased, odd):
+    x, w = awkward((n, terms), "x", odd), awkward((outputs, terms), "w", odd)
+    bias = floats((outputs,), "b") if biased else None
+    expected = np.array([[dense_at(x, w, i, o) for o in range(outputs)] for i in range(n)], np.float32)
+    if biased:
+        expected = expected + bias
+    y = dense(x, w, bias, 1)
+    assert same_bits(y, expected)
+    assert same_bits(y, dense(x, w, bias, 2))
+    assert same_bits(y[:1], dense(x[:1], w, bias, 1))
+
+
+@settings(QUIET, max_examples=150)
+@given(convolutions(), st.booleans(), st.sampled_from([0.0, 0.3]))
+def test_pooling(case, include_pad, odd):
+    _, _, (channels, _), kernel, stride, pad, _, size = case
+    pad = tuple(min(p, k - 1) for p, k in zip(pad, kernel, strict=True))
+    x = awkward((2, channels, *size), case, odd)
+    if any(h + 2 * p < k for h, p, k in zip(size, pad, kernel, strict=True)):
+        return
+    output = tuple((h + 2 * p - k) // s + 1 for h, p, k, s in zip(size, pad, kernel, stride, strict=True))
+    largest = max_pool(x, kernel, stride, pad, output, 2)
+    average = avg_pool(x, kernel, stride, pad, output, include_pad, 2)
+    for n, c, i, j in np.ndindex(largest.shape):
+        window = [
+            x[n, c, row, column]
+            for row in range(i * stride[0] - pad[0], i * stride[0] - pad[0] + kernel[0])
+            for column in range(j * stride[1] - pad[1], j * stride[1] - pad[1] + kernel[1])
+            if 0 <= row < size[0] and 0 <= column < size[1]
+        ]
+        best = window[0]
+        total = np.float32(0)
+        with np.errstate(all="ignore"):
+            for value in window:
+                best = value if value > best or np.isnan(value) else best
+                total = total + value
+            divisor = kernel[0] * kernel[1] if include_pad else len(window)
+            mean = total / np.float32(divisor)
+        assert same_bits(largest[n, c, i, j], best)
+        assert same_bits(average[n, c, i, j], mean)
+
+
+def test_exp_against_decimal():
+    """The float64 exp lies within 2**-50 of the true value, relative."""
+    from decimal import Decimal, getcontext
+
+    getcontext().prec = 60
+    xs = np.concatenate(
+        [floats((2000,), "exp") * 100, np.linspace(-0.4, 0.4, 500), [0.0, -0.0, 127.9, -127.9]]
+    )
+    for x in map(float, xs):
+        true = Decimal(x).exp()
+        assert abs(Decimal(float(exp(x))) - true) < true / 2**50, x
+    assert exp(np.inf) == np.inf
+    assert exp(-np.inf) == 0
+    assert np.isnan(exp(np.nan))
+
+
+SCRIPT = """
+import hashlib, sys
+import numpy as np
+from refnet.kernels import simd
+from refnet.kernels.panel import convolve, dense
+from refnet.kernels.pointwise import scale_shift, sigmoid, softmax_rows
+from tests.bits import awkward, floats
+digest = hashlib.sha256()
+x, w = floats((2, 6, 9, 11), "x"), floats((20, 3, 3, 3), "w")
+digest.update(convolve(x, w, floats((20,), "b"), (2, 1), (1, 2), (1, 1), 2, 2))
+digest.update(np.nan_to_num(convolve(awkward(x.shape, "y", 0.3), w, None, (1, 1), (1, 1), (1, 1), 2, 1)))
+digest.update(convolve(x, floats((6, 1, 3, 3), "d"), None, (1, 1), (1, 1), (1, 1), 6, 1))
+digest.update(dense(floats((3, 700), "p"), floats((90, 700), "q"), None, 2))
+digest.update(sigmoid(x * 20, 1)); digest.update(softmax_rows(x * 20, 1))
+digest.update(scale_shift(x, w[:6, 0, 0, 0].copy(), w[:6, 0, 0, 1].copy(), 1))
+print(simd.VECTOR, digest.hexdigest())
+"""
+
+
+def _bits_of_a_process(**environment: str) -> list[str]:
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), **environment},
+    )
+    return done.stdout.split()
+
+
+def test_the_same_bits_without_fma_and_avx():
+    """A generic x86-64 processor has neither: FMA then comes from the C library."""
+    native = _bits_of_a_process()
+    generic = _bits_of_a_process(NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES="+sse2")
+    assert generic[0] == "16"
+    assert generic[1] == native[1]
+
+
+def test_cache_is_named_after_the_sources(tmp_path, monkeypatch):
+    """Editing any kernel file gives another cache folder, so that no stale kernel is ever loaded."""
+    before = jit.cache_key()
+    for path in KERNELS.glob("*.py"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(jit, "SOURCES", tmp_path)
+    assert jit.cache_key() == before
+    with (tmp_path / "functions.py").open("a") as file:
+        file.write("# edited\n")
+    assert jit.cache_key() != before
+
+
+def test_an_edited_helper_shows_at_once(tmp_path):
+    """The whole story in processes of their own: compile, edit a helper in another file, run again."""
+    script = "from refnet.kernels.pointwise import sigmoid; import numpy as np; print(sigmoid(np.ones(1, np.float32), 1)[0])"
+    package = tmp_path / "refnet"
+    for path in [*KERNELS.parent.glob("*.py"), *KERNELS.glob("*.py")]:
+        target = package / path.relative_to(KERNELS.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+
+    def result() -> str:
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "REFNET_CACHE": str(tmp_path / "cache")}
+        command = [sys.executable, "-c", script]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+        ).stdout
+
+    first = result()
+    helper = package / "kernels" / "functions.py"
+    helper.write_text(
+        helper.read_text().replace("return math.ldexp(y, int(n))", "return math.ldexp(y, int(n) + 1)")
+    )
+    second = result()
+    assert first != second
+
+
+def test_every_compiled_function_is_in_the_cache_key():
+    """Kernels import `njit` from jit.py only, and nothing outside of refnet/kernels compiles anything."""
+    for path in KERNELS.parent.rglob("*.py"):
+        names = {
+            (node.module, alias.name)
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        imports = {
+            alias.name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
+        uses_numba = any(m and m.split(".")[0] == "numba" for m, _ in names) or "numba" in imports
+        if uses_numba:
+            assert path.parent == KERNELS, path
+            assert path.name in {"jit.py", "simd.py"}, path
+
+
+def test_awkward_numbers_are_what_they_should_be():
+    assert len(AWKWARD) == 12
+    assert np.signbit(AWKWARD[1])
+    assert 0 < AWKWARD[5] < np.finfo(np.float32).tiny
