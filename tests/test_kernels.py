@@ -239,7 +239,10 @@ def test_cache_is_named_after_the_sources(tmp_path, monkeypatch):
 
 def test_an_edited_helper_shows_at_once(tmp_path):
     """The whole story in processes of their own: compile, edit a helper in another file, run again."""
-    script = "from refnet.kernels.pointwise import sigmoid; import numpy as np; print(sigmoid(np.ones(1, np.float32), 1)[0])"
+    script = (
+        "import numpy as np; from refnet.kernels.pointwise import sigmoid;"
+        "print(sigmoid(np.ones(1, np.float32), 1)[0])"
+    )
     package = tmp_path / "refnet"
     for path in [*KERNELS.parent.glob("*.py"), *KERNELS.glob("*.py")]:
         target = package / path.relative_to(KERNELS.parent)

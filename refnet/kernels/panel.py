@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.jit import njit, split
-from refnet.kernels.simd import ROWS, TILE, VECTOR, block, fma, masked_block
+from refnet.kernels.simd import ROWS, TILE, VECTOR, block, copy, fma, masked_block
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
@@ -106,39 +106,51 @@ def _gather(
     sh, sw, ph, pw, dh, dw = place[0], place[1], place[2], place[3], place[4], place[5]
     height, width = image.shape[1], image.shape[2]
     missing = False
+    c, p, q = first // (kh * kw), first // kw % kh, first % kw
+    top, start = begin // ow, begin % ow
+    whole = kh * kw == 1 and sh * sw == 1 and ph + pw == 0  # the panel's rows are the image's own
     for k in range(terms):
-        c = (first + k) // (kh * kw)
-        p = (first + k) // kw % kh
-        q = (first + k) % kw
-        lane = 0
-        while lane < count:
-            i = (begin + lane) // ow
-            j = (begin + lane) % ow
-            run = min(ow - j, count - lane)  # lanes in this row of the output
-            row = i * sh - ph + p * dh
-            left = j * sw - pw + q * dw
-            # lanes lo to hi of the run lie inside the image
-            lo = min(run, 0 if left >= 0 else (-left + sw - 1) // sw)
-            hi = max(lo, min(run, (width - left + sw - 1) // sw))
-            if row < 0 or row >= height:
-                lo = hi = run
-            if lo > 0 or hi < run:
-                missing = True
-                for t in range(lo):
-                    panel[k, lane + t] = 0
-                for t in range(hi, run):
-                    panel[k, lane + t] = 0
-            if lo < hi:
-                source = image[channel + c, row]
-                if sw == 1:
-                    for t in range(lo, hi):
-                        panel[k, lane + t] = source[left + t]
-                else:
-                    for t in range(lo, hi):
-                        panel[k, lane + t] = source[left + t * sw]
-            lane += run
+        if whole:
+            copy(panel, k * TILE, image, (channel + c) * height * width + begin, count)
+        else:
+            lane, i, j = 0, top, start
+            while lane < count:
+                run = min(ow - j, count - lane)  # lanes in this row of the output
+                row = i * sh - ph + p * dh
+                left = j * sw - pw + q * dw
+                # lanes lo to hi of the run lie inside the image
+                lo, hi = run, run
+                if row >= 0 and row < height:
+                    if sw == 1:
+                        lo = min(run, max(0, -left))
+                        hi = max(lo, min(run, width - left))
+                    else:
+                        lo = min(run, 0 if left >= 0 else (-left + sw - 1) // sw)
+                        hi = max(lo, min(run, (width - left + sw - 1) // sw))
+                if lo > 0 or hi < run:
+                    missing = True
+                    for t in range(lo):
+                        panel[k, lane + t] = 0
+                    for t in range(hi, run):
+                        panel[k, lane + t] = 0
+                if lo < hi:
+                    if sw == 1:
+                        source = ((channel + c) * height + row) * width + left
+                        copy(panel, k * TILE + lane + lo, image, source + lo, hi - lo)
+                    else:
+                        line = image[channel + c, row]
+                        for t in range(lo, hi):
+                            panel[k, lane + t] = line[left + t * sw]
+                lane += run
+                i += 1
+                j = 0
         for t in range(count, TILE):
             panel[k, t] = 0
+        q += 1
+        if q == kw:
+            q, p = 0, p + 1
+            if p == kh:
+                p, c = 0, c + 1
     return missing
 
 
@@ -208,10 +220,12 @@ def _panels(
                     _present(x.shape[2], x.shape[3], mask, first, some, start, count, ow, kh, kw, place)
                 _multiply(packed[group], panel, mask, attempt == 1, first, some, sums, count)
             if attempt == 0 and missing:
-                again = not finite
+                zeros = 0
                 for o in range(per):
+                    row = sums[o]
                     for t in range(count):
-                        again = again or sums[o, t] == 0
+                        zeros += row[t] == 0
+                again = zeros > 0 or not finite
         flat = y[image].reshape(outputs, -1)
         for o in range(per):
             for t in range(count):

@@ -53,6 +53,23 @@ fma: Any = intrinsic(_fma)
 """fma(a, b, c): a * b + c with one rounding, for three float32 or three float64."""
 
 
+def _copy(typingctx: Any, target: Any, at: Any, source: Any, begin: Any, count: Any) -> Any:
+    """The typing and code of `copy`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = [context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 2)]
+        to, of = builder.gep(arrays[0].data, [args[1]]), builder.gep(arrays[1].data, [args[3]])
+        cgutils.raw_memcpy(builder, to, of, args[4], target.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, source, types.int64, types.int64), codegen
+
+
+copy: Any = intrinsic(_copy)
+"""copy(target, at, source, begin, count): target[at : at + count] = source[begin : begin + count] in flat
+contiguous arrays of one dtype, which do not overlap; nothing is checked."""
+
+
 def _block(masked: bool) -> Any:
     """The typing and code of `block` and `masked_block`."""
 

@@ -1,0 +1,110 @@
+"""The project's own promises: packaging is complete, imports run one way, the import is light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import refnet
+
+PACKAGE = Path(refnet.__file__).parent
+ROOT = PACKAGE.parent
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_every_package_is_installed():
+    listed = set(project()["tool"]["setuptools"]["packages"]) - {"refnet._weights"}
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in PACKAGE.rglob("*.py")
+        if "_weights" not in path.parts
+    }
+    assert listed == found
+
+
+def test_version_is_stated_once():
+    assert project()["project"]["version"] == refnet.__version__
+
+
+def test_public_names_exist():
+    for name in refnet.__all__:
+        assert getattr(refnet, name) is not None
+
+
+def test_importing_refnet_and_its_command_line_imports_no_compiler():
+    script = "import sys, refnet, refnet.cli; print([m for m in ('numba', 'numpy', 'PIL', 'rich') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+LAYERS = [
+    {"errors"},
+    {"kernels"},
+    {"ops"},
+    {"graph"},
+    {"arithmetic"},
+    {"interpreter", "readers"},
+    {"zoo", "cost", "preprocess", "labels", "weights"},
+    {"load", "export"},
+    {"frameworks", "predict"},
+    {"report"},
+    {"cli"},
+    {"__main__"},
+]
+
+
+def imports(path: Path) -> set[str]:
+    """Rooms of refnet that a file imports, inside functions too."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module] if node.module != "refnet" else [f"refnet.{a.name}" for a in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("refnet.")}
+    return rooms
+
+
+def test_imports_run_one_way():
+    height = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        room = parts[0]
+        if room in {"__init__", "_weights"}:
+            continue
+        assert room in height, f"{path}: put {room} into LAYERS"
+        tree = ast.parse(path.read_text())
+        checked = {
+            node.module.split(".")[1]
+            for block in ast.walk(tree)
+            if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
+            for node in ast.walk(block)
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("refnet.")
+        }
+        for other in imports(path) - checked - {room}:
+            if other in height:
+                assert height[other] < height[room] or other == "kernels", f"{path} imports refnet.{other}"
+
+
+def test_readers_know_no_kernels_and_kernels_no_graphs():
+    for path in (PACKAGE / "readers").glob("*.py"):
+        assert not imports(path) & {"kernels", "arithmetic", "interpreter", "zoo"}, path
+    for path in (PACKAGE / "kernels").glob("*.py"):
+        assert imports(path) <= {"kernels"}, path
+
+
+def test_frameworks_are_never_imported():
+    for path in PACKAGE.rglob("*.py"):
+        if path.name.endswith("_worker.py") or path.parent.name == "_weights":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {n.split(".")[0] for n in names} & {"torch", "mxnet", "onnxruntime"}, path
