@@ -1,18 +1,22 @@
 """refnet: executes convolutional networks for bit-level verification against framework outputs.
 
 The public names, nothing else; each is imported when it is first used, so that `import refnet` is fast.
+Only `load` is not: whoever imports the module refnet.load later would put it in the function's place.
 """
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from refnet.load import load
 
 if TYPE_CHECKING:
     from refnet.arithmetic.plain import Plain
     from refnet.errors import RefnetError
     from refnet.graph import Graph, Node, TensorType
     from refnet.interpreter import run, steps
-    from refnet.load import load
 
 __version__ = "0.1.0"
 
@@ -22,7 +26,6 @@ _HOME = {
     "Plain": "refnet.arithmetic.plain",
     "RefnetError": "refnet.errors",
     "TensorType": "refnet.graph",
-    "load": "refnet.load",
     "run": "refnet.interpreter",
     "steps": "refnet.interpreter",
 }
@@ -36,3 +39,15 @@ def __getattr__(name: str) -> Any:
 
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'refnet' has no attribute {name!r}")
+
+
+class _Package(ModuleType):
+    """Keeps `refnet.load` the function: importing a submodule would bind the module to the same name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and _HOME.get(name) == value.__name__:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

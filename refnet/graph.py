@@ -127,6 +127,9 @@ class Graph:
     def with_weights(self, weights: Mapping[str, F32], surplus: Iterable[str] = ()) -> Graph:
         """This graph with its weights, after checking every name, shape and dtype.
 
+        The graph's arrays are read-only (copies, where the caller's could still be written to), so
+        that kernels may keep what they derived from them.
+
         surplus: names that may be there without being used (`num_batches_tracked` and the like).
         Raises WeightsError listing what is missing, surplus or of another shape.
         """
@@ -143,7 +146,7 @@ class Graph:
             shown = "\n  ".join(faults[:20])
             more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
             raise WeightsError(f"{self.name}: weights do not fit the graph:\n  {shown}{more}")
-        return replace(self, weights={name: np.ascontiguousarray(weights[name]) for name in wanted})
+        return replace(self, weights={name: _frozen(weights[name]) for name in wanted})
 
     def check_inputs(self, inputs: Mapping[str, F32]) -> dict[str, TensorType]:
         """The types of the given inputs; raises InputError if they do not fit the graph."""
@@ -176,3 +179,14 @@ class Graph:
             digest.update(f"{name}{list(array.shape)}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def _frozen(array: F32) -> F32:
+    """The array, contiguous and read-only for good: a copy unless nobody can write to it."""
+    base: object = array
+    while isinstance(base, np.ndarray) and not base.flags.writeable:
+        base = base.base
+    if base is not None or not array.flags.c_contiguous:
+        array = array.copy(order="C")
+        array.flags.writeable = False
+    return array

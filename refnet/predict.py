@@ -1,7 +1,7 @@
 """From image files or a tensor file to the most probable classes: what `refnet run` does.
 
-    predict ── batches ── pipeline.apply | npy.read
-       └── interpreter.run ── top
+predict ── batches ── pipeline.apply | npy.read
+   └── interpreter.run ── top
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def top(row: F32, count: int = 5, labels: Sequence[Label] = ()) -> tuple[Predict
     order = np.argsort(-row, kind="stable")[:count]
     known = len(labels) == len(row)
     return tuple(
-        Prediction(
-            rank, int(i), row[i], labels[i].name if known else "", labels[i].synset if known else ""
-        )
+        Prediction(rank, int(i), row[i], labels[i].name if known else "", labels[i].synset if known else "")
         for rank, i in enumerate(order, 1)
     )
 

@@ -90,7 +90,9 @@ class Pipeline:
             return _pillow_bicubic(image, size, self.shape[1:])
         height, width = self.shape[1:]
         box = ((size[0] - width) // 2, (size[1] - height) // 2, width, height)
-        return cubic(np.asarray(image), size, box, order="backward" if self.filter == "opencv cubic" else "forward")
+        return cubic(
+            np.asarray(image), size, box, order="backward" if self.filter == "opencv cubic" else "forward"
+        )
 
     def normalise(self, pixels: U8) -> F32:
         """The tensor float32 (1, c, h, w) of uint8 pixels (h, w, c).
@@ -312,19 +314,19 @@ _PIPELINES = (
     Pipeline(
         "octave-scorer",
         "facebookresearch/OctConv, utils/symbol/score.py (MXNet's ImageRecordIter)",
-        f"{_OCTAVE_PIXELS}, as the OpenCV 3.4.2 inside MXNet 1.9.1 has it; minus 124, 117, 104; times 0.0167",
+        f"{_OCTAVE_PIXELS}, as in the OpenCV 3.4.2 of MXNet 1.9.1; minus 124, 117, 104; times 0.0167",
         _RGB, 256, "opencv-3.4 cubic", _OCTAVE_MEAN, (0.0167,) * 3, "multiply",
     ),
     Pipeline(
         "octave-accuracy-checker",
         "Open Model Zoo, octave-se-resnet-50-0.125/accuracy-check.yml",
-        f"{_OCTAVE_PIXELS}, as OpenCV 4 and 5 have it (without IPP); minus 124, 117, 104; divided by 59.88",
+        f"{_OCTAVE_PIXELS}, as in OpenCV 4 and 5 without IPP; minus 124, 117, 104; divided by 59.88",
         _RGB, 256, "opencv cubic", _OCTAVE_MEAN, (59.88,) * 3, "divide",
     ),
     Pipeline(
         "octave-conversion",
         "Open Model Zoo, octave-se-resnet-50-0.125/model.yml (the converted model's mean and scale)",
-        f"{_OCTAVE_PIXELS}, as OpenCV 4 and 5 have it (without IPP); minus 124, 117, 104; divided by 59.880239521",
+        f"{_OCTAVE_PIXELS}, as in OpenCV 4 and 5 without IPP; minus 124, 117, 104; divided by 59.880239521",
         _RGB, 256, "opencv cubic", _OCTAVE_MEAN, (59.880239521,) * 3, "divide",
     ),
     Pipeline(
@@ -336,8 +338,8 @@ _PIPELINES = (
     ),
     Pipeline(
         "digits",
-        "refnet's small networks, trained on scikit-learn's 8 x 8 digits (pixel 15 * v for v = 0..16)",
-        "grey, averaged to 8 x 8 if it has another size, every pixel repeated 4 x 4; minus 120; divided by 60",
+        "refnet's two small networks, trained on scikit-learn's 8 x 8 digits (pixel 15 * v for v = 0..16)",
+        "grey, averaged to 8 x 8 if of another size, each pixel repeated 4 x 4; minus 120; divided by 60",
         (1, 32, 32), 8, "box and nearest", (120.0,), (60.0,), "divide",
     ),
 )  # fmt: skip

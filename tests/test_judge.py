@@ -117,8 +117,7 @@ def test_values_are_judged_on_the_frameworks_own_inputs():
     values = run()
     values["conv"][0, 0, 0, 0] = np.nextafter(values["conv"][0, 0, 0, 0], np.float32(9))
     values["relu"] = np.maximum(values["conv"], 0)
-    with np.errstate(all="raise"):
-        values["pool"] = GRAPH.nodes[2].op.run(values["relu"])
+    values["pool"] = GRAPH.nodes[2].op.run(values["relu"])
     assert judge(values.items()).compared == 3
 
 

@@ -169,6 +169,17 @@ def test_pooling(case, include_pad, odd):
         assert same_bits(average[n, c, i, j], mean)
 
 
+@pytest.mark.parametrize("planes", [1, 3, 4, 9])
+def test_mean_of_whole_planes(planes):
+    x = floats((1, planes, 7, 5), "planes")
+    mean = avg_pool(x, (7, 5), (1, 1), (0, 0), (1, 1), True, 2)
+    for c in range(planes):
+        total = np.float32(0)
+        for value in x[0, c].ravel():
+            total = total + value
+        assert mean[0, c, 0, 0] == total / np.float32(35)
+
+
 def test_exp_against_decimal():
     """The float64 exp lies within 2**-50 of the true value, relative."""
     from decimal import Decimal, getcontext

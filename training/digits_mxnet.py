@@ -10,6 +10,7 @@ README.md). The checkpoint is PREFIX-symbol.json and PREFIX-0000.params. Runs on
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,26 @@ LEARNING_RATE = 0.1
 REACH = 3  # pixels of the 32 x 32 tensor that an image is shifted by, at most
 
 
+def official(path: Path) -> Any:
+    """The symbol in the file, in the form of the official checkpoints.
+
+    Their sums are add_n and their last node is SoftmaxOutput `softmax`, which also gives the gradient of
+    the cross entropy; refnet writes elemwise_add for a sum of two, and ends in softmax. Names stay.
+    """
+    import mxnet as mx
+
+    document = json.loads(path.read_text(encoding="utf-8"))
+    for node in document["nodes"]:
+        if node["op"] == "elemwise_add":
+            node |= {"op": "add_n", "attrs": {"num_args": "2"}}
+    before = mx.sym.load_json(json.dumps(document)).get_internals()["classifier_output"]
+    return mx.sym.SoftmaxOutput(before, name="softmax")
+
+
 def train(symbol: Any, digits: Digits) -> Any:
     """Stochastic gradient descent with momentum, one cosine of the learning rate, images shifted a little.
 
-    symbol: mx.sym.Symbol that ends in SoftmaxOutput `softmax`; its gradient is that of the cross entropy.
-    Returns the trained mx.mod.Module.
+    symbol: what `official` returns. Returns the trained mx.mod.Module.
     """
     import mxnet as mx
 
@@ -107,7 +123,7 @@ def main() -> None:
 
     digits = read_npz(options.digits)
     if options.command == "train":
-        save(options.prefix, train(mx.sym.load(str(options.symbol)), digits))
+        save(options.prefix, train(official(options.symbol), digits))
     else:
         found = probabilities(digits, *mx.model.load_checkpoint(str(options.prefix), 0))
         write_npy(options.output, found)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -24,9 +25,11 @@ from typing import Any, TypeVar, cast
 import llvmlite
 import numba
 import numpy as np
+import numpy.typing as npt
 from numba.core import event
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 SOURCES = Path(__file__).parent
 
@@ -75,6 +78,24 @@ def njit(function: F) -> F:
     IEEE division (x / 0 is inf or NaN, not an exception).
     """
     return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+_prepared: dict[tuple[int, object], tuple[weakref.ref[Any], Any]] = {}
+
+
+def prepared(array: npt.NDArray[Any], how: object, make: Callable[[npt.NDArray[Any]], T]) -> T:
+    """make(array), kept as long as the array lives if the array is read-only (a graph's weights are).
+
+    how: says, together with the array, what is kept; two calls with equal `how` must make the same.
+    """
+    if array.flags.writeable:
+        return make(array)
+    key = (id(array), how)
+    known = _prepared.get(key)
+    if known is None or known[0]() is not array:
+        reference = weakref.ref(array, lambda _: _prepared.pop(key, None))
+        known = _prepared[key] = (reference, make(array))
+    return cast(T, known[1])
 
 
 def processors() -> int:

@@ -7,8 +7,8 @@ positions, so every output is one chain, whatever the threads, the batch and the
 Padding contributes nothing. The fast block multiplies a zero there instead, which changes no chain
 unless the weight is not finite or a partial sum is -0 (then +0 results, and only the sign of a
 result that is zero can differ: adding zeros never changes another number). So where a tile touches
-the padding, and a weight is not finite or a sum came out zero, the tile is computed again by
-`masked_block`, which skips the missing terms.
+the padding, and a weight is not finite or a sum of nonzero inputs came out zero, the tile is
+computed again by `masked_block`, which skips the missing terms.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.jit import njit, split
+from refnet.kernels.jit import njit, prepared, split
 from refnet.kernels.simd import ROWS, TILE, VECTOR, block, copy, fma, masked_block
 
 Array = npt.NDArray[Any]
@@ -47,8 +47,7 @@ def convolve(
         split(_direct, n * outputs, threads, x, w, y, place, groups)
     else:
         tiles = -(-oh * ow // TILE)
-        packed = pack(w.reshape(groups, outputs // groups, -1))
-        finite = bool(np.isfinite(w).all())
+        packed, finite = prepared(w, ("panel", groups), lambda w: _packed(w, groups))
         split(_panels, n * groups * tiles, threads, x, packed, y, place, groups, kh, kw, finite)
     if bias is not None:
         y += bias[:, None, None]
@@ -61,10 +60,16 @@ def dense(x: Array, w: Array, bias: Array | None, threads: int) -> Array:
     acc = +0, acc = fma(w, x, acc) for k in turn, then one addition of the bias.
     """
     y = np.empty((x.shape[0], w.shape[0]), x.dtype)
-    split(_dense, -(-w.shape[0] // TILE), threads, np.ascontiguousarray(x), np.ascontiguousarray(w), y)
+    columns = prepared(w, "columns", _columns)
+    split(_dense, columns.shape[0], threads, np.ascontiguousarray(x), columns, y)
     if bias is not None:
         y += bias
     return y
+
+
+def _packed(w: Array, groups: int) -> tuple[Array, bool]:
+    """The packed weights, and whether all of them are finite."""
+    return pack(w.reshape(groups, w.shape[0] // groups, -1)), bool(np.isfinite(w).all())
 
 
 def pack(w: Array) -> Array:
@@ -203,33 +208,53 @@ def _panels(
     panel = np.empty((min(terms, TERMS), TILE), x.dtype)
     mask = np.zeros((min(terms, TERMS), TILE), x.dtype)
     sums = np.empty((packed.shape[1] * ROWS, TILE), x.dtype)
+    live = np.empty(TILE, np.bool_)
     for item in range(begin, end):
         image, group, tile = item // tiles // groups, item // tiles % groups, item % tiles
         start = tile * TILE
         count = min(TILE, oh * ow - start)
-        again = False
-        for attempt in range(2):
-            if attempt == 1 and not again:
-                break
-            missing = False
+        plane = group * channels
+        missing = False
+        for first in range(0, terms, TERMS):
+            some = min(TERMS, terms - first)
+            if _gather(x[image], panel, first, some, start, count, ow, kh, kw, place, plane):
+                missing = True
+            _multiply(packed[group], panel, mask, False, first, some, sums, count)
+        again = missing and not finite
+        if missing and finite and _zeros(sums, per, count) > 0:
+            # a lane that saw only zeros is +0 either way; look for zero sums of other lanes
+            live[:] = False
             for first in range(0, terms, TERMS):
                 some = min(TERMS, terms - first)
-                if _gather(x[image], panel, first, some, start, count, ow, kh, kw, place, group * channels):
-                    missing = True
-                if attempt == 1:
-                    _present(x.shape[2], x.shape[3], mask, first, some, start, count, ow, kh, kw, place)
-                _multiply(packed[group], panel, mask, attempt == 1, first, some, sums, count)
-            if attempt == 0 and missing:
-                zeros = 0
-                for o in range(per):
-                    row = sums[o]
+                _gather(x[image], panel, first, some, start, count, ow, kh, kw, place, plane)
+                for k in range(some):
                     for t in range(count):
-                        zeros += row[t] == 0
-                again = zeros > 0 or not finite
+                        live[t] |= panel[k, t] != 0
+            for t in range(count):
+                if live[t]:
+                    for o in range(per):
+                        again = again or sums[o, t] == 0
+        if again:
+            for first in range(0, terms, TERMS):
+                some = min(TERMS, terms - first)
+                _gather(x[image], panel, first, some, start, count, ow, kh, kw, place, plane)
+                _present(x.shape[2], x.shape[3], mask, first, some, start, count, ow, kh, kw, place)
+                _multiply(packed[group], panel, mask, True, first, some, sums, count)
         flat = y[image].reshape(outputs, -1)
         for o in range(per):
             for t in range(count):
                 flat[group * per + o, start + t] = sums[o, t]
+
+
+@njit
+def _zeros(sums: Any, rows: int, lanes: int) -> int:
+    """How many of the sums are zero."""
+    zeros = 0
+    for o in range(rows):
+        row = sums[o]
+        for t in range(lanes):
+            zeros += row[t] == 0
+    return zeros
 
 
 @njit
@@ -289,26 +314,28 @@ def _direct(begin: int, end: int, x: Any, w: Any, y: Any, place: Any, groups: in
                                 sums[j] = fma(weight, source[left + j * sw], sums[j])
 
 
+def _columns(w: Array) -> Array:
+    """w (outputs, terms) as (tiles, terms, TILE): TILE outputs side by side, zeros behind the last."""
+    outputs, terms = w.shape
+    tiles = -(-outputs // TILE)
+    columns = np.zeros((tiles * TILE, terms), w.dtype)
+    columns[:outputs] = w
+    return np.ascontiguousarray(columns.reshape(tiles, TILE, terms).swapaxes(1, 2))
+
+
 @njit
-def _dense(begin: int, end: int, x: Any, w: Any, y: Any) -> None:
+def _dense(begin: int, end: int, x: Any, columns: Any, y: Any) -> None:
     """Lanes across outputs. Items: tiles of TILE outputs."""
     n, terms = x.shape
-    outputs = w.shape[0]
-    panel = np.empty((TERMS, TILE), x.dtype)
+    sums = np.empty(TILE, x.dtype)
     for item in range(begin, end):
         start = item * TILE
-        count = min(TILE, outputs - start)
         for i in range(n):
-            for t in range(count):
-                y[i, start + t] = 0
-        for first in range(0, terms, TERMS):
-            some = min(TERMS, terms - first)
-            for t in range(count):
-                for k in range(some):
-                    panel[k, t] = w[start + t, first + k]
-            for i in range(n):
-                sums = y[i, start : start + count]
-                for k in range(some):
-                    value = x[i, first + k]
-                    for t in range(count):
-                        sums[t] = fma(panel[k, t], value, sums[t])
+            sums[:] = 0
+            for k in range(terms):
+                value = x[i, k]
+                weights = columns[item, k]
+                for t in range(TILE):
+                    sums[t] = fma(weights[t], value, sums[t])
+            for t in range(min(TILE, y.shape[1] - start)):
+                y[i, start + t] = sums[t]

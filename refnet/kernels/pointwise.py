@@ -51,7 +51,8 @@ def softmax_rows(x: F32, threads: int) -> F32:
 @njit
 def _relu(begin: int, end: int, x: Any, y: Any) -> None:
     zero = np.float32(0)
-    for i in range(begin * GRAIN, min(end * GRAIN, x.size)):
+    x, y = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
+    for i in range(x.size):
         y[i] = zero if x[i] <= zero else x[i]
 
 

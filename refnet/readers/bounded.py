@@ -15,7 +15,9 @@ from refnet.errors import FormatError
 
 @dataclass
 class Bounded:
-    """A cursor over `size` bytes of a stream that begin at `start`; nothing is read before its length is known to fit.
+    """A cursor over `size` bytes of a stream that begin at `start`.
+
+    Nothing is read or allocated before its length is known to fit.
 
     file: the name for messages. Offsets in messages count from the stream's beginning.
 
@@ -69,7 +71,7 @@ class Bounded:
         self._claim(count * kind.itemsize, what)
         self.stream.seek(self.offset)
         array = np.empty(count, kind)
-        view = memoryview(array.view(np.uint8))
+        view = memoryview(array.view(np.uint8).data)
         done = 0
         while done < len(view):
             step = self.stream.readinto(view[done:])  # type: ignore[attr-defined]

@@ -45,25 +45,26 @@ def rename_structural(
     {}
     """
     shapes = {name: tuple(array.shape) for name, array in arrays.items()}
-    if structure is None:
-        mapping = structural_names(shapes, graph)
-    else:
-        mapping = _given(structure, shapes, graph)
+    mapping = structural_names(shapes, graph) if structure is None else _given(structure, shapes, graph)
     return {mapping[name]: array for name, array in arrays.items()}
 
 
 def _given(structure: Mapping[str, Any], shapes: Mapping[str, Shape], graph: Graph) -> dict[str, str]:
     """The mapping of a structure file, checked against the arrays and the graph."""
     mapping: dict[str, str] = {}
+    taken: set[str] = set()
     for name, entry in structure.items():
         new = entry.get("name") if isinstance(entry, Mapping) else None
         if not isinstance(new, str):
             raise WeightsError(f"{graph.name}: the structure's {name!r} has no 'name'")
-        if new in mapping.values():
+        if new in taken:
             raise WeightsError(f"{graph.name}: the structure gives the name {new!r} twice")
         mapping[name] = new
+        taken.add(new)
     if missing := [name for name in shapes if name not in mapping]:
-        raise WeightsError(f"{graph.name}: {len(missing)} arrays are not in the structure, first {missing[0]!r}")
+        raise WeightsError(
+            f"{graph.name}: {len(missing)} arrays are not in the structure, first {missing[0]!r}"
+        )
     roles = _roles(graph)
     for name, shape in shapes.items():
         _agree(name, shape, mapping[name], roles, graph)
@@ -92,7 +93,8 @@ def structural_names(shapes: Mapping[str, Shape], graph: Graph) -> dict[str, str
     roles = _roles(graph)
     if len(shapes) != len(roles):
         raise WeightsError(
-            f"{graph.name}: {len(shapes)} arrays with structural names, but the graph has {len(roles)} weights"
+            f"{graph.name}: {len(shapes)} arrays with structural names, "
+            f"but the graph has {len(roles)} weights"
         )
     groups: dict[tuple[str, Shape], list[str]] = defaultdict(list)
     for weight, key in roles.items():

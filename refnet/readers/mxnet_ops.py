@@ -97,7 +97,9 @@ class SymbolNode:
     def number(self, key: str, default: float) -> float:
         """A finite decimal number."""
         value = self.text(key, repr(default)).strip()
-        if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?f?", value[:400], re.ASCII):
+        if not re.fullmatch(
+            r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?f?", value[:400], re.ASCII
+        ):
             raise self.wrong(key, "a decimal number")
         number = float(value.rstrip("f"))
         if number in (float("inf"), float("-inf")):
@@ -300,7 +302,9 @@ def _rows_softmax(node: SymbolNode, data: list[TensorType]) -> Op:
     """MXNet flattens to (n, rest) and works on the rows."""
     shape = data[0].shape
     if any(n != 1 for n in shape[2:]):
-        raise UnsupportedError(f"{node.file}: {node.title} of {data[0]!r}: refnet has it for (n, classes) only")
+        raise UnsupportedError(
+            f"{node.file}: {node.title} of {data[0]!r}: refnet has it for (n, classes) only"
+        )
     return Softmax(axis=1)
 
 

@@ -3,7 +3,7 @@
 A file: uint64 magic 0x112, uint64 0, uint64 count, the arrays, uint64 count, the names (uint64 length
 and bytes each). All numbers little endian. An array begins with a uint32 that tells its layout:
 
-    V2, V3  magic, int32 storage, int32 ndim, int64 dims, int32 device type, int32 device id, int32 dtype, data
+    V2, V3  magic, int32 storage, int32 ndim, int64 dims, int32 device type, int32 its id, int32 dtype, data
     V1      magic,                uint32 ndim, int64 dims, device, dtype, data
     legacy  (no magic)            uint32 ndim, uint32 dims, device, dtype, data
 
@@ -64,9 +64,9 @@ def parse_params(stream: BinaryIO, size: int, file: str, start: int = 0) -> dict
     """The same from `size` bytes of an open stream that begin at `start` (an archive's member).
 
     >>> import io
-    >>> parse_params(io.BytesIO(b"nothing of this kind"), 20, "a.params")
+    >>> parse_params(io.BytesIO(bytes(24)), 24, "a.params")
     Traceback (most recent call last):
-    refnet.errors.FormatError: a.params: at byte 0: found magic 0x20676e6968746f6e, expected 0x112 (MXNet .params)
+    refnet.errors.FormatError: a.params: at byte 0: found magic 0x0, expected 0x112 (MXNet .params)
     """
     data = Bounded(stream, file, size, start)
     if (magic := data.number("<Q", "the file's magic")) != FILE_MAGIC:
@@ -120,7 +120,9 @@ def _shape(data: Bounded, what: str, magic: int, rank: int | None = None) -> tup
     if rank is None:
         rank = data.number("<i", f"the rank of {what}")
         if magic == V3 and rank == -1:
-            raise UnsupportedError(f"{data.file}: {what} before byte {data.offset} has an unknown shape (ndim -1)")
+            raise UnsupportedError(
+                f"{data.file}: {what} before byte {data.offset} has an unknown shape (ndim -1)"
+            )
     if not 0 <= rank <= MOST_DIMENSIONS:
         expected = f"a rank of 0 to {MOST_DIMENSIONS} or a magic 0xF993FAC8 (V1), ...C9 (V2), ...CA (V3)"
         raise data.wrong(f"rank {rank} ({rank & 0xFFFFFFFF:#x}) of {what}", expected, 4)
@@ -161,8 +163,8 @@ def _body(data: Bounded, what: str, begin: int, shape: tuple[int, ...]) -> _Arra
     needed = elements * np.dtype(DTYPES[flag]).itemsize
     if needed > data.left:
         raise data.wrong(f"{data.left} bytes left", f"{needed} for {what} of shape {list(shape)}")
-    if 0 in shape and max(shape) > 2**31 - 1:
-        raise data.wrong(f"shape {list(shape)} of {what}", f"dimensions up to {2**31 - 1}")
+    if 0 in shape and math.prod(n for n in shape if n) > 2**31 - 1:
+        raise data.wrong(f"shape {list(shape)} of {what}", "dimensions whose product is below 2**31")
     if flag not in (0, 1, 2):
         data.skip(needed, what)
         kind = "bfloat16" if flag == 12 else np.dtype(DTYPES[flag]).name
@@ -202,7 +204,9 @@ def write_params(
     """
     for name, array in arrays.items():
         if array.dtype != np.float32 or array.ndim == 0:
-            raise InputError(f"array {name!r} must be float32 with dimensions, got {array.dtype}{list(array.shape)}")
+            raise InputError(
+                f"array {name!r} must be float32 with dimensions, got {array.dtype}{list(array.shape)}"
+            )
     with atomic(path) as stream:
         stream.write(struct.pack("<QQQ", FILE_MAGIC, 0, len(arrays)))
         for array in arrays.values():

@@ -1,6 +1,6 @@
 """symbol.json -> Graph: the network that an MXNet symbol file describes, without its weights.
 
-    read_symbol ── _nodes (json -> SymbolNode, checked) ── _reachable ── _build (SymbolNode -> Node)
+read_symbol ── _nodes (json -> SymbolNode, checked) ── _reachable ── _build (SymbolNode -> Node)
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from typing import Any
 from refnet.errors import FormatError, GraphError, UnsupportedError
 from refnet.graph import Graph, Node
 from refnet.ops import Softmax, TensorType
-from refnet.readers.mxnet_ops import ANNOTATION, RULES, SOFTMAX_OUTPUTS, SymbolNode, arguments, check_attributes
+from refnet.readers.bounded import open_file
+from refnet.readers.mxnet_ops import (
+    ANNOTATION,
+    RULES,
+    SOFTMAX_OUTPUTS,
+    SymbolNode,
+    arguments,
+    check_attributes,
+)
 
 Image = tuple[int, int, int]
 LARGEST_FILE = 64 * 2**20
@@ -30,20 +38,21 @@ def read_symbol(path: str | os.PathLike[str], image: Image = (3, 224, 224)) -> G
     image: (channels, height, width) of the one data input; the batch is 1 and may be fed at any size.
     Values keep MXNet's node names. Outputs: {"prob": node} where the only head is a softmax; for
     a head of (n, classes) logits without softmax, {"prob": "prob", "logits": head}, where prob is a node
-    of refnet only; several heads by their nodes' names. Labels are dropped.
+    of refnet only; the same for two heads, a softmax and its input; several heads by their nodes' names.
+    Labels are dropped.
     Raises FormatError (file, byte offset of the node's name), UnsupportedError (all unknown ops at once),
     GraphError (shapes that do not fit). Source: files written by MXNet 1.9.1; docs/formats.md.
 
     >>> read_symbol("missing-symbol.json")
     Traceback (most recent call last):
-    refnet.errors.FormatError: missing-symbol.json: found no readable file (No such file or directory)
+    refnet.errors.FormatError: missing-symbol.json: found no such file
     """
     file = os.fspath(path)
-    try:
-        with open(file, "rb") as stream:
-            data = stream.read(LARGEST_FILE + 1)
-    except OSError as error:
-        raise FormatError(file, None, f"no readable file ({error.strerror})") from None
+    stream, size = open_file(path)
+    with stream:
+        if size > LARGEST_FILE:
+            raise FormatError(file, LARGEST_FILE, "more bytes", f"at most {LARGEST_FILE} in a symbol.json")
+        data = stream.read(size)
     name = Path(file).name.removesuffix(".json").removesuffix("-symbol")
     return parse_symbol(data, file, name, image)
 
@@ -58,8 +67,6 @@ def parse_symbol(data: bytes, file: str, name: str, image: Image = (3, 224, 224)
         r = Relu()(data)
         return r=r
     """
-    if len(data) > LARGEST_FILE:
-        raise FormatError(file, LARGEST_FILE, "more bytes", f"at most {LARGEST_FILE} in a symbol.json")
     document = _json(data, file)
     nodes = _nodes(document, data, file)
     heads = [_head(entry, nodes, file) for entry in _list(document, "heads", file)]
@@ -177,14 +184,18 @@ def _head(entry: Any, nodes: list[SymbolNode], file: str) -> int:
     if not 0 <= node < len(nodes):
         raise FormatError(file, None, f"node {node} as head", f"0 to {len(nodes) - 1}")
     if output != 0:
-        raise UnsupportedError(f"{file}: a head is output {output} of {nodes[node].title}, refnet has output 0")
+        raise UnsupportedError(
+            f"{file}: a head is output {output} of {nodes[node].title}, refnet has output 0"
+        )
     return node
 
 
 def _check_arg_nodes(document: dict[str, Any], nodes: list[SymbolNode], file: str) -> None:
     for index in _list(document, "arg_nodes", file) if "arg_nodes" in document else []:
         if type(index) is not int or not 0 <= index < len(nodes) or nodes[index].op != "null":
-            raise FormatError(file, None, f"{str(index)[:60]} in arg_nodes", "the index of a variable (op null)")
+            raise FormatError(
+                file, None, f"{str(index)[:60]} in arg_nodes", "the index of a variable (op null)"
+            )
 
 
 def _complete(node: SymbolNode, nodes: list[SymbolNode]) -> SymbolNode:
@@ -219,13 +230,13 @@ def _reachable(nodes: list[SymbolNode], heads: list[int]) -> dict[int, SymbolNod
     counts = Counter(node.name for node in kept.values())
     for node in kept.values():
         if counts[node.name] > 1:
-            raise FormatError(node.file, node.offset, f"{counts[node.name]} nodes {node.name!r}", "one of a name")
+            raise FormatError(
+                node.file, node.offset, f"{counts[node.name]} nodes {node.name!r}", "one of a name"
+            )
     return kept
 
 
-def _build(
-    nodes: dict[int, SymbolNode], heads: list[int], file: str, name: str, image: Image
-) -> Graph:
+def _build(nodes: dict[int, SymbolNode], heads: list[int], file: str, name: str, image: Image) -> Graph:
     _refuse_unknown_ops(nodes, file)
     source = _data_input(nodes, file)
     inputs = {source: TensorType((1, *image))}
@@ -245,6 +256,9 @@ def _build(
     softmaxes = [n.name for n in built if isinstance(n.op, Softmax) and n.name in outputs]
     if len(softmaxes) == 1:
         outputs = {"prob" if key == softmaxes[0] else key: key for key in outputs}
+        (logits,) = next(n.inputs for n in built if n.name == softmaxes[0])
+        if len(heads) == 2 and logits in outputs:
+            outputs = {"prob": softmaxes[0], "logits": logits}
     elif len(heads) == 1 and len(types[heads[0]].shape) == 2:
         head = nodes[heads[0]].name
         taken = {node.name for node in nodes.values()}
@@ -329,7 +343,9 @@ def _node(
                 f"{node.file}: {node.title} reads output {output} of {source.title}, refnet has output 0"
             )
         if position >= count and source.op != "null":
-            raise UnsupportedError(f"{node.file}: {node.title}: its {wanted[position]} is computed by {source.title}")
+            raise UnsupportedError(
+                f"{node.file}: {node.title}: its {wanted[position]} is computed by {source.title}"
+            )
     data = [types[index] for index, _ in inputs[:count]]
     op = rule.make(node, data)
     weights = op.weight_types(*data)
@@ -340,4 +356,3 @@ def _node(
                 node.file, node.offset, f"{node.title} with {found!r}", f"1 to {LARGEST_VALUE} elements"
             )
     return Node(node.name, op, tuple(nodes[index].name for index, _ in inputs)), kind
-

@@ -62,7 +62,8 @@ def _graph_name(file: str, graph: Graph) -> str:
 
 
 def _only(members: dict[str, tuple[int, int]], ending: str, file: str) -> str:
-    found = [name for name in members if name.endswith(ending)]
+    files = {name: PurePosixPath(name).name for name in members}
+    found = [name for name, base in files.items() if base.endswith(ending) and not base.startswith(".")]
     if len(found) != 1:
         shown = ", ".join(found[:4]) or f"none among {len(members)} files"
         raise FormatError(file, None, f"{len(found)} members *{ending} ({shown})", "exactly one")
@@ -85,13 +86,13 @@ def tar_members(data: Bounded) -> dict[str, tuple[int, int]]:
         if not header.strip(b"\0"):
             break  # the end: two blocks of zeros, of which some writers leave out the second
         kind, size = _header(header, data, at)
-        if kind in "xgL":
+        if kind in "xgLK":
             if size > LONGEST_EXTENSION:
                 raise FormatError(data.file, at, f"an extended header of {size} bytes", "a short one")
             body = data.bytes(size, "an extended header")
             if kind == "L":
                 long_name = body.rstrip(b"\0").decode("utf-8", "replace")
-            else:
+            elif kind != "K":  # the long name of a link
                 extended.update(_records(body, data, at + BLOCK))
         else:
             name = extended.get("path") or long_name or _name(header)
@@ -155,7 +156,9 @@ def _records(body: bytes, data: Bounded, at: int) -> dict[str, str]:
         record = body[place : place + length]
         key, equals, value = record[len(digits) + 1 : -1].partition(b"=")
         if length <= len(digits) + 2 or len(record) < length or record[-1:] != b"\n" or not equals:
-            raise FormatError(data.file, at + place, f"record {body[place : place + 20]!r}", "length key=value")
+            raise FormatError(
+                data.file, at + place, f"record {body[place : place + 20]!r}", "length key=value"
+            )
         found[key.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
         place += length
     return found

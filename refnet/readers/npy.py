@@ -24,7 +24,8 @@ from refnet.ops.base import F32
 
 MAGIC = b"\x93NUMPY"
 HEADER = re.compile(
-    r"\{ *'descr': *(?:'([^'\\]*)'|(\[.*\])), *'fortran_order': *(True|False), *'shape': *\(([0-9, ]*)\),? *\}\s*"
+    r"\{ *'descr': *(?:'([^'\\]*)'|(\[.*\])), *'fortran_order': *(True|False),"
+    r" *'shape': *\(([0-9, ]*)\),? *\}\s*"
 )
 LONGEST_HEADER = 10000
 """Bytes; NumPy's own headers of plain arrays are 64 to 128 bytes long."""

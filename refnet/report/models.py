@@ -11,7 +11,7 @@ from refnet.report.terminal import table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from refnet.zoo.catalog import Entry
+    from refnet.zoo.catalog import Entry, OfficialFile
 
 COLUMNS = (
     *("name", "task", "framework", "input", "output", ">GFLOPs", ">MParams", ">top-1", ">top-5"),
@@ -55,15 +55,13 @@ def detailed(entry: Entry, here: str | None) -> Table:
         ("source", entry.source),
     ]
     for file in entry.files:
-        rows += [("file", file.name), ("  url", file.url)]
-        rows += [
-            (f"  {name}", value)
-            for name, value in (("bytes", file.bytes), ("sha256", file.sha256), ("sha384", file.sha384))
-            if value is not None
-        ]
+        rows.append(("file", file.name))
+        facts = asdict(file) | {"inside": ", ".join(file.inside) or None}
+        rows += [(f"  {key}", fact) for key, fact in facts.items() if key != "name" and fact is not None]
     if entry.shipped is not None:
         rows.append(("shipped as", entry.shipped))
-    rows.append(("on this machine", here or f"no: refnet fetch {entry.name}"))
+    if entry.files:
+        rows.append(("on this machine", here or f"not yet: refnet fetch {entry.name}"))
     return table(("", ""), rows)
 
 
@@ -78,8 +76,14 @@ def _row(entry: Entry) -> tuple[str, ...]:
         *(_figure(n) for n in (entry.gflops, entry.mparams, entry.top1, entry.top5)),
         entry.licence,
         file.name if file else entry.shipped or "",
-        (f"sha256 {file.sha256[:12]}" if file.sha256 else "unknown") if file else "",
+        _checksum(file) if file else "",
     )
+
+
+def _checksum(file: OfficialFile) -> str:
+    """The sha256's first 12 digits, or as many as are known."""
+    known = file.sha256 or file.sha256_prefix
+    return f"sha256 {known[:12]}" if known else ""
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -1,20 +1,46 @@
-"""Top classes of an image, as a table and as a record for JSON."""
+"""The top classes of images, as tables and as records for JSON."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from refnet.predict import Prediction
-from refnet.report.terminal import table
+from refnet.report.terminal import clean, show, table
 
-if TYPE_CHECKING:
-    from rich.table import Table
+Results = Sequence[tuple[str, Sequence[Prediction]]]
+"""(name of an image or a tensor, its top classes), in the order in which they were asked for."""
 
 
-def record(prediction: Prediction) -> dict[str, Any]:
-    """For JSON. The probability is the shortest decimal that reads back as the same float32.
+def record(head: Mapping[str, str | None], output: str, results: Results) -> dict[str, Any]:
+    """For JSON: what was run (head), which output, and each input's top classes."""
+    each = [{"input": name, "top": [_record(p) for p in top]} for name, top in results]
+    return {**head, "output": output, "results": each}
+
+
+def show_all(
+    head: Mapping[str, str | None],
+    output: str,
+    results: Results,
+    note: str = "",
+    saved: str = "",
+) -> None:
+    """Print what was run and one table per input. note: said first. saved: said last."""
+    how = f"pipeline {head['pipeline']}" if head["pipeline"] else "tensor as it is"
+    if note:
+        show(clean(note))
+    show(clean(f"{head['model']}: {how}, {head['arithmetic']} arithmetic"))
+    column = "probability" if output == "prob" else output
+    for name, top in results:
+        rows = ((p.rank, p.index, p.probability, f"{p.label}  {p.synset}".rstrip()) for p in top)
+        show("", clean(name), table((">rank", ">class", column, "label"), rows))
+    if saved:
+        show("", clean(saved))
+
+
+def _record(prediction: Prediction) -> dict[str, Any]:
+    """The probability is the shortest decimal that reads back as the same float32.
 
     A value that is no number (which JSON cannot write) is null; its bits are always there.
     """
@@ -27,12 +53,3 @@ def record(prediction: Prediction) -> dict[str, Any]:
         "label": prediction.label,
         "synset": prediction.synset,
     }
-
-
-def shown(predictions: Sequence[Prediction], output: str) -> Table:
-    """One image's table. output: the name of the graph's output, `prob` if they are probabilities."""
-    column = "probability" if output == "prob" else output
-    return table(
-        (">rank", ">class", column, "label"),
-        ((p.rank, p.index, p.probability, f"{p.label}  {p.synset}".rstrip()) for p in predictions),
-    )

@@ -85,9 +85,9 @@ def entry(name: str) -> Entry:
 
     >>> entry("resnest-50-pytorch").top1
     81.11
-    >>> entry("resnest-digit")
+    >>> entry("octave-resnet-50")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    refnet.errors.InputError: no network is named 'resnest-digit'; close: resnest-digits, octave-se-resnet-digits
+    refnet.errors.InputError: no network is named 'octave-resnet-50'; close: ...
     """
     known = _read()
     if name not in known:

@@ -1,0 +1,328 @@
+"""From a name or a file to a graph with its weights: the one function that knows all kinds of models.
+
+    load ── _catalog ── zoo.catalog.build ─┐
+      ├──── _symbol ─── readers.mxnet ─────┼── _with ── seed:N | .params | .tar | .pth | .safetensors
+      ├──── _archive ── readers.mxnet      │
+      └──── _state ──── zoo.catalog.build ─┘
+
+`structure` is the same without weights, for what needs only shapes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refnet.errors import FormatError, InputError, WeightsError
+from refnet.graph import Graph
+from refnet.ops import Conv
+from refnet.ops.base import F32
+from refnet.zoo.catalog import Entry, build, entries, entry
+
+STATES = (".pth", ".pt", ".safetensors")
+MOST_PIXELS = 1 << 24
+LARGEST_STRUCTURE = 64 << 20
+"""Bytes of a *-structure.json; that of Oct-SE-ResNet-152 has 220,583."""
+IGNORED = "num_batches_tracked"
+"""Ending of the only names that may stand in a file without being used: a counter of training steps."""
+
+Size = tuple[int, int]
+Model = str | os.PathLike[str]
+
+
+def load(
+    model: Model,
+    *,
+    weights: Model | None = None,
+    network: str | None = None,
+    image: Size | None = None,
+) -> Graph:
+    """The graph of a model with its weights.
+
+    model: a name of the catalog, or the path of a `*-symbol.json`, of an official `.tar`, or of a state
+        dict (`.pth`, `.pt`, `.safetensors`) or `.params`, the latter two together with `network`.
+    weights: the path of a `.params`, `.tar`, `.pth`, `.pt` or `.safetensors`, or "seed:N" for synthetic
+        weights. Default: for a name the weights that ship with refnet, else the fetched official file; for
+        X-symbol.json the file X-0000.params beside it, else the only .params in its folder.
+    network: the catalog name whose architecture a file belongs to.
+    image: (h, w) of the input, default the catalog's, or 224, 224 for a symbol file that is not in it.
+
+    Raises InputError (no such name, no weights found, ambiguous, a bad seed), WeightsError (weights do
+    not fit), and the readers' FormatError, UnsupportedError and GraphError.
+
+    >>> graph = load("resnest-digits", weights="seed:0")
+    >>> graph.inputs, len(graph.weights)
+    ({'data': float32[1, 1, 32, 32]}, 124)
+    >>> load("resnest-digits", weights="seed:zero")
+    Traceback (most recent call last):
+    refnet.errors.InputError: weights must be a file or seed:N with N from 0 to 2**64 - 1, got 'seed:zero'
+    """
+    name = _check(model, image)
+    if name in entries():
+        return _catalog(_chosen(entry(name), network), weights, image)
+    if name.endswith(".json"):
+        return _symbol(Path(name), weights, _of(name, network), image)
+    if name.endswith(".tar"):
+        graph = _archive(Path(name), _of(name, network), image)
+        return graph if weights is None else _with(graph, weights)
+    if name.endswith((*STATES, ".params")):
+        return _state(name, weights, network, image)
+    raise _unknown(name)
+
+
+def structure(model: Model, *, network: str | None = None, image: Size | None = None) -> Graph:
+    """The graph of a model without weights; model, network, image and errors as for `load`.
+
+    >>> len(structure("octave-se-resnet-50-0.125").nodes)
+    806
+    """
+    name = _check(model, image)
+    if name in entries():
+        chosen = _chosen(entry(name), network)
+        if chosen.builder == "symbol":
+            return replace(_fetched(chosen, image), weights={})
+        return build(chosen, image)
+    if name.endswith(".json"):
+        return _read_symbol(Path(name), None, _of(name, network), image)
+    if name.endswith(".tar"):
+        return replace(_archive(Path(name), _of(name, network), image), weights={})
+    if name.endswith((*STATES, ".params")):
+        return build(_needed(name, network), image)
+    raise _unknown(name)
+
+
+def _check(model: Model, image: Size | None) -> str:
+    """The model as text, arguments checked."""
+    if not isinstance(model, str | os.PathLike):
+        raise InputError(f"model must be a name or a path, got {model!r}")
+    if image is not None and not (len(image) == 2 and min(image) >= 1 and image[0] * image[1] <= MOST_PIXELS):
+        raise InputError(f"image must be (h, w), both at least 1, at most {MOST_PIXELS} pixels, got {image}")
+    return os.fspath(model)
+
+
+def _unknown(name: str) -> InputError:
+    """What to say of a model that is neither a name nor a kind of file that can be read."""
+    if Path(name).exists():
+        kinds = f"*-symbol.json, .tar, {', '.join(STATES)} or .params"
+        return InputError(f"{name} is no {kinds}, nor the name of a network")
+    try:
+        entry(name)
+    except InputError as error:
+        return InputError(f"{error} (and there is no such file)")
+    raise AssertionError(name)
+
+
+def _chosen(found: Entry, network: str | None) -> Entry:
+    if network not in (None, found.name):
+        raise InputError(f"network is {network!r}, but the model is {found.name!r} already: leave it out")
+    return found
+
+
+def _of(file: str, network: str | None) -> Entry | None:
+    """The catalog entry that a file belongs to: the one named, or the one whose name the file has."""
+    if network is not None:
+        return entry(network)
+    stem = Path(file).name.removesuffix(".json").removesuffix("-symbol").removesuffix(".tar")
+    for found in entries().values():
+        if stem == found.name or any(Path(file).name == official.name for official in found.files):
+            return found
+    return None
+
+
+def _needed(file: str, network: str | None) -> Entry:
+    if network is None:
+        raise InputError(f"{file} holds weights without a graph: name the network that they belong to")
+    return entry(network)
+
+
+# Catalog names.
+
+
+def _catalog(chosen: Entry, weights: Model | None, image: Size | None) -> Graph:
+    if weights is None:
+        if chosen.shipped is None:
+            return _fetched(chosen, image)
+        from refnet.weights import shipped_folder
+
+        weights = shipped_folder() / chosen.shipped
+    if os.fspath(weights).endswith(".tar"):
+        return _archive(Path(weights), chosen, image)
+    return _with(build(chosen, image), weights)
+
+
+def _fetched(chosen: Entry, image: Size | None) -> Graph:
+    """The entry with its official file, or InputError that says how to get one."""
+    from refnet.weights import located
+
+    path = located(chosen)
+    if path is None:
+        known = bool(chosen.files) and all(file.url for file in chosen.files)
+        get = f"`refnet fetch {chosen.name}` gets the official file" if known else "no url of a file is known"
+        seed = "" if chosen.builder == "symbol" else ', or weights="seed:0" for synthetic ones'
+        raise InputError(f"{chosen.name} has no weights on this machine: {get}; weights takes a file{seed}")
+    if path.suffix == ".tar":
+        return _archive(path, chosen, image)
+    return _with(build(chosen, image), path)
+
+
+# Files.
+
+
+def _archive(path: Path, chosen: Entry | None, image: Size | None) -> Graph:
+    """An official archive: its own graph, whose running numbers are those of its framework's values.
+
+    Where the catalog has a builder for it, the weights must fit that builder's graph too.
+    """
+    from refnet.readers.mxnet import read_tar
+
+    graph = read_tar(path, _shape(chosen, image))
+    if chosen is None:
+        return graph
+    if chosen.builder != "symbol":
+        try:
+            build(chosen, image).with_weights(graph.weights)
+        except WeightsError as error:
+            raise WeightsError(f"{path} is not the archive of {chosen.name}: {error}") from None
+    return replace(graph, name=chosen.name)
+
+
+def _symbol(path: Path, weights: Model | None, chosen: Entry | None, image: Size | None) -> Graph:
+    if weights is None:
+        weights = _beside(path)
+    if _seed(weights) is not None:
+        return _with(_read_symbol(path, None, chosen, image), weights)
+    arrays = _arrays(Path(weights))
+    graph = _read_symbol(path, arrays, chosen, image)
+    return _named(graph, arrays, Path(weights), _structure(path))
+
+
+def _read_symbol(
+    path: Path, arrays: Mapping[str, F32] | None, chosen: Entry | None, image: Size | None
+) -> Graph:
+    """A symbol file's graph. The input's channels stand in no symbol file: the catalog or a weight tells."""
+    from refnet.readers.mxnet import read_symbol
+
+    channels, height, width = _shape(chosen, image)
+    graph = read_symbol(path, (channels, height, width))
+    first = next((node for node in graph.nodes if isinstance(node.op, Conv)), None)
+    if chosen is not None or arrays is None or first is None or not isinstance(first.op, Conv):
+        return graph
+    weight = arrays.get(first.weights[0])
+    if weight is None or weight.ndim != 4 or weight.shape[1] * first.op.groups == channels:
+        return graph
+    return read_symbol(path, (weight.shape[1] * first.op.groups, height, width))
+
+
+def _shape(chosen: Entry | None, image: Size | None) -> tuple[int, int, int]:
+    channels, *size = (3, 224, 224) if chosen is None else chosen.input_shape
+    height, width = image or size
+    return channels, height, width
+
+
+def _beside(symbol: Path) -> Path:
+    """The .params of a symbol file: X-0000.params for X-symbol.json, else the only one in the folder."""
+    own = symbol.with_name(symbol.name.removesuffix(".json").removesuffix("-symbol") + "-0000.params")
+    if own.is_file():
+        return own
+    if not symbol.is_file():
+        raise FormatError(symbol, None, "no such file")
+    found = sorted(path for path in symbol.parent.glob("*.params") if path.is_file())
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InputError(
+            f'{symbol} has no {own.name} beside it: weights takes its file, or "seed:0" for synthetic ones'
+        )
+    shown = ", ".join(path.name for path in found[:8]) + (", ..." if len(found) > 8 else "")
+    raise InputError(f"{symbol} has several .params files beside it ({shown}): weights must name one")
+
+
+def _structure(symbol: Path) -> dict[str, Any] | None:
+    """X-structure.json beside X-symbol.json, which maps structural names to the symbol's; None if absent."""
+    path = symbol.with_name(symbol.name.removesuffix(".json").removesuffix("-symbol") + "-structure.json")
+    if not path.is_file():
+        return None
+    if path.stat().st_size > LARGEST_STRUCTURE:
+        raise FormatError(path, None, f"{path.stat().st_size} bytes", f"at most {LARGEST_STRUCTURE}")
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise FormatError(path, getattr(error, "pos", None), f"no JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise FormatError(path, 0, type(found).__name__, "a JSON object")
+    return found
+
+
+def _state(file: str, weights: Model | None, network: str | None, image: Size | None) -> Graph:
+    if weights is not None:
+        raise InputError(f"{file} is a weights file itself: weights must not name another, got {weights!r}")
+    return _with(build(_needed(file, network), image), file)
+
+
+# Weights.
+
+
+def _seed(weights: Model) -> int | None:
+    """N of "seed:N"; None if it is a path. Raises InputError for a bad N."""
+    if not isinstance(weights, str) or not weights.startswith("seed:"):
+        return None
+    if re.fullmatch("seed:[0-9]{1,20}", weights) and int(weights[5:]) < 1 << 64:
+        return int(weights[5:])
+    raise InputError(f"weights must be a file or seed:N with N from 0 to 2**64 - 1, got {weights!r}")
+
+
+def _with(graph: Graph, weights: Model) -> Graph:
+    """The graph with the weights of a seed or a file."""
+    seed = _seed(weights)
+    if seed is not None:
+        from refnet.zoo.synthetic import weights as synthetic
+
+        return graph.with_weights(synthetic(graph, seed))
+    path = Path(weights)
+    return _named(graph, _arrays(path), path, None)
+
+
+def _arrays(path: Path) -> dict[str, F32]:
+    """Names and arrays of a weights file, by its ending."""
+    match path.suffix:
+        case ".params":
+            from refnet.readers.mxnet import read_params
+
+            return read_params(path)
+        case ".tar":
+            from refnet.readers.mxnet import read_tar
+
+            return dict(read_tar(path).weights)
+        case ".pth" | ".pt":
+            from refnet.readers.torch import read_state_dict
+
+            return read_state_dict(path)
+        case ".safetensors":
+            from refnet.readers.safetensors import read
+
+            return read(path)
+    raise InputError(
+        f"weights must be .params, .tar, .pth, .pt, .safetensors or seed:N, got {os.fspath(path)!r}"
+    )
+
+
+def _named(graph: Graph, arrays: Mapping[str, F32], path: Path, structure: dict[str, Any] | None) -> Graph:
+    """The graph with arrays of a file, under structural names or its own."""
+    from refnet.readers.mxnet import is_structural, rename_structural
+
+    try:
+        if path.suffix == ".params" and is_structural(arrays, graph):
+            arrays = rename_structural(arrays, graph, structure)
+        surplus = [
+            name for name, array in arrays.items() if name.endswith(IGNORED) and array.dtype != np.float32
+        ]
+        return graph.with_weights(arrays, surplus)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
