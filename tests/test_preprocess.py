@@ -341,6 +341,17 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: s
     assert np.array_equal(pipeline("digits").pixels(path)[::4, ::4, 0], upright[:, :, 0])
 
 
+def test_exif_orientation_of_a_jpeg(tmp_path: Path) -> None:
+    stored = np.zeros((16, 48, 3), np.uint8)
+    stored[:, 24:] = 255
+    exif = Image.Exif()
+    exif[274] = 6  # turn clockwise to view: the right half comes to the bottom
+    path = saved(tmp_path, Image.fromarray(stored), "a.jpg", exif=exif)
+    found = pipeline("resnest").pixels(path)
+    assert (found[:90] < 5).all()
+    assert (found[-90:] > 250).all()
+
+
 def test_first_frame_of_animations(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), c) for c in ((200, 0, 0), (0, 200, 0))]
     for name in ("a.gif", "a.tiff", "a.png") + (("a.webp",) if features.check("webp") else ()):

@@ -17,6 +17,7 @@ import os
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -97,6 +98,7 @@ class Worker:
                 stderr=subprocess.PIPE,
                 env=_environment(threads, environment or {}),
                 cwd=self._folder,
+                start_new_session=True,  # so that it can be killed together with what it starts
             )
         except OSError as error:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -289,12 +291,15 @@ def _listen(pipe: IO[bytes], words: deque[str]) -> None:
 
 
 def _end(process: subprocess.Popen[bytes], folder: Path, readers: tuple[threading.Thread, ...]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
-    for reader in readers:
+    if process.stdin:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    for reader, pipe in zip(readers, (process.stdout, process.stderr), strict=True):
         reader.join(1)
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe:
-            with contextlib.suppress(OSError):
-                pipe.close()
+        if pipe and not reader.is_alive():  # closing a pipe that is being read would wait for its reader
+            pipe.close()
     shutil.rmtree(folder, ignore_errors=True)
