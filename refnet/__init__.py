@@ -6,8 +6,6 @@ Only `load` is not: whoever imports the module refnet.load later would put it in
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from refnet.load import load
@@ -39,15 +37,3 @@ def __getattr__(name: str) -> Any:
 
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'refnet' has no attribute {name!r}")
-
-
-class _Package(ModuleType):
-    """Keeps `refnet.load` the function: importing a submodule would bind the module to the same name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and _HOME.get(name) == value.__name__:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

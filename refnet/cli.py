@@ -139,17 +139,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _models(a: argparse.Namespace) -> None:
     from refnet.report import models
-    from refnet.report.terminal import show
     from refnet.weights import located
     from refnet.zoo.catalog import entries, entry
 
     if a.name is None:
         found = entries()
-        _print_json([models.record(e) for e in found.values()]) if a.json else show(models.listed(found))
+        _print_json([models.record(e) for e in found.values()]) if a.json else models.show_all(found)
     else:
         one = entry(a.name)
         here = located(one)
-        _print_json(models.record(one)) if a.json else show(models.detailed(one, str(here) if here else None))
+        _print_json(models.record(one)) if a.json else models.show_one(one, str(here) if here else None)
 
 
 def _run(a: argparse.Namespace) -> None:

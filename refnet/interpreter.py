@@ -1,13 +1,15 @@
 """The one loop that runs a graph.
 
-    run ── steps ── arithmetic.evaluate(node, values) ── op.run ── kernels
+    run, steps ── _execute ── arithmetic.evaluate(node, values) ── op.run ── kernels
+
+`steps` yields every value. `run` wants only some, so nodes may be joined first (arithmetic.fuse).
 
 Everything that looks at values (capture, verify, cost, reports) is a loop over `steps`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -25,6 +27,10 @@ class Arithmetic(Protocol):
 
     def evaluate(self, node: Node, *inputs: F32) -> F32:
         """The node's value."""
+        ...
+
+    def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
+        """The nodes, some joined to share a pass over memory; values in `keep` exist, and no bit changes."""
         ...
 
 
@@ -47,21 +53,7 @@ def steps(
     'conv1_conv'
     """
     arithmetic = Plain() if arithmetic is None else arithmetic
-    graph.types(graph.check_inputs(inputs))
-    if missing := [name for name in graph.weight_types if name not in graph.weights]:
-        raise WeightsError(f"{graph.name} has no weights yet: {len(missing)} missing, first {missing[0]}")
-    nodes = graph.nodes if until is None else _needed(graph, until)
-    last = {name: i for i, node in enumerate(nodes) for name in node.data}
-    values: dict[str, F32] = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-    for i, node in enumerate(nodes):
-        arguments = [values[n] for n in node.data] + [graph.weights[n] for n in node.weights]
-        value = arithmetic.evaluate(node, *arguments)
-        del arguments
-        values[node.name] = value
-        yield node, value
-        for name in {*node.data, node.name}:
-            if last.get(name, i) <= i:
-                del values[name]
+    yield from _execute(graph, inputs, arithmetic, graph.nodes if until is None else _needed(graph, until))
 
 
 def run(
@@ -85,8 +77,29 @@ def run(
         if name not in graph.by_name:
             raise InputError(f"{graph.name} has no value {name!r}")
     needed = set(wanted.values())
-    found = {n.name: v for n, v in steps(graph, inputs, arithmetic, needed) if n.name in needed}
+    arithmetic = Plain() if arithmetic is None else arithmetic
+    nodes = arithmetic.fuse(_needed(graph, needed), needed)
+    found = {n.name: v for n, v in _execute(graph, inputs, arithmetic, nodes) if n.name in needed}
     return {key: found[name] for key, name in wanted.items()}
+
+
+def _execute(
+    graph: Graph, inputs: Mapping[str, F32], arithmetic: Arithmetic, nodes: Sequence[Node]
+) -> Iterator[tuple[Node, F32]]:
+    graph.types(graph.check_inputs(inputs))
+    if missing := [name for name in graph.weight_types if name not in graph.weights]:
+        raise WeightsError(f"{graph.name} has no weights yet: {len(missing)} missing, first {missing[0]}")
+    last = {name: i for i, node in enumerate(nodes) for name in node.data}
+    values: dict[str, F32] = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+    for i, node in enumerate(nodes):
+        arguments = [values[n] for n in node.data] + [graph.weights[n] for n in node.weights]
+        value = arithmetic.evaluate(node, *arguments)
+        del arguments
+        values[node.name] = value
+        yield node, value
+        for name in {*node.data, node.name}:
+            if last.get(name, i) <= i:
+                del values[name]
 
 
 def _needed(graph: Graph, names: Collection[str]) -> tuple[Node, ...]:

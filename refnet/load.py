@@ -109,7 +109,7 @@ def _check(model: Model, image: Size | None) -> str:
 
 def _unknown(name: str) -> InputError:
     """What to say of a model that is neither a name nor a kind of file that can be read."""
-    if Path(name).exists():
+    if Path(name).is_file():
         kinds = f"*-symbol.json, .tar, {', '.join(STATES)} or .params"
         return InputError(f"{name} is no {kinds}, nor the name of a network")
     try:

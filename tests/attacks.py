@@ -18,7 +18,7 @@ import numpy as np
 
 from tests.bits import floats
 
-# MXNet ------------------------------------------------------------------------------------------------
+# MXNet
 
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 LEGACY = 0
@@ -85,7 +85,9 @@ def small_network(blocks: int = 3) -> list[dict[str, object]]:
         attributes = {"kernel": (3, 3), "pad": (1, 1), "num_filter": 4, "no_bias": True}
         nodes.append(node("Convolution", f"conv{b}", [head, at], **attributes))
         nodes += [variable(f"bn{b}_{role}") for role in ("gamma", "beta", "moving_mean", "moving_var")]
-        norm = node("BatchNorm", f"bn{b}", [at + 1, at + 2, at + 3, at + 4, at + 5], eps=1e-4, fix_gamma=False)
+        norm = node(
+            "BatchNorm", f"bn{b}", [at + 1, at + 2, at + 3, at + 4, at + 5], eps=1e-4, fix_gamma=False
+        )
         nodes += [norm, node("Activation", f"relu{b}", [at + 6], act_type="relu")]
         head = at + 7
     at = len(nodes)
@@ -118,7 +120,7 @@ def tar_file(members: Mapping[str, bytes], kind: int = tarfile.PAX_FORMAT) -> by
     return stream.getvalue()
 
 
-# PyTorch ----------------------------------------------------------------------------------------------
+# PyTorch
 
 STORAGE = {
     "float32": "FloatStorage",
@@ -167,13 +169,19 @@ def storage(kind: str, key: str, count: int, view: bytes = b"") -> bytes:
 
 
 def tensor(
-    kind: str, key: str, count: int, size: tuple[int, ...], stride: tuple[int, ...] | None = None, offset: int = 0
+    kind: str,
+    key: str,
+    count: int,
+    size: tuple[int, ...],
+    stride: tuple[int, ...] | None = None,
+    offset: int = 0,
+    view: bytes = b"",
 ) -> bytes:
-    """torch._utils._rebuild_tensor_v2(...)"""
+    """torch._utils._rebuild_tensor_v2(...). view: the sixth entry of legacy files' storages, NONE mostly."""
     if stride is None:
         stride = tuple(int(np.prod(size[i + 1 :], dtype=int)) for i in range(len(size)))
     shape = (several(*map(number, size)), several(*map(number, stride)))
-    arguments = several(storage(kind, key, count), number(offset), *shape, b"\x89", ORDERED)
+    arguments = several(storage(kind, key, count, view), number(offset), *shape, b"\x89", ORDERED)
     return named("torch._utils", "_rebuild_tensor_v2") + arguments + b"R"
 
 
@@ -184,10 +192,11 @@ def state_dict(entries: Mapping[str, bytes], metadata: bool = True) -> bytes:
     return b"\x80\x02" + ORDERED + b"(" + items + b"u" + state + b"."
 
 
-def of_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+def of_arrays(arrays: Mapping[str, np.ndarray], view: bytes = b"") -> bytes:
     """The pickle of these arrays, storage k for the k-th."""
     entries = {
-        name: tensor(STORAGE[str(a.dtype)], str(k), a.size, a.shape) for k, (name, a) in enumerate(arrays.items())
+        name: tensor(STORAGE[str(a.dtype)], str(k), a.size, a.shape, view=view)
+        for k, (name, a) in enumerate(arrays.items())
     }
     return state_dict(entries)
 
@@ -237,11 +246,11 @@ def torch_files(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     raw = [(a.size, a.tobytes()) for a in arrays.values()]
     return {
         "pth zip": pth_zip(of_arrays(arrays), [data for _, data in raw]),
-        "pth legacy": pth_legacy(of_arrays(arrays), raw),
+        "pth legacy": pth_legacy(of_arrays(arrays, b"N"), raw),
     }
 
 
-# safetensors ------------------------------------------------------------------------------------------
+# safetensors
 
 
 def safetensors_file(header: Mapping[str, object] | bytes, data: bytes) -> bytes:
@@ -261,7 +270,7 @@ def safetensors_of(arrays: Mapping[str, np.ndarray]) -> bytes:
     return safetensors_file(header, data)
 
 
-# Damage -----------------------------------------------------------------------------------------------
+# Damage
 
 SAMPLES: dict[str, tuple[str, bytes]] = {
     "symbol": ("small-symbol.json", symbol(small_network(5))),
@@ -271,7 +280,9 @@ SAMPLES: dict[str, tuple[str, bytes]] = {
     "params legacy": ("legacy.params", params_file(small_weights(), LEGACY)),
     "tar": (
         "small.tar",
-        tar_file({"m/c-symbol.json": symbol(small_network()), "m/c-0000.params": params_file(small_weights())}),
+        tar_file(
+            {"m/c-symbol.json": symbol(small_network()), "m/c-0000.params": params_file(small_weights())}
+        ),
     ),
     **{kind: (kind.replace(" ", "-") + ".pth", data) for kind, data in torch_files(torch_weights()).items()},
     "safetensors": ("small.safetensors", safetensors_of(torch_weights())),

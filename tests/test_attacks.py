@@ -83,12 +83,13 @@ def test_corruption_is_refused_or_harmless(kind, tmp_path):
         for damaged in attacks.corruptions(data, 500, kind):
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
+            message = ""
             try:
                 check_result(kind, sound, read(kind, damaged, tmp_path / name), len(damaged))
             except RefnetError as error:
-                assert name in str(error)
-                assert len(str(error)) < 5000
+                message = str(error)
                 refused += 1
+            assert not message or (name in message and len(message) < 5000)
             peak = tracemalloc.get_traced_memory()[1] - before
             assert peak < FIXED_MEMORY + MOST_MEMORY * len(damaged)
     finally:
@@ -120,7 +121,7 @@ def check_result(kind: str, sound: Any, result: Any, size: int) -> None:
         assert [a.shape for a in arrays.values()] == [a.shape for a in originals.values()]
 
 
-# Pickles that want to do something ---------------------------------------------------------------------
+# Pickles that want to do something
 
 CANARY = "refnet_canary"
 
@@ -134,7 +135,9 @@ def hostile() -> dict[str, tuple[bytes, str]]:
     text, named = attacks.text, attacks.named
     touch = text(f"touch {CANARY}")
     good = attacks.tensor("FloatStorage", "0", 4, (4,))
-    laughs = b"]q\x00" + b"".join(b"](" + b"h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(200))
+    laughs = b"]q\x00" + b"".join(
+        b"](" + b"h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(200)
+    )
     tuples = b")" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(200))
     new = {
         "os.system": (call("os", "system", touch), "os.system"),
@@ -163,15 +166,20 @@ def hostile() -> dict[str, tuple[bytes, str]]:
         "BUILD with a list": (attacks.ORDERED + b"]b", "state"),
         "a text persistent id": (b"Pabc\n", "PERSID"),
         "a string as persistent id": (text("storage") + b"Q", "persistent id"),
-        "a module as persistent id": (attacks.several(text("module"), touch, touch, touch) + b"Q", "persistent id"),
+        "a module as persistent id": (
+            attacks.several(text("module"), touch, touch, touch) + b"Q",
+            "persistent id",
+        ),
         "a list as persistent id": (b"]Q", "persistent id"),
         "a callable as storage class": (
-            attacks.several(text("storage"), named("torch", "device"), text("0"), text("cpu"), b"K\x04") + b"Q",
+            attacks.several(text("storage"), named("torch", "device"), text("0"), text("cpu"), b"K\x04")
+            + b"Q",
             "persistent id",
         ),
         "a negative count": (attacks.storage("FloatStorage", "0", -1), "persistent id"),
         "a count that is a bool": (
-            attacks.several(text("storage"), named("torch", "FloatStorage"), text("0"), text("cpu"), b"\x88") + b"Q",
+            attacks.several(text("storage"), named("torch", "FloatStorage"), text("0"), text("cpu"), b"\x88")
+            + b"Q",
             "persistent id",
         ),
         "billion laughs": (laughs, "list"),
@@ -195,7 +203,10 @@ def hostile() -> dict[str, tuple[bytes, str]]:
         "no end": (b"N", "bytes left"),
         "negative size": (attacks.tensor("FloatStorage", "0", 4, (-1, -4), (1, 1)), "_rebuild_tensor"),
         "negative stride": (attacks.tensor("FloatStorage", "0", 4, (2,), (-1,), 3), "_rebuild_tensor"),
-        "size and stride of two lengths": (attacks.tensor("FloatStorage", "0", 4, (4,), (1, 1)), "_rebuild_tensor"),
+        "size and stride of two lengths": (
+            attacks.tensor("FloatStorage", "0", 4, (4,), (1, 1)),
+            "_rebuild_tensor",
+        ),
     }
     return {
         name: (b"\x80\x02" + (body if name == "no end" else body + b"."), message)
@@ -222,7 +233,9 @@ def test_hostile_pickles_do_nothing(attack, kind, tmp_path, monkeypatch):
 
 
 def test_a_refused_global_is_unsupported_not_damaged(tmp_path):
-    with pytest.raises(UnsupportedError, match=r"at byte \d+: the pickle asks for os\.system, which is not allowed"):
+    with pytest.raises(
+        UnsupportedError, match=r"at byte \d+: the pickle asks for os\.system, which is not allowed"
+    ):
         read("pth zip", attacks.pth_zip(hostile()["os.system"][0], []), tmp_path / "a.pth")
 
 
@@ -236,12 +249,15 @@ def test_every_refused_opcode_is_really_refused(tmp_path):
                 load(bytes([code]) + b".", "a.pth")
 
 
-# Storages and tensors that claim too much ----------------------------------------------------------------
+# Storages and tensors that claim too much
 
 CLAIMS = {
     "more elements than stored": (attacks.tensor("FloatStorage", "0", 1 << 40, (4,)), "16 bytes|elements"),
     "fewer elements than stored": (attacks.tensor("FloatStorage", "0", 3, (3,)), "16 bytes|elements"),
-    "a tensor behind its storage": (attacks.tensor("FloatStorage", "0", 4, (2,), (1,), 3), "within 4 elements"),
+    "a tensor behind its storage": (
+        attacks.tensor("FloatStorage", "0", 4, (2,), (1,), 3),
+        "within 4 elements",
+    ),
     "a stride behind its storage": (attacks.tensor("FloatStorage", "0", 4, (2,), (4,)), "within 4 elements"),
     "a huge offset": (attacks.tensor("FloatStorage", "0", 4, (1,), (1,), 1 << 62), "within 4 elements"),
     "a huge stride": (attacks.tensor("FloatStorage", "0", 4, (2,), (1 << 62,)), "within 4 elements"),
@@ -254,7 +270,9 @@ CLAIMS = {
     ),
     "33 dimensions": (attacks.tensor("FloatStorage", "0", 4, (1,) * 33), "_rebuild_tensor"),
     "another class for one storage": (
-        attacks.tensor("FloatStorage", "0", 4, (4,)) + attacks.text("b") + attacks.tensor("LongStorage", "0", 4, (4,)),
+        attacks.tensor("FloatStorage", "0", 4, (4,))
+        + attacks.text("b")
+        + attacks.tensor("LongStorage", "0", 4, (4,)),
         "two ways",
     ),
     "a storage that is not there": (attacks.tensor("FloatStorage", "9", 4, (4,)), "no member|no tensor uses"),
@@ -276,7 +294,9 @@ def test_false_claims_of_tensors_are_refused(claim, kind, tmp_path):
 def test_harmless_odd_tensors_are_read(tmp_path):
     """A stride that no element uses may be anything."""
     entry = attacks.tensor("FloatStorage", "0", 4, (1, 4), (1 << 62, 1))
-    arrays = read("pth zip", attacks.pth_zip(attacks.state_dict({"a": entry}), [bytes(16)]), tmp_path / "a.pth")
+    arrays = read(
+        "pth zip", attacks.pth_zip(attacks.state_dict({"a": entry}), [bytes(16)]), tmp_path / "a.pth"
+    )
     assert arrays["a"].shape == (1, 4)
 
 
@@ -286,7 +306,7 @@ def test_many_copies_of_one_storage_are_refused(tmp_path):
         read("pth zip", attacks.pth_zip(attacks.state_dict(entries), [bytes(4096)]), tmp_path / "a.pth")
 
 
-# Zips ----------------------------------------------------------------------------------------------------
+# Zips
 
 
 def test_zip_bombs_and_compressed_members_are_refused(tmp_path):
@@ -373,7 +393,7 @@ def test_zip64_is_read(tmp_path, monkeypatch):
     assert read("pth zip", data, tmp_path / name).keys() == attacks.torch_weights().keys()
 
 
-# Tars ----------------------------------------------------------------------------------------------------
+# Tars
 
 
 def tar_with(info: tarfile.TarInfo, members: dict[str, bytes]) -> bytes:
@@ -396,7 +416,9 @@ def good_members() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE]
+)
 def test_links_and_devices_are_passed_over(kind, tmp_path):
     info = tarfile.TarInfo("m/d-symbol.json")
     info.type, info.linkname = kind, "/etc/passwd"
@@ -409,7 +431,11 @@ def test_sparse_members_are_refused(tmp_path):
     with pytest.raises(UnsupportedError, match="sparse"):
         read("tar", tar_with(info, good_members()), tmp_path / "a.tar")
     info = tarfile.TarInfo("m/GNUSparseFile.0/x")
-    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "99999999999"}
+    info.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.realsize": "99999999999",
+    }
     with pytest.raises(UnsupportedError, match="sparse"):
         read("tar", tar_with(info, good_members()), tmp_path / "a.tar")
 
@@ -458,7 +484,7 @@ def test_long_names_in_every_dialect(kind, tmp_path):
     assert read("tar", attacks.tar_file(members, kind), tmp_path / "a.tar").weights
 
 
-# Claims in .params, symbol.json and safetensors --------------------------------------------------------------
+# Claims in .params, symbol.json and safetensors
 
 
 def params_claims() -> dict[str, tuple[bytes, str]]:
@@ -474,7 +500,10 @@ def params_claims() -> dict[str, tuple[bytes, str]]:
         "2^62 elements": (body(v2(1 << 31, 1 << 31)), "bytes left"),
         "a product beyond 64 bits": (body(v2(1 << 40, 1 << 40, 1 << 40)), "bytes left"),
         "a negative dimension": (body(v2(-1, 4)), "dimension -1"),
-        "a rank of 2^31 - 1": (attacks.params_parts([struct.pack("<Iii", attacks.V2, 0, 2**31 - 1)], ["w"]), "rank"),
+        "a rank of 2^31 - 1": (
+            attacks.params_parts([struct.pack("<Iii", attacks.V2, 0, 2**31 - 1)], ["w"]),
+            "rank",
+        ),
         "a legacy rank of 1000": (attacks.params_parts([struct.pack("<I", 1000)], ["w"]), "rank 1000"),
         "an unknown dtype": (body(v2(2), 99), "dtype 99"),
         "an unknown device": (
@@ -522,7 +551,14 @@ def test_false_claims_of_params_are_refused(claim, tmp_path):
 
 
 def test_json_bombs_are_refused(tmp_path):
-    for data in (b"[" * 1_000_000, b'{"nodes": ' + b"9" * 100_000 + b"}", b'{"a":' * 200_000, b"\xff\xfe", b"[]", b""):
+    for data in (
+        b"[" * 1_000_000,
+        b'{"nodes": ' + b"9" * 100_000 + b"}",
+        b'{"a":' * 200_000,
+        b"\xff\xfe",
+        b"[]",
+        b"",
+    ):
         with pytest.raises(FormatError, match=r"j-symbol\.json"):
             read("symbol", data, tmp_path / "j-symbol.json")
 
@@ -530,7 +566,9 @@ def test_json_bombs_are_refused(tmp_path):
 def safetensors_claims() -> dict[str, tuple[bytes, str]]:
     make = attacks.safetensors_file
 
-    def entry(dtype: object = "F32", shape: object = (2,), places: object = (0, 8), **more: object) -> dict[str, object]:
+    def entry(
+        dtype: object = "F32", shape: object = (2,), places: object = (0, 8), **more: object
+    ) -> dict[str, object]:
         return {"w": {"dtype": dtype, "shape": shape, "data_offsets": places, **more}}
 
     data = bytes(8)

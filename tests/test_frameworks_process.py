@@ -259,7 +259,9 @@ def hostile_arrays() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", hostile_arrays())
 def test_hostile_arrays_are_refused(tmp_path, fake, name):
     (tmp_path / "evil").write_bytes(hostile_arrays()[name])
-    body = f"""cp {tmp_path}/evil out-0.npy; echo '{{"id": 1, "value": "v", "array": "out-0.npy"}}'; sleep 600"""
+    body = (
+        f"""cp {tmp_path}/evil out-0.npy; echo '{{"id": 1, "value": "v", "array": "out-0.npy"}}'; sleep 600"""
+    )
     with (
         Worker(fake, silent(tmp_path, HELLO + body), timeout=20) as worker,
         pytest.raises(FrameworkError, match="unreadable array"),

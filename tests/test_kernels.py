@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import refnet
 from refnet.kernels import jit
+from refnet.kernels.epilogue import Chain, apply
 from refnet.kernels.functions import exp
 from refnet.kernels.panel import convolve, dense
 from refnet.kernels.pool import avg_pool, max_pool
@@ -75,13 +76,14 @@ def test_convolution(case, odd_data, odd_weights, biased):
     w = awkward((groups * outputs, channels, *kernel), (case, "w"), odd_weights)
     bias = floats((groups * outputs,), (case, "b")) if biased else None
     place = np.array([*stride, *pad, *dilation])
-    y = convolve(x, w, bias, stride, pad, dilation, groups, 1)
+    chain = Chain().bias(bias) if biased else Chain()
+    y = convolve(x, w, stride, pad, dilation, groups, 1, chain)
     expected = conv_everywhere(x, w, place, groups, y.shape)
     if biased:
         expected = expected + bias[:, None, None]
     assert same_bits(y, expected)
-    assert same_bits(y, convolve(x, w, bias, stride, pad, dilation, groups, 3))
-    one_by_one = [convolve(x[i : i + 1], w, bias, stride, pad, dilation, groups, 1) for i in range(batch)]
+    assert same_bits(y, convolve(x, w, stride, pad, dilation, groups, 3, chain))
+    one_by_one = [convolve(x[i : i + 1], w, stride, pad, dilation, groups, 1, chain) for i in range(batch)]
     assert same_bits(y, np.concatenate(one_by_one))
 
 
@@ -89,10 +91,10 @@ def test_padding_is_left_out_not_multiplied_by_zero():
     """The one case in which adding w * 0 shows in finite data: a partial sum that underflowed to -0."""
     x = np.full((1, 1, 1, 2), -1e-30, np.float32)
     w = np.full((4, 1, 1, 2), 1e-30, np.float32)  # each product rounds to -0
-    y = convolve(x, w, None, (1, 1), (0, 1), (1, 1), 1, 1)
+    y = convolve(x, w, (1, 1), (0, 1), (1, 1), 1, 1)
     assert np.signbit(y).all()
     w[:, :, :, 0] = np.inf
-    y = convolve(np.abs(x), w, None, (1, 1), (0, 1), (1, 1), 1, 1)
+    y = convolve(np.abs(x), w, (1, 1), (0, 1), (1, 1), 1, 1)
     assert same_bits(y[0, 0, 0], np.array([0, np.inf, np.inf], np.float32))
 
 
@@ -109,7 +111,7 @@ def test_padding_is_left_out_not_multiplied_by_zero():
 )
 def test_convolution_of_real_size(shape, weights, stride, pad, groups):
     x, w = floats(shape, "x"), floats(weights, "w")
-    y = convolve(x, w, None, (stride, stride), (pad, pad), (1, 1), groups, 2)
+    y = convolve(x, w, (stride, stride), (pad, pad), (1, 1), groups, 2)
     place = np.array([stride, stride, pad, pad, 1, 1])
     picks = (np.abs(floats((400, 4), "at")).astype(np.float64) * y.shape).astype(int)
     corners = [(0, 0, 0, 0), tuple(n - 1 for n in y.shape)]
@@ -119,7 +121,7 @@ def test_convolution_of_real_size(shape, weights, stride, pad, groups):
 
 def test_convolution_in_float64():
     x, w = floats((1, 5, 9, 9), "x").astype(np.float64), floats((7, 5, 3, 3), "w").astype(np.float64)
-    y = convolve(x, w, None, (2, 1), (1, 1), (1, 1), 1, 2)
+    y = convolve(x, w, (2, 1), (1, 1), (1, 1), 1, 2)
     assert same_bits(y, conv_everywhere(x, w, np.array([2, 1, 1, 1, 1, 1]), 1, y.shape))
 
 
@@ -169,6 +171,35 @@ def test_pooling(case, include_pad, odd):
         assert same_bits(average[n, c, i, j], mean)
 
 
+@settings(QUIET, max_examples=60)
+@given(st.permutations(range(4)), st.integers(1, 4), st.integers(1, 5), st.integers(1, 150), st.booleans())
+def test_a_chain_rounds_like_its_steps(order, count, outputs, size, odd):
+    """Bias, scale and shift, addition, relu in any order, fused into a convolution or alone."""
+    x = awkward((2, 3, size, 1), "x", 0.1 * odd)
+    w = floats((outputs, 3, 1, 1), "w")
+    y = convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 1)
+    chain, expected = Chain(), y
+    for kind in order[:count]:
+        scale, shift = floats((outputs,), (kind, "s")), floats((outputs,), (kind, "t"))
+        other = awkward(y.shape, kind, 0.1 * odd)
+        column = (slice(None), None, None)
+        with np.errstate(all="ignore"):
+            if kind == 0:
+                chain, expected = chain.bias(shift), expected + shift[column]
+            elif kind == 1:
+                chain = chain.scale_shift(scale, shift)
+                fused = np.empty_like(expected)
+                for at in np.ndindex(expected.shape):
+                    fused[at] = llvm_fma(expected[at], scale[at[1]], shift[at[1]])
+                expected = fused
+            elif kind == 2:
+                chain, expected = chain.add(other), expected + other
+            else:
+                chain, expected = chain.relu(), np.where(expected <= 0, np.float32(0), expected)
+    assert same_bits(convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 2, chain), expected)
+    assert same_bits(apply(y, chain, 2), expected)
+
+
 @pytest.mark.parametrize("planes", [1, 3, 4, 9])
 def test_mean_of_whole_planes(planes):
     x = floats((1, planes, 7, 5), "planes")
@@ -200,14 +231,15 @@ SCRIPT = """
 import hashlib, sys
 import numpy as np
 from refnet.kernels import simd
+from refnet.kernels.epilogue import Chain
 from refnet.kernels.panel import convolve, dense
 from refnet.kernels.pointwise import scale_shift, sigmoid, softmax_rows
 from tests.bits import awkward, floats
 digest = hashlib.sha256()
 x, w = floats((2, 6, 9, 11), "x"), floats((20, 3, 3, 3), "w")
-digest.update(convolve(x, w, floats((20,), "b"), (2, 1), (1, 2), (1, 1), 2, 2))
-digest.update(np.nan_to_num(convolve(awkward(x.shape, "y", 0.3), w, None, (1, 1), (1, 1), (1, 1), 2, 1)))
-digest.update(convolve(x, floats((6, 1, 3, 3), "d"), None, (1, 1), (1, 1), (1, 1), 6, 1))
+digest.update(convolve(x, w, (2, 1), (1, 2), (1, 1), 2, 2, Chain().bias(floats((20,), "b"))))
+digest.update(np.nan_to_num(convolve(awkward(x.shape, "y", 0.3), w, (1, 1), (1, 1), (1, 1), 2, 1)))
+digest.update(convolve(x, floats((6, 1, 3, 3), "d"), (1, 1), (1, 1), (1, 1), 6, 1))
 digest.update(dense(floats((3, 700), "p"), floats((90, 700), "q"), None, 2))
 digest.update(sigmoid(x * 20, 1)); digest.update(softmax_rows(x * 20, 1))
 digest.update(scale_shift(x, w[:6, 0, 0, 0].copy(), w[:6, 0, 0, 1].copy(), 1))

@@ -157,6 +157,14 @@ def test_statistics_are_chains_first_to_last() -> None:
     assert mean[4] == np.float32(float(exact))
 
 
+def test_sums_are_in_order_to_the_last_bit() -> None:
+    """Long rows of all magnitudes, in float64, where any other order of the additions would show."""
+    rows = normal(0, "rows", (3, 1000)).astype(np.float64) * 2.0 ** (np.arange(1000) * 7 % 61)
+    expected = np.array([chained(row.tolist()) for row in rows])
+    assert np.array_equal(synthetic._chain(rows).view(np.uint64), expected.view(np.uint64))
+    assert (expected != rows.sum(axis=1)).any()  # the order that NumPy takes otherwise is another
+
+
 def test_statistics_have_a_floor() -> None:
     """A channel that never varies is not amplified: 1/64 of the layer's variance."""
     x = np.float32([[[0, 0, 0, 0], [1, 3, 1, 3]]])

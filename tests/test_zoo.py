@@ -159,6 +159,13 @@ def test_octave_options_out_of_range_are_refused(options: dict[str, object]) -> 
         octave_resnet(**options)  # type: ignore[arg-type]
 
 
+def test_groups_are_capped_at_the_channels_of_a_part() -> None:
+    graph = octave_resnet(ratio=0.5, groups=32, layers=(1, 1), channels=(32, 256))
+    for path in ("h2h", "h2l", "l2h", "l2l"):
+        assert graph.by_name[f"L2_B01_conv2_conv-{path}"].op == Conv(4, (3, 3), pad=(1, 1), groups=4)
+    assert graph.by_name["L3_B01_conv2_conv-h2h"].op == Conv(64, (3, 3), pad=(1, 1), groups=32)
+
+
 def test_an_image_that_does_not_halve_evenly_is_refused() -> None:
     with pytest.raises(GraphError, match="L2_B01_conv2_conv-h"):
         octave_resnet(26, 0.25, image=(3, 228, 228))
@@ -179,7 +186,7 @@ def test_depth_counts_convolutions_and_classifier(depth: int, convolutions: int)
 VALUES = {
     2: {"layer1.0.conv2.add_1": "RadixSum(radix=2)", "layer1.0.conv2.add_3": "WeightedSum(radix=2)"},
     4: {"layer1.0.conv2.add_3": "RadixSum(radix=4)", "layer1.0.conv2.add_7": "WeightedSum(radix=4)"},
-    1: {"layer1.0.conv2.mul": "WeightedSum(radix=1)"},
+    1: {"layer1.0.conv2.mul": "Mul()"},
 }
 
 
@@ -245,10 +252,11 @@ def test_entries_keep_their_rules(found: Entry) -> None:
             build(found)
 
 
-@pytest.mark.parametrize("found", entries().values(), ids=lambda found: found.name)
+BUILT = [found for found in entries().values() if found.builder != "symbol"]
+
+
+@pytest.mark.parametrize("found", BUILT, ids=lambda found: found.name)
 def test_every_builder_builds(found: Entry) -> None:
-    if found.builder == "symbol":
-        pytest.skip("its graph is in a file")
     graph = build(found)
     types = graph.types()
     classes = {"imagenet": 1000, "digits": 10}[found.dataset]

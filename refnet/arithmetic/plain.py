@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,3 +31,9 @@ class Plain:
         from refnet.kernels.jit import processors
 
         return node.op.run(*inputs, threads=self.threads or processors())
+
+    def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
+        """The nodes with those joined that can share a pass over memory; the bits are the same."""
+        from refnet.ops.fused import fuse
+
+        return fuse(nodes, keep)

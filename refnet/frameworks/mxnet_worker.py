@@ -102,7 +102,13 @@ def op(request: Any, arrays: Any, emit: Any) -> Any:
     if request["function"] not in FUNCTIONS:
         raise ValueError("unknown function " + repr(request["function"]))
     inputs = [mx.nd.array(array, dtype=array.dtype) for array in arrays.values()]
-    result = getattr(mx.nd, request["function"])(*inputs, **request.get("arguments", {}))
+    # JSON has lists; MXNet's attributes are tuples.
+    attributes = request.get("arguments", {}).items()
+    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in attributes}
+    place, name = mx.nd, request["function"]
+    if name.startswith("_contrib_"):
+        place, name = mx.nd.contrib, name[len("_contrib_") :]
+    result = getattr(place, name)(*inputs, **arguments)
     return {}, {"y": result.asnumpy()}
 
 

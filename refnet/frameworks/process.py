@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import re
@@ -208,7 +209,7 @@ class Worker:
         try:
             self._process.stdin.write(line)
             self._process.stdin.flush()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: closed meanwhile
             raise self._died() from None
 
     def _receive(self, deadline: float) -> dict[str, Any]:
@@ -243,11 +244,7 @@ class Worker:
             raise self._nonsense(f"the array file {file!r}")
         path = self._folder / file
         try:
-            # Mapped first: a header that claims more than the file holds fails before any allocation,
-            # and arrays of objects (pickles) are refused.
-            mapped = np.lib.format.open_memmap(path, mode="r")
-            array: Array = np.array(mapped)
-            del mapped
+            array = _load(path)
             path.unlink()
         except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
             raise self._nonsense(f"an unreadable array: {error}") from None
@@ -267,7 +264,24 @@ class Worker:
         """Close the worker; the error quotes the last lines it wrote on standard error."""
         self.close()
         words = "".join(f"\n  {line}" for line in self._words)
-        return FrameworkError(f"{self.name}: the worker {what}" + (f"; its last words:{words}" if words else ""))
+        return FrameworkError(
+            f"{self.name}: the worker {what}" + (f"; its last words:{words}" if words else "")
+        )
+
+
+def _load(path: Path) -> Array:
+    """Read a .npy file of numbers, whose size is compared with its header before memory is taken."""
+    with open(path, "rb") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("the .npy format is not version 1.0")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        size = os.fstat(file.fileno()).st_size - file.tell()
+        if dtype.hasobject or dtype.itemsize == 0:
+            raise ValueError(f"elements of type {dtype}")
+        if min(shape, default=0) < 0 or size != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{size} bytes for {dtype} {shape}")
+        flat: Array = np.fromfile(file, dtype)
+    return flat.reshape(shape, order="F" if fortran else "C")
 
 
 def _environment(threads: int, more: Mapping[str, str]) -> dict[str, str]:

@@ -18,23 +18,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refnet.kernels.epilogue import Chain, apply, follow
 from refnet.kernels.jit import njit, prepared, split
 from refnet.kernels.simd import ROWS, TILE, VECTOR, block, copy, fma, masked_block
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
 
+PER_THREAD = 4
+"""Work items per thread below which a tile's outputs are divided among the threads."""
+
 TERMS = 512
 """Terms per panel: 128 KiB of float32, which stays in the second-level cache."""
 
 
 def convolve(
-    x: Array, w: Array, bias: Array | None, stride: Pair, pad: Pair, dilation: Pair, groups: int, threads: int
+    x: Array,
+    w: Array,
+    stride: Pair,
+    pad: Pair,
+    dilation: Pair,
+    groups: int,
+    threads: int,
+    chain: Chain = Chain(),  # noqa: B008 - frozen
 ) -> Array:
-    """Convolution of ops/conv.py for x (n, c, h, w), w (o, c / groups, kh, kw), bias (o,) or None.
+    """Convolution of ops/conv.py for x (n, c, h, w), w (o, c / groups, kh, kw), then the chain's steps.
 
     All of one dtype, float32 or float64, in which it computes: acc = +0, acc = fma(w, x, acc) for
-    channel, kernel row, kernel column, then one addition of the bias.
+    channel, kernel row, kernel column; then bias, batch norm, addition, relu as the chain says.
     """
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     n, _, height, width = x.shape
@@ -45,12 +56,12 @@ def convolve(
     place = np.array([*stride, *pad, *dilation], np.int64)
     if outputs // groups < 3 or w[0].size == 0:
         split(_direct, n * outputs, threads, x, w, y, place, groups)
-    else:
-        tiles = -(-oh * ow // TILE)
-        packed, finite = prepared(w, ("panel", groups), lambda w: _packed(w, groups))
-        split(_panels, n * groups * tiles, threads, x, packed, y, place, groups, kh, kw, finite)
-    if bias is not None:
-        y += bias[:, None, None]
+        return apply(y, chain, threads) if chain.kinds else y
+    packed, finite = prepared(w, ("panel", groups), lambda w: _packed(w, groups))
+    tables = chain.tables(n, outputs, oh * ow, x.dtype)
+    tiles = n * groups * -(-oh * ow // TILE)
+    parts = min(packed.shape[1], max(1, -(-PER_THREAD * threads // tiles))) if threads > 1 else 1
+    split(_panels, tiles * parts, threads, x, packed, y, place, groups, kh, kw, finite, parts, *tables)
     return y
 
 
@@ -197,20 +208,38 @@ def _multiply(
 
 @njit
 def _panels(
-    begin: int, end: int, x: Any, packed: Any, y: Any, place: Any, groups: int, kh: int, kw: int, finite: bool
+    begin: int,
+    end: int,
+    x: Any,
+    packed: Any,
+    y: Any,
+    place: Any,
+    groups: int,
+    kh: int,
+    kw: int,
+    finite: bool,
+    parts: int,
+    kinds: Any,
+    scales: Any,
+    shifts: Any,
+    others: Any,
 ) -> None:
-    """Items: (image, group, tile of positions), tile fastest."""
+    """Items: (image, group, tile of positions, part of the group's blocks of outputs), part fastest."""
     outputs, oh, ow = y.shape[1:]
-    terms = packed.shape[2]
+    blocks, terms = packed.shape[1:3]
     channels = x.shape[1] // groups
     per = outputs // groups
     tiles = -(-oh * ow // TILE)
     panel = np.empty((min(terms, TERMS), TILE), x.dtype)
     mask = np.zeros((min(terms, TERMS), TILE), x.dtype)
-    sums = np.empty((packed.shape[1] * ROWS, TILE), x.dtype)
+    sums = np.empty((-(-blocks // parts) * ROWS, TILE), x.dtype)
     live = np.empty(TILE, np.bool_)
     for item in range(begin, end):
-        image, group, tile = item // tiles // groups, item // tiles % groups, item % tiles
+        part, tile = item % parts, item // parts % tiles
+        group, image = item // parts // tiles % groups, item // parts // tiles // groups
+        low, high = blocks * part // parts, blocks * (part + 1) // parts
+        weights = packed[group, low:high]
+        rows = min(high * ROWS, per) - low * ROWS
         start = tile * TILE
         count = min(TILE, oh * ow - start)
         plane = group * channels
@@ -219,9 +248,9 @@ def _panels(
             some = min(TERMS, terms - first)
             if _gather(x[image], panel, first, some, start, count, ow, kh, kw, place, plane):
                 missing = True
-            _multiply(packed[group], panel, mask, False, first, some, sums, count)
+            _multiply(weights, panel, mask, False, first, some, sums, count)
         again = missing and not finite
-        if missing and finite and _zeros(sums, per, count) > 0:
+        if missing and finite and _zeros(sums, rows, count) > 0:
             # a lane that saw only zeros is +0 either way; look for zero sums of other lanes
             live[:] = False
             for first in range(0, terms, TERMS):
@@ -232,18 +261,19 @@ def _panels(
                         live[t] |= panel[k, t] != 0
             for t in range(count):
                 if live[t]:
-                    for o in range(per):
+                    for o in range(rows):
                         again = again or sums[o, t] == 0
         if again:
             for first in range(0, terms, TERMS):
                 some = min(TERMS, terms - first)
                 _gather(x[image], panel, first, some, start, count, ow, kh, kw, place, plane)
                 _present(x.shape[2], x.shape[3], mask, first, some, start, count, ow, kh, kw, place)
-                _multiply(packed[group], panel, mask, True, first, some, sums, count)
-        flat = y[image].reshape(outputs, -1)
-        for o in range(per):
-            for t in range(count):
-                flat[group * per + o, start + t] = sums[o, t]
+                _multiply(weights, panel, mask, True, first, some, sums, count)
+        for o in range(rows):
+            channel = group * per + low * ROWS + o
+            row = image * outputs + channel
+            follow(sums[o, :count], channel, row, start, kinds, scales, shifts, others)
+            copy(y, row * oh * ow + start, sums, o * TILE, count)
 
 
 @njit

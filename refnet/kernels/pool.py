@@ -89,9 +89,15 @@ def _avg(
             for row in range(top, bottom):
                 for q in range(kw):
                     lo, hi = _span(q - pw, sw, width, sums.size)
-                    values, some = image[row, lo * sw + q - pw :: sw], sums[lo:hi]
-                    for j in range(some.size):
-                        some[j] += values[j]
+                    first, some = lo * sw + q - pw, sums[lo:hi]
+                    if sw == 2:  # a constant stride is read by vectors
+                        pairs = image[row, first:]
+                        for j in range(some.size):
+                            some[j] += pairs[2 * j]
+                    else:
+                        values = image[row, first::sw]
+                        for j in range(some.size):
+                            some[j] += values[j]
             rows = bottom - top
             if include_pad:
                 rows = min(i * sh - ph + kh, height + ph) - (i * sh - ph)

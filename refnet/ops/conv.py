@@ -72,19 +72,21 @@ class Conv(Op):
         return TensorType((x.shape[0], self.channels, *sizes))
 
     def run(self, *inputs: F32, threads: int = 1) -> F32:
+        from refnet.kernels.epilogue import Chain
         from refnet.kernels.panel import convolve
 
-        bias = inputs[2] if self.bias else None
-        return convolve(
-            inputs[0], inputs[1], bias, self.stride, self.pad, self.dilation, self.groups, threads
-        )
+        chain = Chain().bias(inputs[2]) if self.bias else Chain()
+        place = (self.stride, self.pad, self.dilation, self.groups)
+        return convolve(inputs[0], inputs[1], *place, threads, chain)
 
     def bound(self, *inputs: Interval) -> Interval:
+        from refnet.kernels.epilogue import Chain
         from refnet.kernels.jit import processors
         from refnet.kernels.panel import convolve
 
         def conv(x: F64, w: F64, b: F64 | None) -> F64:
-            return convolve(x, w, b, self.stride, self.pad, self.dilation, self.groups, processors())
+            chain = Chain() if b is None else Chain().bias(b)
+            return convolve(x, w, self.stride, self.pad, self.dilation, self.groups, processors(), chain)
 
         x, w = inputs[:2]
         b = inputs[2] if self.bias else None

@@ -63,12 +63,15 @@ class BatchNorm(Op):
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         from refnet.kernels.pointwise import scale_shift
 
-        x, gamma_, beta, mean, var = inputs
+        return scale_shift(inputs[0], *self.folded(*inputs[1:]), threads)
+
+    def folded(self, gamma_: F32, beta: F32, mean: F32, var: F32) -> tuple[F32, F32]:
+        """Plain's s and t of y = fma(x, s, t), one per channel."""
         g = np.ones_like(gamma_, np.float64) if self.fix_gamma else gamma_.astype(np.float64)
         with np.errstate(all="ignore"):  # a negative variance gives NaN, as in the frameworks
             s = g / np.sqrt(var.astype(np.float64) + self.eps)
             t = beta - mean * s
-            return scale_shift(x, s.astype(np.float32), t.astype(np.float32), threads)
+            return s.astype(np.float32), t.astype(np.float32)
 
     def bound(self, *inputs: Interval) -> Interval:
         if any(w.radius.any() for w in inputs[1:]):

@@ -120,7 +120,10 @@ def _nodes(document: dict[str, Any], data: bytes, file: str) -> list[SymbolNode]
             raise FormatError(file, where, f"{str(op)[:60]!r} as op of node {index} {name!r}", "a string")
         inputs = _inputs(entry.get("inputs", []), index, name, where, file)
         nodes.append(SymbolNode(file, where, index, op, name, _attributes(entry, where, file), inputs))
-    return [_complete(node, nodes) for node in nodes[:]] if old else nodes
+    if old:
+        for node in nodes[:]:
+            _complete(node, nodes)
+    return nodes
 
 
 def _version(document: dict[str, Any], file: str) -> int:
@@ -198,7 +201,7 @@ def _check_arg_nodes(document: dict[str, Any], nodes: list[SymbolNode], file: st
             )
 
 
-def _complete(node: SymbolNode, nodes: list[SymbolNode]) -> SymbolNode:
+def _complete(node: SymbolNode, nodes: list[SymbolNode]) -> None:
     """Files before 0.9: append the variables that a node does not list, named as MXNet names them."""
     rule = RULES.get(node.op)
     wanted = arguments(node, rule) if rule else ()
@@ -211,12 +214,10 @@ def _complete(node: SymbolNode, nodes: list[SymbolNode]) -> SymbolNode:
         node.file, node.offset, node.index, node.op, node.name, node.attributes, tuple(inputs)
     )
     nodes[node.index] = filled
-    return filled
 
 
 def _reachable(nodes: list[SymbolNode], heads: list[int]) -> dict[int, SymbolNode]:
     """The nodes that the heads need, in order, labels left out. Names are unique."""
-    by_index = {node.index: node for node in nodes}
     wanted: set[int] = set()
     waiting = list(heads)
     while waiting:
@@ -224,9 +225,9 @@ def _reachable(nodes: list[SymbolNode], heads: list[int]) -> dict[int, SymbolNod
         if index in wanted:
             continue
         wanted.add(index)
-        node = by_index[index]
+        node = nodes[index]
         waiting += [i for i, _ in (node.inputs[:1] if node.op in SOFTMAX_OUTPUTS else node.inputs)]
-    kept = {index: by_index[index] for index in sorted(wanted)}
+    kept = {index: nodes[index] for index in sorted(wanted)}
     counts = Counter(node.name for node in kept.values())
     for node in kept.values():
         if counts[node.name] > 1:
@@ -238,6 +239,9 @@ def _reachable(nodes: list[SymbolNode], heads: list[int]) -> dict[int, SymbolNod
 
 def _build(nodes: dict[int, SymbolNode], heads: list[int], file: str, name: str, image: Image) -> Graph:
     _refuse_unknown_ops(nodes, file)
+    for node in nodes.values():
+        if node.op != "null":
+            _check_arguments(node)
     source = _data_input(nodes, file)
     inputs = {source: TensorType((1, *image))}
     types: dict[int, TensorType] = {i: inputs[source] for i, n in nodes.items() if n.name == source}
@@ -286,6 +290,19 @@ def _refuse_unknown_ops(nodes: dict[int, SymbolNode], file: str) -> None:
         raise UnsupportedError(f"{file}: ops that refnet does not have:{''.join(lines)}")
 
 
+def _check_arguments(node: SymbolNode) -> None:
+    """Only known attributes, and as many inputs as they ask for; a label may be left out."""
+    rule = RULES[node.op]
+    check_attributes(node, rule)
+    wanted = arguments(node, rule)
+    label_missing = node.op in SOFTMAX_OUTPUTS and len(node.inputs) == 1
+    if not node.inputs or (len(node.inputs) != len(wanted) and not label_missing):
+        expected = ", ".join(wanted) or "at least one"
+        raise FormatError(node.file, node.offset, f"{len(node.inputs)} inputs of {node.title}", expected)
+    if "num_args" in node.attributes and node.integer("num_args") != len(node.inputs):
+        raise node.wrong("num_args", f"{len(node.inputs)}, the number of its inputs")
+
+
 def _data_input(nodes: dict[int, SymbolNode], file: str) -> str:
     """Name of the variable that is data: the one that stands where an op expects a value."""
     as_data: list[str] = []
@@ -326,14 +343,6 @@ def _node(
 ) -> tuple[Node, TensorType]:
     """refnet's node for one of MXNet's, and the type of its value."""
     rule = RULES[node.op]
-    check_attributes(node, rule)
-    wanted = arguments(node, rule)
-    label_missing = node.op in SOFTMAX_OUTPUTS and len(node.inputs) == 1
-    if not node.inputs or (len(node.inputs) != len(wanted) and not label_missing):
-        expected = ", ".join(wanted) or "at least one"
-        raise FormatError(node.file, node.offset, f"{len(node.inputs)} inputs of {node.title}", expected)
-    if "num_args" in node.attributes and node.integer("num_args") != len(node.inputs):
-        raise node.wrong("num_args", f"{len(node.inputs)}, the number of its inputs")
     count = _data_count(node)
     inputs = node.inputs[:1] if node.op in SOFTMAX_OUTPUTS else node.inputs
     for position, (index, output) in enumerate(inputs):
@@ -344,7 +353,7 @@ def _node(
             )
         if position >= count and source.op != "null":
             raise UnsupportedError(
-                f"{node.file}: {node.title}: its {wanted[position]} is computed by {source.title}"
+                f"{node.file}: {node.title}: its {rule.arguments[position]} is computed by {source.title}"
             )
     data = [types[index] for index, _ in inputs[:count]]
     op = rule.make(node, data)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from refnet.report.terminal import table
+from refnet.report.terminal import fits, show, table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from refnet.zoo.catalog import Entry, OfficialFile
+    from refnet.zoo.catalog import Entry
 
 COLUMNS = (
     *("name", "task", "framework", "input", "output", ">GFLOPs", ">MParams", ">top-1", ">top-5"),
     *("licence", "file", "checksum"),
 )
+
+
+NARROW = ("name", "framework", ">GFLOPs", ">MParams", ">top-1", ">top-5")
+"""The columns on a terminal that is too narrow for all."""
+
+MORE = "A wider terminal, a pipe, --json and `refnet models NAME` show task, input, output, licence and file."
 
 
 def classes(entry: Entry) -> int:
@@ -26,16 +31,32 @@ def classes(entry: Entry) -> int:
 
 def record(entry: Entry) -> dict[str, Any]:
     """Everything the catalog says of a network, for JSON."""
-    return {**asdict(entry), "output": {"name": "prob", "shape": [1, classes(entry)]}}
+    output = {"name": "prob", "shape": [1, classes(entry)]}
+    return {**asdict(entry), "output": output, "shipped_sha256": shipped_sha256(entry)}
 
 
-def listed(entries: Mapping[str, Entry]) -> Table:
-    """All networks, one row each; checksums are shortened to 12 digits."""
-    return table(COLUMNS, (_row(entry) for entry in entries.values()))
+def shipped_sha256(entry: Entry) -> str | None:
+    """The checksum of the weights that come with refnet, as they are on this machine; None if it has none."""
+    if entry.shipped is None:
+        return None
+    from refnet.weights import shipped_folder
+
+    path = shipped_folder() / entry.shipped
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
-def detailed(entry: Entry, here: str | None) -> Table:
-    """One network: every field of its entry. here: where its official file lies on this machine."""
+def show_all(entries: Mapping[str, Entry]) -> None:
+    """Print all networks, one row each; checksums are shortened to 12 digits."""
+    whole = table(COLUMNS, (_row(entry) for entry in entries.values()))
+    if fits(whole):
+        return show(whole)
+    kept = [COLUMNS.index(name) for name in NARROW]
+    rows = ([_row(entry)[i] for i in kept] for entry in entries.values())
+    show(table(NARROW, rows), "", MORE)
+
+
+def show_one(entry: Entry, here: str | None) -> None:
+    """Print one network: every field of its entry. here: where its official file lies on this machine."""
     rows: list[tuple[str, object]] = [
         ("name", entry.name),
         ("task", entry.task),
@@ -59,10 +80,10 @@ def detailed(entry: Entry, here: str | None) -> Table:
         facts = asdict(file) | {"inside": ", ".join(file.inside) or None}
         rows += [(f"  {key}", fact) for key, fact in facts.items() if key != "name" and fact is not None]
     if entry.shipped is not None:
-        rows.append(("shipped as", entry.shipped))
+        rows += [("shipped as", entry.shipped), ("  sha256", shipped_sha256(entry) or "missing")]
     if entry.files:
         rows.append(("on this machine", here or f"not yet: refnet fetch {entry.name}"))
-    return table(("", ""), rows)
+    show(table(("", ""), [row for row in rows if row[1] != ""]))
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
@@ -76,13 +97,12 @@ def _row(entry: Entry) -> tuple[str, ...]:
         *(_figure(n) for n in (entry.gflops, entry.mparams, entry.top1, entry.top5)),
         entry.licence,
         file.name if file else entry.shipped or "",
-        _checksum(file) if file else "",
+        _checksum(file.sha256 or file.sha256_prefix if file else shipped_sha256(entry)),
     )
 
 
-def _checksum(file: OfficialFile) -> str:
-    """The sha256's first 12 digits, or as many as are known."""
-    known = file.sha256 or file.sha256_prefix
+def _checksum(known: str | None) -> str:
+    """A sha256's first 12 digits, or as many as are known."""
     return f"sha256 {known[:12]}" if known else ""
 
 

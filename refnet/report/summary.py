@@ -27,6 +27,8 @@ def record(cost: Summary, entry: Entry | None, *, nodes: bool = True, totals: bo
 
 def show_all(cost: Summary, entry: Entry | None, *, nodes: bool = True, totals: bool = True) -> None:
     """Print the nodes' table and the totals."""
+    from rich.text import Text
+
     if nodes:
         columns = ("name", "op", "output", ">parameters", ">multiply-adds", ">bytes")
         rows = (
@@ -42,33 +44,30 @@ def show_all(cost: Summary, entry: Entry | None, *, nodes: bool = True, totals: 
     if nodes and totals:
         show("")
     if totals:
-        show(clean(cost.network), table(("", ">refnet", ">card"), _totals(cost, entry)), "")
-        show(f"card: {clean(cost.card_rule)}.")
+        show(clean(cost.network), table(("", ">counted", ">", ">card"), _totals(cost, entry)), "")
+        show(Text(f"card: {clean(cost.card_rule)}."))
 
 
-def _totals(cost: Summary, entry: Entry | None) -> list[tuple[str, str, str]]:
-    gflops = entry.gflops if entry else None
-    mparams = entry.mparams if entry else None
-    return [
-        ("nodes", str(len(cost.rows)), ""),
-        ("learned parameters", _millions(cost.parameters), ""),
-        ("  with batch norms folded", _millions(cost.folded), ""),
-        ("  by the card's rule", _millions(cost.card_parameters), f"{mparams:g} M" if mparams else ""),
-        ("running statistics", _millions(cost.statistics), ""),
-        ("multiply-adds of convolution and dense", _billions(cost.macs), ""),
-        ("operations, all", _billions(cost.flops), ""),
-        ("  by the card's rule", _billions(cost.card_flops), f"{gflops:g} G" if gflops else ""),
-        ("bytes of weights and values", _number(cost.bytes), ""),
+def _totals(cost: Summary, entry: Entry | None) -> list[tuple[str, str, str, str]]:
+    gflops = f"{entry.gflops:g} G" if entry and entry.gflops else ""
+    mparams = f"{entry.mparams:g} M" if entry and entry.mparams else ""
+    counts = [
+        ("nodes", len(cost.rows), "", ""),
+        ("learned parameters", cost.parameters, "M", ""),
+        ("  with batch norms folded", cost.folded, "M", ""),
+        ("  by the card's rule", cost.card_parameters, "M", mparams),
+        ("running statistics", cost.statistics, "M", ""),
+        ("multiply-adds of convolution and dense", cost.macs, "G", ""),
+        ("operations, all", cost.flops, "G", ""),
+        ("  by the card's rule", cost.card_flops, "G", gflops),
+        ("bytes of weights and values", cost.bytes, "M", ""),
     ]
+    return [(name, _number(count), _scaled(count, unit), card) for name, count, unit, card in counts]
 
 
 def _number(value: int) -> str:
     return f"{value:,}".replace(",", " ")
 
 
-def _millions(value: int) -> str:
-    return f"{value / 1e6:.4f} M"
-
-
-def _billions(value: int) -> str:
-    return f"{value / 1e9:.4f} G"
+def _scaled(value: int, unit: str) -> str:
+    return f"{value / {'M': 1e6, 'G': 1e9}[unit]:.4f} {unit}" if unit else ""

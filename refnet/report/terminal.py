@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from refnet.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
 ENDLESS = 100_000
@@ -28,30 +28,46 @@ def clean(text: object) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A table; a column whose name begins with `>` is aligned to the right."""
+    """A table; a column whose name begins with `>` is aligned to the right. No names: no head."""
     from rich import box
     from rich.table import Table
 
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    head = any(name.removeprefix(">") for name in columns)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False, show_header=head)
     for name in columns:
-        justify = "right" if name.startswith(">") else "left"
-        shown.add_column(name.removeprefix(">"), justify=justify, overflow="fold")  # type: ignore[arg-type]
+        if name.startswith(">"):
+            shown.add_column(name[1:], justify="right", no_wrap=True, overflow="fold")
+        else:
+            shown.add_column(name, overflow="fold")
     for row in rows:
         shown.add_row(*(clean(cell) for cell in row))
     return shown
 
 
 def show(*parts: RenderableType) -> None:
-    """Print tables and lines; strings are taken literally, one per line."""
-    from rich.console import Console
-
-    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=False)
-    if not console.is_terminal:
-        console.width = ENDLESS
+    """Print tables and lines; a string is taken literally, and a long one is left to the terminal to wrap."""
+    console = _console()
     with console.capture() as captured:
         for part in parts:
-            console.print(part)
+            console.print(part, soft_wrap=isinstance(part, str))
     write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def fits(part: RenderableType) -> bool:
+    """Whether the terminal is wide enough to show this without wrapping; a pipe always is."""
+    console = _console()
+    width = console.width
+    console.width = ENDLESS  # a measure is never wider than its console
+    return console.measure(part).maximum <= width
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = ENDLESS
+    return console
 
 
 def write(text: str) -> None:

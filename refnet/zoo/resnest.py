@@ -26,9 +26,11 @@ from refnet.ops import (
     Flatten,
     GlobalAvgPool,
     MaxPool,
+    Mul,
     RadixSoftmax,
     RadixSum,
     Relu,
+    Sigmoid,
     Softmax,
     TensorType,
     WeightedSum,
@@ -149,6 +151,7 @@ def _split_attention(build: Builder, data: str, at: str, block: _Block) -> str:
     """Grouped 3x3 to radix parts; attention from the parts' sum; the parts' weighted sum.
 
     Named after Python's sum(): 0 + part, + part, ... once for the radix sum, once for the weighted.
+    Radix 1 has a sigmoid in place of the softmax, and one product: two ops, with PyTorch's shapes.
     """
     radix, groups, width = block.radix, block.cardinality, block.width
     parts = Conv(width * radix, (3, 3), pad=(1, 1), groups=groups * radix)
@@ -160,6 +163,8 @@ def _split_attention(build: Builder, data: str, at: str, block: _Block) -> str:
     gap = build(f"{at}.bn1", NORM, build(f"{at}.fc1", inner, gap))
     gap = build(f"{at}.relu_1", Relu(), gap)
     gap = build(f"{at}.fc2", Conv(width * radix, (1, 1), groups=groups, bias=True), gap)
+    if radix == 1:
+        attention = build(f"{at}.rsoftmax", Sigmoid(), gap)
+        return build(f"{at}.mul", Mul(), attention, out)
     attention = build(f"{at}.rsoftmax", RadixSoftmax(radix, groups), gap)
-    name = f"{at}.add_{2 * radix - 1}" if radix > 1 else f"{at}.mul"
-    return build(name, WeightedSum(radix), attention, out)
+    return build(f"{at}.add_{2 * radix - 1}", WeightedSum(radix), attention, out)

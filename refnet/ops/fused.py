@@ -1,0 +1,103 @@
+"""Runs of nodes that are computed in one pass over memory: no bit changes, only stores and loads go.
+
+A convolution, and the batch norms, additions and relus that follow it, are computed tile by tile while
+the tile is in the cache; so are pointwise runs without a convolution. Only values that nobody asked
+for, and that only the next node of the run reads, are never stored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from refnet.ops.base import F32, Op
+from refnet.ops.conv import Conv
+from refnet.ops.norm import BatchNorm
+from refnet.ops.pointwise import Add, Relu
+
+if TYPE_CHECKING:
+    from refnet.graph import Node
+
+
+@dataclass(frozen=True, repr=False)
+class Fused(Op):
+    """y = the last of `ops`, each applied to the result of the one before
+
+    Inputs: the data that the ops read besides the result before them, in order, then the weights of
+    all ops, in order. Bits: those of the ops one by one.
+    """
+
+    ops: tuple[Op, ...]
+
+    def weight_roles(self) -> tuple[str, ...]:
+        return tuple(role for op in self.ops for role in op.weight_roles())
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        from refnet.kernels.epilogue import Chain, apply
+        from refnet.kernels.panel import convolve
+
+        count = len(inputs) - len(self.weight_roles())
+        data, weights = iter(inputs[:count]), iter(inputs[count:])
+        x = next(data)
+        first, rest = self.ops[0], self.ops[1:]
+        chain = Chain()
+        kernel = None
+        if isinstance(first, Conv):
+            kernel = next(weights)
+            chain = chain.bias(next(weights)) if first.bias else chain
+        else:
+            rest = self.ops
+        for op in rest:
+            if isinstance(op, BatchNorm):
+                chain = chain.scale_shift(*op.folded(*(next(weights) for _ in op.weight_roles())))
+            elif isinstance(op, Add):
+                chain = chain.add(next(data))
+            else:
+                chain = chain.relu()
+        if isinstance(first, Conv) and kernel is not None:
+            place = (first.stride, first.pad, first.dilation, first.groups)
+            return convolve(x, kernel, *place, threads, chain)
+        return apply(np.ascontiguousarray(x), chain, threads)
+
+
+def fuse(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
+    """The nodes, with runs that may be computed in one pass replaced by one node named after the last.
+
+    keep: values that must exist. A run starts at a convolution, batch norm, addition of two or relu, and
+    goes on while its value is read once, by a batch norm, an addition of two or a relu.
+    """
+    from refnet.graph import Node
+
+    reads = Counter(name for node in nodes for name in node.data)
+    reader = {name: node for node in nodes for name in node.data}
+    taken: set[str] = set()
+    place: dict[str, Node] = {}  # name of a run's last node -> the run
+    for node in nodes:
+        if node.name in taken or not isinstance(node.op, Conv | BatchNorm | Add | Relu):
+            continue
+        if isinstance(node.op, Add) and node.op.count != 2:
+            continue
+        run = [node]
+        while run[-1].name not in keep and reads[run[-1].name] == 1:
+            following = reader[run[-1].name]
+            joins = isinstance(following.op, BatchNorm | Relu) or following.op == Add(2)
+            if not joins or following.name in taken:
+                break
+            run.append(following)
+        if len(run) > 1:
+            taken.update(member.name for member in run)
+            place[run[-1].name] = _join(run, Node)
+    return tuple(place.get(n.name, n) for n in nodes if n.name in place or n.name not in taken)
+
+
+def _join(run: Sequence[Node], make: type[Node]) -> Node:
+    data = list(run[0].data)
+    for before, node in pairwise(run):
+        data += [name for name in node.data if name != before.name]
+    weights = [name for node in run for name in node.weights]
+    return make(run[-1].name, Fused(tuple(node.op for node in run)), (*data, *weights))

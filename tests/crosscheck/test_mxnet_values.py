@@ -1,0 +1,99 @@
+"""Every internal value of real MXNet, node by node, on MXNet's own inputs: bits, or the proven bound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import refnet
+from refnet.export import export
+from refnet.frameworks.process import Worker
+from refnet.graph import Graph
+from refnet.readers.mxnet import read_params, read_symbol
+from refnet.zoo import synthetic
+from tests.bits import same_bits as equal
+from tests.crosscheck.judge import Tally, walk
+
+pytestmark = pytest.mark.crosscheck
+
+SYMBOLS = Path(__file__).parents[3] / "shared" / "symbols"
+NETWORKS = (
+    "densenet-121_alpha-0.125",
+    "mobilenet_v1_075_alpha-0.375",
+    "resnet-26_alpha-0.25",
+    "resnet-50_alpha-baseline",
+    "resnext-50_32x4d_alpha-0.25",
+    "se-resnet-50_alpha-0.125",
+    "se-resnet152_v1e_alpha-0.125",
+)
+OWN = {"prob": "the softmax on top of logits is a node of refnet only"}
+
+
+def written(mxnet: Worker, graph: Graph, folder: Path) -> tuple[Graph, Path]:
+    """seed:0 weights written by MXNet itself and read back by refnet, bit for bit."""
+    made = synthetic.weights(graph, 0)
+    path = folder / "net-0000.params"
+    statistics = graph.statistics()
+    arrays = {("aux:" if name in statistics else "arg:") + name: array for name, array in made.items()}
+    mxnet.ask("save", {"path": str(path)}, arrays)
+    read = read_params(path)
+    assert sorted(read) == sorted(made)
+    for name, array in made.items():
+        assert equal(read[name], array), name
+    return graph.with_weights(read), path
+
+
+def judged(mxnet: Worker, graph: Graph, symbol: Path, params: Path, mode: str) -> Tally:
+    """Walk over MXNet's values of one image; nothing that MXNet computes is left out."""
+    data = {"data": synthetic.normal(1, "data", graph.inputs["data"].shape)}
+    request = {"symbol": str(symbol), "params": str(params), "mode": mode}
+    absent = {} if graph.outputs["prob"] != "prob" else OWN
+    return walk(graph, data, mxnet.stream("run", request, data), surplus={}, absent=absent)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_value_of_the_official_networks(
+    mxnet: Worker, name: str, tmp_path: Path, report: list[str]
+) -> None:
+    if not SYMBOLS.is_dir():
+        pytest.skip(f"the official networks' symbol files are not at {SYMBOLS}")
+    symbol = SYMBOLS / f"{name}-symbol.json"
+    graph, params = written(mxnet, read_symbol(symbol), tmp_path)
+    report.extend(judged(mxnet, graph, symbol, params, "monitor").lines())
+
+
+def test_every_value_of_an_exported_network_exposed_or_monitored(
+    mxnet: Worker, tmp_path: Path, report: list[str]
+) -> None:
+    """refnet's own files run in MXNet; and the two ways to look inside both show what was computed.
+
+    Exposed values could be overwritten by later in-place operations, and monitoring could change the
+    run: the first would break the walk, the second the bits of the output.
+    """
+    graph = refnet.load("octave-se-resnet-50-0.125", weights="seed:0")
+    symbol, params = export(graph, tmp_path / "net")
+    assert sorted(name.split(":")[1] for name in mxnet.ask("load", {"path": str(params)}).arrays) == sorted(
+        graph.weights
+    )
+    for mode in ("monitor", "internals"):
+        tally = judged(mxnet, graph, symbol, params, mode)
+        assert tally.compared == len(graph.nodes)
+        report.extend([mode, *tally.lines()])
+    data = {"data": synthetic.normal(1, "data", graph.inputs["data"].shape)}
+    request = {"symbol": str(symbol), "params": str(params)}
+    plain = mxnet.ask("run", {**request, "mode": "outputs"}, data).arrays["output0"]
+    monitored = mxnet.ask("run", {**request, "mode": "monitor"}, data).arrays["output0"]
+    assert equal(plain, monitored)
+    own = refnet.run(graph, data)["prob"]
+    assert np.isfinite(own).all()
+    report.append(distance(plain, own))
+
+
+def distance(theirs: np.ndarray, own: np.ndarray) -> str:
+    """Whole runs side by side: shown, not judged (each node is)."""
+    places = int((theirs.argmax(1) == own.argmax(1)).sum())
+    return (
+        f"whole run: same argmax {places} of {len(own)}, largest difference {np.abs(theirs - own).max():.3g}"
+    )
