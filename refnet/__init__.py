@@ -1,20 +1,18 @@
 """refnet: executes convolutional networks for bit-level verification against framework outputs.
 
 The public names, nothing else; each is imported when it is first used, so that `import refnet` is fast.
-Only `load` is not: whoever imports the module refnet.load later would put it in the function's place.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from refnet.load import load
-
 if TYPE_CHECKING:
     from refnet.arithmetic.plain import Plain
     from refnet.errors import RefnetError
     from refnet.graph import Graph, Node, TensorType
     from refnet.interpreter import run, steps
+    from refnet.loading import load
 
 __version__ = "0.1.0"
 
@@ -24,6 +22,7 @@ _HOME = {
     "Plain": "refnet.arithmetic.plain",
     "RefnetError": "refnet.errors",
     "TensorType": "refnet.graph",
+    "load": "refnet.loading",
     "run": "refnet.interpreter",
     "steps": "refnet.interpreter",
 }

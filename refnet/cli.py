@@ -154,14 +154,16 @@ def _models(a: argparse.Namespace) -> None:
 def _run(a: argparse.Namespace) -> None:
     from refnet.arithmetic.plain import Plain
     from refnet.labels import labels
-    from refnet.load import load
+    from refnet.loading import load
     from refnet.predict import predict, top
     from refnet.readers.npy import writing
     from refnet.report import predictions
 
-    name = a.model or EMBEDDED
+    if a.value is not None and a.output is None:
+        raise InputError(f"--value {a.value} is what --output FILE.npy saves: name the file")
+    name = _usable(a.model or EMBEDDED, a.network)
     entry = _entry(name, a.network)
-    graph = load(name, weights=a.weights, network=a.network)
+    graph = load(name, weights=a.weights, network=a.network, image=a.image)
     types = graph.types()
     output = "prob" if "prob" in graph.outputs else next(iter(graph.outputs))
     if len(types[graph.outputs[output]].shape) != 2:
@@ -191,10 +193,10 @@ def _run(a: argparse.Namespace) -> None:
 
 def _summary(a: argparse.Namespace) -> None:
     from refnet.cost import summary
-    from refnet.load import structure
+    from refnet.loading import structure
     from refnet.report import summary as report
 
-    cost = summary(structure(a.model, network=a.network, image=a.image))
+    cost = summary(structure(_usable(a.model, a.network), network=a.network, image=a.image))
     entry = _entry(a.model, a.network)
     if a.json:
         _print_json(report.record(cost, entry, nodes=not a.totals, totals=not a.nodes))
@@ -218,11 +220,22 @@ def _fetch(a: argparse.Namespace) -> None:
 
 def _export(a: argparse.Namespace) -> None:
     from refnet.export import export
-    from refnet.load import load
+    from refnet.loading import load
     from refnet.report.terminal import clean, show
 
-    for path in export(load(a.model, weights=a.weights, network=a.network), a.prefix, a.to):
+    graph = load(_usable(a.model, a.network), weights=a.weights, network=a.network, image=a.image)
+    for path in export(graph, a.prefix, a.to):
         show(clean(path))
+
+
+def _usable(model: str, network: str | None) -> str:
+    """The MODEL, unless it is an image, or weights without --model: said in the command line's words."""
+    kind = Path(model).suffix.lower()
+    if kind in (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm"):
+        raise InputError(f"{model} is an image where a MODEL must stand: refnet run {EMBEDDED} {model}")
+    if kind in (".pth", ".pt", ".safetensors", ".params") and network is None:
+        raise InputError(f"{model} holds weights only: say of which network, with --model NAME")
+    return model
 
 
 def _entry(model: str, network: str | None) -> Entry | None:
@@ -374,7 +387,6 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     summary = command("summary", _summary, "what each node is and costs, and the totals", SUMMARY)
     summary.add_argument("model", metavar="MODEL", help="name or file; its weights are not needed")
     _network(summary)
-    summary.add_argument("--image", type=_size, metavar="H,W", help="another input size")
     part = summary.add_mutually_exclusive_group()
     part.add_argument("--nodes", action="store_true", help="only the nodes")
     part.add_argument("--totals", action="store_true", help="only the totals")
@@ -404,6 +416,9 @@ def _weights(parser: argparse.ArgumentParser) -> None:
 def _network(parser: argparse.ArgumentParser) -> None:
     text = "the network that a file holds: a name of the catalog; a state dict needs it"
     parser.add_argument("--model", dest="network", metavar="NAME", help=text)
+    parser.add_argument(
+        "--image", type=_size, metavar="H,W", help="another input size (default: the model's)"
+    )
 
 
 def _json(parser: argparse.ArgumentParser) -> None:

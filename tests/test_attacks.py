@@ -291,6 +291,17 @@ def test_false_claims_of_tensors_are_refused(claim, kind, tmp_path):
     assert "claim.pth" in str(caught.value)
 
 
+def test_a_storage_as_long_as_claimed_twice(tmp_path):
+    """The pickle and the storage's own count agree on 4 PB: nothing of that size is allocated."""
+    entry = attacks.tensor("FloatStorage", "0", 1 << 50, (4,))
+    with pytest.raises(FormatError, match=f"16 bytes left, expected {1 << 52}"):
+        read(
+            "pth legacy",
+            attacks.pth_legacy(attacks.state_dict({"a": entry}), [(1 << 50, bytes(16))]),
+            tmp_path / "a",
+        )
+
+
 def test_harmless_odd_tensors_are_read(tmp_path):
     """A stride that no element uses may be anything."""
     entry = attacks.tensor("FloatStorage", "0", 4, (1, 4), (1 << 62, 1))
@@ -470,6 +481,13 @@ def test_ambiguous_archives_are_refused(members, message, tmp_path):
         read("tar", data, tmp_path / "a.tar")
 
 
+def test_a_damaged_header_is_refused(tmp_path):
+    """A changed letter of a name is only seen in the header's checksum."""
+    data = attacks.tar_file(good_members()).replace(b"m/c-0000.params", b"m/d-0000.params", 1)
+    with pytest.raises(FormatError, match="checksum"):
+        read("tar", data, tmp_path / "a.tar")
+
+
 def test_a_compressed_archive_says_so(tmp_path):
     import gzip
 
@@ -498,6 +516,8 @@ def params_claims() -> dict[str, tuple[bytes, str]]:
 
     return {
         "2^62 elements": (body(v2(1 << 31, 1 << 31)), "bytes left"),
+        "an empty array of endless shape": (body(v2(0, 1 << 40, 1 << 40)), "product"),
+        "a long skip": (body(v2(1 << 50), 6), "bytes left"),
         "a product beyond 64 bits": (body(v2(1 << 40, 1 << 40, 1 << 40)), "bytes left"),
         "a negative dimension": (body(v2(-1, 4)), "dimension -1"),
         "a rank of 2^31 - 1": (

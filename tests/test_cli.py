@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ import pytest
 import refnet
 from refnet.cli import main
 from refnet.errors import FetchError
+from refnet.labels import labels
+from refnet.predict import top
 from refnet.preprocess import pipeline
 from refnet.weights import shipped_folder
 
@@ -41,8 +44,18 @@ def refused(capsys, *argv: str) -> str:
 
 
 def subprocess_run(*argv: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "refnet", *argv], capture_output=True, text=True, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "refnet", *argv], capture_output=True, text=True, check=False, **options
+    )
 
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+"""The environment in which Python writes standard output late: once more at its end if that failed."""
 
 # Help.
 
@@ -230,6 +243,13 @@ def test_a_nan_is_null_in_json_with_its_bits(capsys, tmp_path):
     assert np.isnan(np.uint32(int(one["top"][0]["bits"], 16)).view(np.float32))
 
 
+def test_top_orders_ties_by_class_and_nan_last():
+    row = np.float32([0.25, np.nan, 0.5, 0.25, 0])
+    assert [p.index for p in top(row, 9)] == [2, 0, 3, 4, 1]
+    assert [p.label for p in top(row[2:4], 2, labels("digits"))] == ["", ""]
+    assert top(np.arange(10, dtype=np.float32), 1, labels("digits"))[0].label == "9"
+
+
 def test_seeded_weights_are_other_weights(capsys):
     seeded = json.loads(printed(capsys, "run", OCTAVE, TWO[0], "--weights", "seed:0", "--json"))
     again = json.loads(printed(capsys, "run", OCTAVE, TWO[0], "--weights", "seed:0", "--json"))
@@ -247,12 +267,20 @@ def test_a_symbol_file_and_a_state_dict_are_models_too(capsys):
     assert found == by_name[RESNEST]
 
 
+def test_a_model_that_is_none_is_told_in_the_words_of_the_command_line(capsys):
+    assert f"refnet run {OCTAVE} {TWO[0]}" in refused(capsys, "run", *TWO)
+    state = str(shipped_folder() / f"{RESNEST}.pth")
+    for argv in (["run", state, TWO[0]], ["summary", state], ["export", state, "--to", "mxnet", "-o", "net"]):
+        assert "--model NAME" in refused(capsys, *argv)
+
+
 def test_a_file_of_another_name_needs_a_pipeline(capsys, tmp_path):
     printed(capsys, "export", OCTAVE, "--to", "mxnet", "-o", str(tmp_path / "net"))
     model = str(tmp_path / "net-symbol.json")
     assert "--pipeline" in refused(capsys, "run", model, TWO[0])
     assert "no image" in refused(capsys, "run", model)
-    (found,) = json.loads(printed(capsys, "run", model, TWO[0], "--pipeline", "digits", "--json"))["results"]
+    options = ["--pipeline", "digits", "--image", "32,32"]
+    (found,) = json.loads(printed(capsys, "run", model, TWO[0], *options, "--json"))["results"]
     (named,) = json.loads(printed(capsys, "run", OCTAVE, TWO[0], "--json"))["results"]
     assert [t["bits"] for t in found["top"]] == [t["bits"] for t in named["top"]]
     assert found["top"][0]["label"] == ""
@@ -261,7 +289,7 @@ def test_a_file_of_another_name_needs_a_pipeline(capsys, tmp_path):
 def test_an_unreadable_image_ends_the_run_before_it_begins(capsys, tmp_path, monkeypatch):
     bad = tmp_path / "bad.png"
     bad.write_bytes(DIGITS[0].read_bytes()[:60])
-    monkeypatch.setattr("refnet.interpreter.steps", lambda *_: pytest.fail("a batch was run"))
+    monkeypatch.setattr("refnet.predict.run", lambda *_: pytest.fail("a batch was run"))
     for where in ([bad, *DIGITS], [*DIGITS, bad]):
         argv = ["run", OCTAVE, *map(str, where), "--batch", "2", "--output", str(tmp_path / "y.npy")]
         assert str(bad) in refused(capsys, *argv)
@@ -319,6 +347,7 @@ def test_inputs_that_contradict_each_other(capsys, tmp_path):
     assert "no value 'nonsense'" in refused(
         capsys, "run", OCTAVE, TWO[0], "--value", "nonsense", "--output", "y.npy"
     )
+    assert "--output" in refused(capsys, "run", OCTAVE, TWO[0], "--value", "softmax")
     assert "octave-scorer" in refused(capsys, "run", OCTAVE, TWO[0], "--pipeline", "nonsense")
     assert "must be [batch, 1, 32, 32]" in refused(capsys, "run", OCTAVE, TWO[0], "--pipeline", "resnest")
     assert "missing.png" in refused(capsys, "run", OCTAVE, str(tmp_path / "missing.png"))
@@ -337,10 +366,11 @@ def test_output_appears_whole_or_not_at_all(capsys, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_under_standard_output_is_said():
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_full_disk_under_standard_output_is_said(options):
     with open("/dev/full", "w") as full:
-        argv = [sys.executable, "-m", "refnet", "models"]
-        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True)
+        argv = [sys.executable, "-m", "refnet", "models", RESNEST, *options]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED)
     assert done.returncode == 2
     assert done.stderr == "refnet: standard output cannot be written: No space left on device\n"
 
@@ -404,12 +434,28 @@ def test_fetch_passes_errors_on(capsys, monkeypatch):
     assert (
         refused(capsys, "fetch", "resnest-50-pytorch") == "refnet: wrong checksum\nof two lines \\x1b[31m\n"
     )
-    assert "comes with refnet" in refused_really(capsys, monkeypatch, RESNEST)
-
-
-def refused_really(capsys, monkeypatch, name: str) -> str:
     monkeypatch.undo()
-    return refused(capsys, "fetch", name)
+    assert "comes with refnet" in refused(capsys, "fetch", RESNEST)
+
+
+def test_fetch_shows_progress_on_a_terminal_and_unpacks(capsys, monkeypatch, tmp_path):
+    archive = tmp_path / "net.tar"
+
+    def fetch(entry, folder=None, progress=None):
+        with tarfile.open(archive, "w") as tar:
+            tar.add(DIGITS[0], "net/a.png")
+        for done in (0, 500, 1000):
+            progress(archive.name, done, 1000)
+        return archive
+
+    monkeypatch.setattr("refnet.weights.fetch", fetch)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", bar := Terminal())
+    assert main(["fetch", "octave-se-resnet-50-0.125", "--unpack"]) == 0
+    assert "net.tar" in bar.getvalue()
+    assert "1.0/1.0 kB" in bar.getvalue()
+    assert capsys.readouterr().out.splitlines() == [str(archive), str(tmp_path / "net" / "net" / "a.png")]
+    assert (tmp_path / "net" / "net" / "a.png").read_bytes() == DIGITS[0].read_bytes()
 
 
 def test_export_writes_what_load_reads(capsys, tmp_path):
@@ -453,8 +499,8 @@ def test_a_bug_shows_its_traceback(monkeypatch):
 def test_a_reader_that_goes_away_is_no_error():
     reading, writing = os.pipe()
     os.close(reading)
-    argv = [sys.executable, "-m", "refnet", "models"]
-    done = subprocess.run(argv, stdout=writing, stderr=subprocess.PIPE, text=True)
+    argv = [sys.executable, "-m", "refnet", "models", RESNEST]
+    done = subprocess.run(argv, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
 
@@ -475,11 +521,6 @@ def test_file_names_cannot_command_the_terminal(capsys, tmp_path):
     out = printed(capsys, "run", RESNEST, str(image))
     assert "a\\x1b[31m\\n[red].png" in out
     assert "\x1b" not in out
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_several_images_have_a_progress_bar_on_a_terminal(capsys, monkeypatch):

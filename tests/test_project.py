@@ -51,7 +51,7 @@ LAYERS = [
     {"arithmetic"},
     {"interpreter", "readers"},
     {"zoo", "cost", "preprocess", "labels", "weights"},
-    {"load", "export"},
+    {"loading", "export"},
     {"frameworks", "predict"},
     {"report"},
     {"cli"},

@@ -233,6 +233,7 @@ REFUSED = [
     ("BatchNorm", BN, {"eps": "-1e-3"}, FormatError, "eps"),
     ("BatchNorm", BN, {"eps": "1e999"}, FormatError, "eps"),
     ("BatchNorm", BN, {"eps": "nan"}, FormatError, "eps"),
+    ("BatchNorm", BN, {"eps": "0." + "0" * 400 + "x"}, FormatError, "eps"),
     ("BatchNorm", BN, {"min_calib_range": "0.5"}, UnsupportedError, "min_calib_range"),
     ("BatchNorm", BN[:2], {}, FormatError, "3 inputs"),
     ("Activation", (), {"act_type": "tanh"}, UnsupportedError, "act_type='tanh'"),
@@ -386,6 +387,17 @@ def test_heads():
 def test_a_node_of_the_network_may_be_called_prob():
     graph = parse([variable("data"), node("relu", "prob", [0]), node("Flatten", "f", [1])])
     assert graph.outputs == {"prob": "refnet_prob", "logits": "f"}
+    nodes = [
+        variable("data"),
+        node("relu", "prob", [0]),
+        node("relu", "refnet_prob", [1]),
+        node("Flatten", "f", [2]),
+    ]
+    assert parse(nodes).outputs == {"prob": "refnet_refnet_prob", "logits": "f"}
+    both = parse([*nodes, node("softmax", "s", [3])], heads=[1, 4])
+    assert both.outputs == {"prob": "prob", "s": "s"}
+    named = parse([variable("data"), node("Flatten", "prob", [0])])
+    assert named.outputs == {"prob": "refnet_prob", "logits": "prob"}
 
 
 def broken(**changes) -> bytes:

@@ -1,4 +1,4 @@
-"""The reduction kernel: weights (outputs x terms) times a panel (terms x TILE positions).
+"""The reduction kernel: weights (outputs x terms) times a panel (terms x positions).
 
 The panel is gathered from the image on the fly, stride and padding included. The order of its
 terms is the order of summation; here channel, kernel row, kernel column. Lanes run across
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from refnet.kernels.epilogue import Chain, apply, follow
 from refnet.kernels.jit import njit, prepared, split
-from refnet.kernels.simd import ROWS, TILE, VECTOR, block, copy, fma, masked_block
+from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, fma, masked_block
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
@@ -28,8 +28,9 @@ Pair = tuple[int, int]
 PER_THREAD = 4
 """Work items per thread below which a tile's outputs are divided among the threads."""
 
-TERMS = 512
-"""Terms per panel: 128 KiB of float32, which stays in the second-level cache."""
+TERMS = 256
+"""Terms per panel: 256 KiB of float32 with TILE positions, which stays in the second-level cache, as the
+32 KiB that one column of blocks reads stay in the first."""
 
 
 def convolve(
@@ -59,10 +60,31 @@ def convolve(
         return apply(y, chain, threads) if chain.kinds else y
     packed, finite = prepared(w, ("panel", groups), lambda w: _packed(w, groups))
     tables = chain.tables(n, outputs, oh * ow, x.dtype)
-    tiles = n * groups * -(-oh * ow // TILE)
-    parts = min(packed.shape[1], max(1, -(-PER_THREAD * threads // tiles))) if threads > 1 else 1
-    split(_panels, tiles * parts, threads, x, packed, y, place, groups, kh, kw, finite, parts, *tables)
+    span, planes = ow, x
+    if stride == (1, 1):  # a panel's row is then one piece of a padded plane, ends of rows included
+        span = width + 2 * pad[1]
+        if (kh, kw) != (1, 1) or pad != (0, 0):
+            planes = _padded(x, pad, (kw - 1) * dilation[1] + TILE, threads)
+    tiles = -(-((oh - 1) * span + ow) // TILE)
+    items = n * groups * tiles
+    parts = min(packed.shape[1], max(1, -(-PER_THREAD * threads // items))) if threads > 1 else 1
+    shape = np.array([height, width, kh, kw, span], np.int64)
+    split(_panels, items * parts, threads, x, planes, packed, y, place, shape, groups, finite, parts, *tables)
     return y
+
+
+def _padded(x: Array, pad: Pair, slack: int, threads: int) -> Array:
+    """x (n, c, h, w) as (n, c * (h + 2 ph) * (w + 2 pw) + slack): zeros around each plane."""
+    n, c, h, w = x.shape
+    tall, wide = h + 2 * pad[0], w + 2 * pad[1]
+    planes = np.empty((n, c * tall * wide + slack), x.dtype)
+    planes[:, c * tall * wide :] = 0
+    split(_pad, n * c, threads, x.reshape(n * c, h, w), planes, c, tall, wide, *pad)
+    return planes
+
+
+WIDE = 64
+"""Outputs per item of a dense layer."""
 
 
 def dense(x: Array, w: Array, bias: Array | None, threads: int) -> Array:
@@ -102,108 +124,116 @@ def _pack(w: Any, packed: Any) -> None:
 
 
 @njit
+def _pad(begin: int, end: int, x: Any, planes: Any, c: int, tall: int, wide: int, ph: int, pw: int) -> None:
+    h, w = x.shape[1:]
+    for item in range(begin, end):
+        at = item // c * planes.shape[1] + item % c * tall * wide
+        plane = planes.reshape(-1)[at : at + tall * wide]
+        plane[: ph * wide] = 0
+        plane[(ph + h) * wide :] = 0
+        for i in range(h):
+            row = (ph + i) * wide
+            for j in range(pw):
+                plane[row + j] = 0
+                plane[row + pw + w + j] = 0
+            copy(plane, row + pw, x, (item * h + i) * w, w)
+
+
+@njit
 def _gather(
-    image: Any,
+    x: Any,
+    planes: Any,
+    image: int,
     panel: Any,
     first: int,
     terms: int,
     begin: int,
     count: int,
-    ow: int,
-    kh: int,
-    kw: int,
-    place: Any,
     channel: int,
-) -> bool:
-    """Fill panel[k, lane] for `terms` terms from `first` and `count` positions from `begin`.
+    place: Any,
+    shape: Any,
+) -> None:
+    """Fill the panel with `terms` terms from `first` and `count` positions from `begin`.
 
-    What lies in the padding, and lanes from `count` on, are zeros. True if some term is missing.
+    The panel holds columns of two vectors, one after another: (columns, TERMS, 2 vectors). What lies
+    in the padding is zero; positions beyond `count` may hold anything.
     """
     sh, sw, ph, pw, dh, dw = place[0], place[1], place[2], place[3], place[4], place[5]
-    height, width = image.shape[1], image.shape[2]
-    missing = False
+    height, width, kh, kw, span = shape[0], shape[1], shape[2], shape[3], shape[4]
+    step = 2 * VECTOR // panel.itemsize
     c, p, q = first // (kh * kw), first // kw % kh, first % kw
-    top, start = begin // ow, begin % ow
-    whole = kh * kw == 1 and sh * sw == 1 and ph + pw == 0  # the panel's rows are the image's own
+    top, start = begin // span, begin % span
+    size = (height + 2 * ph) * span
+    line = np.zeros(TILE, x.dtype)
     for k in range(terms):
-        if whole:
-            copy(panel, k * TILE, image, (channel + c) * height * width + begin, count)
+        if sh * sw == 1:
+            at = image * planes[0].size + (channel + c) * size + p * dh * span + q * dw + begin
+            for lane in range(0, count, step):
+                if at + lane + step <= planes.size:
+                    copy(panel, lane * TERMS + k * step, planes, at + lane, step)
+                else:
+                    copy(panel, lane * TERMS + k * step, planes, at + lane, planes.size - at - lane)
         else:
             lane, i, j = 0, top, start
             while lane < count:
-                run = min(ow - j, count - lane)  # lanes in this row of the output
+                run = min(span - j, count - lane)  # lanes in this row of the output
                 row = i * sh - ph + p * dh
                 left = j * sw - pw + q * dw
                 # lanes lo to hi of the run lie inside the image
                 lo, hi = run, run
                 if row >= 0 and row < height:
-                    if sw == 1:
-                        lo = min(run, max(0, -left))
-                        hi = max(lo, min(run, width - left))
-                    else:
-                        lo = min(run, 0 if left >= 0 else (-left + sw - 1) // sw)
-                        hi = max(lo, min(run, (width - left + sw - 1) // sw))
-                if lo > 0 or hi < run:
-                    missing = True
-                    for t in range(lo):
-                        panel[k, lane + t] = 0
-                    for t in range(hi, run):
-                        panel[k, lane + t] = 0
+                    lo = min(run, 0 if left >= 0 else (-left + sw - 1) // sw)
+                    hi = max(lo, min(run, (width - left + sw - 1) // sw))
+                for t in range(lo):
+                    line[lane + t] = 0
+                for t in range(hi, run):
+                    line[lane + t] = 0
                 if lo < hi:
-                    if sw == 1:
-                        source = ((channel + c) * height + row) * width + left
-                        copy(panel, k * TILE + lane + lo, image, source + lo, hi - lo)
+                    source, target = x[image, channel + c, row, left + lo * sw :], line[lane + lo : lane + hi]
+                    if sw == 2:  # a constant stride is read by vectors
+                        for t in range(target.size):
+                            target[t] = source[2 * t]
                     else:
-                        line = image[channel + c, row]
-                        for t in range(lo, hi):
-                            panel[k, lane + t] = line[left + t * sw]
+                        for t in range(target.size):
+                            target[t] = source[sw * t]
                 lane += run
                 i += 1
                 j = 0
-        for t in range(count, TILE):
-            panel[k, t] = 0
+            for lane in range(0, count, step):
+                copy(panel, lane * TERMS + k * step, line, lane, step)
         q += 1
         if q == kw:
             q, p = 0, p + 1
             if p == kh:
                 p, c = 0, c + 1
-    return missing
+
+
+@njit
+def _touches(begin: int, count: int, ow: int, place: Any, shape: Any) -> bool:
+    """Whether some term of the positions begin to begin + count lies in the padding."""
+    sh, sw, ph, pw, dh, dw = place[0], place[1], place[2], place[3], place[4], place[5]
+    height, width, kh, kw, span = shape[0], shape[1], shape[2], shape[3], shape[4]
+    top, bottom = begin // span, (begin + count - 1) // span
+    if top * sh < ph or bottom * sh - ph + (kh - 1) * dh >= height:
+        return True
+    left, right = (begin % span, (begin + count - 1) % span) if top == bottom else (0, ow - 1)
+    return left * sw < pw or min(right, ow - 1) * sw - pw + (kw - 1) * dw >= width
 
 
 @njit
 def _multiply(
-    packed: Any, panel: Any, mask: Any, masked: bool, first: int, terms: int, sums: Any, tile: int
+    packed: Any, panel: Any, mask: Any, masked: bool, first: int, terms: int, sums: Any, count: int
 ) -> None:
-    """sums (blocks * ROWS, TILE) += packed[:, first : first + terms] x panel, for lanes below `tile`."""
+    """sums (blocks * ROWS, PITCH) += packed[:, first : first + terms] x panel, for `count` positions."""
     step = 2 * VECTOR // panel.itemsize
     for b in range(packed.shape[0]):
         weights = packed[b].reshape(-1)
-        for lane in range(0, tile, step):
-            at = b * ROWS * TILE + lane
+        for lane in range(0, count, step):
+            at = b * ROWS * PITCH + lane
             if masked:
-                masked_block(
-                    weights,
-                    first * ROWS,
-                    panel.reshape(-1),
-                    mask.reshape(-1),
-                    lane,
-                    sums.reshape(-1),
-                    at,
-                    terms,
-                    first,
-                )
+                masked_block(weights, first * ROWS, panel, mask, lane * TERMS, sums, at, terms, first)
             else:
-                block(
-                    weights,
-                    first * ROWS,
-                    panel.reshape(-1),
-                    mask.reshape(-1),
-                    lane,
-                    sums.reshape(-1),
-                    at,
-                    terms,
-                    first,
-                )
+                block(weights, first * ROWS, panel, mask, lane * TERMS, sums, at, terms, first)
 
 
 @njit
@@ -211,12 +241,12 @@ def _panels(
     begin: int,
     end: int,
     x: Any,
+    planes: Any,
     packed: Any,
     y: Any,
     place: Any,
+    shape: Any,
     groups: int,
-    kh: int,
-    kw: int,
     finite: bool,
     parts: int,
     kinds: Any,
@@ -224,16 +254,21 @@ def _panels(
     shifts: Any,
     others: Any,
 ) -> None:
-    """Items: (image, group, tile of positions, part of the group's blocks of outputs), part fastest."""
+    """Items: (image, group, tile of positions, part of the group's blocks of outputs), part fastest.
+
+    Positions run over rows of `span`, of which the first ow belong to the output.
+    """
     outputs, oh, ow = y.shape[1:]
     blocks, terms = packed.shape[1:3]
     channels = x.shape[1] // groups
     per = outputs // groups
-    tiles = -(-oh * ow // TILE)
-    panel = np.empty((min(terms, TERMS), TILE), x.dtype)
-    mask = np.zeros((min(terms, TERMS), TILE), x.dtype)
-    sums = np.empty((-(-blocks // parts) * ROWS, TILE), x.dtype)
-    live = np.empty(TILE, np.bool_)
+    span = shape[4]
+    positions = (oh - 1) * span + ow
+    tiles = -(-positions // TILE)
+    step = 2 * VECTOR // x.itemsize
+    panel = np.empty(TILE * TERMS, x.dtype)
+    mask = np.empty(1, x.dtype)
+    sums = np.empty((-(-blocks // parts) * ROWS, PITCH), x.dtype)
     for item in range(begin, end):
         part, tile = item % parts, item // parts % tiles
         group, image = item // parts // tiles % groups, item // parts // tiles // groups
@@ -241,39 +276,52 @@ def _panels(
         weights = packed[group, low:high]
         rows = min(high * ROWS, per) - low * ROWS
         start = tile * TILE
-        count = min(TILE, oh * ow - start)
+        count = min(TILE, positions - start)
         plane = group * channels
-        missing = False
         for first in range(0, terms, TERMS):
             some = min(TERMS, terms - first)
-            if _gather(x[image], panel, first, some, start, count, ow, kh, kw, place, plane):
-                missing = True
+            _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
             _multiply(weights, panel, mask, False, first, some, sums, count)
-        again = missing and not finite
-        if missing and finite and _zeros(sums, rows, count) > 0:
-            # a lane that saw only zeros is +0 either way; look for zero sums of other lanes
-            live[:] = False
-            for first in range(0, terms, TERMS):
-                some = min(TERMS, terms - first)
-                _gather(x[image], panel, first, some, start, count, ow, kh, kw, place, plane)
-                for k in range(some):
+        if _touches(start, count, ow, place, shape):
+            again = not finite
+            if finite and _zeros(sums, rows, count) > 0:
+                # a lane that saw only zeros is +0 either way; look for zero sums of other lanes
+                live = np.zeros(TILE, np.bool_)
+                for first in range(0, terms, TERMS):
+                    some = min(TERMS, terms - first)
+                    _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
                     for t in range(count):
-                        live[t] |= panel[k, t] != 0
-            for t in range(count):
-                if live[t]:
-                    for o in range(rows):
-                        again = again or sums[o, t] == 0
-        if again:
-            for first in range(0, terms, TERMS):
-                some = min(TERMS, terms - first)
-                _gather(x[image], panel, first, some, start, count, ow, kh, kw, place, plane)
-                _present(x.shape[2], x.shape[3], mask, first, some, start, count, ow, kh, kw, place)
-                _multiply(weights, panel, mask, True, first, some, sums, count)
+                        column = t // step * step * TERMS + t % step
+                        for k in range(some):
+                            live[t] |= panel[column + k * step] != 0
+                for t in range(count):
+                    if live[t]:
+                        for o in range(rows):
+                            again = again or sums[o, t] == 0
+            if again:
+                mask = np.zeros(TILE * TERMS, x.dtype)
+                for first in range(0, terms, TERMS):
+                    some = min(TERMS, terms - first)
+                    _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
+                    _present(mask, first, some, start, count, place, shape)
+                    _multiply(weights, panel, mask, True, first, some, sums, count)
+        # the tile's outputs are neighbours in y once the ends of rows are squeezed out
+        at = start // span * ow + min(start % span, ow)
         for o in range(rows):
+            kept = count
+            if span != ow:
+                kept, lane, j = 0, 0, start % span
+                while lane < count:
+                    run = max(0, min(ow - j, count - lane))
+                    for t in range(run):
+                        sums[o, kept + t] = sums[o, lane + t]
+                    kept += run
+                    lane += span - j
+                    j = 0
             channel = group * per + low * ROWS + o
             row = image * outputs + channel
-            follow(sums[o, :count], channel, row, start, kinds, scales, shifts, others)
-            copy(y, row * oh * ow + start, sums, o * TILE, count)
+            follow(sums[o, :kept], channel, row, at, kinds, scales, shifts, others)
+            copy(y, row * oh * ow + at, sums, o * PITCH, kept)
 
 
 @njit
@@ -288,28 +336,18 @@ def _zeros(sums: Any, rows: int, lanes: int) -> int:
 
 
 @njit
-def _present(
-    height: int,
-    width: int,
-    mask: Any,
-    first: int,
-    terms: int,
-    begin: int,
-    count: int,
-    ow: int,
-    kh: int,
-    kw: int,
-    place: Any,
-) -> None:
-    """mask[k, lane] = 1 where the term lies inside the image, else 0."""
-    for k in range(terms):
-        p = (first + k) // kw % kh
-        q = (first + k) % kw
-        for lane in range(TILE):
-            i = (begin + lane) // ow * place[0] - place[2] + p * place[4]
-            j = (begin + lane) % ow * place[1] - place[3] + q * place[5]
-            inside = lane < count and 0 <= i < height and 0 <= j < width
-            mask[k, lane] = 1 if inside else 0
+def _present(mask: Any, first: int, terms: int, begin: int, count: int, place: Any, shape: Any) -> None:
+    """1 where the panel's term lies inside the image, else 0."""
+    height, width, kh, kw, span = shape[0], shape[1], shape[2], shape[3], shape[4]
+    step = 2 * VECTOR // mask.itemsize
+    for lane in range(count):
+        column = lane // step * step * TERMS + lane % step
+        for k in range(terms):
+            p = (first + k) // kw % kh
+            q = (first + k) % kw
+            i = (begin + lane) // span * place[0] - place[2] + p * place[4]
+            j = (begin + lane) % span * place[1] - place[3] + q * place[5]
+            mask[column + k * step] = 1 if 0 <= i < height and 0 <= j < width else 0
 
 
 @njit
@@ -345,27 +383,27 @@ def _direct(begin: int, end: int, x: Any, w: Any, y: Any, place: Any, groups: in
 
 
 def _columns(w: Array) -> Array:
-    """w (outputs, terms) as (tiles, terms, TILE): TILE outputs side by side, zeros behind the last."""
+    """w (outputs, terms) as (tiles, terms, WIDE): WIDE outputs side by side, zeros behind the last."""
     outputs, terms = w.shape
-    tiles = -(-outputs // TILE)
-    columns = np.zeros((tiles * TILE, terms), w.dtype)
+    tiles = -(-outputs // WIDE)
+    columns = np.zeros((tiles * WIDE, terms), w.dtype)
     columns[:outputs] = w
-    return np.ascontiguousarray(columns.reshape(tiles, TILE, terms).swapaxes(1, 2))
+    return np.ascontiguousarray(columns.reshape(tiles, WIDE, terms).swapaxes(1, 2))
 
 
 @njit
 def _dense(begin: int, end: int, x: Any, columns: Any, y: Any) -> None:
-    """Lanes across outputs. Items: tiles of TILE outputs."""
+    """Lanes across outputs. Items: tiles of WIDE outputs."""
     n, terms = x.shape
-    sums = np.empty(TILE, x.dtype)
+    sums = np.empty(WIDE, x.dtype)
     for item in range(begin, end):
-        start = item * TILE
+        start = item * WIDE
         for i in range(n):
             sums[:] = 0
             for k in range(terms):
                 value = x[i, k]
                 weights = columns[item, k]
-                for t in range(TILE):
+                for t in range(WIDE):
                     sums[t] = fma(weights[t], value, sums[t])
-            for t in range(min(TILE, y.shape[1] - start)):
+            for t in range(min(WIDE, y.shape[1] - start)):
                 y[i, start + t] = sums[t]

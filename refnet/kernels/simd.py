@@ -31,8 +31,12 @@ def _vector_bytes() -> tuple[int, int]:
 
 
 VECTOR, ROWS = _vector_bytes()
-TILE = 64
+TILE = 256
 """Positions per panel: a multiple of two vectors of float32 and of float64 on every processor."""
+AHEAD = 64
+"""How many terms ahead of their use the weights are called into the cache."""
+PITCH = TILE + 16
+"""Elements from one row of sums to the next; not a power of two, so that rows do not fight for cache sets."""
 
 
 def _fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
@@ -98,6 +102,10 @@ def _block(masked: bool) -> Any:
             fused = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(vector, [vector] * 3), name
             )
+            word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+            fetch = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.VoidType(), [byte, word, word, word]), "llvm.prefetch.p0i8"
+            )
             weights, panel, sums = pointer(0, args[1]), pointer(2, args[4]), pointer(5, args[6])
             present = pointer(3, args[4]) if masked else None
             terms, going_on = args[7], builder.icmp_signed("!=", args[8], args[8].type(0))
@@ -105,7 +113,7 @@ def _block(masked: bool) -> Any:
             start = []
             for r in range(ROWS):
                 for v in range(2):
-                    old = load(sums, size(r * TILE + v * lanes), vector)
+                    old = load(sums, size(r * PITCH + v * lanes), vector)
                     start.append(builder.select(going_on, old, zero))
 
             before = builder.block
@@ -120,7 +128,7 @@ def _block(masked: bool) -> Any:
                 phi = builder.phi(vector)
                 phi.add_incoming(value, before)
                 accumulators.append(phi)
-            row = builder.mul(i, size(TILE))
+            row = builder.mul(i, size(2 * lanes))
             column = builder.mul(i, size(ROWS))
             x = [load(panel, builder.add(row, size(v * lanes)), vector) for v in range(2)]
             there = []
@@ -128,6 +136,8 @@ def _block(masked: bool) -> Any:
                 for v in range(2):
                     bits = load(present, builder.add(row, size(v * lanes)), mask)
                     there.append(builder.icmp_unsigned("!=", bits, ir.Constant(mask, [0] * lanes)))
+            ahead = builder.gep(weights, [builder.add(column, size(ROWS * AHEAD))])
+            builder.call(fetch, [builder.bitcast(ahead, byte), word(0), word(3), word(1)])
             results = []
             for r in range(ROWS):
                 w = builder.load(builder.gep(weights, [builder.add(column, size(r))]), align=align)
@@ -146,7 +156,7 @@ def _block(masked: bool) -> Any:
             builder.position_at_end(after)
             for r in range(ROWS):
                 for v in range(2):
-                    where = builder.gep(sums, [size(r * TILE + v * lanes)])
+                    where = builder.gep(sums, [size(r * PITCH + v * lanes)])
                     builder.store(
                         results[2 * r + v], builder.bitcast(where, vector.as_pointer()), align=align
                     )
@@ -161,8 +171,8 @@ def _block(masked: bool) -> Any:
 block: Any = intrinsic(_block(masked=False))
 """block(weights, at, panel, mask, at, sums, at, terms, going_on): for ROWS x 2 vectors of lanes,
 sums = (sums if going_on else +0), then sums = fma(weights[k], panel[k], sums) for k in range(terms).
-Arrays are contiguous: weights (terms, ROWS), panel (terms, TILE), sums (ROWS, TILE); `at` are element
-offsets. terms >= 1. mask is not read."""
+Flat arrays; what is read and written lies at the element offsets `at`: weights (terms, ROWS), panel
+(terms, 2 vectors), sums (ROWS, 2 vectors) with PITCH elements from row to row. terms >= 1. mask is not read."""
 
 masked_block: Any = intrinsic(_block(masked=True))
-"""As block, and a lane skips the terms whose mask (terms, TILE) is 0: they contribute nothing."""
+"""As block, and a lane skips the terms whose mask (terms, 2 vectors) is 0: they contribute nothing."""

@@ -99,7 +99,8 @@ class AvgPool(_Window):
     Plain: acc = +0; acc = acc + x for kernel row, then kernel column; then one division by d.
 
     Bound, any order: n - 1 additions, then a division or a multiplication by a rounded 1/d (two
-    roundings): gamma(n + 1) * sum |x| / d + ETA for a result that underflows.
+    roundings), or each element divided before the sum (MXNet's own kernel, which runs where `full` adds
+    a window): gamma(n + 1) * sum |x| / d + (n + 1) * ETA/2 for results and quotients that underflow.
 
     Source: MXNet Pooling pool_type=avg (whose count_include_pad is True when absent),
     torch.nn.AvgPool2d.
@@ -136,7 +137,8 @@ class GlobalAvgPool(Op):
 
     Plain: acc = +0; acc = acc + x for row, then column; then one division by h*w.
 
-    Bound, any order: gamma(h*w + 1) * sum |x| / (h*w) + ETA, as for AvgPool.
+    Bound, any order: gamma(h*w + 1) * sum |x| / (h*w) + (h*w + 1) * ETA/2, as for AvgPool; it covers the
+    two divisions, by w and then by h, of _contrib_AdaptiveAvgPooling2D.
 
     Source: MXNet Pooling global_pool=True pool_type=avg and _contrib_AdaptiveAvgPooling2D
     output_size=1, torch adaptive_avg_pool2d(x, 1).
@@ -169,6 +171,9 @@ class GlobalAvgPool(Op):
 
 
 def average_bound(center: F64, spread: F64, total: F64, terms: int) -> Interval:
-    """Bound of an average of at most `terms` elements, from the averages of x, its radius and |x|."""
-    radius = spread + (gamma(terms + 1) + (terms + 2) * U64) * total + ETA
+    """Bound of an average of at most `terms` elements, from the averages of x, its radius and |x|.
+
+    Each element may be divided before the sum: each quotient may underflow, by ETA / 2.
+    """
+    radius = spread + (gamma(terms + 1) + (terms + 2) * U64) * total + (terms + 1) * ETA / 2
     return outward(center, radius, (total + spread) * np.float64(terms))

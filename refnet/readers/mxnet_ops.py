@@ -97,9 +97,8 @@ class SymbolNode:
     def number(self, key: str, default: float) -> float:
         """A finite decimal number."""
         value = self.text(key, repr(default)).strip()
-        if not re.fullmatch(
-            r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?f?", value[:400], re.ASCII
-        ):
+        pattern = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?f?"
+        if len(value) > 400 or not re.fullmatch(pattern, value, re.ASCII):
             raise self.wrong(key, "a decimal number")
         number = float(value.rstrip("f"))
         if number in (float("inf"), float("-inf")):

@@ -160,16 +160,14 @@ def _body(data: Bounded, what: str, begin: int, shape: tuple[int, ...]) -> _Arra
     if flag not in DTYPES:
         raise data.wrong(f"dtype {flag} of {what}", f"one of {list(DTYPES)}", 4)
     elements = math.prod(shape)
-    needed = elements * np.dtype(DTYPES[flag]).itemsize
-    if needed > data.left:
-        raise data.wrong(f"{data.left} bytes left", f"{needed} for {what} of shape {list(shape)}")
-    if 0 in shape and math.prod(n for n in shape if n) > 2**31 - 1:
-        raise data.wrong(f"shape {list(shape)} of {what}", "dimensions whose product is below 2**31")
+    claim = f"{what} of shape {list(shape)}"
+    if elements == 0 and math.prod(n for n in shape if n) > 2**31 - 1:
+        raise data.wrong(claim, "dimensions whose product is below 2**31")
     if flag not in (0, 1, 2):
-        data.skip(needed, what)
+        data.skip(elements * np.dtype(DTYPES[flag]).itemsize, claim)
         kind = "bfloat16" if flag == 12 else np.dtype(DTYPES[flag]).name
         return _NOTHING, begin, f"is {kind}, refnet reads float32, float16 and float64"
-    return data.array(DTYPES[flag], elements, what).reshape(shape), begin, ""
+    return data.array(DTYPES[flag], elements, claim).reshape(shape), begin, ""
 
 
 def _names(data: Bounded, count: int) -> list[str]:

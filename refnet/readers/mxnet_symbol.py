@@ -254,19 +254,14 @@ def _build(nodes: dict[int, SymbolNode], heads: list[int], file: str, name: str,
         except GraphError as error:
             raise GraphError(f"{file}: {node.title}: {error}") from None
         built.append(made)
-    outputs = {nodes[i].name: nodes[i].name for i in heads}
     if any(nodes[i].op == "null" for i in heads):
         raise UnsupportedError(f"{file}: a head is a variable, refnet's outputs are values")
-    softmaxes = [n.name for n in built if isinstance(n.op, Softmax) and n.name in outputs]
-    if len(softmaxes) == 1:
-        outputs = {"prob" if key == softmaxes[0] else key: key for key in outputs}
-        (logits,) = next(n.inputs for n in built if n.name == softmaxes[0])
-        if len(heads) == 2 and logits in outputs:
-            outputs = {"prob": softmaxes[0], "logits": logits}
-    elif len(heads) == 1 and len(types[heads[0]].shape) == 2:
+    outputs = _outputs(built, [nodes[i].name for i in heads])
+    if len(heads) == 1 and not isinstance(built[-1].op, Softmax) and len(types[heads[0]].shape) == 2:
         head = nodes[heads[0]].name
-        taken = {node.name for node in nodes.values()}
-        extra = next(n for n in ("prob", "refnet_prob") if n not in taken)
+        extra = "prob"
+        while extra in {node.name for node in nodes.values()}:
+            extra = f"refnet_{extra}"
         built.append(Node(extra, Softmax(axis=1), (head,)))
         outputs = {"prob": extra, "logits": head}
     try:
@@ -275,6 +270,18 @@ def _build(nodes: dict[int, SymbolNode], heads: list[int], file: str, name: str,
     except GraphError as error:
         raise GraphError(f"{file}: {error}") from None
     return graph
+
+
+def _outputs(nodes: list[Node], heads: list[str]) -> dict[str, str]:
+    """Output name -> value: "prob" for the only softmax, "logits" for its input if that is the other head."""
+    by_name = {node.name: node for node in nodes}
+    softmaxes = [name for name in heads if isinstance(by_name[name].op, Softmax)]
+    others = [name for name in heads if name not in softmaxes]
+    if len(softmaxes) != 1 or "prob" in others:
+        return {name: name for name in heads}
+    if others == list(by_name[softmaxes[0]].inputs):
+        return {"prob": softmaxes[0], "logits": others[0]}
+    return {"prob" if name in softmaxes else name: name for name in heads}
 
 
 def _refuse_unknown_ops(nodes: dict[int, SymbolNode], file: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from refnet.errors import InputError
@@ -47,7 +47,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
 def show(*parts: RenderableType) -> None:
     """Print tables and lines; a string is taken literally, and a long one is left to the terminal to wrap."""
     console = _console()
-    with console.capture() as captured:
+    with _stdout(), console.capture() as captured:
         for part in parts:
             console.print(part, soft_wrap=isinstance(part, str))
     write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
@@ -72,18 +72,20 @@ def _console() -> Console:
 
 def write(text: str) -> None:
     """Text on standard output, now. Raises BrokenPipeError if nobody reads it, InputError on a full disk."""
-    try:
+    with _stdout():
         print(text, end="", flush=True)
+
+
+@contextmanager
+def _stdout() -> Iterator[None]:
+    """Where standard output fails, what is buffered goes nowhere: or Python would fail again at its end."""
+    try:
+        yield
     except OSError as error:
-        _abandon_stdout()
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
         if isinstance(error, BrokenPipeError):
             raise
         raise InputError(f"standard output cannot be written: {error.strerror}") from None
-
-
-def _abandon_stdout() -> None:
-    """What is still buffered goes nowhere, so that Python does not fail over it again at its end."""
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)

@@ -10,7 +10,7 @@ import pytest
 import refnet
 from refnet.frameworks.process import Worker
 from refnet.graph import Graph
-from refnet.load import structure
+from refnet.loading import structure
 from refnet.readers.torch import read_state_dict
 from refnet.zoo import synthetic
 from tests.bits import same_bits as equal

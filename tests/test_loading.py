@@ -17,7 +17,7 @@ import refnet
 from refnet.errors import FormatError, GraphError, InputError, RefnetError, WeightsError
 from refnet.export import export
 from refnet.graph import Graph
-from refnet.load import load, structure
+from refnet.loading import load, structure
 from refnet.readers.mxnet import write_params
 from refnet.zoo.catalog import OfficialFile, build, entries, entry
 from refnet.zoo.octresnet import octave_resnet
@@ -79,6 +79,11 @@ def test_the_digits_networks_come_with_their_weights(name: str) -> None:
 def test_a_symbol_file_finds_its_params(octave: Graph, exported: Path) -> None:
     assert same(load(exported, network=OCTAVE), octave)
     assert load(str(exported), network=OCTAVE).name == "net"
+
+
+def test_a_symbol_file_prefers_its_own_params(octave: Graph, exported: Path) -> None:
+    (exported.parent / "a.params").write_bytes(b"another network's")
+    assert same(load(exported, network=OCTAVE), octave)
 
 
 def test_a_symbol_file_takes_the_only_params_in_its_folder(octave: Graph, exported: Path) -> None:
@@ -144,7 +149,7 @@ def test_a_fetched_archive_is_found(
     found = replace(
         entry(OCTAVE), shipped=None, files=(OfficialFile("official.tar", bytes=path.stat().st_size),)
     )
-    monkeypatch.setattr(sys.modules["refnet.load"], "entry", lambda _: found)
+    monkeypatch.setattr(sys.modules["refnet.loading"], "entry", lambda _: found)
     assert same(load(OCTAVE), octave)
     assert load(OCTAVE).name == OCTAVE
 
@@ -158,7 +163,7 @@ def test_another_image_size() -> None:
 def test_the_package_offers_the_function_whatever_was_imported_before() -> None:
     import importlib
 
-    importlib.import_module("refnet.load")
+    importlib.import_module("refnet.loading")
     assert refnet.load is load
     assert refnet.load is load  # the second time too
 

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Makes the Python environments of the real frameworks for the crosschecks, one each, because MXNet needs
+# an old NumPy. A complete one of the right versions is kept; anything else is made anew.
+#   .venv-mxnet   mxnet 1.9.1, numpy 1.23.5
+#   .venv-torch   torch 2.13.0, numpy, resnest 0.0.5 (without its requirements, which it does not need here)
+# Usage: bash .ci/environments.sh [mxnet] [torch]      (default: both)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3.11}
+
+say() { printf '%4d s  %s\n' $SECONDS "$*"; }
+
+# versions PYTHON PACKAGE...: prints "package==version" of each, or fails
+versions() {
+    "$1" - "${@:2}" <<'END'
+import sys
+from importlib.metadata import version
+print(*(f"{name}=={version(name).split('+')[0]}" for name in sys.argv[1:]))
+END
+}
+
+# complete FOLDER PINS IMPORTS: whether the environment has these versions, and they can be imported
+complete() {
+    local folder=$1 pins=$2 imports=$3
+    [[ -x $folder/bin/python ]] || return 1
+    # shellcheck disable=SC2046,SC2086
+    [[ $(versions "$folder/bin/python" $(printf '%s\n' $pins | sed 's/==.*//') 2>/dev/null) == "$pins" ]] || return 1
+    "$folder/bin/python" -W ignore -c "import $imports" >/dev/null 2>&1
+}
+
+# make FOLDER PINS IMPORTS COMMANDS...: each command is the arguments of one `pip install`
+make() {
+    local folder=$1 pins=$2 imports=$3 begin=$SECONDS
+    shift 3
+    if complete "$folder" "$pins" "$imports"; then
+        say "$folder is complete: $pins"
+        return
+    fi
+    say "$folder: installing $pins"
+    rm -rf "$folder"
+    "$python" -m venv "$folder"
+    for arguments in "$@"; do
+        # shellcheck disable=SC2086
+        "$folder/bin/python" -m pip install -q --disable-pip-version-check $arguments
+        say "$folder: installed $arguments"
+    done
+    if ! complete "$folder" "$pins" "$imports"; then
+        say "$folder does not have $pins, or they cannot be imported" >&2
+        exit 1
+    fi
+    say "$folder is ready, after $((SECONDS - begin)) s"
+}
+
+for framework in "${@:-mxnet torch}"; do
+    for name in $framework; do
+        case $name in
+        mxnet) make .venv-mxnet "numpy==1.23.5 mxnet==1.9.1" "mxnet" "numpy==1.23.5 mxnet==1.9.1" ;;
+        torch) make .venv-torch "torch==2.13.0 resnest==0.0.5" "torch, numpy, resnest.torch" \
+            "torch==2.13.0 numpy" "--no-deps resnest==0.0.5" ;;
+        *) echo "no framework $name; there are mxnet and torch" >&2 && exit 2 ;;
+        esac
+    done
+done
