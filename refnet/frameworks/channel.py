@@ -1,4 +1,4 @@
-"""The worker's end of the protocol: runs in the framework's interpreter, needs NumPy and Python >= 3.8.
+"""The worker's end of the protocol: runs in the framework's interpreter, needs NumPy and Python >= 3.10.
 
     python channel.py WORKER_FILE FOLDER
 

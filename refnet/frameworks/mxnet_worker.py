@@ -14,7 +14,8 @@ Two ways to see inside (request field `mode`), which need not give the same bits
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 
 def _mxnet() -> Any:
@@ -73,7 +74,7 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     symbol = mx.sym.load(request["symbol"])
     mode = request["mode"]
     if mode not in ("monitor", "internals", "outputs"):
-        raise ValueError("mode must be monitor, internals or outputs, got " + repr(mode))
+        raise ValueError(f"mode must be monitor, internals or outputs, got {mode!r}")
     if mode == "internals":
         inner = symbol.get_internals()
         known = {*symbol.list_arguments(), *symbol.list_auxiliary_states()}
@@ -81,7 +82,7 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
         kept = [i for i, name in enumerate(names) if name not in known]
         executor = _bind(mx, mx.sym.Group([inner[i] for i in kept]), request["params"], arrays)
         outputs = executor.forward(is_train=False)
-        for i, output in zip(kept, outputs):
+        for i, output in zip(kept, outputs, strict=True):
             emit(_value(names[i]), output.asnumpy())
         heads = [names.index(name) for name in symbol.list_outputs()]
         results = [outputs[kept.index(i)] for i in heads]
@@ -93,14 +94,14 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
         mx.nd.waitall()
         if mode == "monitor" and faults:
             raise faults[0]
-    return {}, {"output%d" % i: output.asnumpy() for i, output in enumerate(results)}
+    return {}, {f"output{i}": output.asnumpy() for i, output in enumerate(results)}
 
 
 def op(request: Any, arrays: Any, emit: Any) -> Any:
     """Call one operator of mx.nd on the arrays, in their order. request: function, arguments (keywords)."""
     mx = _mxnet()
     if request["function"] not in FUNCTIONS:
-        raise ValueError("unknown function " + repr(request["function"]))
+        raise ValueError(f"unknown function {request['function']!r}")
     inputs = [mx.nd.array(array, dtype=array.dtype) for array in arrays.values()]
     # JSON has lists; MXNet's attributes are tuples.
     attributes = request.get("arguments", {}).items()
@@ -113,9 +114,12 @@ def op(request: Any, arrays: Any, emit: Any) -> Any:
 
 
 FUNCTIONS = frozenset(
-    "Convolution Pooling FullyConnected BatchNorm UpSampling Concat Activation add_n softmax SoftmaxOutput "
-    "broadcast_mul elemwise_add elemwise_mul relu sigmoid Flatten expand_dims slice_axis "
-    "_contrib_AdaptiveAvgPooling2D identity Dropout".split()
+    (
+        *("Convolution", "FullyConnected", "BatchNorm", "Pooling", "_contrib_AdaptiveAvgPooling2D"),
+        *("Activation", "relu", "sigmoid", "softmax", "SoftmaxOutput", "Dropout", "identity"),
+        *("add_n", "elemwise_add", "elemwise_mul", "broadcast_mul"),
+        *("Concat", "Flatten", "UpSampling", "expand_dims", "slice_axis"),
+    )
 )
 
 
@@ -125,7 +129,7 @@ def _bind(mx: Any, symbol: Any, path: str, arrays: Any) -> Any:
 
     def table(names: Any, shapes: Any) -> Any:
         found = {}
-        for name, shape in zip(names, shapes):
+        for name, shape in zip(names, shapes, strict=True):
             if name in arrays:
                 found[name] = mx.nd.array(arrays[name], dtype=arrays[name].dtype)
             elif name in params:
@@ -133,9 +137,9 @@ def _bind(mx: Any, symbol: Any, path: str, arrays: Any) -> Any:
             elif name.endswith("label"):
                 found[name] = mx.nd.zeros(shape)
             else:
-                raise ValueError("the params have no " + repr(name))
+                raise ValueError(f"the params have no {name!r}")
             if found[name].shape != shape:
-                raise ValueError("%s is %s, the symbol needs %s" % (name, found[name].shape, shape))
+                raise ValueError(f"{name} is {found[name].shape}, the symbol needs {shape}")
         return found
 
     arguments = table(symbol.list_arguments(), shapes)

@@ -106,7 +106,8 @@ class Worker:
             raise FrameworkError(f"{self.name}: cannot start {os.fspath(python)!r}: {error}") from None
         self._lines: queue.Queue[bytes] = queue.Queue()
         self._words: deque[str] = deque(maxlen=WORDS)
-        assert self._process.stdout and self._process.stderr
+        assert self._process.stdout
+        assert self._process.stderr
         out = threading.Thread(target=_read, args=(self._process.stdout, self._lines), daemon=True)
         err = threading.Thread(target=_listen, args=(self._process.stderr, self._words), daemon=True)
         out.start()

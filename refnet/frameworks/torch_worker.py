@@ -9,11 +9,15 @@ is written before the next operation starts, so in-place operations overwrite no
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 MOVES = frozenset(
-    "view reshape transpose permute unsqueeze squeeze expand split chunk narrow select unbind contiguous "
-    "detach clone to size dim __getitem__ __get__".split()
+    (
+        *("view", "reshape", "transpose", "permute", "unsqueeze", "squeeze", "expand", "contiguous"),
+        *("split", "chunk", "narrow", "select", "unbind", "__getitem__", "__get__"),
+        *("detach", "clone", "to", "size", "dim"),
+    )
 )
 """Functions that only look at or move elements: they make no value of their own (flatten does)."""
 
@@ -124,7 +128,7 @@ def _build(request: Any) -> Any:
         if path not in sys.path:
             sys.path.insert(0, path)
     package, _, name = request["model"].partition(":")
-    found = importlib.import_module(package)
+    found: Any = importlib.import_module(package)
     for part in name.split("."):
         found = getattr(found, part)
     return found(*request.get("arguments", []), **request.get("options", {}))

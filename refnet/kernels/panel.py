@@ -217,7 +217,8 @@ def _touches(begin: int, count: int, ow: int, place: Any, shape: Any) -> bool:
     if top * sh < ph or bottom * sh - ph + (kh - 1) * dh >= height:
         return True
     left, right = (begin % span, (begin + count - 1) % span) if top == bottom else (0, ow - 1)
-    return left * sw < pw or min(right, ow - 1) * sw - pw + (kw - 1) * dw >= width
+    right = min(right, ow - 1) * sw - pw + (kw - 1) * dw
+    return bool(left * sw < pw or right >= width)
 
 
 @njit

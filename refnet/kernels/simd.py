@@ -172,7 +172,8 @@ block: Any = intrinsic(_block(masked=False))
 """block(weights, at, panel, mask, at, sums, at, terms, going_on): for ROWS x 2 vectors of lanes,
 sums = (sums if going_on else +0), then sums = fma(weights[k], panel[k], sums) for k in range(terms).
 Flat arrays; what is read and written lies at the element offsets `at`: weights (terms, ROWS), panel
-(terms, 2 vectors), sums (ROWS, 2 vectors) with PITCH elements from row to row. terms >= 1. mask is not read."""
+(terms, 2 vectors), sums (ROWS, 2 vectors) with PITCH elements from row to row. terms >= 1; mask is not
+read."""
 
 masked_block: Any = intrinsic(_block(masked=True))
 """As block, and a lane skips the terms whose mask (terms, 2 vectors) is 0: they contribute nothing."""

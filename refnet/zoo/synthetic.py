@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -152,6 +153,10 @@ class Calibrate:
             self.statistics.update(zip(node.weights[2:], (mean, var), strict=True))
             inputs = (*inputs[:3], mean, var)
         return self.plain.evaluate(node, *inputs)
+
+    def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
+        """The nodes as they are: each batch norm must see its own input."""
+        return tuple(nodes)
 
 
 def statistics(x: F32) -> tuple[F32, F32]:

@@ -23,7 +23,7 @@ from refnet.ops.base import F32, Interval
 Array = npt.NDArray[Any]
 
 
-class Disagreement(AssertionError):
+class Disagreement(AssertionError):  # noqa: N818
     """A value that is not what refnet says it must be."""
 
 
@@ -57,7 +57,8 @@ def within_bound(found: Array, interval: Interval) -> float:
         at = np.unravel_index(int(np.argmax(worst)), worst.shape)
         raise Disagreement(
             f"{outside.sum()} of {outside.size} elements lie outside of the bound, worst at "
-            f"{tuple(map(int, at))}: found {found[at]!r}, bound {interval.center[at]!r} +- {interval.radius[at]!r}"
+            f"{tuple(map(int, at))}: found {found[at]!r}, "
+            f"bound {interval.center[at]!r} +- {interval.radius[at]!r}"
         )
     positive = interval.radius > 0
     return float((distance[positive] / interval.radius[positive]).max(initial=0.0))
@@ -99,7 +100,8 @@ class Tally:
         rows = [f"{self.compared} values compared"]
         rows += [f"  {kind:16}{count:5}  same bits" for kind, count in sorted(self.bits.items())]
         rows += [
-            f"  {kind:16}{count:5}  within bound, largest share {self.shares[kind]:.4f} (refnet {self.own[kind]:.4f})"
+            f"  {kind:16}{count:5}  within bound, largest share {self.shares[kind]:.4f} "
+            f"(refnet {self.own[kind]:.4f})"
             for kind, count in sorted(self.bounds.items())
         ]
         rows += [f"  not compared: {count} x {why}" for why, count in sorted(self.surplus.items())]

@@ -242,8 +242,8 @@ def allowed(op: Op, x: F32) -> None:
     try:
         shape_of(op, x)
     except GraphError as error:
-        assert "lies outside" in str(error)
-        assert getattr(op, "convention", "") == "full"
+        if "lies outside" not in str(error) or "convention='full'" not in str(error):
+            raise
         assume(False)
 
 
@@ -333,7 +333,7 @@ def test_global_average_pool(mxnet: Worker, torch: Worker, grid: Grid, image: tu
 def test_batch_norm(
     mxnet: Worker, torch: Worker, grid: Grid, image: tuple[int, ...], power: int, fix: bool
 ) -> None:
-    """var + eps is a power of 4, exactly: the root, its inverse and every product of any formula are exact."""
+    """var + eps is a power of 4, exactly: root, inverse and every product of any formula are exact."""
     eps = 2.0**-10
     c = image[1]
     var = np.full(c, 4.0**power - eps, np.float32)
@@ -357,7 +357,7 @@ SPECIAL = np.float32(
 
 
 def anything(seed: int, shape: tuple[int, ...]) -> F32:
-    """Any finite float32 of moderate size, with a share of extreme ones: for ops that only move or round once."""
+    """Finite float32, some of them extreme: for ops that only move elements or round once."""
     generator = np.random.default_rng(seed)
     x = np.ldexp(generator.standard_normal(shape), generator.integers(-20, 20, shape)).astype(np.float32)
     return np.where(generator.random(shape) < 0.2, generator.choice(SPECIAL, shape), x).astype(np.float32)
