@@ -8,16 +8,18 @@ from pathlib import Path
 from refnet.errors import InputError, WeightsError
 from refnet.graph import Graph
 
-FORMATS = ("mxnet",)
+FORMATS = ("mxnet", "onnx")
 
 
-def export(graph: Graph, prefix: str | os.PathLike[str], to: str = "mxnet") -> tuple[Path, Path]:
-    """Write PREFIX-symbol.json and PREFIX-0000.params, which MXNet's load_checkpoint(PREFIX, 0) reads.
+def export(graph: Graph, prefix: str | os.PathLike[str], to: str = "mxnet") -> tuple[Path, ...]:
+    """Write a graph for another framework; the paths of what was written.
 
-    Both are written under a temporary name first, the parameters before the symbol: where the symbol
-    is, everything is. Returns both paths, the symbol's first.
-    Raises InputError for an unknown format or a folder that cannot be written, WeightsError for a graph
-    without weights, UnsupportedError for a node that MXNet has no equal of.
+    to: "mxnet" writes PREFIX-symbol.json and PREFIX-0000.params, which MXNet's load_checkpoint(PREFIX, 0)
+    reads; "onnx" writes PREFIX.onnx (opset 17) and needs the package onnx. Values and weights keep their
+    names. Each file is written under a temporary name first, the parameters before the symbol: where the
+    symbol is, everything is.
+    Raises InputError for an unknown format, a folder that cannot be written, or onnx missing; WeightsError
+    for a graph without weights; UnsupportedError for a node that the format has no equal of.
 
     >>> import refnet, tempfile
     >>> graph = refnet.load("octave-se-resnet-digits", weights="seed:0")
@@ -31,6 +33,12 @@ def export(graph: Graph, prefix: str | os.PathLike[str], to: str = "mxnet") -> t
         raise WeightsError(
             f"{graph.name} has no weights to write: {len(missing)} missing, first {missing[0]}"
         )
+    if to == "onnx":
+        from refnet.readers.onnx_export import write_onnx
+
+        model = Path(f"{os.fspath(prefix)}.onnx")
+        write_onnx(model, graph)
+        return (model,)
     from refnet.readers.mxnet import graph_to_symbol, write_params, write_symbol
 
     graph_to_symbol(graph)  # what MXNet cannot say is refused before anything is written

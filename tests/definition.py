@@ -79,6 +79,34 @@ def dense_at(x, w, n, o):
     return acc
 
 
+@numba.njit(error_model="numpy", nogil=True)
+def conv_plane(x, w, place, groups, n, o, y):
+    """One plane (oh, ow) of a convolution's output."""
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            y[i, j] = conv_at(x, w, place, groups, n, o, i, j)
+
+
+@numba.njit(error_model="numpy", nogil=True)
+def pool_plane(x, place, include_pad, largest, y):
+    """One plane of a pooling: the maximum or the average of each window."""
+    kh, kw, sh, sw, ph, pw = place
+    height, width = x.shape
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            total, count = x.dtype.type(0), 0
+            best = x.dtype.type(-np.inf)
+            for row in range(i * sh - ph, i * sh - ph + kh):
+                for column in range(j * sw - pw, j * sw - pw + kw):
+                    if 0 <= row < height and 0 <= column < width:
+                        total += x[row, column]
+                        best = max(best, x[row, column])
+                        count += 1
+                    elif include_pad and row < height + ph and column < width + pw:
+                        count += 1
+            y[i, j] = best if largest else total / x.dtype.type(count)
+
+
 def conv_everywhere(x, w, place, groups, shape):
     y = np.empty(shape, x.dtype)
     for at in np.ndindex(shape):

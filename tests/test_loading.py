@@ -272,8 +272,8 @@ def test_only_step_counters_may_be_surplus(tmp_path: Path) -> None:
 
 
 def test_export_refuses_before_it_writes(octave: Graph, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="to must be one of mxnet, got 'onnx'"):
-        export(octave, tmp_path / "net", "onnx")
+    with pytest.raises(InputError, match="to must be one of mxnet, onnx, got 'caffe'"):
+        export(octave, tmp_path / "net", "caffe")
     with pytest.raises(WeightsError, match="has no weights to write"):
         export(build(entry(OCTAVE)), tmp_path / "net")
     assert list(tmp_path.iterdir()) == []

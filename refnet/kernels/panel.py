@@ -374,13 +374,19 @@ def _direct(begin: int, end: int, x: Any, w: Any, y: Any, place: Any, groups: in
                         left = q * dw - pw
                         lo = 0 if left >= 0 else (-left + sw - 1) // sw
                         hi = min(ow, (width - left + sw - 1) // sw)
+                        if lo >= hi:
+                            continue
                         weight = w[o, c, p, q]
+                        values, some = source[left + lo * sw :], sums[lo:hi]
                         if sw == 1:
-                            for j in range(lo, hi):
-                                sums[j] = fma(weight, source[left + j], sums[j])
+                            for j in range(some.size):
+                                some[j] = fma(weight, values[j], some[j])
+                        elif sw == 2:  # a constant stride is read by vectors
+                            for j in range(some.size):
+                                some[j] = fma(weight, values[2 * j], some[j])
                         else:
-                            for j in range(lo, hi):
-                                sums[j] = fma(weight, source[left + j * sw], sums[j])
+                            for j in range(some.size):
+                                some[j] = fma(weight, values[sw * j], some[j])
 
 
 def _columns(w: Array) -> Array:
