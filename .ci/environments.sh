@@ -3,7 +3,9 @@
 # an old NumPy. A complete one of the right versions is kept; anything else is made anew.
 #   .venv-mxnet   mxnet 1.9.1, numpy 1.23.5
 #   .venv-torch   torch 2.13.0, numpy, resnest 0.0.5 (without its requirements, which it does not need here)
-# Usage: bash .ci/environments.sh [mxnet] [torch]      (default: both)
+#   .venv-extras  timm 1.0.31 (read, never imported), opencv-python-headless 5.0.0.93, numpy: other people's
+#                 table of the ImageNet classes and their cubic resize
+# Usage: bash .ci/environments.sh [mxnet] [torch] [extras]      (default: all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3.11}
@@ -51,13 +53,15 @@ make() {
     say "$folder is ready, after $((SECONDS - begin)) s"
 }
 
-for framework in "${@:-mxnet torch}"; do
+for framework in "${@:-mxnet torch extras}"; do
     for name in $framework; do
         case $name in
         mxnet) make .venv-mxnet "numpy==1.23.5 mxnet==1.9.1" "mxnet" "numpy==1.23.5 mxnet==1.9.1" ;;
         torch) make .venv-torch "torch==2.13.0 resnest==0.0.5" "torch, numpy, resnest.torch" \
             "torch==2.13.0 numpy" "--no-deps resnest==0.0.5" ;;
-        *) echo "no framework $name; there are mxnet and torch" >&2 && exit 2 ;;
+        extras) make .venv-extras "timm==1.0.31 opencv-python-headless==5.0.0.93" "cv2" \
+            "opencv-python-headless==5.0.0.93 numpy" "--no-deps timm==1.0.31" ;;
+        *) echo "no environment $name; there are mxnet, torch and extras" >&2 && exit 2 ;;
         esac
     done
 done
