@@ -205,6 +205,8 @@ def test_every_op_has_an_example_and_every_rule():
         assert "Source:" in op.__doc__ or "attention" in op.__module__, op
         for rule in ("type", "run", "bound", "flops"):
             assert getattr(op, rule) is not getattr(Op, rule), f"{op} lacks {rule}"
+        one = all(e.op.one_result for e in EXAMPLES if type(e.op) is op)
+        assert one or op.golden is not Op.golden, f"{op} lacks golden"
 
 
 @EVERY

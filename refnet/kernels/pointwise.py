@@ -31,6 +31,13 @@ def sigmoid(x: F32, threads: int) -> F32:
     return y
 
 
+def exponential(x: npt.NDArray[np.float64], threads: int) -> npt.NDArray[np.float64]:
+    """exp of functions.py for float64 of any shape: relative error below 2**-50, 0 and inf beyond +-128."""
+    y = np.empty(x.shape, np.float64)
+    split(_exponential, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    return y
+
+
 def scale_shift(x: F32, scale: F32, shift: F32, threads: int) -> F32:
     """fma(x, scale, shift) with one scale and shift per channel; x (n, c, ...)."""
     y = np.empty(x.shape, np.float32)
@@ -62,6 +69,12 @@ def _sigmoid(begin: int, end: int, x: Any, y: Any) -> None:
     for i in range(begin * GRAIN, min(end * GRAIN, x.size)):
         e = np.float32(exp(-np.float64(x[i])))
         y[i] = one / (one + e)
+
+
+@njit
+def _exponential(begin: int, end: int, x: Any, y: Any) -> None:
+    for i in range(begin * GRAIN, min(end * GRAIN, x.size)):
+        y[i] = exp(x[i])
 
 
 @njit

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
-from refnet.ops.pointwise import sigmoid_bound, sum_bound
+from refnet.ops.exactly import Tally
+from refnet.ops.pointwise import exact_sigmoid, exact_sum, sigmoid_bound, sum_bound
 from refnet.ops.rounding import sum_of_products
-from refnet.ops.softmax import softmax_bound
+from refnet.ops.softmax import exact_softmax, softmax_bound
 
 T = TypeVar("T", np.float32, np.float64)
 
@@ -29,6 +30,8 @@ class RadixSum(Op):
     """y[n,c,h,w] = sum over r of x[n, r*C + c, h, w], C = channels / radix
 
     Plain: +0 + part 0 + part 1 + ..., left to right. One right result for radix 1 and 2.
+
+    Golden: the exact sum of the parts, rounded once.
 
     Bound: as for Add: gamma(radix - 1) * sum |x|.
     """
@@ -51,6 +54,12 @@ class RadixSum(Op):
 
         return radix_sum(inputs[0], self.radix, threads)
 
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        if self.one_result:
+            return self.run(*inputs, threads=threads)
+        terms = np.stack(np.split(inputs[0], self.radix, 1))
+        return exact_sum(type(self).__name__, terms, None, threads, tally)
+
     def bound(self, *inputs: Interval) -> Interval:
         (x,) = inputs
         parts = zip(np.split(x.center, self.radix, 1), np.split(x.radius, self.radix, 1), strict=True)
@@ -67,7 +76,7 @@ class RadixSoftmax(Op):
     with R = radix, K = cardinality, m = channels / (R*K): the input holds cardinal groups of radix
     parts, the output radix parts of cardinal groups, as (n, channels). For radix 1 it is the sigmoid.
 
-    Plain, bound: those of Softmax over the radix axis, of Sigmoid for radix 1.
+    Plain, golden, bound: those of Softmax over the radix axis, of Sigmoid for radix 1.
 
     Source: rSoftMax of the official ResNeSt (view, transpose 1 and 2, softmax, reshape).
     """
@@ -98,6 +107,15 @@ class RadixSoftmax(Op):
         rows = np.ascontiguousarray(np.moveaxis(self._split(x), 1, -1))  # (n, K, m, R)
         return np.ascontiguousarray(np.moveaxis(softmax_rows(rows, threads), -1, 1).reshape(n, -1))
 
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        (x,) = inputs
+        name, n = type(self).__name__, x.shape[0]
+        if self.radix == 1:
+            return exact_sigmoid(name, np.ascontiguousarray(x.reshape(n, -1)), threads, tally)
+        rows = np.ascontiguousarray(np.moveaxis(self._split(x), 1, -1))  # (n, K, m, R)
+        y = exact_softmax(name, rows, threads, tally)
+        return np.ascontiguousarray(np.moveaxis(y, -1, 1).reshape(n, -1))
+
     def bound(self, *inputs: Interval) -> Interval:
         (x,) = inputs
         n = x.center.shape[0]
@@ -118,6 +136,8 @@ class WeightedSum(Op):
     Shapes: attention (n, radix*C), x (n, radix*C, h, w), y (n, C, h, w).
 
     Plain: acc = +0; acc = fma(attention, x, acc) for r in turn. One right result for radix 1.
+
+    Golden: the exact sum of the products, rounded once.
 
     Bound: as for Conv: gamma(radix) * sum |attention||x| + radix * ETA/2.
     """
@@ -142,6 +162,14 @@ class WeightedSum(Op):
         from refnet.kernels.attention import weighted_sum
 
         return weighted_sum(inputs[0], inputs[1], self.radix, threads)
+
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        if self.one_result:
+            return self.run(*inputs, threads=threads)
+        attention, x = inputs
+        wide = np.broadcast_to(attention[:, :, None, None], x.shape)
+        terms, factors = (np.stack(np.split(a, self.radix, 1)) for a in (x, wide))
+        return exact_sum(type(self).__name__, terms, factors, threads, tally)
 
     def bound(self, *inputs: Interval) -> Interval:
         from refnet.kernels.attention import weighted_sum

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from refnet.errors import GraphError
+
+if TYPE_CHECKING:
+    from refnet.ops.exactly import Tally
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -93,6 +96,7 @@ class Op:
     - `type(*inputs)`: the output's TensorType; raises GraphError when inputs do not fit.
     - `run(*inputs, threads)`: the value in plain arithmetic, float32, in the order that the
       docstring states.
+    - `golden(*inputs, threads, tally)`: the correctly rounded value; ops with one right result inherit it.
     - `bound(*inputs)`: an Interval that holds every float32 evaluation (derivation in the docstring).
     - `flops(*inputs)`: the Cost, from the types of the inputs.
     """
@@ -122,6 +126,12 @@ class Op:
 
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         """The value in plain arithmetic."""
+        raise NotImplementedError
+
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        """The exact real result of the formula, rounded once to float32, nearest even."""
+        if self.one_result:
+            return self.run(*inputs, threads=threads)
         raise NotImplementedError
 
     def bound(self, *inputs: Interval) -> Interval:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
+from refnet.ops.exactly import Tally, settle, sum_error
 from refnet.ops.rounding import sum_of_products
 
 Pair = tuple[int, int]
@@ -30,6 +32,11 @@ class Conv(Op):
     (K = C*kh*kw terms and the bias), so |error| <= gamma(K + 1) * (sum |weight||x| + |bias|), without a
     bias gamma(K), plus K * ETA/2 for products that underflow. It does not hold for Winograd and FFT,
     which compute other products.
+
+    Golden: the sum of all terms inside the image and the bias, exactly, rounded once; an exact 0 is +0. A
+    NaN, an infinity times 0 or infinities of both signs make NaN. The float64 chain of exact products
+    is off by at most (K + 2) U64 * (|x| |w| + |bias|), with Euclidean norms (Cauchy-Schwarz) of the
+    window and of the weights; where that leaves two float32 possible, the fixed-point sum decides.
 
     Source: MXNet Convolution, torch.nn.Conv2d (the cross-correlation of both).
     """
@@ -79,6 +86,31 @@ class Conv(Op):
         place = (self.stride, self.pad, self.dilation, self.groups)
         return convolve(inputs[0], inputs[1], *place, threads, chain)
 
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        from refnet.kernels.epilogue import Chain
+        from refnet.kernels.exact import conv_exactly
+        from refnet.kernels.jit import prepared, split
+        from refnet.kernels.panel import convolve
+
+        x, w = inputs[0].astype(np.float64), prepared(inputs[1], "float64", widened)
+        b = inputs[2].astype(np.float64) if self.bias else np.zeros(0)
+        place = (self.stride, self.pad, self.dilation)
+        with np.errstate(all="ignore"):
+            center = convolve(x, w, *place, self.groups, threads, Chain().bias(b) if self.bias else Chain())
+            n, _, height, width = x.shape
+            squares = np.square(x).reshape(n, self.groups, -1, height, width).sum(2)
+            ones = np.ones((self.groups, 1, *self.kernel))
+            norms = np.sqrt(convolve(squares, ones, *place, self.groups, threads))
+            total = norms.repeat(self.channels // self.groups, 1) * prepared(inputs[1], "norm", _norms)
+            total += np.abs(b)[:, None, None] if self.bias else 0.0
+            error = sum_error(w[0].size + self.bias, total)
+
+        def refine(at: npt.NDArray[np.int64], y: F32) -> None:
+            where = np.array([*self.stride, *self.pad, *self.dilation])
+            split(conv_exactly, at.size, threads, at, inputs[0], inputs[1], b, where, self.groups, y)
+
+        return settle(type(self).__name__, center, error, refine, threads, tally)
+
     def bound(self, *inputs: Interval) -> Interval:
         from refnet.kernels.epilogue import Chain
         from refnet.kernels.jit import processors
@@ -104,3 +136,16 @@ class Conv(Op):
         size = self.type(*inputs).size
         macs = size * TensorType(inputs[1].shape[1:]).size
         return Cost(macs, 2 * macs + size * self.bias)
+
+
+def widened(w: F32) -> F64:
+    """w in float64, read-only: exact, and kept with what the kernels derive from it."""
+    wide = w.astype(np.float64)
+    wide.flags.writeable = False
+    return wide
+
+
+def _norms(w: F32) -> F64:
+    """The Euclidean norm of each output's weights, (o, 1, 1)."""
+    squares = np.square(w.astype(np.float64)).reshape(w.shape[0], -1)
+    return np.asarray(np.sqrt(squares.sum(1)))[:, None, None]

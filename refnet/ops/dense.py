@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
+from refnet.ops.conv import widened
+from refnet.ops.exactly import Tally, settle, sum_error
 from refnet.ops.rounding import sum_of_products
 
 
@@ -22,6 +25,8 @@ class Dense(Op):
     Plain: acc = +0; acc = fma(weight, x, acc) for k in turn; then one addition of the bias.
 
     Bound: as for Conv: gamma(K + 1) * (sum |weight||x| + |bias|) + K * ETA/2; gamma(K) without a bias.
+
+    Golden: the exact sum with its bias, rounded once, as for Conv.
 
     Source: MXNet FullyConnected, torch.nn.Linear.
     """
@@ -51,6 +56,27 @@ class Dense(Op):
 
         rows = np.ascontiguousarray(inputs[0].reshape(inputs[0].shape[0], -1))
         return dense(rows, inputs[1], inputs[2] if self.bias else None, threads)
+
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        from refnet.kernels.exact import conv_exactly
+        from refnet.kernels.jit import prepared, split
+        from refnet.kernels.panel import dense
+
+        rows = np.ascontiguousarray(inputs[0].reshape(inputs[0].shape[0], -1))
+        x, w = rows.astype(np.float64), prepared(inputs[1], "float64", widened)
+        b = inputs[2].astype(np.float64) if self.bias else np.zeros(0)
+        with np.errstate(all="ignore"):
+            center = dense(x, w, b if self.bias else None, threads)
+            norms = np.sqrt(np.square(x).sum(1, keepdims=True)) * np.sqrt(np.square(w).sum(1))
+            total = norms + np.abs(b) if self.bias else norms
+            error = sum_error(w.shape[1] + self.bias, total)
+
+        def refine(at: npt.NDArray[np.int64], y: F32) -> None:
+            where = np.array([1, 1, 0, 0, 1, 1])
+            points, weights = rows[:, :, None, None], inputs[1][:, :, None, None]
+            split(conv_exactly, at.size, threads, at, points, weights, b, where, 1, y[:, :, None, None])
+
+        return settle(type(self).__name__, center, error, refine, threads, tally)
 
     def bound(self, *inputs: Interval) -> Interval:
         from refnet.kernels.jit import processors

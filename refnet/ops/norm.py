@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from refnet.errors import InputError
 from refnet.ops.base import F32, Cost, Interval, Op, TensorType
+from refnet.ops.exactly import Tally, nearest, settle, sum_error
 from refnet.ops.rounding import ETA, U64, gamma, outward
 
 
@@ -36,6 +39,11 @@ class BatchNorm(Op):
     sum = 7, beta 1. So |error| <= gamma(7) * T. Underflow: a product loses ETA/2 before it is multiplied
     by at most |x|, |mean| or |gamma|: (|x| + |mean| + |gamma| + 4) * ETA. Nothing is promised where
     var + eps is subnormal or not positive.
+
+    Golden: the formula as one, with eps as the exact value of its float64 attribute, rounded once. In
+    float64 it passes the difference, the sum under the root, the root, the division, the product and
+    the sum: 8 U64 * (|(x - mean) s| + |beta|). What that leaves open is settled by comparing with the
+    midpoint between two float32 in rationals. var + eps <= 0 gives what IEEE division and root give.
 
     Source: MXNet BatchNorm with use_global_stats or is_train=False, torch.nn.BatchNorm2d.eval().
     """
@@ -72,6 +80,39 @@ class BatchNorm(Op):
             s = g / np.sqrt(var.astype(np.float64) + self.eps)
             t = beta - mean * s
             return s.astype(np.float32), t.astype(np.float32)
+
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        x = inputs[0].astype(np.float64)
+        column = (slice(None), *([None] * (x.ndim - 2)))
+        g, beta, mean, var = (w.astype(np.float64) for w in inputs[1:])
+        g = np.ones_like(g) if self.fix_gamma else g
+        with np.errstate(all="ignore"):
+            s = g / np.sqrt(var + self.eps)
+            moved = x - mean[column]
+            center = moved * s[column] + beta[column]
+            error = sum_error(6, np.abs(moved * s[column]) + np.abs(beta[column]))
+
+        def refine(at: npt.NDArray[np.int64], y: F32) -> None:
+            flat = y.reshape(-1)
+            for k in at:
+                c = np.unravel_index(k, y.shape)[1]
+                weights = (float(w[c]) for w in (g, beta, mean, var))
+                flat[k] = self._exactly(float(center.flat[k]), float(x.flat[k]), *weights)
+
+        return settle(type(self).__name__, center, error, refine, threads, tally)
+
+    def _exactly(self, guess: float, x: float, g: float, beta: float, mean: float, var: float) -> np.float32:
+        """One element: y > m means g (x - mean) > (m - beta) sqrt(var + eps); both sides squared, no root."""
+        square = Fraction(float(var)) + Fraction(self.eps)
+        left = Fraction(float(g)) * (Fraction(float(x)) - Fraction(float(mean)))
+        shift = Fraction(float(beta))
+
+        def compare(m: Fraction) -> int:
+            right = m - shift
+            a, b = left * abs(left), right * abs(right) * square
+            return (a > b) - (a < b)
+
+        return nearest(compare, guess)
 
     def bound(self, *inputs: Interval) -> Interval:
         if any(w.radius.any() for w in inputs[1:]):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
+from refnet.ops.exactly import Tally, by_decimals, settle, sum_error
 from refnet.ops.rounding import ETA, EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
 
 
@@ -57,6 +60,9 @@ class Sigmoid(Op):
     Limits: x = -inf gives 0, +inf gives 1, NaN gives NaN; the radius there is that of the formula.
     exp(-x) may overflow to inf for x < -88: 1/(1 + inf) = 0 is within EXP_ABSOLUTE of y.
 
+    Golden: correctly rounded. exp in float64 is off by 2**-50, so y by the relative 2**-48; for x != 0 the
+    value is transcendental and no midpoint, so decimals of growing precision settle what is open.
+
     Source: MXNet Activation act_type=sigmoid, torch.sigmoid.
     """
 
@@ -68,6 +74,9 @@ class Sigmoid(Op):
         from refnet.kernels.pointwise import sigmoid
 
         return sigmoid(inputs[0], threads)
+
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        return exact_sigmoid(type(self).__name__, inputs[0], threads, tally)
 
     def bound(self, *inputs: Interval) -> Interval:
         (x,) = inputs
@@ -84,6 +93,8 @@ class Add(Op):
     Plain: left to right. With two inputs there is one right result.
 
     Bound, any order: gamma(n - 1) * sum |xi|; additions do not underflow.
+
+    Golden: the exact sum of all n, rounded once.
 
     Source: MXNet add_n and elemwise_add, torch.add.
     """
@@ -107,6 +118,11 @@ class Add(Op):
             for x in inputs[2:]:
                 total += x
         return total
+
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        if self.one_result:
+            return self.run(*inputs, threads=threads)
+        return exact_sum(type(self).__name__, np.stack(inputs), None, threads, tally)
 
     def bound(self, *inputs: Interval) -> Interval:
         return sum_bound(inputs)
@@ -176,3 +192,43 @@ def sigmoid_bound(x: Interval) -> Interval:
     second = 1 + 2.0**-20
     error = (y * (1 - y) * EXP_RELATIVE + EXP_ABSOLUTE) * second + (gamma(3) + 8 * U64) * y
     return outward(y, np.minimum(x.radius / 4, 1.0) + error, np.where(np.isnan(y), np.nan, U))
+
+
+def exact_sum(op: str, terms: F32, factors: F32 | None, threads: int, tally: Tally | None) -> F32:
+    """The correctly rounded sum over the first axis of terms, or of terms * factors (of terms' shape)."""
+    from refnet.kernels.exact import sum_exactly
+    from refnet.kernels.jit import split
+
+    count = terms.shape[0]
+    second = np.ones_like(terms) if factors is None else factors
+    with np.errstate(all="ignore"):
+        products = terms.astype(np.float64) * second.astype(np.float64)
+        center: F64 = products.sum(0)
+        error = sum_error(count, np.abs(products).sum(0))
+    a = np.ascontiguousarray(terms).reshape(count, -1)
+    b = np.ascontiguousarray(second).reshape(count, -1)
+
+    def refine(at: npt.NDArray[np.int64], y: F32) -> None:
+        split(sum_exactly, at.size, threads, at, a, b, y)
+
+    return settle(op, center, error, refine, threads, tally)
+
+
+def exact_sigmoid(op: str, x: F32, threads: int, tally: Tally | None) -> F32:
+    """The correctly rounded sigmoid; see Sigmoid."""
+    from refnet.kernels.pointwise import exponential
+
+    with np.errstate(all="ignore"):
+        center: F64 = 1.0 / (1.0 + exponential(-x.astype(np.float64), threads))
+
+    def refine(at: npt.NDArray[np.int64], y: F32) -> None:
+        flat = y.reshape(-1)
+        for k in at:
+            value = Decimal(float(x.flat[k]))
+
+            def evaluate(value: Decimal = value) -> tuple[Decimal, Decimal]:
+                return 1 / (1 + (-value).exp()), Decimal(0)
+
+            flat[k] = by_decimals(evaluate, float(center.flat[k]))
+
+    return settle(op, center, center * 2.0**-48, refine, threads, tally)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
+from refnet.ops.exactly import Tally, settle, sum_error
 from refnet.ops.rounding import ETA, U64, gamma, outward
 
 Pair = tuple[int, int]
@@ -102,6 +104,8 @@ class AvgPool(_Window):
     roundings), or each element divided before the sum (MXNet's own kernel, which runs where `full` adds
     a window): gamma(n + 1) * sum |x| / d + (n + 1) * ETA/2 for results and quotients that underflow.
 
+    Golden: the exact sum, divided by d, rounded once.
+
     Source: MXNet Pooling pool_type=avg (whose count_include_pad is True when absent),
     torch.nn.AvgPool2d.
     """
@@ -114,6 +118,11 @@ class AvgPool(_Window):
         (x,) = inputs
         output = self._output(x)
         return avg_pool(x, self.kernel, self.stride, self.pad, output, self.count_include_pad, threads)
+
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        (x,) = inputs
+        place = (self.kernel, self.stride, self.pad, self._output(x), self.count_include_pad)
+        return exact_average(type(self).__name__, x, place, threads, tally)
 
     def bound(self, *inputs: Interval) -> Interval:
         from refnet.kernels.pool import avg_pool
@@ -140,6 +149,8 @@ class GlobalAvgPool(Op):
     Bound, any order: gamma(h*w + 1) * sum |x| / (h*w) + (h*w + 1) * ETA/2, as for AvgPool; it covers the
     two divisions, by w and then by h, of _contrib_AdaptiveAvgPooling2D.
 
+    Golden: the exact sum, divided by h*w, rounded once.
+
     Source: MXNet Pooling global_pool=True pool_type=avg and _contrib_AdaptiveAvgPooling2D
     output_size=1, torch adaptive_avg_pool2d(x, 1).
     """
@@ -155,6 +166,11 @@ class GlobalAvgPool(Op):
 
         (x,) = inputs
         return avg_pool(x, (x.shape[2], x.shape[3]), (1, 1), (0, 0), (1, 1), True, threads)
+
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        (x,) = inputs
+        place = ((x.shape[2], x.shape[3]), (1, 1), (0, 0), (1, 1), True)
+        return exact_average(type(self).__name__, x, place, threads, tally)
 
     def bound(self, *inputs: Interval) -> Interval:
         from refnet.kernels.pool import avg_pool
@@ -177,3 +193,27 @@ def average_bound(center: F64, spread: F64, total: F64, terms: int) -> Interval:
     """
     radius = spread + (gamma(terms + 1) + (terms + 2) * U64) * total + (terms + 1) * ETA / 2
     return outward(center, radius, (total + spread) * np.float64(terms))
+
+
+def exact_average(
+    op: str, x: F32, place: tuple[Pair, Pair, Pair, Pair, bool], threads: int, tally: Tally | None
+) -> F32:
+    """The correctly rounded averages; place: kernel, stride, pad, output, count_include_pad.
+
+    In float64 the sum of n elements and the division are off by (n + 2) U64 times the average of |x|.
+    """
+    from refnet.kernels.exact import average_exactly
+    from refnet.kernels.jit import split
+    from refnet.kernels.pool import avg_pool
+
+    wide = x.astype(np.float64)
+    kernel, stride, pad, _, include_pad = place
+    with np.errstate(all="ignore"):
+        center = avg_pool(wide, *place, threads)
+        error = sum_error(kernel[0] * kernel[1] + 1, avg_pool(np.abs(wide), *place, threads))
+
+    def refine(at: npt.NDArray[np.int64], y: F32) -> None:
+        where = np.array([*stride, *pad])
+        split(average_exactly, at.size, threads, at, x, np.array(kernel), where, include_pad, y)
+
+    return settle(op, center, error, refine, threads, tally)

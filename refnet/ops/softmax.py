@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal, getcontext
 
 import numpy as np
+import numpy.typing as npt
 
 from refnet.ops.base import F32, Cost, Interval, Op, TensorType
+from refnet.ops.exactly import Tally, by_decimals, settle
 from refnet.ops.rounding import ETA, EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
 
 
@@ -26,6 +29,12 @@ class Softmax(Op):
     radius of the row, y lies within a factor exp(2 R). Without the shift, nothing is promised where
     exp(x) leaves float32's range; frameworks shift.
 
+    Golden: correctly rounded. In float64, with d = x - m rounded (off by 2**-46 where |d| <= 128; smaller
+    exps are below every float32), exp off by 2**-50 and a sum of n: the relative 2**-44 + n 2**-51. If
+    all x are equal the value is 1/n, which that decides for n < 2**18; otherwise it is transcendental
+    (Lindemann-Weierstrass) and decimals of growing precision settle what is open. A NaN or +inf in a row
+    makes NaN of the row; -inf counts as 0.
+
     Source: MXNet SoftmaxOutput (whose label is unused at inference) and softmax, torch.softmax.
     """
 
@@ -41,6 +50,11 @@ class Softmax(Op):
 
         rows = np.ascontiguousarray(np.moveaxis(inputs[0], self.axis, -1))
         return np.ascontiguousarray(np.moveaxis(softmax_rows(rows, threads), -1, self.axis))
+
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        rows = np.moveaxis(inputs[0], self.axis, -1)
+        y = exact_softmax(type(self).__name__, np.ascontiguousarray(rows), threads, tally)
+        return np.ascontiguousarray(np.moveaxis(y, -1, self.axis))
 
     def bound(self, *inputs: Interval) -> Interval:
         (x,) = inputs
@@ -63,3 +77,30 @@ def softmax_bound(x: Interval, axis: int) -> Interval:
         spread = np.expm1(2 * x.radius.max(axis, keepdims=True))
         radius = y * (r + spread + r * spread) + (n + 1) * EXP_ABSOLUTE + ETA
     return outward(y, radius, np.where(r < 0.25, y, np.nan))
+
+
+def exact_softmax(op: str, x: F32, threads: int, tally: Tally | None) -> F32:
+    """The correctly rounded softmax over the last axis; see Softmax."""
+    from refnet.kernels.pointwise import exponential
+
+    n = x.shape[-1]
+    with np.errstate(all="ignore"):
+        wide = x.astype(np.float64)
+        powers = exponential(wide - wide.max(-1, keepdims=True), threads)
+        center = powers / powers.sum(-1, keepdims=True)
+
+    def refine(at: npt.NDArray[np.int64], y: F32) -> None:
+        flat, rows = y.reshape(-1), x.reshape(-1, n)
+        for k in at:
+            row = [Decimal(float(v)) for v in rows[k // n] if v > -np.inf]
+            own, largest = Decimal(float(rows[k // n, k % n])), max(row)
+
+            def evaluate(
+                row: list[Decimal] = row, own: Decimal = own, largest: Decimal = largest
+            ) -> tuple[Decimal, Decimal]:
+                value = (own - largest).exp() / sum((v - largest).exp() for v in row)
+                return value, value * n * Decimal(10) ** (4 - getcontext().prec)
+
+            flat[k] = by_decimals(evaluate, float(center.flat[k]))
+
+    return settle(op, center, center * (2.0**-44 + n * 2.0**-51), refine, threads, tally)

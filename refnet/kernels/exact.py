@@ -1,0 +1,200 @@
+"""Exact sums of float32 products, and their one correct rounding to float32.
+
+An accumulator is a fixed-point number wide enough for every sum: limbs of 32 bits in int64, limb i in
+units of 2**(32 i - 320), so that carries can wait. A product of two float32 has 48 bits and lies
+between 2**-298 and 2**256; float64 holds it exactly, and adding a float64 touches three limbs. 2**31
+additions cannot overflow a limb. Kulisch, Computer Arithmetic and Validity, 2nd ed., chapter 8.
+
+`decide` is the quick way that makes the slow one rare: where a float64 result and a bound of its error
+leave only one float32, that is the answer.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.kernels.jit import njit, split
+
+Array = npt.NDArray[Any]
+Pair = tuple[int, int]
+
+LIMBS = 21
+"""From 2**-320 to 2**352: every product, and sums of 2**31 of them."""
+UNIT = -320
+"""Exponent of the accumulator's lowest bit."""
+MASK = 0xFFFFFFFF
+GRAIN = 8192
+"""Elements per work item of `decide`."""
+
+
+@njit
+def add(acc: Any, value: float) -> None:
+    """acc += value, exactly, for a finite float64 that is a product of two float32, or a float32."""
+    if value == 0.0:
+        return
+    fraction, exponent = math.frexp(value)  # value = fraction * 2**exponent, 1/2 <= |fraction| < 1
+    mantissa = np.int64(fraction * 9007199254740992.0)  # 53 bits
+    shift = exponent - 53 - UNIT
+    negative = mantissa < 0
+    size = np.uint64(-mantissa if negative else mantissa)
+    if shift < 0:  # the lowest bits of so small a float64 are zeros
+        size = size >> np.uint64(-shift)
+        shift = 0
+    limb, offset = shift // 32, np.uint64(shift % 32)
+    low = np.int64((size << offset) & np.uint64(MASK))
+    rest = size >> (np.uint64(32) - offset)
+    middle, high = np.int64(rest & np.uint64(MASK)), np.int64(rest >> np.uint64(32))
+    if negative:
+        low, middle, high = -low, -middle, -high
+    acc[limb] += low
+    acc[limb + 1] += middle
+    acc[limb + 2] += high
+
+
+@njit
+def rounded(acc: Any, divisor: int) -> Any:
+    """The float32 nearest to acc / divisor, ties to even; +0 for zero. acc is used up. divisor < 2**31."""
+    carry = np.int64(0)
+    for i in range(LIMBS - 1):
+        total = acc[i] + carry
+        acc[i] = total & MASK
+        carry = total >> 32
+    acc[LIMBS - 1] += carry
+    negative = acc[LIMBS - 1] < 0
+    if negative:  # two's complement over all limbs
+        borrow = np.int64(0)
+        for i in range(LIMBS):
+            total = -acc[i] + borrow
+            acc[i] = total & MASK if i < LIMBS - 1 else total
+            borrow = total >> 32
+    rest = np.int64(0)
+    for i in range(LIMBS - 1, -1, -1):
+        total = (rest << 32) | acc[i]
+        acc[i] = total // divisor
+        rest = total % divisor
+    top = -1
+    for i in range(LIMBS - 1, -1, -1):
+        if acc[i] != 0:
+            bits = 0
+            while acc[i] >> bits:
+                bits += 1
+            top = 32 * i + bits - 1
+            break
+    if top < 0:
+        return np.float32(-0.0) if negative and rest != 0 else np.float32(0.0)
+    # the result's last bit: 24 bits below the first, but not below 2**-149
+    last = max(top - 23, -149 - UNIT)
+    mantissa = np.int64(0)
+    for bit in range(top, last - 1, -1):
+        mantissa = 2 * mantissa + ((acc[bit // 32] >> (bit % 32)) & 1)
+    half = last > 0 and (acc[(last - 1) // 32] >> ((last - 1) % 32)) & 1 == 1
+    sticky = rest != 0
+    for bit in range(last - 1):
+        if bit % 32 == 0 and bit + 32 <= last - 1:
+            sticky = sticky or acc[bit // 32] != 0
+        elif bit // 32 == (last - 1) // 32:
+            sticky = sticky or (acc[bit // 32] >> (bit % 32)) & 1 == 1
+    if half and (sticky or mantissa % 2 == 1):
+        mantissa += 1
+    value = math.ldexp(np.float64(mantissa), last + UNIT)  # at most 2**24 steps: exact in float64
+    return np.float32(-value if negative else value)
+
+
+def decide(center: Array, error: Array, threads: int) -> tuple[Array, Array]:
+    """(y, open): the float32 of each float64 center, and the flat indices that its error leaves open.
+
+    center, error: float64, one shape, |exact - center| <= error. Decided are elements for which every
+    number within the error has the same nearest float32, its sign included; an error of 0 says that
+    the center is the exact value. A center that is not finite is final: the exact value is not defined
+    (NaN) or infinite. An exact 0 is +0; another value that rounds to 0 keeps its sign.
+    """
+    y = np.empty(center.shape, np.float32)
+    unsure = np.empty(center.size, np.bool_)
+    c, e = np.ascontiguousarray(center).reshape(-1), np.ascontiguousarray(error).reshape(-1)
+    split(_decide, -(-center.size // GRAIN), threads, c, e, y.reshape(-1), unsure)
+    return y, np.flatnonzero(unsure)
+
+
+@njit
+def _decide(begin: int, end: int, center: Any, error: Any, y: Any, unsure: Any) -> None:
+    a, b = begin * GRAIN, min(end * GRAIN, center.size)
+    c, e, r, u = center[a:b], error[a:b], y[a:b], unsure[a:b]
+    for i in range(c.size):
+        wide = e[i] + np.abs(c[i]) * 2.0**-52 if e[i] != 0 else 0.0  # c - e and c + e are rounded too
+        below, above = c[i] - wide, c[i] + wide
+        same = np.float32(below) == np.float32(above) and (below > 0) == (above > 0)
+        r[i] = np.float32(c[i]) if c[i] != 0 else np.float32(0)
+        u[i] = np.abs(c[i]) < np.inf and not same
+
+
+@njit
+def conv_exactly(
+    begin: int, end: int, at: Any, x: Any, w: Any, bias: Any, place: Any, groups: int, y: Any
+) -> None:
+    """y[at[k]] = the correctly rounded convolution there; items: k. bias (o,) or (0,)."""
+    outputs, channels, kh, kw = w.shape
+    oh, ow = y.shape[2:]
+    flat = y.reshape(-1)
+    acc = np.zeros(LIMBS, np.int64)
+    for k in range(begin, end):
+        j, i = at[k] % ow, at[k] // ow % oh
+        o, n = at[k] // (ow * oh) % outputs, at[k] // (ow * oh * outputs)
+        base = o // (outputs // groups) * channels
+        acc[:] = 0
+        if bias.size:
+            add(acc, np.float64(bias[o]))
+        for p in range(kh):
+            row = i * place[0] - place[2] + p * place[4]
+            if row < 0 or row >= x.shape[2]:
+                continue
+            for q in range(kw):
+                column = j * place[1] - place[3] + q * place[5]
+                if column < 0 or column >= x.shape[3]:
+                    continue
+                for c in range(channels):
+                    add(acc, np.float64(w[o, c, p, q]) * np.float64(x[n, base + c, row, column]))
+        flat[at[k]] = rounded(acc, 1)
+
+
+@njit
+def average_exactly(
+    begin: int, end: int, at: Any, x: Any, kernel: Any, place: Any, include_pad: bool, y: Any
+) -> None:
+    """y[at[k]] = the correctly rounded average of its window; items: k."""
+    channels, height, width = x.shape[1:]
+    oh, ow = y.shape[2:]
+    flat = y.reshape(-1)
+    acc = np.zeros(LIMBS, np.int64)
+    for k in range(begin, end):
+        j, i = at[k] % ow, at[k] // ow % oh
+        plane = x[at[k] // (ow * oh * channels), at[k] // (ow * oh) % channels]
+        top, left = i * place[0] - place[2], j * place[1] - place[3]
+        bottom, right = min(top + kernel[0], height + place[2]), min(left + kernel[1], width + place[3])
+        count = (bottom - top) * (right - left)
+        top, left, bottom, right = max(top, 0), max(left, 0), min(bottom, height), min(right, width)
+        if not include_pad:
+            count = (bottom - top) * (right - left)
+        acc[:] = 0
+        for row in range(top, bottom):
+            for column in range(left, right):
+                add(acc, np.float64(plane[row, column]))
+        flat[at[k]] = rounded(acc, count)
+
+
+@njit
+def sum_exactly(begin: int, end: int, at: Any, a: Any, b: Any, y: Any) -> None:
+    """y[at[k]] = the correctly rounded sum over r of a[r, at[k]] * b[r, at[k]]; items: k.
+
+    a, b: (terms, size).
+    """
+    flat = y.reshape(-1)
+    acc = np.zeros(LIMBS, np.int64)
+    for k in range(begin, end):
+        acc[:] = 0
+        for r in range(a.shape[0]):
+            add(acc, np.float64(a[r, at[k]]) * np.float64(b[r, at[k]]))
+        flat[at[k]] = rounded(acc, 1)
