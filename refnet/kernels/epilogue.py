@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.jit import njit, split
+from refnet.kernels.jit import enough, njit, split
 from refnet.kernels.simd import fma
 
 Array = npt.NDArray[Any]
@@ -75,6 +75,7 @@ def apply(x: Array, chain: Chain, threads: int) -> Array:
     n, c = x.shape[:2]
     rows = np.ascontiguousarray(x).reshape(n * c, -1)
     tables = chain.tables(n, c, rows.shape[1], x.dtype)
+    threads = enough(threads, x.size * len(chain.kinds))
     split(_rows, n * c, threads, rows, y.reshape(rows.shape), *tables)
     return y
 

@@ -18,7 +18,6 @@ import sys
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -32,6 +31,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 SOURCES = Path(__file__).parent
+
+WORTH = 100_000
+"""Operations (about 30 microseconds of one thread) from which on a second thread pays."""
 
 
 def cache_key() -> str:
@@ -110,16 +112,30 @@ def split(kernel: Callable[..., None], count: int, threads: int, *arguments: Any
     """Call kernel(begin, end, *arguments) on disjoint ranges that cover range(count), in threads.
 
     Each item of the range must write only outputs of its own, so that the bits cannot depend on
-    the number of threads. Ranges are small enough to even out threads of different speed.
+    the number of threads. The calling thread works too; there are more ranges than threads, so that a
+    slow one holds up nobody.
     """
     threads = max(1, min(threads, count))
     if threads == 1:
         kernel(0, count, *arguments)
         return
-    if threads not in _pools:
-        _pools[threads] = ThreadPoolExecutor(threads, f"refnet-{threads}")
     parts = min(count, 4 * threads)
-    edges = [count * i // parts for i in range(parts + 1)]
-    jobs = [_pools[threads].submit(kernel, a, b, *arguments) for a, b in pairwise(edges)]
-    for job in jobs:
-        job.result()
+    tickets = iter(range(parts))  # taking the next of a range is one step under the GIL
+
+    def work() -> None:
+        for part in tickets:
+            kernel(count * part // parts, count * (part + 1) // parts, *arguments)
+
+    if threads not in _pools:
+        _pools[threads] = ThreadPoolExecutor(threads - 1, f"refnet-{threads}")
+    jobs = [_pools[threads].submit(work) for _ in range(threads - 1)]
+    try:
+        work()
+    finally:
+        for job in jobs:
+            job.result()
+
+
+def enough(threads: int, operations: int) -> int:
+    """The threads to use for so many operations: 1 where handing out work would cost more than it saves."""
+    return threads if operations >= WORTH else 1

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.epilogue import Chain, apply, follow
-from refnet.kernels.jit import njit, prepared, split
+from refnet.kernels.jit import enough, njit, prepared, split
 from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, fma, masked_block
 
 Array = npt.NDArray[Any]
@@ -55,6 +55,7 @@ def convolve(
     ow = (width + 2 * pad[1] - dilation[1] * (kw - 1) - 1) // stride[1] + 1
     y = np.empty((n, outputs, oh, ow), x.dtype)
     place = np.array([*stride, *pad, *dilation], np.int64)
+    threads = enough(threads, y.size * w[0].size // 16)
     if outputs // groups < 3 or w[0].size == 0:
         split(_direct, n * outputs, threads, x, w, y, place, groups)
         return apply(y, chain, threads) if chain.kinds else y
@@ -79,7 +80,7 @@ def _padded(x: Array, pad: Pair, slack: int, threads: int) -> Array:
     tall, wide = h + 2 * pad[0], w + 2 * pad[1]
     planes = np.empty((n, c * tall * wide + slack), x.dtype)
     planes[:, c * tall * wide :] = 0
-    split(_pad, n * c, threads, x.reshape(n * c, h, w), planes, c, tall, wide, *pad)
+    split(_pad, n * c, enough(threads, planes.size), x.reshape(n * c, h, w), planes, c, tall, wide, *pad)
     return planes
 
 
@@ -94,6 +95,7 @@ def dense(x: Array, w: Array, bias: Array | None, threads: int) -> Array:
     """
     y = np.empty((x.shape[0], w.shape[0]), x.dtype)
     columns = prepared(w, "columns", _columns)
+    threads = enough(threads, x.size * w.shape[0] // 4)
     split(_dense, columns.shape[0], threads, np.ascontiguousarray(x), columns, y)
     if bias is not None:
         y += bias

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.functions import exp
-from refnet.kernels.jit import njit, split
+from refnet.kernels.jit import enough, njit, split
 from refnet.kernels.simd import fma
 
 F32 = npt.NDArray[np.float32]
@@ -43,6 +43,7 @@ def scale_shift(x: F32, scale: F32, shift: F32, threads: int) -> F32:
     y = np.empty(x.shape, np.float32)
     n, c = x.shape[:2]
     rows = np.ascontiguousarray(x).reshape(n * c, -1)
+    threads = enough(threads, x.size)
     split(_scale_shift, n * c, threads, rows, scale, shift, y.reshape(n * c, -1))
     return y
 
@@ -51,6 +52,7 @@ def softmax_rows(x: F32, threads: int) -> F32:
     """Softmax over the last axis: m = max, e = exp(x - m), s = chain of e from +0, e / s, in float32."""
     y = np.empty(x.shape, np.float32)
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    threads = enough(threads, 20 * x.size)
     split(_softmax, rows.shape[0], threads, rows, y.reshape(rows.shape))
     return y
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.jit import njit, split
+from refnet.kernels.jit import enough, njit, split
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
@@ -19,6 +19,7 @@ PLANES = 4
 def max_pool(x: Array, kernel: Pair, stride: Pair, pad: Pair, output: Pair, threads: int) -> Array:
     """Maximum of ops/pool.py for x (n, c, h, w); output is (oh, ow). First of equals; NaN wins."""
     y = np.empty((*x.shape[:2], *output), x.dtype)
+    threads = enough(threads, y.size * kernel[0] * kernel[1])
     split(_max, x.shape[0] * x.shape[1], threads, np.ascontiguousarray(x), y, *kernel, *stride, *pad)
     return y
 
@@ -28,6 +29,7 @@ def avg_pool(
 ) -> Array:
     """Average of ops/pool.py: a chain over kernel row and column from +0, then one division."""
     y = np.empty((*x.shape[:2], *output), x.dtype)
+    threads = enough(threads, y.size * kernel[0] * kernel[1])
     if kernel == x.shape[2:] and pad == (0, 0):
         planes = np.ascontiguousarray(x).reshape(-1, kernel[0] * kernel[1])
         split(_mean, -(-planes.shape[0] // PLANES), threads, planes, y.reshape(-1))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.jit import njit, split
+from refnet.kernels.jit import enough, njit, split
 
 Array = npt.NDArray[Any]
 
@@ -16,6 +16,7 @@ def upsample(x: Array, scale: int, threads: int) -> Array:
     """x (n, c, h, w) -> (n, c, h * scale, w * scale), every element scale x scale times."""
     n, c, h, w = x.shape
     y = np.empty((n, c, h * scale, w * scale), x.dtype)
+    threads = enough(threads, y.size)
     planes = np.ascontiguousarray(x).reshape(n * c, h, w)
     split(_upsample, n * c, threads, planes, y.reshape(n * c, h * scale, w * scale), scale)
     return y
