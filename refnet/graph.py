@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 
@@ -136,8 +137,7 @@ class Graph:
     def with_weights(self, weights: Mapping[str, F32], surplus: Iterable[str] = ()) -> Graph:
         """This graph with its weights, after checking every name, shape and dtype.
 
-        The graph's arrays are read-only (copies, where the caller's could still be written to), so
-        that kernels may keep what they derived from them.
+        The graph's arrays are read-only copies, so that kernels may keep what they derived from them.
 
         surplus: names that may be there without being used (`num_batches_tracked` and the like).
         Raises WeightsError listing what is missing, surplus or of another shape.
@@ -155,10 +155,15 @@ class Graph:
             shown = "\n  ".join(faults[:20])
             more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
             raise WeightsError(f"{self.name}: weights do not fit the graph:\n  {shown}{more}")
-        return replace(self, weights={name: _frozen(weights[name]) for name in wanted})
+        frozen = {name: _frozen(weights[name]) for name in wanted}
+        return replace(self, weights=MappingProxyType(frozen))
 
     def check_inputs(self, inputs: Mapping[str, F32]) -> dict[str, TensorType]:
         """The types of the given inputs; raises InputError if they do not fit the graph."""
+        if not isinstance(inputs, Mapping):
+            raise InputError(
+                f"{self.name}: inputs must be a mapping of names to arrays, got {type(inputs).__name__}"
+            )
         for name in inputs:
             if name not in self.inputs:
                 raise InputError(
@@ -169,6 +174,8 @@ class Graph:
             if name not in inputs:
                 raise InputError(f"{self.name}: input {name!r} {kind!r} is missing")
             array = inputs[name]
+            if not isinstance(array, np.ndarray):
+                raise InputError(f"{self.name}: input {name!r} must be an array, got {type(array).__name__}")
             if array.dtype != np.float32:
                 raise InputError(f"{self.name}: input {name!r} must be float32, got {array.dtype}")
             if array.ndim != len(kind.shape) or array.shape[1:] != kind.shape[1:] or array.shape[0] < 1:
@@ -191,11 +198,7 @@ class Graph:
 
 
 def _frozen(array: F32) -> F32:
-    """The array, contiguous and read-only for good: a copy unless nobody can write to it."""
-    base: object = array
-    while isinstance(base, np.ndarray) and not base.flags.writeable:
-        base = base.base
-    if base is not None or not array.flags.c_contiguous:
-        array = array.copy(order="C")
-        array.flags.writeable = False
+    """A read-only copy in row order: nobody else can write to it."""
+    array = array.copy(order="C")
+    array.flags.writeable = False
     return array

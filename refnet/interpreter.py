@@ -42,6 +42,8 @@ def steps(
 ) -> Iterator[tuple[Node, F32]]:
     """Yield (node, value) for every node in execution order; each value is freed after its last use.
 
+    Values are read-only while later nodes may need them: copy one to change it.
+
     inputs: name -> float32 array (batch, ...). arithmetic: default `Plain()`.
     until: only the nodes that these values need (default: all nodes).
     Raises InputError or WeightsError before the first node if something does not fit.
@@ -73,13 +75,12 @@ def run(
     (2, 10)
     """
     wanted = dict(graph.outputs) if values is None else {name: name for name in values}
-    for name in wanted.values():
-        if name not in graph.by_name:
-            raise InputError(f"{graph.name} has no value {name!r}")
     needed = set(wanted.values())
     arithmetic = Plain() if arithmetic is None else arithmetic
     nodes = arithmetic.fuse(_needed(graph, needed), needed)
     found = {n.name: v for n, v in _execute(graph, inputs, arithmetic, nodes) if n.name in needed}
+    for value in found.values():
+        value.flags.writeable = True
     return {key: found[name] for key, name in wanted.items()}
 
 
@@ -87,23 +88,39 @@ def _execute(
     graph: Graph, inputs: Mapping[str, F32], arithmetic: Arithmetic, nodes: Sequence[Node]
 ) -> Iterator[tuple[Node, F32]]:
     graph.types(graph.check_inputs(inputs))
-    if missing := [name for name in graph.weight_types if name not in graph.weights]:
-        raise WeightsError(f"{graph.name} has no weights yet: {len(missing)} missing, first {missing[0]}")
+    _check_weights(graph)
     last = {name: i for i, node in enumerate(nodes) for name in node.data}
     values: dict[str, F32] = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
     for i, node in enumerate(nodes):
         arguments = [values[n] for n in node.data] + [graph.weights[n] for n in node.weights]
         value = arithmetic.evaluate(node, *arguments)
         del arguments
+        value.flags.writeable = False  # later nodes read it
         values[node.name] = value
         yield node, value
+        del value
         for name in {*node.data, node.name}:
             if last.get(name, i) <= i:
                 del values[name]
 
 
+def _check_weights(graph: Graph) -> None:
+    """Kernels trust shapes: whoever made the graph's weights, they are what the nodes need."""
+    if missing := [name for name in graph.weight_types if name not in graph.weights]:
+        raise WeightsError(f"{graph.name} has no weights yet: {len(missing)} missing, first {missing[0]}")
+    for name, kind in graph.weight_types.items():
+        array = graph.weights[name]
+        if array.shape != kind.shape or array.dtype != np.float32:
+            raise WeightsError(
+                f"{graph.name}: weight {name} is {array.dtype}{list(array.shape)}, needed is {kind!r}"
+            )
+
+
 def _needed(graph: Graph, names: Collection[str]) -> tuple[Node, ...]:
     wanted = set(names)
+    for name in names:
+        if name not in graph.by_name:
+            raise InputError(f"{graph.name} has no value {name!r}")
     kept = []
     for node in reversed(graph.nodes):
         if node.name in wanted:

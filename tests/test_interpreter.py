@@ -171,3 +171,83 @@ def test_a_graph_prints_like_python():
     assert text.endswith("return out=tail")
     assert residual().structure_hash() == residual().structure_hash()
     assert residual().weights_hash() == residual().weights_hash()
+
+
+def test_values_share_no_memory_with_inputs_or_one_another():
+    from refnet.ops import ExpandDims, Flatten, Identity, Slice
+
+    nodes = (
+        Node("flat", Flatten(), ("data",)),
+        Node("part", Slice(0, 1), ("data",)),
+        Node("same", Identity(), ("data",)),
+        Node("more", ExpandDims(1), ("flat",)),
+    )
+    graph = Graph("moves", {"data": X}, nodes, {"out": "flat"})
+    x = floats((1, 2, 4, 4), "x")
+    for _, value in refnet.steps(graph, {"data": x}):
+        assert not np.shares_memory(value, x)
+        with pytest.raises(ValueError, match="read-only"):
+            value[:] = 0
+    out = refnet.run(graph, {"data": x})["out"]
+    out[:] = 0  # the caller's own
+    assert x.any()
+
+
+def test_weights_are_checked_however_the_graph_got_them():
+    graph = residual()
+    wrong = {**graph.weights, "conv_w": np.ones((4, 100000, 1, 1), np.float32)}
+    bad = Graph(graph.name, graph.inputs, graph.nodes, graph.outputs, wrong)
+    with pytest.raises(WeightsError, match=r"conv_w is float32\[4, 100000, 1, 1\]"):
+        refnet.run(bad, {"data": floats((1, 2, 4, 4), "x")})
+    with pytest.raises(TypeError):
+        graph.weights["conv_w"] = wrong["conv_w"]
+
+
+def test_a_view_made_before_freezing_cannot_change_a_graph():
+    graph = residual()
+    mine = {n: w.copy() for n, w in graph.weights.items()}
+    view = mine["stem_w"][:]
+    mine["stem_w"].flags.writeable = False
+    other = graph.with_weights(mine)
+    view[:] = 7
+    assert same_bits(other.weights["stem_w"], graph.weights["stem_w"])
+
+
+@pytest.mark.parametrize("threads", [0, -1, 257, 1.5, "x", True])
+def test_threads_that_make_no_sense(threads):
+    with pytest.raises(InputError, match="threads must be a whole number from 1 to 256"):
+        Plain(threads)
+
+
+def test_a_forked_child_makes_its_own_threads():
+    import multiprocessing
+
+    graph = residual()
+    x = floats((3, 2, 4, 4), "x")
+    expected = refnet.run(graph, {"data": x}, Plain(2))["out"]
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        found = pool.apply_async(_in_child, (x,)).get(timeout=60)
+    assert same_bits(found, expected)
+
+
+def _in_child(x: np.ndarray) -> np.ndarray:
+    big = Graph("big", {"data": TensorType((1, 64, 64, 64))}, (Node("r", Relu(), ("data",)),), {"out": "r"})
+    refnet.run(big, {"data": np.ones((2, 64, 64, 64), np.float32)}, Plain(2))  # enough work for two
+    return refnet.run(residual(), {"data": x}, Plain(2))["out"]
+
+
+def test_unknown_values_and_odd_graphs():
+    graph = residual()
+    x = floats((1, 2, 4, 4), "x")
+    with pytest.raises(InputError, match="no value 'nope'"):
+        next(refnet.steps(graph, {"data": x}, until=["nope"]))
+    for inputs in (None, [x]):
+        with pytest.raises(InputError, match="must be a mapping"):
+            refnet.run(graph, inputs)
+    with pytest.raises(InputError, match="must be an array, got list"):
+        refnet.run(graph, {"data": [1.0]})
+    nodes = (Node("a", Relu(), ("data",)), Node("b", Relu(), ("a",)))
+    flat = Graph("flat", {"data": TensorType((3,))}, nodes, {"out": "b"})
+    assert refnet.run(flat, {"data": np.float32([-1, 0, 2])})["out"].tolist() == [0, 0, 2]
+    with pytest.raises(GraphError, match="takes 1 inputs, got 2"):
+        Graph("two", {"data": X}, (Node("c", Conv(1, (1, 1)), ("data", "data", "w")),), {}).types()

@@ -309,24 +309,20 @@ def test_an_edited_helper_shows_at_once(tmp_path):
 
 
 def test_every_compiled_function_is_in_the_cache_key():
-    """Kernels import `njit` from jit.py only, and nothing outside of refnet/kernels compiles anything."""
+    """Kernels compile with `njit` of jit.py only, and nothing outside of refnet/kernels compiles anything."""
     for path in KERNELS.parent.rglob("*.py"):
-        names = {
-            (node.module, alias.name)
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.ImportFrom)
-            for alias in node.names
-        }
-        imports = {
-            alias.name
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Import)
-            for alias in node.names
-        }
-        uses_numba = any(m and m.split(".")[0] == "numba" for m, _ in names) or "numba" in imports
-        if uses_numba:
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        sources = {(n.module or "", a.name) for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names}
+        imports = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+        if "numba" in imports or any(module.split(".")[0] == "numba" for module, _ in sources):
             assert path.parent == KERNELS, path
-            assert path.name in {"jit.py", "simd.py"}, path
+        called = {ast.unparse(n.func) for n in nodes if isinstance(n, ast.Call)}
+        called |= {ast.unparse(d) for n in nodes if isinstance(n, ast.FunctionDef) for d in n.decorator_list}
+        compiles = {name for name in called if name.split(".")[-1] in {"njit", "jit", "vectorize", "cfunc"}}
+        if path.name != "jit.py" and compiles:
+            assert path.parent == KERNELS, path
+            assert compiles == {"njit"}, path
+            assert ("refnet.kernels.jit", "njit") in sources, path
 
 
 def test_awkward_numbers_are_what_they_should_be():

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from refnet.arithmetic.plain import check_threads
 from refnet.ops.base import F32
 from refnet.ops.exactly import Tally
 
@@ -31,6 +32,9 @@ class Golden:
     threads: int | None = None
     tally: Tally | None = None
     name = "golden"
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
 
     def evaluate(self, node: Node, *inputs: F32) -> F32:
         """The node's value: `node.op.golden(*inputs)`."""

@@ -6,10 +6,23 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from refnet.errors import InputError
 from refnet.ops.base import F32
 
 if TYPE_CHECKING:
     from refnet.graph import Node
+
+
+MOST_THREADS = 256
+"""More threads than that are a mistake."""
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise InputError unless threads is None or a number from 1 to MOST_THREADS."""
+    if threads is None:
+        return
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"threads must be a whole number from 1 to {MOST_THREADS}, got {threads!r}")
 
 
 @dataclass(frozen=True)
@@ -17,7 +30,8 @@ class Plain:
     """Each op's own `run`: one FMA chain per reduction, channel, kernel row, kernel column; bias last.
 
     threads: how many threads share the outputs of a node; None takes all processors.
-    The bits do not depend on it, nor on the batch or the position in it.
+    The bits do not depend on it, nor on the batch or the position in it. Every NaN counts as the same
+    NaN: which sign and payload one carries is the processor's affair.
 
     >>> Plain(threads=1).name
     'plain'
@@ -25,6 +39,9 @@ class Plain:
 
     threads: int | None = None
     name = "plain"
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
 
     def evaluate(self, node: Node, *inputs: F32) -> F32:
         """The node's value: `node.op.run(*inputs)`."""

@@ -72,7 +72,9 @@ class Chain:
 def apply(x: Array, chain: Chain, threads: int) -> Array:
     """The chain applied to x (n, c, ...), as a new array."""
     y = np.empty(x.shape, x.dtype)
-    n, c = x.shape[:2]
+    if x.size == 0:
+        return y
+    n, c = x.shape[:2] if x.ndim > 1 else (1, x.shape[0])
     rows = np.ascontiguousarray(x).reshape(n * c, -1)
     tables = chain.tables(n, c, rows.shape[1], x.dtype)
     threads = enough(threads, x.size * len(chain.kinds))

@@ -106,6 +106,8 @@ def processors() -> int:
 
 
 _pools: dict[int, ThreadPoolExecutor] = {}
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_pools.clear)
 
 
 def split(kernel: Callable[..., None], count: int, threads: int, *arguments: Any) -> None:

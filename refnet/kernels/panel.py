@@ -4,6 +4,10 @@ The panel is gathered from the image on the fly, stride and padding included. Th
 terms is the order of summation; here channel, kernel row, kernel column. Lanes run across
 positions, so every output is one chain, whatever the threads, the batch and the position.
 
+With stride 1 and a kernel of more than one element nothing is gathered: the terms are read where they
+lie in planes with zeros around them. Positions then run over the padded rows, and those between the
+rows of the output are left out when a tile is stored.
+
 Padding contributes nothing. The fast block multiplies a zero there instead, which changes no chain
 unless the weight is not finite or a partial sum is -0 (then +0 results, and only the sign of a
 result that is zero can differ: adding zeros never changes another number). So where a tile touches
@@ -20,7 +24,7 @@ import numpy.typing as npt
 
 from refnet.kernels.epilogue import Chain, apply, follow
 from refnet.kernels.jit import enough, njit, prepared, split
-from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, fma, masked_block
+from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, direct_block, fma, masked_block
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
@@ -49,6 +53,8 @@ def convolve(
     channel, kernel row, kernel column; then bias, batch norm, addition, relu as the chain says.
     """
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
+    if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:  # the kernels trust shapes
+        raise ValueError(f"weights {w.shape} in {groups} groups do not fit data {x.shape}")
     n, _, height, width = x.shape
     outputs, _, kh, kw = w.shape
     oh = (height + 2 * pad[0] - dilation[0] * (kh - 1) - 1) // stride[0] + 1
@@ -61,16 +67,22 @@ def convolve(
         return apply(y, chain, threads) if chain.kinds else y
     packed, finite = prepared(w, ("panel", groups), lambda w: _packed(w, groups))
     tables = chain.tables(n, outputs, oh * ow, x.dtype)
-    span, planes = ow, x
-    if stride == (1, 1):  # a panel's row is then one piece of a padded plane, ends of rows included
+    span, planes, offsets = ow, x, np.zeros(0, np.int64)
+    room = n * x.shape[1] * (height + 2 * pad[0]) * (width + 2 * pad[1])
+    wide = stride == (1, 1) and room <= 4 * (x.size + y.size) + TILE * TERMS
+    if wide:  # a term's positions are then one piece of a padded plane, ends of rows included
         span = width + 2 * pad[1]
         if (kh, kw) != (1, 1) or pad != (0, 0):
             planes = _padded(x, pad, (kw - 1) * dilation[1] + TILE, threads)
+            c, p, q = np.ogrid[: w.shape[1], :kh, :kw]
+            plane = (height + 2 * pad[0]) * span
+            offsets = (c * plane + p * dilation[0] * span + q * dilation[1]).astype(np.int64).reshape(-1)
     tiles = -(-((oh - 1) * span + ow) // TILE)
     items = n * groups * tiles
     parts = min(packed.shape[1], max(1, -(-PER_THREAD * threads // items))) if threads > 1 else 1
-    shape = np.array([height, width, kh, kw, span], np.int64)
-    split(_panels, items * parts, threads, x, planes, packed, y, place, shape, groups, finite, parts, *tables)
+    shape = np.array([height, width, kh, kw, span, wide], np.int64)
+    arrays = (x, planes, packed, y, place, shape)
+    split(_panels, items * parts, threads, *arrays, groups, finite, parts, offsets, *tables)
     return y
 
 
@@ -93,6 +105,8 @@ def dense(x: Array, w: Array, bias: Array | None, threads: int) -> Array:
 
     acc = +0, acc = fma(w, x, acc) for k in turn, then one addition of the bias.
     """
+    if x.shape[1] != w.shape[1]:
+        raise ValueError(f"weights {w.shape} do not fit data {x.shape}")
     y = np.empty((x.shape[0], w.shape[0]), x.dtype)
     columns = prepared(w, "columns", _columns)
     threads = enough(threads, x.size * w.shape[0] // 4)
@@ -168,7 +182,7 @@ def _gather(
     size = (height + 2 * ph) * span
     line = np.zeros(TILE, x.dtype)
     for k in range(terms):
-        if sh * sw == 1:
+        if shape[5]:
             at = image * planes[0].size + (channel + c) * size + p * dh * span + q * dw + begin
             for lane in range(0, count, step):
                 if at + lane + step <= planes.size:
@@ -195,6 +209,9 @@ def _gather(
                     if sw == 2:  # a constant stride is read by vectors
                         for t in range(target.size):
                             target[t] = source[2 * t]
+                    elif sw == 1:
+                        for t in range(target.size):
+                            target[t] = source[t]
                     else:
                         for t in range(target.size):
                             target[t] = source[sw * t]
@@ -234,9 +251,22 @@ def _multiply(
         for lane in range(0, count, step):
             at = b * ROWS * PITCH + lane
             if masked:
-                masked_block(weights, first * ROWS, panel, mask, lane * TERMS, sums, at, terms, first)
+                masked_block(weights, first * ROWS, panel, mask, lane * TERMS, sums, at, terms, first, 0)
             else:
-                block(weights, first * ROWS, panel, mask, lane * TERMS, sums, at, terms, first)
+                block(weights, first * ROWS, panel, mask, lane * TERMS, sums, at, terms, first, 0)
+
+
+@njit
+def _multiply_directly(
+    packed: Any, planes: Any, base: int, offsets: Any, first: int, terms: int, sums: Any, count: int
+) -> None:
+    """As _multiply, with the panel's columns read where they lie in the padded planes (base + offsets[k])."""
+    step = 2 * VECTOR // planes.itemsize
+    for b in range(packed.shape[0]):
+        weights = packed[b].reshape(-1)
+        for lane in range(0, count, step):
+            at = b * ROWS * PITCH + lane
+            direct_block(weights, first * ROWS, planes, offsets, base + lane, sums, at, terms, first, first)
 
 
 @njit
@@ -252,6 +282,7 @@ def _panels(
     groups: int,
     finite: bool,
     parts: int,
+    offsets: Any,
     kinds: Any,
     scales: Any,
     shifts: Any,
@@ -281,10 +312,14 @@ def _panels(
         start = tile * TILE
         count = min(TILE, positions - start)
         plane = group * channels
+        base = image * planes[0].size + plane * (shape[0] + 2 * place[2]) * span + start
         for first in range(0, terms, TERMS):
             some = min(TERMS, terms - first)
-            _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
-            _multiply(weights, panel, mask, False, first, some, sums, count)
+            if offsets.size:
+                _multiply_directly(weights, planes, base, offsets, first, some, sums, count)
+            else:
+                _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
+                _multiply(weights, panel, mask, False, first, some, sums, count)
         if _touches(start, count, ow, place, shape):
             again = not finite
             if finite and _zeros(sums, rows, count) > 0:
@@ -310,21 +345,19 @@ def _panels(
                     _multiply(weights, panel, mask, True, first, some, sums, count)
         # the tile's outputs are neighbours in y once the ends of rows are squeezed out
         at = start // span * ow + min(start % span, ow)
+        flat = y.reshape(-1)
         for o in range(rows):
-            kept = count
-            if span != ow:
-                kept, lane, j = 0, 0, start % span
-                while lane < count:
-                    run = max(0, min(ow - j, count - lane))
-                    for t in range(run):
-                        sums[o, kept + t] = sums[o, lane + t]
-                    kept += run
-                    lane += span - j
-                    j = 0
             channel = group * per + low * ROWS + o
             row = image * outputs + channel
-            follow(sums[o, :kept], channel, row, at, kinds, scales, shifts, others)
-            copy(y, row * oh * ow + at, sums, o * PITCH, kept)
+            target = row * oh * ow + at
+            kept, lane, j = 0, 0, start % span
+            while lane < count:
+                run = max(0, min(ow - j, count - lane))
+                copy(y, target + kept, sums, o * PITCH + lane, run)
+                kept += run
+                lane += span - j
+                j = 0
+            follow(flat[target : target + kept], channel, row, at, kinds, scales, shifts, others)
 
 
 @njit

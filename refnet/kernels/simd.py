@@ -26,7 +26,7 @@ def _vector_bytes() -> tuple[int, int]:
         return 16, 6
     features = llvmlite.binding.get_host_cpu_features()
     if features.get("avx512f"):
-        return 64, 12  # 24 of 32 registers accumulate
+        return 64, 8  # 24 of 32 registers accumulate
     return (32, 6) if features.get("avx") else (16, 6)  # 12 of 16 registers accumulate
 
 
@@ -74,11 +74,12 @@ copy: Any = intrinsic(_copy)
 contiguous arrays of one dtype, which do not overlap; nothing is checked."""
 
 
-def _block(masked: bool) -> Any:
-    """The typing and code of `block` and `masked_block`."""
+def _block(kind: str) -> Any:
+    """The typing and code of `block`, `masked_block` and `direct_block`."""
+    masked, direct = kind == "masked", kind == "direct"
 
     def typing(
-        typingctx: Any, a: Any, ao: Any, b: Any, m: Any, bo: Any, c: Any, co: Any, k: Any, go: Any
+        typingctx: Any, a: Any, ao: Any, b: Any, m: Any, bo: Any, c: Any, co: Any, k: Any, go: Any, mo: Any
     ) -> Any:
         element = a.dtype
         lanes = VECTOR // (element.bitwidth // 8)
@@ -108,6 +109,7 @@ def _block(masked: bool) -> Any:
             )
             weights, panel, sums = pointer(0, args[1]), pointer(2, args[4]), pointer(5, args[6])
             present = pointer(3, args[4]) if masked else None
+            offsets = pointer(3, args[9]) if direct else None
             terms, going_on = args[7], builder.icmp_signed("!=", args[8], args[8].type(0))
             zero = ir.Constant(vector, [0.0] * lanes)
             start = []
@@ -128,7 +130,7 @@ def _block(masked: bool) -> Any:
                 phi = builder.phi(vector)
                 phi.add_incoming(value, before)
                 accumulators.append(phi)
-            row = builder.mul(i, size(2 * lanes))
+            row = builder.load(builder.gep(offsets, [i])) if direct else builder.mul(i, size(2 * lanes))
             column = builder.mul(i, size(ROWS))
             x = [load(panel, builder.add(row, size(v * lanes)), vector) for v in range(2)]
             there = []
@@ -163,17 +165,21 @@ def _block(masked: bool) -> Any:
             return context.get_dummy_value()
 
         i8 = types.int64
-        return types.void(a, i8, b, m, i8, c, i8, i8, i8), codegen
+        return types.void(a, i8, b, m, i8, c, i8, i8, i8, i8), codegen
 
     return typing
 
 
-block: Any = intrinsic(_block(masked=False))
-"""block(weights, at, panel, mask, at, sums, at, terms, going_on): for ROWS x 2 vectors of lanes,
+block: Any = intrinsic(_block("plain"))
+"""block(weights, at, panel, mask, at, sums, at, terms, going_on, 0): for ROWS x 2 vectors of lanes,
 sums = (sums if going_on else +0), then sums = fma(weights[k], panel[k], sums) for k in range(terms).
 Flat arrays; what is read and written lies at the element offsets `at`: weights (terms, ROWS), panel
 (terms, 2 vectors), sums (ROWS, 2 vectors) with PITCH elements from row to row. terms >= 1; mask is not
 read."""
 
-masked_block: Any = intrinsic(_block(masked=True))
+masked_block: Any = intrinsic(_block("masked"))
 """As block, and a lane skips the terms whose mask (terms, 2 vectors) is 0: they contribute nothing."""
+
+direct_block: Any = intrinsic(_block("direct"))
+"""direct_block(weights, at, planes, offsets, at, sums, at, terms, going_on, first): as block, but term k's
+two vectors are read at planes[at + offsets[first + k]], offsets int64."""

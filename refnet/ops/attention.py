@@ -38,6 +38,8 @@ class RadixSum(Op):
 
     radix: int
 
+    frameworks_vary: ClassVar[bool] = True  # a sum from +0 makes +0 of -0, a copy or product does not
+
     @property
     def one_result(self) -> bool:
         return self.radix <= 2
@@ -145,6 +147,8 @@ class WeightedSum(Op):
     radix: int
 
     roles: ClassVar[tuple[str, ...]] = ("attention", "data")
+
+    frameworks_vary: ClassVar[bool] = True  # a sum from +0 makes +0 of -0, a copy or product does not
 
     @property
     def one_result(self) -> bool:

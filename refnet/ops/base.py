@@ -107,10 +107,26 @@ class Op:
     statistics: ClassVar[tuple[str, ...]] = ()
     """Roles whose weights are running statistics: stored with the model but not learned."""
 
+    frameworks_vary: ClassVar[bool] = False
+    """True if frameworks differ, each with reason, in the sign of a zero result and in what NaN becomes."""
+
     @property
     def one_result(self) -> bool:
         """True if float32 has only one right result (relu, max, concat, one add): bits must agree."""
         return False
+
+    def agrees(self, found: F32, expected: F32) -> npt.NDArray[np.bool_]:
+        """Per element: whether a framework's value is the one right result that `expected` holds.
+
+        Bits are compared as bits, every NaN counting as the same; where `frameworks_vary`, zeros of either
+        sign agree, and so does anything with a NaN.
+        """
+        found, expected = np.ascontiguousarray(found), np.ascontiguousarray(expected)
+        same: npt.NDArray[np.bool_] = found.view(np.uint32) == expected.view(np.uint32)
+        same |= np.isnan(found) & np.isnan(expected)
+        if self.frameworks_vary:
+            same |= ((found == 0) & (expected == 0)) | np.isnan(expected)
+        return same
 
     def weight_roles(self) -> tuple[str, ...]:
         """Roles of the inputs that are weights, as this op's attributes ask for them, in order."""

@@ -55,8 +55,10 @@ class Conv(Op):
         return ("weight", "bias") if self.bias else ("weight",)
 
     def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
+        self._count(data, 1)
         (x,) = data
         self._rank(x, 4)
+        self._expect(self.channels >= 1, "channels >= 1")
         self._expect(
             self.groups > 0 and x.shape[1] % self.groups == 0 and self.channels % self.groups == 0,
             f"groups must divide {x.shape[1]} input and {self.channels} output channels",

@@ -40,7 +40,9 @@ class Dense(Op):
         return ("weight", "bias") if self.bias else ("weight",)
 
     def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
+        self._count(data, 1)
         (x,) = data
+        self._expect(self.units >= 1, "units >= 1")
         self._expect(len(x.shape) >= 2, f"data must have a batch and features, got {x!r}")
         weight = TensorType((self.units, TensorType(x.shape[1:]).size))
         return (weight, TensorType((self.units,))) if self.bias else (weight,)

@@ -29,7 +29,7 @@ class Fused(Op):
     """y = the last of `ops`, each applied to the result of the one before
 
     Inputs: the data that the ops read besides the result before them, in order, then the weights of
-    all ops, in order. Bits: those of the ops one by one.
+    all ops, in order. Bits: those of the ops one by one; a NaN may carry another payload.
     """
 
     ops: tuple[Op, ...]

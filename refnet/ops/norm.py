@@ -58,6 +58,7 @@ class BatchNorm(Op):
         return self.roles[1:]
 
     def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
+        self._count(data, 1)
         (x,) = data
         self._expect(len(x.shape) >= 2, f"data must have a batch and channels, got {x!r}")
         return (TensorType((x.shape[1],)),) * 4
@@ -128,9 +129,10 @@ class BatchNorm(Op):
             total = size * np.abs(s) + np.abs(beta)
             spread = x.radius * np.abs(s)
             radius = spread + (gamma(7) + 8 * U64) * total + (size + np.abs(g) + 4) * ETA
-            # 1/sqrt(var + eps) and gamma/sqrt(var + eps) are intermediates too, and must not overflow
+            # every form's intermediates: (x - mean) i and gamma i; i is below 2**64 where var + eps is normal
+            middle = size / np.sqrt(var + self.eps) + np.abs(s)
             usual = (var + self.eps >= 2.0**-126) & (var + self.eps < 2.0**126)
-            largest = np.where(usual, total + size + np.abs(g), np.nan)
+            largest = np.where(usual, total + size + np.abs(g) + middle, np.nan)
         return outward(center, radius, largest)
 
     def flops(self, *inputs: TensorType) -> Cost:

@@ -16,12 +16,17 @@ from refnet.ops.rounding import ETA, EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, 
 
 @dataclass(frozen=True, repr=False)
 class Relu(Op):
-    """y = x if x > 0, +0 if x <= 0, NaN if x is NaN. One right result (a -0 becomes +0).
+    """y = x if x > 0, +0 if x <= 0, NaN if x is NaN
 
-    Bound: the radius stays, since |relu(a) - relu(b)| <= |a - b|.
+    One right result, up to what frameworks choose differently: the sign of a zero (PyTorch and ONNX Runtime
+    keep a -0) and NaN (MXNet's Activation makes +0 of it, its nd.relu keeps it).
+
+    Bound: the radius stays, since |relu(a) - relu(b)| <= |a - b|; nothing is promised for NaN.
 
     Source: MXNet Activation act_type=relu and relu, torch.nn.ReLU.
     """
+
+    frameworks_vary: ClassVar[bool] = True
 
     @property
     def one_result(self) -> bool:
@@ -38,7 +43,7 @@ class Relu(Op):
 
     def bound(self, *inputs: Interval) -> Interval:
         (x,) = inputs
-        return Interval(np.maximum(x.center, 0.0), x.radius)
+        return Interval(np.maximum(x.center, 0.0), np.where(np.isnan(x.center), np.inf, x.radius))
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost(0, inputs[0].size)
@@ -55,7 +60,8 @@ class Sigmoid(Op):
     d log(y) = (1 - y) d log(e), so |error| <= y (1 - y) EXP_RELATIVE + EXP_ABSOLUTE + gamma(3) y,
     the 3 being sum, division and, in the mirrored form, the difference (there y >= 1/2, so an error
     relative to 1 - y is smaller than one relative to y); the first two multiplied by 1 + 2**-20 for
-    second-order terms. An input's radius counts 1/4, the largest slope.
+    second-order terms. An input's radius R counts R/4, the largest slope; y, and y (1 - y), are then
+    taken at their largest, y + R/4 and y (1 - y) + R/4 (the slope of y (1 - y) is below 1/4 too).
 
     Limits: x = -inf gives 0, +inf gives 1, NaN gives NaN; the radius there is that of the formula.
     exp(-x) may overflow to inf for x < -88: 1/(1 + inf) = 0 is within EXP_ABSOLUTE of y.
@@ -182,7 +188,7 @@ def sum_bound(inputs: tuple[Interval, ...]) -> Interval:
         total += x.magnitude
         spread += x.radius
     n = len(inputs)
-    return outward(center, spread + (gamma(n - 1) + n * U64) * total, total)
+    return outward(center, spread + (gamma(n - 1) + n * U64) * total, total, n)
 
 
 def sigmoid_bound(x: Interval) -> Interval:
@@ -190,8 +196,9 @@ def sigmoid_bound(x: Interval) -> Interval:
     with np.errstate(over="ignore"):
         y: F64 = 1.0 / (1.0 + np.exp(-x.center))
     second = 1 + 2.0**-20
-    error = (y * (1 - y) * EXP_RELATIVE + EXP_ABSOLUTE) * second + (gamma(3) + 8 * U64) * y
-    return outward(y, np.minimum(x.radius / 4, 1.0) + error, np.where(np.isnan(y), np.nan, U))
+    move = np.minimum(x.radius / 4, 1.0)
+    error = ((y * (1 - y) + move) * EXP_RELATIVE + EXP_ABSOLUTE) * second + (gamma(3) + 8 * U64) * (y + move)
+    return outward(y, move + error, np.where(np.isnan(y), np.nan, U))
 
 
 def exact_sum(op: str, terms: F32, factors: F32 | None, threads: int, tally: Tally | None) -> F32:

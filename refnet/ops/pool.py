@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -62,12 +63,16 @@ class MaxPool(_Window):
     """y[n,c,i,j] = the largest x in window (i, j); elements outside the image are left out
 
     Of equal elements (+0 and -0) the first in row order is taken; one NaN in the window makes NaN.
-    One right result: the maximum is one of its inputs.
+    One right result, the maximum is one of its inputs, up to what frameworks choose differently: the
+    sign of a zero, and NaN (PyTorch keeps it, MXNet's oneDNN drops it; measured in 2.13 and 1.9.1).
 
-    Bound: |max a - max b| <= max |a - b|, so the radius is the largest radius in the window.
+    Bound: |max a - max b| <= max |a - b|, so the radius is the largest radius in the window; nothing is
+    promised where the window holds a NaN.
 
     Source: MXNet Pooling pool_type=max, torch.nn.MaxPool2d.
     """
+
+    frameworks_vary: ClassVar[bool] = True
 
     @property
     def one_result(self) -> bool:
@@ -84,7 +89,8 @@ class MaxPool(_Window):
 
         (x,) = inputs
         place = (self.kernel, self.stride, self.pad, self._output(x.center), 1)
-        return Interval(max_pool(x.center, *place), max_pool(x.radius, *place))
+        center, radius = max_pool(x.center, *place), max_pool(x.radius, *place)
+        return Interval(center, np.where(np.isnan(center), np.inf, radius))
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost(0, self.type(*inputs).size * (self.kernel[0] * self.kernel[1] - 1))
@@ -133,7 +139,7 @@ class AvgPool(_Window):
             avg_pool(x.center, *place),
             avg_pool(x.radius, *place),
             avg_pool(x.magnitude, *place),
-            self.kernel[0] * self.kernel[1],
+            min(self.kernel[0] * self.kernel[1], x.center.shape[2] * x.center.shape[3]),
         )
 
     def flops(self, *inputs: TensorType) -> Cost:
@@ -192,7 +198,7 @@ def average_bound(center: F64, spread: F64, total: F64, terms: int) -> Interval:
     Each element may be divided before the sum: each quotient may underflow, by ETA / 2.
     """
     radius = spread + (gamma(terms + 1) + (terms + 2) * U64) * total + (terms + 1) * ETA / 2
-    return outward(center, radius, (total + spread) * np.float64(terms))
+    return outward(center, radius, (total + spread) * np.float64(terms), terms + 1)
 
 
 def exact_average(

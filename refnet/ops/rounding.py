@@ -8,6 +8,8 @@ term by (1 + t) with |t| <= gamma(k), lemma 3.1.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from refnet.ops.base import F64, Interval
@@ -29,24 +31,27 @@ MXNet 1.9.1; jit_uni_eltwise_injector.cpp)."""
 
 
 def gamma(k: float) -> float:
-    """k U / (1 - k U), an upper bound on what k roundings do to a term.
+    """k U / (1 - k U), an upper bound on what k roundings do to a term; inf where k U reaches 1/2.
 
     >>> gamma(1) > U
     True
     """
-    return k * U / (1 - k * U) * (1 + 2.0**-50)
+    return k * U / (1 - k * U) * (1 + 2.0**-50) if k * U < 0.5 else math.inf
 
 
-def outward(center: F64, radius: F64, largest: F64) -> Interval:
+def outward(center: F64, radius: F64, largest: F64, roundings: int = 8) -> Interval:
     """The interval, widened for the float64 in which the radius itself was computed.
 
-    The radius is a sum of products of nonnegative float64 terms, fewer than 2**20 of them, so its own
-    relative error is below 2**-32; 2**-30 covers it. largest bounds every intermediate result: where
-    it reaches float32's range, an evaluation may overflow in one order and not in another, and
-    nothing is promised (radius inf). NaN anywhere gives inf too.
+    The radius is a sum of products of nonnegative float64 terms; with fewer than 2**22 of them its own
+    relative error is below 2**-30, and gamma is infinite from 2**23 roundings on. largest bounds every
+    intermediate result before its roundings, of which there are at most `roundings`: where it reaches
+    float32's range, an evaluation may overflow in one order and not in another, and nothing is promised
+    (radius inf). NaN anywhere gives inf too.
     """
-    radius = radius * (1 + 2.0**-30)
-    radius[~(largest * (1 + 2.0**-20) < MAX)] = np.inf
+    radius = radius * (1 + 2.0**-29)
+    with np.errstate(all="ignore"):
+        safe = largest * (1 + gamma(roundings + 1)) * (1 + 2.0**-28) < MAX
+    radius[~safe] = np.inf
     return Interval(center, radius)
 
 
@@ -64,4 +69,4 @@ def sum_of_products(
     """
     g = gamma(roundings)
     radius = spread + (g + (terms + 2) * U64) * total + products * (ETA / 2) * (1 + g)
-    return outward(center, radius, total + spread)
+    return outward(center, radius, total + spread, roundings)

@@ -20,14 +20,15 @@ class Softmax(Op):
     Plain: m = the largest x; e[j] = exp(x[j] - m), the difference and the exp each rounded to float32;
     s = +0 + e[0] + e[1] + ... in float32; y = e / s.
 
-    Bound, with or without the shift by m, division or multiplication by a rounded 1/s, any order of
-    the sum over n: a shifted argument is off by U |x - m|, so e[j] is off by the relative
-    r[j] = (U |x[j] - m| + EXP_RELATIVE)(1 + 2**-20) and the absolute EXP_ABSOLUTE (see rounding.py).
-    y[i] is off by the relative r[i] + sum of y[j] r[j] + gamma(n - 1) + gamma(2), and by
-    (n + 1) EXP_ABSOLUTE; the relative part is doubled where it exceeds 2**-10, which covers every
-    second-order term, and nothing is promised from 1/4 on. An input's radius: with R the largest
-    radius of the row, y lies within a factor exp(2 R). Without the shift, nothing is promised where
-    exp(x) leaves float32's range; frameworks shift.
+    Bound, with the shift by m, division or multiplication by a rounded 1/s, any order of the sum over n:
+    with R the largest radius of the row, a shifted argument is at most |x - m| + 2 R and off by U times
+    that, so e[j] is off by the relative r[j] = (U (|x[j] - m| + 2 R) + EXP_RELATIVE)(1 + 2**-20) and the
+    absolute EXP_ABSOLUTE (see rounding.py). With y' = y exp(2 R), which no input in the radii exceeds, y[i]
+    is off by y'[i] (r[i] + sum of y'[j] r[j] + gamma(n - 1) + gamma(2)) and (n + 1) EXP_ABSOLUTE; the
+    relative part is doubled where it exceeds 2**-10, which covers every second-order term, and nothing
+    is promised from 1/4 on. The exact values for inputs in the radii lie within y expm1(2 R).
+    Without the shift the arguments are |x| instead of |x - m| in r, and exp must stay in range: the bound
+    takes the larger of both where all |x| + R <= 60, and covers only the shifted form elsewhere.
 
     Golden: correctly rounded. In float64, with d = x - m rounded (off by 2**-46 where |d| <= 128; smaller
     exps are below every float32), exp off by 2**-50 and a sum of n: the relative 2**-44 + n 2**-51. If
@@ -71,11 +72,15 @@ def softmax_bound(x: Interval, axis: int) -> Interval:
         shifted = x.center - x.center.max(axis, keepdims=True)
         e = np.exp(shifted)
         y = e / e.sum(axis, keepdims=True)
-        r = (U * np.abs(shifted) + EXP_RELATIVE) * (1 + 2.0**-20)
-        r = r + (y * r).sum(axis, keepdims=True) + gamma(max(n - 1, 1)) + gamma(2) + (n + 4) * U64
+        widest = x.radius.max(axis, keepdims=True)
+        argument = np.abs(shifted) + 2 * widest
+        plain = np.abs(x.center) + widest  # of the form without the shift, where it stays in range
+        argument = np.where(plain.max(axis, keepdims=True) <= 60, np.maximum(argument, plain), argument)
+        most = y * np.exp(2 * widest)
+        r = (U * argument + EXP_RELATIVE) * (1 + 2.0**-20)
+        r = r + (most * r).sum(axis, keepdims=True) + gamma(max(n - 1, 1)) + gamma(2) + (n + 4) * U64
         r = np.where(r > 2.0**-10, 2 * r, r * (1 + 2.0**-8))
-        spread = np.expm1(2 * x.radius.max(axis, keepdims=True))
-        radius = y * (r + spread + r * spread) + (n + 1) * EXP_ABSOLUTE + ETA
+        radius = most * r + y * np.expm1(2 * widest) + (n + 1) * EXP_ABSOLUTE + ETA
     return outward(y, radius, np.where(r < 0.25, y, np.nan))
 
 

@@ -352,7 +352,7 @@ def test_batch_norm(
 
 
 SPECIAL = np.float32(
-    [0.0, 1.0, -1.0, 2.0**-149, -(2.0**-149), 2.0**-126, -(2.0**-126), 3e38, -3e38, 0.1, -0.1]
+    [0.0, -0.0, 1.0, -1.0, 2.0**-149, -(2.0**-149), 2.0**-126, -(2.0**-126), 3e38, -3e38, 0.1, -0.1]
 )
 
 
@@ -371,9 +371,29 @@ seeds = st.integers(0, 2**32 - 1)
 def test_relu(mxnet: Worker, torch: Worker, seed: int, image: tuple[int, ...]) -> None:
     x = anything(seed, image)
     expected = Relu().run(x)
-    same_bits(asked(mxnet, "Activation", {"act_type": "relu"}, x=x), expected)
-    same_bits(asked(mxnet, "relu", {}, x=x), expected)
-    same_bits(asked(torch, "relu", {}, x=x), expected)
+    same_bits(asked(mxnet, "Activation", {"act_type": "relu"}, x=x), expected, Relu())
+    same_bits(asked(mxnet, "relu", {}, x=x), expected, Relu())
+    same_bits(asked(torch, "relu", {}, x=x), expected, Relu())
+
+
+def test_where_frameworks_vary(mxnet: Worker, torch: Worker) -> None:
+    """Why relu and max pooling leave the sign of a zero and NaN open: what each framework really does."""
+    x = np.float32([[[[-0.0, np.nan, 1.0, -1.0]]]])
+    found = {
+        "torch": asked(torch, "relu", {}, x=x),
+        "mxnet Activation": asked(mxnet, "Activation", {"act_type": "relu"}, x=x),
+        "mxnet relu": asked(mxnet, "relu", {}, x=x),
+    }
+    own = Relu().run(x)
+    assert not np.signbit(own[0, 0, 0, 0])
+    assert np.isnan(own[0, 0, 0, 1])
+    for value in found.values():
+        assert Relu().agrees(value, own).all()
+        assert not Relu().agrees(value + 1, own).all()
+    assert np.signbit(found["torch"][0, 0, 0, 0])
+    assert np.isnan(found["torch"][0, 0, 0, 1])
+    assert found["mxnet Activation"][0, 0, 0, 1] == 0
+    assert np.isnan(found["mxnet relu"][0, 0, 0, 1])
 
 
 @FEW
