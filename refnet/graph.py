@@ -24,12 +24,12 @@ class Node:
     op: Op
     inputs: tuple[str, ...]
 
-    @property
+    @cached_property
     def data(self) -> tuple[str, ...]:
         """The inputs that are values."""
         return self.inputs[: len(self.inputs) - len(self.op.weight_roles())]
 
-    @property
+    @cached_property
     def weights(self) -> tuple[str, ...]:
         """The inputs that are weights, in the order of `op.weight_roles()`."""
         return self.inputs[len(self.inputs) - len(self.op.weight_roles()) :]
@@ -113,6 +113,11 @@ class Graph:
                 raise GraphError(f"{self.name}: {node.name}: {error}") from None
         self._typed[key] = found
         return found
+
+    @cached_property
+    def plans(self) -> dict[object, tuple[Node, ...]]:
+        """The interpreter's schedules, by arithmetic and wanted values; a graph never changes."""
+        return {}
 
     @cached_property
     def _typed(self) -> dict[tuple[tuple[str, TensorType], ...], dict[str, TensorType]]:

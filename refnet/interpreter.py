@@ -77,7 +77,10 @@ def run(
     wanted = dict(graph.outputs) if values is None else {name: name for name in values}
     needed = set(wanted.values())
     arithmetic = Plain() if arithmetic is None else arithmetic
-    nodes = arithmetic.fuse(_needed(graph, needed), needed)
+    key = (arithmetic.name, frozenset(needed))
+    if key not in graph.plans:
+        graph.plans[key] = arithmetic.fuse(_needed(graph, needed), needed)
+    nodes = graph.plans[key]
     found = {n.name: v for n, v in _execute(graph, inputs, arithmetic, nodes) if n.name in needed}
     for value in found.values():
         value.flags.writeable = True

@@ -16,7 +16,7 @@ import hashlib
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -82,21 +82,22 @@ def njit(function: F) -> F:
     return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
-_prepared: dict[tuple[int, object], tuple[weakref.ref[Any], Any]] = {}
+_prepared: dict[tuple[object, ...], tuple[tuple[weakref.ref[Any], ...], Any]] = {}
 
 
-def prepared(array: npt.NDArray[Any], how: object, make: Callable[[npt.NDArray[Any]], T]) -> T:
-    """make(array), kept as long as the array lives if the array is read-only (a graph's weights are).
+def prepared(arrays: Sequence[npt.NDArray[Any]], how: object, make: Callable[[], T]) -> T:
+    """make(), kept as long as the arrays live if all are read-only (a graph's weights are).
 
-    how: says, together with the array, what is kept; two calls with equal `how` must make the same.
+    arrays: what it is made of. how: says, together with them, what is kept; two calls with equal arrays
+    and `how` must make the same.
     """
-    if array.flags.writeable:
-        return make(array)
-    key = (id(array), how)
+    if any(array.flags.writeable for array in arrays):
+        return make()
+    key = (how, *map(id, arrays))
     known = _prepared.get(key)
-    if known is None or known[0]() is not array:
-        reference = weakref.ref(array, lambda _: _prepared.pop(key, None))
-        known = _prepared[key] = (reference, make(array))
+    if known is None or any(r() is not a for r, a in zip(known[0], arrays, strict=True)):
+        references = tuple(weakref.ref(a, lambda _: _prepared.pop(key, None)) for a in arrays)
+        known = _prepared[key] = (references, make())
     return cast(T, known[1])
 
 

@@ -65,7 +65,7 @@ def convolve(
     if outputs // groups < 3 or w[0].size == 0:
         split(_direct, n * outputs, threads, x, w, y, place, groups)
         return apply(y, chain, threads) if chain.kinds else y
-    packed, finite = prepared(w, ("panel", groups), lambda w: _packed(w, groups))
+    packed, finite = prepared((w,), ("panel", groups), lambda: _packed(w, groups))
     tables = chain.tables(n, outputs, oh * ow, x.dtype)
     span, planes, offsets = ow, x, np.zeros(0, np.int64)
     room = n * x.shape[1] * (height + 2 * pad[0]) * (width + 2 * pad[1])
@@ -108,7 +108,7 @@ def dense(x: Array, w: Array, bias: Array | None, threads: int) -> Array:
     if x.shape[1] != w.shape[1]:
         raise ValueError(f"weights {w.shape} do not fit data {x.shape}")
     y = np.empty((x.shape[0], w.shape[0]), x.dtype)
-    columns = prepared(w, "columns", _columns)
+    columns = prepared((w,), "columns", lambda: _columns(w))
     threads = enough(threads, x.size * w.shape[0] // 4)
     split(_dense, columns.shape[0], threads, np.ascontiguousarray(x), columns, y)
     if bias is not None:

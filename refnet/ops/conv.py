@@ -94,7 +94,7 @@ class Conv(Op):
         from refnet.kernels.jit import prepared, split
         from refnet.kernels.panel import convolve
 
-        x, w = inputs[0].astype(np.float64), prepared(inputs[1], "float64", widened)
+        x, w = inputs[0].astype(np.float64), prepared((inputs[1],), "float64", lambda: widened(inputs[1]))
         b = inputs[2].astype(np.float64) if self.bias else np.zeros(0)
         place = (self.stride, self.pad, self.dilation)
         with np.errstate(all="ignore"):
@@ -103,7 +103,9 @@ class Conv(Op):
             squares = np.square(x).reshape(n, self.groups, -1, height, width).sum(2)
             ones = np.ones((self.groups, 1, *self.kernel))
             norms = np.sqrt(convolve(squares, ones, *place, self.groups, threads))
-            total = norms.repeat(self.channels // self.groups, 1) * prepared(inputs[1], "norm", _norms)
+            total = norms.repeat(self.channels // self.groups, 1) * prepared(
+                (inputs[1],), "norm", lambda: _norms(inputs[1])
+            )
             total += np.abs(b)[:, None, None] if self.bias else 0.0
             error = sum_error(w[0].size + self.bias, total)
 

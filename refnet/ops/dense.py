@@ -65,7 +65,7 @@ class Dense(Op):
         from refnet.kernels.panel import dense
 
         rows = np.ascontiguousarray(inputs[0].reshape(inputs[0].shape[0], -1))
-        x, w = rows.astype(np.float64), prepared(inputs[1], "float64", widened)
+        x, w = rows.astype(np.float64), prepared((inputs[1],), "float64", lambda: widened(inputs[1]))
         b = inputs[2].astype(np.float64) if self.bias else np.zeros(0)
         with np.errstate(all="ignore"):
             center = dense(x, w, b if self.bias else None, threads)

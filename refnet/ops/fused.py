@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -37,11 +38,15 @@ class Fused(Op):
     def weight_roles(self) -> tuple[str, ...]:
         return tuple(role for op in self.ops for role in op.weight_roles())
 
+    @cached_property
+    def _weights(self) -> int:
+        return len(self.weight_roles())
+
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         from refnet.kernels.epilogue import Chain, apply
         from refnet.kernels.panel import convolve
 
-        count = len(inputs) - len(self.weight_roles())
+        count = len(inputs) - self._weights
         data, weights = iter(inputs[:count]), iter(inputs[count:])
         x = next(data)
         first, rest = self.ops[0], self.ops[1:]

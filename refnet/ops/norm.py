@@ -75,7 +75,13 @@ class BatchNorm(Op):
         return scale_shift(inputs[0], *self.folded(*inputs[1:]), threads)
 
     def folded(self, gamma_: F32, beta: F32, mean: F32, var: F32) -> tuple[F32, F32]:
-        """Plain's s and t of y = fma(x, s, t), one per channel."""
+        """Plain's s and t of y = fma(x, s, t), one per channel; kept as long as the weights live."""
+        from refnet.kernels.jit import prepared
+
+        arrays = (gamma_, beta, mean, var)
+        return prepared(arrays, self, lambda: self._fold(*arrays))
+
+    def _fold(self, gamma_: F32, beta: F32, mean: F32, var: F32) -> tuple[F32, F32]:
         g = np.ones_like(gamma_, np.float64) if self.fix_gamma else gamma_.astype(np.float64)
         with np.errstate(all="ignore"):  # a negative variance gives NaN, as in the frameworks
             s = g / np.sqrt(var.astype(np.float64) + self.eps)
