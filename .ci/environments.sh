@@ -5,10 +5,14 @@
 #   .venv-torch   torch 2.13.0, numpy, resnest 0.0.5 (without its requirements, which it does not need here)
 #   .venv-extras  timm 1.0.31 (read, never imported), opencv-python-headless 5.0.0.93, numpy: other people's
 #                 table of the ImageNet classes and their cubic resize
-# Usage: bash .ci/environments.sh [mxnet] [torch] [extras]      (default: all)
+#   .venv-onnx    onnx 1.23.2, onnxruntime 1.31.1, numpy
+#   .venv-oldest  the oldest versions of NumPy, Numba and the rest that pyproject.toml declares: refnet itself
+#                 runs there, and must give the same bits
+# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [oldest]      (default: all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3.11}
+oldest="numpy==2.0.0 numba==0.61.0 pillow==10.3.0 rich==13.7.0 pooch==1.8.1 safetensors==0.4.3"
 
 say() { printf '%4d s  %s\n' $SECONDS "$*"; }
 
@@ -53,7 +57,7 @@ make() {
     say "$folder is ready, after $((SECONDS - begin)) s"
 }
 
-for framework in "${@:-mxnet torch extras}"; do
+for framework in "${@:-mxnet torch extras onnx oldest}"; do
     for name in $framework; do
         case $name in
         mxnet) make .venv-mxnet "numpy==1.23.5 mxnet==1.9.1" "mxnet" "numpy==1.23.5 mxnet==1.9.1" ;;
@@ -61,7 +65,10 @@ for framework in "${@:-mxnet torch extras}"; do
             "torch==2.13.0 numpy" "--no-deps resnest==0.0.5" ;;
         extras) make .venv-extras "timm==1.0.31 opencv-python-headless==5.0.0.93" "cv2" \
             "opencv-python-headless==5.0.0.93 numpy" "--no-deps timm==1.0.31" ;;
-        *) echo "no environment $name; there are mxnet, torch and extras" >&2 && exit 2 ;;
+        onnx) make .venv-onnx "onnx==1.23.2 onnxruntime==1.31.1" "onnx.reference, onnxruntime" \
+            "onnx==1.23.2 onnxruntime==1.31.1 numpy" ;;
+        oldest) make .venv-oldest "$oldest" "numpy, numba, PIL, rich, pooch, safetensors" "$oldest" ;;
+        *) echo "no environment $name; there are mxnet, torch, extras, onnx and oldest" >&2 && exit 2 ;;
         esac
     done
 done

@@ -1,6 +1,6 @@
 """The command line: each subcommand is a few lines over one public function.
 
-    main ── parse ── models | run | summary | fetch | export ── report
+    main ── parse ── models | run | summary | fetch | export | golden | prove | bench ── report
 
 Nothing but the standard library's parser is imported before a command needs it, so `--help` is quick.
 """
@@ -12,7 +12,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,18 @@ from refnet.errors import InputError, RefnetError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from refnet.bench.machine import Machine
     from refnet.graph import Graph
+    from refnet.interpreter import Arithmetic
     from refnet.ops.base import F32
+    from refnet.ops.exactly import Tally
+    from refnet.readers.golden_file import Sources
     from refnet.zoo.catalog import Entry
 
 EMBEDDED = "octave-se-resnet-digits"
 """The network that `refnet run` takes when none is named: trained, shipped, and it runs in an instant."""
 
-DONE, FAILED, INTERRUPTED, UNREAD = 0, 2, 130, 141
+DONE, DIFFERENT, FAILED, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 
 HELP = """\
 refnet executes convolutional networks for bit-level verification against framework outputs.
@@ -50,6 +54,7 @@ a MODEL is
 
 exit codes:
   0    done
+  1    `golden --check`, `prove`: different
   2    wrong usage, or an input that cannot be used; the reason is on standard error
        (and with --json on standard output as {"error": {"kind": ..., "message": ...}})
   130  interrupted with Ctrl-C
@@ -104,14 +109,57 @@ examples:
   refnet fetch resnest-50-pytorch --folder .
 
 An interrupted download goes on where it stopped. The file takes its name only when its checksum is right.
+Where the source publishes only the first 8 digits of the sha256, these are what is checked; fetch says so.
 """
 
 EXPORT = """\
 examples:
   refnet export octave-se-resnet-digits --to mxnet -o net         net-symbol.json and net-0000.params
   refnet export octave-se-resnet-50-0.125 --to mxnet -o net --weights seed:0
+  refnet export resnest-50-pytorch --to onnx -o net --weights seed:0          net.onnx, opset 17
 
-MXNet loads and runs what is written.
+MXNet, or ONNX Runtime, loads and runs what is written. --to onnx needs `pip install "refnet[onnx]"`.
+"""
+
+GOLDEN = """\
+examples:
+  refnet golden resnest-50-pytorch --weights seed:0 --input seed:0 -o golden.json
+  refnet golden resnest-digits --input sample:1700-label-5.png -o golden.json
+  refnet golden octave-se-resnet-50-0.125 --input cat.jpg -o golden.json       its weights, once fetched
+  refnet golden --check golden.json                                            with what the file names
+  refnet golden --check golden.json net.pth --model resnest-50-pytorch --input x.npy
+
+A golden file has the sha256 of every node's golden value, and of the graph, the weights and the input.
+Threads and batch change none of them. --input takes a .npy file, an image, sample:NAME (a shipped digit)
+or seed:N (synthetic, the same bits on every machine). --check computes everything again and names the
+first node that differs: exit code 0 equal, 1 different, 2 if it could not judge. Files that a golden
+file names are looked for beside it. docs/golden.md specifies the format.
+"""
+
+PROVE = """\
+examples:
+  refnet prove sigmoid                                every one of the 2**32 float32 inputs
+  refnet prove exp --state exp.state                  goes on there if it was interrupted
+  refnet prove sigmoid --slice 3/64                   the 3rd, 67th, 131st and 195th of 256 chunks
+
+Golden results are compared with a second, independent evaluation: all must be equal. Each chunk's hash is
+compared with the one on record, too. Exit code 0 proved, 1 different. docs/numerics.md explains it.
+"""
+
+BENCH = """\
+examples:
+  refnet bench                                        the two networks with a card, each against its framework
+  refnet bench resnest-50-pytorch --against torch,onnxruntime --threads 1,2 --batch 1,8
+  refnet bench octave-se-resnet-50-0.125 --against mxnet --python mxnet=/opt/mx/bin/python
+  refnet bench resnest-50-pytorch --against none --profile
+  refnet bench resnest-50-pytorch --against torch --arithmetic golden
+  refnet bench --startup
+  refnet bench --scaling --threads 1
+
+Runs go in turns, refnet and the framework, each in a process of its own; weights are seed:0 unless they
+are given. The frameworks' environments are .venv-torch, .venv-mxnet and .venv-onnx here or in refnet's
+repository, where `bash .ci/environments.sh` makes them; --python names others. docs/performance.md has
+results and says how they are to be read.
 """
 
 
@@ -122,11 +170,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Traceback (most recent call last):
     SystemExit: 0
     """
+    if sys.stdout is None:
+        print("refnet: standard output is closed", file=sys.stderr)
+        return FAILED
     _escape_unencodable()
-    arguments = _parse(sys.argv[1:] if argv is None else list(argv))
+    arguments = None
     try:
+        arguments = _parse(sys.argv[1:] if argv is None else list(argv))
         if arguments is not None:
-            arguments.command(arguments)
+            return arguments.command(arguments) or DONE
         return DONE
     except RefnetError as error:
         return _report(error, arguments is not None and getattr(arguments, "json", False))
@@ -152,17 +204,18 @@ def _models(a: argparse.Namespace) -> None:
 
 
 def _run(a: argparse.Namespace) -> None:
-    from refnet.arithmetic.plain import Plain
     from refnet.labels import labels
-    from refnet.loading import load
+    from refnet.loading import load, network_of
     from refnet.predict import predict, top
     from refnet.readers.npy import writing
     from refnet.report import predictions
+    from refnet.report.golden import refined, show_refined
 
     if a.value is not None and a.output is None:
         raise InputError(f"--value {a.value} is what --output FILE.npy saves: name the file")
-    name = _usable(a.model or EMBEDDED, a.network)
-    entry = _entry(name, a.network)
+    arithmetic, tally = _arithmetic(a)
+    name = _usable(EMBEDDED if a.model is None else a.model, a.network)
+    entry = network_of(name, a.network)
     graph = load(name, weights=a.weights, network=a.network, image=a.image)
     types = graph.types()
     output = "prob" if "prob" in graph.outputs else next(iter(graph.outputs))
@@ -174,30 +227,47 @@ def _run(a: argparse.Namespace) -> None:
     saving = writing(a.output, (len(names), *kind.shape[1:])) if a.output and kind else nullcontext()
     rows = []
     with saving as append, _counting("images", len(names)) as advance:
-        for found in predict(graph, batches, Plain(a.threads), [value]):
+        for found in predict(graph, batches, arithmetic, [value]):
             rows += list(found[output])
             if append is not None:
                 append(found[value])
             advance(len(found[output]))
     known = labels(entry.dataset) if entry else ()
     results = [(n, top(row, a.top, known)) for n, row in zip(names, rows, strict=True)]
-    head = {"model": name, "weights": a.weights, "pipeline": pipeline, "arithmetic": "plain"}
+    head = {"model": name, "weights": a.weights, "pipeline": pipeline, "arithmetic": arithmetic.name}
+    counted = {"refined": refined(tally)} if tally else {}
     if a.json:
-        _print_json(predictions.record(head, output, results))
+        _print_json(predictions.record(head, output, results) | counted)
     else:
         note = (
             "" if a.model else "no model named: this small network is embedded in refnet, trained on digits"
         )
         predictions.show_all(head, output, results, note, f"{value} is in {a.output}" if a.output else "")
+        if tally:
+            show_refined(refined(tally))
+
+
+def _arithmetic(a: argparse.Namespace) -> tuple[Arithmetic, Tally | None]:
+    """The arithmetic that --arithmetic names, and with --profile what it counts into."""
+    from refnet.arithmetic.golden import Golden
+    from refnet.arithmetic.plain import Plain
+    from refnet.ops.exactly import Tally
+
+    if a.arithmetic == "golden":
+        tally = Tally() if a.profile else None
+        return Golden(a.threads, tally), tally
+    if a.profile:
+        raise InputError("--profile counts exact refinements: it needs --arithmetic golden")
+    return Plain(a.threads), None
 
 
 def _summary(a: argparse.Namespace) -> None:
     from refnet.cost import summary
-    from refnet.loading import structure
+    from refnet.loading import network_of, structure
     from refnet.report import summary as report
 
     cost = summary(structure(_usable(a.model, a.network), network=a.network, image=a.image))
-    entry = _entry(a.model, a.network)
+    entry = network_of(a.model, a.network)
     if a.json:
         _print_json(report.record(cost, entry, nodes=not a.totals, totals=not a.nodes))
     else:
@@ -213,6 +283,9 @@ def _fetch(a: argparse.Namespace) -> None:
     with _downloading() as progress:
         path = fetch(one, a.folder, progress)
     show(clean(path))
+    for file in one.files:
+        if note := file.partly_checked:
+            print(f"refnet: {file.name}: {note}", file=sys.stderr)
     if a.unpack:
         for member in unpack(path, path.with_suffix("")):
             show(clean(member))
@@ -228,6 +301,182 @@ def _export(a: argparse.Namespace) -> None:
         show(clean(path))
 
 
+def _golden(a: argparse.Namespace) -> int:
+    if a.check is not None and a.output is not None:
+        raise InputError("--check reads a golden file and -o writes one: give the one or the other")
+    if a.check is None:
+        return _golden_record(a)
+    try:
+        return _golden_check(a)
+    except (RefnetError, BrokenPipeError):
+        raise
+    except Exception:  # a bug must not end with 1, which says that the values differ
+        import traceback
+
+        traceback.print_exc()
+        return FAILED
+
+
+def _golden_record(a: argparse.Namespace) -> int:
+    from refnet.arithmetic.golden import Golden
+    from refnet.golden import count, prepare, record
+    from refnet.readers.golden_file import Sources, write
+    from refnet.report.terminal import clean, show
+
+    if a.model is None or a.input is None or a.output is None:
+        raise InputError("a golden file is made of a MODEL and an --input, and -o names it")
+    sources = _with_pipeline(
+        Sources(_usable(a.model, a.network), a.weights, a.input, a.pipeline, a.network, a.image)
+    )
+    graph, inputs = prepare(sources)
+    with _counting("nodes", count(graph, inputs, a.batch)) as advance:
+        file = record(graph, inputs, sources, Golden(a.threads), a.batch, advance)
+    write(a.output, file)
+    if a.json:
+        _print_json({"file": str(a.output), "values": len(file.values)})
+    else:
+        show(clean(f"{a.output}: {len(file.values)} values"))
+    return DONE
+
+
+def _golden_check(a: argparse.Namespace) -> int:
+    from refnet.arithmetic.golden import Golden
+    from refnet.golden import compare, count, hashes, located, prepare
+    from refnet.readers.golden_file import read
+    from refnet.report import golden as report
+
+    file = read(a.check)
+    model = None if a.model is None else _usable(a.model, a.network)
+    sources = located(file.sources, a.check.parent, model, a.weights, a.input, a.pipeline, a.network, a.image)
+    graph, inputs = prepare(_with_pipeline(sources))
+    with _counting("nodes", count(graph, inputs, a.batch)) as advance:
+        values = hashes(graph, inputs, Golden(a.threads), a.batch, advance)
+    differences = compare(file, graph, inputs, values)
+    if a.json:
+        _print_json(report.record(str(a.check), file, differences))
+    else:
+        report.show_check(str(a.check), file, differences)
+    return DIFFERENT if differences else DONE
+
+
+def _prove(a: argparse.Namespace) -> int:
+    from refnet.kernels.jit import processors
+    from refnet.prove import CHUNKS, prove, recorded
+    from refnet.report.terminal import show
+
+    part, of = a.slice
+    chunks = range(part - 1, CHUNKS, of)
+    with _counting(f"{a.function}: chunks of 2**24 inputs", len(chunks)) as advance:
+        proof = prove(a.function, chunks, a.threads or processors(), a.state, advance)
+    known = recorded(a.function)
+    unlike = proof.unlike(known)
+    if a.json:
+        _print_json({**proof.record(), "unlike_recorded": unlike})
+    else:
+        record = proof.record()
+        show(f"{a.function}: {proof.inputs} inputs, {proof.different} results differ")
+        show(
+            f"settled by decimals: {record['open_shipped']} of golden, {record['open_second']} of the second"
+        )
+        if proof.different:
+            show(f"first input that differs: 0x{record['first_different']:08x}")
+        show(f"sha256 of all: {proof.sha256 or 'not all chunks are here'}")
+        on = f"the record of {known['date']}"
+        show(f"{len(unlike)} chunks are not as in {on}: {unlike}" if unlike else f"every hash is as in {on}")
+    return DIFFERENT if proof.different or unlike else DONE
+
+
+def _with_pipeline(sources: Sources) -> Sources:
+    """The sources with the pipeline of the network, if the input is an image and no other is named."""
+    from dataclasses import replace
+
+    from refnet.loading import network_of
+
+    if sources.input.startswith("seed:") or sources.input.endswith(".npy"):
+        return replace(sources, pipeline=None)
+    entry = network_of(sources.model, sources.network)
+    return replace(sources, pipeline=sources.pipeline or (entry.pipeline if entry else None))
+
+
+def _bench(a: argparse.Namespace) -> None:
+    from refnet.bench.machine import machine
+    from refnet.report import bench as report
+
+    here = machine(a.threads)
+    if not a.json:
+        report.show_machine(here)
+    if a.scaling:
+        _bench_scaling(a, here)
+    elif a.startup:
+        _bench_startup(a, here)
+    else:
+        _bench_races(a, here)
+
+
+def _bench_races(a: argparse.Namespace, here: Machine) -> None:
+    import tempfile
+
+    from refnet.bench.prepare import MODELS, default_against, prepare
+    from refnet.bench.profile import profile
+    from refnet.bench.race import compare, count_runs
+    from refnet.report import bench as report
+
+    pairs, profiles = [], []
+    for model in [_usable(a.model, a.network)] if a.model else MODELS:
+        against = default_against(model, a.network) if a.against is None else a.against
+        with tempfile.TemporaryDirectory(prefix="refnet-bench-") as folder:
+            ready = prepare(
+                model,
+                Path(folder),
+                against=against,
+                weights=a.weights,
+                network=a.network,
+                image=a.image,
+                pythons=dict(a.python),
+                arithmetic=a.arithmetic,
+            )
+            total = count_runs(ready, a.threads, a.batch, a.runs)
+            with _counting(f"{ready.graph.name}: pairs of runs", total) as advance:
+                pairs += compare(ready, a.threads, a.batch, a.runs, advance)
+            if a.profile:
+                each = [(t, b) for t in a.threads for b in a.batch]
+                profiles += [profile(ready, t, b, a.runs) for t, b in each]
+    if a.json:
+        _print_json(report.record(here, pairs, profiles))
+        return
+    if pairs:
+        report.show_pairs(pairs, here)
+    for one in profiles:
+        report.show_profile(one, here)
+
+
+def _bench_scaling(a: argparse.Namespace, here: Machine) -> None:
+    from refnet.bench.scaling import LAYERS, SCALED, SIZES, scaling
+    from refnet.report import bench as report
+
+    if a.model or a.image or a.weights:
+        raise InputError("--scaling has its own networks, image sizes and weights")
+    threads = a.threads[0]
+    with _counting("sizes", len(SCALED) * len(SIZES) + 2 * len(LAYERS)) as advance:
+        scales = scaling(threads, a.runs, advance=advance)
+    _print_json(report.record(here, scales=scales)) if a.json else report.show_scaling(scales, threads)
+
+
+def _bench_startup(a: argparse.Namespace, here: Machine) -> None:
+    import tempfile
+
+    from refnet.bench.prepare import MODELS, prepare
+    from refnet.bench.startup import startup
+    from refnet.report import bench as report
+
+    model, threads = a.model or MODELS[0], a.threads[0]
+    with tempfile.TemporaryDirectory(prefix="refnet-bench-") as folder:
+        ready = prepare(model, Path(folder), weights=a.weights, network=a.network, image=a.image)
+        with _counting("processes", 3 * a.runs + 2) as advance:
+            start = startup(ready, threads, a.runs, advance)
+    _print_json(report.record(here, start=start)) if a.json else report.show_startup(start)
+
+
 def _usable(model: str, network: str | None) -> str:
     """The MODEL, unless it is an image, or weights without --model: said in the command line's words."""
     kind = Path(model).suffix.lower()
@@ -236,18 +485,6 @@ def _usable(model: str, network: str | None) -> str:
     if kind in (".pth", ".pt", ".safetensors", ".params") and network is None:
         raise InputError(f"{model} holds weights only: say of which network, with --model NAME")
     return model
-
-
-def _entry(model: str, network: str | None) -> Entry | None:
-    """The catalog's entry: by --model, by name, or because a file is named like it or its official file."""
-    from refnet.zoo.catalog import entries, entry
-
-    known = entries()
-    if network is not None or model in known:
-        return entry(network or model)
-    name = Path(model).name
-    files = {file.name: one for one in known.values() for file in one.files}
-    return files.get(name) or known.get(name.removesuffix(".json").removesuffix("-symbol"))
 
 
 def _inputs(
@@ -337,15 +574,23 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace | None:
     """The arguments, or None if only the help was wanted. Exits with 2 on wrong usage, 0 after --help.
 
     A command's own parser takes options and file names in any order, which argparse grants only
-    outside of subparsers.
+    outside of subparsers. Help is written here: argparse passes over a full disk.
     """
+    from refnet.report.terminal import write
+
     parser, commands = _parsers()
-    if not argv:
-        parser.print_help()
-        return None
-    if argv[0] in commands:
-        return commands[argv[0]].parse_intermixed_args(argv[1:])
-    return parser.parse_args(argv)
+    text = io.StringIO()
+    try:
+        with redirect_stdout(text):
+            if not argv:
+                parser.print_help()
+                return None
+            if argv[0] in commands:
+                return commands[argv[0]].parse_intermixed_args(argv[1:])
+            return parser.parse_args(argv)
+    finally:
+        if text.getvalue():
+            write(text.getvalue())
 
 
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -356,7 +601,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     commands = {}
 
     def command(
-        name: str, run: Callable[[argparse.Namespace], None], text: str, examples: str
+        name: str, run: Callable[[argparse.Namespace], int | None], text: str, examples: str
     ) -> argparse.ArgumentParser:
         one = subparsers.add_parser(
             name, help=text, description=text, epilog=examples, formatter_class=form, allow_abbrev=False
@@ -379,6 +624,13 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     run.add_argument(
         "--pipeline", metavar="NAME", help="how an image becomes a tensor (default: the model's)"
     )
+    run.add_argument(
+        "--arithmetic",
+        choices=["plain", "golden"],
+        default="plain",
+        help="float32 in one stated order, or every value correctly rounded (default: plain)",
+    )
+    run.add_argument("--profile", action="store_true", help="golden: the share of elements refined exactly")
     run.add_argument("--threads", type=_positive, metavar="N", help="default: all processors")
     run.add_argument("--batch", type=_positive, default=8, metavar="N", help="images at a time (default: 8)")
     run.add_argument("--top", type=_positive, default=5, metavar="K", help="classes shown (default: 5)")
@@ -399,11 +651,65 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
 
     export = command("export", _export, "write a network as another framework's files", EXPORT)
     export.add_argument("model", metavar="MODEL", help="name or file")
-    export.add_argument("--to", required=True, choices=["mxnet"], help="the framework")
+    export.add_argument("--to", required=True, choices=["mxnet", "onnx"], help="the framework")
     export.add_argument(
-        "-o", "--prefix", required=True, type=Path, help="PREFIX-symbol.json, PREFIX-0000.params"
+        "-o",
+        "--prefix",
+        required=True,
+        help="PREFIX-symbol.json and PREFIX-0000.params, or PREFIX.onnx",
     )
     _weights(export)
+
+    golden = command("golden", _golden, "write or check the hashes of every golden value", GOLDEN)
+    golden.add_argument("model", nargs="?", metavar="MODEL", help="name or file")
+    golden.add_argument("--check", type=Path, metavar="FILE.json", help="compare with this golden file")
+    golden.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="the golden file to write")
+    _weights(golden)
+    golden.add_argument("--input", metavar="X", help="a .npy file, an image, sample:NAME or seed:N")
+    golden.add_argument(
+        "--pipeline", metavar="NAME", help="how an image becomes a tensor (default: the model's)"
+    )
+    golden.add_argument("--threads", type=_positive, metavar="N", help="default: all processors")
+    golden.add_argument(
+        "--batch", type=_positive, default=1, metavar="N", help="images at a time (default: 1)"
+    )
+    _json(golden)
+
+    prove = command("prove", _prove, "prove golden exp or sigmoid on all float32 inputs", PROVE)
+    prove.add_argument("function", choices=["exp", "sigmoid"], metavar="FUNCTION", help="exp or sigmoid")
+    prove.add_argument("--slice", type=_slice, default=(1, 1), metavar="K/N", help="only part K of N")
+    prove.add_argument("--state", type=Path, metavar="FILE", help="keeps what is done, and goes on there")
+    prove.add_argument("--threads", type=_positive, metavar="N", help="default: all processors")
+    _json(prove)
+
+    bench = command("bench", _bench, "time refnet against the frameworks, in turns", BENCH)
+    bench.add_argument("model", nargs="?", metavar="MODEL", help="name or file (default: both with a card)")
+    bench.add_argument(
+        "--against",
+        type=_frameworks,
+        metavar="LIST",
+        help="of torch, mxnet, onnxruntime, onnx-reference; or none (default: where the network comes from)",
+    )
+    bench.add_argument(
+        "--arithmetic", choices=["plain", "golden"], default="plain", help="refnet's (default: plain)"
+    )
+    bench.add_argument("--threads", type=_numbers, default=[1, 2], metavar="LIST", help="default: 1,2")
+    bench.add_argument("--batch", type=_numbers, default=[1], metavar="LIST", help="default: 1")
+    bench.add_argument("--runs", type=_positive, default=15, metavar="N", help="that count (default: 15)")
+    bench.add_argument(
+        "--python",
+        type=_python,
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="the interpreter that has torch, mxnet or onnx",
+    )
+    bench.add_argument("--profile", action="store_true", help="refnet's time per kind of node, too")
+    other = bench.add_mutually_exclusive_group()
+    other.add_argument("--startup", action="store_true", help="instead: import, help, compiling, loading")
+    other.add_argument("--scaling", action="store_true", help="instead: time per multiply-add by size")
+    _weights(bench)
+    _json(bench)
     return parser, commands
 
 
@@ -430,6 +736,29 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
     return number
+
+
+def _numbers(text: str) -> list[int]:
+    """1,2 and the like, each once."""
+    return list(dict.fromkeys(_positive(part) for part in text.split(",")))
+
+
+def _frameworks(text: str) -> list[str]:
+    return [] if text == "none" else list(dict.fromkeys(text.split(",")))
+
+
+def _python(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not equals or name not in ("torch", "mxnet", "onnx"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not torch=PATH, mxnet=PATH or onnx=PATH")
+    return name, path
+
+
+def _slice(text: str) -> tuple[int, int]:
+    part, slash, of = text.partition("/")
+    if not slash or not (1 <= _positive(part) <= _positive(of) <= 256):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part K/N such as 3/64, N at most 256")
+    return int(part), int(of)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -18,8 +18,9 @@ def export(graph: Graph, prefix: str | os.PathLike[str], to: str = "mxnet") -> t
     reads; "onnx" writes PREFIX.onnx (opset 17) and needs the package onnx. Values and weights keep their
     names. Each file is written under a temporary name first, the parameters before the symbol: where the
     symbol is, everything is.
-    Raises InputError for an unknown format, a folder that cannot be written, or onnx missing; WeightsError
-    for a graph without weights; UnsupportedError for a node that the format has no equal of.
+    Raises InputError for an unknown format, a prefix without a file name, a folder that cannot be written,
+    or onnx missing; WeightsError for a graph without weights; UnsupportedError for a node that the format
+    has no equal of.
 
     >>> import refnet, tempfile
     >>> graph = refnet.load("octave-se-resnet-digits", weights="seed:0")
@@ -29,6 +30,8 @@ def export(graph: Graph, prefix: str | os.PathLike[str], to: str = "mxnet") -> t
     """
     if to not in FORMATS:
         raise InputError(f"to must be one of {', '.join(FORMATS)}, got {to!r}")
+    if os.path.basename(os.fspath(prefix)) in ("", ".", ".."):
+        raise InputError(f"prefix must end in a file name, got {os.fspath(prefix)!r}")
     if missing := [name for name in graph.weight_types if name not in graph.weights]:
         raise WeightsError(
             f"{graph.name} has no weights to write: {len(missing)} missing, first {missing[0]}"

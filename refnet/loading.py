@@ -5,12 +5,14 @@
       ├──── _archive ── readers.mxnet      │
       └──── _state ──── zoo.catalog.build ─┘
 
-`structure` is the same without weights, for what needs only shapes.
+`structure` is the same without weights, for what needs only shapes. A symbol file or an archive of a network
+that the catalog has a builder for must have the builder's weights, by name and shape.
 """
 
 from __future__ import annotations
 
 import json
+import operator
 import os
 import re
 from collections.abc import Mapping
@@ -22,8 +24,10 @@ import numpy as np
 
 from refnet.errors import FormatError, InputError, WeightsError
 from refnet.graph import Graph
+from refnet.labels import labels
 from refnet.ops import Conv
-from refnet.ops.base import F32
+from refnet.ops.base import F32, TensorType
+from refnet.readers.bounded import open_file
 from refnet.zoo.catalog import Entry, build, entries, entry
 
 STATES = (".pth", ".pt", ".safetensors")
@@ -54,8 +58,9 @@ def load(
     network: the catalog name whose architecture a file belongs to.
     image: (h, w) of the input, default the catalog's, or 224, 224 for a symbol file that is not in it.
 
-    Raises InputError (no such name, no weights found, ambiguous, a bad seed), WeightsError (weights do
-    not fit), and the readers' FormatError, UnsupportedError and GraphError.
+    Raises InputError (an argument of the wrong kind, no such name, no weights found, ambiguous, a bad
+    seed), WeightsError (weights do not fit, or a file is of another network), and the readers'
+    FormatError, UnsupportedError and GraphError.
 
     >>> graph = load("resnest-digits", weights="seed:0")
     >>> graph.inputs, len(graph.weights)
@@ -64,13 +69,13 @@ def load(
     Traceback (most recent call last):
     refnet.errors.InputError: weights must be a file or seed:N with N from 0 to 2**64 - 1, got 'seed:zero'
     """
-    name = _check(model, image)
+    name, image = _check(model, weights, network, image)
     if name in entries():
         return _catalog(_chosen(entry(name), network), weights, image)
     if name.endswith(".json"):
-        return _symbol(Path(name), weights, _of(name, network), image)
+        return _symbol(Path(name), weights, network_of(name, network), image)
     if name.endswith(".tar"):
-        graph = _archive(Path(name), _of(name, network), image)
+        graph = _archive(Path(name), network_of(name, network), image)
         return graph if weights is None else _with(graph, weights)
     if name.endswith((*STATES, ".params")):
         return _state(name, weights, network, image)
@@ -83,33 +88,77 @@ def structure(model: Model, *, network: str | None = None, image: Size | None = 
     >>> len(structure("octave-se-resnet-50-0.125").nodes)
     806
     """
-    name = _check(model, image)
+    name, image = _check(model, None, network, image)
     if name in entries():
         chosen = _chosen(entry(name), network)
         if chosen.builder == "symbol":
             return replace(_fetched(chosen, image), weights={})
         return build(chosen, image)
     if name.endswith(".json"):
-        return _read_symbol(Path(name), None, _of(name, network), image)
+        return _read_symbol(Path(name), None, network_of(name, network), image)
     if name.endswith(".tar"):
-        return replace(_archive(Path(name), _of(name, network), image), weights={})
+        return replace(_archive(Path(name), network_of(name, network), image), weights={})
     if name.endswith((*STATES, ".params")):
         return build(_needed(name, network), image)
     raise _unknown(name)
 
 
-def _check(model: Model, image: Size | None) -> str:
-    """The model as text, arguments checked."""
-    if not isinstance(model, str | os.PathLike):
-        raise InputError(f"model must be a name or a path, got {model!r}")
-    if image is not None and not (len(image) == 2 and min(image) >= 1 and image[0] * image[1] <= MOST_PIXELS):
-        raise InputError(f"image must be (h, w), both at least 1, at most {MOST_PIXELS} pixels, got {image}")
-    return os.fspath(model)
+def network_of(model: Model, network: str | None = None) -> Entry | None:
+    """The catalog's entry of a model: the one named, or the one whose name a model or its file has.
+
+    A file has a network's name if it is called NAME-symbol.json, NAME.json or NAME.tar, or as one of its
+    official files. Raises InputError if `network` is in no catalog.
+
+    >>> network_of("nets/resnest-digits-symbol.json").dataset, network_of("net-symbol.json")
+    ('digits', None)
+    """
+    name = os.fspath(model)
+    if network is not None or name in entries():
+        return entry(network or name)
+    name = Path(name).name
+    stem = name.removesuffix(".json").removesuffix("-symbol").removesuffix(".tar")
+    for found in entries().values():
+        if stem == found.name or any(name == official.name for official in found.files):
+            return found
+    return None
+
+
+def _check(
+    model: Model, weights: Model | None, network: str | None, image: Size | None
+) -> tuple[str, Size | None]:
+    """The model as text and the image as whole numbers, all arguments checked."""
+    name = _path("model", "a name or a path", model)
+    if weights is not None:
+        _path("weights", "a path or seed:N", weights)
+    if network is not None and not isinstance(network, str):
+        raise InputError(f"network must be a name of the catalog, got {network!r}")
+    return name, None if image is None else _size(image)
+
+
+def _path(argument: str, what: str, value: object) -> str:
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(path, str):
+        raise InputError(f"{argument} must be {what}, got {value!r}")
+    return path
+
+
+def _size(image: object) -> Size:
+    """Two whole numbers (NumPy's, too) that make an image."""
+    pair = image if isinstance(image, tuple | list) and len(image) == 2 else (None, None)
+    try:
+        height, width = map(operator.index, pair)
+    except TypeError:
+        height = width = 0
+    if min(height, width) < 1 or height * width > MOST_PIXELS:
+        raise InputError(
+            f"image must be (h, w), both at least 1, at most {MOST_PIXELS} pixels, got {image!r}"
+        )
+    return height, width
 
 
 def _unknown(name: str) -> InputError:
     """What to say of a model that is neither a name nor a kind of file that can be read."""
-    if Path(name).is_file():
+    if os.path.isfile(name):
         kinds = f"*-symbol.json, .tar, {', '.join(STATES)} or .params"
         return InputError(f"{name} is no {kinds}, nor the name of a network")
     try:
@@ -123,17 +172,6 @@ def _chosen(found: Entry, network: str | None) -> Entry:
     if network not in (None, found.name):
         raise InputError(f"network is {network!r}, but the model is {found.name!r} already: leave it out")
     return found
-
-
-def _of(file: str, network: str | None) -> Entry | None:
-    """The catalog entry that a file belongs to: the one named, or the one whose name the file has."""
-    if network is not None:
-        return entry(network)
-    stem = Path(file).name.removesuffix(".json").removesuffix("-symbol").removesuffix(".tar")
-    for found in entries().values():
-        if stem == found.name or any(Path(file).name == official.name for official in found.files):
-            return found
-    return None
 
 
 def _needed(file: str, network: str | None) -> Entry:
@@ -176,21 +214,33 @@ def _fetched(chosen: Entry, image: Size | None) -> Graph:
 
 
 def _archive(path: Path, chosen: Entry | None, image: Size | None) -> Graph:
-    """An official archive: its own graph, whose running numbers are those of its framework's values.
-
-    Where the catalog has a builder for it, the weights must fit that builder's graph too.
-    """
+    """An official archive: its own graph, whose running numbers are those of its framework's values."""
     from refnet.readers.mxnet import read_tar
 
     graph = read_tar(path, _shape(chosen, image))
     if chosen is None:
         return graph
-    if chosen.builder != "symbol":
-        try:
-            build(chosen, image).with_weights(graph.weights)
-        except WeightsError as error:
-            raise WeightsError(f"{path} is not the archive of {chosen.name}: {error}") from None
+    _check_network(path, "archive", graph, chosen, image)
     return replace(graph, name=chosen.name)
+
+
+def _check_network(path: Path, what: str, graph: Graph, chosen: Entry, image: Size | None) -> None:
+    """Refuse a file of another network than the one it is said to be, or is called like."""
+    found = graph.weight_types
+    if chosen.builder == "symbol":  # its graph is in such a file only
+        wanted = TensorType((1, len(labels(chosen.dataset))))
+        prob = graph.types().get(graph.outputs.get("prob", ""))
+        faults = [] if prob == wanted else [f"wrong: prob is {prob!r}, not {wanted!r}"]
+    else:
+        built = build(chosen, image).weight_types
+        faults = [f"missing: {name} {kind!r}" for name, kind in built.items() if name not in found]
+        faults += [f"surplus: {name}" for name in found if name not in built]
+        both = [name for name in built if name in found and found[name] != built[name]]
+        faults += [f"wrong: {name} is {found[name]!r}, not {built[name]!r}" for name in both]
+    if faults:
+        lines = [*faults[:20], *([f"and {len(faults) - 20} more"] if len(faults) > 20 else [])]
+        shown = "".join(f"\n  {line}" for line in lines)
+        raise WeightsError(f"{path} is not the {what} of {chosen.name}:{shown}")
 
 
 def _symbol(path: Path, weights: Model | None, chosen: Entry | None, image: Size | None) -> Graph:
@@ -211,8 +261,11 @@ def _read_symbol(
 
     channels, height, width = _shape(chosen, image)
     graph = read_symbol(path, (channels, height, width))
+    if chosen is not None:
+        _check_network(path, "symbol file", graph, chosen, image)
+        return graph
     first = next((node for node in graph.nodes if isinstance(node.op, Conv)), None)
-    if chosen is not None or arrays is None or first is None or not isinstance(first.op, Conv):
+    if arrays is None or first is None or not isinstance(first.op, Conv):
         return graph
     weight = arrays.get(first.weights[0])
     if weight is None or weight.ndim != 4 or weight.shape[1] * first.op.groups == channels:
@@ -229,11 +282,11 @@ def _shape(chosen: Entry | None, image: Size | None) -> tuple[int, int, int]:
 def _beside(symbol: Path) -> Path:
     """The .params of a symbol file: X-0000.params for X-symbol.json, else the only one in the folder."""
     own = symbol.with_name(symbol.name.removesuffix(".json").removesuffix("-symbol") + "-0000.params")
-    if own.is_file():
+    if os.path.isfile(own):
         return own
-    if not symbol.is_file():
+    if not os.path.isfile(symbol):
         raise FormatError(symbol, None, "no such file")
-    found = sorted(path for path in symbol.parent.glob("*.params") if path.is_file())
+    found = sorted(path for path in symbol.parent.glob("*.params") if os.path.isfile(path))
     if len(found) == 1:
         return found[0]
     if not found:
@@ -247,12 +300,15 @@ def _beside(symbol: Path) -> Path:
 def _structure(symbol: Path) -> dict[str, Any] | None:
     """X-structure.json beside X-symbol.json, which maps structural names to the symbol's; None if absent."""
     path = symbol.with_name(symbol.name.removesuffix(".json").removesuffix("-symbol") + "-structure.json")
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
-    if path.stat().st_size > LARGEST_STRUCTURE:
-        raise FormatError(path, None, f"{path.stat().st_size} bytes", f"at most {LARGEST_STRUCTURE}")
+    stream, size = open_file(path)
+    with stream:
+        if size > LARGEST_STRUCTURE:
+            raise FormatError(path, None, f"{size} bytes", f"at most {LARGEST_STRUCTURE}")
+        data = stream.read(size)
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise FormatError(path, getattr(error, "pos", None), f"no JSON ({error})") from None
     if not isinstance(found, dict):

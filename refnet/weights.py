@@ -74,9 +74,15 @@ class _Job:
 
 
 def weights_folder() -> Path:
-    """Where fetched files are kept: REFNET_WEIGHTS, or `refnet/weights` in the user's cache folder."""
+    """Where fetched files are kept: REFNET_WEIGHTS, or `refnet/weights` in the user's cache folder.
+
+    Raises InputError for a REFNET_WEIGHTS that begins with ~ and has no home folder.
+    """
     if chosen := os.environ.get("REFNET_WEIGHTS"):
-        return Path(chosen).expanduser()
+        try:
+            return Path(chosen).expanduser()
+        except RuntimeError as error:
+            raise InputError(f"REFNET_WEIGHTS is {chosen!r}: {error}") from None
     import pooch
 
     return Path(pooch.os_cache("refnet")) / "weights"
@@ -105,7 +111,7 @@ def located(entry: Entry, folder: str | os.PathLike[str] | None = None) -> Path 
     target = weights_folder() if folder is None else Path(folder)
     paths = [target / file.name for file in entry.files]
     for path, file in zip(paths, entry.files, strict=True):
-        if not path.is_file() or (file.bytes is not None and path.stat().st_size != file.bytes):
+        if not os.path.isfile(path) or (file.bytes is not None and os.path.getsize(path) != file.bytes):
             return None
     return paths[0] if paths else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -375,6 +376,34 @@ def test_a_full_disk_under_standard_output_is_said(options):
     assert done.stderr == "refnet: standard output cannot be written: No space left on device\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("argv", [[], ["--help"], ["run", "--help"], ["--version"]])
+@pytest.mark.parametrize("unbuffered", [{}, {"PYTHONUNBUFFERED": "1"}])
+def test_a_full_disk_under_the_help_is_said(argv, unbuffered):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "refnet", *argv],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED | unbuffered,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "refnet: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes standard output")
+@pytest.mark.parametrize("argv", ["run", "models", "--help"])
+def test_a_closed_standard_output_is_said(argv):
+    script = f"{shlex.quote(sys.executable)} -m refnet {argv} >&-"
+    done = subprocess.run(["sh", "-c", script], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "refnet: standard output is closed\n")
+
+
+def test_empty_names_are_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "no network is named ''" in refused(capsys, "run", "", TWO[0])
+    assert "got ''" in refused(capsys, "export", OCTAVE, "--to", "mxnet", "-o", "")
+    assert os.listdir(tmp_path) == []
+
+
 # summary
 
 
@@ -410,7 +439,27 @@ def test_summary_of_a_symbol_file_and_of_another_size(capsys):
     assert larger["totals"]["parameters"] == by_name["totals"]["parameters"]
 
 
+def test_a_symbol_file_is_compared_with_the_network_that_it_is_said_to_be(capsys):
+    symbol = str(shipped_folder() / f"{OCTAVE}-symbol.json")
+    options = ["--model", "resnest-50-pytorch", "--image", "32,32"]
+    for argv in (["summary", symbol, *options], ["run", symbol, TWO[0], *options]):
+        assert "is not the symbol file of resnest-50-pytorch" in refused(capsys, *argv)
+
+
 # fetch and export
+
+
+PARTLY = "only the first 8 digits of its sha256 are published: 22405ba7 is what is checked"
+
+
+def test_a_checksum_that_is_known_in_part_is_said(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("refnet.weights.fetch", lambda entry, *_: tmp_path / entry.files[0].name)
+    assert main(["fetch", "resnest-101-pytorch"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path / 'resnest101-22405ba7.pth'}\n"
+    assert err == f"refnet: resnest101-22405ba7.pth: {PARTLY}\n"
+    assert PARTLY in printed(capsys, "models", "resnest-101-pytorch")
+    assert "published" not in printed(capsys, "models", "resnest-50-pytorch")
 
 
 def test_fetch_says_where_the_file_is(capsys, monkeypatch, tmp_path):

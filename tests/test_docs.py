@@ -1,4 +1,4 @@
-"""Every fenced python block of the README and of the tour runs, in order, in one namespace per page."""
+"""Every fenced python block of README, tour and numerics runs, in order, in one namespace per page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [page for page in ("README.md", "docs/tour.md") if (ROOT / page).is_file()]
+PAGES = [page for page in ("README.md", "docs/tour.md", "docs/numerics.md") if (ROOT / page).is_file()]
 
 
 def blocks(text: str) -> list[tuple[str, str]]:

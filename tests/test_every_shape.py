@@ -1,14 +1,13 @@
 """Every convolution, dense and pooling shape of the networks: the kernels equal the scalar loops to the bit.
 
-The networks are ResNeSt-50, the octave networks that refnet builds, and the symbol files beside the
-project where they are present. All outputs are compared, with two images where the definition is cheap.
+The networks are ResNeSt-50, the octave networks that refnet builds, and the official symbol files
+where they are present. All outputs are compared, with two images where the definition is cheap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +19,8 @@ from refnet.ops.base import Op
 from refnet.readers.mxnet import read_symbol
 from tests.bits import floats, same_bits
 from tests.definition import conv_plane, dense_at, pool_plane
+from tests.official import SYMBOLS
 
-SYMBOLS = Path(__file__).parents[2] / "shared" / "symbols"
 BUILT = (
     "resnest-50-pytorch",
     "octave-se-resnet-50-0.125",

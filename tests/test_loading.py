@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import tarfile
@@ -17,7 +18,7 @@ import refnet
 from refnet.errors import FormatError, GraphError, InputError, RefnetError, WeightsError
 from refnet.export import export
 from refnet.graph import Graph
-from refnet.loading import load, structure
+from refnet.loading import load, network_of, structure
 from refnet.readers.mxnet import write_params
 from refnet.zoo.catalog import OfficialFile, build, entries, entry
 from refnet.zoo.octresnet import octave_resnet
@@ -197,6 +198,37 @@ REFUSED: list[tuple[type[RefnetError], str, Callable[[Path], object]]] = [
     (InputError, "image must be", lambda _: load(OCTAVE, image=(0, 32))),
     (InputError, "image must be", lambda _: load(OCTAVE, image=(1 << 20, 1 << 20))),
     (InputError, "image must be", lambda _: structure(OCTAVE, image=(32,))),  # type: ignore[arg-type]
+    *[
+        (
+            InputError,
+            rf"^image must be .*, got {re.escape(repr(image))}$",
+            lambda _, x=image: load(OCTAVE, image=x),
+        )
+        for image in (5, "ab", (None, 1), (32, 32.0), ("32", "32"), b"ab", {32: 32}, (), object)
+    ],
+    *[
+        (
+            InputError,
+            rf"^weights must be .*, got {re.escape(repr(value))}$",
+            lambda _, x=value: load(OCTAVE, weights=x),
+        )
+        for value in (3, b"x", ("seed:0",), object)
+    ],
+    *[
+        (
+            InputError,
+            f"^network must be .*, got {value!r}$",
+            lambda p, x=value, f=call: f(p / "x.pth", network=x),
+        )
+        for value in (4, b"x")
+        for call in (load, structure)
+    ],
+    (InputError, "^model must be a name or a path, got b'x'$", lambda _: load(b"x")),  # type: ignore[arg-type]
+    (InputError, "no network is named 'y*'.*no such file", lambda _: load("y" * 300)),
+    (FormatError, "y-symbol.json: found no such file", lambda _: load("y" * 300 + "-symbol.json")),
+    (FormatError, "no such file", lambda _: load("\0-symbol.json")),
+    (FormatError, "no such file", lambda _: load(OCTAVE, weights="y" * 300 + ".params")),
+    (FormatError, "no such file", lambda _: load(OCTAVE, weights="\0.params")),
     (GraphError, "OCTAVE|octave", lambda _: load(OCTAVE, weights="seed:0", image=(36, 36))),
     (InputError, "name the network", lambda p: load(p / "x.pth")),
     (InputError, "name the network", lambda p: structure(p / "x.safetensors")),
@@ -261,6 +293,62 @@ def test_an_archive_of_another_network_is_refused(tmp_path: Path) -> None:
     path = archive(tmp_path / "any.tar", plain.with_weights(weights(plain, 0)))
     with pytest.raises(WeightsError, match=f"is not the archive of {OCTAVE}.*\n.*missing: L2_B01_se"):
         load(OCTAVE, weights=path)
+
+
+def test_a_symbol_file_of_another_network_is_refused(octave: Graph, exported: Path, tmp_path: Path) -> None:
+    message = r"net-symbol\.json is not the symbol file of resnest-digits:\n  missing: conv1\.0\.weight"
+    for call in (
+        lambda: structure(exported, network=RESNEST),
+        lambda: load(exported, network=RESNEST),
+        lambda: load(exported, network=RESNEST, weights="seed:0"),
+    ):
+        with pytest.raises(WeightsError, match=message):
+            call()
+    options = dict(entry(OCTAVE).options) | {"se": False}
+    plain = octave_resnet(**options, image=(1, 32, 32))
+    symbol, _ = export(plain.with_weights(weights(plain, 0)), tmp_path / OCTAVE)
+    with pytest.raises(WeightsError, match=f"is not the symbol file of {OCTAVE}:\n  missing: L2_B01_se"):
+        load(symbol)
+    wide = octave_resnet(**dict(entry(OCTAVE).options) | {"classes": 11}, image=(1, 32, 32))
+    symbol, _ = export(wide.with_weights(weights(wide, 0)), tmp_path / "wide")
+    with pytest.raises(WeightsError, match=r"wrong: .*weight is float32\[11, \d+\], not float32\[10, "):
+        load(symbol, network=OCTAVE)
+
+
+def test_a_network_without_builder_must_have_the_classes_of_its_dataset(exported: Path) -> None:
+    with pytest.raises(WeightsError, match=r"prob is float32\[1, 10\], not float32\[1, 1000\]"):
+        structure(exported, network="octave-densenet-121-0.125")
+
+
+def test_networks_are_known_by_name_and_by_file_name() -> None:
+    assert network_of(OCTAVE) is network_of(Path("a") / f"{OCTAVE}-symbol.json") is entry(OCTAVE)
+    assert network_of(f"{OCTAVE}.tar") is network_of(f"{OCTAVE}.json") is entry(OCTAVE)
+    official = entry("resnest-50-pytorch").files[0].name
+    assert network_of(f"there/{official}") is entry("resnest-50-pytorch")
+    assert network_of("net-symbol.json", RESNEST) is network_of(OCTAVE, RESNEST) is entry(RESNEST)
+    assert network_of("net-symbol.json") is network_of("") is None
+    with pytest.raises(InputError, match="no network is named 'net'"):
+        network_of(OCTAVE, "net")
+
+
+def test_numpys_whole_numbers_make_an_image() -> None:
+    found = structure(RESNEST, image=tuple(np.array([64, 48])))
+    assert str(found) == str(structure(RESNEST, image=(64, 48)))
+
+
+@pytest.mark.parametrize("folder", ["y" * 300, "~nobody-has-this-name/y"])
+def test_a_folder_of_weights_that_cannot_be(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFNET_WEIGHTS", folder)
+    with pytest.raises(InputError, match=r"no weights on this machine|REFNET_WEIGHTS is '~nobody"):
+        load("resnest-50-pytorch")
+
+
+def test_export_needs_a_file_name(octave: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for prefix in ("", ".", "..", f"{tmp_path}/", Path("")):
+        with pytest.raises(InputError, match="prefix must end in a file name"):
+            export(octave, prefix)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_step_counters_may_be_surplus(tmp_path: Path) -> None:

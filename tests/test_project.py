@@ -54,9 +54,11 @@ LAYERS = [
     {"zoo", "cost", "preprocess", "labels", "weights"},
     {"loading", "export"},
     {"frameworks", "predict"},
+    {"golden"},
+    {"bench", "prove"},
     {"report"},
-    {"cli"},
-    {"__main__"},
+    {"cli", "reference"},
+    {"__main__", "pytest_plugin"},
 ]
 
 

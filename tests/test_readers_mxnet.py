@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +43,7 @@ from refnet.readers.mxnet_symbol import parse_symbol
 from tests import attacks
 from tests.attacks import node, symbol, variable
 from tests.bits import floats, same_bits
-
-SHARED = Path(__file__).parents[2] / "shared" / "symbols"
-needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason=f"the published symbol files are not at {SHARED}"
-)
+from tests.official import SYMBOLS, needs_official
 
 
 def parse(nodes, heads=None, image=(3, 8, 8), **more) -> Graph:
@@ -142,6 +139,8 @@ OPS = [
     (one, ("SoftmaxActivation",), {"mode": "channel"}, Softmax(1)),
     (one, ("SoftmaxOutput", ("label",)), {"multi_output": True}, Softmax(1)),
     (one, ("SoftmaxOutput", ("label",)), {"preserve_shape": True}, Softmax(3)),
+    (one, ("SoftmaxOutput", ("label",)), {"preserve_shape": True, "multi_output": True}, Softmax(1)),
+    (one, ("Dropout",), {"mode": "training"}, Identity()),
 ]
 
 
@@ -150,10 +149,27 @@ def test_attributes_become_the_op(make, arguments, attributes, expected):
     assert make(*arguments, **attributes) == expected
 
 
-def test_rows_of_softmax_and_trivial_global_maximum():
-    assert one("SoftmaxOutput", ("label",), (10, 1, 1)) == Softmax(1)
-    assert one("SoftmaxActivation", (), (10, 1, 1)) == Softmax(1)
-    assert one("Softmax", ("label",), (10, 1, 1)) == Softmax(1)
+ROWS = [("SoftmaxOutput", ("label",)), ("Softmax", ("label",)), ("SoftmaxActivation", ())]
+
+
+@pytest.mark.parametrize(("op", "labels"), ROWS)
+def test_softmax_of_rows_and_of_nothing_else(op, labels):
+    """On (n, c, 1, 1) MXNet 1.9.1 gives ones, or with MXNET_MKLDNN_ENABLED=0 the softmax of the rows."""
+    nodes = [variable("data"), node("Flatten", "f", [0]), *map(variable, labels)]
+    graph = parse([*nodes, node(op, "s", [1, *range(2, len(nodes))])])
+    assert graph.by_name["s"].op == Softmax(1)
+    for image in ((10, 1, 1), (3, 8, 8)):
+        with pytest.raises(UnsupportedError, match=r"refnet has it for \(n, classes\) only"):
+            one(op, labels, image)
+
+
+def test_softmax_by_channel_needs_more_than_rows():
+    nodes = [variable("data"), node("Flatten", "f", [0])]
+    with pytest.raises(FormatError, match="'channel' as 'mode'"):
+        parse([*nodes, node("SoftmaxActivation", "s", [1], mode="channel")])
+
+
+def test_trivial_global_maximum():
     assert one("Pooling", (), (10, 1, 1), global_pool=True) == Identity()
 
 
@@ -254,6 +270,8 @@ REFUSED = [
     ("softmax", (), {"dtype": "float16"}, UnsupportedError, "dtype"),
     ("SoftmaxOutput", ("label",), {}, UnsupportedError, r"\(n, classes\)"),
     ("SoftmaxActivation", (), {"mode": "both"}, FormatError, "mode"),
+    ("Dropout", (), {"mode": "always"}, UnsupportedError, "mode='always'"),
+    ("Dropout", (), {"mode": "never"}, FormatError, "mode"),
 ]
 
 
@@ -459,6 +477,62 @@ def test_the_error_tells_the_node_s_byte():
     assert data[caught.value.offset :].startswith(b'"f"')
 
 
+UNFIT = ["\ud800w", "w\udfff", "\0", "a\nb", "\x1b[31m", "\x7f", "\x85", "\u2028"]
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_names_that_are_no_text_are_refused(name, tmp_path):
+    """A graph's names are printed line by line, hashed, and written in UTF-8."""
+    data = symbol([variable("data"), variable(name), node("Flatten", "f", [0]),
+                   node("FullyConnected", "d", [2, 1], num_hidden=3, no_bias=1)])  # fmt: skip
+    with pytest.raises(FormatError, match="as name of node 1, expected no control character") as caught:
+        parse_symbol(data, "net-symbol.json", "net")
+    assert caught.value.offset == data.index(json.dumps(name).encode())
+    if "\ud800" not in name and "\udfff" not in name:  # else there are no bytes for it
+        raw = attacks.params_file({name: floats((2,), 0)})
+        (tmp_path / "a.params").write_bytes(raw)
+        with pytest.raises(FormatError, match="as name 0, expected no control character") as caught:
+            mxnet.read_params(tmp_path / "a.params")
+        assert raw[caught.value.offset :] == name.encode()
+
+
+def test_names_of_other_languages_stay():
+    graph = parse([variable("data"), node("relu", "größe 大", [0])])
+    assert graph.structure_hash() != parse([variable("data"), node("relu", "r", [0])]).structure_hash()
+
+
+@pytest.mark.parametrize("escape", ["q1", "\\u0071\\u0031"])
+def test_the_byte_is_right_for_escaped_names_too(escape):
+    nodes = [variable("data"), {**node("relu", "q1", [0]), "attr": {"name": "f"}}, node("relu", "q2", [1])]
+    data = symbol([*nodes, node("Flatten", "f", [9])]).replace(
+        b'"name": "q1"', f'"name": "{escape}"'.encode()
+    )
+    with pytest.raises(FormatError, match="node 9 as input of node 3") as caught:
+        parse_symbol(data, "net-symbol.json", "net")
+    assert caught.value.offset == data.rindex(b'"f"')
+
+
+def test_names_with_escapes_cost_no_more_than_others():
+    """Each name was once looked for up to the file's end: 40,000 of them took half a minute."""
+    nodes = [variable("data")] + [node("relu", f"q{i}", [i]) for i in range(40_000)]
+    data = symbol(nodes).replace(b'"q', b'"\\u0071')
+    begin = time.process_time()
+    assert len(parse_symbol(data, "net-symbol.json", "net", (3, 2, 2)).nodes) == 40_000
+    assert time.process_time() - begin < 12
+
+
+def test_a_file_name_that_is_no_text_becomes_one(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"net\xff-symbol.json")
+    try:
+        with open(path, "wb") as stream:
+            stream.write(symbol([variable("data"), node("relu", "r", [0])]))
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 only")
+    graph = mxnet.read_symbol(os.fsdecode(path))
+    assert graph.name == "net\\udcff"
+    assert graph.structure_hash()
+
+
 def test_other_outputs_than_the_first_are_refused():
     with pytest.raises(UnsupportedError, match="output 1"):
         parse_symbol(broken(inputs=[[1, 1, 0]]), "net-symbol.json", "net")
@@ -515,10 +589,10 @@ def test_files_of_mxnet_0_8_list_fewer_inputs():
     assert graph.outputs == {"prob": "softmax"}
 
 
-@needs_shared
+@needs_official
 def test_published_symbols():
     """Counts of the official definitions (facts/models.md) on the se-resnet-50; all seven are read."""
-    graphs = {p.name: mxnet.read_symbol(p) for p in sorted(SHARED.glob("*-symbol.json"))}
+    graphs = {p.name: mxnet.read_symbol(p) for p in sorted(SYMBOLS.glob("*-symbol.json"))}
     assert len(graphs) == 7
     assert all(g.types()[g.outputs["prob"]] == TensorType((1, 1000)) for g in graphs.values())
     graph = graphs["se-resnet-50_alpha-0.125-symbol.json"]
@@ -635,11 +709,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 # Structural names
 
 
-@needs_shared
+@needs_official
 @pytest.mark.parametrize("name", ["mobilenet_v1_075_alpha-0.375", "se-resnet152_v1e_alpha-0.125"])
 def test_derived_names_equal_the_published_structure(name):
-    graph = mxnet.read_symbol(SHARED / f"{name}-symbol.json")
-    structure = json.loads((SHARED / f"{name}-structure.json").read_text())
+    graph = mxnet.read_symbol(SYMBOLS / f"{name}-symbol.json")
+    structure = json.loads((SYMBOLS / f"{name}-structure.json").read_text())
     shapes = {key: tuple(entry["shape"]) for key, entry in structure.items()}
     assert mxnet.structural_names(shapes, graph) == {key: entry["name"] for key, entry in structure.items()}
     assert mxnet.is_structural(shapes, graph)

@@ -102,6 +102,25 @@ def test_strides_offsets_and_shared_storages(write, tmp_path):
 
 
 @formats
+@pytest.mark.parametrize("name", ["w\0", "a\nb", "\x1b[31m", "\x85"])
+def test_names_that_are_no_text_are_refused(write, name, tmp_path):
+    pickled = state_dict(
+        {"a": tensor("FloatStorage", "0", 1, (1,)), name: tensor("FloatStorage", "0", 1, (1,))}
+    )
+    with pytest.raises(FormatError, match="as a tensor's name, expected no control character"):
+        saved(tmp_path / "a.pth", write(pickled, [(1, bytes(4))]))
+    (tmp_path / "a.safetensors").write_bytes(attacks.safetensors_of({name: floats((1,), 0)}))
+    with pytest.raises(FormatError, match="as a tensor's name, expected no control character"):
+        safetensors.read(tmp_path / "a.safetensors")
+
+
+def test_half_a_surrogate_pair_in_a_header_is_refused(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(attacks.safetensors_of({"\ud800w": floats((1,), 0)}))
+    with pytest.raises(FormatError, match="as a tensor's name, expected no control character"):
+        safetensors.read(tmp_path / "a.safetensors")
+
+
+@formats
 def test_parameters_checkpoints_and_prefixes(write, tmp_path):
     values = floats((2, 3), 0)
     plain = tensor("FloatStorage", "0", 6, (2, 3))

@@ -31,8 +31,7 @@ from refnet.ops import (
 from refnet.zoo.catalog import Entry, build, entries, entry
 from refnet.zoo.octresnet import LAYERS, octave_resnet
 from refnet.zoo.resnest import resnest
-
-SYMBOLS = Path(__file__).parents[1].parent / "shared" / "symbols"
+from tests.official import ABSENT, SYMBOLS
 
 OFFICIAL = {
     "se-resnet-50_alpha-0.125": {
@@ -109,7 +108,7 @@ def official_nodes(path: Path) -> tuple[list[Node], list[str]]:
 def official(request: pytest.FixtureRequest) -> tuple[Graph, Path]:
     path = SYMBOLS / f"{request.param}-symbol.json"
     if not path.exists():
-        pytest.skip("the official symbol files (../shared/symbols) are not on this machine")
+        pytest.skip(ABSENT)
     case = OFFICIAL[request.param]
     return octave_resnet(**case["options"], numbers=case["numbers"]), path
 

@@ -97,6 +97,34 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     return {}, {f"output{i}": output.asnumpy() for i, output in enumerate(results)}
 
 
+def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
+    """Time a run of a symbol request["runs"] times; each emits its seconds, and the next waits until it is
+    wanted. Before each there are others that do not count, for request["settle"] seconds.
+
+    request: symbol and params. Emits `pid` when all is loaded, and at the end the last `output`. The
+    executor is bound once, the inputs are in place, and MXNet fuses what it fuses by default.
+    """
+    import os
+    from time import perf_counter
+
+    import numpy as np
+
+    mx = _mxnet()
+    executor = _bind(mx, mx.sym.load(request["symbol"]), request["params"], arrays)
+    emit("pid", np.array(os.getpid()))
+    for _ in range(request["runs"]):
+        settled = perf_counter() + request["settle"]
+        while perf_counter() < settled:
+            executor.forward(is_train=False)
+            mx.nd.waitall()
+        begin = perf_counter()
+        outputs = executor.forward(is_train=False)
+        mx.nd.waitall()
+        emit("seconds", np.array(perf_counter() - begin))
+    emit("output", outputs[0].asnumpy())
+    return {}, {}
+
+
 def op(request: Any, arrays: Any, emit: Any) -> Any:
     """Call one operator of mx.nd on the arrays, in their order. request: function, arguments (keywords)."""
     mx = _mxnet()
@@ -191,4 +219,4 @@ def _isa() -> str:
     return next((isa for isa in ("avx512f", "avx2", "avx", "sse4_1") if isa in flags), "unknown")
 
 
-COMMANDS = {"info": info, "save": save, "load": load, "run": run, "op": op}
+COMMANDS = {"info": info, "save": save, "load": load, "run": run, "op": op, "time": timed}

@@ -6,7 +6,8 @@ Needs onnx, onnxruntime and NumPy only. Commands: `COMMANDS` at the end. Request
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 
 def info(request: Any, arrays: Any, emit: Any) -> Any:
@@ -37,15 +38,16 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     request: path, engine, threads, optimise (False: every node is executed as written).
     """
     names, call = _session(request, arrays)
-    for name, value in zip(names, call()):
+    for name, value in zip(names, call(), strict=True):
         emit(name, value)
     return {}, {}
 
 
 def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
-    """Run a model request["runs"] times; each emits its seconds, and the next waits until it is wanted.
+    """Time a run of a model request["runs"] times; each emits its seconds, and the next waits until it is
+    wanted. Before each there are others that do not count, for request["settle"] seconds.
 
-    request: as for run. Returns the process's id and the first output of the last run.
+    request: as for run. Emits `pid` when all is loaded, and at the end the last run's first `output`.
     """
     import os
     from time import perf_counter
@@ -53,11 +55,16 @@ def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     import numpy as np
 
     _, call = _session(request, arrays)
+    emit("pid", np.array(os.getpid()))
     for _ in range(request["runs"]):
+        settled = perf_counter() + request["settle"]
+        while perf_counter() < settled:
+            call()
         begin = perf_counter()
         outputs = call()
         emit("seconds", np.array(perf_counter() - begin))
-    return {"pid": os.getpid()}, {"output": outputs[0]}
+    emit("output", outputs[0])
+    return {}, {}
 
 
 def _session(request: Any, arrays: Any) -> tuple[list[str], Callable[[], Any]]:

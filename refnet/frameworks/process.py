@@ -67,7 +67,7 @@ class Worker:
     >>> import sys
     >>> with Worker("torch", sys.executable, threads=1) as worker:
     ...     worker.commands
-    ('info', 'load', 'op', 'run', 'save')
+    ('info', 'load', 'op', 'run', 'save', 'time')
     """
 
     def __init__(

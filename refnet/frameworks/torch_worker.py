@@ -82,6 +82,37 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     return {"threads": torch.get_num_threads()}, {"output": output.numpy()}
 
 
+def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
+    """Time a run of a module request["runs"] times; each emits its seconds, and the next waits until it is
+    wanted. Before each there are others that do not count, for request["settle"] seconds.
+
+    request: as for run. Emits `pid` when all is loaded, and at the end the last `output`. Nothing is watched:
+    plain eager mode.
+    """
+    import os
+    from time import perf_counter
+
+    import numpy as np
+    import torch
+
+    _threads(request)
+    module = _build(request)
+    module.eval()
+    module.load_state_dict(torch.load(request["weights"], map_location="cpu", weights_only=True), strict=True)
+    data = torch.from_numpy(arrays["data"])
+    emit("pid", np.array(os.getpid()))
+    with torch.inference_mode():
+        for _ in range(request["runs"]):
+            settled = perf_counter() + request["settle"]
+            while perf_counter() < settled:
+                module(data)
+            begin = perf_counter()
+            output = module(data)
+            emit("seconds", np.array(perf_counter() - begin))
+    emit("output", output.numpy())
+    return {}, {}
+
+
 def op(request: Any, arrays: Any, emit: Any) -> Any:
     """Call one function. request: function (a name in FUNCTIONS), arguments (keywords), threads."""
     import torch
@@ -192,4 +223,4 @@ def _is_leaf(module: Any) -> bool:
     return type(module).__module__.startswith("torch.nn") and not isinstance(module, containers)
 
 
-COMMANDS = {"info": info, "save": save, "load": load, "run": run, "op": op}
+COMMANDS = {"info": info, "save": save, "load": load, "run": run, "op": op, "time": timed}

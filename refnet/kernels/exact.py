@@ -119,16 +119,189 @@ def decide(center: Array, error: Array, threads: int) -> tuple[Array, Array]:
     return y, np.flatnonzero(unsure)
 
 
+def decide_products(
+    center: Array, norms: Array, weights: Array, bias: Array, factor: float, threads: int
+) -> tuple[Array, Array]:
+    """As decide, with the error factor * (norms * weights + |bias|) of a sum of products, made on the fly.
+
+    center (n, o, positions), norms of the windows (n, g, positions), of the outputs' weights (o,), bias (o,).
+    """
+    y = np.empty(center.shape, np.float32)
+    unsure = np.empty(center.size, np.bool_)
+    n, o, size = center.shape
+    flat = unsure.reshape(n * o, size)
+    split(_decide_products, n * o, threads, center, norms, weights, bias, factor, y, flat)
+    return y, np.flatnonzero(unsure)
+
+
+def decide_affine(
+    x: Array, mean: Array, scale: Array, shift: Array, factor: float, threads: int
+) -> tuple[Array, Array]:
+    """As decide, for (x - mean) scale + shift in float64 with the error factor * (|result| + 2 |shift|).
+
+    x (n, c, positions) float32; mean, scale, shift (c,) float64.
+    """
+    y = np.empty(x.shape, np.float32)
+    unsure = np.empty(x.size, np.bool_)
+    n, c, size = x.shape
+    rows, flat = np.ascontiguousarray(x).reshape(n * c, size), unsure.reshape(n * c, size)
+    split(_decide_affine, n * c, threads, rows, mean, scale, shift, factor, y.reshape(n * c, size), flat)
+    return y, np.flatnonzero(unsure)
+
+
+def decide_average(
+    x: Array,
+    kernel: Pair,
+    stride: Pair,
+    pad: Pair,
+    output: Pair,
+    include_pad: bool,
+    factor: float,
+    threads: int,
+) -> tuple[Array, Array]:
+    """As decide, for the average of each window in float64 with the error factor * (average of |x|).
+
+    x (n, c, h, w) float32; output (oh, ow).
+    """
+    n, c = x.shape[:2]
+    y = np.empty((n, c, *output), np.float32)
+    unsure = np.empty(y.size, np.bool_)
+    place = np.array([*kernel, *stride, *pad])
+    planes = np.ascontiguousarray(x).reshape(n * c, *x.shape[2:])
+    rows, flat = y.reshape(n * c, *output), unsure.reshape(n * c, *output)
+    split(_decide_average, n * c, threads, planes, place, include_pad, factor, rows, flat)
+    return y, np.flatnonzero(unsure)
+
+
+def decide_sums(a: Array, b: Array, factor: float, threads: int) -> tuple[Array, Array]:
+    """As decide, for the sums over r of a[r] * b[r] in float64 with the error factor * (sum of |a b|).
+
+    a, b (terms, size) float32; y (size,).
+    """
+    y = np.empty(a.shape[1], np.float32)
+    unsure = np.empty(a.shape[1], np.bool_)
+    split(_decide_sums, -(-y.size // GRAIN), threads, a, b, factor, y, unsure)
+    return y, np.flatnonzero(unsure)
+
+
+def widened(x: Array, threads: int) -> Array:
+    """x in float64."""
+    y = np.empty(x.shape, np.float64)
+    split(_widen, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    return y
+
+
+def squares(x: Array, groups: int, threads: int) -> Array:
+    """Sums of squares over each group's channels: x (n, groups * c, h, w) float64 -> (n, groups, h, w)."""
+    n, channels, h, w = x.shape
+    y = np.empty((n, groups, h, w))
+    planes = x.reshape(n * groups, channels // groups, h * w)
+    rows = y.reshape(n * groups, h * w)
+    parts = -(-h * w // 256)
+    split(_squares, n * groups * parts, threads, planes, rows, parts)
+    return y
+
+
+@njit
+def _widen(begin: int, end: int, x: Any, y: Any) -> None:
+    source, target = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
+    for i in range(source.size):
+        target[i] = source[i]
+
+
+@njit
+def _squares(begin: int, end: int, x: Any, y: Any, parts: int) -> None:
+    for item in range(begin, end):
+        row, at = item // parts, item % parts * 256
+        sums = y[row, at : at + 256]
+        sums[:] = 0
+        for c in range(x.shape[1]):
+            values = x[row, c, at : at + 256]
+            for i in range(sums.size):
+                sums[i] += values[i] * values[i]
+
+
+@njit
+def _decide_average(
+    begin: int, end: int, x: Any, place: Any, include_pad: bool, factor: float, y: Any, unsure: Any
+) -> None:
+    height, width = x.shape[1:]
+    for item in range(begin, end):
+        plane, r, u = x[item], y[item], unsure[item]
+        for i in range(r.shape[0]):
+            for j in range(r.shape[1]):
+                top, left = i * place[2] - place[4], j * place[3] - place[5]
+                bottom, right = min(top + place[0], height + place[4]), min(left + place[1], width + place[5])
+                count = (bottom - top) * (right - left)
+                top, left, bottom, right = max(top, 0), max(left, 0), min(bottom, height), min(right, width)
+                if not include_pad:
+                    count = (bottom - top) * (right - left)
+                total, size = 0.0, 0.0
+                for row in range(top, bottom):
+                    for column in range(left, right):
+                        value = np.float64(plane[row, column])
+                        total += value
+                        size += np.abs(value)
+                c = total / count
+                r[i, j] = np.float32(c) if c != 0 else np.float32(0)
+                u[i, j] = _open(c, factor * size / count)
+
+
+@njit
+def _decide_sums(begin: int, end: int, a: Any, b: Any, factor: float, y: Any, unsure: Any) -> None:
+    for i in range(begin * GRAIN, min(end * GRAIN, y.size)):
+        total, size = 0.0, 0.0
+        for k in range(a.shape[0]):
+            product = np.float64(a[k, i]) * np.float64(b[k, i])
+            total += product
+            size += np.abs(product)
+        y[i] = np.float32(total) if total != 0 else np.float32(0)
+        unsure[i] = _open(total, factor * size)
+
+
 @njit
 def _decide(begin: int, end: int, center: Any, error: Any, y: Any, unsure: Any) -> None:
     a, b = begin * GRAIN, min(end * GRAIN, center.size)
     c, e, r, u = center[a:b], error[a:b], y[a:b], unsure[a:b]
     for i in range(c.size):
-        wide = e[i] + np.abs(c[i]) * 2.0**-52 if e[i] != 0 else 0.0  # c - e and c + e are rounded too
-        below, above = c[i] - wide, c[i] + wide
-        same = np.float32(below) == np.float32(above) and (below > 0) == (above > 0)
         r[i] = np.float32(c[i]) if c[i] != 0 else np.float32(0)
-        u[i] = np.abs(c[i]) < np.inf and not same
+        u[i] = _open(c[i], e[i])
+
+
+@njit
+def _decide_products(
+    begin: int, end: int, center: Any, norms: Any, weights: Any, bias: Any, factor: float, y: Any, unsure: Any
+) -> None:
+    outputs, groups = center.shape[1], norms.shape[1]
+    for item in range(begin, end):
+        image, o = item // outputs, item % outputs
+        c, r, u = center[image, o], y[image, o], unsure[item]
+        e, weight, plus = norms[image, o // (outputs // groups)], weights[o], np.abs(bias[o])
+        for i in range(c.size):
+            r[i] = np.float32(c[i]) if c[i] != 0 else np.float32(0)
+            u[i] = _open(c[i], factor * (e[i] * weight + plus))
+
+
+@njit
+def _decide_affine(
+    begin: int, end: int, x: Any, mean: Any, scale: Any, shift: Any, factor: float, y: Any, unsure: Any
+) -> None:
+    for item in range(begin, end):
+        m, s, t = mean[item % mean.size], scale[item % mean.size], shift[item % mean.size]
+        v, r, u = x[item], y[item], unsure[item]
+        for i in range(v.size):
+            c = (np.float64(v[i]) - m) * s + t
+            r[i] = np.float32(c) if c != 0 else np.float32(0)
+            u[i] = _open(c, factor * (np.abs(c) + 2 * np.abs(t)))
+
+
+@njit
+def _open(c: float, e: float) -> bool:
+    """Whether the error e leaves more than one float32 for a float64 c; never for a c that is not finite."""
+    wide = e + np.abs(c) * 2.0**-52 if e != 0 else 0.0  # c - e and c + e are rounded too
+    below, above = c - wide, c + wide
+    same = np.float32(below) == np.float32(above) and (below > 0) == (above > 0)
+    return np.abs(c) < np.inf and not same
 
 
 @njit

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
-from refnet.ops.exactly import Tally, settle, sum_error
+from refnet.ops.exactly import Tally, error_factor, finish
 from refnet.ops.rounding import sum_of_products
 
 Pair = tuple[int, int]
@@ -89,31 +89,39 @@ class Conv(Op):
         return convolve(inputs[0], inputs[1], *place, threads, chain)
 
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        from refnet.kernels import exact
         from refnet.kernels.epilogue import Chain
-        from refnet.kernels.exact import conv_exactly
         from refnet.kernels.jit import prepared, split
         from refnet.kernels.panel import convolve
 
-        x, w = inputs[0].astype(np.float64), prepared((inputs[1],), "float64", lambda: widened(inputs[1]))
+        x = exact.widened(inputs[0], threads)
+        w = prepared((inputs[1],), "float64", lambda: widened(inputs[1]))
         b = inputs[2].astype(np.float64) if self.bias else np.zeros(0)
         place = (self.stride, self.pad, self.dilation)
         with np.errstate(all="ignore"):
-            center = convolve(x, w, *place, self.groups, threads, Chain().bias(b) if self.bias else Chain())
-            n, _, height, width = x.shape
-            squares = np.square(x).reshape(n, self.groups, -1, height, width).sum(2)
+            chain = Chain().bias(b) if self.bias else Chain()
+            center = convolve(x, w, *place, self.groups, threads, chain)
+            squares = exact.squares(x, self.groups, threads)
             ones = np.ones((self.groups, 1, *self.kernel))
             norms = np.sqrt(convolve(squares, ones, *place, self.groups, threads))
-            total = norms.repeat(self.channels // self.groups, 1) * prepared(
-                (inputs[1],), "norm", lambda: _norms(inputs[1])
-            )
-            total += np.abs(b)[:, None, None] if self.bias else 0.0
-            error = sum_error(w[0].size + self.bias, total)
+        weights = prepared((inputs[1],), "norm", lambda: norms_of(inputs[1]))
+        plus = b if self.bias else np.zeros(self.channels)
+        size = center.shape[2] * center.shape[3]
+        n = x.shape[0]
+        y, at = exact.decide_products(
+            center.reshape(n, -1, size),
+            norms.reshape(n, -1, size),
+            weights,
+            plus,
+            error_factor(w[0].size + self.bias),
+            threads,
+        )
 
         def refine(at: npt.NDArray[np.int64], y: F32) -> None:
             where = np.array([*self.stride, *self.pad, *self.dilation])
-            split(conv_exactly, at.size, threads, at, inputs[0], inputs[1], b, where, self.groups, y)
+            split(exact.conv_exactly, at.size, threads, at, inputs[0], inputs[1], b, where, self.groups, y)
 
-        return settle(type(self).__name__, center, error, refine, threads, tally)
+        return finish(type(self).__name__, y.reshape(center.shape), at, refine, tally)
 
     def bound(self, *inputs: Interval) -> Interval:
         from refnet.kernels.epilogue import Chain
@@ -149,7 +157,7 @@ def widened(w: F32) -> F64:
     return wide
 
 
-def _norms(w: F32) -> F64:
-    """The Euclidean norm of each output's weights, (o, 1, 1)."""
+def norms_of(w: F32) -> F64:
+    """The Euclidean norm of each output's weights, (o,)."""
     squares = np.square(w.astype(np.float64)).reshape(w.shape[0], -1)
-    return np.asarray(np.sqrt(squares.sum(1)))[:, None, None]
+    return np.asarray(np.sqrt(squares.sum(1)))

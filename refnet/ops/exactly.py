@@ -47,7 +47,11 @@ def settle(
     """Round `center` where `error` decides; refine(at, y) must write the flat indices `at` of y."""
     from refnet.kernels.exact import decide
 
-    y, at = decide(center, error, threads)
+    return finish(op, *decide(center, error, threads), refine, tally)
+
+
+def finish(op: str, y: F32, at: npt.NDArray[np.int64], refine: Refine, tally: Tally | None = None) -> F32:
+    """y with its open elements, at the flat indices `at`, refined; both are counted."""
     if tally is not None:
         tally.count(op, y.size, at.size)
     if at.size:
@@ -115,4 +119,9 @@ def by_decimals(evaluate: Callable[[], tuple[Decimal, Decimal]], guess: float) -
 
 def sum_error(terms: int, total: F64) -> F64:
     """Error of a float64 sum of exact terms in any order: (terms + 2) U64 times the sum of their sizes."""
-    return (terms + 2) * U64 * (1 + 2.0**-20) * total
+    return error_factor(terms) * total
+
+
+def error_factor(terms: int) -> float:
+    """(terms + 2) U64 and a little, what `sum_error` multiplies the sum of sizes with."""
+    return (terms + 2) * U64 * (1 + 2.0**-20)

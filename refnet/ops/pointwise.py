@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
-from refnet.ops.exactly import Tally, by_decimals, settle, sum_error
+from refnet.ops.exactly import Tally, by_decimals, error_factor, finish, settle
 from refnet.ops.rounding import ETA, EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
 
 
@@ -203,22 +203,19 @@ def sigmoid_bound(x: Interval) -> Interval:
 
 def exact_sum(op: str, terms: F32, factors: F32 | None, threads: int, tally: Tally | None) -> F32:
     """The correctly rounded sum over the first axis of terms, or of terms * factors (of terms' shape)."""
-    from refnet.kernels.exact import sum_exactly
+    from refnet.kernels.exact import decide_sums, sum_exactly
     from refnet.kernels.jit import split
 
     count = terms.shape[0]
     second = np.ones_like(terms) if factors is None else factors
-    with np.errstate(all="ignore"):
-        products = terms.astype(np.float64) * second.astype(np.float64)
-        center: F64 = products.sum(0)
-        error = sum_error(count, np.abs(products).sum(0))
     a = np.ascontiguousarray(terms).reshape(count, -1)
     b = np.ascontiguousarray(second).reshape(count, -1)
+    y, at = decide_sums(a, b, error_factor(count), threads)
 
     def refine(at: npt.NDArray[np.int64], y: F32) -> None:
         split(sum_exactly, at.size, threads, at, a, b, y)
 
-    return settle(op, center, error, refine, threads, tally)
+    return finish(op, y, at, refine, tally).reshape(terms.shape[1:])
 
 
 def exact_sigmoid(op: str, x: F32, threads: int, tally: Tally | None) -> F32:

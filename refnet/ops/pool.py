@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
-from refnet.ops.exactly import Tally, settle, sum_error
+from refnet.ops.exactly import Tally, error_factor, finish
 from refnet.ops.rounding import ETA, U64, gamma, outward
 
 Pair = tuple[int, int]
@@ -208,18 +208,14 @@ def exact_average(
 
     In float64 the sum of n elements and the division are off by (n + 2) U64 times the average of |x|.
     """
-    from refnet.kernels.exact import average_exactly
+    from refnet.kernels.exact import average_exactly, decide_average
     from refnet.kernels.jit import split
-    from refnet.kernels.pool import avg_pool
 
-    wide = x.astype(np.float64)
     kernel, stride, pad, _, include_pad = place
-    with np.errstate(all="ignore"):
-        center = avg_pool(wide, *place, threads)
-        error = sum_error(kernel[0] * kernel[1] + 1, avg_pool(np.abs(wide), *place, threads))
+    y, at = decide_average(x, *place, error_factor(kernel[0] * kernel[1] + 1), threads)
 
     def refine(at: npt.NDArray[np.int64], y: F32) -> None:
         where = np.array([*stride, *pad])
         split(average_exactly, at.size, threads, at, x, np.array(kernel), where, include_pad, y)
 
-    return settle(op, center, error, refine, threads, tally)
+    return finish(op, y, at, refine, tally)

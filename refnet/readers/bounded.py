@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -11,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.errors import FormatError
+
+UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters, line ends, and halves of surrogate pairs, which no encoding has."""
 
 
 @dataclass
@@ -106,6 +110,27 @@ def open_file(path: str | os.PathLike[str]) -> tuple[BinaryIO, int]:
         return stream, os.fstat(stream.fileno()).st_size
     except OSError as error:
         raise FormatError(file, None, f"no readable file ({error.strerror})") from None
+
+
+def check_name(name: str, file: str, offset: int | None, what: str) -> None:
+    """Refuse a name with characters that are no text: a graph is printed, hashed and written with its names.
+
+    >>> check_name("conv1.weight", "a.params", 24, "name 0")
+    >>> check_name("w\\n", "a.params", 24, "name 1")
+    Traceback (most recent call last):
+    refnet.errors.FormatError: a.params: at byte 24: found 'w\\n' as name 1, expected no control character
+    """
+    if UNFIT.search(name):
+        raise FormatError(file, offset, f"{name[:100]!a} as {what}", "no control character")
+
+
+def text(name: str) -> str:
+    """The name of a file as text: bytes of it that are no UTF-8 are escaped.
+
+    >>> text("net-\\udcff")
+    'net-\\\\udcff'
+    """
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def to_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

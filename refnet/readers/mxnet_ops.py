@@ -298,9 +298,12 @@ def _slice_axis(node: SymbolNode, data: list[TensorType]) -> Op:
 
 
 def _rows_softmax(node: SymbolNode, data: list[TensorType]) -> Op:
-    """MXNet flattens to (n, rest) and works on the rows."""
-    shape = data[0].shape
-    if any(n != 1 for n in shape[2:]):
+    """Softmax of the rows of (n, classes).
+
+    Beyond rank 2, MXNet 1.9.1 does not keep to its own words: SoftmaxActivation works on the last axis,
+    SoftmaxOutput on the last axis or on the rows of (n, rest), depending on rank and MXNET_MKLDNN_ENABLED.
+    """
+    if len(data[0].shape) != 2:
         raise UnsupportedError(
             f"{node.file}: {node.title} of {data[0]!r}: refnet has it for (n, classes) only"
         )
@@ -308,10 +311,11 @@ def _rows_softmax(node: SymbolNode, data: list[TensorType]) -> Op:
 
 
 def _softmax_output(node: SymbolNode, data: list[TensorType]) -> Op:
-    if node.boolean("preserve_shape", False):
-        return Softmax(axis=len(data[0].shape) - 1)
-    if node.boolean("multi_output", False):
+    multi_output, preserve_shape = (node.boolean(key, False) for key in ("multi_output", "preserve_shape"))
+    if multi_output:  # comes first in MXNet, too
         return Softmax(axis=1)
+    if preserve_shape:
+        return Softmax(axis=len(data[0].shape) - 1)
     return _rows_softmax(node, data)
 
 
@@ -329,7 +333,20 @@ def _softmax_activation(node: SymbolNode, data: list[TensorType]) -> Op:
     mode = node.text("mode", "instance")
     if mode not in ("instance", "channel"):
         raise node.wrong("mode", "instance or channel")
-    return Softmax(axis=1) if mode == "channel" else _rows_softmax(node, data)
+    if mode == "instance":
+        return _rows_softmax(node, data)
+    if len(data[0].shape) < 3:  # MXNet refuses it
+        raise node.wrong("mode", f"instance for data {data[0]!r}")
+    return Softmax(axis=1)
+
+
+def _dropout(node: SymbolNode, data: list[TensorType]) -> Op:
+    mode = node.text("mode", "training")
+    if mode not in ("training", "always"):
+        raise node.wrong("mode", "training or always")
+    if mode == "always":  # drops at inference, too, at random
+        raise node.refused("mode", "mode 'training'")
+    return Identity()
 
 
 _TRAINING = ("grad_scale", "ignore_label", "use_ignore", "normalization", "out_grad", "smooth_alpha")
@@ -374,7 +391,7 @@ RULES: dict[str, Rule] = {
     "flatten": _FLATTEN,
     "expand_dims": Rule(_expand_dims, known=("axis",)),
     "slice_axis": Rule(_slice_axis, known=("axis", "begin", "end")),
-    "Dropout": Rule(lambda node, data: Identity(), known=("p", "mode", "axes")),
+    "Dropout": Rule(_dropout, known=("p", "mode", "axes")),
     **dict.fromkeys(("identity", "_copy", "BlockGrad", "stop_gradient"), _IDENTITY),
     "SoftmaxOutput": _OUTPUT,
     "Softmax": _OUTPUT,

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from refnet.errors import FormatError, InputError, UnsupportedError
 from refnet.ops.base import F32
-from refnet.readers.bounded import Bounded, open_file, to_float32
+from refnet.readers.bounded import Bounded, check_name, open_file, to_float32
 
 FILE_MAGIC = 0x112
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
@@ -184,6 +184,7 @@ def _names(data: Bounded, count: int) -> list[str]:
             names.append(raw.decode("utf-8"))
         except UnicodeDecodeError:
             raise data.wrong(f"{raw[:40]!r} as name {index}", "UTF-8", length) from None
+        check_name(names[-1], data.file, data.offset - length, f"name {index}")
     return names
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from refnet.errors import FormatError, GraphError, UnsupportedError
 from refnet.graph import Graph, Node
 from refnet.ops import Softmax, TensorType
-from refnet.readers.bounded import open_file
+from refnet.readers.bounded import check_name, open_file, text
 from refnet.readers.mxnet_ops import (
     ANNOTATION,
     RULES,
@@ -28,6 +29,8 @@ from refnet.readers.mxnet_ops import (
 Image = tuple[int, int, int]
 LARGEST_FILE = 64 * 2**20
 """Bytes. A network of 5000 nodes takes 1.6 million."""
+NAME = re.compile(rb'"name"\s*:\s*("(?:[^"\\]|\\.)*")')
+"""Where names stand in a sound file; group 1 is the JSON string."""
 LARGEST_VALUE = 2**31 - 1
 """Elements of a value or weight: MXNet's own limit in its usual builds."""
 
@@ -54,7 +57,7 @@ def read_symbol(path: str | os.PathLike[str], image: Image = (3, 224, 224)) -> G
             raise FormatError(file, LARGEST_FILE, "more bytes", f"at most {LARGEST_FILE} in a symbol.json")
         data = stream.read(size)
     name = Path(file).name.removesuffix(".json").removesuffix("-symbol")
-    return parse_symbol(data, file, name, image)
+    return parse_symbol(data, file, text(name), image)
 
 
 def parse_symbol(data: bytes, file: str, name: str, image: Image = (3, 224, 224)) -> Graph:
@@ -80,13 +83,13 @@ def parse_symbol(data: bytes, file: str, name: str, image: Image = (3, 224, 224)
 
 def _json(data: bytes, file: str) -> dict[str, Any]:
     try:
-        text = data.decode("utf-8")
+        decoded = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(file, error.start, f"byte {data[error.start]:#04x}", "UTF-8 text") from None
     try:
-        document = json.loads(text)
+        document = json.loads(decoded)
     except json.JSONDecodeError as error:
-        offset = len(text[: error.pos].encode())
+        offset = len(decoded[: error.pos].encode())
         raise FormatError(file, offset, f"malformed JSON ({error.msg})") from None
     except (RecursionError, ValueError) as error:
         raise FormatError(file, None, f"JSON that nests too deep or has endless numbers ({error})") from None
@@ -107,15 +110,15 @@ def _nodes(document: dict[str, Any], data: bytes, file: str) -> list[SymbolNode]
     """All nodes in the file's order, each checked by itself and for reading earlier nodes only."""
     old = _version(document, file) < 900  # before 0.9, auxiliary states and more were not listed as inputs
     nodes: list[SymbolNode] = []
-    place = 0
+    places = NAME.finditer(data)
     for index, entry in enumerate(_list(document, "nodes", file)):
         if not isinstance(entry, dict):
             raise FormatError(file, None, f"{type(entry).__name__} as node {index}", "an object")
         op, name = entry.get("op"), entry.get("name")
         if not isinstance(name, str) or not name:
             raise FormatError(file, None, f"{str(name)[:60]!r} as name of node {index}", "a string")
-        offset = data.find(json.dumps(name, ensure_ascii=False).encode("utf-8", "replace"), place)
-        place, where = (offset, offset) if offset >= 0 else (place, None)
+        where = next((place.start(1) for place in places if json.loads(place[1]) == name), None)
+        check_name(name, file, where, f"name of node {index}")
         if not isinstance(op, str):
             raise FormatError(file, where, f"{str(op)[:60]!r} as op of node {index} {name!r}", "a string")
         inputs = _inputs(entry.get("inputs", []), index, name, where, file)
@@ -258,9 +261,9 @@ def _build(nodes: dict[int, SymbolNode], heads: list[int], file: str, name: str,
         raise UnsupportedError(f"{file}: a head is a variable, refnet's outputs are values")
     outputs = _outputs(built, [nodes[i].name for i in heads])
     if len(heads) == 1 and not isinstance(built[-1].op, Softmax) and len(types[heads[0]].shape) == 2:
-        head = nodes[heads[0]].name
+        head, names = nodes[heads[0]].name, {node.name for node in nodes.values()}
         extra = "prob"
-        while extra in {node.name for node in nodes.values()}:
+        while extra in names:
             extra = f"refnet_{extra}"
         built.append(Node(extra, Softmax(axis=1), (head,)))
         outputs = {"prob": extra, "logits": head}

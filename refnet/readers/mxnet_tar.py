@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from refnet.errors import FormatError, UnsupportedError, WeightsError
 from refnet.graph import Graph
-from refnet.readers.bounded import Bounded, open_file
+from refnet.readers.bounded import Bounded, open_file, text
 from refnet.readers.mxnet_names import is_structural, rename_structural
 from refnet.readers.mxnet_params import parse_params
 from refnet.readers.mxnet_symbol import LARGEST_FILE, Image, parse_symbol
@@ -43,9 +43,9 @@ def read_tar(path: str | os.PathLike[str], image: Image = (3, 224, 224)) -> Grap
         start, length = members[symbol]
         if length > LARGEST_FILE:
             raise FormatError(file, start, f"{length} bytes of {symbol}", f"at most {LARGEST_FILE}")
-        text = Bounded(stream, file, length, start).bytes(length, symbol)
+        raw = Bounded(stream, file, length, start).bytes(length, symbol)
         name = PurePosixPath(symbol).name.removesuffix("-symbol.json")
-        graph = parse_symbol(text, f"{file}:{symbol}", name, image)
+        graph = parse_symbol(raw, f"{file}:{symbol}", name, image)
         start, length = members[params]
         arrays = parse_params(stream, length, f"{file}:{params}", start)
     try:
@@ -58,7 +58,7 @@ def read_tar(path: str | os.PathLike[str], image: Image = (3, 224, 224)) -> Grap
 
 def _graph_name(file: str, graph: Graph) -> str:
     """The archive's name tells the network; the members are called checkpoint in all of them."""
-    return os.path.basename(file).removesuffix(".tar") or graph.name
+    return text(os.path.basename(file).removesuffix(".tar")) or graph.name
 
 
 def _only(members: dict[str, tuple[int, int]], ending: str, file: str) -> str:

@@ -141,12 +141,10 @@ def graph_to_onnx(graph: Graph, outputs: Collection[str] | None = None) -> Model
         used.update(_write(writer, node, types))
 
     def information(names: Sequence[str]) -> list[Any]:
-        shapes = [(name, ["batch", *types[name].shape[1:]]) for name in names]
-        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes]
+        shapes: dict[str, list[str | int | None]] = {n: ["batch", *types[n].shape[1:]] for n in names}
+        return [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in shapes.items()]
 
-    weights = [
-        numpy_helper.from_array(array, name) for name, array in graph.weights.items() if name in used
-    ]
+    weights = [numpy_helper.from_array(array, name) for name, array in graph.weights.items() if name in used]
     body = helper.make_graph(
         writer.nodes,
         graph.name or "graph",
@@ -217,9 +215,7 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> tupl
             shape = writer.constant(f"{name}/shape", [0, types[inputs[0]].shape[1], 1, 1])
             column = writer.step("Reshape", f"{name}/column", (inputs[0], shape))
             pairs = zip(writer.split(column, radix), writer.split(inputs[1], radix), strict=True)
-            writer.sum(
-                name, [writer.step("Mul", f"{name}/term{r}", pair) for r, pair in enumerate(pairs)]
-            )
+            writer.sum(name, [writer.step("Mul", f"{name}/term{r}", pair) for r, pair in enumerate(pairs)])
         case _:
             op_type, attributes = _simple(node)
             writer.node(op_type, name, inputs, **attributes)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.errors import FormatError, UnsupportedError
-from refnet.readers.bounded import Bounded, bfloat16_to_float32, open_file, to_float32
+from refnet.readers.bounded import Bounded, bfloat16_to_float32, check_name, open_file, to_float32
 
 LARGEST_HEADER = 100_000_000
 """Bytes; the format's own limit."""
@@ -109,6 +109,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _place(name: str, entry: Any, file: str) -> tuple[int, int, str]:
     """(begin, end, name) of a tensor whose entry agrees with itself."""
+    check_name(name, file, 8, "a tensor's name")
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [begin, end]}:
             numbers = [*shape, begin, end]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.errors import FormatError, UnsupportedError
-from refnet.readers.bounded import Bounded, bfloat16_to_float32, open_file, to_float32
+from refnet.readers.bounded import Bounded, bfloat16_to_float32, check_name, open_file, to_float32
 from refnet.readers.torch_pickle import Ordered, Storage, Tensor, load
 from refnet.readers.torch_zip import Member, check_crc, zip_members
 
@@ -166,6 +166,7 @@ def _tensors(saved: Any, file: str) -> dict[str, Tensor]:
         if type(name) is not str or type(value) is not Tensor:
             shown = f"entry {str(name)[:100]!r} is {type(value).__name__}"
             raise UnsupportedError(f"{file}: {shown}; a state dict holds names and tensors only")
+        check_name(name, file, value.at, "a tensor's name")
     if items and all(name.startswith("module.") for name in items):
         return {name.removeprefix("module."): tensor for name, tensor in items.items()}
     return dict(items)

@@ -79,6 +79,7 @@ def show_one(entry: Entry, here: str | None) -> None:
         rows.append(("file", file.name))
         facts = asdict(file) | {"inside": ", ".join(file.inside) or None}
         rows += [(f"  {key}", fact) for key, fact in facts.items() if key != "name" and fact is not None]
+        rows.append(("  note", file.partly_checked))  # empty rows are left out
     if entry.shipped is not None:
         rows += [("shipped as", entry.shipped), ("  sha256", shipped_sha256(entry) or "missing")]
     if entry.files:

@@ -35,6 +35,18 @@ class OfficialFile:
     sha384: str | None = None
     inside: tuple[str, ...] = ()
 
+    @property
+    def partly_checked(self) -> str:
+        """What to say of a file of which no whole checksum is known; "" if one is.
+
+        >>> OfficialFile("a.pth", sha256_prefix="22405ba7").partly_checked
+        'only the first 8 digits of its sha256 are published: 22405ba7 is what is checked'
+        """
+        known = self.sha256_prefix
+        if known is None or self.sha256 or self.sha384:
+            return ""
+        return f"only the first {len(known)} digits of its sha256 are published: {known} is what is checked"
+
 
 @dataclass(frozen=True)
 class Entry:

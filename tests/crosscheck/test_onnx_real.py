@@ -1,4 +1,4 @@
-"""Exported ONNX models in real ONNX Runtime and under onnx.checker: every value, on the runtime's own inputs."""
+"""Exported ONNX models under onnx.checker and in ONNX Runtime: every value, on the runtime's own inputs."""
 
 from __future__ import annotations
 
@@ -39,10 +39,22 @@ def onnx() -> Iterator[Worker]:
         yield worker
 
 
-P = (4.37031012579801e-11, 1.15627324459942e-07, 6.08574864600143e-05, 8.51377133304701e-03, 2.48287947061529e-01)
-Q = (6.10247389755681e-13, 5.76102136993427e-09, 6.29106785017040e-06, 1.70198817374094e-03, 1.16817656904453e-01)
+P = (
+    4.37031012579801e-11,
+    1.15627324459942e-07,
+    6.08574864600143e-05,
+    8.51377133304701e-03,
+    2.48287947061529e-01,
+)
+Q = (
+    6.10247389755681e-13,
+    5.76102136993427e-09,
+    6.29106785017040e-06,
+    1.70198817374094e-03,
+    1.16817656904453e-01,
+)
 Q0 = 9.93151921023180e-01
-"""Coefficients of ONNX Runtime's sigmoid: onnxruntime/core/mlas/lib/logistic.cpp, which has them from Eigen."""
+"""Coefficients of ONNX Runtime's sigmoid: onnxruntime/core/mlas/lib/logistic.cpp, which are Eigen's."""
 
 
 def rational_sigmoid(x: np.ndarray) -> Interval:
@@ -71,7 +83,9 @@ def everything(onnx: Worker, graph: Graph, data: dict[str, np.ndarray], folder: 
     for node in graph.nodes:
         inputs = [(data | found)[name] for name in node.data]
         if isinstance(node.op, Sigmoid) or node.op == RadixSoftmax(1, getattr(node.op, "cardinality", 1)):
-            share = within_bound(found[node.name], rational_sigmoid(inputs[0].reshape(found[node.name].shape)))
+            share = within_bound(
+                found[node.name], rational_sigmoid(inputs[0].reshape(found[node.name].shape))
+            )
             tally.shares["Sigmoid, rational"] = max(tally.shares["Sigmoid, rational"], share)
             tally.bounds["Sigmoid, rational"] += 1
         else:
@@ -137,7 +151,9 @@ def test_whole_networks_agree_in_their_answer(
             assert np.isfinite(theirs[value]).all()
             assert theirs[value].shape == own[key].shape
             assert (theirs[value].argmax(1) == own[key].argmax(1)).all()
-            report.append(f"{key}, {'optimised' if optimise else 'as written'}: {distance(theirs[value], own[key])}")
+            report.append(
+                f"{key}, {'optimised' if optimise else 'as written'}: {distance(theirs[value], own[key])}"
+            )
 
 
 def test_the_reference_evaluator_runs_the_export(onnx: Worker, tmp_path: Path) -> None:

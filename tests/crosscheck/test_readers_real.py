@@ -176,6 +176,8 @@ DEFAULTS = [
     ("SoftmaxActivation", (), {"mode": "channel"}),
     ("SoftmaxOutput", ("label",), {"multi_output": "True"}),
     ("SoftmaxOutput", ("label",), {"preserve_shape": "True"}),
+    ("SoftmaxOutput", ("label",), {"preserve_shape": "True", "multi_output": "True"}),
+    ("Dropout", (), {"mode": "training"}),
 ]
 
 

@@ -1,0 +1,91 @@
+"""From nothing to the first result: importing, compiling, loading."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+
+from refnet.bench.prepare import PACKAGE, Prepared
+from refnet.bench.race import Advance
+from refnet.errors import FrameworkError
+
+FIRST = """
+import json, sys, time
+times = [time.perf_counter()]
+sys.path[:0] = json.loads(sys.argv[1])["paths"]
+def passed(): times.append(time.perf_counter())
+from refnet.arithmetic.plain import Plain
+from refnet.interpreter import run
+from refnet.loading import load
+import numpy as np
+passed()
+request = json.loads(sys.argv[1])
+image = tuple(request["image"]) if request["image"] else None
+graph = load(request["model"], weights=request["weights"], network=request["network"], image=image)
+passed()
+data = {name: np.zeros(kind.shape, np.float32) for name, kind in graph.inputs.items()}
+for _ in range(3):
+    run(graph, data, Plain(request["threads"]))
+    passed()
+print(json.dumps(times))
+"""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Seconds from nothing. import_, help: of whole processes, and of an empty one, medians.
+
+    first, second: (whole process, importing, reading the model, first run, a later run) of a process that
+    has to compile every kernel, and of the next one.
+    """
+
+    model: str
+    threads: int
+    empty: float
+    import_: float
+    help: float
+    first: tuple[float, ...]
+    second: tuple[float, ...]
+
+
+def startup(prepared: Prepared, threads: int, runs: int, advance: Advance = lambda done: None) -> Start:
+    """Time what a new user waits for: import, help, compiling, and loading what has been compiled."""
+
+    def process(arguments: Sequence[str], **environment: str) -> tuple[float, str]:
+        variables = {**os.environ, "REFNET_QUIET": "1", "PYTHONPATH": PACKAGE, **environment}
+        begin = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, *arguments], env=variables, capture_output=True, text=True, check=False
+        )
+        seconds = time.perf_counter() - begin
+        if done.returncode:
+            raise FrameworkError(f"refnet's own process failed: {done.stderr[-2000:]}")
+        advance(1)
+        return seconds, done.stdout
+
+    def typical(*arguments: str) -> float:
+        return median(process(arguments)[0] for _ in range(runs))
+
+    def call(folder: str) -> tuple[float, ...]:
+        request = {**prepared.racers["refnet"].request, "threads": threads}
+        whole, text = process(["-c", FIRST, json.dumps(request)], REFNET_CACHE=folder)
+        times = json.loads(text)
+        spans = [b - a for a, b in pairwise(times)]
+        return (whole, *spans[:3], spans[-1])
+
+    empty, imported, shown = (
+        typical("-c", "pass"),
+        typical("-c", "import refnet"),
+        typical("-m", "refnet", "--help"),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = call(folder), call(folder)
+    return Start(prepared.graph.name, threads, empty, imported, shown, first, second)

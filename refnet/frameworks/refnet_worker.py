@@ -1,0 +1,81 @@
+"""refnet's own worker: `refnet bench` times refnet as it times the frameworks, in a process of its own.
+
+Commands: `COMMANDS` at the end. Every request names the folder to import refnet from (`paths`), and the
+model with the keywords of `refnet.load`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
+    """Time a run of a model request["runs"] times; each emits its seconds, and the next waits until it is
+    wanted. Before each there are others that do not count, for request["settle"] seconds.
+
+    request: model, weights, network, image, threads, arithmetic. Emits `pid` when all is loaded, and at the
+    end the last `output`.
+    """
+    import os
+    from time import perf_counter
+
+    graph, arithmetic = _loaded(request)
+    import numpy as np
+
+    from refnet.interpreter import run
+
+    emit("pid", np.array(os.getpid()))
+    for _ in range(request["runs"]):
+        settled = perf_counter() + request["settle"]
+        while perf_counter() < settled:
+            run(graph, arrays, arithmetic)
+        begin = perf_counter()
+        outputs = run(graph, arrays, arithmetic)
+        emit("seconds", np.array(perf_counter() - begin))
+    emit("output", next(iter(outputs.values())))
+    return {}, {}
+
+
+def profile(request: Any, arrays: Any, emit: Any) -> Any:
+    """Time each node, no two of them joined, and the whole run as it is.
+
+    Returns `nodes` (runs, nodes) and `whole` (runs,), in seconds. The first run of each is not counted.
+    """
+    from time import perf_counter
+
+    graph, arithmetic = _loaded(request)
+    import numpy as np
+
+    from refnet.interpreter import run, steps
+
+    nodes, whole = [], []
+    for _ in range(request["runs"] + 1):
+        row = []
+        begin = perf_counter()
+        for _ in steps(graph, arrays, arithmetic):
+            row.append(perf_counter() - begin)
+            begin = perf_counter()
+        nodes.append(row)
+        begin = perf_counter()
+        run(graph, arrays, arithmetic)
+        whole.append(perf_counter() - begin)
+    return {}, {"nodes": np.array(nodes[1:]), "whole": np.array(whole[1:])}
+
+
+def _loaded(request: Any) -> Any:
+    """The graph with its weights, and the arithmetic."""
+    import sys
+
+    sys.path[:0] = [path for path in request["paths"] if path not in sys.path]
+    from refnet.arithmetic.golden import Golden
+    from refnet.arithmetic.plain import Plain
+    from refnet.loading import load
+
+    image = tuple(request["image"]) if request["image"] else None
+    graph = load(request["model"], weights=request["weights"], network=request["network"], image=image)
+    kind = Golden if request.get("arithmetic") == "golden" else Plain
+    return graph, kind(request["threads"])
+
+
+COMMANDS = {"time": timed, "profile": profile}
