@@ -10,6 +10,7 @@ value. Kernels are loaded when a network is run, not before.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -175,7 +176,7 @@ def located(
         if given is not None or said is None or known:
             return said if given is None else given
         path = folder / said
-        if Path(said).name != said or not path.is_file():
+        if Path(said).name != said or not os.path.isfile(path):
             raise InputError(f"the golden file's {what}, {said!r}, is not beside it: say where it is")
         return str(path)
 

@@ -246,7 +246,7 @@ class _State:
             raise InputError(f"{self.path}: cannot be written: {error.strerror}") from None
 
     def load(self) -> None:
-        if self.path is None or not self.path.exists():
+        if self.path is None or not os.path.exists(self.path):
             return
         from refnet.readers.bounded import open_file
 

@@ -8,6 +8,7 @@ Checker.check ── Reference.digest                 equal hashes: done, and no
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 import weakref
 from collections.abc import Iterator, Mapping
@@ -87,9 +88,9 @@ class Reference:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.is_folder = path.is_dir()
+        self.is_folder = os.path.isdir(path)
         self.manifest = path / MANIFEST if self.is_folder else path
-        self.file = read(self.manifest) if not self.is_folder or self.manifest.exists() else None
+        self.file = read(self.manifest) if not self.is_folder or os.path.exists(self.manifest) else None
         self.arrays: dict[str, Path] = {}
         if self.is_folder:
             self.arrays = {unquote(found.stem): found for found in sorted(path.glob("*.npy"))}

@@ -9,6 +9,7 @@ import pytest
 
 from refnet import ops
 from refnet.kernels import exact
+from refnet.kernels.pool import avg_pool
 from refnet.ops import conv, dense, exactly, pointwise, rounding
 from refnet.prove import by_enclosure, second
 from tests.bits import floats, same_bits
@@ -186,6 +187,27 @@ def by_affine(change):
     return decide
 
 
+def by_average(change):
+    """The same break of `decide_average`, which pooling uses."""
+
+    def decide(x, kernel, stride, pad, output, include_pad, factor, threads):
+        place = (kernel, stride, pad, output, include_pad, threads)
+        wide = x.astype(np.float64)
+        return change(avg_pool(wide, *place), factor * avg_pool(np.abs(wide), *place), threads)
+
+    return decide
+
+
+def by_sums(change):
+    """The same break of `decide_sums`, which additions of many and the radix sums use."""
+
+    def decide(a, b, factor, threads):
+        products = a.astype(np.float64) * b
+        return change(products.sum(0), factor * np.abs(products).sum(0), threads)
+
+    return decide
+
+
 rounding_error = exactly.sum_error
 FACTOR = exactly.error_factor
 
@@ -218,6 +240,8 @@ def test_a_break_is_seen(change, module, name, seen_by, monkeypatch):
     if name == "decide":
         monkeypatch.setattr(exact, "decide_products", by_products(change))
         monkeypatch.setattr(exact, "decide_affine", by_affine(change))
+        monkeypatch.setattr(exact, "decide_average", by_average(change))
+        monkeypatch.setattr(exact, "decide_sums", by_sums(change))
     assert [case for case in seen_by if right(case)] == []
 
 

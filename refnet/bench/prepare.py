@@ -132,7 +132,7 @@ def python(environment: str, given: Mapping[str, str]) -> str:
     refnet.errors.InputError: --python torch=/no/such/python: no such file
     """
     if environment in given:
-        if not Path(given[environment]).is_file():
+        if not os.path.isfile(given[environment]):
             raise InputError(f"--python {environment}={given[environment]}: no such file")
         return given[environment]
     places = [Path(root) / f".venv-{environment}/bin/python" for root in (".", PACKAGE)]
@@ -171,10 +171,10 @@ def _own(
 
         weights = folder / "synthetic.params"
         write_params(weights, graph.weights, graph.statistics())
-        if not Path(name).is_file():
+        if not os.path.isfile(name):
             name, network, weights = str(weights), network or name, None
     request = {
-        "model": os.path.abspath(name) if Path(name).is_file() else name,
+        "model": os.path.abspath(name) if os.path.isfile(name) else name,
         "weights": None if weights is None else os.path.abspath(weights),
         "network": network,
         "image": image,

@@ -96,7 +96,11 @@ def prepared(arrays: Sequence[npt.NDArray[Any]], how: object, make: Callable[[],
     key = (how, *map(id, arrays))
     known = _prepared.get(key)
     if known is None or any(r() is not a for r, a in zip(known[0], arrays, strict=True)):
-        references = tuple(weakref.ref(a, lambda _: _prepared.pop(key, None)) for a in arrays)
+
+        def forget(_: object, kept: dict[Any, Any] = _prepared) -> None:  # also when the interpreter ends
+            kept.pop(key, None)
+
+        references = tuple(weakref.ref(a, forget) for a in arrays)
         known = _prepared[key] = (references, make())
     return cast(T, known[1])
 
