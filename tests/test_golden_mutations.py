@@ -208,6 +208,16 @@ def by_sums(change):
     return decide
 
 
+def by_weighted(change):
+    """The same break of `decide_weighted`, which the weighted sum uses."""
+
+    def decide(a, x, factor, threads):
+        products = a.astype(np.float64)[..., None] * x
+        return change(products.sum(1), factor * np.abs(products).sum(1), threads)
+
+    return decide
+
+
 rounding_error = exactly.sum_error
 FACTOR = exactly.error_factor
 
@@ -242,6 +252,7 @@ def test_a_break_is_seen(change, module, name, seen_by, monkeypatch):
         monkeypatch.setattr(exact, "decide_affine", by_affine(change))
         monkeypatch.setattr(exact, "decide_average", by_average(change))
         monkeypatch.setattr(exact, "decide_sums", by_sums(change))
+        monkeypatch.setattr(exact, "decide_weighted", by_weighted(change))
     assert [case for case in seen_by if right(case)] == []
 
 

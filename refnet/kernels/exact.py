@@ -184,6 +184,18 @@ def decide_sums(a: Array, b: Array, factor: float, threads: int) -> tuple[Array,
     return y, np.flatnonzero(unsure)
 
 
+def decide_weighted(a: Array, x: Array, factor: float, threads: int) -> tuple[Array, Array]:
+    """As decide, for the sums over r of a[n, r, c] * x[n, r, c, position]; the error as in decide_sums.
+
+    a (n, radix, c), x (n, radix, c, positions) float32; y (n, c, positions).
+    """
+    n, _, c, size = x.shape
+    y = np.empty((n, c, size), np.float32)
+    unsure = np.empty(y.shape, np.bool_)
+    split(_decide_weighted, n * c, threads, a, x, factor, y, unsure)
+    return y, np.flatnonzero(unsure)
+
+
 def widened(x: Array, threads: int) -> Array:
     """x in float64."""
     y = np.empty(x.shape, np.float64)
@@ -257,6 +269,22 @@ def _decide_sums(begin: int, end: int, a: Any, b: Any, factor: float, y: Any, un
             size += np.abs(product)
         y[i] = np.float32(total) if total != 0 else np.float32(0)
         unsure[i] = _open(total, factor * size)
+
+
+@njit
+def _decide_weighted(begin: int, end: int, a: Any, x: Any, factor: float, y: Any, unsure: Any) -> None:
+    channels = x.shape[2]
+    for item in range(begin, end):
+        n, c = item // channels, item % channels
+        r, u = y[n, c], unsure[n, c]
+        for i in range(r.size):
+            total, size = 0.0, 0.0
+            for k in range(x.shape[1]):
+                product = np.float64(a[n, k, c]) * np.float64(x[n, k, c, i])
+                total += product
+                size += np.abs(product)
+            r[i] = np.float32(total) if total != 0 else np.float32(0)
+            u[i] = _open(total, factor * size)
 
 
 @njit

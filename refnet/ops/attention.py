@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
-from refnet.ops.exactly import Tally
+from refnet.ops.exactly import Tally, error_factor, finish
 from refnet.ops.pointwise import exact_sigmoid, exact_sum, sigmoid_bound, sum_bound
 from refnet.ops.rounding import sum_of_products
 from refnet.ops.softmax import exact_softmax, softmax_bound
@@ -60,7 +60,7 @@ class RadixSum(Op):
         if self.one_result:
             return self.run(*inputs, threads=threads)
         terms = np.stack(np.split(inputs[0], self.radix, 1))
-        return exact_sum(type(self).__name__, terms, None, threads, tally)
+        return exact_sum(type(self).__name__, terms, threads, tally)
 
     def bound(self, *inputs: Interval) -> Interval:
         (x,) = inputs
@@ -170,10 +170,23 @@ class WeightedSum(Op):
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
         if self.one_result:
             return self.run(*inputs, threads=threads)
-        attention, x = inputs
-        wide = np.broadcast_to(attention[:, :, None, None], x.shape)
-        terms, factors = (np.stack(np.split(a, self.radix, 1)) for a in (x, wide))
-        return exact_sum(type(self).__name__, terms, factors, threads, tally)
+        from refnet.kernels.exact import decide_weighted, sum_exactly
+
+        n, channels, h, w = inputs[1].shape
+        c = channels // self.radix
+        a = np.ascontiguousarray(inputs[0]).reshape(n, self.radix, c)
+        x = np.ascontiguousarray(inputs[1]).reshape(n, self.radix, c, h * w)
+        y, at = decide_weighted(a, x, error_factor(self.radix), threads)
+
+        def refine(at: npt.NDArray[np.int64], y: F32) -> None:
+            image, channel, position = np.unravel_index(at, (n, c, h * w))
+            factors = np.ascontiguousarray(a[image, :, channel].T)  # (radix, open)
+            terms = np.ascontiguousarray(x[image, :, channel, position].T)
+            settled = np.empty(at.size, np.float32)
+            sum_exactly(0, at.size, np.arange(at.size), factors, terms, settled)
+            y.reshape(-1)[at] = settled
+
+        return finish(type(self).__name__, y, at, refine, tally).reshape(n, c, h, w)
 
     def bound(self, *inputs: Interval) -> Interval:
         from refnet.kernels.attention import weighted_sum

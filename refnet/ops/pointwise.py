@@ -128,7 +128,7 @@ class Add(Op):
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
         if self.one_result:
             return self.run(*inputs, threads=threads)
-        return exact_sum(type(self).__name__, np.stack(inputs), None, threads, tally)
+        return exact_sum(type(self).__name__, np.stack(inputs), threads, tally)
 
     def bound(self, *inputs: Interval) -> Interval:
         return sum_bound(inputs)
@@ -201,15 +201,14 @@ def sigmoid_bound(x: Interval) -> Interval:
     return outward(y, move + error, np.where(np.isnan(y), np.nan, U))
 
 
-def exact_sum(op: str, terms: F32, factors: F32 | None, threads: int, tally: Tally | None) -> F32:
-    """The correctly rounded sum over the first axis of terms, or of terms * factors (of terms' shape)."""
+def exact_sum(op: str, terms: F32, threads: int, tally: Tally | None) -> F32:
+    """The correctly rounded sum over the first axis of terms."""
     from refnet.kernels.exact import decide_sums, sum_exactly
     from refnet.kernels.jit import split
 
     count = terms.shape[0]
-    second = np.ones_like(terms) if factors is None else factors
     a = np.ascontiguousarray(terms).reshape(count, -1)
-    b = np.ascontiguousarray(second).reshape(count, -1)
+    b = np.ones_like(a)
     y, at = decide_sums(a, b, error_factor(count), threads)
 
     def refine(at: npt.NDArray[np.int64], y: F32) -> None:
