@@ -1,0 +1,162 @@
+"""refnet bench: time refnet against the frameworks, in turns."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from refnet.cli.common import (
+    counting,
+    json_argument,
+    numbers,
+    positive,
+    print_json,
+    usable,
+    weights_arguments,
+)
+from refnet.errors import InputError
+
+if TYPE_CHECKING:
+    from refnet.bench.machine import Machine
+
+TEXT = "time refnet against the frameworks, in turns"
+
+EXAMPLES = """\
+examples:
+  refnet bench                                        the two networks with a card, each against its framework
+  refnet bench resnest-50-pytorch --against torch,onnxruntime --threads 1,2 --batch 1,8
+  refnet bench octave-se-resnet-50-0.125 --against mxnet --python mxnet=/opt/mx/bin/python
+  refnet bench resnest-50-pytorch --against none --profile
+  refnet bench resnest-50-pytorch --against torch --arithmetic golden
+  refnet bench resnest-50-pytorch --against torch --arithmetic replay:torch.book.json --threads 1
+  refnet bench --startup
+  refnet bench --scaling --threads 1
+
+Runs go in turns, refnet and the framework, each in a process of its own; weights are seed:0 unless they
+are given. The frameworks' environments are .venv-torch, .venv-mxnet and .venv-onnx here or in refnet's
+repository, where `bash .ci/environments.sh` makes them; --python names others. docs/performance.md has
+results and says how they are to be read.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="name or file (default: both with a card)")
+    parser.add_argument(
+        "--against",
+        type=_frameworks,
+        metavar="LIST",
+        help="of torch, mxnet, onnxruntime, onnx-reference; or none (default: where the network comes from)",
+    )
+    parser.add_argument(
+        "--arithmetic", default="plain", metavar="NAME", help="plain (default), golden or replay:BOOK"
+    )
+    parser.add_argument("--threads", type=numbers, default=[1, 2], metavar="LIST", help="default: 1,2")
+    parser.add_argument("--batch", type=numbers, default=[1], metavar="LIST", help="default: 1")
+    parser.add_argument("--runs", type=positive, default=15, metavar="N", help="that count (default: 15)")
+    parser.add_argument(
+        "--python",
+        type=_python,
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="the interpreter that has torch, mxnet or onnx",
+    )
+    parser.add_argument("--profile", action="store_true", help="refnet's time per kind of node, too")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--startup", action="store_true", help="instead: import, help, compiling, loading")
+    other.add_argument("--scaling", action="store_true", help="instead: time per multiply-add by size")
+    weights_arguments(parser)
+    json_argument(parser)
+
+
+def run(a: argparse.Namespace) -> None:
+    """Do what the arguments say; the exit code, None for 0."""
+    from refnet.bench.machine import machine
+    from refnet.report import bench as report
+
+    here = machine(a.threads)
+    if not a.json:
+        report.show_machine(here)
+    if a.scaling:
+        _bench_scaling(a, here)
+    elif a.startup:
+        _bench_startup(a, here)
+    else:
+        _bench_races(a, here)
+
+
+def _bench_races(a: argparse.Namespace, here: Machine) -> None:
+    import tempfile
+
+    from refnet.bench.prepare import MODELS, default_against, prepare
+    from refnet.bench.profile import profile
+    from refnet.bench.race import compare, count_runs
+    from refnet.report import bench as report
+
+    pairs, profiles = [], []
+    for model in [usable(a.model, a.network)] if a.model else MODELS:
+        against = default_against(model, a.network) if a.against is None else a.against
+        with tempfile.TemporaryDirectory(prefix="refnet-bench-") as folder:
+            ready = prepare(
+                model,
+                Path(folder),
+                against=against,
+                weights=a.weights,
+                network=a.network,
+                image=a.image,
+                pythons=dict(a.python),
+                arithmetic=a.arithmetic,
+            )
+            total = count_runs(ready, a.threads, a.batch, a.runs)
+            with counting(f"{ready.graph.name}: pairs of runs", total) as advance:
+                pairs += compare(ready, a.threads, a.batch, a.runs, advance)
+            if a.profile:
+                each = [(t, b) for t in a.threads for b in a.batch]
+                profiles += [profile(ready, t, b, a.runs) for t, b in each]
+    if a.json:
+        print_json(report.record(here, pairs, profiles))
+        return
+    if pairs:
+        report.show_pairs(pairs, here)
+    for one in profiles:
+        report.show_profile(one, here)
+
+
+def _bench_scaling(a: argparse.Namespace, here: Machine) -> None:
+    from refnet.bench.scaling import LAYERS, SCALED, SIZES, scaling
+    from refnet.report import bench as report
+
+    if a.model or a.image or a.weights:
+        raise InputError("--scaling has its own networks, image sizes and weights")
+    threads = a.threads[0]
+    with counting("sizes", len(SCALED) * len(SIZES) + 2 * len(LAYERS)) as advance:
+        scales = scaling(threads, a.runs, advance=advance)
+    print_json(report.record(here, scales=scales)) if a.json else report.show_scaling(scales, threads)
+
+
+def _bench_startup(a: argparse.Namespace, here: Machine) -> None:
+    import tempfile
+
+    from refnet.bench.prepare import MODELS, prepare
+    from refnet.bench.startup import startup
+    from refnet.report import bench as report
+
+    model, threads = a.model or MODELS[0], a.threads[0]
+    with tempfile.TemporaryDirectory(prefix="refnet-bench-") as folder:
+        ready = prepare(model, Path(folder), weights=a.weights, network=a.network, image=a.image)
+        with counting("processes", 3 * a.runs + 2) as advance:
+            start = startup(ready, threads, a.runs, advance)
+    print_json(report.record(here, start=start)) if a.json else report.show_startup(start)
+
+
+def _frameworks(text: str) -> list[str]:
+    return [] if text == "none" else list(dict.fromkeys(text.split(",")))
+
+
+def _python(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not equals or name not in ("torch", "mxnet", "onnx"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not torch=PATH, mxnet=PATH or onnx=PATH")
+    return name, path

@@ -1,0 +1,178 @@
+"""refnet capture: have a framework, or refnet, compute a network, and keep every value in a folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from refnet.cli.common import (
+    DIFFERENT,
+    DONE,
+    counting,
+    json_argument,
+    json_value,
+    pairs,
+    positive,
+    print_json,
+    usable,
+    weights_arguments,
+)
+from refnet.errors import InputError
+
+TEXT = "have a framework compute a network, and keep every value in a folder"
+
+EXAMPLES = """\
+examples:
+  refnet capture torch resnest-50-pytorch --weights seed:0 --input seed:1 -o caps/torch
+  refnet capture mxnet octave-se-resnet-50-0.125 --input cat.jpg -o caps/mxnet       its weights, once fetched
+  refnet capture mxnet net-symbol.json --weights net-0000.params --input x.npy --mode internals -o caps/mx
+  refnet capture onnxruntime net.onnx --input x.npy --mode all -o caps/ort
+  refnet capture refnet resnest-digits --arithmetic golden --input sample:1700-label-5.png -o caps/golden
+  refnet capture torch mynets:make --path src --state net.pth --model resnest-50-pytorch -o caps/mine
+  refnet capture mxnet octave-se-resnet-50-0.125 --order-free -o caps/exact
+  refnet capture folder dumps --model resnest-50-pytorch --weights net.pth --input x.npy -o caps/npu
+
+A capture is a folder with one .npy file per value and manifest.json, which says who computed it (framework,
+version, build, instruction set, threads, batch, mode, flags) and has the sha256 of every value, of the
+inputs, the graph and the weights. docs/formats.md specifies it, so that anyone can write one.
+
+torch, mxnet and onnxruntime run in a Python of their own: --python PATH, else .venv-NAME/bin/python, which
+`bash .ci/environments.sh NAME` makes. torch takes any nn.Module as package.module:callable: every module's
+and every function's output is a value; with --model refnet knows its graph too, and can verify the capture.
+Unless it is a file of the framework's own, MODEL runs as refnet exports it.
+
+Modes: mxnet monitor (the default: the symbol as it is), internals (every value exposed, which changes
+bits), outputs; onnxruntime disabled (the default: every node as written), basic, extended, all (how much of
+the graph is optimised), outputs (everything optimised, only the outputs seen); torch eager.
+
+--order-free runs no network, but each reduction (convolution, dense, average) of it alone, at its own size,
+on integers so small that no sum of them rounds in any order. There all frameworks must agree to the last
+bit: exit code 1 if one does not, and `refnet diff` compares two such captures.
+
+An interrupted capture is never mistaken for a whole one. The same command goes on: values that are there
+are compared with what the framework computes now, the rest is written.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    from refnet.capturing.names import FRAMEWORKS
+
+    parser.add_argument("framework", metavar="FRAMEWORK", choices=FRAMEWORKS, help=", ".join(FRAMEWORKS))
+    parser.add_argument("model", metavar="MODEL", help="name or file; torch: package.module:callable too")
+    parser.add_argument(
+        "--input",
+        action="append",
+        metavar="X",
+        help="a .npy file, NAME=FILE.npy, images (a batch), sample:NAME or seed:N (default: seed:0)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="the capture's folder"
+    )
+    weights_arguments(parser)
+    parser.add_argument(
+        "--pipeline", metavar="NAME", help="how an image becomes a tensor (default: the model's)"
+    )
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--batch", type=positive, metavar="N", help="images of seed:N (default: 1)")
+    parser.add_argument("--mode", metavar="MODE", help="how the framework executes the network, see below")
+    parser.add_argument("--arithmetic", choices=["plain", "golden"], help="of refnet itself (default: plain)")
+    parser.add_argument(
+        "--subgraph",
+        choices=["NONE", "default"],
+        default="NONE",
+        help="mxnet's subgraph backend: no fused nodes, or as it is set by default (default: NONE)",
+    )
+    parser.add_argument(
+        "--hash-only", action="store_true", help="keep the hashes of the values, not the data"
+    )
+    parser.add_argument("--python", metavar="PATH", help="the Python that has the framework")
+    parser.add_argument(
+        "--environment",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variable for the framework's process, for example ONEDNN_MAX_CPU_ISA=AVX2",
+    )
+    parser.add_argument(
+        "--timeout", type=positive, default=600, metavar="SECONDS", help="for any one value (default: 600)"
+    )
+    parser.add_argument("--state", metavar="FILE", help="torch callable: its state dict")
+    parser.add_argument(
+        "--argument", action="append", default=[], metavar="JSON", help="torch callable: an argument"
+    )
+    parser.add_argument("--option", metavar="JSON", help='torch callable: its keywords, {"name": value}')
+    parser.add_argument(
+        "--path", action="append", default=[], metavar="DIR", help="torch callable: a folder to import from"
+    )
+    parser.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="folder: who computed it (framework, version, build, isa, threads, batch, mode, processor)",
+    )
+    text = "each reduction on inputs of its own whose sums are exact: all must agree to the last bit"
+    parser.add_argument("--order-free", action="store_true", help=text)
+    json_argument(parser)
+
+
+def run(a: argparse.Namespace) -> int:
+    """Do what the arguments say; the exit code."""
+    from refnet.capturing.orderfree import compare, order_free
+    from refnet.capturing.request import Request
+    from refnet.capturing.sources import planned
+    from refnet.capturing.writer import write
+    from refnet.report.terminal import clean, show
+
+    if a.arithmetic is not None and a.framework != "refnet":
+        raise InputError(f"--arithmetic is refnet's own; {a.framework} has its own way to round")
+    if a.framework not in ("torch", "folder"):
+        usable(a.model, a.network)
+    request = Request(
+        a.framework,
+        a.model,
+        tuple(a.input or ("seed:0",)),
+        a.weights,
+        a.network,
+        a.image,
+        a.pipeline,
+        a.threads,
+        a.batch,
+        a.arithmetic or a.mode,
+        a.python,
+        pairs("--environment", a.environment),
+        a.timeout,
+        a.subgraph,
+        a.state,
+        tuple(json_value("--argument", text) for text in a.argument),
+        json_value("--option", a.option, dict) if a.option else {},
+        tuple(a.path),
+        pairs("--reference", a.reference),
+    )
+    try:
+        plans = order_free(request) if a.order_free else planned(request)
+        with plans as plan, counting("values", plan.total) as advance:
+            done = write(a.output, plan, hash_only=a.hash_only, advance=advance)
+    except KeyboardInterrupt:
+        print(f"refnet: {a.output} is unfinished; the same command goes on", file=sys.stderr)
+        raise
+    for name, reason in done.left_out.items():
+        print(clean(f"refnet: {name} is left out: {reason}"), file=sys.stderr)
+    wrong = compare(request, done.manifest) if a.order_free else ()
+    if a.json:
+        record = {"folder": str(a.output), "values": len(done.manifest.values), "found": done.found}
+        record |= {"left_out": dict(done.left_out), "reference": vars(done.manifest.reference)}
+        print_json(record | ({"different": list(wrong)} if a.order_free else {}))
+    else:
+        went_on = f", {done.found} of them from before an interruption" if done.found else ""
+        kept = "hashes of " if a.hash_only else ""
+        show(clean(f"{a.output}: {kept}{len(done.manifest.values)} values of {plan.reference}{went_on}"))
+        for name in wrong:
+            show(
+                clean(f"{name}: not the exact result, though no sum in it can round: it means another thing")
+            )
+        if a.order_free and not wrong:
+            show("all of them have the exact result's bits")
+    return DIFFERENT if wrong else DONE

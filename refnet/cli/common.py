@@ -1,0 +1,120 @@
+"""What several commands share: exit codes, arguments, progress, JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refnet.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EMBEDDED = "octave-se-resnet-digits"
+"""The network that `refnet run` takes when none is named: trained, shipped, and it runs in an instant."""
+
+DONE, DIFFERENT, FAILED, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
+
+
+def usable(model: str, network: str | None) -> str:
+    """The MODEL, unless it is an image, or weights without --model: said in the command line's words."""
+    kind = Path(model).suffix.lower()
+    if kind in (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm"):
+        raise InputError(f"{model} is an image where a MODEL must stand: refnet run {EMBEDDED} {model}")
+    if kind in (".pth", ".pt", ".safetensors", ".params") and network is None:
+        raise InputError(f"{model} holds weights only: say of which network, with --model NAME")
+    return model
+
+
+@contextmanager
+def counting(what: str, total: int | None) -> Iterator[Callable[[int], object]]:
+    """A progress bar on standard error if it is a terminal and there is more than one to count.
+
+    total: None if nobody knows.
+    """
+    if (total is not None and total < 2) or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.advance(task, done)
+
+
+def print_json(record: object) -> None:
+    """Write the record as JSON to standard output."""
+    from refnet.report.terminal import write
+
+    write(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare --weights, --model and --image."""
+    text = "weights: a file, or seed:N for synthetic ones (default: shipped, fetched, or beside the symbol)"
+    parser.add_argument("--weights", metavar="FILE|seed:N", help=text)
+    network_arguments(parser)
+
+
+def network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare --model and --image."""
+    text = "the network that a file holds: a name of the catalog; a state dict needs it"
+    parser.add_argument("--model", dest="network", metavar="NAME", help=text)
+    parser.add_argument("--image", type=size, metavar="H,W", help="another input size (default: the model's)")
+
+
+def json_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare --json."""
+    parser.add_argument("--json", action="store_true", help="print JSON, with every digit and checksum")
+
+
+def positive(text: str) -> int:
+    """An argument that is a number from 1 on."""
+    number = int(text) if text.isdecimal() and len(text) < 10 else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return number
+
+
+def numbers(text: str) -> list[int]:
+    """1,2 and the like, each once."""
+    return list(dict.fromkeys(positive(part) for part in text.split(",")))
+
+
+def size(text: str) -> tuple[int, int]:
+    """An argument H,W."""
+    height, comma, width = text.partition(",")
+    if not comma:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size H,W such as 224,224")
+    return positive(height), positive(width)
+
+
+def pairs(option: str, texts: list[str]) -> dict[str, str]:
+    """NAME=VALUE, each name once."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals or name in found:
+            raise InputError(
+                f"{option} {text!r}: {'stands there twice' if name in found else 'is no NAME=VALUE'}"
+            )
+        found[name] = value
+    return found
+
+
+def json_value(option: str, text: str, kind: type = object) -> Any:
+    """The JSON value of an option's text."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{option} {text!r} is no JSON: {error}") from None
+    if not isinstance(found, kind):
+        raise InputError(f"{option} {text!r} must be a JSON object")
+    return found

@@ -1,0 +1,71 @@
+"""refnet fetch: download a network's official file and check it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+TEXT = "download a network's official file and check it"
+
+EXAMPLES = """\
+examples:
+  refnet fetch octave-se-resnet-50-0.125           into the folder of REFNET_WEIGHTS
+  refnet fetch resnest-50-pytorch --folder .
+
+An interrupted download goes on where it stopped. The file takes its name only when its checksum is right.
+Where the source publishes only the first 8 digits of the sha256, these are what is checked; fetch says so.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("model", metavar="MODEL", help="name, see `refnet models`")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where to (default: REFNET_WEIGHTS)")
+    parser.add_argument("--unpack", action="store_true", help="unpack an archive beside it")
+
+
+def run(a: argparse.Namespace) -> None:
+    """Do what the arguments say; the exit code, None for 0."""
+    from refnet.report.terminal import clean, show
+    from refnet.weights import fetch, unpack
+    from refnet.zoo.catalog import entry
+
+    one = entry(a.model)
+    with _downloading() as progress:
+        path = fetch(one, a.folder, progress)
+    show(clean(path))
+    for file in one.files:
+        if note := file.partly_checked:
+            print(f"refnet: {file.name}: {note}", file=sys.stderr)
+    if a.unpack:
+        for member in unpack(path, path.with_suffix("")):
+            show(clean(member))
+
+
+@contextmanager
+def _downloading() -> Iterator[Callable[[str, int, int | None], object] | None]:
+    """A progress bar of bytes per file on standard error if it is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
+
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks: dict[str, Any] = {}
+
+        def update(name: str, done: int, total: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=total)
+            progress.update(tasks[name], completed=done, total=total)
+
+        yield update

@@ -1,0 +1,128 @@
+"""refnet golden: write or check the hashes of every golden value."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from refnet.cli.common import (
+    DIFFERENT,
+    DONE,
+    FAILED,
+    counting,
+    json_argument,
+    positive,
+    print_json,
+    usable,
+    weights_arguments,
+)
+from refnet.errors import InputError, RefnetError
+
+if TYPE_CHECKING:
+    from refnet.readers.golden_file import Sources
+
+TEXT = "write or check the hashes of every golden value"
+
+EXAMPLES = """\
+examples:
+  refnet golden resnest-50-pytorch --weights seed:0 --input seed:0 -o golden.json
+  refnet golden resnest-digits --input sample:1700-label-5.png -o golden.json
+  refnet golden octave-se-resnet-50-0.125 --input cat.jpg -o golden.json       its weights, once fetched
+  refnet golden --check golden.json                                            with what the file names
+  refnet golden --check golden.json net.pth --model resnest-50-pytorch --input x.npy
+
+A golden file has the sha256 of every node's golden value, and of the graph, the weights and the input.
+Threads and batch change none of them. --input takes a .npy file, an image, sample:NAME (a shipped digit)
+or seed:N (synthetic, the same bits on every machine). --check computes everything again and names the
+first node that differs: exit code 0 equal, 1 different, 2 if it could not judge. Files that a golden
+file names are looked for beside it. docs/golden.md specifies the format.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="name or file")
+    parser.add_argument("--check", type=Path, metavar="FILE.json", help="compare with this golden file")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="the golden file to write")
+    weights_arguments(parser)
+    parser.add_argument("--input", metavar="X", help="a .npy file, an image, sample:NAME or seed:N")
+    parser.add_argument(
+        "--pipeline", metavar="NAME", help="how an image becomes a tensor (default: the model's)"
+    )
+    parser.add_argument("--threads", type=positive, metavar="N", help="default: all processors")
+    parser.add_argument(
+        "--batch", type=positive, default=1, metavar="N", help="images at a time (default: 1)"
+    )
+    json_argument(parser)
+
+
+def run(a: argparse.Namespace) -> int:
+    """Do what the arguments say; the exit code, None for 0."""
+    if a.check is not None and a.output is not None:
+        raise InputError("--check reads a golden file and -o writes one: give the one or the other")
+    if a.check is None:
+        return _golden_record(a)
+    try:
+        return _golden_check(a)
+    except (RefnetError, BrokenPipeError):
+        raise
+    except Exception:  # a bug must not end with 1, which says that the values differ
+        import traceback
+
+        traceback.print_exc()
+        return FAILED
+
+
+def _golden_record(a: argparse.Namespace) -> int:
+    from refnet.arithmetic.golden import Golden
+    from refnet.golden import count, prepare, record
+    from refnet.readers.golden_file import Sources, write
+    from refnet.report.terminal import clean, show
+
+    if a.model is None or a.input is None or a.output is None:
+        raise InputError("a golden file is made of a MODEL and an --input, and -o names it")
+    sources = _with_pipeline(
+        Sources(usable(a.model, a.network), a.weights, a.input, a.pipeline, a.network, a.image)
+    )
+    graph, inputs = prepare(sources)
+    with counting("nodes", count(graph, inputs, a.batch)) as advance:
+        file = record(graph, inputs, sources, Golden(a.threads), a.batch, advance)
+    write(a.output, file)
+    if a.json:
+        print_json({"file": str(a.output), "values": len(file.values)})
+    else:
+        show(clean(f"{a.output}: {len(file.values)} values"))
+    return DONE
+
+
+def _golden_check(a: argparse.Namespace) -> int:
+    from refnet.arithmetic.golden import Golden
+    from refnet.golden import compare, count, hashes, located, prepare
+    from refnet.readers.golden_file import read
+    from refnet.report import golden as report
+
+    file = read(a.check)
+    model = None if a.model is None else usable(a.model, a.network)
+    sources = located(file.sources, a.check.parent, model, a.weights, a.input, a.pipeline, a.network, a.image)
+    graph, inputs = prepare(_with_pipeline(sources))
+    with counting("nodes", count(graph, inputs, a.batch)) as advance:
+        values = hashes(graph, inputs, Golden(a.threads), a.batch, advance)
+    differences = compare(file, graph, inputs, values)
+    if a.json:
+        print_json(report.record(str(a.check), file, differences))
+    else:
+        report.show_check(str(a.check), file, differences)
+    return DIFFERENT if differences else DONE
+
+
+def _with_pipeline(sources: Sources) -> Sources:
+    """The sources with the pipeline of the network, if the input is an image and no other is named."""
+    from dataclasses import replace
+
+    from refnet.loading import network_of
+
+    if sources.input.startswith("seed:") or sources.input.endswith(".npy"):
+        return replace(sources, pipeline=None)
+    entry = network_of(sources.model, sources.network)
+    return replace(sources, pipeline=sources.pipeline or (entry.pipeline if entry else None))

@@ -1,0 +1,126 @@
+"""refnet prove: golden functions on all float32 inputs, or a framework's against refnet's formulas."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from refnet.cli.common import DIFFERENT, DONE, counting, json_argument, positive, print_json
+
+TEXT = "prove golden exp or sigmoid, or a framework's bits, on all float32 inputs"
+
+EXAMPLES = """\
+examples:
+  refnet prove sigmoid                                every one of the 2**32 float32 inputs
+  refnet prove exp --state exp.state                  goes on there if it was interrupted
+  refnet prove sigmoid --slice 3/64                   the 3rd, 67th, 131st and 195th of 256 chunks
+  refnet prove sigmoid --framework torch --slice 1/16
+  refnet prove softmax --framework mxnet --environment DNNL_MAX_CPU_ISA=AVX2
+  refnet prove sigmoid --framework torch --formula glibc    how many results another formula gets wrong
+
+Golden results are compared with a second, independent evaluation: all must be equal. Each chunk's hash is
+compared with the one on record, too. With --framework, the framework's own results are compared with the
+formulas that replay evaluates: one must give the same bits everywhere. It takes some minutes for all inputs.
+Exit code 0 proved, 1 different. docs/numerics.md explains both and has the results.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    text = "exp or sigmoid; of a framework also softmax, softmax-first, and mxnet's nd-sigmoid"
+    names = ["exp", "sigmoid", "softmax", "softmax-first", "nd-sigmoid"]
+    parser.add_argument("function", choices=names, metavar="FUNCTION", help=text)
+    other = parser.add_argument_group("a framework's function")
+    other.add_argument("--framework", choices=["torch", "mxnet", "onnx"], help="ask it, instead of golden")
+    other.add_argument("--python", metavar="PATH", help="the interpreter that has it (default: .venv-NAME)")
+    other.add_argument("--formula", metavar="NAME", help="only this one (default: all that fit a sample)")
+    other.add_argument(
+        "--environment", type=_variable, action="append", default=[], metavar="NAME=VALUE", help="for it"
+    )
+    parser.add_argument("--slice", type=_slice, default=(1, 1), metavar="K/N", help="only part K of N")
+    parser.add_argument("--state", type=Path, metavar="FILE", help="keeps what is done, and goes on there")
+    parser.add_argument("--threads", type=positive, metavar="N", help="default: all processors")
+    json_argument(parser)
+
+
+def run(a: argparse.Namespace) -> int:
+    """Do what the arguments say; the exit code, None for 0."""
+    from refnet.errors import InputError
+    from refnet.kernels.jit import processors
+
+    if a.framework:
+        return _live(a)
+    if a.function not in ("exp", "sigmoid") or a.python or a.formula or a.environment:
+        raise InputError(f"{a.function}: --framework must say whose")
+    from refnet.prove import CHUNKS, prove, recorded
+    from refnet.report.terminal import show
+
+    part, of = a.slice
+    chunks = range(part - 1, CHUNKS, of)
+    with counting(f"{a.function}: chunks of 2**24 inputs", len(chunks)) as advance:
+        proof = prove(a.function, chunks, a.threads or processors(), a.state, advance)
+    known = recorded(a.function)
+    unlike = proof.unlike(known)
+    if a.json:
+        print_json({**proof.record(), "unlike_recorded": unlike})
+    else:
+        record = proof.record()
+        show(f"{a.function}: {proof.inputs} inputs, {proof.different} results differ")
+        show(
+            f"settled by decimals: {record['open_shipped']} of golden, {record['open_second']} of the second"
+        )
+        if proof.different:
+            show(f"first input that differs: 0x{record['first_different']:08x}")
+        show(f"sha256 of all: {proof.sha256 or 'not all chunks are here'}")
+        on = f"the record of {known['date']}"
+        show(f"{len(unlike)} chunks are not as in {on}: {unlike}" if unlike else f"every hash is as in {on}")
+    return DIFFERENT if proof.different or unlike else DONE
+
+
+def _live(a: argparse.Namespace) -> int:
+    """A framework's function against the formulas."""
+    from dataclasses import asdict
+
+    from refnet.bench.prepare import python
+    from refnet.errors import InputError
+    from refnet.kernels.jit import processors
+    from refnet.live import CHUNKS, questions, sweep, worker
+    from refnet.report.terminal import clean, show
+
+    if a.state:
+        raise InputError("--state is for golden proofs; --slice divides this one")
+    questions(a.framework, a.function)
+    part, of = a.slice
+    chunks = range(part - 1, CHUNKS, of)
+    interpreter = python(a.framework, {a.framework: a.python} if a.python else {})
+    with (
+        worker(a.framework, interpreter, dict(a.environment)) as running,
+        counting(f"{a.framework}'s {a.function}: chunks of 2**24 inputs", len(chunks)) as advance,
+    ):
+        result = sweep(
+            running, a.framework, a.function, chunks, a.formula, a.threads or processors(), advance
+        )
+    if a.json:
+        print_json({**asdict(result), "identical": result.identical})
+    else:
+        version = result.reference.get("onnxruntime", result.reference["version"])
+        show(clean(f"{a.framework} {version}, {a.function}: {result.inputs} inputs"))
+        for one in result.found:
+            where = "" if one.first is None else f", the first at 0x{one.first:08x}"
+            show(f"  {one.formula}: {one.different} results differ{where}")
+        show(f"identical: {', '.join(result.identical) or 'none'}")
+    return DONE if result.identical else DIFFERENT
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def _slice(text: str) -> tuple[int, int]:
+    part, slash, of = text.partition("/")
+    if not slash or not (1 <= positive(part) <= positive(of) <= 256):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part K/N such as 3/64, N at most 256")
+    return int(part), int(of)

@@ -1,0 +1,183 @@
+"""refnet reveal: ask a framework in which order it adds, and write that down in a book."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from refnet.cli.common import (
+    DIFFERENT,
+    DONE,
+    counting,
+    json_argument,
+    json_value,
+    pairs,
+    positive,
+    print_json,
+    usable,
+    weights_arguments,
+)
+from refnet.errors import InputError
+
+if TYPE_CHECKING:
+    from refnet.reveal.network import Revealed
+
+KNOWN = ("torch", "mxnet", "onnxruntime")
+
+TEXT = "ask a framework in which order it adds, and write a book of it"
+
+EXAMPLES = """\
+examples:
+  refnet reveal torch resnest-50-pytorch --weights seed:0 -o torch.book.json
+  refnet reveal mxnet octave-se-resnet-50-0.125 --weights seed:0 --threads 2 -o mxnet.book.json
+  refnet reveal onnxruntime resnest-50-pytorch --weights seed:0 --batch 4 -o ort.book.json
+  refnet reveal torch resnest-50-pytorch --environment ONEDNN_MAX_CPU_ISA=AVX2 -o avx2.book.json
+  refnet reveal torch digits_torch:network --path training --state weights/resnest-digits.pth \\
+      --model resnest-digits -o digits.book.json
+  refnet reveal --show layer1.0.conv1 resnest-50-pytorch --book torch.book.json -o conv1.svg
+  refnet reveal --show Dense --book mxnet.book.json
+
+The framework is a black box: each distinct convolution, dense layer and pool of the network is given sums
+of a huge number, its negative and ones; how many ones are left tells in which order they were added. Other
+numbers tell whether products are rounded, where a bias is added, what padding does. Of relu, batch norm,
+sigmoid and the like the formula is chosen, by bits, that the framework evaluates. Then two runs of the whole
+network must come out with the same bits, node by node, from the framework's own inputs to the node: what
+does not is left out of the book, and named.
+
+A book holds for its reference only: framework, version, build, instruction set, threads, batch and mode.
+With it, `refnet run --arithmetic replay:BOOK` gives the framework's bits without the framework.
+
+--show says how a book has a node computed, in words, and with -o as a picture (SVG): which chains, in which
+order, added how. NODE is a node of the MODEL, or, where no MODEL is named, a part of what recipes are filed
+under.
+
+Which weights are used does not matter for the book. An interrupted command goes on where it was: what was
+asked is in BOOK.partial. Exit code 0: every node is confirmed; 1: some are not. docs/reveal.md explains how
+it works.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("framework", nargs="?", metavar="FRAMEWORK", help=", ".join(KNOWN))
+    text = "name or file; torch: package.module:callable too"
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=text)
+    text = "the book's file; with --show, the picture's"
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--show", metavar="NODE", help="instead: a node's recipe in words and as a picture")
+    parser.add_argument("--book", type=Path, metavar="BOOK", help="the book that --show reads")
+    weights_arguments(parser)
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--mode", metavar="MODE", help="how the framework executes, see `refnet capture`")
+    parser.add_argument("--python", metavar="PATH", help="the Python that has the framework")
+    parser.add_argument(
+        "--environment",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variable for the framework's process, for example ONEDNN_MAX_CPU_ISA=AVX2",
+    )
+    parser.add_argument(
+        "--timeout", type=positive, default=600, metavar="SECONDS", help="for any one answer (default: 600)"
+    )
+    parser.add_argument("--state", metavar="FILE", help="torch callable: its state dict")
+    parser.add_argument(
+        "--argument", action="append", default=[], metavar="JSON", help="torch callable: an argument"
+    )
+    parser.add_argument("--option", metavar="JSON", help='torch callable: its keywords, {"name": value}')
+    parser.add_argument(
+        "--path", action="append", default=[], metavar="DIR", help="torch callable: a folder to import from"
+    )
+    json_argument(parser)
+
+
+def run(a: argparse.Namespace) -> int:
+    """Do what the arguments say; the exit code."""
+    if a.show is not None:
+        return _show_recipes(a)
+    if a.book is not None:
+        raise InputError(f"--book {a.book} is what --show reads; a new book's file is named with -o")
+    if a.framework not in KNOWN or a.model is None or a.output is None:
+        given = " ".join(word for word in (a.framework, a.model) if word)
+        raise InputError(f"needs FRAMEWORK ({', '.join(KNOWN)}), MODEL and -o BOOK, got {given!r}")
+    from refnet.capturing.request import Request
+    from refnet.reveal.network import reveal, steps_of
+
+    if a.framework != "torch":
+        usable(a.model, a.network)
+    request = Request(
+        a.framework,
+        a.model,
+        weights=a.weights,
+        network=a.network,
+        image=a.image,
+        threads=a.threads,
+        batch=a.batch,
+        mode=a.mode,
+        python=a.python,
+        environment=pairs("--environment", a.environment),
+        timeout=a.timeout,
+        state=a.state,
+        arguments=tuple(json_value("--argument", text) for text in a.argument),
+        options=json_value("--option", a.option, dict) if a.option else {},
+        paths=tuple(a.path),
+    )
+    try:
+        with counting("ops and captures", steps_of(request)) as advance:
+            found = reveal(request, a.output, advance)
+    except KeyboardInterrupt:
+        print(f"refnet: {a.output}.partial has what was asked; the same command goes on", file=sys.stderr)
+        raise
+    if a.json:
+        print_json(_record(a.output, found))
+    else:
+        _show(a.output, found)
+    return DIFFERENT if found.book.unconfirmed else DONE
+
+
+def _show_recipes(a: argparse.Namespace) -> int:
+    """What --show asks for; the one word before it may be a MODEL."""
+    from refnet.cli.recipes import show_recipes
+    from refnet.loading import structure
+
+    if a.book is None or a.model is not None:
+        raise InputError("--show NODE needs --book BOOK, and takes one MODEL at most")
+    name = a.framework or a.network
+    graph = None
+    if name is not None:
+        graph = structure(usable(name, a.network), network=a.network, image=a.image)
+    show_recipes(a.book, a.show, a.output, a.json, graph)
+    return DONE
+
+
+def _record(output: Path, found: Revealed) -> dict[str, object]:
+    book = found.book
+    return {
+        "book": str(output),
+        "reference": vars(book.reference),
+        "recipes": len(book.recipes),
+        "nodes": found.nodes,
+        "replayed": found.replayed,
+        "settled": found.settled,
+        "unconfirmed": [vars(one) for one in book.unconfirmed],
+    }
+
+
+def _show(output: Path, found: Revealed) -> None:
+    from refnet.report.terminal import clean, show
+
+    book, who = found.book, found.book.reference
+    threads = f"{who.threads} thread{'s' * (who.threads != 1)}"
+    show(
+        clean(f"{output}: {who.framework} {who.version}, {who.isa}, {who.mode}, {threads}, batch {who.batch}")
+    )
+    show(
+        f"{found.replayed} nodes by {len(book.recipes)} recipes, confirmed to the bit on two captures; "
+        f"{found.settled} nodes have one right result, which they had"
+    )
+    for one in book.unconfirmed:
+        more = f" and {len(one.nodes) - 3} more" if len(one.nodes) > 3 else ""
+        show(clean(f"not confirmed: {', '.join(one.nodes[:3])}{more}: {one.signature}: {one.reason}"))

@@ -1,0 +1,164 @@
+"""refnet run: run a network on images and print the most probable classes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from refnet.cli.common import (
+    EMBEDDED,
+    counting,
+    json_argument,
+    positive,
+    print_json,
+    usable,
+    weights_arguments,
+)
+from refnet.errors import InputError
+
+if TYPE_CHECKING:
+    from refnet.graph import Graph
+    from refnet.interpreter import Arithmetic
+    from refnet.ops.base import F32
+    from refnet.ops.exactly import Tally
+    from refnet.zoo.catalog import Entry
+
+TEXT = "run a network on images and print the most probable classes"
+
+EXAMPLES = """\
+examples:
+  refnet run                                              the embedded digits network, sample digits
+  refnet run resnest-digits weights/digits/*.png --top 1
+  refnet run octave-se-resnet-50-0.125 cat.jpg            after `refnet fetch octave-se-resnet-50-0.125`
+  refnet run resnest-50-pytorch cat.jpg --weights seed:0  synthetic weights: every machine, the same bits
+  refnet run net-symbol.json cat.jpg --weights net-0000.params --model octave-se-resnet-50-0.125
+  refnet run net.pth cat.jpg --model resnest-50-pytorch
+  refnet run resnest-50-pytorch cat.jpg --weights seed:0 --arithmetic replay:torch.book.json
+  refnet run resnest-digits --input x.npy --value layer1.0.relu --output relu.npy
+
+Several images are run in batches; results come in the order of the images. The bits of a result
+depend neither on the batch nor on the threads, except that a book is true of one batch, which must then
+divide the images. All images are read before the first batch is run, so
+one that cannot be read ends the command before any work is done. A file under --output is written
+whole or not at all.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=f"name or file (default: {EMBEDDED})")
+    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="image files")
+    weights_arguments(parser)
+    parser.add_argument("--input", type=Path, metavar="FILE.npy", help="float32 (n, c, h, w) or (c, h, w)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE.npy", help="save the output, all images in order"
+    )
+    parser.add_argument("--value", metavar="NAME", help="what --output saves: an output or any node's value")
+    parser.add_argument(
+        "--pipeline", metavar="NAME", help="how an image becomes a tensor (default: the model's)"
+    )
+    parser.add_argument(
+        "--arithmetic",
+        default="plain",
+        metavar="NAME",
+        help="plain: float32 in one stated order (default); golden: every value correctly rounded; "
+        "replay:BOOK: as the framework build that the book was made of",
+    )
+    parser.add_argument("--profile", action="store_true", help="golden: the share that was refined exactly")
+    parser.add_argument("--threads", type=positive, metavar="N", help="default: all processors")
+    text = "images at once (default: 8, or what the book is of)"
+    parser.add_argument("--batch", type=positive, metavar="N", help=text)
+    parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes shown (default: 5)")
+    json_argument(parser)
+
+
+def run(a: argparse.Namespace) -> None:
+    """Do what the arguments say; the exit code, None for 0."""
+    from refnet.arithmetic.replay import Replay
+    from refnet.labels import labels
+    from refnet.loading import load, network_of
+    from refnet.predict import predict, top
+    from refnet.readers.npy import writing
+    from refnet.report import predictions
+    from refnet.report.golden import refined, show_refined
+
+    if a.value is not None and a.output is None:
+        raise InputError(f"--value {a.value} is what --output FILE.npy saves: name the file")
+    arithmetic, tally = _arithmetic(a)
+    reference = arithmetic.book.reference if isinstance(arithmetic, Replay) else None
+    a.batch = a.batch or (reference.batch if reference else 8)
+    name = usable(EMBEDDED if a.model is None else a.model, a.network)
+    entry = network_of(name, a.network)
+    graph = load(name, weights=a.weights, network=a.network, image=a.image)
+    types = graph.types()
+    output = "prob" if "prob" in graph.outputs else next(iter(graph.outputs))
+    if len(types[graph.outputs[output]].shape) != 2:
+        raise InputError(f"{graph.name}: output {output!r} is {types[graph.outputs[output]]!r}, not classes")
+    names, batches, pipeline = _inputs(a, graph, entry)
+    value = a.value or output
+    kind = types.get(graph.outputs.get(value, value))
+    saving = writing(a.output, (len(names), *kind.shape[1:])) if a.output and kind else nullcontext()
+    rows = []
+    with saving as append, counting("images", len(names)) as advance:
+        for found in predict(graph, batches, arithmetic, [value]):
+            rows += list(found[output])
+            if append is not None:
+                append(found[value])
+            advance(len(found[output]))
+    known = labels(entry.dataset) if entry else ()
+    results = [(n, top(row, a.top, known)) for n, row in zip(names, rows, strict=True)]
+    head = {"model": name, "weights": a.weights, "pipeline": pipeline, "arithmetic": arithmetic.name}
+    counted = {"refined": refined(tally)} if tally else {}
+    if reference:
+        head["arithmetic"] = f"{arithmetic.name} of {reference.framework} {reference.version}"
+        counted = {"reference": vars(reference)}
+    if a.json:
+        print_json(predictions.record(head, output, results) | counted)
+    else:
+        note = (
+            "" if a.model else "no model named: this small network is embedded in refnet, trained on digits"
+        )
+        predictions.show_all(head, output, results, note, f"{value} is in {a.output}" if a.output else "")
+        if tally:
+            show_refined(refined(tally))
+
+
+def _arithmetic(a: argparse.Namespace) -> tuple[Arithmetic, Tally | None]:
+    """The arithmetic that --arithmetic names, and with --profile what it counts into."""
+    from refnet.arithmetic.golden import Golden
+    from refnet.arithmetics import arithmetic
+    from refnet.ops.exactly import Tally
+
+    if a.arithmetic == "golden" and a.profile:
+        tally = Tally()
+        return Golden(a.threads, tally), tally
+    if a.profile:
+        raise InputError("--profile counts exact refinements: it needs --arithmetic golden")
+    return arithmetic(a.arithmetic, a.threads), None
+
+
+def _inputs(
+    a: argparse.Namespace, graph: Graph, entry: Entry | None
+) -> tuple[list[str], Iterator[F32], str | None]:
+    """Names and batches of what is to be run, and the pipeline that it goes through (None: a tensor)."""
+    from refnet.predict import image_batches, input_tensor, tensor_batches
+    from refnet.preprocess import pipeline
+    from refnet.weights import shipped_folder
+
+    if a.input is not None:
+        if a.images:
+            raise InputError(f"--input {a.input} and {len(a.images)} images: give the one or the others")
+        tensor = input_tensor(a.input, next(iter(graph.inputs.values())))
+        return [f"{a.input}[{i}]" for i in range(tensor.shape[0])], tensor_batches(tensor, a.batch), None
+    images = a.images
+    if not images and entry is not None and entry.dataset == "digits":
+        images = sorted((shipped_folder() / "digits").glob("*.png"), key=lambda p: int(p.name.split("-")[0]))
+    if not images:
+        raise InputError("no image: name image files, or a tensor with --input FILE.npy")
+    chosen = a.pipeline or (entry.pipeline if entry else None)
+    if chosen is None:
+        raise InputError(f"{a.model}: say how images become tensors, with --pipeline NAME or --model NAME")
+    return [str(p) for p in images], image_batches(images, pipeline(chosen), a.batch), chosen

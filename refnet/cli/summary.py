@@ -1,0 +1,42 @@
+"""refnet summary: what each node is and costs, and the totals."""
+
+from __future__ import annotations
+
+import argparse
+
+from refnet.cli.common import json_argument, network_arguments, print_json, usable
+
+TEXT = "what each node is and costs, and the totals"
+
+EXAMPLES = """\
+examples:
+  refnet summary octave-se-resnet-50-0.125     every node, then totals beside the card's figures
+  refnet summary resnest-50-pytorch --totals
+  refnet summary net-symbol.json --image 256,256 --json
+
+No weights are needed. Costs are those of one image (batch 1).
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("model", metavar="MODEL", help="name or file; its weights are not needed")
+    network_arguments(parser)
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--nodes", action="store_true", help="only the nodes")
+    part.add_argument("--totals", action="store_true", help="only the totals")
+    json_argument(parser)
+
+
+def run(a: argparse.Namespace) -> None:
+    """Do what the arguments say; the exit code, None for 0."""
+    from refnet.cost import summary
+    from refnet.loading import network_of, structure
+    from refnet.report import summary as report
+
+    cost = summary(structure(usable(a.model, a.network), network=a.network, image=a.image))
+    entry = network_of(a.model, a.network)
+    if a.json:
+        print_json(report.record(cost, entry, nodes=not a.totals, totals=not a.nodes))
+    else:
+        report.show_all(cost, entry, nodes=not a.totals, totals=not a.nodes)
