@@ -31,8 +31,8 @@ def measured_peak(threads: int, seconds: float = 0.3) -> float:
 
     The best of many short measurements; nothing is loaded or stored.
     """
-    from refnet.kernels.jit import split
     from refnet.kernels.peak import chains, operations
+    from refnet.kernels.team import split
 
     items, rounds = 4 * threads, 100
     out = np.empty(items, np.float32)

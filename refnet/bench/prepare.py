@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import refnet
+from refnet.arithmetics import absolute
+from refnet.arithmetics import arithmetic as named
 from refnet.errors import InputError
 from refnet.frameworks.process import Worker
 from refnet.graph import Graph
@@ -72,9 +74,11 @@ def prepare(
 
     against: names of FRAMEWORKS. weights, network, image: as for `refnet.load`; weights are "seed:0" where
     they are not given and the model is not a weights file. pythons: environment -> interpreter, see `python`.
-    arithmetic: refnet's, "plain" or "golden".
-    Raises InputError for a framework that is unknown, not installed or cannot run the model.
+    arithmetic: refnet's, "plain", "golden" or "replay:BOOK".
+    Raises InputError for a framework that is unknown, not installed or cannot run the model, or an arithmetic
+    that there is not.
     """
+    named(arithmetic)
     for name in against:
         if name not in FRAMEWORKS:
             raise InputError(f"against must be among {', '.join(FRAMEWORKS)}, got {name!r}")
@@ -178,7 +182,7 @@ def _own(
         "weights": None if weights is None else os.path.abspath(weights),
         "network": network,
         "image": image,
-        "arithmetic": arithmetic,
+        "arithmetic": absolute(arithmetic),
         "paths": [PACKAGE],
     }
     return Racer("refnet", refnet.__version__, str(WORKERS / "refnet_worker.py"), sys.executable, request)

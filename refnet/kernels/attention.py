@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.jit import enough, njit, split
+from refnet.kernels.jit import njit
 from refnet.kernels.simd import fma
+from refnet.kernels.team import enough, next_share, share, split
 
 Array = npt.NDArray[Any]
 
@@ -36,26 +37,32 @@ def weighted_sum(attention: Array, x: Array, radix: int, threads: int) -> Array:
 
 
 @njit
-def _radix_sum(begin: int, end: int, x: Any, y: Any) -> None:
+def _radix_sum(work: Any, x: Any, y: Any) -> None:
     radix, channels, size = x.shape[1:]
-    for item in range(begin, end):
-        n, c = item // channels, item % channels
-        sums = y[n, c]
-        for i in range(size):
-            sums[i] = x[n, 0, c, i] + y.dtype.type(0)
-        for r in range(1, radix):
+    begin, end = share(work)
+    while begin < end:
+        for item in range(begin, end):
+            n, c = item // channels, item % channels
+            sums = y[n, c]
             for i in range(size):
-                sums[i] += x[n, r, c, i]
+                sums[i] = x[n, 0, c, i] + y.dtype.type(0)
+            for r in range(1, radix):
+                for i in range(size):
+                    sums[i] += x[n, r, c, i]
+        begin, end = next_share(work)
 
 
 @njit
-def _weighted_sum(begin: int, end: int, attention: Any, x: Any, y: Any) -> None:
+def _weighted_sum(work: Any, attention: Any, x: Any, y: Any) -> None:
     radix, channels, size = x.shape[1:]
-    for item in range(begin, end):
-        n, c = item // channels, item % channels
-        sums = y[n, c]
-        sums[:] = 0
-        for r in range(radix):
-            weight = attention[n, r, c]
-            for i in range(size):
-                sums[i] = fma(weight, x[n, r, c, i], sums[i])
+    begin, end = share(work)
+    while begin < end:
+        for item in range(begin, end):
+            n, c = item // channels, item % channels
+            sums = y[n, c]
+            sums[:] = 0
+            for r in range(radix):
+                weight = attention[n, r, c]
+                for i in range(size):
+                    sums[i] = fma(weight, x[n, r, c, i], sums[i])
+        begin, end = next_share(work)

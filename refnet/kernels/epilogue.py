@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.jit import enough, njit, split
+from refnet.kernels.jit import njit
 from refnet.kernels.simd import fma
+from refnet.kernels.team import enough, next_share, share, split
 
 Array = npt.NDArray[Any]
 
@@ -83,11 +84,14 @@ def apply(x: Array, chain: Chain, threads: int) -> Array:
 
 
 @njit
-def _rows(begin: int, end: int, x: Any, y: Any, kinds: Any, scales: Any, shifts: Any, others: Any) -> None:
-    for row in range(begin, end):
-        target = y[row]
-        target[:] = x[row]
-        follow(target, row % scales.shape[1], row, 0, kinds, scales, shifts, others)
+def _rows(work: Any, x: Any, y: Any, kinds: Any, scales: Any, shifts: Any, others: Any) -> None:
+    begin, end = share(work)
+    while begin < end:
+        for row in range(begin, end):
+            target = y[row]
+            target[:] = x[row]
+            follow(target, row % scales.shape[1], row, 0, kinds, scales, shifts, others)
+        begin, end = next_share(work)
 
 
 @njit

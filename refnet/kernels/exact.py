@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.jit import njit, split
+from refnet.kernels.jit import njit
+from refnet.kernels.team import next_share, share, split
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
@@ -161,6 +162,10 @@ def decide_average(
 ) -> tuple[Array, Array]:
     """As decide, for the average of each window in float64 with the error factor * (average of |x|).
 
+    A window whose sum s loses nothing is decided at once. What is left is the division by its size d. For
+    a midpoint m between two float32, s and d m are multiples of ulp(s), if d < 2**27. So where s / d is
+    not m, it is off m by at least ulp(s) / d > ulp(s / d) / 2, and does not become m in float64 either.
+
     x (n, c, h, w) float32; output (oh, ow).
     """
     n, c = x.shape[:2]
@@ -173,19 +178,19 @@ def decide_average(
     return y, np.flatnonzero(unsure)
 
 
-def decide_sums(a: Array, b: Array, factor: float, threads: int) -> tuple[Array, Array]:
-    """As decide, for the sums over r of a[r] * b[r] in float64 with the error factor * (sum of |a b|).
+def decide_sums(terms: Array, factor: float, threads: int) -> tuple[Array, Array]:
+    """As decide, for the sums over the first axis in float64 with the error factor * (sum of |terms|).
 
-    a, b (terms, size) float32; y (size,).
+    terms (count, size) float32; y (size,).
     """
-    y = np.empty(a.shape[1], np.float32)
-    unsure = np.empty(a.shape[1], np.bool_)
-    split(_decide_sums, -(-y.size // GRAIN), threads, a, b, factor, y, unsure)
+    y = np.empty(terms.shape[1], np.float32)
+    unsure = np.empty(terms.shape[1], np.bool_)
+    split(_decide_sums, -(-y.size // GRAIN), threads, terms, factor, y, unsure)
     return y, np.flatnonzero(unsure)
 
 
 def decide_weighted(a: Array, x: Array, factor: float, threads: int) -> tuple[Array, Array]:
-    """As decide, for the sums over r of a[n, r, c] * x[n, r, c, position]; the error as in decide_sums.
+    """As decide, for the sums over r of a[n, r, c] * x[n, r, c, position]; error factor * (sum of |a x|).
 
     a (n, radix, c), x (n, radix, c, positions) float32; y (n, c, positions).
     """
@@ -215,112 +220,153 @@ def squares(x: Array, groups: int, threads: int) -> Array:
 
 
 @njit
-def _widen(begin: int, end: int, x: Any, y: Any) -> None:
-    source, target = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
-    for i in range(source.size):
-        target[i] = source[i]
+def _widen(work: Any, x: Any, y: Any) -> None:
+    begin, end = share(work)
+    while begin < end:
+        source, target = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
+        for i in range(source.size):
+            target[i] = source[i]
+        begin, end = next_share(work)
 
 
 @njit
-def _squares(begin: int, end: int, x: Any, y: Any, parts: int) -> None:
-    for item in range(begin, end):
-        row, at = item // parts, item % parts * 256
-        sums = y[row, at : at + 256]
-        sums[:] = 0
-        for c in range(x.shape[1]):
-            values = x[row, c, at : at + 256]
-            for i in range(sums.size):
-                sums[i] += values[i] * values[i]
+def _squares(work: Any, x: Any, y: Any, parts: int) -> None:
+    begin, end = share(work)
+    while begin < end:
+        for item in range(begin, end):
+            row, at = item // parts, item % parts * 256
+            sums = y[row, at : at + 256]
+            sums[:] = 0
+            for c in range(x.shape[1]):
+                values = x[row, c, at : at + 256]
+                for i in range(sums.size):
+                    sums[i] += values[i] * values[i]
+        begin, end = next_share(work)
 
 
 @njit
 def _decide_average(
-    begin: int, end: int, x: Any, place: Any, include_pad: bool, factor: float, y: Any, unsure: Any
+    work: Any, x: Any, place: Any, include_pad: bool, factor: float, y: Any, unsure: Any
 ) -> None:
     height, width = x.shape[1:]
-    for item in range(begin, end):
-        plane, r, u = x[item], y[item], unsure[item]
-        for i in range(r.shape[0]):
-            for j in range(r.shape[1]):
-                top, left = i * place[2] - place[4], j * place[3] - place[5]
-                bottom, right = min(top + place[0], height + place[4]), min(left + place[1], width + place[5])
-                count = (bottom - top) * (right - left)
-                top, left, bottom, right = max(top, 0), max(left, 0), min(bottom, height), min(right, width)
-                if not include_pad:
+    begin, end = share(work)
+    while begin < end:
+        for item in range(begin, end):
+            plane, r, u = x[item], y[item], unsure[item]
+            for i in range(r.shape[0]):
+                for j in range(r.shape[1]):
+                    top, left = i * place[2] - place[4], j * place[3] - place[5]
+                    bottom, right = (
+                        min(top + place[0], height + place[4]),
+                        min(left + place[1], width + place[5]),
+                    )
                     count = (bottom - top) * (right - left)
-                total, size = 0.0, 0.0
-                for row in range(top, bottom):
-                    for column in range(left, right):
-                        value = np.float64(plane[row, column])
-                        total += value
-                        size += np.abs(value)
-                c = total / count
-                r[i, j] = np.float32(c) if c != 0 else np.float32(0)
-                u[i, j] = _open(c, factor * size / count)
+                    top, left, bottom, right = (
+                        max(top, 0),
+                        max(left, 0),
+                        min(bottom, height),
+                        min(right, width),
+                    )
+                    if not include_pad:
+                        count = (bottom - top) * (right - left)
+                    total, size, lost = 0.0, 0.0, 0.0
+                    for row in range(top, bottom):
+                        for column in range(left, right):
+                            value = np.float64(plane[row, column])
+                            lost += np.abs(_lost(total, value))
+                            total += value
+                            size += np.abs(value)
+                    c = total / count
+                    r[i, j] = np.float32(c) if c != 0 else np.float32(0)
+                    u[i, j] = lost != 0 and _open(c, factor * size / count)
+        begin, end = next_share(work)
 
 
 @njit
-def _decide_sums(begin: int, end: int, a: Any, b: Any, factor: float, y: Any, unsure: Any) -> None:
-    for i in range(begin * GRAIN, min(end * GRAIN, y.size)):
-        total, size = 0.0, 0.0
-        for k in range(a.shape[0]):
-            product = np.float64(a[k, i]) * np.float64(b[k, i])
-            total += product
-            size += np.abs(product)
-        y[i] = np.float32(total) if total != 0 else np.float32(0)
-        unsure[i] = _open(total, factor * size)
-
-
-@njit
-def _decide_weighted(begin: int, end: int, a: Any, x: Any, factor: float, y: Any, unsure: Any) -> None:
-    channels = x.shape[2]
-    for item in range(begin, end):
-        n, c = item // channels, item % channels
-        r, u = y[n, c], unsure[n, c]
-        for i in range(r.size):
+def _decide_sums(work: Any, terms: Any, factor: float, y: Any, unsure: Any) -> None:
+    begin, end = share(work)
+    while begin < end:
+        for i in range(begin * GRAIN, min(end * GRAIN, y.size)):
             total, size = 0.0, 0.0
-            for k in range(x.shape[1]):
-                product = np.float64(a[n, k, c]) * np.float64(x[n, k, c, i])
-                total += product
-                size += np.abs(product)
-            r[i] = np.float32(total) if total != 0 else np.float32(0)
-            u[i] = _open(total, factor * size)
+            for k in range(terms.shape[0]):
+                value = np.float64(terms[k, i])
+                total += value
+                size += np.abs(value)
+            y[i] = np.float32(total) if total != 0 else np.float32(0)
+            unsure[i] = _open(total, factor * size)
+        begin, end = next_share(work)
 
 
 @njit
-def _decide(begin: int, end: int, center: Any, error: Any, y: Any, unsure: Any) -> None:
-    a, b = begin * GRAIN, min(end * GRAIN, center.size)
-    c, e, r, u = center[a:b], error[a:b], y[a:b], unsure[a:b]
-    for i in range(c.size):
-        r[i] = np.float32(c[i]) if c[i] != 0 else np.float32(0)
-        u[i] = _open(c[i], e[i])
+def _decide_weighted(work: Any, a: Any, x: Any, factor: float, y: Any, unsure: Any) -> None:
+    channels = x.shape[2]
+    begin, end = share(work)
+    while begin < end:
+        for item in range(begin, end):
+            n, c = item // channels, item % channels
+            r, u = y[n, c], unsure[n, c]
+            for i in range(r.size):
+                total, size = 0.0, 0.0
+                for k in range(x.shape[1]):
+                    product = np.float64(a[n, k, c]) * np.float64(x[n, k, c, i])
+                    total += product
+                    size += np.abs(product)
+                r[i] = np.float32(total) if total != 0 else np.float32(0)
+                u[i] = _open(total, factor * size)
+        begin, end = next_share(work)
+
+
+@njit
+def _decide(work: Any, center: Any, error: Any, y: Any, unsure: Any) -> None:
+    begin, end = share(work)
+    while begin < end:
+        a, b = begin * GRAIN, min(end * GRAIN, center.size)
+        c, e, r, u = center[a:b], error[a:b], y[a:b], unsure[a:b]
+        for i in range(c.size):
+            r[i] = np.float32(c[i]) if c[i] != 0 else np.float32(0)
+            u[i] = _open(c[i], e[i])
+        begin, end = next_share(work)
 
 
 @njit
 def _decide_products(
-    begin: int, end: int, center: Any, norms: Any, weights: Any, bias: Any, factor: float, y: Any, unsure: Any
+    work: Any, center: Any, norms: Any, weights: Any, bias: Any, factor: float, y: Any, unsure: Any
 ) -> None:
     outputs, groups = center.shape[1], norms.shape[1]
-    for item in range(begin, end):
-        image, o = item // outputs, item % outputs
-        c, r, u = center[image, o], y[image, o], unsure[item]
-        e, weight, plus = norms[image, o // (outputs // groups)], weights[o], np.abs(bias[o])
-        for i in range(c.size):
-            r[i] = np.float32(c[i]) if c[i] != 0 else np.float32(0)
-            u[i] = _open(c[i], factor * (e[i] * weight + plus))
+    begin, end = share(work)
+    while begin < end:
+        for item in range(begin, end):
+            image, o = item // outputs, item % outputs
+            c, r, u = center[image, o], y[image, o], unsure[item]
+            e, weight, plus = norms[image, o // (outputs // groups)], weights[o], np.abs(bias[o])
+            for i in range(c.size):
+                r[i] = np.float32(c[i]) if c[i] != 0 else np.float32(0)
+                u[i] = _open(c[i], factor * (e[i] * weight + plus))
+        begin, end = next_share(work)
 
 
 @njit
 def _decide_affine(
-    begin: int, end: int, x: Any, mean: Any, scale: Any, shift: Any, factor: float, y: Any, unsure: Any
+    work: Any, x: Any, mean: Any, scale: Any, shift: Any, factor: float, y: Any, unsure: Any
 ) -> None:
-    for item in range(begin, end):
-        m, s, t = mean[item % mean.size], scale[item % mean.size], shift[item % mean.size]
-        v, r, u = x[item], y[item], unsure[item]
-        for i in range(v.size):
-            c = (np.float64(v[i]) - m) * s + t
-            r[i] = np.float32(c) if c != 0 else np.float32(0)
-            u[i] = _open(c, factor * (np.abs(c) + 2 * np.abs(t)))
+    begin, end = share(work)
+    while begin < end:
+        for item in range(begin, end):
+            m, s, t = mean[item % mean.size], scale[item % mean.size], shift[item % mean.size]
+            v, r, u = x[item], y[item], unsure[item]
+            for i in range(v.size):
+                c = (np.float64(v[i]) - m) * s + t
+                r[i] = np.float32(c) if c != 0 else np.float32(0)
+                u[i] = _open(c, factor * (np.abs(c) + 2 * np.abs(t)))
+        begin, end = next_share(work)
+
+
+@njit
+def _lost(a: float, b: float) -> float:
+    """What the rounding of the float64 a + b loses, exactly (Knuth's TwoSum); NaN if it is not finite."""
+    s = a + b
+    part = s - a
+    return (a - (s - part)) + (b - part)
 
 
 @njit
@@ -333,69 +379,73 @@ def _open(c: float, e: float) -> bool:
 
 
 @njit
-def conv_exactly(
-    begin: int, end: int, at: Any, x: Any, w: Any, bias: Any, place: Any, groups: int, y: Any
-) -> None:
+def conv_exactly(work: Any, at: Any, x: Any, w: Any, bias: Any, place: Any, groups: int, y: Any) -> None:
     """y[at[k]] = the correctly rounded convolution there; items: k. bias (o,) or (0,)."""
     outputs, channels, kh, kw = w.shape
     oh, ow = y.shape[2:]
     flat = y.reshape(-1)
     acc = np.zeros(LIMBS, np.int64)
-    for k in range(begin, end):
-        j, i = at[k] % ow, at[k] // ow % oh
-        o, n = at[k] // (ow * oh) % outputs, at[k] // (ow * oh * outputs)
-        base = o // (outputs // groups) * channels
-        acc[:] = 0
-        if bias.size:
-            add(acc, np.float64(bias[o]))
-        for p in range(kh):
-            row = i * place[0] - place[2] + p * place[4]
-            if row < 0 or row >= x.shape[2]:
-                continue
-            for q in range(kw):
-                column = j * place[1] - place[3] + q * place[5]
-                if column < 0 or column >= x.shape[3]:
+    begin, end = share(work)
+    while begin < end:
+        for k in range(begin, end):
+            j, i = at[k] % ow, at[k] // ow % oh
+            o, n = at[k] // (ow * oh) % outputs, at[k] // (ow * oh * outputs)
+            base = o // (outputs // groups) * channels
+            acc[:] = 0
+            if bias.size:
+                add(acc, np.float64(bias[o]))
+            for p in range(kh):
+                row = i * place[0] - place[2] + p * place[4]
+                if row < 0 or row >= x.shape[2]:
                     continue
-                for c in range(channels):
-                    add(acc, np.float64(w[o, c, p, q]) * np.float64(x[n, base + c, row, column]))
-        flat[at[k]] = rounded(acc, 1)
+                for q in range(kw):
+                    column = j * place[1] - place[3] + q * place[5]
+                    if column < 0 or column >= x.shape[3]:
+                        continue
+                    for c in range(channels):
+                        add(acc, np.float64(w[o, c, p, q]) * np.float64(x[n, base + c, row, column]))
+            flat[at[k]] = rounded(acc, 1)
+        begin, end = next_share(work)
 
 
 @njit
-def average_exactly(
-    begin: int, end: int, at: Any, x: Any, kernel: Any, place: Any, include_pad: bool, y: Any
-) -> None:
+def average_exactly(work: Any, at: Any, x: Any, kernel: Any, place: Any, include_pad: bool, y: Any) -> None:
     """y[at[k]] = the correctly rounded average of its window; items: k."""
     channels, height, width = x.shape[1:]
     oh, ow = y.shape[2:]
     flat = y.reshape(-1)
     acc = np.zeros(LIMBS, np.int64)
-    for k in range(begin, end):
-        j, i = at[k] % ow, at[k] // ow % oh
-        plane = x[at[k] // (ow * oh * channels), at[k] // (ow * oh) % channels]
-        top, left = i * place[0] - place[2], j * place[1] - place[3]
-        bottom, right = min(top + kernel[0], height + place[2]), min(left + kernel[1], width + place[3])
-        count = (bottom - top) * (right - left)
-        top, left, bottom, right = max(top, 0), max(left, 0), min(bottom, height), min(right, width)
-        if not include_pad:
+    begin, end = share(work)
+    while begin < end:
+        for k in range(begin, end):
+            j, i = at[k] % ow, at[k] // ow % oh
+            plane = x[at[k] // (ow * oh * channels), at[k] // (ow * oh) % channels]
+            top, left = i * place[0] - place[2], j * place[1] - place[3]
+            bottom, right = min(top + kernel[0], height + place[2]), min(left + kernel[1], width + place[3])
             count = (bottom - top) * (right - left)
-        acc[:] = 0
-        for row in range(top, bottom):
-            for column in range(left, right):
-                add(acc, np.float64(plane[row, column]))
-        flat[at[k]] = rounded(acc, count)
+            top, left, bottom, right = max(top, 0), max(left, 0), min(bottom, height), min(right, width)
+            if not include_pad:
+                count = (bottom - top) * (right - left)
+            acc[:] = 0
+            for row in range(top, bottom):
+                for column in range(left, right):
+                    add(acc, np.float64(plane[row, column]))
+            flat[at[k]] = rounded(acc, count)
+        begin, end = next_share(work)
 
 
 @njit
-def sum_exactly(begin: int, end: int, at: Any, a: Any, b: Any, y: Any) -> None:
-    """y[at[k]] = the correctly rounded sum over r of a[r, at[k]] * b[r, at[k]]; items: k.
+def sum_exactly(work: Any, terms: Any, y: Any) -> None:
+    """y[k] = the correctly rounded sum over the first axis of terms; items: k.
 
-    a, b: (terms, size).
+    terms (count, size) float64, each a float32 or a product of two; y (size,).
     """
-    flat = y.reshape(-1)
     acc = np.zeros(LIMBS, np.int64)
-    for k in range(begin, end):
-        acc[:] = 0
-        for r in range(a.shape[0]):
-            add(acc, np.float64(a[r, at[k]]) * np.float64(b[r, at[k]]))
-        flat[at[k]] = rounded(acc, 1)
+    begin, end = share(work)
+    while begin < end:
+        for k in range(begin, end):
+            acc[:] = 0
+            for r in range(terms.shape[0]):
+                add(acc, terms[r, k])
+            y[k] = rounded(acc, 1)
+        begin, end = next_share(work)

@@ -1,4 +1,4 @@
-"""How kernels are compiled, cached and shared among threads. The only module with global state.
+"""How kernels are compiled and cached.
 
 Numba's disk cache does not notice when a function that a kernel calls changes in another file, and
 would go on returning the old numbers. So the cache lives in a folder named after the sha256 of all
@@ -16,8 +16,9 @@ import hashlib
 import os
 import sys
 import weakref
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -31,9 +32,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 SOURCES = Path(__file__).parent
-
-WORTH = 100_000
-"""Operations (about 30 microseconds of one thread) from which on a second thread pays."""
 
 
 def cache_key() -> str:
@@ -105,44 +103,20 @@ def prepared(arrays: Sequence[npt.NDArray[Any]], how: object, make: Callable[[],
     return cast(T, known[1])
 
 
+_most: ContextVar[int | None] = ContextVar("most", default=None)
+
+
+@contextmanager
+def at_most(threads: int | None) -> Iterator[None]:
+    """Within it, `processors` says no more than that: for what takes as many threads as there are."""
+    token = _most.set(threads)
+    try:
+        yield
+    finally:
+        _most.reset(token)
+
+
 def processors() -> int:
     """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-_pools: dict[int, ThreadPoolExecutor] = {}
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork
-    os.register_at_fork(after_in_child=_pools.clear)
-
-
-def split(kernel: Callable[..., None], count: int, threads: int, *arguments: Any) -> None:
-    """Call kernel(begin, end, *arguments) on disjoint ranges that cover range(count), in threads.
-
-    Each item of the range must write only outputs of its own, so that the bits cannot depend on
-    the number of threads. The calling thread works too; there are more ranges than threads, so that a
-    slow one holds up nobody.
-    """
-    threads = max(1, min(threads, count))
-    if threads == 1:
-        kernel(0, count, *arguments)
-        return
-    parts = min(count, 4 * threads)
-    tickets = iter(range(parts))  # taking the next of a range is one step under the GIL
-
-    def work() -> None:
-        for part in tickets:
-            kernel(count * part // parts, count * (part + 1) // parts, *arguments)
-
-    if threads not in _pools:
-        _pools[threads] = ThreadPoolExecutor(threads - 1, f"refnet-{threads}")
-    jobs = [_pools[threads].submit(work) for _ in range(threads - 1)]
-    try:
-        work()
-    finally:
-        for job in jobs:
-            job.result()
-
-
-def enough(threads: int, operations: int) -> int:
-    """The threads to use for so many operations: 1 where handing out work would cost more than it saves."""
-    return threads if operations >= WORTH else 1
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(count, _most.get() or count)

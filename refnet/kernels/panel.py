@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.epilogue import Chain, apply, follow
-from refnet.kernels.jit import enough, njit, prepared, split
+from refnet.kernels.jit import njit, prepared
 from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, direct_block, fma, masked_block
+from refnet.kernels.team import enough, next_share, share, split
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
@@ -46,11 +47,13 @@ def convolve(
     groups: int,
     threads: int,
     chain: Chain = Chain(),  # noqa: B008 - frozen
+    segments: bool = False,
 ) -> Array:
     """Convolution of ops/conv.py for x (n, c, h, w), w (o, c / groups, kh, kw), then the chain's steps.
 
     All of one dtype, float32 or float64, in which it computes: acc = +0, acc = fma(w, x, acc) for
     channel, kernel row, kernel column; then bias, batch norm, addition, relu as the chain says.
+    segments: each TERMS terms are a chain of their own, and these are added in turn; see `depth`.
     """
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:  # the kernels trust shapes
@@ -62,7 +65,7 @@ def convolve(
     y = np.empty((n, outputs, oh, ow), x.dtype)
     place = np.array([*stride, *pad, *dilation], np.int64)
     threads = enough(threads, y.size * w[0].size // 16)
-    if outputs // groups < 3 or w[0].size == 0:
+    if _few(w, groups):
         split(_direct, n * outputs, threads, x, w, y, place, groups)
         return apply(y, chain, threads) if chain.kinds else y
     packed, finite = prepared((w,), ("panel", groups), lambda: _packed(w, groups))
@@ -82,8 +85,19 @@ def convolve(
     parts = min(packed.shape[1], max(1, -(-PER_THREAD * threads // items))) if threads > 1 else 1
     shape = np.array([height, width, kh, kw, span, wide], np.int64)
     arrays = (x, planes, packed, y, place, shape)
-    split(_panels, items * parts, threads, *arrays, groups, finite, parts, offsets, *tables)
+    split(_panels, items * parts, threads, *arrays, groups, finite, segments, parts, offsets, *tables)
     return y
+
+
+def depth(w: Array, groups: int) -> int:
+    """How many additions (FMAs count as one) a term of `convolve` with segments passes at most."""
+    terms = int(w[0].size)
+    return terms if _few(w, groups) else min(terms, TERMS) + max(0, -(-terms // TERMS) - 1)
+
+
+def _few(w: Array, groups: int) -> bool:
+    """Whether there are so few outputs per group that `_direct` computes them."""
+    return bool(w.shape[0] // groups < 3 or w[0].size == 0)
 
 
 def _padded(x: Array, pad: Pair, slack: int, threads: int) -> Array:
@@ -140,19 +154,22 @@ def _pack(w: Any, packed: Any) -> None:
 
 
 @njit
-def _pad(begin: int, end: int, x: Any, planes: Any, c: int, tall: int, wide: int, ph: int, pw: int) -> None:
+def _pad(work: Any, x: Any, planes: Any, c: int, tall: int, wide: int, ph: int, pw: int) -> None:
     h, w = x.shape[1:]
-    for item in range(begin, end):
-        at = item // c * planes.shape[1] + item % c * tall * wide
-        plane = planes.reshape(-1)[at : at + tall * wide]
-        plane[: ph * wide] = 0
-        plane[(ph + h) * wide :] = 0
-        for i in range(h):
-            row = (ph + i) * wide
-            for j in range(pw):
-                plane[row + j] = 0
-                plane[row + pw + w + j] = 0
-            copy(plane, row + pw, x, (item * h + i) * w, w)
+    begin, end = share(work)
+    while begin < end:
+        for item in range(begin, end):
+            at = item // c * planes.shape[1] + item % c * tall * wide
+            plane = planes.reshape(-1)[at : at + tall * wide]
+            plane[: ph * wide] = 0
+            plane[(ph + h) * wide :] = 0
+            for i in range(h):
+                row = (ph + i) * wide
+                for j in range(pw):
+                    plane[row + j] = 0
+                    plane[row + pw + w + j] = 0
+                copy(plane, row + pw, x, (item * h + i) * w, w)
+        begin, end = next_share(work)
 
 
 @njit
@@ -242,23 +259,23 @@ def _touches(begin: int, count: int, ow: int, place: Any, shape: Any) -> bool:
 
 @njit
 def _multiply(
-    packed: Any, panel: Any, mask: Any, masked: bool, first: int, terms: int, sums: Any, count: int
+    packed: Any, panel: Any, mask: Any, masked: bool, first: int, terms: int, on: int, sums: Any, count: int
 ) -> None:
-    """sums (blocks * ROWS, PITCH) += packed[:, first : first + terms] x panel, for `count` positions."""
+    """sums (blocks * ROWS, PITCH) = (sums if on else 0) + packed[:, first : first + terms] x panel."""
     step = 2 * VECTOR // panel.itemsize
     for b in range(packed.shape[0]):
         weights = packed[b].reshape(-1)
         for lane in range(0, count, step):
             at = b * ROWS * PITCH + lane
             if masked:
-                masked_block(weights, first * ROWS, panel, mask, lane * TERMS, sums, at, terms, first, 0)
+                masked_block(weights, first * ROWS, panel, mask, lane * TERMS, sums, at, terms, on, 0)
             else:
-                block(weights, first * ROWS, panel, mask, lane * TERMS, sums, at, terms, first, 0)
+                block(weights, first * ROWS, panel, mask, lane * TERMS, sums, at, terms, on, 0)
 
 
 @njit
 def _multiply_directly(
-    packed: Any, planes: Any, base: int, offsets: Any, first: int, terms: int, sums: Any, count: int
+    packed: Any, planes: Any, base: int, offsets: Any, first: int, terms: int, on: int, sums: Any, count: int
 ) -> None:
     """As _multiply, with the panel's columns read where they lie in the padded planes (base + offsets[k])."""
     step = 2 * VECTOR // planes.itemsize
@@ -266,13 +283,12 @@ def _multiply_directly(
         weights = packed[b].reshape(-1)
         for lane in range(0, count, step):
             at = b * ROWS * PITCH + lane
-            direct_block(weights, first * ROWS, planes, offsets, base + lane, sums, at, terms, first, first)
+            direct_block(weights, first * ROWS, planes, offsets, base + lane, sums, at, terms, on, first)
 
 
 @njit
 def _panels(
-    begin: int,
-    end: int,
+    work: Any,
     x: Any,
     planes: Any,
     packed: Any,
@@ -281,6 +297,7 @@ def _panels(
     shape: Any,
     groups: int,
     finite: bool,
+    segments: bool,
     parts: int,
     offsets: Any,
     kinds: Any,
@@ -303,61 +320,80 @@ def _panels(
     panel = np.empty(TILE * TERMS, x.dtype)
     mask = np.empty(1, x.dtype)
     sums = np.empty((-(-blocks // parts) * ROWS, PITCH), x.dtype)
-    for item in range(begin, end):
-        part, tile = item % parts, item // parts % tiles
-        group, image = item // parts // tiles % groups, item // parts // tiles // groups
-        low, high = blocks * part // parts, blocks * (part + 1) // parts
-        weights = packed[group, low:high]
-        rows = min(high * ROWS, per) - low * ROWS
-        start = tile * TILE
-        count = min(TILE, positions - start)
-        plane = group * channels
-        base = image * planes[0].size + plane * (shape[0] + 2 * place[2]) * span + start
-        for first in range(0, terms, TERMS):
-            some = min(TERMS, terms - first)
-            if offsets.size:
-                _multiply_directly(weights, planes, base, offsets, first, some, sums, count)
-            else:
-                _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
-                _multiply(weights, panel, mask, False, first, some, sums, count)
-        if _touches(start, count, ow, place, shape):
-            again = not finite
-            if finite and _zeros(sums, rows, count) > 0:
-                # a lane that saw only zeros is +0 either way; look for zero sums of other lanes
-                live = np.zeros(TILE, np.bool_)
-                for first in range(0, terms, TERMS):
-                    some = min(TERMS, terms - first)
+    segment = np.empty_like(sums) if segments and terms > TERMS else sums
+    begin, end = share(work)
+    while begin < end:
+        for item in range(begin, end):
+            part, tile = item % parts, item // parts % tiles
+            group, image = item // parts // tiles % groups, item // parts // tiles // groups
+            low, high = blocks * part // parts, blocks * (part + 1) // parts
+            weights = packed[group, low:high]
+            rows = min(high * ROWS, per) - low * ROWS
+            start = tile * TILE
+            count = min(TILE, positions - start)
+            plane = group * channels
+            base = image * planes[0].size + plane * (shape[0] + 2 * place[2]) * span + start
+            for first in range(0, terms, TERMS):
+                some = min(TERMS, terms - first)
+                target, on = (segment, 0) if segments and first else (sums, first)
+                if offsets.size:
+                    _multiply_directly(weights, planes, base, offsets, first, some, on, target, count)
+                else:
                     _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
+                    _multiply(weights, panel, mask, False, first, some, on, target, count)
+                if segments and first:
+                    _add(sums, segment, rows, count)
+            if _touches(start, count, ow, place, shape):
+                again = not finite
+                if finite and _zeros(sums, rows, count) > 0:
+                    # a lane that saw only zeros is +0 either way; look for zero sums of other lanes
+                    live = np.zeros(TILE, np.bool_)
+                    for first in range(0, terms, TERMS):
+                        some = min(TERMS, terms - first)
+                        _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
+                        for t in range(count):
+                            column = t // step * step * TERMS + t % step
+                            for k in range(some):
+                                live[t] |= panel[column + k * step] != 0
                     for t in range(count):
-                        column = t // step * step * TERMS + t % step
-                        for k in range(some):
-                            live[t] |= panel[column + k * step] != 0
-                for t in range(count):
-                    if live[t]:
-                        for o in range(rows):
-                            again = again or sums[o, t] == 0
-            if again:
-                mask = np.zeros(TILE * TERMS, x.dtype)
-                for first in range(0, terms, TERMS):
-                    some = min(TERMS, terms - first)
-                    _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
-                    _present(mask, first, some, start, count, place, shape)
-                    _multiply(weights, panel, mask, True, first, some, sums, count)
-        # the tile's outputs are neighbours in y once the ends of rows are squeezed out
-        at = start // span * ow + min(start % span, ow)
-        flat = y.reshape(-1)
-        for o in range(rows):
-            channel = group * per + low * ROWS + o
-            row = image * outputs + channel
-            target = row * oh * ow + at
-            kept, lane, j = 0, 0, start % span
-            while lane < count:
-                run = max(0, min(ow - j, count - lane))
-                copy(y, target + kept, sums, o * PITCH + lane, run)
-                kept += run
-                lane += span - j
-                j = 0
-            follow(flat[target : target + kept], channel, row, at, kinds, scales, shifts, others)
+                        if live[t]:
+                            for o in range(rows):
+                                again = again or sums[o, t] == 0
+                if again:
+                    mask = np.zeros(TILE * TERMS, x.dtype)
+                    for first in range(0, terms, TERMS):
+                        some = min(TERMS, terms - first)
+                        _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
+                        _present(mask, first, some, start, count, place, shape)
+                        target, on = (segment, 0) if segments and first else (sums, first)
+                        _multiply(weights, panel, mask, True, first, some, on, target, count)
+                        if segments and first:
+                            _add(sums, segment, rows, count)
+            # the tile's outputs are neighbours in y once the ends of rows are squeezed out
+            at = start // span * ow + min(start % span, ow)
+            flat = y.reshape(-1)
+            for o in range(rows):
+                channel = group * per + low * ROWS + o
+                row = image * outputs + channel
+                to = row * oh * ow + at
+                kept, lane, j = 0, 0, start % span
+                while lane < count:
+                    run = max(0, min(ow - j, count - lane))
+                    copy(y, to + kept, sums, o * PITCH + lane, run)
+                    kept += run
+                    lane += span - j
+                    j = 0
+                follow(flat[to : to + kept], channel, row, at, kinds, scales, shifts, others)
+        begin, end = next_share(work)
+
+
+@njit
+def _add(sums: Any, more: Any, rows: int, lanes: int) -> None:
+    """sums += more."""
+    for o in range(rows):
+        row, addends = sums[o, :lanes], more[o, :lanes]
+        for t in range(row.size):
+            row[t] += addends[t]
 
 
 @njit
@@ -387,41 +423,44 @@ def _present(mask: Any, first: int, terms: int, begin: int, count: int, place: A
 
 
 @njit
-def _direct(begin: int, end: int, x: Any, w: Any, y: Any, place: Any, groups: int) -> None:
+def _direct(work: Any, x: Any, w: Any, y: Any, place: Any, groups: int) -> None:
     """For few outputs per group (depthwise): row by row, lanes along the row. Items: (image, output)."""
     outputs, channels, kh, kw = w.shape
     oh, ow = y.shape[2], y.shape[3]
     height, width = x.shape[2], x.shape[3]
     sh, sw, ph, pw, dh, dw = place[0], place[1], place[2], place[3], place[4], place[5]
-    for item in range(begin, end):
-        image, o = item // outputs, item % outputs
-        base = o // (outputs // groups) * channels
-        for i in range(oh):
-            sums = y[image, o, i]
-            sums[:] = 0
-            for c in range(channels):
-                for p in range(kh):
-                    row = i * sh - ph + p * dh
-                    if row < 0 or row >= height:
-                        continue
-                    source = x[image, base + c, row]
-                    for q in range(kw):
-                        left = q * dw - pw
-                        lo = 0 if left >= 0 else (-left + sw - 1) // sw
-                        hi = min(ow, (width - left + sw - 1) // sw)
-                        if lo >= hi:
+    begin, end = share(work)
+    while begin < end:
+        for item in range(begin, end):
+            image, o = item // outputs, item % outputs
+            base = o // (outputs // groups) * channels
+            for i in range(oh):
+                sums = y[image, o, i]
+                sums[:] = 0
+                for c in range(channels):
+                    for p in range(kh):
+                        row = i * sh - ph + p * dh
+                        if row < 0 or row >= height:
                             continue
-                        weight = w[o, c, p, q]
-                        values, some = source[left + lo * sw :], sums[lo:hi]
-                        if sw == 1:
-                            for j in range(some.size):
-                                some[j] = fma(weight, values[j], some[j])
-                        elif sw == 2:  # a constant stride is read by vectors
-                            for j in range(some.size):
-                                some[j] = fma(weight, values[2 * j], some[j])
-                        else:
-                            for j in range(some.size):
-                                some[j] = fma(weight, values[sw * j], some[j])
+                        source = x[image, base + c, row]
+                        for q in range(kw):
+                            left = q * dw - pw
+                            lo = 0 if left >= 0 else (-left + sw - 1) // sw
+                            hi = min(ow, (width - left + sw - 1) // sw)
+                            if lo >= hi:
+                                continue
+                            weight = w[o, c, p, q]
+                            values, some = source[left + lo * sw :], sums[lo:hi]
+                            if sw == 1:
+                                for j in range(some.size):
+                                    some[j] = fma(weight, values[j], some[j])
+                            elif sw == 2:  # a constant stride is read by vectors
+                                for j in range(some.size):
+                                    some[j] = fma(weight, values[2 * j], some[j])
+                            else:
+                                for j in range(some.size):
+                                    some[j] = fma(weight, values[sw * j], some[j])
+        begin, end = next_share(work)
 
 
 def _columns(w: Array) -> Array:
@@ -434,18 +473,21 @@ def _columns(w: Array) -> Array:
 
 
 @njit
-def _dense(begin: int, end: int, x: Any, columns: Any, y: Any) -> None:
+def _dense(work: Any, x: Any, columns: Any, y: Any) -> None:
     """Lanes across outputs. Items: tiles of WIDE outputs."""
     n, terms = x.shape
     sums = np.empty(WIDE, x.dtype)
-    for item in range(begin, end):
-        start = item * WIDE
-        for i in range(n):
-            sums[:] = 0
-            for k in range(terms):
-                value = x[i, k]
-                weights = columns[item, k]
-                for t in range(WIDE):
-                    sums[t] = fma(weights[t], value, sums[t])
-            for t in range(min(WIDE, y.shape[1] - start)):
-                y[i, start + t] = sums[t]
+    begin, end = share(work)
+    while begin < end:
+        for item in range(begin, end):
+            start = item * WIDE
+            for i in range(n):
+                sums[:] = 0
+                for k in range(terms):
+                    value = x[i, k]
+                    weights = columns[item, k]
+                    for t in range(WIDE):
+                        sums[t] = fma(weights[t], value, sums[t])
+                for t in range(min(WIDE, y.shape[1] - start)):
+                    y[i, start + t] = sums[t]
+        begin, end = next_share(work)

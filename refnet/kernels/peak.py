@@ -14,6 +14,7 @@ from numba.extending import intrinsic
 
 from refnet.kernels.jit import njit
 from refnet.kernels.simd import VECTOR
+from refnet.kernels.team import next_share, share
 
 CHAINS = 12
 """More than the latency (4 cycles) times the units (2), and with two factors fewer than 16 registers."""
@@ -66,10 +67,13 @@ burn: Any = intrinsic(_burn)
 
 
 @njit
-def chains(begin: int, end: int, rounds: int, out: Any) -> None:
+def chains(work: Any, rounds: int, out: Any) -> None:
     """`rounds` FMAs in each of CHAINS * LANES chains per item; the sums of the first lanes go to out."""
-    for item in range(begin, end):
-        out[item] = burn(rounds, out[item], out[item])
+    begin, end = share(work)
+    while begin < end:
+        for item in range(begin, end):
+            out[item] = burn(rounds, out[item], out[item])
+        begin, end = next_share(work)
 
 
 def operations(rounds: int) -> int:

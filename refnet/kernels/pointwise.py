@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.functions import exp
-from refnet.kernels.jit import enough, njit, split
+from refnet.kernels.jit import njit
 from refnet.kernels.simd import fma
+from refnet.kernels.team import enough, next_share, share, split
 
 F32 = npt.NDArray[np.float32]
 
@@ -58,45 +59,60 @@ def softmax_rows(x: F32, threads: int) -> F32:
 
 
 @njit
-def _relu(begin: int, end: int, x: Any, y: Any) -> None:
+def _relu(work: Any, x: Any, y: Any) -> None:
     zero = np.float32(0)
-    x, y = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
-    for i in range(x.size):
-        y[i] = zero if x[i] <= zero else x[i]
+    begin, end = share(work)
+    while begin < end:
+        source, target = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
+        for i in range(source.size):
+            target[i] = zero if source[i] <= zero else source[i]
+        begin, end = next_share(work)
 
 
 @njit
-def _sigmoid(begin: int, end: int, x: Any, y: Any) -> None:
+def _sigmoid(work: Any, x: Any, y: Any) -> None:
     one = np.float32(1)
-    for i in range(begin * GRAIN, min(end * GRAIN, x.size)):
-        e = np.float32(exp(-np.float64(x[i])))
-        y[i] = one / (one + e)
+    begin, end = share(work)
+    while begin < end:
+        for i in range(begin * GRAIN, min(end * GRAIN, x.size)):
+            e = np.float32(exp(-np.float64(x[i])))
+            y[i] = one / (one + e)
+        begin, end = next_share(work)
 
 
 @njit
-def _exponential(begin: int, end: int, x: Any, y: Any) -> None:
-    for i in range(begin * GRAIN, min(end * GRAIN, x.size)):
-        y[i] = exp(x[i])
+def _exponential(work: Any, x: Any, y: Any) -> None:
+    begin, end = share(work)
+    while begin < end:
+        for i in range(begin * GRAIN, min(end * GRAIN, x.size)):
+            y[i] = exp(x[i])
+        begin, end = next_share(work)
 
 
 @njit
-def _scale_shift(begin: int, end: int, x: Any, scale: Any, shift: Any, y: Any) -> None:
-    for row in range(begin, end):
-        s, t = scale[row % scale.size], shift[row % scale.size]
-        for i in range(x.shape[1]):
-            y[row, i] = fma(x[row, i], s, t)
+def _scale_shift(work: Any, x: Any, scale: Any, shift: Any, y: Any) -> None:
+    begin, end = share(work)
+    while begin < end:
+        for row in range(begin, end):
+            s, t = scale[row % scale.size], shift[row % scale.size]
+            for i in range(x.shape[1]):
+                y[row, i] = fma(x[row, i], s, t)
+        begin, end = next_share(work)
 
 
 @njit
-def _softmax(begin: int, end: int, x: Any, y: Any) -> None:
-    for row in range(begin, end):
-        largest = x[row, 0]
-        for i in range(x.shape[1]):
-            if x[row, i] > largest or x[row, i] != x[row, i]:
-                largest = x[row, i]
-        total = np.float32(0)
-        for i in range(x.shape[1]):
-            y[row, i] = np.float32(exp(np.float64(np.float32(x[row, i] - largest))))
-            total = np.float32(total + y[row, i])
-        for i in range(x.shape[1]):
-            y[row, i] = y[row, i] / total
+def _softmax(work: Any, x: Any, y: Any) -> None:
+    begin, end = share(work)
+    while begin < end:
+        for row in range(begin, end):
+            largest = x[row, 0]
+            for i in range(x.shape[1]):
+                if x[row, i] > largest or x[row, i] != x[row, i]:
+                    largest = x[row, i]
+            total = np.float32(0)
+            for i in range(x.shape[1]):
+                y[row, i] = np.float32(exp(np.float64(np.float32(x[row, i] - largest))))
+                total = np.float32(total + y[row, i])
+            for i in range(x.shape[1]):
+                y[row, i] = y[row, i] / total
+        begin, end = next_share(work)

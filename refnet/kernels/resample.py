@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.jit import enough, njit, split
+from refnet.kernels.jit import njit
+from refnet.kernels.simd import copy
+from refnet.kernels.team import enough, next_share, share, split
 
 Array = npt.NDArray[Any]
 
@@ -23,9 +25,23 @@ def upsample(x: Array, scale: int, threads: int) -> Array:
 
 
 @njit
-def _upsample(begin: int, end: int, x: Any, y: Any, scale: int) -> None:
-    for item in range(begin, end):
-        for i in range(y.shape[1]):
-            for j in range(x.shape[2]):
-                for t in range(scale):
-                    y[item, i, j * scale + t] = x[item, i // scale, j]
+def _upsample(work: Any, x: Any, y: Any, scale: int) -> None:
+    """One row is spread, then copied. Items: planes of x (planes, h, w)."""
+    width = y.shape[2]
+    begin, end = share(work)
+    while begin < end:
+        for item in range(begin, end):
+            plane = y[item]
+            for i in range(x.shape[1]):
+                source, row = x[item, i], plane[i * scale]
+                if scale == 2:  # a constant stride is written by vectors
+                    for j in range(source.size):
+                        row[2 * j] = source[j]
+                        row[2 * j + 1] = source[j]
+                else:
+                    for j in range(source.size):
+                        for t in range(scale):
+                            row[j * scale + t] = source[j]
+                for t in range(1, scale):
+                    copy(plane, (i * scale + t) * width, row, 0, width)
+        begin, end = next_share(work)

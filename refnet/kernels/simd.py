@@ -74,8 +74,8 @@ copy: Any = intrinsic(_copy)
 contiguous arrays of one dtype, which do not overlap; nothing is checked."""
 
 
-def _block(kind: str) -> Any:
-    """The typing and code of `block`, `masked_block` and `direct_block`."""
+def _block(kind: str, fused: bool = True, joins: bool = False) -> Any:
+    """The typing and code of the blocks. joins: going_on = 2 adds the chain to the sums at its end."""
     masked, direct = kind == "masked", kind == "direct"
 
     def typing(
@@ -100,7 +100,7 @@ def _block(kind: str) -> Any:
                 return builder.load(where, align=align)
 
             name = f"llvm.fma.v{lanes}f{element.bitwidth}"
-            fused = cgutils.get_or_insert_function(
+            multiply_add = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(vector, [vector] * 3), name
             )
             word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
@@ -110,7 +110,8 @@ def _block(kind: str) -> Any:
             weights, panel, sums = pointer(0, args[1]), pointer(2, args[4]), pointer(5, args[6])
             present = pointer(3, args[4]) if masked else None
             offsets = pointer(3, args[9]) if direct else None
-            terms, going_on = args[7], builder.icmp_signed("!=", args[8], args[8].type(0))
+            terms = args[7]
+            going_on = builder.icmp_signed("==" if joins else "!=", args[8], args[8].type(int(joins)))
             zero = ir.Constant(vector, [0.0] * lanes)
             start = []
             for r in range(ROWS):
@@ -148,7 +149,10 @@ def _block(kind: str) -> Any:
                 wide = builder.shuffle_vector(wide, ir.Constant(vector, ir.Undefined), shuffle)
                 for v in range(2):
                     old = accumulators[2 * r + v]
-                    new = builder.call(fused, [wide, x[v], old])
+                    if fused:
+                        new = builder.call(multiply_add, [wide, x[v], old])
+                    else:
+                        new = builder.fadd(old, builder.fmul(wide, x[v]))
                     results.append(builder.select(there[v], new, old) if masked else new)
             following = builder.add(i, size(1))
             i.add_incoming(following, loop)
@@ -156,12 +160,15 @@ def _block(kind: str) -> Any:
                 phi.add_incoming(value, loop)
             builder.cbranch(builder.icmp_signed("<", following, terms), loop, after)
             builder.position_at_end(after)
+            adding = builder.icmp_signed("==", args[8], args[8].type(2))
             for r in range(ROWS):
                 for v in range(2):
                     where = builder.gep(sums, [size(r * PITCH + v * lanes)])
-                    builder.store(
-                        results[2 * r + v], builder.bitcast(where, vector.as_pointer()), align=align
-                    )
+                    result = results[2 * r + v]
+                    if joins:
+                        old = load(sums, size(r * PITCH + v * lanes), vector)
+                        result = builder.select(adding, builder.fadd(old, result), result)
+                    builder.store(result, builder.bitcast(where, vector.as_pointer()), align=align)
             return context.get_dummy_value()
 
         i8 = types.int64
@@ -183,3 +190,16 @@ masked_block: Any = intrinsic(_block("masked"))
 direct_block: Any = intrinsic(_block("direct"))
 """direct_block(weights, at, planes, offsets, at, sums, at, terms, going_on, first): as block, but term k's
 two vectors are read at planes[at + offsets[first + k]], offsets int64."""
+
+# For recipes: as those of the same name, and with going_on = 2 the chain starts at +0 and its result is
+# added to the sums. `rounded`: sums = sums + round(weights * x) instead of one FMA.
+join_block: Any = intrinsic(_block("plain", joins=True))
+"""As block, and joins."""
+join_direct: Any = intrinsic(_block("direct", joins=True))
+"""As direct_block, and joins."""
+rounded_block: Any = intrinsic(_block("plain", fused=False, joins=True))
+"""As join_block, each product rounded before it is added."""
+rounded_direct: Any = intrinsic(_block("direct", fused=False, joins=True))
+"""As join_direct, each product rounded before it is added."""
+rounded_masked: Any = intrinsic(_block("masked", fused=False))
+"""As masked_block, each product rounded before it is added."""

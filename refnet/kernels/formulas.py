@@ -1,0 +1,367 @@
+"""The loops behind the ops' menus of formulas: arrays in, arrays out, bits as the named code makes them.
+
+Which formula belongs to which framework stands with the ops; sleef.py, glibc.py, onednn.py and mlas.py have
+the functions of one number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.kernels import glibc, mlas, onednn, sleef
+from refnet.kernels.bits32 import largest, multiply_add
+from refnet.kernels.jit import njit
+from refnet.kernels.simd import fma
+from refnet.kernels.team import enough, next_share, share, split
+
+F32 = npt.NDArray[np.float32]
+Pair = tuple[int, int]
+
+GRAIN = 16384
+"""Elements per work item of the flat loops."""
+COST = 20
+"""Operations that one exponential counts for."""
+
+SLEEF, GLIBC, GLIBC_UNFUSED, ONEDNN, ONEDNN_UNFUSED, MLAS_512, MLAS = range(7)
+"""Whose exponential, or logistic, it is."""
+KEEPS, DROPS = range(2)
+"""What a relu does with -0 and NaN."""
+RUNNING, COLUMNS = range(2)
+"""What a max pool does with equals and NaN."""
+SSE, AVX2, AVX512 = 4, 8, 16
+"""float32 in a vector."""
+LOWEST = np.float32(np.finfo(np.float32).min)
+
+
+def sigmoid(x: F32, whose: int, threads: int) -> F32:
+    """SLEEF and GLIBC: 1 / (1 + e) with their e = exp(-x); ONEDNN and MLAS: their logistic. Any shape."""
+    y = np.empty(x.shape, np.float32)
+    flat = np.ascontiguousarray(x).reshape(-1)
+    split(_sigmoid, -(-x.size // GRAIN), enough(threads, COST * x.size), flat, y.reshape(-1), whose)
+    return y
+
+
+def exponential(x: F32, whose: int, threads: int) -> F32:
+    """exp(x), any shape."""
+    y = np.empty(x.shape, np.float32)
+    y[...] = x
+    flat = y.reshape(-1)
+    split(_exponential, -(-x.size // GRAIN), enough(threads, COST * x.size), flat, whose)
+    return y
+
+
+def exponentials(x: F32, whose: int, lanes: int, threads: int) -> F32:
+    """exp(x - m) along the last axis, m the row's largest element as `whose` code finds it.
+
+    lanes: oneDNN only, as many elements it compares at a time: SSE, AVX2 or AVX512.
+    """
+    y = np.empty(x.shape, np.float32)
+    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    count = enough(threads, COST * x.size)
+    split(_shifted, rows.shape[0], count, rows, y.reshape(rows.shape), whose, lanes)
+    split(_exponential, -(-y.size // GRAIN), count, y.reshape(-1), whose)
+    return y
+
+
+def quotients(e: F32, total: F32 | None, divide: bool, threads: int) -> F32:
+    """e / s, or e * (1 / s), by rows. total: s, (rows,); none: the row's e, left to right."""
+    y = np.empty(e.shape, np.float32)
+    rows = np.ascontiguousarray(e).reshape(-1, e.shape[-1])
+    sums = np.empty(0, np.float32) if total is None else total
+    split(_quotients, rows.shape[0], enough(threads, 4 * e.size), rows, sums, divide, y.reshape(rows.shape))
+    return y
+
+
+def relu(x: F32, rule: int, threads: int) -> F32:
+    """KEEPS: x where x >= 0 (so -0 stays) or NaN, else +0. DROPS: x where x > 0, else +0, so for NaN too."""
+    y = np.empty(x.shape, np.float32)
+    flat = np.ascontiguousarray(x).reshape(-1)
+    split(_relu, -(-x.size // GRAIN), enough(threads, x.size), flat, y.reshape(-1), rule)
+    return y
+
+
+def normalised(x: F32, mean: F32, scale: F32, shift: F32, fused: bool, threads: int) -> F32:
+    """(x - mean) * scale + shift, one of each per channel, the last two as one if fused; x (n, c, ...)."""
+    y = np.empty(x.shape, np.float32)
+    n, c = x.shape[:2]
+    rows = np.ascontiguousarray(x).reshape(n * c, -1)
+    work = n * c, enough(threads, x.size)
+    split(_normalised, *work, rows, mean, scale, shift, fused, y.reshape(n * c, -1))
+    return y
+
+
+def fused_multiply_add(a: F32, b: F32, c: F32) -> F32:
+    """a * b + c with one rounding, element by element; all three (n,)."""
+    y = np.empty_like(a)
+    _fused(a, b, c, y)
+    return y
+
+
+def parts_sum(parts: F32, weights: F32 | None, from_zero: bool, threads: int) -> F32:
+    """parts (n, radix, c, size), weights (n, radix, c) or none -> (n, c, size): the sum over radix.
+
+    Each product is rounded and then added, left to right, from +0 or from the first.
+    """
+    n, _, c, size = parts.shape
+    y = np.empty((n, c, size), np.float32)
+    factors = np.zeros((n, 0, c), np.float32) if weights is None else weights
+    split(_parts, n * c, enough(threads, parts.size), parts, factors, from_zero, y)
+    return y
+
+
+def max_pool(x: F32, kernel: Pair, stride: Pair, pad: Pair, output: Pair, rule: int, threads: int) -> F32:
+    """The largest of each window of x (n, c, h, w), of equals and of NaN as the rule has it.
+
+    RUNNING: row by row, v replaces the largest so far, at first the lowest finite number, if v is greater.
+    COLUMNS: each column from its first row on, then the columns, by MAXPS (the later of equals, and NaN only
+    if it is the later); the last w % 4 columns of the image keep the earlier; columns in the padding count as
+    the lowest finite number.
+    """
+    n, c, h, w = x.shape
+    y = np.empty((n, c, *output), np.float32)
+    planes = np.ascontiguousarray(x).reshape(n * c, h, w)
+    sizes = np.array([*kernel, *stride, *pad])
+    threads = enough(threads, y.size * kernel[0] * kernel[1])
+    split(_max_pool, n * c, threads, planes, y.reshape(n * c, *output), sizes, rule)
+    return y
+
+
+@njit
+def _sigmoid(work: Any, x: Any, y: Any, whose: int) -> None:
+    one, zero = np.float32(1), np.float32(0)
+    begin, end = share(work)
+    while begin < end:
+        v, z = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
+        if whose == SLEEF:
+            for i in range(v.size):
+                z[i] = one / (one + sleef.expf(zero - v[i]))
+        elif whose == GLIBC:
+            for i in range(v.size):
+                z[i] = one / (one + glibc.expf(-v[i], True))
+        elif whose == GLIBC_UNFUSED:
+            for i in range(v.size):
+                z[i] = one / (one + glibc.expf(-v[i], False))
+        elif whose == ONEDNN:
+            for i in range(v.size):
+                z[i] = onednn.logistic(v[i], True)
+        elif whose == ONEDNN_UNFUSED:
+            for i in range(v.size):
+                z[i] = onednn.logistic(v[i], False)
+        else:
+            for i in range(v.size):
+                z[i] = mlas.logistic(v[i])
+        begin, end = next_share(work)
+
+
+@njit
+def _shifted(work: Any, x: Any, y: Any, whose: int, lanes: int) -> None:
+    tops = np.empty(AVX512, np.float32)
+    begin, end = share(work)
+    while begin < end:
+        for row in range(begin, end):
+            v, e = x[row], y[row]
+            top = _top(v, whose)
+            if whose in (ONEDNN, ONEDNN_UNFUSED) and top != top:  # noqa: PLR0124
+                _lane_tops(v, lanes, tops)
+                whole = v.size // lanes * lanes if lanes == SSE else v.size
+                for i in range(v.size):
+                    e[i] = v[i] - tops[i % lanes if i < whole else 0]
+            else:
+                for i in range(v.size):
+                    e[i] = v[i] - top
+        begin, end = next_share(work)
+
+
+@njit
+def _quotients(work: Any, e: Any, sums: Any, divide: bool, y: Any) -> None:
+    begin, end = share(work)
+    while begin < end:
+        for row in range(begin, end):
+            v, z = e[row], y[row]
+            if sums.size:
+                s = sums[row]
+            else:
+                s = v[0]
+                for i in range(1, v.size):
+                    s += v[i]
+            if divide:
+                for i in range(v.size):
+                    z[i] = v[i] / s
+            else:
+                inverse = np.float32(1) / s
+                for i in range(v.size):
+                    z[i] = v[i] * inverse
+        begin, end = next_share(work)
+
+
+@njit
+def _exponential(work: Any, y: Any, whose: int) -> None:
+    begin, end = share(work)
+    while begin < end:
+        _powers(y[begin * GRAIN : end * GRAIN], whose)
+        begin, end = next_share(work)
+
+
+@njit
+def _powers(e: Any, whose: int) -> None:
+    """e[i] = exp(e[i])"""
+    if whose == SLEEF:
+        for i in range(e.size):
+            e[i] = sleef.expf(e[i])
+    elif whose == GLIBC:
+        for i in range(e.size):
+            e[i] = glibc.expf(e[i], True)
+    elif whose == GLIBC_UNFUSED:
+        for i in range(e.size):
+            e[i] = glibc.expf(e[i], False)
+    elif whose == ONEDNN:
+        for i in range(e.size):
+            e[i] = onednn.expf(e[i], True)
+    elif whose == ONEDNN_UNFUSED:
+        for i in range(e.size):
+            e[i] = onednn.expf(e[i], False)
+    elif whose == MLAS_512:
+        for i in range(e.size):
+            e[i] = mlas.expf(e[i], True)
+    else:
+        for i in range(e.size):
+            e[i] = mlas.expf(e[i], False)
+
+
+@njit
+def _top(v: Any, whose: int) -> Any:
+    """The largest element, NaN if there is one. oneDNN and MLAS begin with the lowest finite number."""
+    top = v[0] if whose in (SLEEF, GLIBC, GLIBC_UNFUSED) else LOWEST
+    for i in range(v.size):
+        if v[i] > top or v[i] != v[i]:
+            top = v[i]
+            if v[i] != v[i]:
+                break
+    return top
+
+
+@njit
+def _lane_tops(v: Any, lanes: int, tops: Any) -> None:
+    """oneDNN's largest element of a row with NaN, which differs from lane to lane."""
+    tops[:lanes] = LOWEST
+    whole = v.size // lanes * lanes
+    for i in range(whole):
+        tops[i % lanes] = largest(tops[i % lanes], v[i])
+    # The rest: AVX-512 leaves the other lanes out, AVX2 compares them with the lowest number, and SSE4.1 has
+    # the rest go through lane 0 one by one.
+    for i in range(whole, v.size):
+        lane = 0 if lanes == SSE else i - whole
+        tops[lane] = largest(tops[lane], v[i])
+        if lanes == SSE:
+            for k in range(1, SSE):
+                tops[k] = largest(tops[k], LOWEST)
+    if lanes == AVX2 and whole < v.size:
+        for k in range(v.size - whole, AVX2):
+            tops[k] = largest(tops[k], LOWEST)
+    step = lanes // 2
+    other = np.empty(AVX512, np.float32)
+    while step:
+        other[:lanes] = tops[:lanes]
+        for k in range(lanes):
+            tops[k] = largest(other[k], other[k ^ step])
+        step //= 2
+
+
+@njit
+def _relu(work: Any, x: Any, y: Any, rule: int) -> None:
+    zero = np.float32(0)
+    begin, end = share(work)
+    while begin < end:
+        v, z = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
+        if rule == KEEPS:
+            for i in range(v.size):
+                z[i] = zero if v[i] < zero else v[i]
+        else:
+            for i in range(v.size):
+                z[i] = v[i] if v[i] > zero else zero
+        begin, end = next_share(work)
+
+
+@njit
+def _normalised(work: Any, x: Any, mean: Any, scale: Any, shift: Any, fused: bool, y: Any) -> None:
+    begin, end = share(work)
+    while begin < end:
+        for row in range(begin, end):
+            c = row % scale.size
+            m, s, t = mean[c], scale[c], shift[c]
+            v, z = x[row], y[row]
+            if fused:
+                for i in range(v.size):
+                    z[i] = multiply_add(v[i] - m, s, t, True)
+            else:
+                for i in range(v.size):
+                    z[i] = multiply_add(v[i] - m, s, t, False)
+        begin, end = next_share(work)
+
+
+@njit
+def _fused(a: Any, b: Any, c: Any, y: Any) -> None:
+    for i in range(y.size):
+        y[i] = fma(a[i], b[i], c[i])
+
+
+@njit
+def _parts(work: Any, parts: Any, weights: Any, from_zero: bool, y: Any) -> None:
+    radix, channels, size = parts.shape[1:]
+    zero, one = np.float32(0), np.float32(1)
+    weighted = weights.shape[1] > 0
+    begin, end = share(work)
+    while begin < end:
+        for item in range(begin, end):
+            n, c = item // channels, item % channels
+            sums = y[n, c]
+            for r in range(radix):
+                w = weights[n, r, c] if weighted else one
+                part = parts[n, r, c]
+                if r == 0:
+                    start = zero if from_zero else -zero  # -0 + x is x, the sign of a zero too
+                    for i in range(size):
+                        sums[i] = start + w * part[i]
+                else:
+                    for i in range(size):
+                        sums[i] += w * part[i]
+        begin, end = next_share(work)
+
+
+@njit
+def _max_pool(work: Any, x: Any, y: Any, sizes: Any, rule: int) -> None:
+    kh, kw, sh, sw, ph, pw = sizes
+    h, w = x.shape[1:]
+    begin, end = share(work)
+    while begin < end:
+        for plane in range(begin, end):
+            for i in range(y.shape[1]):
+                top, bottom = max(i * sh - ph, 0), min(i * sh - ph + kh, h)
+                for j in range(y.shape[2]):
+                    left = j * sw - pw
+                    if rule == RUNNING:
+                        most = LOWEST
+                        for p in range(top, bottom):
+                            for q in range(max(left, 0), min(left + kw, w)):
+                                most = largest(x[plane, p, q], most)
+                    else:
+                        most = _column(x[plane], top, bottom, left)
+                        for q in range(left + 1, left + kw):
+                            most = largest(most, _column(x[plane], top, bottom, q))
+                    y[plane, i, j] = most
+        begin, end = next_share(work)
+
+
+@njit
+def _column(x: Any, top: int, bottom: int, q: int) -> Any:
+    """The largest of one column of a window, see COLUMNS."""
+    w = x.shape[1]
+    if q < 0 or q >= w:
+        return LOWEST
+    most = x[top, q]
+    for p in range(top + 1, bottom):
+        most = largest(x[p, q], most) if q >= w - w % 4 else largest(most, x[p, q])
+    return most
