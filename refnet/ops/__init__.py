@@ -4,11 +4,23 @@ from refnet.ops.attention import RadixSoftmax, RadixSum, WeightedSum
 from refnet.ops.base import Cost, Interval, Op, TensorType
 from refnet.ops.conv import Conv
 from refnet.ops.dense import Dense
-from refnet.ops.layout import Concat, ExpandDims, Flatten, Identity, Slice
+from refnet.ops.layout import (
+    Concat,
+    Constant,
+    ExpandDims,
+    Flatten,
+    Identity,
+    Pad,
+    Reshape,
+    Slice,
+    Transpose,
+)
+from refnet.ops.matmul import MatMul
 from refnet.ops.norm import BatchNorm
-from refnet.ops.pointwise import Add, Mul, Relu, Sigmoid
+from refnet.ops.pointwise import Add, Clip, Div, Mul, Relu, Sigmoid, Sub
 from refnet.ops.pool import AvgPool, GlobalAvgPool, MaxPool
-from refnet.ops.resample import UpsampleNearest
+from refnet.ops.reduce import ReduceMean, ReduceSum
+from refnet.ops.resample import ResizeNearest, UpsampleNearest
 from refnet.ops.softmax import Softmax
 
 ALL: tuple[type[Op], ...] = (
@@ -19,15 +31,26 @@ ALL: tuple[type[Op], ...] = (
     GlobalAvgPool,
     BatchNorm,
     Relu,
+    Clip,
     Sigmoid,
     Add,
+    Sub,
     Mul,
+    Div,
+    MatMul,
+    ReduceSum,
+    ReduceMean,
     UpsampleNearest,
+    ResizeNearest,
     Concat,
     Slice,
     Flatten,
+    Reshape,
+    Transpose,
+    Pad,
     ExpandDims,
     Identity,
+    Constant,
     Softmax,
     RadixSum,
     RadixSoftmax,
@@ -39,25 +62,36 @@ __all__ = [
     "Add",
     "AvgPool",
     "BatchNorm",
+    "Clip",
     "Concat",
+    "Constant",
     "Conv",
     "Cost",
     "Dense",
+    "Div",
     "ExpandDims",
     "Flatten",
     "GlobalAvgPool",
     "Identity",
     "Interval",
+    "MatMul",
     "MaxPool",
     "Mul",
     "Op",
+    "Pad",
     "RadixSoftmax",
     "RadixSum",
+    "ReduceMean",
+    "ReduceSum",
     "Relu",
+    "Reshape",
+    "ResizeNearest",
     "Sigmoid",
     "Slice",
     "Softmax",
+    "Sub",
     "TensorType",
+    "Transpose",
     "UpsampleNearest",
     "WeightedSum",
 ]

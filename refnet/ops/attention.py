@@ -10,17 +10,22 @@ Source: H. Zhang et al., ResNeSt: Split-Attention Networks, arXiv 2004.08955, se
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
 from refnet.ops.exactly import Tally, error_factor, finish
-from refnet.ops.pointwise import exact_sigmoid, exact_sum, sigmoid_bound, sum_bound
+from refnet.ops.pointwise import Sigmoid, exact_sigmoid, exact_sum, sum_bound
 from refnet.ops.rounding import sum_of_products
-from refnet.ops.softmax import exact_softmax, softmax_bound
+from refnet.ops.sigmoid import sigmoid_bound
+from refnet.ops.softmax import SOFTMAX_FORMULAS, exact_softmax, softmax_bound, softmax_by
+
+if TYPE_CHECKING:
+    from refnet.kernels.program import Registers
 
 T = TypeVar("T", np.float32, np.float64)
 
@@ -33,16 +38,25 @@ class RadixSum(Op):
 
     Golden: the exact sum of the parts, rounded once.
 
+    Formulas: see `formulas`; they differ in the sign of a zero only.
+
     Bound: as for Add: gamma(radix - 1) * sum |x|.
     """
 
     radix: int
 
     frameworks_vary: ClassVar[bool] = True  # a sum from +0 makes +0 of -0, a copy or product does not
+    formulas: ClassVar[Mapping[str, str]] = {
+        "zero": "+0 + part 0 + part 1 + ... (the official code: Python's sum of PyTorch's tensors)",
+        "first": "part 0 + part 1 + ... (the exported ONNX model in ONNX Runtime)",
+    }
 
     @property
     def one_result(self) -> bool:
         return self.radix <= 2
+
+    def propagates(self, *weights: F32) -> bool:
+        return True
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
@@ -55,6 +69,15 @@ class RadixSum(Op):
         from refnet.kernels.attention import radix_sum
 
         return radix_sum(inputs[0], self.radix, threads)
+
+    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
+        from refnet.kernels.formulas import parts_sum
+
+        self._one_of(formula, self.formulas)
+        n, channels, h, w = inputs[0].shape
+        c = channels // self.radix
+        parts = np.ascontiguousarray(inputs[0]).reshape(n, self.radix, c, h * w)
+        return parts_sum(parts, None, formula == "zero", threads).reshape(n, c, h, w)
 
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
         if self.one_result:
@@ -78,13 +101,15 @@ class RadixSoftmax(Op):
     with R = radix, K = cardinality, m = channels / (R*K): the input holds cardinal groups of radix
     parts, the output radix parts of cardinal groups, as (n, channels). For radix 1 it is the sigmoid.
 
-    Plain, golden, bound: those of Softmax over the radix axis, of Sigmoid for radix 1.
+    Plain, golden, bound, formulas: those of Softmax over the radix axis, of Sigmoid for radix 1.
 
     Source: rSoftMax of the official ResNeSt (view, transpose 1 and 2, softmax, reshape).
     """
 
     radix: int
     cardinality: int = 1
+
+    formulas: ClassVar[Mapping[str, str]] = {**Sigmoid.formulas, **SOFTMAX_FORMULAS}
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
@@ -108,6 +133,16 @@ class RadixSoftmax(Op):
             return sigmoid(np.ascontiguousarray(x.reshape(n, -1)), threads)
         rows = np.ascontiguousarray(np.moveaxis(self._split(x), 1, -1))  # (n, K, m, R)
         return np.ascontiguousarray(np.moveaxis(softmax_rows(rows, threads), -1, 1).reshape(n, -1))
+
+    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
+        (x,) = inputs
+        n = x.shape[0]
+        if self.radix == 1:
+            return Sigmoid().replay(formula, np.ascontiguousarray(x.reshape(n, -1)), threads=threads)
+        self._one_of(formula, SOFTMAX_FORMULAS)
+        rows = np.ascontiguousarray(np.moveaxis(self._split(x), 1, -1))  # (n, K, m, R)
+        y = softmax_by(formula, rows, threads, total)
+        return np.ascontiguousarray(np.moveaxis(y, -1, 1).reshape(n, -1))
 
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
         (x,) = inputs
@@ -141,6 +176,8 @@ class WeightedSum(Op):
 
     Golden: the exact sum of the products, rounded once.
 
+    Formulas: see `formulas`; each product is rounded before it is added.
+
     Bound: as for Conv: gamma(radix) * sum |attention||x| + radix * ETA/2.
     """
 
@@ -149,10 +186,17 @@ class WeightedSum(Op):
     roles: ClassVar[tuple[str, ...]] = ("attention", "data")
 
     frameworks_vary: ClassVar[bool] = True  # a sum from +0 makes +0 of -0, a copy or product does not
+    formulas: ClassVar[Mapping[str, str]] = {
+        "zero": "+0 + product 0 + product 1 + ... (the official code: Python's sum of PyTorch's tensors)",
+        "first": "product 0 + product 1 + ... (the exported ONNX model in ONNX Runtime)",
+    }
 
     @property
     def one_result(self) -> bool:
         return self.radix == 1
+
+    def propagates(self, *weights: F32) -> bool:
+        return True
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 2)
@@ -167,10 +211,22 @@ class WeightedSum(Op):
 
         return weighted_sum(inputs[0], inputs[1], self.radix, threads)
 
+    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
+        from refnet.kernels.formulas import parts_sum
+
+        self._one_of(formula, self.formulas)
+        attention, x = inputs
+        n, channels, h, w = x.shape
+        c = channels // self.radix
+        parts = np.ascontiguousarray(x).reshape(n, self.radix, c, h * w)
+        weights = np.ascontiguousarray(attention).reshape(n, self.radix, c)
+        return parts_sum(parts, weights, formula == "zero", threads).reshape(n, c, h, w)
+
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
         if self.one_result:
             return self.run(*inputs, threads=threads)
         from refnet.kernels.exact import decide_weighted, sum_exactly
+        from refnet.kernels.team import split
 
         n, channels, h, w = inputs[1].shape
         c = channels // self.radix
@@ -180,10 +236,9 @@ class WeightedSum(Op):
 
         def refine(at: npt.NDArray[np.int64], y: F32) -> None:
             image, channel, position = np.unravel_index(at, (n, c, h * w))
-            factors = np.ascontiguousarray(a[image, :, channel].T)  # (radix, open)
-            terms = np.ascontiguousarray(x[image, :, channel, position].T)
+            products = a[image, :, channel].astype(np.float64) * x[image, :, channel, position]  # exact
             settled = np.empty(at.size, np.float32)
-            sum_exactly(0, at.size, np.arange(at.size), factors, terms, settled)
+            split(sum_exactly, at.size, threads, np.ascontiguousarray(products.T), settled)
             y.reshape(-1)[at] = settled
 
         return finish(type(self).__name__, y, at, refine, tally).reshape(n, c, h, w)

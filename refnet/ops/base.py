@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from refnet.errors import GraphError
+from refnet.errors import GraphError, InputError
 
 if TYPE_CHECKING:
+    from refnet.kernels.program import Registers
     from refnet.ops.exactly import Tally
 
 F32 = npt.NDArray[np.float32]
@@ -59,6 +60,22 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Sum:
+    """What is known of a value besides its interval if it is a sum: what comes next may be folded into it.
+
+    A batch norm after a convolution is folded into its weights, an addition joins its sum: then no value
+    of the graph's own is computed in between. size: per element, the sum of the terms' absolute values.
+    roundings: how many each term passed at most; gamma(roundings) * size is part of the radius. terms: how
+    many there are. reach: at least the sum of |x| that an element's weights are multiplied with.
+    """
+
+    size: F64
+    roundings: int
+    terms: int
+    reach: float
+
+
+@dataclass(frozen=True)
 class Interval:
     """Per element: the set of reals [center - radius, center + radius]. Both float64, one shape.
 
@@ -66,10 +83,14 @@ class Interval:
     evaluation of the op (any order of additions, with or without FMA, any of the formula variants
     that the op's docstring lists) must lie. A radius of inf says that nothing is promised there
     (overflow may happen in some orders and not in others).
+
+    sum: given where the value is a sum that its readers may be folded into; their bounds then hold the
+    folded forms too. A value that a framework showed was computed as such: it has none.
     """
 
     center: F64
     radius: F64
+    sum: Sum | None = None
 
     @staticmethod
     def exactly(array: npt.NDArray[Any]) -> Interval:
@@ -97,6 +118,7 @@ class Op:
     - `run(*inputs, threads)`: the value in plain arithmetic, float32, in the order that the
       docstring states.
     - `golden(*inputs, threads, tally)`: the correctly rounded value; ops with one right result inherit it.
+    - `replay(formula, *inputs, threads, total)`: the value by a formula of the op's menu `formulas`.
     - `bound(*inputs)`: an Interval that holds every float32 evaluation (derivation in the docstring).
     - `flops(*inputs)`: the Cost, from the types of the inputs.
     """
@@ -109,6 +131,9 @@ class Op:
 
     frameworks_vary: ClassVar[bool] = False
     """True if frameworks differ, each with reason, in the sign of a zero result and in what NaN becomes."""
+
+    formulas: ClassVar[Mapping[str, str]] = {}
+    """The ways in which frameworks evaluate this op: name -> formula with its source. A book chooses one."""
 
     @property
     def one_result(self) -> bool:
@@ -127,6 +152,12 @@ class Op:
         if self.frameworks_vary:
             same |= ((found == 0) & (expected == 0)) | np.isnan(expected)
         return same
+
+    def propagates(self, *weights: F32) -> bool:
+        """Whether NaN, or infinities that cancel, make NaN in every evaluation, and an infinity makes one of
+        a known sign (or NaN, where finite terms overflow on the way). False: unknown, or frameworks vary.
+        """
+        return False
 
     def weight_roles(self) -> tuple[str, ...]:
         """Roles of the inputs that are weights, as this op's attributes ask for them, in order."""
@@ -150,6 +181,13 @@ class Op:
             return self.run(*inputs, threads=threads)
         raise NotImplementedError
 
+    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
+        """The value by that formula of the menu; total: the order of its sum along an axis, if it has one.
+
+        Raises InputError for a formula that is not in the menu.
+        """
+        raise NotImplementedError
+
     def bound(self, *inputs: Interval) -> Interval:
         """Where any float32 evaluation must lie."""
         raise NotImplementedError
@@ -166,7 +204,7 @@ class Op:
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
-    # Helpers for the shape rules of subclasses.
+    # Helpers for the rules of subclasses.
 
     def _expect(self, condition: bool, message: str) -> None:
         if not condition:
@@ -178,6 +216,12 @@ class Op:
             least <= len(inputs) <= most,
             f"takes {least if least == most else f'{least} to {most}'} inputs, got {len(inputs)}",
         )
+
+    def _one_of(self, formula: str, formulas: Collection[str]) -> None:
+        """InputError unless the formula is one of these."""
+        if formula not in formulas:
+            known = ", ".join(formulas) or "none"
+            raise InputError(f"{self!r}: formula must be one of {known}, got {formula!r}")
 
     def _rank(self, value: TensorType, rank: int, role: str = "data") -> None:
         self._expect(len(value.shape) == rank, f"{role} must have {rank} dimensions, got {value!r}")

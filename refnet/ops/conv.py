@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,11 @@ class Conv(Op):
     left out: padding is not a multiplication by zero, so a NaN or infinite weight there has no effect.
 
     Shapes: x (n, groups*C, h, w), weight (channels, C, kh, kw), bias (channels,), y (n, channels, oh, ow)
-    with oh = (h + 2*ph - dh*(kh - 1) - 1) // sh + 1.
+    with oh = (h + ph + eh - dh*(kh - 1) - 1) // sh + 1, where pad_end = (eh, ew) is the padding behind the
+    image; None: the same as before it.
+
+    Where they differ, the op with the padding p' = p + m*s on both sides, m the least with p' >= e, has the
+    same windows m places later: it is computed, and the outputs m to m + oh of it are taken.
 
     Plain: acc = +0; acc = fma(weight, x, acc) for c, then p, then q; then one addition of the bias.
 
@@ -34,9 +39,11 @@ class Conv(Op):
     which compute other products.
 
     Golden: the sum of all terms inside the image and the bias, exactly, rounded once; an exact 0 is +0. A
-    NaN, an infinity times 0 or infinities of both signs make NaN. The float64 chain of exact products
-    is off by at most (K + 2) U64 * (|x| |w| + |bias|), with Euclidean norms (Cauchy-Schwarz) of the
-    window and of the weights; where that leaves two float32 possible, the fixed-point sum decides.
+    NaN, an infinity times 0 or infinities of both signs make NaN. In float64 the products are exact; they
+    are added in chains of 256 terms, which are added in turn. So each passes at most d = 256 + K/256
+    additions, not K, and the sum is off by at most (d + 2) U64 * (|x| |w| + |bias|), with Euclidean norms
+    (Cauchy-Schwarz) of the window and of the weights; where that leaves two float32 possible, the
+    fixed-point sum decides.
 
     Source: MXNet Convolution, torch.nn.Conv2d (the cross-correlation of both).
     """
@@ -48,6 +55,7 @@ class Conv(Op):
     dilation: Pair = (1, 1)
     groups: int = 1
     bias: bool = False
+    pad_end: Pair | None = None
 
     roles: ClassVar[tuple[str, ...]] = ("data", "weight", "bias")
 
@@ -66,21 +74,48 @@ class Conv(Op):
         weight = TensorType((self.channels, x.shape[1] // self.groups, *self.kernel))
         return (weight, TensorType((self.channels,))) if self.bias else (weight,)
 
+    def propagates(self, *weights: F32) -> bool:
+        return all(bool(np.isfinite(w).all()) for w in weights)
+
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 3 if self.bias else 2)
         x = inputs[0]
         self._expect(min(*self.kernel, *self.stride, *self.dilation) >= 1, "kernel, stride, dilation >= 1")
-        self._expect(min(self.pad) >= 0, "pad >= 0")
+        self._expect(min(*self.pad, *self.ends) >= 0, "pad and pad_end >= 0")
         self._expect(inputs[1:] == self.weight_types(x), f"weights are {list(inputs[1:])} for {x!r}")
         sizes = []
-        window = zip(x.shape[2:], self.kernel, self.stride, self.pad, self.dilation, strict=True)
-        for size, k, s, p, d in window:
-            room = size + 2 * p - d * (k - 1) - 1
+        pads = zip(self.pad, self.ends, strict=True)
+        window = zip(x.shape[2:], self.kernel, self.stride, pads, self.dilation, strict=True)
+        for size, k, s, (before, behind), d in window:
+            room = size + before + behind - d * (k - 1) - 1
             self._expect(room >= 0, f"kernel does not fit into {x!r}")
             sizes.append(room // s + 1)
         return TensorType((x.shape[0], self.channels, *sizes))
 
+    @property
+    def ends(self) -> Pair:
+        """The padding behind the image."""
+        return self.pad if self.pad_end is None else self.pad_end
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the padding is the same before and behind the image."""
+        return self.pad_end in (None, self.pad)
+
+    def _wide(self, shape: tuple[int, ...], *weights: tuple[int, ...]) -> tuple[Conv, Callable[[Any], Any]]:
+        """The op with symmetric padding that has all of this one's windows, and what takes them out of it."""
+        kinds = (TensorType(tuple(s)) for s in (shape, *weights))
+        oh, ow = self.type(*kinds).shape[2:]
+        pads = zip(self.pad, self.ends, self.stride, strict=True)
+        m, n = (max(-(-(behind - before) // s), 0) for before, behind, s in pads)
+        pad = (self.pad[0] + m * self.stride[0], self.pad[1] + n * self.stride[1])
+        return replace(self, pad=pad, pad_end=None), lambda y: y[:, :, m : m + oh, n : n + ow].copy()
+
     def run(self, *inputs: F32, threads: int = 1) -> F32:
+        if not self.symmetric:
+            wide, take = self._wide(*(x.shape for x in inputs))
+            cut: F32 = take(wide.run(*inputs, threads=threads))
+            return cut
         from refnet.kernels.epilogue import Chain
         from refnet.kernels.panel import convolve
 
@@ -89,10 +124,15 @@ class Conv(Op):
         return convolve(inputs[0], inputs[1], *place, threads, chain)
 
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        if not self.symmetric:
+            wide, take = self._wide(*(x.shape for x in inputs))
+            cut: F32 = take(wide.golden(*inputs, threads=threads, tally=tally))
+            return cut
         from refnet.kernels import exact
         from refnet.kernels.epilogue import Chain
-        from refnet.kernels.jit import prepared, split
-        from refnet.kernels.panel import convolve
+        from refnet.kernels.jit import prepared
+        from refnet.kernels.panel import convolve, depth
+        from refnet.kernels.team import split
 
         x = exact.widened(inputs[0], threads)
         w = prepared((inputs[1],), "float64", lambda: widened(inputs[1]))
@@ -100,7 +140,7 @@ class Conv(Op):
         place = (self.stride, self.pad, self.dilation)
         with np.errstate(all="ignore"):
             chain = Chain().bias(b) if self.bias else Chain()
-            center = convolve(x, w, *place, self.groups, threads, chain)
+            center = convolve(x, w, *place, self.groups, threads, chain, segments=True)
             squares = exact.squares(x, self.groups, threads)
             ones = np.ones((self.groups, 1, *self.kernel))
             norms = np.sqrt(convolve(squares, ones, *place, self.groups, threads))
@@ -113,7 +153,7 @@ class Conv(Op):
             norms.reshape(n, -1, size),
             weights,
             plus,
-            error_factor(w[0].size + self.bias),
+            error_factor(depth(w, self.groups) + self.bias),
             threads,
         )
 
@@ -124,6 +164,10 @@ class Conv(Op):
         return finish(type(self).__name__, y.reshape(center.shape), at, refine, tally)
 
     def bound(self, *inputs: Interval) -> Interval:
+        if not self.symmetric:
+            wide, take = self._wide(*(x.center.shape for x in inputs))
+            found = wide.bound(*inputs)
+            return Interval(take(found.center), take(found.radius))
         from refnet.kernels.epilogue import Chain
         from refnet.kernels.jit import processors
         from refnet.kernels.panel import convolve
@@ -142,7 +186,8 @@ class Conv(Op):
             spread += conv(np.abs(x.center), w.radius, None)
             total = conv(x.magnitude, w.magnitude, b.magnitude if b else None)
         terms = int(np.prod(w.center.shape[1:]))
-        return sum_of_products(center, spread, total, terms + self.bias, terms, terms + self.bias)
+        reach = terms * float(x.magnitude.max(initial=0.0))
+        return sum_of_products(center, spread, total, terms + self.bias, terms, terms + self.bias, reach)
 
     def flops(self, *inputs: TensorType) -> Cost:
         size = self.type(*inputs).size

@@ -47,6 +47,9 @@ class Dense(Op):
         weight = TensorType((self.units, TensorType(x.shape[1:]).size))
         return (weight, TensorType((self.units,))) if self.bias else (weight,)
 
+    def propagates(self, *weights: F32) -> bool:
+        return all(bool(np.isfinite(w).all()) for w in weights)
+
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 3 if self.bias else 2)
         expected = self.weight_types(inputs[0])
@@ -61,8 +64,9 @@ class Dense(Op):
 
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
         from refnet.kernels.exact import conv_exactly
-        from refnet.kernels.jit import prepared, split
+        from refnet.kernels.jit import prepared
         from refnet.kernels.panel import dense
+        from refnet.kernels.team import split
 
         rows = np.ascontiguousarray(inputs[0].reshape(inputs[0].shape[0], -1))
         x, w = rows.astype(np.float64), prepared((inputs[1],), "float64", lambda: widened(inputs[1]))
@@ -94,7 +98,8 @@ class Dense(Op):
         spread = product(x.radius, w.magnitude, b.radius if b else None)
         spread += product(np.abs(x.center), w.radius, None)
         terms = w.center.shape[1]
-        return sum_of_products(center, spread, total, terms + self.bias, terms, terms + self.bias)
+        reach = terms * float(x.magnitude.max(initial=0.0))
+        return sum_of_products(center, spread, total, terms + self.bias, terms, terms + self.bias, reach)
 
     def flops(self, *inputs: TensorType) -> Cost:
         size = self.type(*inputs).size

@@ -85,7 +85,9 @@ def fuse(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
     for node in nodes:
         if node.name in taken or not isinstance(node.op, Conv | BatchNorm | Add | Relu):
             continue
-        if isinstance(node.op, Add) and node.op.count != 2:
+        if (isinstance(node.op, Add) and node.op != Add(2)) or (
+            isinstance(node.op, Conv) and not node.op.symmetric
+        ):
             continue
         run = [node]
         while run[-1].name not in keep and reads[run[-1].name] == 1:

@@ -1,9 +1,9 @@
-"""Ops that only move values: concat, slice, flatten, expand dims, identity. One right result each."""
+"""Ops that only move values: concat, slice, reshapes, transpose, pad, constant. One right result each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -108,6 +108,136 @@ class Identity(_Move):
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
+        return inputs[0]
+
+    def _move(self, *arrays: Array) -> Array:
+        return arrays[0]
+
+
+@dataclass(frozen=True, repr=False)
+class Reshape(_Move):
+    """y = x with the dimensions `shape`, its elements in row order
+
+    A 0 copies the dimension of x at its place, so that any batch goes; one -1 takes what is left.
+
+    Source: MXNet Reshape, torch.reshape, ONNX Reshape, Flatten and Squeeze.
+    """
+
+    shape: tuple[int, ...]
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 1)
+        (x,) = inputs
+        self._expect(min(self.shape, default=0) >= -1 and self.shape.count(-1) <= 1, "at most one -1")
+        self._expect(0 not in self.shape[len(x.shape) :], f"a 0 copies a dimension, {x!r} has none there")
+        sizes = [x.shape[i] if n == 0 else n for i, n in enumerate(self.shape)]
+        if -1 in sizes:
+            at = sizes.index(-1)
+            sizes[at] = 1
+            sizes[at] = x.size // max(TensorType(tuple(sizes)).size, 1)
+        self._expect(TensorType(tuple(sizes)).size == x.size, f"{x!r} has another number of elements")
+        return TensorType(tuple(sizes))
+
+    def _move(self, *arrays: Array) -> Array:
+        return arrays[0].reshape(self.type(TensorType(arrays[0].shape)).shape)
+
+
+@dataclass(frozen=True, repr=False)
+class Transpose(_Move):
+    """y = x with its axes in another order: axis i of y is axis order[i] of x
+
+    Source: MXNet transpose, torch.permute, ONNX Transpose.
+    """
+
+    order: tuple[int, ...]
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 1)
+        shape = inputs[0].shape
+        self._expect(sorted(self.order) == list(range(len(shape))), f"order must hold each axis of {shape}")
+        return TensorType(tuple(shape[i] for i in self.order))
+
+    def _move(self, *arrays: Array) -> Array:
+        return arrays[0].transpose(self.order)
+
+
+@dataclass(frozen=True, repr=False)
+class Pad(Op):
+    """y = x with before[i] elements more before and behind[i] behind it along axis i; negative ones are cut
+
+    mode: what the new ones are. constant: all `value`; edge: the nearest element; reflect: mirrored at the
+    nearest element, which is not repeated; wrap: as if x went on periodically. Only constant can cut.
+
+    Source: torch.nn.functional.pad, ONNX Pad.
+    """
+
+    before: tuple[int, ...]
+    behind: tuple[int, ...]
+    mode: Literal["constant", "edge", "reflect", "wrap"] = "constant"
+    value: float = 0.0
+
+    @property
+    def one_result(self) -> bool:
+        return True
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 1)
+        shape = inputs[0].shape
+        self._expect(
+            len(self.before) == len(self.behind) == len(shape), f"needs one number per axis of {shape}"
+        )
+        self._expect(self.mode in ("constant", "edge", "reflect", "wrap"), "mode is unknown")
+        if self.mode != "constant":
+            self._expect(min(*self.before, *self.behind) >= 0, "cuts nothing in this mode")
+        if self.mode in ("reflect", "wrap"):
+            room = [n - (self.mode == "reflect") for n in shape]
+            fits = all(max(b, e) <= n for b, e, n in zip(self.before, self.behind, room, strict=True))
+            self._expect(fits, f"reaches beyond {inputs[0]!r}")
+        cut = zip(shape, self.before, self.behind, strict=True)
+        self._expect(
+            all(n + min(b, 0) + min(e, 0) > 0 for n, b, e in cut), f"leaves nothing of {inputs[0]!r}"
+        )
+        return TensorType(tuple(n + b + e for n, b, e in zip(shape, self.before, self.behind, strict=True)))
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        return np.array(self._around(inputs[0], self.value), order="C")
+
+    def bound(self, *inputs: Interval) -> Interval:
+        (x,) = inputs
+        return Interval(self._around(x.center, float(np.float32(self.value))), self._around(x.radius, 0.0))
+
+    def flops(self, *inputs: TensorType) -> Cost:
+        return Cost()
+
+    def _around(self, x: Array, value: float) -> Array:
+        ends = [(max(b, 0), max(e, 0)) for b, e in zip(self.before, self.behind, strict=True)]
+        if self.mode != "constant":
+            return np.pad(x, ends, mode=self.mode)
+        cuts = zip(self.before, self.behind, x.shape, strict=True)
+        kept = tuple(slice(max(-b, 0), n - max(-e, 0)) for b, e, n in cuts)
+        return np.pad(x[kept], ends, constant_values=x.dtype.type(value))
+
+
+@dataclass(frozen=True, repr=False)
+class Constant(_Move):
+    """y = the weight of the dimensions `shape`: a constant that stands where an op takes a value
+
+    Source: ONNX Constant and initializers.
+    """
+
+    shape: tuple[int, ...]
+
+    roles: ClassVar[tuple[str, ...]] = ("constant",)
+
+    def weight_roles(self) -> tuple[str, ...]:
+        return ("constant",)
+
+    def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
+        return (TensorType(self.shape),)
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 1)
+        self._expect(inputs == self.weight_types(), f"the weight is {inputs[0]!r}")
         return inputs[0]
 
     def _move(self, *arrays: Array) -> Array:

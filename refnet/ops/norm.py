@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from refnet.errors import InputError
-from refnet.ops.base import F32, Cost, Interval, Op, TensorType
+from refnet.ops.base import F32, F64, Cost, Interval, Op, Sum, TensorType
 from refnet.ops.exactly import Tally, error_factor, finish, nearest
 from refnet.ops.rounding import ETA, U64, gamma, outward
+
+if TYPE_CHECKING:
+    from refnet.kernels.program import Registers
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,6 +44,14 @@ class BatchNorm(Op):
     by at most |x|, |mean| or |gamma|: (|x| + |mean| + |gamma| + 4) * ETA. Nothing is promised where
     var + eps is subnormal or not positive.
 
+    Formulas, eps rounded to float32 and each step too: see `formulas`.
+
+    Where x is a sum of products (size S, R roundings; see base.Sum) that was not shown, its weights w may
+    have been multiplied by a, and b - a*mean made its bias: weights then carry 5 more roundings, the bias 7,
+    and is one more term. So every term passes D = R + 8 at most, and with x's radius, which has gamma(R) S in
+    it: |s| * (radius + (gamma(D) - gamma(R)) S) + gamma(D) (|mean s| + |beta|). Folded weights that
+    underflow lose ETA/2 |x| each. One that overflows is not covered. The larger of both radii is taken.
+
     Golden: the formula as one, with eps as the exact value of its float64 attribute, rounded once. In
     float64 it passes the difference, the sum under the root, the root, the division, the product and
     the sum, 8 U64 * (|(x - mean) s| + |beta|), of which |y| + 2 |beta| is an upper bound (the 9 U64 used
@@ -54,6 +66,14 @@ class BatchNorm(Op):
 
     roles: ClassVar[tuple[str, ...]] = ("data", "gamma", "beta", "mean", "var")
     statistics: ClassVar[tuple[str, ...]] = ("mean", "var")
+    formulas: ClassVar[Mapping[str, str]] = {
+        "scaled": "i = 1/sqrt(var + eps), a = gamma*i, b = beta - mean*a, y = x*a + b "
+        "(ONNX Runtime; PyTorch without AVX2)",
+        "scaled-fused": "as scaled, with b = fma(-mean, a, beta) and y = fma(x, a, b) (PyTorch)",
+        "centred": "s = gamma/sqrt(var + eps), y = (x - mean)*s + beta (oneDNN, so MXNet, on arrays in plain "
+        "layout, and without FMA)",
+        "centred-fused": "as centred, with y = fma(x - mean, s, beta) (oneDNN on arrays in blocks)",
+    }
 
     def weight_roles(self) -> tuple[str, ...]:
         return self.roles[1:]
@@ -63,6 +83,10 @@ class BatchNorm(Op):
         (x,) = data
         self._expect(len(x.shape) >= 2, f"data must have a batch and channels, got {x!r}")
         return (TensorType((x.shape[1],)),) * 4
+
+    def propagates(self, *weights: F32) -> bool:
+        var = weights[3].astype(np.float64) + self.eps
+        return all(bool(np.isfinite(w).all()) for w in weights) and bool((var >= 2.0**-126).all())
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 5)
@@ -88,6 +112,35 @@ class BatchNorm(Op):
             s = g / np.sqrt(var.astype(np.float64) + self.eps)
             t = beta - mean * s
             return s.astype(np.float32), t.astype(np.float32)
+
+    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
+        from refnet.kernels.formulas import normalised
+
+        mean, scale, shift = self.factors(formula, *inputs[1:])
+        return normalised(inputs[0], mean, scale, shift, formula.endswith("-fused"), threads)
+
+    def factors(self, formula: str, gamma_: F32, beta: F32, mean: F32, var: F32) -> tuple[F32, F32, F32]:
+        """What a formula makes of the weights: m, s, t of y = (x - m) * s + t, one each per channel.
+
+        m is +0 for the scaled ones, which changes no x. Kept as long as the weights live.
+        """
+        from refnet.kernels.jit import prepared
+
+        self._one_of(formula, self.formulas)
+        arrays = (gamma_, beta, mean, var)
+        return prepared(arrays, (self, formula), lambda: self._factors(formula, *arrays))
+
+    def _factors(self, formula: str, gamma_: F32, beta: F32, mean: F32, var: F32) -> tuple[F32, F32, F32]:
+        from refnet.kernels.formulas import fused_multiply_add
+
+        g = np.ones_like(gamma_) if self.fix_gamma else gamma_
+        with np.errstate(all="ignore"):
+            root = np.sqrt(var + np.float32(self.eps))
+            if formula.startswith("centred"):
+                return mean, g / root, beta
+            a = g * (np.float32(1) / root)
+            b = fused_multiply_add(-mean, a, beta) if formula == "scaled-fused" else beta - mean * a
+            return np.zeros_like(mean), a, b
 
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
         from refnet.kernels.exact import decide_affine
@@ -142,7 +195,23 @@ class BatchNorm(Op):
             middle = size / np.sqrt(var + self.eps) + np.abs(s)
             usual = (var + self.eps >= 2.0**-126) & (var + self.eps < 2.0**126)
             largest = np.where(usual, total + size + np.abs(g) + middle, np.nan)
-        return outward(center, radius, largest)
+            if x.sum is None:
+                return outward(
+                    center, radius, largest, 8, Sum(total, 7, 3, float(x.magnitude.max(initial=0.0)))
+                )
+            folded = self._folded(x, x.sum, s, mean, beta) + 8 * U64 * total
+            constants = np.abs(mean * s) + np.abs(beta)
+            deepest = x.sum.roundings + 8
+            as_sum = Sum(x.sum.size * np.abs(s) + constants, deepest, x.sum.terms + 1, x.sum.reach)
+        largest = np.maximum(largest, as_sum.size)
+        return outward(center, np.maximum(radius, folded), largest, deepest, as_sum)
+
+    def _folded(self, x: Interval, terms: Sum, s: F64, mean: F64, beta: F64) -> F64:
+        """The radius of a sum of products whose weights the batch norm was folded into."""
+        g, before = gamma(terms.roundings + 8), gamma(terms.roundings)
+        radius = np.abs(s) * (x.radius + (g - before) * terms.size) + g * (np.abs(mean * s) + np.abs(beta))
+        lost: F64 = radius + ETA * (terms.reach + terms.size + np.abs(mean) + terms.terms + 8)
+        return lost
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost(0, 2 * inputs[0].size)

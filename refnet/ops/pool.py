@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
-from refnet.ops.exactly import Tally, error_factor, finish
+from refnet.ops.exactly import Tally, error_factor, finish, nearest, settle
 from refnet.ops.rounding import ETA, U64, gamma, outward
+
+if TYPE_CHECKING:
+    from refnet.kernels.program import Registers
 
 Pair = tuple[int, int]
 
@@ -21,37 +26,69 @@ CONVENTIONS = ("valid", "full", "ceil")
 class _Window(Op):
     """What the two windowed pools share: where windows lie.
 
-    Window i covers rows i*stride - pad to i*stride - pad + kernel. How many windows there are:
+    Window i has the rows i*stride - pad + p*dilation for p below kernel. How many windows there are, with
+    span = dilation * (kernel - 1) + 1 and e = pad_end, the padding behind the image (None: the same as pad):
 
-    - valid: floor((h + 2*pad - kernel) / stride) + 1, MXNet's `valid`, PyTorch's ceil_mode=False;
-    - full:  ceil((h + 2*pad - kernel) / stride) + 1, MXNet's `full`;
+    - valid: floor((h + pad + e - span) / stride) + 1, MXNet's `valid`, PyTorch's ceil_mode=False;
+    - full:  ceil((h + pad + e - span) / stride) + 1, MXNet's `full`;
     - ceil:  as full, but the last window is dropped if it starts in the padding behind the image,
-      PyTorch's ceil_mode=True.
+      ceil_mode of PyTorch and ONNX.
     """
 
     kernel: Pair
     stride: Pair = (1, 1)
     pad: Pair = (0, 0)
     convention: str = "valid"
+    pad_end: Pair | None = field(default=None, kw_only=True)
+    dilation: Pair = field(default=(1, 1), kw_only=True)
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
         (x,) = inputs
         self._rank(x, 4)
         self._expect(self.convention in CONVENTIONS, f"convention must be one of {CONVENTIONS}")
-        self._expect(min(*self.kernel, *self.stride) >= 1, "kernel and stride >= 1")
-        self._expect(min(self.pad) >= 0, "pad >= 0")
+        self._expect(min(*self.kernel, *self.stride, *self.dilation) >= 1, "kernel, stride, dilation >= 1")
+        self._expect(min(*self.pad, *self.ends) >= 0, "pad and pad_end >= 0")
         sizes = []
-        for h, k, s, p in zip(x.shape[2:], self.kernel, self.stride, self.pad, strict=True):
-            self._expect(p < k, f"pad must be smaller than the kernel, got {p} and {k}")
-            room = h + 2 * p - k
+        pads = zip(self.pad, self.ends, strict=True)
+        for h, k, s, (p, e), d in zip(
+            x.shape[2:], self.kernel, self.stride, pads, self.dilation, strict=True
+        ):
+            span = d * (k - 1) + 1
+            self._expect(p < span, f"pad must be smaller than the kernel, got {p} and {span}")
+            room = h + p + e - span
             self._expect(room >= 0, f"the kernel does not fit into {x!r}")
             count = room // s + 1 if self.convention == "valid" else -(-room // s) + 1
             if self.convention == "ceil" and (count - 1) * s >= h + p:
                 count -= 1
             self._expect((count - 1) * s - p < h, f"the last window lies outside of {x!r}")
+            if d > 1:
+                inside = _members(k, s, p, d, count, h)
+                self._expect(int(inside.min()) > 0, f"a window has no element inside of {x!r}")
             sizes.append(count)
         return TensorType((*x.shape[:2], *sizes))
+
+    @property
+    def ends(self) -> Pair:
+        """The padding behind the image."""
+        return self.pad if self.pad_end is None else self.pad_end
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the padding is the same before and behind the image, and nothing dilated."""
+        return self.pad_end in (None, self.pad) and self.dilation == (1, 1)
+
+    def _windows(self, x: npt.NDArray[Any], fill: float) -> Iterator[npt.NDArray[Any]]:
+        """For kernel row, then kernel column: that element of every window, (n, c, oh, ow)."""
+        (oh, ow), (h, w) = self._output(x), x.shape[2:]
+        (ph, pw), (sh, sw), (dh, dw) = self.pad, self.stride, self.dilation
+        tall = max((oh - 1) * sh + dh * (self.kernel[0] - 1) + 1, ph + h)
+        wide = max((ow - 1) * sw + dw * (self.kernel[1] - 1) + 1, pw + w)
+        padded = np.full((*x.shape[:2], tall, wide), fill, x.dtype)
+        padded[:, :, ph : ph + h, pw : pw + w] = x
+        for p in range(0, self.kernel[0] * dh, dh):
+            for q in range(0, self.kernel[1] * dw, dw):
+                yield padded[:, :, p : p + (oh - 1) * sh + 1 : sh, q : q + (ow - 1) * sw + 1 : sw]
 
     def _output(self, array: F32 | F64) -> Pair:
         shape = self.type(TensorType(tuple(array.shape))).shape
@@ -66,6 +103,8 @@ class MaxPool(_Window):
     One right result, the maximum is one of its inputs, up to what frameworks choose differently: the
     sign of a zero, and NaN (PyTorch keeps it, MXNet's oneDNN drops it; measured in 2.13 and 1.9.1).
 
+    Formulas: see `formulas`; they differ in the sign of a zero and in NaN only.
+
     Bound: |max a - max b| <= max |a - b|, so the radius is the largest radius in the window; nothing is
     promised where the window holds a NaN.
 
@@ -73,6 +112,11 @@ class MaxPool(_Window):
     """
 
     frameworks_vary: ClassVar[bool] = True
+    formulas: ClassVar[Mapping[str, str]] = {
+        "plain": "row by row the first of equals, NaN if there is one (PyTorch)",
+        "running": "row by row from the lowest finite number: v if v > the largest so far; no NaN (MXNet)",
+        "columns": "the columns first, the later of equals, NaN if it is last (ONNX Runtime, strides 1, 2)",
+    }
 
     @property
     def one_result(self) -> bool:
@@ -82,14 +126,35 @@ class MaxPool(_Window):
         from refnet.kernels.pool import max_pool
 
         (x,) = inputs
+        if self.dilation != (1, 1):
+            return self._largest(x)
         return max_pool(x, self.kernel, self.stride, self.pad, self._output(x), threads)
+
+    def _largest(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        best = np.full((*x.shape[:2], *self._output(x)), -np.inf, x.dtype)
+        for values in self._windows(x, -np.inf):
+            best = np.where((values > best) | np.isnan(values), values, best)
+        return best
+
+    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
+        from refnet.kernels import formulas as kernels
+
+        self._one_of(formula, self.formulas if self.dilation == (1, 1) else ("plain",))
+        (x,) = inputs
+        if formula == "plain":
+            return self.run(x, threads=threads)
+        rule = kernels.RUNNING if formula == "running" else kernels.COLUMNS
+        return kernels.max_pool(x, self.kernel, self.stride, self.pad, self._output(x), rule, threads)
 
     def bound(self, *inputs: Interval) -> Interval:
         from refnet.kernels.pool import max_pool
 
         (x,) = inputs
-        place = (self.kernel, self.stride, self.pad, self._output(x.center), 1)
-        center, radius = max_pool(x.center, *place), max_pool(x.radius, *place)
+        if self.dilation != (1, 1):
+            center, radius = self._largest(x.center), self._largest(x.radius)
+        else:
+            place = (self.kernel, self.stride, self.pad, self._output(x.center), 1)
+            center, radius = max_pool(x.center, *place), max_pool(x.radius, *place)
         return Interval(center, np.where(np.isnan(center), np.inf, radius))
 
     def flops(self, *inputs: TensorType) -> Cost:
@@ -113,33 +178,87 @@ class AvgPool(_Window):
     Golden: the exact sum, divided by d, rounded once.
 
     Source: MXNet Pooling pool_type=avg (whose count_include_pad is True when absent),
-    torch.nn.AvgPool2d.
+    torch.nn.AvgPool2d, ONNX AveragePool.
     """
 
     count_include_pad: bool = True
+
+    def counts(self, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The rows (oh,) and the columns (ow,) of each window that count; d is their product."""
+        counted = self.count_include_pad
+        sizes = zip(shape[2:], self.ends, self.type(TensorType(shape)).shape[2:], strict=True)
+        windows = zip(self.kernel, self.stride, self.pad, self.dilation, strict=True)
+        rows, columns = (
+            _members(k, s, p, d, count, length + end if counted else length, counted)
+            for (length, end, count), (k, s, p, d) in zip(sizes, windows, strict=True)
+        )
+        return rows, columns
+
+    def _divisors(self, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+        """d of every window, (oh, ow)."""
+        rows, columns = self.counts(shape)
+        return rows[:, None] * columns
+
+    def propagates(self, *weights: F32) -> bool:
+        return True
 
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         from refnet.kernels.pool import avg_pool
 
         (x,) = inputs
+        if not self.symmetric:
+            with np.errstate(all="ignore"):
+                y: F32 = np.divide(self._total(x), self._divisors(x.shape).astype(np.float32))
+                return y
         output = self._output(x)
         return avg_pool(x, self.kernel, self.stride, self.pad, output, self.count_include_pad, threads)
 
+    def _total(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The sum of every window, in its order."""
+        total = np.zeros((*x.shape[:2], *self._output(x)), x.dtype)
+        for values in self._windows(x, 0.0):
+            total += values
+        return total
+
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
         (x,) = inputs
+        if not self.symmetric:
+            return self._exactly(x, threads, tally)
         place = (self.kernel, self.stride, self.pad, self._output(x), self.count_include_pad)
         return exact_average(type(self).__name__, x, place, threads, tally)
+
+    def _exactly(self, x: F32, threads: int, tally: Tally | None) -> F32:
+        wide, counts = x.astype(np.float64), self._divisors(x.shape)
+        with np.errstate(all="ignore"):
+            center = self._total(wide) / counts
+            terms = self.kernel[0] * self.kernel[1]
+            error = error_factor(terms + 1) * self._total(np.abs(wide)) / counts
+
+        def refine(at: npt.NDArray[np.int64], y: F32) -> None:
+            values = np.stack([v.reshape(-1)[at] for v in self._windows(x, 0.0)], 1)  # (open, terms)
+            divisors = np.broadcast_to(counts, y.shape).reshape(-1)[at]
+            for k, row, divisor in zip(at, values, divisors, strict=True):
+                true = sum(map(Fraction, row.tolist()), Fraction(0)) / int(divisor)
+                y.reshape(-1)[k] = nearest(lambda m, t=true: (t > m) - (t < m), float(true))  # type: ignore[misc]
+
+        return settle(type(self).__name__, center, error, refine, threads, tally)
 
     def bound(self, *inputs: Interval) -> Interval:
         from refnet.kernels.pool import avg_pool
 
         (x,) = inputs
+        terms = self.kernel[0] * self.kernel[1]
+        if not self.symmetric:
+            with np.errstate(all="ignore"):
+                counts = self._divisors(x.center.shape)
+                center, spread, total = (self._total(a) / counts for a in (x.center, x.radius, x.magnitude))
+            return average_bound(center, spread, total, terms)
         place = (self.kernel, self.stride, self.pad, self._output(x.center), self.count_include_pad, 1)
         return average_bound(
             avg_pool(x.center, *place),
             avg_pool(x.radius, *place),
             avg_pool(x.magnitude, *place),
-            min(self.kernel[0] * self.kernel[1], x.center.shape[2] * x.center.shape[3]),
+            min(terms, x.center.shape[2] * x.center.shape[3]),
         )
 
     def flops(self, *inputs: TensorType) -> Cost:
@@ -161,11 +280,18 @@ class GlobalAvgPool(Op):
     output_size=1, torch adaptive_avg_pool2d(x, 1).
     """
 
+    def propagates(self, *weights: F32) -> bool:
+        return True
+
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
         (x,) = inputs
         self._rank(x, 4)
         return TensorType((*x.shape[:2], 1, 1))
+
+    def counts(self, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The rows (1,) and the columns (1,) that count; d is their product."""
+        return np.array([shape[2]]), np.array([shape[3]])
 
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         from refnet.kernels.pool import avg_pool
@@ -192,6 +318,17 @@ class GlobalAvgPool(Op):
         return Cost(0, inputs[0].size)
 
 
+def _members(
+    kernel: int, stride: int, pad: int, dilation: int, count: int, end: int, before: bool = False
+) -> npt.NDArray[np.int64]:
+    """Per window along one axis: how many of its places lie below `end` and, unless `before`, from 0 on."""
+    first = np.arange(count, dtype=np.int64) * stride - pad
+    behind = np.clip(-(-(end - first) // dilation), 0, kernel)
+    ahead = 0 if before else np.clip(-(first // dilation), 0, kernel)
+    found: npt.NDArray[np.int64] = np.maximum(behind - ahead, 0)
+    return found
+
+
 def average_bound(center: F64, spread: F64, total: F64, terms: int) -> Interval:
     """Bound of an average of at most `terms` elements, from the averages of x, its radius and |x|.
 
@@ -209,7 +346,7 @@ def exact_average(
     In float64 the sum of n elements and the division are off by (n + 2) U64 times the average of |x|.
     """
     from refnet.kernels.exact import average_exactly, decide_average
-    from refnet.kernels.jit import split
+    from refnet.kernels.team import split
 
     kernel, stride, pad, _, include_pad = place
     y, at = decide_average(x, *place, error_factor(kernel[0] * kernel[1] + 1), threads)

@@ -9,10 +9,11 @@ term by (1 + t) with |t| <= gamma(k), lemma 3.1.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from refnet.ops.base import F64, Interval
+from refnet.ops.base import F64, Interval, Sum
 
 U = 2.0**-24
 """Unit roundoff of float32."""
@@ -39,34 +40,62 @@ def gamma(k: float) -> float:
     return k * U / (1 - k * U) * (1 + 2.0**-50) if k * U < 0.5 else math.inf
 
 
-def outward(center: F64, radius: F64, largest: F64, roundings: int = 8) -> Interval:
+def outward(
+    center: F64, radius: F64, largest: F64, roundings: int = 8, as_sum: Sum | None = None
+) -> Interval:
     """The interval, widened for the float64 in which the radius itself was computed.
 
     The radius is a sum of products of nonnegative float64 terms; with fewer than 2**22 of them its own
     relative error is below 2**-30, and gamma is infinite from 2**23 roundings on. largest bounds every
     intermediate result before its roundings, of which there are at most `roundings`: where it reaches
     float32's range, an evaluation may overflow in one order and not in another, and nothing is promised
-    (radius inf). NaN anywhere gives inf too.
+    (radius inf). NaN anywhere gives inf too. as_sum: what becomes the interval's `sum`.
     """
-    radius = radius * (1 + 2.0**-29)
     with np.errstate(all="ignore"):
         safe = largest * (1 + gamma(roundings + 1)) * (1 + 2.0**-28) < MAX
-    radius[~safe] = np.inf
-    return Interval(center, radius)
+        return Interval(np.asarray(center), np.where(safe, radius * (1 + 2.0**-29), np.inf), as_sum)
 
 
 def sum_of_products(
-    center: F64, spread: F64, total: F64, roundings: int, products: int, terms: int
+    center: F64,
+    spread: F64,
+    total: F64,
+    roundings: int,
+    products: int,
+    terms: int,
+    reach: float | None = None,
 ) -> Interval:
     """The bound of a float32 sum of products, any order, with or without FMA.
 
     center: the sum in float64. spread: how far the inputs' radii can move it. total: sum of |a||b|.
     roundings: how many a term passes at most (its multiplication, and every addition above it in any
     tree of n terms: n - 1). products: how many multiplications may underflow by ETA / 2 each. terms:
-    additions in float64, for the center's own error (terms + 2) U64 total.
+    additions in float64, for the center's own error (terms + 2) U64 total. reach: that of the `Sum` which
+    the interval then has.
 
     radius = spread + gamma(roundings) total + products ETA / 2 (1 + gamma) + (terms + 2) U64 total
     """
     g = gamma(roundings)
     radius = spread + (g + (terms + 2) * U64) * total + products * (ETA / 2) * (1 + g)
-    return outward(center, radius, total + spread, roundings)
+    known = None if reach is None else Sum(total, roundings, terms, reach)
+    return outward(center, radius, total + spread, roundings, known)
+
+
+def joined(parts: Sequence[Interval]) -> tuple[F64, Sum]:
+    """The radius of a sum of values that are sums themselves, all terms added in any one order; and that Sum.
+
+    A term of part j passes roundings[j] within it, and one addition for each term of the other parts:
+    D = max over j of roundings[j] + sum over i != j of terms[i] at most. The part's radius has
+    gamma(roundings[j]) size[j] in it already: radius = sum of radius[j] + (gamma(D) - gamma(roundings[j]))
+    size[j]. A part without a `sum` is one term, as large as its magnitude.
+    """
+    sums = [p.sum or Sum(p.magnitude, 0, 1, float(p.magnitude.max(initial=0.0))) for p in parts]
+    terms = sum(s.terms for s in sums)
+    deepest = max(s.roundings + terms - s.terms for s in sums)
+    with np.errstate(all="ignore"):
+        radius: F64 = sum(  # type: ignore[assignment]
+            p.radius + (gamma(deepest) - gamma(s.roundings)) * s.size
+            for p, s in zip(parts, sums, strict=True)
+        )
+        size: F64 = sum(s.size for s in sums)  # type: ignore[assignment]
+    return radius, Sum(size, deepest, terms, sum(s.reach for s in sums))

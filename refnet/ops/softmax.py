@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, getcontext
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +14,25 @@ from refnet.ops.base import F32, Cost, Interval, Op, TensorType
 from refnet.ops.exactly import Tally, by_decimals, settle
 from refnet.ops.rounding import ETA, EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
 
+if TYPE_CHECKING:
+    from refnet.kernels.program import Registers
+
+SOFTMAX_FORMULAS = {
+    "sleef-divide": "SLEEF's expf, e / s (PyTorch with AVX2 or AVX-512, along an axis that is not the last)",
+    "sleef-reciprocal": "SLEEF's expf, e * (1/s) (PyTorch with AVX2 or AVX-512, along the last axis)",
+    "glibc-divide": "glibc's expf with FMA, e / s (MXNet's own softmax; PyTorch without AVX2, or one by one)",
+    "glibc-reciprocal": "glibc's expf with FMA, e * (1/s) (PyTorch without AVX2, along the last axis)",
+    "onednn-avx512": "oneDNN's exp, e * (1/s), 16 elements at a time (MXNet along the last axis)",
+    "onednn-avx2": "oneDNN's exp, e * (1/s), 8 elements at a time",
+    "onednn-sse41": "oneDNN's exp without FMA, e * (1/s), 4 elements at a time (AVX too)",
+    "mlas-avx512": "MLAS's exp, e * (1/s) (ONNX Runtime with AVX-512)",
+    "mlas-avx2": "MLAS's exp, 0 below about e**-87.68, e * (1/s) (ONNX Runtime with AVX2)",
+}
+
 
 @dataclass(frozen=True, repr=False)
 class Softmax(Op):
-    """y[i] = exp(x[i]) / sum over j of exp(x[j]), along `axis`
+    """y[i] = exp(x[i]) / sum over j of exp(x[j]), along `axis`; with `trailing` over all axes from it on
 
     Plain: m = the largest x; e[j] = exp(x[j] - m), the difference and the exp each rounded to float32;
     s = +0 + e[0] + e[1] + ... in float32; y = e / s.
@@ -36,10 +53,18 @@ class Softmax(Op):
     (Lindemann-Weierstrass) and decimals of growing precision settle what is open. A NaN or +inf in a row
     makes NaN of the row; -inf counts as 0.
 
-    Source: MXNet SoftmaxOutput (whose label is unused at inference) and softmax, torch.softmax.
+    Formulas: see `formulas`; e = exp(x - m) by the named code, s their sum in the order that a recipe says
+    (left to right without one). oneDNN compares as many elements at a time as its vectors hold, which decides
+    what a NaN does.
+
+    Source: MXNet SoftmaxOutput (whose label is unused at inference) and softmax, torch.softmax, ONNX Softmax
+    (trailing: before opset 13).
     """
 
     axis: int = 1
+    trailing: bool = False
+
+    formulas: ClassVar[Mapping[str, str]] = SOFTMAX_FORMULAS
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
@@ -49,16 +74,35 @@ class Softmax(Op):
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         from refnet.kernels.pointwise import softmax_rows
 
+        if self.trailing:
+            return softmax_rows(self._rows(inputs[0]), threads).reshape(inputs[0].shape)
         rows = np.ascontiguousarray(np.moveaxis(inputs[0], self.axis, -1))
         return np.ascontiguousarray(np.moveaxis(softmax_rows(rows, threads), -1, self.axis))
 
+    def _rows(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """x with all axes from `axis` on as the last one."""
+        return np.ascontiguousarray(x).reshape(*x.shape[: self.axis], -1)
+
+    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
+        self._one_of(formula, self.formulas)
+        if self.trailing:
+            return softmax_by(formula, self._rows(inputs[0]), threads, total).reshape(inputs[0].shape)
+        rows = np.ascontiguousarray(np.moveaxis(inputs[0], self.axis, -1))
+        return np.ascontiguousarray(np.moveaxis(softmax_by(formula, rows, threads, total), -1, self.axis))
+
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        name = type(self).__name__
+        if self.trailing:
+            return exact_softmax(name, self._rows(inputs[0]), threads, tally).reshape(inputs[0].shape)
         rows = np.moveaxis(inputs[0], self.axis, -1)
-        y = exact_softmax(type(self).__name__, np.ascontiguousarray(rows), threads, tally)
+        y = exact_softmax(name, np.ascontiguousarray(rows), threads, tally)
         return np.ascontiguousarray(np.moveaxis(y, -1, self.axis))
 
     def bound(self, *inputs: Interval) -> Interval:
         (x,) = inputs
+        if self.trailing:
+            y = softmax_bound(Interval(self._rows(x.center), self._rows(x.radius)), self.axis)
+            return Interval(y.center.reshape(x.center.shape), y.radius.reshape(x.center.shape))
         return softmax_bound(x, self.axis)
 
     def flops(self, *inputs: TensorType) -> Cost:
@@ -109,3 +153,24 @@ def exact_softmax(op: str, x: F32, threads: int, tally: Tally | None) -> F32:
             flat[k] = by_decimals(evaluate, float(center.flat[k]))
 
     return settle(op, center, center * (2.0**-44 + n * 2.0**-51), refine, threads, tally)
+
+
+def softmax_by(formula: str, x: F32, threads: int, total: Registers | None) -> F32:
+    """The softmax over the last axis by one of SOFTMAX_FORMULAS; total: the order of the sum."""
+    from refnet.kernels import formulas as kernels
+    from refnet.kernels.program import row_sums
+
+    whose, lanes = {
+        "sleef-divide": (kernels.SLEEF, 0),
+        "sleef-reciprocal": (kernels.SLEEF, 0),
+        "glibc-divide": (kernels.GLIBC, 0),
+        "glibc-reciprocal": (kernels.GLIBC, 0),
+        "onednn-avx512": (kernels.ONEDNN, kernels.AVX512),
+        "onednn-avx2": (kernels.ONEDNN, kernels.AVX2),
+        "onednn-sse41": (kernels.ONEDNN_UNFUSED, kernels.SSE),
+        "mlas-avx512": (kernels.MLAS_512, 0),
+        "mlas-avx2": (kernels.MLAS, 0),
+    }[formula]
+    e = kernels.exponentials(x, whose, lanes, threads)
+    s = None if total is None else row_sums(e.reshape(-1, e.shape[-1]), total, threads)
+    return kernels.quotients(e, s, formula.endswith("-divide"), threads)

@@ -1,0 +1,219 @@
+"""Matrix products of two values, or of a value and a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
+from refnet.ops.exactly import Tally, error_factor, nearest, settle
+from refnet.ops.rounding import ETA, U64, gamma, outward
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, repr=False)
+class MatMul(Op):
+    """y = alpha * A B + beta * c, where A is a, or a transposed, and B is b, or b transposed
+
+    Shapes: A (..., m, k), B (..., k, n), c any that stretches to y's, y (..., m, n); the dimensions before
+    the last two stretch to a common shape (NumPy broadcasting). A one-dimensional a is one row and a
+    one-dimensional b one column, which y does not have then. Only matrices can be transposed.
+
+    addend: whether there is a c. constants: the shapes of the trailing inputs that are weights.
+
+    Plain: acc = +0; acc = fma(b, a, acc) for k in turn; then alpha * acc and beta * c, unless alpha or beta
+    is 1, and their sum, each rounded.
+
+    Bound, any order, with or without FMA, alpha multiplied to a, to b or to the sum: a term passes its
+    multiplication, k - 1 additions, alpha's and that of c; c passes beta's multiplication and at most k
+    additions. So |error| <= gamma(k + addend + (alpha or beta is not 1)) * T, T = |alpha| sum |a||b| +
+    |beta c|. Underflow: ETA/2 for each product, for alpha * a before it is multiplied by b, the other way
+    round, for the product of alpha and the sum and that of beta and c:
+    ETA/2 * (k (1 + |alpha|) + sum |a| + sum |b| + 2), where alpha is 1 ETA/2 * (k + 1).
+
+    Golden: the formula, exactly, rounded once. In float64 a term passes k additions, alpha's multiplication
+    and c's addition: off by (k + 4) U64 * T. What that leaves open is settled in rationals.
+
+    Source: ONNX MatMul and Gemm, numpy.matmul, torch.matmul, torch.addmm.
+    """
+
+    alpha: float = 1.0
+    beta: float = 1.0
+    transpose_a: bool = False
+    transpose_b: bool = False
+    addend: bool = False
+    constants: tuple[tuple[int, ...], ...] = ()
+
+    roles: ClassVar[tuple[str, ...]] = ("data", "weight", "bias")
+
+    def weight_roles(self) -> tuple[str, ...]:
+        inputs = self.roles[: 2 + self.addend]
+        return inputs[len(inputs) - len(self.constants) :]
+
+    def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
+        self._expect(len(self.constants) < 2 + self.addend, "a is no weight")
+        return tuple(map(TensorType, self.constants))
+
+    def propagates(self, *weights: F32) -> bool:
+        return bool(weights) and all(bool(np.isfinite(w).all()) for w in weights)
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 2 + self.addend)
+        count = len(inputs) - len(self.constants)
+        self._expect(inputs[count:] == self.weight_types(), f"weights are {list(inputs[count:])}")
+        for name in ("alpha", "beta"):
+            value = getattr(self, name)
+            self._expect(
+                abs(value) < np.inf and float(np.float32(value)) == value, f"{name} must be a float32"
+            )
+        a, b = inputs[:2]
+        self._expect(min(len(a.shape), len(b.shape)) >= 1, f"takes no single numbers: {a!r} and {b!r}")
+        self._expect(not self.transpose_a or len(a.shape) == 2, f"transposes matrices only, got {a!r}")
+        self._expect(not self.transpose_b or len(b.shape) == 2, f"transposes matrices only, got {b!r}")
+        left, right = self._left(a.shape), self._right(b.shape)
+        self._expect(left[-1] == right[-2], f"{a!r} and {b!r} have no common dimension")
+        try:
+            lead = np.broadcast_shapes(left[:-2], right[:-2])
+            rows = (left[-2],) if len(a.shape) > 1 else ()
+            shape = (*lead, *rows, *((right[-1],) if len(b.shape) > 1 else ()))
+            fits = not self.addend or np.broadcast_shapes(shape, inputs[2].shape) == shape
+        except ValueError:
+            fits, shape = False, ()
+        self._expect(fits, f"shapes do not broadcast: {list(inputs)}")
+        return TensorType(shape)
+
+    def _left(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape[::-1] if self.transpose_a else ((1, *shape) if len(shape) == 1 else shape)
+
+    def _right(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape[::-1] if self.transpose_b else ((*shape, 1) if len(shape) == 1 else shape)
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        with np.errstate(all="ignore"):
+            y = self._product(inputs[0], inputs[1], threads)
+            if self.alpha != 1:
+                y *= np.float32(self.alpha)
+            if self.addend:
+                y += inputs[2] if self.beta == 1 else np.float32(self.beta) * inputs[2]
+        return y
+
+    def _product(self, a: Array, b: Array, threads: int) -> Array:
+        """A B as y is shaped: one chain of FMA per element."""
+        from refnet.kernels.jit import prepared
+        from refnet.kernels.panel import dense
+
+        def columns() -> Array:
+            made = np.array(b if self.transpose_b else b.T, order="C")
+            made.flags.writeable = False  # the kernel may keep what it makes of them
+            return made
+
+        left = (a.T if self.transpose_a else a).reshape(self._left(a.shape))
+        right = self._right(b.shape)
+        lead = np.broadcast_shapes(left.shape[:-2], right[:-2])
+        if b.ndim == 2:
+            rows = np.ascontiguousarray(left).reshape(-1, left.shape[-1])
+            y = dense(rows, prepared((b,), ("columns of MatMul", self.transpose_b), columns), None, threads)
+        else:
+            y = np.empty((*lead, left.shape[-2], right[-1]), a.dtype)
+            matrices = np.broadcast_to(b.reshape(right), (*lead, *right[-2:]))
+            rows = np.broadcast_to(left, (*lead, *left.shape[-2:]))
+            for at in np.ndindex(lead):
+                y[at] = dense(
+                    np.ascontiguousarray(rows[at]), np.ascontiguousarray(matrices[at].T), None, threads
+                )
+        rows_, columns_ = left.shape[-2:-1] * (a.ndim > 1), right[-1:] * (b.ndim > 1)
+        return y.reshape((*lead, *rows_, *columns_))
+
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        wide = [x.astype(np.float64) for x in inputs]
+        with np.errstate(all="ignore"):
+            center, total = self._sizes(wide, threads)
+        k = self._left(inputs[0].shape)[-1]
+
+        def refine(at: npt.NDArray[np.int64], y: F32) -> None:
+            element = self._elements(inputs, center.shape)
+            for i in at:
+                true = element(int(i))
+                y.reshape(-1)[i] = nearest(lambda m, t=true: (t > m) - (t < m), float(center.flat[i]))  # type: ignore[misc]
+
+        return settle(type(self).__name__, center, error_factor(k + 2) * total, refine, threads, tally)
+
+    def _sizes(self, wide: list[F64], threads: int) -> tuple[F64, F64]:
+        """In float64: the formula, and T."""
+        center = self.alpha * self._product(wide[0], wide[1], threads)
+        total = abs(self.alpha) * self._product(np.abs(wide[0]), np.abs(wide[1]), threads)
+        if self.addend:
+            center, total = center + self.beta * wide[2], total + np.abs(self.beta * wide[2])
+        return center, total
+
+    def _elements(self, inputs: tuple[F32, ...], shape: tuple[int, ...]) -> Callable[[int], Fraction]:
+        """The exact value of y at a flat index."""
+        factors = self.factors(*inputs[:2])
+        c = np.broadcast_to(inputs[2], shape).reshape(-1) if self.addend else None
+
+        def element(i: int) -> Fraction:
+            row, column = (x.tolist() for x in factors(i))
+            true = sum((Fraction(u) * Fraction(v) for u, v in zip(row, column, strict=True)), Fraction(0))
+            true *= Fraction(self.alpha)
+            return true if c is None else true + Fraction(self.beta) * Fraction(float(c[i]))
+
+        return element
+
+    def factors(self, a: Array, b: Array) -> Callable[[int], tuple[Array, Array]]:
+        """The row of A and the column of B, (k,) each, that make y at a flat index."""
+        left = (a.T if self.transpose_a else a).reshape(self._left(a.shape))
+        right = (b.T if self.transpose_b else b).reshape(self._right(b.shape))
+        lead = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+        left = np.broadcast_to(left, (*lead, *left.shape[-2:]))
+        right = np.broadcast_to(right, (*lead, *right.shape[-2:]))
+
+        def pair(i: int) -> tuple[Array, Array]:
+            *at, m, n = map(int, np.unravel_index(i, (*lead, left.shape[-2], right.shape[-1])))
+            return left[tuple(at)][m], right[tuple(at)][:, n]
+
+        return pair
+
+    def bound(self, *inputs: Interval) -> Interval:
+        from refnet.kernels.jit import processors
+
+        def product(x: F64, w: F64) -> F64:
+            return self._product(x, w, processors())
+
+        a, b = inputs[:2]
+        k = self._left(a.center.shape)[-1]
+        scale, scaled = abs(self.alpha), self.alpha != 1
+        with np.errstate(all="ignore"):
+            center = self.alpha * product(a.center, b.center)
+            plain = product(a.magnitude, b.magnitude)
+            total = scale * plain
+            spread = scale * (product(a.radius, b.magnitude) + product(np.abs(a.center), b.radius))
+            small: F64 = np.full(center.shape, k + 1.0)
+            largest = np.maximum(plain, total)
+            if scaled:
+                sums = product(a.magnitude, np.ones_like(b.center)) + product(
+                    np.ones_like(a.center), b.magnitude
+                )
+                small = sums + (k * (1 + scale) + 2)
+                largest = largest + scale * np.maximum(a.magnitude.max(), b.magnitude.max())
+            if self.addend:
+                c = inputs[2]
+                center = center + self.beta * c.center
+                total = total + abs(self.beta) * c.magnitude
+                spread = spread + abs(self.beta) * c.radius
+                largest = largest + abs(self.beta) * c.magnitude
+            roundings = k + self.addend + (scaled or self.beta != 1)
+            g = gamma(roundings)
+            radius = spread + (g + (k + 4) * U64) * total + small * (ETA / 2) * (1 + g)
+        return outward(center, radius, largest, roundings)
+
+    def flops(self, *inputs: TensorType) -> Cost:
+        size = self.type(*inputs).size
+        macs = size * self._left(inputs[0].shape)[-1]
+        extra = (self.alpha != 1) + self.addend * (1 + (self.beta != 1))
+        return Cost(macs, 2 * macs + size * extra)

@@ -1,0 +1,142 @@
+"""Sums and means over axes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
+from refnet.ops.exactly import Tally
+from refnet.ops.pointwise import exact_sum
+from refnet.ops.pool import average_bound, exact_average
+from refnet.ops.rounding import U64, gamma, outward
+
+
+@dataclass(frozen=True, repr=False)
+class _Reduce(Op):
+    """What both share: the axes that go; with `keepdims` a 1 stays in their place."""
+
+    axes: tuple[int, ...]
+    keepdims: bool = True
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 1)
+        shape = inputs[0].shape
+        self._expect(len(set(self.axes)) == len(self.axes) > 0, "axes must be given, each once")
+        self._expect(min(self.axes) >= 0 and max(self.axes) < len(shape), f"axes outside of {inputs[0]!r}")
+        kept = tuple(1 if i in self.axes else n for i, n in enumerate(shape))
+        if not self.keepdims:
+            kept = tuple(n for i, n in enumerate(shape) if i not in self.axes)
+        return TensorType(kept)
+
+    def propagates(self, *weights: F32) -> bool:
+        return True
+
+    def terms_of(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(terms, sums): what each sum has, in row order."""
+        axes = tuple(sorted(self.axes))
+        count = math.prod(x.shape[i] for i in axes)
+        return np.ascontiguousarray(np.moveaxis(x, axes, range(len(axes))).reshape(count, -1))
+
+    def _shape(self, x: npt.NDArray[Any]) -> tuple[int, ...]:
+        return self.type(TensorType(x.shape)).shape
+
+    def _chain(self, x: F32) -> tuple[F32, int]:
+        """+0 + term 0 + term 1 + ..., and how many terms."""
+        terms = self.terms_of(x)
+        total = np.zeros(terms.shape[1], np.float32)
+        with np.errstate(all="ignore"):
+            for term in terms:
+                total += term
+        return total, len(terms)
+
+    def flops(self, *inputs: TensorType) -> Cost:
+        return Cost(0, inputs[0].size)
+
+
+@dataclass(frozen=True, repr=False)
+class ReduceSum(_Reduce):
+    """y = the sum of x over `axes`
+
+    terms: how many elements each sum has, where that is known; with 1 or 2 there is one right result.
+
+    Plain: +0 + x0 + x1 + ... in row order.
+
+    Bound, any order: gamma(n - 1) * sum |x|; additions do not underflow.
+
+    Golden: the exact sum, rounded once.
+
+    Source: ONNX ReduceSum, torch.sum.
+    """
+
+    terms: int | None = None
+
+    frameworks_vary: ClassVar[bool] = True  # a sum from +0 makes +0 of -0, a copy does not
+
+    @property
+    def one_result(self) -> bool:
+        return self.terms in (1, 2)
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        kind = super().type(*inputs)
+        count = math.prod(inputs[0].shape[i] for i in self.axes)
+        self._expect(self.terms in (None, count), f"a sum of {inputs[0]!r} has {count} terms")
+        return kind
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        return self._chain(inputs[0])[0].reshape(self._shape(inputs[0]))
+
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        if self.one_result:
+            return self.run(*inputs, threads=threads)
+        y = exact_sum(type(self).__name__, self.terms_of(inputs[0]), threads, tally)
+        return y.reshape(self._shape(inputs[0]))
+
+    def bound(self, *inputs: Interval) -> Interval:
+        (x,) = inputs
+        shape, n = self._shape(x.center), len(self.terms_of(x.center))
+        with np.errstate(all="ignore"):
+            center, spread, total = (
+                self.terms_of(a).sum(0).reshape(shape) for a in (x.center, x.radius, x.magnitude)
+            )
+            return outward(center, spread + (gamma(n - 1) + n * U64) * total, total, n)
+
+
+@dataclass(frozen=True, repr=False)
+class ReduceMean(_Reduce):
+    """y = the mean of x over `axes`
+
+    Plain: +0 + x0 + x1 + ... in row order, then one division by their number n.
+
+    Bound, any order: gamma(n + 1) * sum |x| / n + (n + 1) * ETA/2, as for AvgPool.
+
+    Golden: the exact sum, divided by n, rounded once.
+
+    Source: ONNX ReduceMean, torch.mean.
+    """
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        total, count = self._chain(inputs[0])
+        with np.errstate(all="ignore"):
+            return (total / np.float32(count)).reshape(self._shape(inputs[0]))
+
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        rows = np.ascontiguousarray(self.terms_of(inputs[0]).T)[:, None, None, :]  # (sums, 1, 1, terms)
+        place = ((1, rows.shape[3]), (1, 1), (0, 0), (1, 1), True)
+        return exact_average(type(self).__name__, rows, place, threads, tally).reshape(self._shape(inputs[0]))
+
+    def bound(self, *inputs: Interval) -> Interval:
+        (x,) = inputs
+        shape = self._shape(x.center)
+
+        def mean(a: F64) -> F64:
+            means: F64 = self.terms_of(a).mean(0).reshape(shape)
+            return means
+
+        with np.errstate(all="ignore"):
+            n = len(self.terms_of(x.center))
+            return average_bound(mean(x.center), mean(x.radius), mean(x.magnitude), n)
