@@ -3,6 +3,7 @@
     load ── _catalog ── zoo.catalog.build ─┐
       ├──── _symbol ─── readers.mxnet ─────┼── _with ── seed:N | .params | .tar | .pth | .safetensors
       ├──── _archive ── readers.mxnet      │
+      ├──── _onnx ───── readers.onnx       │
       └──── _state ──── zoo.catalog.build ─┘
 
 `structure` is the same without weights, for what needs only shapes. A symbol file or an archive of a network
@@ -50,13 +51,15 @@ def load(
 ) -> Graph:
     """The graph of a model with its weights.
 
-    model: a name of the catalog, or the path of a `*-symbol.json`, of an official `.tar`, or of a state
-        dict (`.pth`, `.pt`, `.safetensors`) or `.params`, the latter two together with `network`.
+    model: a name of the catalog, or the path of a `*-symbol.json`, of an official `.tar`, of an `.onnx`, or
+        of a state dict (`.pth`, `.pt`, `.safetensors`) or `.params`, the latter two together with `network`.
     weights: the path of a `.params`, `.tar`, `.pth`, `.pt` or `.safetensors`, or "seed:N" for synthetic
         weights. Default: for a name the weights that ship with refnet, else the fetched official file; for
-        X-symbol.json the file X-0000.params beside it, else the only .params in its folder.
+        X-symbol.json the file X-0000.params beside it, else the only .params in its folder; an `.onnx`
+        holds its own.
     network: the catalog name whose architecture a file belongs to.
-    image: (h, w) of the input, default the catalog's, or 224, 224 for a symbol file that is not in it.
+    image: (h, w) of the input, default the catalog's, or 224, 224 for a symbol file that is not in it, or
+        what an `.onnx` says.
 
     Raises InputError (an argument of the wrong kind, no such name, no weights found, ambiguous, a bad
     seed), WeightsError (weights do not fit, or a file is of another network), and the readers'
@@ -76,6 +79,9 @@ def load(
         return _symbol(Path(name), weights, network_of(name, network), image)
     if name.endswith(".tar"):
         graph = _archive(Path(name), network_of(name, network), image)
+        return graph if weights is None else _with(graph, weights)
+    if name.endswith(".onnx"):
+        graph = _onnx(Path(name), network_of(name, network), image)
         return graph if weights is None else _with(graph, weights)
     if name.endswith((*STATES, ".params")):
         return _state(name, weights, network, image)
@@ -98,6 +104,8 @@ def structure(model: Model, *, network: str | None = None, image: Size | None = 
         return _read_symbol(Path(name), None, network_of(name, network), image)
     if name.endswith(".tar"):
         return replace(_archive(Path(name), network_of(name, network), image), weights={})
+    if name.endswith(".onnx"):
+        return replace(_onnx(Path(name), network_of(name, network), image), weights={})
     if name.endswith((*STATES, ".params")):
         return build(_needed(name, network), image)
     raise _unknown(name)
@@ -106,8 +114,8 @@ def structure(model: Model, *, network: str | None = None, image: Size | None = 
 def network_of(model: Model, network: str | None = None) -> Entry | None:
     """The catalog's entry of a model: the one named, or the one whose name a model or its file has.
 
-    A file has a network's name if it is called NAME-symbol.json, NAME.json or NAME.tar, or as one of its
-    official files. Raises InputError if `network` is in no catalog.
+    A file has a network's name if it is called NAME-symbol.json, NAME.json, NAME.tar or NAME.onnx, or as one
+    of its official files. Raises InputError if `network` is in no catalog.
 
     >>> network_of("nets/resnest-digits-symbol.json").dataset, network_of("net-symbol.json")
     ('digits', None)
@@ -116,7 +124,7 @@ def network_of(model: Model, network: str | None = None) -> Entry | None:
     if network is not None or name in entries():
         return entry(network or name)
     name = Path(name).name
-    stem = name.removesuffix(".json").removesuffix("-symbol").removesuffix(".tar")
+    stem = name.removesuffix(".json").removesuffix("-symbol").removesuffix(".tar").removesuffix(".onnx")
     for found in entries().values():
         if stem == found.name or any(name == official.name for official in found.files):
             return found
@@ -159,7 +167,7 @@ def _size(image: object) -> Size:
 def _unknown(name: str) -> InputError:
     """What to say of a model that is neither a name nor a kind of file that can be read."""
     if os.path.isfile(name):
-        kinds = f"*-symbol.json, .tar, {', '.join(STATES)} or .params"
+        kinds = f"*-symbol.json, .tar, .onnx, {', '.join(STATES)} or .params"
         return InputError(f"{name} is no {kinds}, nor the name of a network")
     try:
         entry(name)
@@ -222,6 +230,19 @@ def _archive(path: Path, chosen: Entry | None, image: Size | None) -> Graph:
         return graph
     _check_network(path, "archive", graph, chosen, image)
     return replace(graph, name=chosen.name)
+
+
+def _onnx(path: Path, chosen: Entry | None, image: Size | None) -> Graph:
+    """An ONNX file's graph. Weights that an exporter folded or renamed tell nothing: the output must fit."""
+    from refnet.readers.onnx import read_onnx
+
+    graph = read_onnx(path, image)
+    if chosen is not None:
+        wanted = TensorType((1, len(labels(chosen.dataset))))
+        prob = graph.types().get(graph.outputs.get("prob", ""))
+        if prob != wanted:
+            raise WeightsError(f"{path} is not {chosen.name}: its output prob is {prob!r}, not {wanted!r}")
+    return graph
 
 
 def _check_network(path: Path, what: str, graph: Graph, chosen: Entry, image: Size | None) -> None:

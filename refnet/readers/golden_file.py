@@ -10,17 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from refnet import __version__
 from refnet.errors import FormatError, InputError, UnsupportedError
+from refnet.readers.json_file import Checked, parse, read_bytes
 
 FORMAT, VERSION = "refnet golden", 1
 HEAD = ("format", "version", "written_by", "sources", "graph", "weights")
@@ -143,147 +142,92 @@ def read(path: str | os.PathLike[str]) -> File:
     Raises InputError if it cannot be read, FormatError (with what is wrong where) if it is no golden file,
     UnsupportedError for another version of the format.
     """
-    try:
-        if Path(path).stat().st_size > LARGEST:
-            raise FormatError(path, None, f"more than {LARGEST} bytes", "a golden file")
-        with open(path, "rb") as stream:
-            raw = stream.read(LARGEST + 1)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(raw) > LARGEST:
-        raise FormatError(path, None, f"more than {LARGEST} bytes", "a golden file")
+    raw = read_bytes(path, LARGEST, "a golden file")
     return loads(raw, os.fspath(path))
 
 
 def loads(raw: bytes, path: str) -> File:
     """The golden file in these bytes; path is its name for messages. Errors: as `read`."""
-    try:
-        found = json.loads(raw.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(path, getattr(error, "pos", None), f"no JSON ({error})") from None
-    return _Parser(path).file(found)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object, refused if it has a key twice: which of the two counts would be anybody's guess."""
-    made = dict(pairs)
-    for key in made:
-        key.encode()  # half a surrogate pair, which JSON's escapes can make, is no text
-    if len(made) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands there twice")
-    return made
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+    return _Parser(Checked(path)).file(parse(raw, path))
 
 
 @dataclass(frozen=True)
 class _Parser:
     """From parsed JSON to a File; every message says where in the file."""
 
-    path: str
+    check: Checked
 
     def file(self, found: Any) -> File:
         if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise FormatError(self.path, 0, "something else", f'an object with "format": "{FORMAT}"')
+            raise FormatError(self.check.path, 0, "something else", f'an object with "format": "{FORMAT}"')
         version = found.get("version")
         if type(version) is not int or version != VERSION:
-            raise UnsupportedError(f"{self.path}: only version {VERSION} can be read, found {version!r}")
+            raise UnsupportedError(
+                f"{self.check.path}: only version {VERSION} can be read, found {version!r}"
+            )
         known = {*HEAD, "inputs", "values", "history"}
-        self.keys(found, "the file", known, {"values"})
+        self.check.keys(found, "the file", known, {"values"})
         values = self.digests(found["values"], "values")
         if not values:
-            raise self.wrong("values", "none", "at least one value")
+            raise self.check.wrong("values", "none", "at least one value")
         sources = found.get("sources")
         history = found.get("history", [])
         if not isinstance(history, list):
-            raise self.wrong("history", history, "a list")
+            raise self.check.wrong("history", history, "a list")
         return File(
             values,
-            None if sources is None else self.sources(sources),
-            self.hash(found.get("graph"), "graph", optional=True),
-            self.hash(found.get("weights"), "weights", optional=True),
+            None if sources is None else parse_sources(self.check, sources),
+            self.check.hash(found.get("graph"), "graph", optional=True),
+            self.check.hash(found.get("weights"), "weights", optional=True),
             self.digests(found.get("inputs", {}), "inputs"),
             tuple(self.change(one, f"history[{i}]") for i, one in enumerate(history)),
-            self.text(found.get("written_by", "unknown"), "written_by") or "",
+            self.check.text(found.get("written_by", "unknown"), "written_by") or "",
         )
-
-    def wrong(self, where: str, found: object, expected: str) -> FormatError:
-        return FormatError(self.path, None, f"{where}: {str(found)[:80]!r}", expected)
-
-    def keys(self, found: Any, where: str, known: set[str], needed: set[str]) -> None:
-        if not isinstance(found, dict):
-            raise self.wrong(where, found, "an object")
-        for key in found:
-            if key not in known:
-                raise self.wrong(where, key, f"only the keys {', '.join(sorted(known))}")
-        for key in sorted(needed - found.keys()):
-            raise self.wrong(where, ", ".join(found), f"the key {key} too")
-
-    def text(self, found: Any, where: str, *, optional: bool = False) -> str | None:
-        if found is None and optional:
-            return None
-        if not isinstance(found, str) or found != found.encode(errors="replace").decode():
-            raise self.wrong(where, found, "a text")
-        return found
-
-    def hash(self, found: Any, where: str, *, optional: bool = False) -> str | None:
-        if found is None and optional:
-            return None
-        if not isinstance(found, str) or not re.fullmatch("[0-9a-f]{64}", found):
-            raise self.wrong(where, found, "64 digits 0-9 a-f")
-        return found
-
-    def shape(self, found: Any, where: str, rank: int | None = None) -> tuple[int, ...]:
-        sound = isinstance(found, list) and len(found) in (range(33) if rank is None else (rank,))
-        if not sound or not all(type(n) is int and 0 < n < 1 << 40 for n in found):
-            raise self.wrong(where, found, "a list of whole numbers from 1 on")
-        return tuple(found)
 
     def digests(self, found: Any, where: str) -> dict[str, Digest]:
         if not isinstance(found, dict):
-            raise self.wrong(where, found, "an object")
-        made = {}
-        fields = {"sha256", "shape", "dtype"}
-        for name, one in found.items():
-            at = f"{where}.{name}"
-            self.keys(one, at, fields, fields)
-            if one["dtype"] != "float32":
-                raise self.wrong(f"{at}.dtype", one["dtype"], "float32")
-            hashed = self.hash(one["sha256"], f"{at}.sha256") or ""
-            made[name] = Digest(hashed, self.shape(one["shape"], f"{at}.shape"))
-        return made
-
-    def sources(self, found: Any) -> Sources:
-        known = set(Sources.__dataclass_fields__)
-        self.keys(found, "sources", known, {"model", "input"})
-        optional = {
-            key: self.text(found.get(key), f"sources.{key}", optional=True)
-            for key in ("weights", "pipeline", "network")
-        }
-        size = found.get("image")
-        height_width = None if size is None else self.shape(size, "sources.image", 2)
-        return Sources(
-            self.text(found["model"], "sources.model") or "",
-            optional["weights"],
-            self.text(found["input"], "sources.input") or "",
-            optional["pipeline"],
-            optional["network"],
-            None if height_width is None else (height_width[0], height_width[1]),
-        )
+            raise self.check.wrong(where, found, "an object")
+        return {name: parse_digest(self.check, one, f"{where}.{name}") for name, one in found.items()}
 
     def change(self, found: Any, where: str) -> Change:
         fields = {"date", "reason", "changed"}
-        self.keys(found, where, fields, fields)
+        self.check.keys(found, where, fields, fields)
         if not isinstance(found["changed"], dict):
-            raise self.wrong(f"{where}.changed", found["changed"], "an object")
+            raise self.check.wrong(f"{where}.changed", found["changed"], "an object")
         changed = {}
         for name, pair in found["changed"].items():
             at = f"{where}.changed.{name}"
             if not isinstance(pair, list) or len(pair) != 2:
-                raise self.wrong(at, pair, "[sha256 before or null, sha256 after]")
-            changed[name] = (self.hash(pair[0], at, optional=True), self.hash(pair[1], at) or "")
-        date = self.text(found["date"], f"{where}.date") or ""
-        return Change(date, self.text(found["reason"], f"{where}.reason") or "", changed)
+                raise self.check.wrong(at, pair, "[sha256 before or null, sha256 after]")
+            changed[name] = (self.check.hash(pair[0], at, optional=True), self.check.hash(pair[1], at) or "")
+        date = self.check.text(found["date"], f"{where}.date") or ""
+        return Change(date, self.check.text(found["reason"], f"{where}.reason") or "", changed)
+
+
+def parse_digest(check: Checked, found: Any, where: str, more: frozenset[str] = frozenset()) -> Digest:
+    """A Digest from parsed JSON, which may have the keys `more` too; FormatError for anything else."""
+    fields = {"sha256", "shape", "dtype"}
+    check.keys(found, where, fields | more, fields)
+    if found["dtype"] != "float32":
+        raise check.wrong(f"{where}.dtype", found["dtype"], "float32")
+    hashed = check.hash(found["sha256"], f"{where}.sha256") or ""
+    return Digest(hashed, check.shape(found["shape"], f"{where}.shape"))
+
+
+def parse_sources(check: Checked, found: Any) -> Sources:
+    """Sources from parsed JSON; FormatError for anything else."""
+    check.keys(found, "sources", set(Sources.__dataclass_fields__), {"model", "input"})
+    weights, pipeline, network = (
+        check.text(found.get(key), f"sources.{key}", optional=True)
+        for key in ("weights", "pipeline", "network")
+    )
+    size = found.get("image")
+    shape = None if size is None else check.shape(size, "sources.image", 2)
+    return Sources(
+        check.text(found["model"], "sources.model") or "",
+        weights,
+        check.text(found["input"], "sources.input") or "",
+        pipeline,
+        network,
+        None if shape is None else (shape[0], shape[1]),
+    )

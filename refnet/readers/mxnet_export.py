@@ -151,6 +151,9 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> None
 
 def _simple(node: Node, types: Mapping[str, TensorType]) -> tuple[str, Attributes]:
     """MXNet's op and attributes for an op that it has."""
+    refusal = UnsupportedError(f"{node.name}: {node.op!r} has no counterpart in MXNet")
+    if isinstance(node.op, Conv | MaxPool | AvgPool) and not node.op.symmetric:
+        raise refusal
     match node.op:
         case Conv() as op:
             return "Convolution", {
@@ -173,7 +176,7 @@ def _simple(node: Node, types: Mapping[str, TensorType]) -> tuple[str, Attribute
             return "Pooling", {"pool_type": "avg", **counted, **_window(node, op, types)}
         case GlobalAvgPool():
             return "Pooling", {"pool_type": "avg", "global_pool": True, "kernel": (1, 1)}
-        case Add(count=count):
+        case Add(count=count, broadcast=False):
             return ("elemwise_add", {}) if count == 2 else ("add_n", {"num_args": count})
         case Concat(axis=axis):
             return "Concat", {"dim": axis, "num_args": len(node.inputs)}
@@ -183,15 +186,16 @@ def _simple(node: Node, types: Mapping[str, TensorType]) -> tuple[str, Attribute
             return "UpSampling", {"scale": scale, "sample_type": "nearest", "num_args": 1}
         case ExpandDims(axis=axis):
             return "expand_dims", {"axis": axis}
-        case Softmax(axis=axis):
+        case Softmax(axis=axis, trailing=False):
             return "softmax", {"axis": axis}
         case Relu():
             return "Activation", {"act_type": "relu"}
         case Sigmoid():
             return "Activation", {"act_type": "sigmoid"}
     plain: dict[type[Op], str] = {Mul: "broadcast_mul", Flatten: "Flatten", Identity: "identity"}
-    if type(node.op) not in plain:
-        raise UnsupportedError(f"{node.name}: {node.op!r} has no counterpart in MXNet")
+    ranks = {len(types[name].shape) for name in node.inputs}
+    if type(node.op) not in plain or (isinstance(node.op, Mul) and (len(ranks) > 1 or node.op.constants)):
+        raise refusal
     return plain[type(node.op)], {}
 
 

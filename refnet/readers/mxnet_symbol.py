@@ -15,8 +15,9 @@ from typing import Any
 
 from refnet.errors import FormatError, GraphError, UnsupportedError
 from refnet.graph import Graph, Node
-from refnet.ops import Softmax, TensorType
+from refnet.ops import TensorType
 from refnet.readers.bounded import check_name, open_file, text
+from refnet.readers.heads import with_outputs
 from refnet.readers.mxnet_ops import (
     ANNOTATION,
     RULES,
@@ -259,32 +260,15 @@ def _build(nodes: dict[int, SymbolNode], heads: list[int], file: str, name: str,
         built.append(made)
     if any(nodes[i].op == "null" for i in heads):
         raise UnsupportedError(f"{file}: a head is a variable, refnet's outputs are values")
-    outputs = _outputs(built, [nodes[i].name for i in heads])
-    if len(heads) == 1 and not isinstance(built[-1].op, Softmax) and len(types[heads[0]].shape) == 2:
-        head, names = nodes[heads[0]].name, {node.name for node in nodes.values()}
-        extra = "prob"
-        while extra in names:
-            extra = f"refnet_{extra}"
-        built.append(Node(extra, Softmax(axis=1), (head,)))
-        outputs = {"prob": extra, "logits": head}
+    kinds = {node.name: types[index] for index, node in nodes.items() if index in types}
+    taken = {node.name for node in nodes.values()}
+    built, outputs = with_outputs(built, [nodes[i].name for i in heads], kinds, taken)
     try:
         graph = Graph(name, inputs, tuple(built), outputs)
         graph.types()
     except GraphError as error:
         raise GraphError(f"{file}: {error}") from None
     return graph
-
-
-def _outputs(nodes: list[Node], heads: list[str]) -> dict[str, str]:
-    """Output name -> value: "prob" for the only softmax, "logits" for its input if that is the other head."""
-    by_name = {node.name: node for node in nodes}
-    softmaxes = [name for name in heads if isinstance(by_name[name].op, Softmax)]
-    others = [name for name in heads if name not in softmaxes]
-    if len(softmaxes) != 1 or "prob" in others:
-        return {name: name for name in heads}
-    if others == list(by_name[softmaxes[0]].inputs):
-        return {"prob": softmaxes[0], "logits": others[0]}
-    return {"prob" if name in softmaxes else name: name for name in heads}
 
 
 def _refuse_unknown_ops(nodes: dict[int, SymbolNode], file: str) -> None:

@@ -7,6 +7,9 @@ becomes several, of which the last makes the value. Helpers are named after it (
     AvgPool        Pad before it, where a window reaches beyond the counted padding
     RadixSum       Split, Add (more than two parts: Sum)
     RadixSoftmax   Reshape, (Transpose), Softmax over the parts, Flatten     (radix 1: Sigmoid, Flatten)
+    MatMul         Gemm for scaled and transposed ones
+    Softmax        Flatten, Softmax, Reshape for all axes from one on
+    ResizeNearest  a Gather per axis
     WeightedSum    Reshape and Split of the attention, Split of the data, Mul per part, Add or Sum
 
 What ONNX says a little differently: epsilon is a float32 there; where refnet leaves padding out, a
@@ -28,23 +31,34 @@ from refnet.ops import (
     Add,
     AvgPool,
     BatchNorm,
+    Clip,
     Concat,
+    Constant,
     Conv,
     Dense,
+    Div,
     ExpandDims,
     Flatten,
     GlobalAvgPool,
     Identity,
+    MatMul,
     MaxPool,
     Mul,
     Op,
+    Pad,
     RadixSoftmax,
     RadixSum,
+    ReduceMean,
+    ReduceSum,
     Relu,
+    Reshape,
+    ResizeNearest,
     Sigmoid,
     Slice,
     Softmax,
+    Sub,
     TensorType,
+    Transpose,
     UpsampleNearest,
     WeightedSum,
 )
@@ -178,7 +192,7 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> tupl
     name, inputs = node.name, node.inputs
     match node.op:
         case Conv() as op:
-            window = {"kernel_shape": op.kernel, "strides": op.stride, "pads": (*op.pad, *op.pad)}
+            window = {"kernel_shape": op.kernel, "strides": op.stride, "pads": (*op.pad, *op.ends)}
             writer.node("Conv", name, inputs, **window, dilations=op.dilation, group=op.groups)
         case Dense():
             data = inputs[0]
@@ -192,8 +206,12 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> tupl
             writer.node("BatchNormalization", name, (data, gamma, *others), epsilon=op.eps)
             return (*others,) if op.fix_gamma else node.weights
         case MaxPool() as op:
-            pads = (*op.pad, *_behind(node, op, types))
-            writer.node("MaxPool", name, inputs, kernel_shape=op.kernel, strides=op.stride, pads=pads)
+            window = {
+                "kernel_shape": op.kernel,
+                "strides": op.stride,
+                "pads": (*op.pad, *_behind(node, op, types)),
+            }
+            writer.node("MaxPool", name, inputs, **window, dilations=op.dilation)
         case AvgPool() as op:
             _average(writer, node, op, types)
         case Add():
@@ -205,6 +223,33 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> tupl
             scales = writer.constant(f"{name}/scales", np.array([1, 1, scale, scale], np.float32))
             how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
             writer.node("Resize", name, (inputs[0], "", scales), mode="nearest", **how)
+        case Clip(low=low, high=high):
+            limits = [
+                writer.constant(f"{name}/{key}", np.array(value, np.float32)) if abs(value) < np.inf else ""
+                for key, value in (("min", low), ("max", high))
+            ]
+            writer.node("Clip", name, (*inputs, *limits))
+        case Sub() | Div() as op:
+            writer.node(type(op).__name__, name, inputs[::-1] if op.swapped else inputs)
+        case MatMul() as op:
+            _matmul(writer, node, op, types)
+        case ReduceSum(axes=axes, keepdims=keepdims):
+            where = writer.constant(f"{name}/axes", axes)
+            writer.node("ReduceSum", name, (*inputs, where), keepdims=int(keepdims))
+        case Softmax(axis=axis, trailing=True):
+            flat = writer.step("Flatten", f"{name}/flat", inputs, axis=axis)
+            soft = writer.step("Softmax", f"{name}/rows", (flat,), axis=1)
+            writer.node(
+                "Reshape", name, (soft, writer.constant(f"{name}/shape", [-1, *types[name].shape[1:]]))
+            )
+        case ResizeNearest() as op:
+            _resize(writer, node, op, types)
+        case Reshape(shape=sizes):
+            writer.node("Reshape", name, (*inputs, writer.constant(f"{name}/shape", sizes)))
+        case Pad() as op:
+            pads = writer.constant(f"{name}/pads", (*op.before, *op.behind))
+            value = writer.constant(f"{name}/value", np.array(op.value, np.float32))
+            writer.node("Pad", name, (*inputs, pads, value), mode=op.mode)
         case ExpandDims(axis=axis):
             writer.node("Unsqueeze", name, (inputs[0], writer.constant(f"{name}/axes", [axis])))
         case RadixSum(radix=radix):
@@ -224,8 +269,13 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> tupl
 
 def _simple(node: Node) -> tuple[str, dict[str, Any]]:
     """ONNX's op and attributes for an op that takes its inputs as they are."""
-    if isinstance(node.op, Concat | Softmax):
-        return type(node.op).__name__, {"axis": node.op.axis}
+    match node.op:
+        case Concat(axis=axis) | Softmax(axis=axis):
+            return type(node.op).__name__, {"axis": axis}
+        case ReduceMean(axes=axes, keepdims=keepdims):
+            return "ReduceMean", {"axes": axes, "keepdims": int(keepdims)}
+        case Transpose(order=order):
+            return "Transpose", {"perm": order}
     plain: dict[type[Op], str] = {
         GlobalAvgPool: "GlobalAveragePool",
         Relu: "Relu",
@@ -233,6 +283,7 @@ def _simple(node: Node) -> tuple[str, dict[str, Any]]:
         Mul: "Mul",
         Flatten: "Flatten",
         Identity: "Identity",
+        Constant: "Identity",
     }
     if type(node.op) not in plain:
         raise UnsupportedError(f"{node.name}: {node.op!r} has no counterpart in ONNX")
@@ -243,25 +294,58 @@ def _behind(node: Node, op: MaxPool | AvgPool, types: Mapping[str, TensorType]) 
     """The padding behind the image with which exactly refnet's windows fit, whatever the convention."""
     sizes = zip(types[node.data[0]].shape[2:], types[node.name].shape[2:], strict=True)
     room = [
-        max((count - 1) * stride + kernel - size - pad, 0)
-        for (size, count), kernel, stride, pad in zip(sizes, op.kernel, op.stride, op.pad, strict=True)
+        max((count - 1) * stride + dilation * (kernel - 1) + 1 - size - pad, 0)
+        for (size, count), kernel, stride, pad, dilation in zip(
+            sizes, op.kernel, op.stride, op.pad, op.dilation, strict=True
+        )
     ]
     return room[0], room[1]
 
 
 def _average(writer: _Writer, node: Node, op: AvgPool, types: Mapping[str, TensorType]) -> None:
     """Where a window that counts padding reaches beyond it, the padding is made part of the image."""
+    if op.dilation != (1, 1):
+        raise UnsupportedError(f"{node.name}: {op!r} has no counterpart in ONNX before opset 19")
     data, behind = node.inputs[0], _behind(node, op, types)
     pads, counted = (*op.pad, *behind), op.count_include_pad
-    beyond = [max(b - p, 0) for b, p in zip(behind, op.pad, strict=True)]
+    beyond = [max(b - e, 0) for b, e in zip(behind, op.ends, strict=True)]
     if counted and any(beyond):
         counted = False
-        if any(op.pad):
-            around = writer.constant(f"{node.name}/pads", [0, 0, *op.pad, 0, 0, *op.pad])
+        if any((*op.pad, *op.ends)):
+            around = writer.constant(f"{node.name}/pads", [0, 0, *op.pad, 0, 0, *op.ends])
             data = writer.step("Pad", f"{node.name}/padded", (data, around))
             pads = (0, 0, beyond[0], beyond[1])
     window = {"kernel_shape": op.kernel, "strides": op.stride, "pads": pads}
     writer.node("AveragePool", node.name, (data,), **window, count_include_pad=int(counted))
+
+
+def _matmul(writer: _Writer, node: Node, op: MatMul, types: Mapping[str, TensorType]) -> None:
+    """Gemm for what only it has."""
+    if op == MatMul(constants=op.constants):
+        writer.node("MatMul", node.name, node.inputs)
+        return
+    if any(len(types[name].shape) != 2 for name in node.inputs[:2]):
+        raise UnsupportedError(f"{node.name}: {op!r} has no counterpart in ONNX: Gemm takes matrices")
+    scales = {"alpha": op.alpha, "beta": op.beta}
+    writer.node(
+        "Gemm", node.name, node.inputs, **scales, transA=int(op.transpose_a), transB=int(op.transpose_b)
+    )
+
+
+def _resize(writer: _Writer, node: Node, op: ResizeNearest, types: Mapping[str, TensorType]) -> None:
+    """A Gather per axis: opset 17 lacks some coordinates, and sizes would fix the batch."""
+    name, source = node.name, node.inputs[0]
+    shape = types[source].shape
+    if not op.axes:
+        writer.node("Identity", name, (source,))
+    for k, axis in enumerate(op.axes):
+        places = op.places(k, shape[axis])
+        if axis == 0 or (places < 0).any():
+            raise UnsupportedError(f"{name}: {op!r} has no counterpart in ONNX that takes any batch")
+        where = writer.constant(f"{name}/places{k}", places)
+        last = k == len(op.axes) - 1
+        step = writer.node if last else writer.step
+        source = step("Gather", name if last else f"{name}/axis{k}", (source, where), axis=axis)
 
 
 def _radix_softmax(writer: _Writer, node: Node, op: RadixSoftmax, types: Mapping[str, TensorType]) -> None:
