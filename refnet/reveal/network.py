@@ -1,0 +1,373 @@
+"""A whole network in a framework -> a book: every op asked, every recipe confirmed on two captures.
+
+    reveal ── ask_all     each distinct op, by sums.py and formulas.py            signature -> recipes
+      ├────── confirm     values straight from the framework, one at a time       which recipes gave each node
+      └────── bind        the recipe that serves most nodes of a signature, exceptions by node -> Book
+
+A recipe is kept for a node only if it gave the framework's bits for all elements of both captures, computed
+from the framework's own inputs to that node. Where an op asked alone is not executed as it is in the network
+(MXNet hands memory layouts on), the capture decides among the formulas of the op's menu.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+import refnet
+from refnet.arithmetic.recipe import Book, Choice, Evidence, Part, Recipe, Reference, Unconfirmed, signature
+from refnet.arithmetic.replay import Replay
+from refnet.bench.prepare import WORKERS, python
+from refnet.capturing.request import Request, network
+from refnet.capturing.sources import planned
+from refnet.capturing.writer import Plan
+from refnet.errors import InputError, UnsupportedError
+from refnet.frameworks.process import Worker
+from refnet.graph import Graph, Node
+from refnet.ops.base import F32, Op, TensorType
+from refnet.readers import book as book_file
+from refnet.reveal.caller import Caller, caller
+from refnet.reveal.formulas import candidates, reveal_formula
+from refnet.reveal.probe import Reducing, Reduction
+from refnet.reveal.sums import reveal_sum, same_bits
+from refnet.reveal.tree import Unexplained
+
+SEEDS = ("seed:1", "seed:2")
+"""The inputs of the two captures."""
+
+Advance = Callable[[int], object]
+
+
+@dataclass
+class Asked:
+    """One signature: its op, the nodes that have it, what was found when it was asked alone."""
+
+    op: Op
+    types: tuple[TensorType, ...]
+    nodes: list[str] = field(default_factory=list)
+    recipes: list[Recipe] = field(default_factory=list)
+    reason: str = ""
+
+    @property
+    def open(self) -> bool:
+        """Whether float32 has more than one result, or frameworks vary: whether a recipe is needed."""
+        return bool(self.op.formulas) or not self.op.one_result
+
+
+@dataclass
+class State:
+    """A node during confirmation: the recipes that gave its bits so far (indices), in how many captures."""
+
+    alive: list[int]
+    captures: int = 0
+    elements: int = 0
+    right: bool = True
+
+
+@dataclass(frozen=True)
+class Revealed:
+    """The book, and how many nodes it replays. settled: nodes with one right result, which had it."""
+
+    book: Book
+    nodes: int
+    replayed: int
+    settled: int
+
+
+def signatures(graph: Graph, batch: int) -> dict[str, Asked]:
+    """The distinct ops of the graph, in order of execution."""
+    types = graph.types({k: TensorType((batch, *v.shape[1:])) for k, v in graph.inputs.items()})
+    found: dict[str, Asked] = {}
+    for node in graph.nodes:
+        kinds = tuple(types[name] for name in node.inputs)
+        found.setdefault(signature(node.op, kinds), Asked(node.op, kinds)).nodes.append(node.name)
+    return found
+
+
+def steps_of(request: Request) -> int:
+    """How often `reveal` will call `advance`. Raises as `refnet.load`."""
+    from refnet.loading import structure
+
+    model = request.network if request.is_callable else request.model
+    if model is None:
+        return 0
+    graph = structure(model, network=request.network, image=request.image)
+    return len(signatures(graph, request.batch or 1)) + len(SEEDS)
+
+
+def reveal(
+    request: Request, output: Path, advance: Advance | None = None, threads: int | None = None
+) -> Revealed:
+    """Ask a framework for the recipes of a network and write the book.
+
+    request: as for a capture: who, which network, threads, batch, mode; its input is not used.
+    output: the book's file. Beside it OUTPUT.partial holds what was asked so far: the same command goes on
+    there after an interruption. advance: called after each op asked and each capture.
+    threads: how many refnet itself takes (default: all processors); changes no bit.
+
+    Raises InputError for what cannot be asked, FrameworkError if the framework fails, and as `refnet.load`.
+    """
+    from refnet.kernels.jit import processors
+
+    own = threads or processors()
+    graph, _ = network(request)
+    if graph is None or "outputs" in request.executed:
+        raise InputError("reveal needs a network that refnet knows, and a mode that shows every value")
+    request = replace(request, batch=request.batch or 1)
+    asked = signatures(graph, request.batch or 1)
+    with ExitStack() as stack:
+        worker = stack.enter_context(_worker(request))
+        callers: dict[str, Caller] = {}
+
+        def call(key: str) -> Caller:
+            if key not in callers:
+                one = asked[key]
+                callers[key] = caller(request.framework, worker, one.op, one.types, request.threads)
+            return callers[key]
+
+        with planned(replace(request, input=(SEEDS[0],))) as plan:
+            reference = _reference(plan)
+        partial = output.with_name(output.name + ".partial")
+        ask_all(asked, call, reference, partial, own, advance)
+        nodes = confirm(graph, asked, request, call, own, advance)
+    book, replayed, settled = bind(asked, nodes, reference)
+    book_file.write(output, book)
+    partial.unlink(missing_ok=True)
+    return Revealed(book, len(graph.nodes), replayed, settled)
+
+
+def _worker(request: Request) -> Worker:
+    place = {"onnxruntime": "onnx"}.get(request.framework, request.framework)
+    found = python(place, {} if request.python is None else {place: request.python})
+    backend = {"MXNET_SUBGRAPH_BACKEND": "NONE"} if (place, request.subgraph) == ("mxnet", "NONE") else {}
+    file = str(WORKERS / "onnx_worker.py") if place == "onnx" else place
+    environment = {**backend, **request.environment}
+    return Worker(file, found, threads=request.threads, environment=environment, timeout=request.timeout)
+
+
+def _reference(plan: Plan) -> Reference:
+    """Who is asked, as a book says it: one line each."""
+    who = plan.reference
+
+    def line(text: str) -> str:
+        return " ".join(text.split())[:2000]
+
+    flags = {name: line(value) for name, value in who.flags.items()}
+    return Reference(
+        who.framework,
+        line(who.version),
+        line(who.build),
+        line(who.isa),
+        who.threads,
+        who.batch,
+        line(who.mode),
+        flags,
+    )
+
+
+# Asking.
+
+
+def ask_all(
+    asked: Mapping[str, Asked],
+    call: Callable[[str], Caller],
+    reference: Reference,
+    partial: Path,
+    threads: int,
+    advance: Advance | None = None,
+) -> None:
+    """Fill in `recipes` or `reason` of each signature that needs it; go on where `partial` ends."""
+    before = _partial(partial, reference)
+    known = {} if before is None else dict(before.recipes)
+    failed = {} if before is None else {one.signature: one.reason for one in before.unconfirmed}
+    for key, one in asked.items():
+        if one.open and key not in known and key not in failed:
+            try:
+                known[key] = _ask(one, call(key), threads)
+            except (Unexplained, UnsupportedError) as error:
+                failed[key] = str(error)
+            unknown = tuple(Unconfirmed(k, (), reason) for k, reason in failed.items())
+            book_file.write(partial, Book(reference, known, {}, unknown, {}, written_by()))
+        one.recipes = [known[key]] if key in known else []
+        one.reason = failed.get(key, "")
+        if advance is not None:
+            advance(1)
+
+
+def _partial(path: Path, reference: Reference) -> Book | None:
+    """What an interrupted run left. Raises InputError if it is of another reference."""
+    if not path.exists():
+        return None
+    found = book_file.read(path)
+    if found.reference != reference:
+        raise InputError(
+            f"{path} is what is left of revealing something else; remove it, or name another book"
+        )
+    return found
+
+
+def _ask(one: Asked, call: Caller, threads: int) -> Recipe:
+    if isinstance(one.op, Reducing):
+        return reveal_sum(Reduction(one.op, one.types, call), threads)
+    return reveal_formula(one.op, one.types, call, threads)
+
+
+def written_by() -> str:
+    """refnet and its version."""
+    return f"refnet {refnet.__version__}"
+
+
+# Confirming.
+
+
+def confirm(
+    graph: Graph,
+    asked: Mapping[str, Asked],
+    request: Request,
+    call: Callable[[str], Caller],
+    threads: int,
+    advance: Advance | None = None,
+) -> dict[str, State]:
+    """Which of the recipes of its signature gave each node's bits in all captures."""
+    for one in asked.values():
+        _widen(one)
+    keys = {name: key for key, one in asked.items() for name in one.nodes}
+    nodes = {name: State(list(range(len(asked[key].recipes)))) for name, key in keys.items()}
+    replays: dict[tuple[str, int], Replay] = {}
+    for source in SEEDS:
+        with planned(replace(request, input=(source,))) as plan:
+            for node, arguments, value in _values(graph, plan, keys, call):
+                key = keys[node.name]
+                _judge(nodes[node.name], node, key, asked[key], arguments, value, replays, threads)
+        if advance is not None:
+            advance(1)
+    return nodes
+
+
+def _widen(one: Asked) -> None:
+    """After what was found for the op alone come the other formulas of its menu: the network may differ."""
+    first = one.recipes[0].parts[-1].do if one.recipes else None
+    total = first.total if isinstance(first, Choice) else None
+    more = [Recipe((Part(choice),)) for choice in candidates(one.op, total)]
+    one.recipes += [recipe for recipe in more if recipe not in one.recipes]
+
+
+def _values(
+    graph: Graph, plan: Plan, keys: Mapping[str, str], call: Callable[[str], Caller]
+) -> Iterator[tuple[Node, list[F32], F32]]:
+    """(node, its inputs and weights, its value), all the framework's; each freed after its last use.
+
+    What the framework does not show (a softmax on top of a module that returns logits) it computes alone.
+    """
+    uses = Counter(name for node in graph.nodes for name in set(node.data))
+    known: dict[str, F32] = dict(plan.inputs)
+    seen: set[str] = set()
+
+    def arguments(node: Node) -> list[F32]:
+        return [known[n] for n in node.data] + [graph.weights[n] for n in node.weights]
+
+    def used(node: Node) -> None:
+        for name in (*set(node.data), node.name):
+            uses[name] -= name != node.name
+            if uses[name] <= 0:
+                known.pop(name, None)
+
+    for name, found in plan.values():
+        node = graph.by_name.get(name)
+        if node is None or name in seen or any(n not in known for n in node.data):
+            continue
+        seen.add(name)
+        inputs = arguments(node)
+        shape = node.op.type(*(TensorType(a.shape) for a in inputs)).shape
+        known[name] = np.ascontiguousarray(found, np.float32).reshape(shape)
+        yield node, inputs, known[name]
+        used(node)
+    for node in graph.nodes:
+        if node.name not in seen and all(n in known for n in node.data):
+            inputs = arguments(node)
+            known[node.name] = call(keys[node.name]).whole(inputs)
+            yield node, inputs, known[node.name]
+            used(node)
+
+
+def _judge(
+    state: State,
+    node: Node,
+    key: str,
+    one: Asked,
+    arguments: Sequence[F32],
+    value: F32,
+    replays: dict[tuple[str, int], Replay],
+    threads: int,
+) -> None:
+    state.captures += 1
+    state.elements += value.size
+    if not one.open:
+        state.right &= bool(same_bits(node.op.run(*arguments, threads=threads), value).all())
+        return
+    alive = []
+    for k in state.alive:
+        if (key, k) not in replays:
+            empty = Reference("", "", "", "", 1, 1, "")
+            replays[key, k] = Replay(Book(empty, {key: one.recipes[k]}), threads)
+        found = replays[key, k].evaluate(Node(key, node.op, ()), *arguments)
+        if same_bits(found, value).all():
+            alive.append(k)
+    state.alive = alive
+
+
+# The book.
+
+
+def bind(
+    asked: Mapping[str, Asked], nodes: Mapping[str, State], reference: Reference
+) -> tuple[Book, int, int]:
+    """The book; how many nodes have a recipe, and how many need none and are right."""
+    recipes: dict[str, Recipe] = {}
+    evidence: dict[str, Evidence] = {}
+    special: dict[str, str] = {}
+    unknown: list[Unconfirmed] = []
+    replayed = settled = 0
+    for key, one in asked.items():
+        seen = {name: nodes[name] for name in one.nodes if nodes[name].captures == len(SEEDS)}
+        if missing := tuple(name for name in one.nodes if name not in seen):
+            unknown.append(Unconfirmed(key, missing, "the framework did not show the value or its inputs"))
+        if not one.open:
+            wrong = tuple(name for name, state in seen.items() if not state.right)
+            if wrong:
+                unknown.append(Unconfirmed(key, wrong, "not the one right result"))
+            settled += len(seen) - len(wrong)
+            continue
+        left = {name: state for name, state in seen.items() if state.alive}
+        lost = tuple(name for name in seen if name not in left)
+        if lost:
+            unknown.append(Unconfirmed(key, lost, one.reason or _tried(one)))
+        shared = not lost and not missing
+        while left:
+            votes = Counter(k for state in left.values() for k in state.alive)
+            best = min(votes, key=lambda k: (-votes[k], k))
+            held = [name for name, state in left.items() if best in state.alive]
+            name = key if shared else f"{key} #{_word(one.recipes[best], best)}"
+            recipes[name] = one.recipes[best]
+            evidence[name] = Evidence(len(SEEDS), sum(left[n].elements for n in held))
+            if not shared:
+                special |= dict.fromkeys(held, name)
+            replayed += len(held)
+            left = {n: state for n, state in left.items() if n not in held}
+            shared = False
+    return Book(reference, recipes, evidence, tuple(unknown), special, written_by()), replayed, settled
+
+
+def _word(recipe: Recipe, index: int) -> str:
+    do = recipe.parts[-1].do
+    return do.formula if isinstance(do, Choice) else str(index)
+
+
+def _tried(one: Asked) -> str:
+    words = [_word(recipe, k) for k, recipe in enumerate(one.recipes)]
+    return f"not these bits in the network: {', '.join(words)}" if words else "nothing to try"
