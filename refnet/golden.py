@@ -99,10 +99,11 @@ def prepare(sources: Sources) -> tuple[Graph, dict[str, F32]]:
     from refnet.loading import load
 
     graph = load(sources.model, weights=sources.weights, network=sources.network, image=sources.image)
-    return graph, _inputs(graph, sources.input, sources.pipeline)
+    return graph, inputs_from(graph, sources.input, sources.pipeline)
 
 
-def _inputs(graph: Graph, source: str, pipeline: str | None) -> dict[str, F32]:
+def inputs_from(graph: Graph, source: str, pipeline: str | None) -> dict[str, F32]:
+    """The inputs by name, of a .npy file, an image (with a pipeline), "sample:NAME" or "seed:N"."""
     from refnet.zoo.synthetic import normal
 
     if source.startswith(SEED):
@@ -120,12 +121,12 @@ def _inputs(graph: Graph, source: str, pipeline: str | None) -> dict[str, F32]:
 
     if pipeline is None:
         raise InputError(f"{source} is an image: say how it becomes a tensor, with a pipeline")
-    inputs = {name: by_name(pipeline).apply(_sample(source) if source.startswith(SAMPLE) else Path(source))}
+    inputs = {name: by_name(pipeline).apply(sample(source) if source.startswith(SAMPLE) else Path(source))}
     graph.check_inputs(inputs)
     return inputs
 
 
-def _sample(source: str) -> Path:
+def sample(source: str) -> Path:
     """The file of "sample:NAME"."""
     from refnet.weights import shipped_folder
 

@@ -17,12 +17,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import numpy as np
 
+from refnet.capture import PROGRESS, Capture, open_capture
 from refnet.errors import FormatError, InputError, RefnetError
 from refnet.readers.golden_file import Change, Digest, File, digest, read, write
+from refnet.readers.manifest import NAME, file_name
 from refnet.readers.npy import open_npy, writing
 
 if TYPE_CHECKING:
@@ -33,23 +35,17 @@ MANIFEST = "golden.json"
 """The golden file of a folder, if it has one."""
 
 
-def file_name(value: str) -> str:
-    """The name of a value's file in a folder: bytes other than A-Z a-z 0-9 . _ - ~ are written %XX.
-
-    >>> file_name("a/b")
-    'a%2Fb.npy'
-    """
-    return quote(value, safe="") + ".npy"
-
-
 class Recomputed:
     """refnet's golden run of what a golden file names, as far as it was asked for; values lie on disk."""
 
-    def __init__(self, file: File, folder: Path) -> None:
-        """folder: where files are looked for. Raises InputError for another network, or none."""
+    def __init__(self, file: File, folder: Path, inputs: Mapping[str, F32]) -> None:
+        """folder: where files are looked for. inputs: those that need not be. Raises InputError for another
+        network, or none.
+        """
         from refnet.golden import foundations, located, prepare
 
-        self.graph, self.inputs = prepare(located(file.sources, folder))
+        self.graph, found = prepare(located(file.sources, folder))
+        self.inputs = {**found, **inputs}
         if wrong := foundations(file, self.graph, self.inputs):
             what = ", ".join(f"{one.what} ({one.name})" for one in wrong)
             raise InputError(f"the golden file was made of another {what} than refnet finds here")
@@ -81,21 +77,29 @@ class Recomputed:
 
 
 class Reference:
-    """A golden file, or a folder of .npy files named by value (`file_name`), with golden.json or without.
+    """A golden file; a capture; or a folder of .npy files named by value (`file_name`), golden.json or not.
 
-    Raises InputError or FormatError if there is no such file or folder, or it is not sound.
+    Raises InputError or FormatError if there is no such file or folder, it is not sound, or the capture is
+    not finished.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.is_folder = os.path.isdir(path)
         self.manifest = path / MANIFEST if self.is_folder else path
-        self.file = read(self.manifest) if not self.is_folder or os.path.exists(self.manifest) else None
+        self.capture: Capture | None = None
         self.arrays: dict[str, Path] = {}
-        if self.is_folder:
-            self.arrays = {unquote(found.stem): found for found in sorted(path.glob("*.npy"))}
-            if not self.arrays:
-                raise InputError(f"{path}: a folder without any .npy file")
+        if self.is_folder and any((path / name).exists() for name in (NAME, PROGRESS)):
+            self.capture = open_capture(path)
+            self.manifest = path / NAME
+            self.file: File | None = _as_golden(self.capture)
+            self.arrays = {name: path / file_name(name) for name in self.known if self.capture.has(name)}
+        else:
+            self.file = read(self.manifest) if not self.is_folder or self.manifest.exists() else None
+            if self.is_folder:
+                self.arrays = {unquote(found.stem): found for found in sorted(path.glob("*.npy"))}
+                if not self.arrays:
+                    raise InputError(f"{path}: a folder without any .npy file")
         self._recomputed: Recomputed | RefnetError | None = None
 
     @property
@@ -106,17 +110,17 @@ class Reference:
     def digest(self, name: str) -> Digest | None:
         """The Digest that the value must have; None if there is no such value."""
         if name not in self.arrays:
-            return None if self.is_folder else self.known.get(name)
+            return None if self.is_folder and self.capture is None else self.known.get(name)
         found = digest(open_npy(self.arrays[name]).read())
         if self.known.get(name, found) != found:
             raise FormatError(
-                self.arrays[name], None, f"{found}", f"{self.known[name]} ({MANIFEST} beside it)"
+                self.arrays[name], None, f"{found}", f"{self.known[name]} ({self.manifest.name} beside it)"
             )
         return found
 
     def names(self) -> list[str]:
         """All names that can be checked."""
-        return list(self.arrays if self.is_folder else self.known)
+        return list(self.arrays if self.is_folder and self.capture is None else self.known)
 
     def recomputed(self) -> Recomputed:
         """refnet's golden run. Raises a RefnetError that says why there cannot be one."""
@@ -124,12 +128,19 @@ class Reference:
             try:
                 if self.file is None:
                     raise InputError(f"{self.path} has no {MANIFEST} that names the network")
-                self._recomputed = Recomputed(self.file, self.manifest.parent)
+                self._recomputed = Recomputed(self.file, self.manifest.parent, self._inputs())
             except RefnetError as error:
                 self._recomputed = error
         if isinstance(self._recomputed, RefnetError):
             raise self._recomputed
         return self._recomputed
+
+    def _inputs(self) -> dict[str, F32]:
+        """A capture's inputs, those whose data it has."""
+        if self.capture is None or self.capture.manifest is None:
+            return {}
+        kept = [name for name, one in self.capture.manifest.inputs.items() if one.file is not None]
+        return {name: self.capture.input(name) for name in kept}
 
     def value(self, name: str) -> F32:
         """The array itself: the folder's, or recomputed."""
@@ -176,9 +187,9 @@ class Checker:
         within: "bound" accepts what refnet proves to be a rounding of the node's formula, in whatever
         order it was summed: each element within the op's bound. Ops that have one right result (relu, max,
         concat, one add) must have its bits even so.
-        inputs: what the bound is computed from. "golden": the golden values of the node's inputs, so the
-        port's node must have been fed with these. "checked": the arrays that were passed to `check` before
-        in the same test (a network's input that was not: the golden file's).
+        inputs: what the bound is computed from. "golden": the golden values of the node's inputs (of a
+        capture: the captured ones), so the port's node must have been fed with these. "checked": the arrays
+        that were passed to `check` before in the same test (a network's input that was not: the reference's).
 
         Raises InputError for what cannot be compared: no such value, no bound known.
         """
@@ -230,7 +241,8 @@ class Checker:
                 else self._unknown(name)
             )
         arguments = self._arguments(run.graph, node, inputs)
-        golden = run.value(name) if inputs == "golden" else node.op.golden(*arguments)
+        recorded = inputs == "golden" and self.reference.capture is None
+        golden = run.value(name) if recorded else node.op.golden(*arguments)
         if found.shape != golden.shape:
             return f"{name}: the shape is {list(found.shape)}, must be {list(golden.shape)}"
         bound = node.op.bound(*map(Interval.exactly, arguments))
@@ -239,16 +251,16 @@ class Checker:
             return None
         kind = type(node.op).__name__
         word = f"differ, and {kind} has one right result" if node.op.one_result else "lie outside the bound"
-        fed = "golden inputs" if inputs == "golden" else "the inputs checked before"
+        own = "golden inputs" if self.reference.capture is None else "the capture's values"
+        fed = own if inputs == "golden" else "the inputs checked before"
         text = describe(found, golden, bound, wrong, word)
         return f"{name} is no rounding of its formula, {node}, on {fed}\n{text}"
 
     def _arguments(self, graph: Graph, node: Node, inputs: str) -> list[F32]:
-        run = self.reference.recomputed()
         data = []
         for name in node.data:
             if inputs == "golden" or (name in graph.inputs and name not in self._checked):
-                data.append(run.value(name))
+                data.append(self._fed(name))
             elif name in self._checked:
                 data.append(self._checked[name])
             else:
@@ -256,6 +268,12 @@ class Checker:
                     f'inputs="checked": {node.name} reads {name!r}, which was not checked before'
                 )
         return data + [graph.weights[name] for name in node.weights]
+
+    def _fed(self, name: str) -> F32:
+        """What a port's node is fed with: the golden value, or a capture's own."""
+        if self.reference.capture is not None and name in self.reference.known:
+            return self.reference.value(name)
+        return self.reference.recomputed().value(name)
 
     def _difference(self, name: str, found: F32, expected: Digest | None) -> str:
         """What differs, as far as it can be shown."""
@@ -311,12 +329,28 @@ def _array(name: str, array: Any) -> F32:
     return np.ascontiguousarray(found, np.float32).reshape(found.shape)
 
 
+def _as_golden(capture: Capture) -> File:
+    """What a capture says of itself, as a golden file says it."""
+    said = capture.manifest
+    assert said is not None
+    return File(
+        {name: one.digest for name, one in said.values.items()},
+        said.sources,
+        said.graph,
+        said.weights,
+        {name: one.digest for name, one in said.inputs.items()},
+        written_by=said.written_by,
+    )
+
+
 def accept(path: Path, pending: Mapping[str, tuple[Digest | None, F32, str]], reason: str) -> Path:
     """Write accepted values into a reference, with date (UTC) and reason; the golden file that was written.
 
     A folder's arrays are written first, then its golden.json, which is made if there is none.
     """
     reference = Reference(path)
+    if reference.capture is not None:
+        raise InputError(f"{path} is a capture: it has what was computed, and is not updated")
     new = {name: digest(array) for name, (_, array, _) in pending.items()}
     changed = {
         name: (None if old is None else old.sha256, new[name].sha256) for name, (old, _, _) in pending.items()

@@ -30,7 +30,19 @@ from refnet.errors import FetchError, FormatError, InputError
 if TYPE_CHECKING:
     from refnet.zoo.catalog import Entry, OfficialFile
 
-__all__ = ["LARGEST", "check", "fetch", "located", "shipped_folder", "unpack", "weights_folder"]
+__all__ = [
+    "LARGEST",
+    "check",
+    "fetch",
+    "located",
+    "shipped_captures",
+    "shipped_folder",
+    "unpack",
+    "weights_folder",
+]
+
+SMALL = ("octave-se-resnet-digits", "resnest-digits")
+"""Networks whose shipped captures have every value; of the others there are hashes."""
 
 LARGEST = 1 << 32
 """Bytes: the longest file that is downloaded where its size is not known, and the most that is unpacked."""
@@ -101,6 +113,19 @@ def shipped_folder() -> Path:
     raise InputError(
         f"the weights that come with refnet are missing: looked in {', '.join(map(str, candidates))}"
     )
+
+
+def shipped_captures(full: bool = False) -> list[tuple[Path, Path]]:
+    """(capture's folder, its book) of each capture that comes with refnet; full: of the large networks, too.
+
+    Raises InputError if they are missing.
+    """
+    folder = shipped_folder()
+    found = sorted((folder / "captures").glob("*/manifest.json"))
+    chosen = [path.parent for path in found if full or path.parent.name in SMALL]
+    if not chosen:
+        raise InputError(f"the captures that come with refnet are missing: looked in {folder / 'captures'}")
+    return [(path, folder / "books" / f"{path.name}.json") for path in chosen]
 
 
 def located(entry: Entry, folder: str | os.PathLike[str] | None = None) -> Path | None:

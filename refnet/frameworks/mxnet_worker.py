@@ -67,7 +67,8 @@ def load(request: Any, arrays: Any, emit: Any) -> Any:
 def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     """Run a symbol on the arrays (its inputs), emit the values; returns its outputs as output0, output1 ...
 
-    request: symbol and params (paths), mode ("monitor", "internals" or "outputs": no values).
+    request: symbol and params (paths), mode ("monitor", "internals" or "outputs": the outputs only).
+    Field `outputs`: name of an output -> the value that it is.
     Inputs that are neither arrays nor parameters (a label) are zeros.
     """
     mx = _mxnet()
@@ -94,7 +95,11 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
         mx.nd.waitall()
         if mode == "monitor" and faults:
             raise faults[0]
-    return {}, {f"output{i}": output.asnumpy() for i, output in enumerate(results)}
+        if mode == "outputs":
+            for name, output in zip(symbol.list_outputs(), results, strict=True):
+                emit(_value(name), output.asnumpy())
+    fields = {"outputs": {_value(name): _value(name) for name in symbol.list_outputs()}}
+    return fields, {f"output{i}": output.asnumpy() for i, output in enumerate(results)}
 
 
 def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
@@ -141,10 +146,35 @@ def op(request: Any, arrays: Any, emit: Any) -> Any:
     return {}, {"y": result.asnumpy()}
 
 
+def probe(request: Any, arrays: Any, emit: Any) -> Any:
+    """Run a small symbol many times; returns its last output, stacked, as `y`.
+
+    request: symbol (its JSON text); each: names of the arrays whose first axis counts the calls (the others
+    are the same in all); take: per axis of the result an index, or null for all of it.
+    """
+    import numpy as np
+
+    mx = _mxnet()
+    symbol = mx.sym.load_json(request["symbol"])
+    each = set(request["each"])
+    take = tuple(slice(None) if index is None else index for index in request["take"])
+    parameters, statistics = symbol.list_arguments(), symbol.list_auxiliary_states()
+    found = []
+    for i in range(len(arrays[request["each"][0]])):
+        # Bound anew each time: a run leaves the weights in the layout that the routine likes.
+        now = {name: mx.nd.array(a[i] if name in each else a) for name, a in arrays.items()}
+        states = {name: now[name] for name in statistics}
+        executor = symbol.bind(
+            mx.cpu(), {name: now[name] for name in parameters}, grad_req="null", aux_states=states
+        )
+        found.append(executor.forward(is_train=False)[-1].asnumpy()[take].copy())
+    return {}, {"y": np.stack(found)}
+
+
 FUNCTIONS = frozenset(
     (
         *("Convolution", "FullyConnected", "BatchNorm", "Pooling", "_contrib_AdaptiveAvgPooling2D"),
-        *("Activation", "relu", "sigmoid", "softmax", "SoftmaxOutput", "Dropout", "identity"),
+        *("Activation", "relu", "sigmoid", "exp", "softmax", "SoftmaxOutput", "Dropout", "identity"),
         *("add_n", "elemwise_add", "elemwise_mul", "broadcast_mul"),
         *("Concat", "Flatten", "UpSampling", "expand_dims", "slice_axis"),
     )
@@ -205,18 +235,27 @@ def _value(name: str) -> str:
 
 
 def _isa() -> str:
-    """What oneDNN may use: its own limit, else the widest of the processor's vector extensions."""
+    """The instruction set that oneDNN says it uses: a process of its own asks it, as it prints so only at its
+    first primitive, if the environment says so.
+    """
     import os
+    import re
+    import subprocess
+    import sys
 
-    limit = os.environ.get("DNNL_MAX_CPU_ISA") or os.environ.get("MKLDNN_MAX_CPU_ISA")
-    if limit:
-        return limit
-    try:
-        with open("/proc/cpuinfo") as file:
-            flags = next(line for line in file if line.startswith("flags")).split()
-    except (OSError, StopIteration):
-        return "unknown"
-    return next((isa for isa in ("avx512f", "avx2", "avx", "sse4_1") if isa in flags), "unknown")
+    code = (
+        "import numpy as np\n"
+        "np.bool, np.int, np.float, np.object = bool, int, float, object\n"
+        "import mxnet as mx\n"
+        "x, w = mx.nd.ones((1, 16, 8, 8)), mx.nd.ones((16, 16, 3, 3))\n"
+        "mx.nd.Convolution(x, w, kernel=(3, 3), num_filter=16, no_bias=True).wait_to_read()\n"
+    )
+    environment = {**os.environ, "DNNL_VERBOSE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, check=False
+    )
+    found = re.search(rb"info,cpu,isa:(.*)", done.stdout)
+    return "oneDNN " + found[1].decode(errors="replace") if found else "unknown"
 
 
-COMMANDS = {"info": info, "save": save, "load": load, "run": run, "op": op, "time": timed}
+COMMANDS = {"info": info, "save": save, "load": load, "run": run, "op": op, "probe": probe, "time": timed}

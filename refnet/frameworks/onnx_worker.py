@@ -20,6 +20,7 @@ def info(request: Any, arrays: Any, emit: Any) -> Any:
         "version": onnx.__version__,
         "onnxruntime": onnxruntime.__version__,
         "build": onnxruntime.get_build_info(),
+        "isa": _isa(),
     }
     return fields, {}
 
@@ -41,6 +42,129 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     for name, value in zip(names, call(), strict=True):
         emit(name, value)
     return {}, {}
+
+
+def signature(request: Any, arrays: Any, emit: Any) -> Any:
+    """What a model takes and how much it makes. request: path.
+
+    Fields: inputs (name -> shape, null for a size that is free), outputs (names), values (how many).
+    """
+    import onnx
+
+    graph = onnx.load(request["path"], load_external_data=False).graph
+    held = {one.name for one in graph.initializer}
+    inputs = {}
+    for one in graph.input:
+        if one.name not in held:
+            kind = one.type.tensor_type
+            if kind.elem_type != onnx.TensorProto.FLOAT or not kind.HasField("shape"):
+                raise ValueError(f"input {one.name!r} is no float32 tensor of a stated rank")
+            inputs[one.name] = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
+    values = sum(bool(name) for node in graph.node for name in node.output)
+    return {"inputs": inputs, "outputs": [one.name for one in graph.output], "values": values}, {}
+
+
+def capture(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
+    """Run a model once in ONNX Runtime on the arrays and emit every value, in the order of the nodes.
+
+    request: path, threads, level ("disabled", "basic", "extended", "all": which optimisations of the graph),
+    exposed (False: the model's own outputs only). All names of values are made outputs, in a copy of the
+    model; the runtime hands them over together, at the end. Optimisations keep what is an output, so exposing
+    values can prevent them. Field `outputs`: output -> value. Field `left_out`: what the runtime's model
+    does not have as a tensor.
+    """
+    import onnx
+    import onnxruntime as ort
+
+    model = onnx.load(request["path"])
+    held = {one.name for one in model.graph.initializer} | {one.name for one in model.graph.input}
+    own = [one.name for one in model.graph.output]
+    order = list(dict.fromkeys(name for node in model.graph.node for name in node.output if name))
+    wanted = order if request["exposed"] else [name for name in order if name in own]
+    for name in wanted:
+        if name not in own and name not in held:
+            model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+    options = _options(ort, int(request["threads"]), request["level"])
+    onnx.save(model, "exposed.onnx", save_as_external_data=_is_large(model), location="exposed.data")
+    session = ort.InferenceSession("exposed.onnx", options, providers=["CPUExecutionProvider"])
+    left_out = {}
+    found = session.run(wanted, arrays)
+    for i, name in enumerate(wanted):
+        value, found[i] = found[i], None
+        if hasattr(value, "dtype"):
+            emit(name, value)
+        else:
+            left_out[name] = f"it is a {type(value).__name__}, no tensor"
+    return {"outputs": {name: name for name in own if name in wanted}, "left_out": left_out}, {}
+
+
+LEVELS = {
+    "disabled": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+
+
+def _is_large(model: Any) -> bool:
+    """Whether the model is more than one file of Protocol Buffers can have (2 GiB)."""
+    return bool(model.ByteSize() >= 1 << 31)
+
+
+def probe(request: Any, arrays: Any, emit: Any) -> Any:
+    """Run a small model in ONNX Runtime many times; returns its last output, stacked, as `y`.
+
+    arrays: `model` holds the bytes of the model; the others are its inputs, and weights that replace its
+    initializers. request: each: names of the arrays whose first axis counts the calls (the others are the
+    same in all); take: per axis of the result an index, or null for all of it; threads, level.
+    Weights stay initializers, which ONNX Runtime packs: so each new weight takes a session of its own.
+    """
+    import numpy as np
+    import onnx
+    import onnxruntime as ort
+
+    model = onnx.load_from_string(arrays.pop("model").tobytes())
+    take = tuple(slice(None) if index is None else index for index in request["take"])
+    each = set(request["each"])
+    inputs = [value.name for value in model.graph.input]
+    session, found = None, []
+    for i in range(len(arrays[request["each"][0]])):
+        now = {name: array[i] if name in each else array for name, array in arrays.items()}
+        if session is None or each - set(inputs):
+            for held in model.graph.initializer:
+                if held.name in now:
+                    held.CopyFrom(onnx.numpy_helper.from_array(now[held.name], held.name))
+            options = _options(ort, int(request["threads"]), request.get("level", "disabled"))
+            text = model.SerializeToString()
+            session = ort.InferenceSession(text, options, providers=["CPUExecutionProvider"])
+        found.append(session.run(None, {name: now[name] for name in inputs})[-1][take])
+    return {}, {"y": np.stack(found)}
+
+
+def op(request: Any, arrays: Any, emit: Any) -> Any:
+    """Run one operator in ONNX Runtime on the arrays, in their order; returns its first output as `y`.
+
+    request: function (an operator of opset 17), arguments (its attributes), weights (names of arrays that the
+    model holds as initializers; the others are its inputs), threads.
+    """
+    import onnx
+    import onnxruntime as ort
+
+    held = set(request.get("weights", []))
+    made = onnx.helper.make_node(request["function"], list(arrays), ["y"], **request.get("arguments", {}))
+    inputs = [
+        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+        for name, a in arrays.items()
+        if name not in held
+    ]
+    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    weights = [onnx.numpy_helper.from_array(arrays[name], name) for name in held]
+    graph = onnx.helper.make_graph([made], "op", inputs, [output], weights)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    options = _options(ort, int(request["threads"]), "disabled")
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {name: a for name, a in arrays.items() if name not in held})
+    return {}, {"y": y}
 
 
 def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
@@ -78,14 +202,38 @@ def _session(request: Any, arrays: Any) -> tuple[list[str], Callable[[], Any]]:
         raise ValueError("engine must be onnxruntime or reference, got " + repr(request["engine"]))
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = int(request["threads"])
-    options.inter_op_num_threads = 1
-    levels = ort.GraphOptimizationLevel
-    optimise = request.get("optimise", True)
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+    level = "all" if request.get("optimise", True) else "disabled"
+    options = _options(ort, int(request["threads"]), level)
     session = ort.InferenceSession(request["path"], options, providers=["CPUExecutionProvider"])
     return [output.name for output in session.get_outputs()], lambda: session.run(None, arrays)
 
 
-COMMANDS = {"info": info, "check": check, "run": run, "time": timed}
+def _options(ort: Any, threads: int, level: str) -> Any:
+    """The options of a session: so many threads, and these optimisations of the graph."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[level])
+    return options
+
+
+def _isa() -> str:
+    """The widest of the processor's vector extensions: MLAS chooses by these, and tells nobody."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next(line for line in file if line.startswith("flags")).split()
+    except (OSError, StopIteration):
+        return "unknown"
+    return "MLAS " + next((isa for isa in ("avx512f", "avx2", "avx", "sse4_1") if isa in flags), "unknown")
+
+
+COMMANDS = {
+    "info": info,
+    "check": check,
+    "signature": signature,
+    "capture": capture,
+    "run": run,
+    "op": op,
+    "probe": probe,
+    "time": timed,
+}

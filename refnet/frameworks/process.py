@@ -25,7 +25,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -67,7 +67,7 @@ class Worker:
     >>> import sys
     >>> with Worker("torch", sys.executable, threads=1) as worker:
     ...     worker.commands
-    ('info', 'load', 'op', 'run', 'save', 'time')
+    ('info', 'load', 'op', 'probe', 'run', 'save', 'time')
     """
 
     def __init__(
@@ -140,8 +140,10 @@ class Worker:
         command: str,
         request: Mapping[str, Any] | None = None,
         arrays: Mapping[str, Array] | None = None,
-    ) -> Iterator[tuple[str, Array]]:
+    ) -> Generator[tuple[str, Array], None, Answer | None]:
         """Send one request and yield (name, array) for each value it makes, in the order of execution.
+
+        The generator's own value (`answer = yield from worker.stream(...)`) is the answer at the end.
 
         Only one value exists at a time: the worker waits until it is taken. Leaving the loop early
         tells the worker to send no more. Raises as `ask` does, at the value where it happens.
@@ -161,10 +163,11 @@ class Worker:
                 del array
                 self._write({"id": self._id, "next": wanted})
                 deadline = time.monotonic() + self.timeout
-            self._answer(message)
+            return self._answer(message)
         except FrameworkError:
             if wanted:
                 raise
+            return None
 
     def close(self) -> None:
         """Kill the worker and remove its folder. May be called again."""

@@ -68,14 +68,12 @@ def _loaded(request: Any) -> Any:
     import sys
 
     sys.path[:0] = [path for path in request["paths"] if path not in sys.path]
-    from refnet.arithmetic.golden import Golden
-    from refnet.arithmetic.plain import Plain
+    from refnet.arithmetics import arithmetic
     from refnet.loading import load
 
     image = tuple(request["image"]) if request["image"] else None
     graph = load(request["model"], weights=request["weights"], network=request["network"], image=image)
-    kind = Golden if request.get("arithmetic") == "golden" else Plain
-    return graph, kind(request["threads"])
+    return graph, arithmetic(request.get("arithmetic", "plain"), request["threads"])
 
 
 COMMANDS = {"time": timed, "profile": profile}

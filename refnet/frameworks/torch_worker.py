@@ -16,7 +16,7 @@ MOVES = frozenset(
     (
         *("view", "reshape", "transpose", "permute", "unsqueeze", "squeeze", "expand", "contiguous"),
         *("split", "chunk", "narrow", "select", "unbind", "__getitem__", "__get__"),
-        *("detach", "clone", "to", "size", "dim"),
+        *("detach", "clone", "to", "cpu", "numpy", "size", "dim"),
     )
 )
 """Functions that only look at or move elements: they make no value of their own (flatten does)."""
@@ -35,7 +35,7 @@ def info(request: Any, arrays: Any, emit: Any) -> Any:
         "version": str(torch.__version__),
         "build": torch.__config__.show(),
         "threads": torch.get_num_threads(),
-        "isa": torch.backends.cpu.get_cpu_capability(),
+        "isa": f"ATen {torch.backends.cpu.get_cpu_capability()}, oneDNN {_onednn_isa(torch)}",
         "mode": "eager",
     }
     return fields, {}
@@ -63,10 +63,13 @@ def load(request: Any, arrays: Any, emit: Any) -> Any:
 
 
 def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
-    """Run a module on the array `data` and emit every value; returns the module's output as `output`.
+    """Run a module on the arrays and emit every value; returns the module's output as `output`.
 
     request: model ("package.module:callable"), arguments (a list) and options (an object) for the callable,
-    weights (path of a state dict; absent: as initialised), paths (folders to import from), threads.
+    weights (path of a state dict; absent: as initialised), paths (folders to import from), threads,
+    keywords (True: forward gets the arrays by their names, else in their order).
+    An output that is a tuple, a list or a dict has its parts as `output[0]`, `output[key]`. Field `outputs`:
+    output -> the value that it is. Field `left_out`: value -> why it cannot be handed over.
     """
     import torch
 
@@ -76,10 +79,18 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     if request.get("weights"):
         state = torch.load(request["weights"], map_location="cpu", weights_only=True)
         module.load_state_dict(state, strict=True)
-    data = torch.from_numpy(arrays["data"])
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    left_out: dict[str, str] = {}
+
+    def call() -> Any:
+        return module(**tensors) if request.get("keywords") else module(*tensors.values())
+
     with torch.inference_mode():
-        output = _trace(module, data, emit)
-    return {"threads": torch.get_num_threads()}, {"output": output.numpy()}
+        found, names = _trace(module, call, emit, left_out)
+    fields = {"threads": torch.get_num_threads(), "outputs": names, "left_out": left_out}
+    return fields, {
+        name: array for name, tensor in found.items() if (array := _array(tensor, {})) is not None
+    }
 
 
 def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
@@ -124,6 +135,32 @@ def op(request: Any, arrays: Any, emit: Any) -> Any:
     return {}, {"y": result.numpy()}
 
 
+def probe(request: Any, arrays: Any, emit: Any) -> Any:
+    """Call one function many times; returns the results, stacked, as `y`.
+
+    request: function, arguments and threads as for op; each: names of the arrays whose first axis counts the
+    calls (the others are the same in all); take: per axis of the result an index, or null for all of it.
+    Arrays are copied to where torch itself would put them: some routines depend on the alignment.
+    """
+    import numpy as np
+    import torch
+
+    _threads(request)
+    each = set(request["each"])
+    take = tuple(slice(None) if index is None else index for index in request["take"])
+    function, arguments = FUNCTIONS[request["function"]], request.get("arguments", {})
+    fixed = {name: torch.from_numpy(array).clone() for name, array in arrays.items() if name not in each}
+    found = []
+    with torch.inference_mode():
+        for i in range(len(arrays[request["each"][0]])):
+            tensors = {
+                name: torch.from_numpy(arrays[name][i]).clone() if name in each else fixed[name]
+                for name in arrays
+            }
+            found.append(function(torch, tensors, arguments).numpy()[take].copy())
+    return {}, {"y": np.stack(found)}
+
+
 FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "conv2d": lambda torch, t, a: torch.nn.functional.conv2d(t["x"], t["weight"], t.get("bias"), **a),
     "linear": lambda torch, t, a: torch.nn.functional.linear(t["x"], t["weight"], t.get("bias"), **a),
@@ -135,13 +172,35 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     ),
     "relu": lambda torch, t, a: torch.relu(t["x"]),
     "sigmoid": lambda torch, t, a: torch.sigmoid(t["x"]),
+    "exp": lambda torch, t, a: torch.exp(t["x"]),
     "softmax": lambda torch, t, a: torch.softmax(t["x"], **a),
     "cat": lambda torch, t, a: torch.cat(list(t.values()), **a),
+    "sum": lambda torch, t, a: torch.sum(t["x"], **a),
+    "mean": lambda torch, t, a: torch.mean(t["x"], **a),
     "add": lambda torch, t, a: t["x0"] + t["x1"],
     "mul": lambda torch, t, a: t["x0"] * t["x1"],
     "upsample_nearest": lambda torch, t, a: torch.nn.functional.interpolate(t["x"], mode="nearest", **a),
     "flatten": lambda torch, t, a: torch.flatten(t["x"], 1),
+    # The split attention of the official ResNeSt, in its own words: Python's sum starts from 0.
+    "radix_sum": lambda torch, t, a: sum(torch.split(t["x"], t["x"].shape[1] // a["radix"], dim=1)),
+    "weighted_sum": lambda torch, t, a: sum(
+        weight * part
+        for weight, part in zip(
+            torch.split(t["x0"][:, :, None, None], t["x0"].shape[1] // a["radix"], dim=1),
+            torch.split(t["x1"], t["x1"].shape[1] // a["radix"], dim=1),
+            strict=True,
+        )
+    ),
+    "radix_softmax": lambda torch, t, a: _radix_softmax(torch, t["x"], a["radix"], a["cardinality"]),
 }
+
+
+def _radix_softmax(torch: Any, x: Any, radix: int, cardinality: int) -> Any:
+    """(n, K*R*m, 1, 1) -> (n, R*K*m)"""
+    if radix == 1:
+        return torch.sigmoid(x).reshape(len(x), -1)
+    parts = x.view(len(x), cardinality, radix, -1).transpose(1, 2)
+    return torch.nn.functional.softmax(parts, dim=1).reshape(len(x), -1)
 
 
 def _threads(request: Any) -> None:
@@ -165,24 +224,39 @@ def _build(request: Any) -> Any:
     return found(*request.get("arguments", []), **request.get("options", {}))
 
 
-def _trace(module: Any, data: Any, emit: Callable[[str, Any], None]) -> Any:
-    """Run the module once, emitting values under their names.
+def _trace(
+    module: Any, call: Callable[[], Any], emit: Callable[[str, Any], None], left_out: dict[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Call the module once, emitting values under their names; its outputs, and which values they are.
 
     A module's output carries the module's path, from its second call on with _1, _2 ...; a function's
     result carries the path of the module whose forward calls it, a dot, the function's name and the same
-    counting. Modules of torch.nn are not looked into, unless they are containers. What a module with inner
-    values returns is often one of them: it is emitted under both names.
+    counting. Parts of a tuple, a list or a dict have [0], [key] behind. Modules of torch.nn are not looked
+    into, unless they are containers. What a module with inner values returns is often one of them: it is
+    emitted under both names. An output that no function made (a view, say) is emitted as `output`.
     """
-    import torch
+    import weakref
+
     from torch.overrides import TorchFunctionMode
 
     owners: list[str] = []  # paths of the modules whose forward is running, outermost first
     inside = [0]  # how many of them are leaves
     counts: dict[str, int] = {}
+    made: list[tuple[Any, str]] = []  # (weak reference, name) of every value
 
-    def emitted(name: str, value: Any) -> None:
-        count = counts[name] = counts.get(name, -1) + 1
-        emit(f"{name}_{count}" if count else name, value.detach().numpy())
+    def emitted(path: str, value: Any) -> None:
+        tensors = _tensors(value)
+        if not tensors:
+            return
+        inside[0] += 1  # what is called here is no value of the module's
+        count = counts[path] = counts.get(path, -1) + 1
+        for part, tensor in tensors.items():
+            name = (f"{path}_{count}" if count else path) + part
+            array = _array(tensor, left_out, name)
+            made.append((weakref.ref(tensor), name))
+            if array is not None:
+                emit(name, array)
+        inside[0] -= 1
 
     def enter(path: str, leaf: bool) -> Callable[[Any, Any], None]:
         def hook(_module: Any, _inputs: Any) -> None:
@@ -195,7 +269,7 @@ def _trace(module: Any, data: Any, emit: Callable[[str, Any], None]) -> Any:
         def hook(_module: Any, _inputs: Any, value: Any) -> None:
             owners.pop()
             inside[0] -= leaf
-            if not inside[0] and path and isinstance(value, torch.Tensor):
+            if not inside[0] and path:
                 emitted(path, value)
 
         return hook
@@ -204,7 +278,7 @@ def _trace(module: Any, data: Any, emit: Callable[[str, Any], None]) -> Any:
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             value = func(*args, **(kwargs or {}))
             name = getattr(func, "__name__", "")
-            if not inside[0] and owners and name not in MOVES and isinstance(value, torch.Tensor):
+            if not inside[0] and owners and name not in MOVES:
                 emitted(".".join(filter(None, (owners[-1], IN_PLACE.get(name, name)))), value)
             return value
 
@@ -213,7 +287,67 @@ def _trace(module: Any, data: Any, emit: Callable[[str, Any], None]) -> Any:
         child.register_forward_pre_hook(enter(path, leaf))
         child.register_forward_hook(leave(path, leaf))
     with Watch():
-        return module(data)
+        output = call()
+    found = {f"output{part}": tensor for part, tensor in _tensors(output).items()}
+    names = {}
+    for name, tensor in found.items():
+        known = [value for weak, value in made if weak() is tensor and value not in left_out]
+        if known:
+            names[name] = known[-1]
+        elif (array := _array(tensor, left_out, name)) is not None:
+            emit(name, array)
+            names[name] = name
+    return found, names
+
+
+def _tensors(value: Any) -> dict[str, Any]:
+    """The tensors in what a function returns: {"": a tensor}, or {"[0]": ..., "[key][1]": ...}."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return {"": value}
+    if isinstance(value, dict):
+        pairs = [(str(key), part) for key, part in value.items()]
+    elif isinstance(value, tuple | list):
+        pairs = [(str(i), part) for i, part in enumerate(value)]
+    else:
+        return {}
+    return {f"[{key}]{rest}": t for key, part in pairs for rest, t in _tensors(part).items()}
+
+
+def _array(tensor: Any, left_out: dict[str, str], name: str = "") -> Any:
+    """The tensor as NumPy's array; None, and why, if NumPy has no such array (bfloat16, sparse ...)."""
+    try:
+        return tensor.detach().cpu().numpy()
+    except (TypeError, RuntimeError) as error:
+        left_out[name] = str(error).split("\n")[0][:200]
+        return None
+
+
+def _onednn_isa(torch: Any) -> str:
+    """The instruction set that oneDNN says it uses: it prints so at its first primitive in verbose mode."""
+    import os
+    import re
+    import tempfile
+
+    if not ISA and torch.backends.mkldnn.is_available():
+        with tempfile.TemporaryFile() as file:
+            real = os.dup(1)
+            os.dup2(file.fileno(), 1)
+            try:
+                with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON), torch.inference_mode():
+                    x, w = torch.ones(1, 16, 8, 8), torch.ones(16, 16, 3, 3)
+                    torch.mkldnn_convolution(x, w, None, (0, 0), (1, 1), (1, 1), 1)
+            finally:
+                os.dup2(real, 1)
+                os.close(real)
+            file.seek(0)
+            ISA.extend(re.findall(r"info,cpu,isa:(.*)", file.read().decode(errors="replace")))
+    return ISA[0] if ISA else "unknown"
+
+
+ISA: list[str] = []
+"""What oneDNN printed; it does so only once."""
 
 
 def _is_leaf(module: Any) -> bool:
@@ -223,4 +357,4 @@ def _is_leaf(module: Any) -> bool:
     return type(module).__module__.startswith("torch.nn") and not isinstance(module, containers)
 
 
-COMMANDS = {"info": info, "save": save, "load": load, "run": run, "op": op, "time": timed}
+COMMANDS = {"info": info, "save": save, "load": load, "run": run, "op": op, "probe": probe, "time": timed}
