@@ -1,0 +1,119 @@
+"""What `refnet explain` prints: one element as arithmetic, for somebody who wants to follow it by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from refnet.element import Line, Terms
+from refnet.explain import Explanation, text
+from refnet.report.terminal import clean, show, table
+from refnet.verify_record import number
+
+EDGE = 6
+"""Terms that are shown at each end of a long sum."""
+LARGE = 4
+"""Terms that are shown besides because they are the largest."""
+DIGITS = 20
+
+
+def show_explanation(one: Explanation, everything: bool = False) -> None:
+    """Print it. everything: all terms, however many."""
+    show(clean(f"element {list(one.element.at)} of {one.node}"), "")
+    show(*(clean(line) for line in one.formula.splitlines()), "")
+    if one.hidden:
+        show(clean(f"not in the capture, so refnet's own values stand in: {', '.join(one.hidden)}"), "")
+    terms = one.element.terms
+    if terms is not None:
+        _show_terms(one, terms, everything)
+    if one.element.lines:
+        _show_lines(one.element.lines, everything)
+    elif terms is None:
+        show("its terms are not listed: an input is no number or huge, or the op has no breakdown", "")
+    _show_results(one)
+
+
+def shown_terms(terms: Terms, everything: bool) -> list[int]:
+    """The terms to list: all of them, or the first, the last and the largest."""
+    count = terms.values.size
+    if everything or count <= 2 * EDGE + LARGE:
+        return list(range(count))
+    with np.errstate(all="ignore"):
+        largest = np.argsort(-np.abs(np.nan_to_num(terms.products)), kind="stable")[:LARGE]
+    return sorted({*range(EDGE), *range(count - EDGE, count), *map(int, largest)})
+
+
+def _show_terms(one: Explanation, terms: Terms, everything: bool) -> None:
+    listed = shown_terms(terms, everything)
+    product = terms.factors is not None
+    head = [">term", terms.role, ">value"]
+    head += [terms.factor_role, ">value", ">exact product"] if product else []
+    head += [">plain so far"]
+    rows: list[Sequence[object]] = []
+    before = -1
+    products = terms.products
+    for k in listed:
+        if k > before + 1:
+            rows.append(("...", f"{k - before - 1} more", *[""] * (len(head) - 2)))
+        row: list[object] = [k, list(map(int, terms.places[k])), terms.values[k]]
+        if terms.factors is not None and terms.factor_places is not None:
+            row += [list(map(int, terms.factor_places[k])), terms.factors[k], repr(float(products[k]))]
+        rows.append((*row, one.chain[k]))
+        before = k
+    blank = [""] * (len(head) - 4)
+    done = terms.values.size
+    if terms.bias is not None:
+        rows.append(("+", f"bias [{terms.bias_place}]", terms.bias, *blank, one.chain[done]))
+        done += 1
+    if terms.divisor != 1 and done < len(one.chain):
+        rows.append(("/", "divided by", terms.divisor, *blank, one.chain[done]))
+    show(table(head, rows), "")
+    if terms.absent:
+        places = ", ".join(str(list(place)) for place in terms.absent[:8])
+        more = ", ..." if len(terms.absent) > 8 else ""
+        show(f"in the padding, so no terms (row, column): {places}{more}", "")
+
+
+def _show_lines(lines: Sequence[Line], everything: bool) -> None:
+    listed = list(lines)
+    if not everything and len(listed) > 3 * EDGE:
+        listed = [
+            *lines[: 2 * EDGE],
+            Line("...", f"{len(lines) - 3 * EDGE} lines", lines[0].exact),
+            *lines[-EDGE:],
+        ]
+    rows = []
+    for line in listed:
+        if line.symbol == "...":
+            rows.append((line.symbol, line.formula, "", ""))
+        else:
+            plain = "" if line.plain is None else str(line.plain)
+            rows.append((line.symbol, line.formula, text(line.exact, DIGITS), plain))
+    show(table(("step", "what", ">exact", ">plain"), rows), "")
+
+
+def _show_results(one: Explanation) -> None:
+    if one.element.exact is not None:
+        show(f"exact, to 40 digits: {text(one.element.exact)}", "")
+    center, radius = one.bound
+    rows = []
+    said = [
+        ("golden", "the exact value, rounded once", one.golden),
+        ("plain", "refnet's own order", one.plain),
+    ]
+    if one.found is not None:
+        said.append(("found", "in the capture", one.found))
+    for name, what, value in said:
+        bits = number(value)
+        apart, share = one.ulps(value), one.share(value)
+        ulps = "no number" if apart < 0 else f"{apart} ulp{'s' * (apart != 1)}"
+        used = "" if one.node.op.one_result and not one.hidden else f"{share:.3g}"
+        rows.append((name, bits["hex"], bits["value"], ulps, used, what))
+    show(table(("", "bits", ">value", ">from golden", ">share of the bound", ""), rows), "")
+    if one.node.op.one_result and not one.hidden:
+        show(f"{type(one.node.op).__name__} has one right result: the bits must be golden's")
+    elif np.isfinite(radius):
+        show(f"any float32 order lies in {center!r} +- {radius:.3g}")
+    else:
+        show("nothing is promised here: some order overflows, or an input is NaN or infinite")

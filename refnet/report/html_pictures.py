@@ -1,0 +1,135 @@
+"""The pictures of the HTML report: a node's value and where it differs, as small PNG data URIs.
+
+    array (h, w) ── fold: at most 96 x 96 ── places on a scale ── PNG with a palette ── data URI
+
+A picture of differences keeps the largest of the pixels that it folds together, so that one wrong pixel of
+a large image cannot vanish; a picture of values keeps their mean.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.ops.base import F32, F64
+
+SIDE = 96
+"""Pixels of a picture, at most, along each side."""
+
+STEPS = 250
+"""Colours of a scale; the palette has 256, of which these follow:"""
+NONE, OVER, NAN = 0, 251, 252
+
+ANCHORS = ((0x44, 0x01, 0x54), (0x3B, 0x52, 0x8B), (0x21, 0x91, 0x8C), (0x5E, 0xC9, 0x62), (0xFD, 0xE7, 0x25))
+"""Five points of the viridis scale (Smith, van der Walt and Firing, CC0), which is even for every eye."""
+
+RED, MAGENTA = (0xE0, 0x31, 0x31), (0xE0, 0x31, 0xC8)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and what its colours mean.
+
+    uri: the PNG. width, height: of the PNG in pixels. lowest, highest: the values of the scale's two ends.
+    fold: rows and columns that one pixel stands for (1, 1 where nothing was folded).
+    over: pixels beyond the bound. nans: pixels that are no number (values: not finite).
+    """
+
+    uri: str
+    width: int
+    height: int
+    lowest: float
+    highest: float
+    fold: tuple[int, int]
+    over: int
+    nans: int
+
+
+def differences(share: F32) -> Picture:
+    """Where a value differs: the share of the bound per pixel, 0 (no difference) being left transparent.
+
+    share: (h, w). The scale runs from 0 to the largest share up to 1. Above 1, and infinite where an op with
+    one right result has other bits: red. NaN, where nothing is promised: magenta.
+
+    >>> differences(np.float32([[0, 0.25], [0.5, np.inf]])).highest
+    0.5
+    """
+    nothing_promised, beyond = 2.0, 3.0  # of the pixels folded together, the gravest is kept
+    grave = np.where(np.isnan(share), nothing_promised, np.where(share > 1, beyond, share))
+    folded, fold = _fold(grave, np.maximum)
+    inside = (folded > 0) & (folded <= 1)
+    highest = float(folded[inside].max(initial=0.0))
+    places = np.full(folded.shape, NONE, np.uint8)
+    places[inside] = 1 + np.round((STEPS - 1) * folded[inside] / (highest or 1.0)).astype(np.uint8)
+    places[folded == beyond] = OVER
+    places[folded == nothing_promised] = NAN
+    return _picture(_png(places, transparent=True), fold, 0.0, highest, places)
+
+
+def values(mean: F32) -> Picture:
+    """The value itself: (h, w), its smallest finite number black, its largest white, others magenta.
+
+    >>> picture = values(np.float32([[0, 1, 4]]))
+    >>> picture.lowest, picture.highest, picture.width, picture.height
+    (0.0, 4.0, 3, 1)
+    """
+    with np.errstate(all="ignore"):
+        folded, fold = _fold(mean, np.add)
+    finite = np.isfinite(folded)
+    lowest = float(folded[finite].min(initial=np.inf)) if finite.any() else 0.0
+    highest = float(folded[finite].max(initial=-np.inf)) if finite.any() else 0.0
+    places = np.full(folded.shape, NAN, np.uint8)
+    scaled = (folded[finite] - lowest) / ((highest - lowest) or 1.0)
+    places[finite] = 1 + np.round((STEPS - 1) * scaled).astype(np.uint8)
+    return _picture(_png(places, transparent=False), fold, lowest, highest, places)
+
+
+def _picture(
+    uri: str, fold: tuple[int, int], lowest: float, highest: float, places: npt.NDArray[np.uint8]
+) -> Picture:
+    height, width = places.shape
+    over, nans = int((places == OVER).sum()), int((places == NAN).sum())
+    return Picture(uri, width, height, lowest, highest, fold, over, nans)
+
+
+def _fold(array: npt.NDArray[Any], together: np.ufunc) -> tuple[F64, tuple[int, int]]:
+    """At most SIDE x SIDE pixels, and how many rows and columns make one; with `np.add` the mean of them."""
+    height, width = array.shape
+    down, across = -(-height // SIDE), -(-width // SIDE)
+    tops, lefts = np.arange(0, height, down), np.arange(0, width, across)
+    folded: F64 = together.reduceat(together.reduceat(array.astype(np.float64), tops, axis=0), lefts, axis=1)
+    if together is np.add:
+        folded = folded / (np.diff(tops, append=height)[:, None] * np.diff(lefts, append=width))
+    return folded, (down, across)
+
+
+def _palette(transparent: bool) -> bytes:
+    """256 colours: of differences viridis, of values greys; the same two for what lies off the scale."""
+    steps = np.linspace(0, 1, STEPS)
+    if transparent:
+        even = np.linspace(0, 1, len(ANCHORS))
+        scale = np.stack([np.interp(steps, even, channel) for channel in np.array(ANCHORS).T], axis=1)
+    else:
+        scale = np.repeat(255 * steps[:, None], 3, axis=1)
+    colours = np.zeros((256, 3), np.uint8)
+    colours[1 : 1 + STEPS] = np.round(scale)
+    colours[OVER], colours[NAN] = RED, MAGENTA
+    return colours.tobytes()
+
+
+def _png(places: npt.NDArray[np.uint8], transparent: bool) -> str:
+    from PIL import Image
+
+    image = Image.frombytes("P", places.shape[::-1], places.tobytes())
+    image.putpalette(_palette(transparent))
+    stream = io.BytesIO()
+    if transparent:
+        image.save(stream, "PNG", optimize=True, transparency=NONE)
+    else:
+        image.save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

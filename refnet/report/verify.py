@@ -1,0 +1,178 @@
+"""What `refnet verify` and `refnet diff` print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+from refnet.diff import DIFFERENT, Diff
+from refnet.judge import DEFECT, EQUAL, MISSING, REPLAYED, ROUNDING, UNJUDGED, Judgement, Worst
+from refnet.report.terminal import clean, show, table
+from refnet.verify import Output, Verification
+from refnet.verify_record import number
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+LISTED = 20
+"""Defects and values without a verdict that are listed; --all lists every value."""
+
+
+def show_verification(found: Verification, everything: bool = False) -> None:
+    """Print what was found: the reference, the kinds of ops, what is wrong, the outputs, the summary line.
+
+    everything: a row for every value instead of only those that are wrong or without a verdict.
+    """
+    for text in _reference(found):
+        show(clean(text))
+    show(kinds(found.nodes))
+    suspicious = [one for one in found.nodes if one.verdict in (DEFECT, UNJUDGED)]
+    listed = found.nodes if everything else suspicious[:LISTED]
+    if listed:
+        show("", values(listed))
+        if len(suspicious) > len(listed):
+            show(f"and {len(suspicious) - len(listed)} more: --all lists every value")
+    first = next((one for one in found.nodes if one.name == found.first_defect), None)
+    if first is not None:
+        show("", *(clean(text) for text in described(first)))
+    elif found.first_difference is not None:
+        verdict = next(one.verdict for one in found.nodes if one.name == found.first_difference)
+        show("", clean(f"first difference: {found.first_difference} ({verdict})"))
+    for one in found.outputs:
+        show(clean(_output(one)))
+    last = [] if found.suggestion is None else [found.suggestion]
+    for text in (*found.notes, *_surplus(found), *last):
+        show(clean(text))
+    show("", clean(f"{found.line} ({found.seconds:.1f} s)"))
+
+
+def show_shipped(found: Sequence[Verification], full: bool) -> None:
+    """Print what was found of the captures that ship with refnet: a row each, and what they show together."""
+    for one in found:
+        for text in _reference(one):
+            show(clean(text))
+    rows = []
+    for one in found:
+        counts = [one.counts[v] or "" for v in (EQUAL, REPLAYED, ROUNDING, DEFECT, UNJUDGED)]
+        rows.append((one.graph, one.judged + one.counts[UNJUDGED], *counts, f"{one.seconds:.1f} s"))
+    columns = ("network", ">values", ">equal", ">replayed", ">rounding", ">defect", ">unjudged", ">time")
+    show("", table(columns, rows), "")
+    values_ = sum(one.judged + one.counts[UNJUDGED] for one in found)
+    same = sum(one.counts[EQUAL] + one.counts[REPLAYED] for one in found)
+    if same == values_:
+        show(f"all {values_} captured values: refnet gives the framework's bits")
+    else:
+        show(f"{same} of {values_} captured values: refnet gives the framework's bits")
+        for one in found:
+            if one.first_difference is not None:
+                show(clean(f"first difference in {one.graph}: {one.first_difference}"))
+    if not full:
+        show("refnet verify --full judges the 224 x 224 networks, too")
+
+
+def _reference(found: Verification) -> list[str]:
+    said = found.reference
+    if said is None:
+        return [f"{found.graph}, a folder that does not say what made it"]
+    parts = [f"{said.get('framework')} {said.get('version')}"]
+    parts += [f"{key} {said[key]}" for key in ("build", "isa", "threads", "batch", "mode") if said.get(key)]
+    return [f"{found.graph} by {', '.join(parts)}"]
+
+
+def kinds(nodes: Sequence[Judgement]) -> Table:
+    """A row per kind of op: verdicts, elements that differ from plain, shares of the bound."""
+    rows = []
+    for kind in dict.fromkeys(one.kind for one in nodes):
+        some = [one for one in nodes if one.kind == kind and one.verdict != MISSING]
+        if not some:
+            continue
+        counts = [sum(one.verdict == v for one in some) or "" for v in (EQUAL, REPLAYED, ROUNDING)]
+        counts += [sum(one.verdict == v for one in some) or "" for v in (DEFECT, UNJUDGED)]
+        shares = [one.share for one in some if one.share is not None]
+        figures = ["", ""]
+        if shares:
+            figures = [f"{max(s.largest for s in shares):.3g}", f"{median(s.median for s in shares):.3g}"]
+        differ = sum(one.differ for one in some)
+        part = differ / max(sum(one.elements for one in some), 1)
+        rows.append((kind, len(some), *counts, f"{part:.1%}" if differ else "", *figures))
+    columns = ("op", ">values", ">equal", ">replayed", ">rounding", ">defect", ">unjudged")
+    return table((*columns, ">elements that differ", ">largest share", ">median share"), rows)
+
+
+def values(nodes: Sequence[Judgement]) -> Table:
+    """A row per value."""
+    rows = []
+    for one in nodes:
+        share = "" if one.share is None or one.verdict == MISSING else f"{one.share.largest:.3g}"
+        over = f"over {len(one.over)} nodes, {one.over[0]} to {one.over[-1]}; " if one.over else ""
+        rows.append((one.name, one.kind, one.verdict, share, f"{over}{one.reason or ''}".removesuffix("; ")))
+    return table(("value", "op", "verdict", ">share", "why"), rows)
+
+
+def described(one: Judgement) -> list[str]:
+    """The first defect: where it is, and its worst element."""
+    lines = [f"first defect: {one.name} = {one.op}({', '.join(one.inputs)})"]
+    if one.over:
+        lines.append(f"  judged over {', '.join(one.over)}")
+    if one.reason:
+        lines.append(f"  {one.reason}")
+    if one.worst is not None:
+        lines += worst(one.worst)
+        at = ",".join(map(str, one.worst.at))
+        lines.append(f"  its arithmetic: refnet explain MODEL {one.name} --at {at} --capture DIR")
+    return lines
+
+
+def worst(one: Worst) -> list[str]:
+    """Lines about an element: found, plain, golden, bound."""
+    lines = [f"  worst element {list(one.at)}:"]
+    for name, value in (("found", one.found), ("plain", one.plain), ("golden", one.golden)):
+        if value is not None:
+            said = number(value)
+            lines.append(f"    {name:7}{said['hex']}  {said['value']}")
+    if one.bound is not None:
+        share = "no share" if one.share is None else f"{one.share:.3g} of it used"
+        lines.append(f"    bound  {one.bound[0]!r} +- {one.bound[1]:.3g}, {share}")
+    apart = "one of the two is no number" if one.ulps < 0 else f"{one.ulps} float32 from plain"
+    lines.append(f"    {apart}")
+    return lines
+
+
+def _output(one: Output) -> str:
+    if one.differ is None:
+        return f"output {one.name} ({one.value}): not compared, one side lacks it"
+    if not one.differ:
+        return f"output {one.name} ({one.value}): the bits of refnet's own run from the input on"
+    return (
+        f"output {one.name} ({one.value}): {one.differ} elements differ from refnet's own run from the input "
+        f"on, by {one.largest:.3g} at most ({one.ulps} ulps)"
+    )
+
+
+def _surplus(found: Verification) -> list[str]:
+    if not found.surplus:
+        return []
+    shown = ", ".join(found.surplus[:8]) + (", ..." if len(found.surplus) > 8 else "")
+    return [f"{len(found.surplus)} values of the capture are no node of the graph: {shown}"]
+
+
+def show_diff(found: Diff, a: str, b: str, everything: bool = False) -> None:
+    """Print two captures side by side. everything: equal values too."""
+    listed = found.pairs if everything else found.different
+    rows = []
+    for one in listed:
+        x, y = (str(list(shape)) for shape in one.shapes)
+        shape = x if x == y else f"{x} and {y}"
+        figures = ("", "", "")
+        if one.result == DIFFERENT and one.differ is not None and one.ulps is not None:
+            figures = (f"{one.differ} of {one.elements}", str(one.ulps), f"{one.largest:.3g}")
+        rows.append((one.name, one.result, shape, *figures))
+    if rows:
+        show(table(("value", "result", "shape", ">elements", ">ulps", ">largest"), rows), "")
+    for folder, names in ((a, found.only_a), (b, found.only_b)):
+        if names:
+            shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+            show(clean(f"{len(names)} only in {folder}: {shown}"))
+    count = len(found.different)
+    show(f"{len(found.pairs)} values in both, {count or 'none'} different")
