@@ -2,13 +2,16 @@
 # Makes the Python environments of the real frameworks for the crosschecks, one each, because MXNet needs
 # an old NumPy. A complete one of the right versions is kept; anything else is made anew.
 #   .venv-mxnet   mxnet 1.9.1, numpy 1.23.5
-#   .venv-torch   torch 2.13.0, numpy, resnest 0.0.5 (without its requirements, which it does not need here)
+#   .venv-torch   torch 2.13.0, numpy, resnest 0.0.5 (without its requirements, which it does not need here),
+#                 onnx 1.23.2 and onnxscript 0.7.2 for torch.onnx.export
 #   .venv-extras  timm 1.0.31 (read, never imported), opencv-python-headless 5.0.0.93, numpy: other people's
 #                 table of the ImageNet classes and their cubic resize
 #   .venv-onnx    onnx 1.23.2, onnxruntime 1.31.1, numpy
 #   .venv-oldest  the oldest versions of NumPy, Numba and the rest that pyproject.toml declares: refnet itself
 #                 runs there, and must give the same bits
-# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [oldest]      (default: all)
+#   browser       no environment: Debian's chromium and chromium-driver (installed with apt-get, as root, unless they are
+#                 there), and selenium 4.51.0 in .venv: the HTML report is tested in a real browser
+# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [oldest] [browser]      (default: all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3.11}
@@ -57,18 +60,36 @@ make() {
     say "$folder is ready, after $((SECONDS - begin)) s"
 }
 
-for framework in "${@:-mxnet torch extras onnx oldest}"; do
+browser() {
+    local begin=$SECONDS selenium=selenium==4.51.0
+    if [[ ! -x .venv/bin/python ]]; then
+        say "browser: there is no .venv, which the crosschecks run in; the README's first command makes it" >&2
+        exit 1
+    fi
+    if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then
+        say "browser: installing chromium and chromium-driver"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null
+    fi
+    if [[ $(versions .venv/bin/python selenium 2>/dev/null) != "$selenium" ]]; then
+        .venv/bin/python -m pip install -q --disable-pip-version-check "$selenium"
+    fi
+    say "browser: $(chromium --version 2>/dev/null), $(versions .venv/bin/python selenium), after $((SECONDS - begin)) s"
+}
+
+for framework in "${@:-mxnet torch extras onnx oldest browser}"; do
     for name in $framework; do
         case $name in
         mxnet) make .venv-mxnet "numpy==1.23.5 mxnet==1.9.1" "mxnet" "numpy==1.23.5 mxnet==1.9.1" ;;
-        torch) make .venv-torch "torch==2.13.0 resnest==0.0.5" "torch, numpy, resnest.torch" \
-            "torch==2.13.0 numpy" "--no-deps resnest==0.0.5" ;;
+        torch) make .venv-torch "torch==2.13.0 resnest==0.0.5 onnx==1.23.2 onnxscript==0.7.2" "torch, numpy, resnest.torch, onnxscript" \
+            "torch==2.13.0 numpy onnx==1.23.2 onnxscript==0.7.2" "--no-deps resnest==0.0.5" ;;
         extras) make .venv-extras "timm==1.0.31 opencv-python-headless==5.0.0.93" "cv2" \
             "opencv-python-headless==5.0.0.93 numpy" "--no-deps timm==1.0.31" ;;
         onnx) make .venv-onnx "onnx==1.23.2 onnxruntime==1.31.1" "onnx.reference, onnxruntime" \
             "onnx==1.23.2 onnxruntime==1.31.1 numpy" ;;
         oldest) make .venv-oldest "$oldest" "numpy, numba, PIL, rich, pooch, safetensors" "$oldest" ;;
-        *) echo "no environment $name; there are mxnet, torch, extras, onnx and oldest" >&2 && exit 2 ;;
+        browser) browser ;;
+        *) echo "no environment $name; there are mxnet, torch, extras, onnx, oldest and browser" >&2 && exit 2 ;;
         esac
     done
 done

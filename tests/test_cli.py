@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -77,11 +78,13 @@ def test_every_command_has_examples_that_parse(capsys):
     from refnet.cli import _parse, _parsers
 
     for name, parser in _parsers()[1].items():
-        lines = [line.split("  ")[1] for line in parser.epilog.splitlines() if line.startswith("  refnet ")]
+        text = re.sub(r" *\\\n +", " ", parser.epilog)  # a shell's way to go on with a line
+        lines = [line.split("  ")[1] for line in text.splitlines() if line.startswith("  refnet ")]
         assert lines, name
         for line in lines:
-            assert line.split()[1] == name
-            assert _parse(line.split()[1:]) is not None
+            words = shlex.split(line)
+            assert words[1] == name
+            assert _parse(words[1:]) is not None
 
 
 @pytest.mark.parametrize("argv", [["nonsense"], ["run", "--batch", "0"], ["export", "x"], ["summary"]])

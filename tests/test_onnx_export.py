@@ -22,22 +22,33 @@ from refnet.ops import (
     Add,
     AvgPool,
     BatchNorm,
+    Clip,
     Concat,
+    Constant,
     Conv,
     Dense,
+    Div,
     ExpandDims,
     Flatten,
     GlobalAvgPool,
     Identity,
+    MatMul,
     MaxPool,
     Mul,
     Op,
+    Pad,
     RadixSoftmax,
     RadixSum,
+    ReduceMean,
+    ReduceSum,
     Relu,
+    Reshape,
+    ResizeNearest,
     Sigmoid,
     Slice,
     Softmax,
+    Sub,
+    Transpose,
     UpsampleNearest,
     WeightedSum,
 )
@@ -65,11 +76,10 @@ def single(op: Op, *shapes: tuple[int, ...], batch: int = 2) -> Tally:
     """The same for one op on data of these shapes (of one image)."""
     types = tuple(TensorType((1, *shape)) for shape in shapes)
     data = {f"x{i}": floats((batch, *shape), (repr(op), i)) for i, shape in enumerate(shapes)}
+    kinds = op.weight_types(*types) if op.weight_roles() else ()
     weights = {
-        role: np.abs(floats(kind.shape, role)) + np.float32(0.5)
-        for role, kind in zip(
-            op.weight_roles(), op.weight_types(*types) if op.weight_roles() else (), strict=True
-        )
+        f"{role}{i}": np.asarray(np.abs(floats(kind.shape, role)) + np.float32(0.5))
+        for i, (role, kind) in enumerate(zip(op.weight_roles(), kinds, strict=True))
     }
     node = Node("y", op, (*data, *weights))
     return judged(Graph("one", dict(zip(data, types, strict=True)), (node,), {}).with_weights(weights), data)
@@ -87,6 +97,38 @@ CASES: list[tuple[Op, *tuple[tuple[int, ...], ...]]] = [
     (BatchNorm(1e-3), (5,)),
     (Relu(), MAPS),
     (Sigmoid(), MAPS),
+    (Conv(4, (3, 2), (3, 2), (1, 0), pad_end=(0, 3)), MAPS),
+    (MaxPool((2, 2), (2, 1), (1, 0), "ceil", dilation=(2, 1), pad_end=(0, 1)), MAPS),
+    *(
+        (AvgPool((3, 2), (2, 2), (1, 0), convention, counted, pad_end=(2, 1)), RAGGED)
+        for convention in ("valid", "ceil")
+        for counted in (True, False)
+    ),
+    (Clip(0.0, 0.25), MAPS),
+    (Clip(high=0.25), MAPS),
+    (Clip(), MAPS),
+    (Add(2, True), MAPS, (6, 1, 1)),
+    (Add(3, True, ((6, 1, 1), ())), MAPS),
+    (Mul(((6, 1, 1),)), MAPS),
+    (Sub(), MAPS, (6, 1, 1)),
+    (Sub(((4,),), True), MAPS),
+    (Div(((4,),)), MAPS),
+    (Div(swapped=True), MAPS, MAPS),
+    (MatMul(constants=((5, 3),)), (5,)),
+    (MatMul(), MAPS, (6, 4, 2)),
+    (MatMul(0.5, 2.0, False, True, True, ((3, 5), (3,))), (5,)),
+    (ReduceSum((1,), False, 6), MAPS),
+    (ReduceSum((2, 3)), MAPS),
+    (ReduceMean((1, 3), False), MAPS),
+    (Softmax(1, trailing=True), MAPS),
+    (Softmax(2, trailing=True), MAPS),
+    (ResizeNearest((2, 3), (8, 3), (1.6, 0.75)), MAPS),
+    (ResizeNearest((), (), ()), MAPS),
+    (Reshape((0, -1, 4)), MAPS),
+    (Transpose((0, 2, 3, 1)), MAPS),
+    (Pad((0, 0, 1, 0), (0, 1, 0, 2), value=0.5), MAPS),
+    (Pad((0, 0, 1, 0), (0, 0, 1, 2), "reflect"), MAPS),
+    (Constant((2, 3)),),
     (Add(1), MAPS),
     (Add(2), MAPS, MAPS),
     (Add(3), MAPS, MAPS, MAPS),

@@ -18,6 +18,7 @@ from refnet import ops
 from refnet.errors import GraphError
 from refnet.ops.base import Interval, Op, TensorType
 from refnet.ops.rounding import MAX, gamma
+from refnet.ops.sigmoid import CUT, P, Q
 from tests.bits import awkward, floats, same_bits
 
 getcontext().prec = 60
@@ -56,22 +57,49 @@ def dense(op: ops.Dense, at, x, w, b=None) -> Fraction:
     return total + (fraction(b[at[1]]) if b is not None else 0)
 
 
+H = Fraction(1, 2)
+
+
+def total(values: np.ndarray) -> Fraction:
+    return sum(map(fraction, values.ravel()), Fraction(0))
+
+
+def matmul(op: ops.MatMul, at, a, b, c=None) -> Fraction:
+    a, b = a.T if op.transpose_a else a, b.T if op.transpose_b else b
+    place = (*at, 0) if b.ndim == 1 else at
+    *lead, i, j = (*place[:-1], 0, place[-1]) if a.ndim == 1 else place
+    a, b = np.atleast_2d(a), b[:, None] if b.ndim == 1 else b
+    ahead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    row = np.broadcast_to(a, (*ahead, *a.shape[-2:]))[tuple(lead)][i]
+    column = np.broadcast_to(b, (*ahead, *b.shape[-2:]))[tuple(lead)][:, j]
+    y = sum((fraction(u) * fraction(v) for u, v in zip(row, column, strict=True)), Fraction(0))
+    y *= Fraction(op.alpha)
+    if c is not None:
+        y += Fraction(op.beta) * fraction(np.broadcast_to(c, (a.shape[-2], b.shape[-1]))[i, j])
+    return y
+
+
+def trailing_softmax(op: ops.Softmax, at, x) -> Fraction:
+    return softmax([fraction(v) for v in x[at[0]].ravel()], at[1] * x.shape[2] + at[2])
+
+
 def window(op, at, x) -> list[Fraction]:
     n, c, i, j = at
     top, left = i * op.stride[0] - op.pad[0], j * op.stride[1] - op.pad[1]
+    (kh, kw), (dh, dw) = op.kernel, op.dilation
     return [
         fraction(x[n, c, p, q])
-        for p in range(max(top, 0), min(top + op.kernel[0], x.shape[2]))
-        for q in range(max(left, 0), min(left + op.kernel[1], x.shape[3]))
+        for p in range(top, top + kh * dh, dh)
+        for q in range(left, left + kw * dw, dw)
+        if 0 <= p < x.shape[2] and 0 <= q < x.shape[3]
     ]
 
 
 def average(op: ops.AvgPool, at, x) -> Fraction:
     inside = window(op, at, x)
-    sides = [
-        min(i * s - p + k, size + p) - (i * s - p)
-        for i, s, p, k, size in zip(at[2:], op.stride, op.pad, op.kernel, x.shape[2:], strict=True)
-    ]
+    ends = op.pad_end or op.pad
+    places = zip(at[2:], op.stride, op.pad, op.kernel, x.shape[2:], ends, op.dilation, strict=True)
+    sides = [sum(i * s - p + t * d < size + e for t in range(k)) for i, s, p, k, size, e, d in places]
     return sum(inside, Fraction(0)) / (sides[0] * sides[1] if op.count_include_pad else len(inside))
 
 
@@ -142,6 +170,83 @@ EXAMPLES = [
         ((2, 3, 4, 4), (2, 3, 1, 1)),
         lambda op, at, a, b: fraction(a[at]) * fraction(b[(*at[:2], 0, 0)]),
     ),
+    Example(
+        ops.Conv(3, (3, 2), (2, 1), (0, 1), (1, 2), pad_end=(2, 0)),
+        ((1, 2, 6, 5),),
+        conv,
+    ),
+    Example(ops.Conv(2, (2, 2), (3, 2), (1, 0), bias=True, pad_end=(1, 3)), ((1, 2, 6, 5),), conv),
+    Example(
+        ops.MaxPool((2, 3), (2, 1), (0, 1), "ceil", dilation=(2, 1), pad_end=(1, 2)),
+        ((1, 2, 7, 5),),
+        lambda op, at, x: max(window(op, at, x)),
+    ),
+    Example(ops.AvgPool((2, 3), (2, 1), (1, 0), "ceil", pad_end=(2, 1)), ((1, 2, 6, 6),), average),
+    Example(
+        ops.AvgPool((3, 2), (2, 3), (1, 1), "full", False, pad_end=(2, 0), dilation=(2, 1)),
+        ((1, 2, 8, 7),),
+        average,
+    ),
+    Example(ops.Clip(-0.25, 0.5), ((2, 9),), lambda op, at, x: min(max(fraction(x[at]), -H / 2), H)),
+    Example(ops.Clip(high=0.0), ((2, 9),), lambda op, at, x: min(fraction(x[at]), Fraction(0))),
+    Example(
+        ops.Add(3, broadcast=True, constants=((3, 1), ())),
+        ((2, 1, 4),),
+        lambda op, at, a, b, c: fraction(a[at[0], 0, at[2]]) + fraction(b[at[1], 0]) + fraction(c),
+    ),
+    Example(
+        ops.Add(broadcast=True),
+        ((3,), (2, 1)),
+        lambda op, at, a, b: fraction(a[at[1]]) + fraction(b[at[0], 0]),
+    ),
+    Example(
+        ops.Mul(constants=((3, 1),)),
+        ((2, 3, 4),),
+        lambda op, at, a, b: fraction(a[at]) * fraction(b[at[1], 0]),
+    ),
+    Example(
+        ops.Sub(), ((2, 3), (2, 1, 1)), lambda op, at, a, b: fraction(a[at[1:]]) - fraction(b[at[0], 0, 0])
+    ),
+    Example(ops.Sub(((3,),), True), ((2, 3),), lambda op, at, b, a: fraction(a[at[1]]) - fraction(b[at])),
+    Example(ops.Div(((3,),)), ((2, 3),), lambda op, at, a, b: fraction(a[at]) / fraction(b[at[1]])),
+    Example(ops.Div(swapped=True), ((2, 3), (1,)), lambda op, at, b, a: fraction(a[0]) / fraction(b[at])),
+    Example(ops.MatMul(constants=((5, 4),)), ((2, 3, 5),), matmul),
+    Example(ops.MatMul(), ((2, 1, 3, 5), (2, 5, 4)), matmul),
+    Example(ops.MatMul(), ((5,), (5,)), matmul),
+    Example(ops.MatMul(0.75, -3.0, True, True, True, ((4, 5), (3, 1))), ((5, 3),), matmul),
+    Example(ops.MatMul(beta=0.5, addend=True), ((2, 30), (30, 2), (2,)), matmul),
+    Example(ops.ReduceSum((1, 2), False), ((2, 3, 4, 2),), lambda op, at, x: total(x[at[0], ..., at[1]])),
+    Example(ops.ReduceSum((1,), terms=2), ((2, 2, 3),), lambda op, at, x: total(x[at[0], :, at[2]])),
+    Example(ops.ReduceMean((3, 0)), ((2, 3, 2, 4),), lambda op, at, x: total(x[:, at[1], at[2]]) / 8),
+    Example(ops.ReduceMean((0,), False), ((3, 2),), lambda op, at, x: total(x[:, at[0]]) / 3),
+    Example(ops.Softmax(1, trailing=True), ((2, 3, 2),), trailing_softmax),
+    Example(
+        ops.ResizeNearest((2, 0), (5, 1), (2.5, 0.5), "asymmetric", "ceil"),
+        ((2, 3, 2),),
+        lambda op, at, x: fraction(x[0, at[1], (0, 1, 1, 1, 1)[at[2]]]),
+    ),
+    Example(
+        ops.ResizeNearest((1,), (4,), (1.0,), "tf_crop_and_resize", roi=((-0.5, 1.0),), extrapolation=7.0),
+        ((2, 3),),
+        lambda op, at, x: (Fraction(7), fraction(x[at[0], 0]), fraction(x[at[0], 1]), fraction(x[at[0], 2]))[
+            at[1]
+        ],
+    ),
+    Example(
+        ops.Reshape((0, -1, 3)), ((2, 3, 4),), lambda op, at, x: fraction(x[at[0]].ravel()[at[1] * 3 + at[2]])
+    ),
+    Example(ops.Transpose((2, 0, 1)), ((2, 3, 4),), lambda op, at, x: fraction(x[at[1], at[2], at[0]])),
+    Example(
+        ops.Pad((0, 1), (0, -1), value=0.1),
+        ((2, 4),),
+        lambda op, at, x: fraction(x[at[0], at[1] - 1]) if at[1] else fraction(np.float32(0.1)),
+    ),
+    Example(
+        ops.Pad((0, 2), (1, 1), "reflect"),
+        ((2, 3),),
+        lambda op, at, x: fraction(x[at[0] % 2, (2, 1, 0, 1, 2, 1)[at[1]]]),
+    ),
+    Example(ops.Constant((2, 3)), (), lambda op, at, c: fraction(c[at])),
     Example(
         ops.UpsampleNearest(2),
         ((1, 2, 3, 4),),
@@ -354,6 +459,19 @@ def test_batch_norm_variants_lie_inside_and_another_eps_does_not():
     assert (np.abs(other - interval.center) > interval.radius).any()
 
 
+def rational_sigmoid(x: np.ndarray) -> np.ndarray:
+    """ONNX Runtime's, in float32 without FMA."""
+    x = np.clip(x, -np.float32(CUT), np.float32(CUT))
+    t = x * x
+    sums = [np.full_like(x, np.float32(c[-1])) for c in (P, Q)]
+    for k, coefficients in enumerate((P, Q)):
+        for c in coefficients[-2::-1]:
+            sums[k] = sums[k] * t + np.float32(c)
+    y = np.maximum(x * sums[0] / sums[1] + np.float32(0.5), np.float32(0))
+    assert y.dtype == np.float32
+    return y
+
+
 def test_sigmoid_variants_lie_inside():
     x = (floats((1, 4000), "sigmoid") * np.float32(100)).astype(np.float32)
     interval = ops.Sigmoid().bound(Interval.exactly(x))
@@ -367,6 +485,7 @@ def test_sigmoid_variants_lie_inside():
             f(1) / (f(1) + back),
             np.where(x > 80, f(1), e / (f(1) + e)),
             np.where(x > 0, f(1) - q, q),
+            rational_sigmoid(x),
         ]
     for y in variants:
         assert (np.abs(y - interval.center) <= interval.radius).all()

@@ -11,12 +11,14 @@ from _pytest.pytester import SysModulesSnapshot
 
 import refnet
 from refnet.arithmetic.golden import Golden
+from refnet.cli import main
 from refnet.errors import InputError
 from refnet.golden import prepare
 from refnet.kernels.jit import cache_folder
 from refnet.ops.base import Interval
 from refnet.readers.golden_file import canonical, digest, dumps, read
-from refnet.reference import Checker, Reference, file_name
+from refnet.readers.manifest import file_name
+from refnet.reference import Checker, Reference, accept
 from refnet.report.difference import differs, outside, shares, ulps
 from refnet.weights import shipped_folder
 
@@ -551,3 +553,41 @@ def test_the_tests_of_the_page(pytester):
     )
     pytester.makepyfile("\n\n".join(blocks))
     pytester.runpytest("--golden", str(file), "-W", "error").assert_outcomes(passed=2)
+
+
+def test_a_capture_is_a_reference_too(tmp_path: Path, capsys, graph: refnet.Graph) -> None:
+    """Bits are compared with the capture's own; bounds are computed from the capture's own inputs."""
+    command = ["capture", "refnet", "resnest-digits", "--batch", "2", "-o"]
+    assert main([*command, str(tmp_path / "data")]) == 0
+    assert main([*command, str(tmp_path / "hashes"), "--hash-only"]) == 0
+    capsys.readouterr()
+    with_data, hashes = Reference(tmp_path / "data"), Reference(tmp_path / "hashes")
+    for reference in (with_data, hashes):
+        assert reference.names() == ["data", *(node.name for node in graph.nodes)]
+        checker = Checker(reference)
+        for name in ("data", CONV, RELU, "prob"):
+            checker.check(name, with_data.value(name))
+        with pytest.raises(AssertionError, match=f"{CONV} is not what"):
+            checker.check(CONV, with_data.value(CONV) + np.float32(1))
+    checker, value = Checker(with_data), with_data.value(CONV)
+    node = graph.by_name[CONV]
+    arguments = [with_data.value(name) for name in node.data]
+    arguments += [graph.weights[name] for name in node.weights]
+    golden = node.op.golden(*arguments)
+    assert differs(value, golden).any()
+    checker.check(CONV, golden, within="bound")
+    checker.check(CONV, value, within="bound")
+    with pytest.raises(AssertionError, match="on the capture's values"):
+        checker.check(CONV, value + np.float32(1), within="bound")
+    with pytest.raises(InputError, match="is a capture"):
+        accept(tmp_path / "data", {}, "because")
+    for reference in (with_data, hashes):
+        reference.close()
+
+
+def test_an_unfinished_capture_is_no_reference(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(1, np.float32))
+    Reference(tmp_path)
+    (tmp_path / "progress.jsonl").write_text("{}")
+    with pytest.raises(InputError, match="not finished"):
+        Reference(tmp_path)

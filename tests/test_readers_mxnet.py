@@ -17,22 +17,34 @@ from refnet.ops import (
     Add,
     AvgPool,
     BatchNorm,
+    Clip,
     Concat,
+    Constant,
     Conv,
     Dense,
+    Div,
     ExpandDims,
     Flatten,
     GlobalAvgPool,
     Identity,
+    MatMul,
     MaxPool,
     Mul,
+    Op,
+    Pad,
     RadixSoftmax,
     RadixSum,
+    ReduceMean,
+    ReduceSum,
     Relu,
+    Reshape,
+    ResizeNearest,
     Sigmoid,
     Slice,
     Softmax,
+    Sub,
     TensorType,
+    Transpose,
     UpsampleNearest,
     WeightedSum,
 )
@@ -866,8 +878,43 @@ def every_op() -> Graph:
     graph = Graph(
         "every", {"data": TensorType((1, 4, 9, 11))}, tuple(nodes), {"prob": "prob", "logits": "dense"}
     )
-    assert {type(n.op) for n in graph.nodes} == set(ALL)
+    assert {type(n.op) for n in graph.nodes} == set(ALL) - {type(op) for op, _ in ONNX_ONLY}
     return graph
+
+
+ONNX_ONLY: list[tuple[Op, tuple[int, ...]]] = [
+    (Clip(0.0, 6.0), (1, 2, 4, 4)),
+    (Sub(((2, 1, 1),)), (1, 2, 4, 4)),
+    (Div(((2, 1, 1),)), (1, 2, 4, 4)),
+    (MatMul(constants=((4, 3),)), (1, 4)),
+    (ReduceSum((1,)), (1, 2, 4, 4)),
+    (ReduceMean((1,)), (1, 2, 4, 4)),
+    (ResizeNearest((2,), (6,), (1.5,)), (1, 2, 4, 4)),
+    (Reshape((0, -1)), (1, 2, 4, 4)),
+    (Transpose((0, 2, 1)), (1, 2, 4)),
+    (Pad((0, 1), (0, 1)), (1, 4)),
+    (Constant((1, 4)), ()),
+]
+"""Ops that the export to MXNet refuses."""
+FORMS: list[tuple[Op, tuple[int, ...]]] = [
+    (Conv(2, (2, 2), pad_end=(1, 1)), (1, 2, 4, 4)),
+    (MaxPool((2, 2), pad_end=(1, 1)), (1, 2, 4, 4)),
+    (AvgPool((2, 2), dilation=(2, 1)), (1, 2, 4, 4)),
+    (Add(2, True, ((2, 1, 1),)), (1, 2, 4, 4)),
+    (Mul(((4,),)), (1, 2, 4, 4)),
+    (Softmax(1, trailing=True), (1, 2, 4, 4)),
+]
+"""Forms of other ops that it refuses."""
+
+
+@pytest.mark.parametrize(("op", "shape"), [*ONNX_ONLY, *FORMS], ids=repr)
+def test_export_refuses_what_mxnet_does_not_have(op: Op, shape: tuple[int, ...]) -> None:
+    data = ("data",) if shape else ()
+    kinds = op.weight_types(*(TensorType(shape) for _ in data))
+    node = Node("y", op, (*data, *(f"w{i}" for i in range(len(kinds)))))
+    graph = Graph("one", {"data": TensorType(shape or (1,))}, (node,), {"y": "y"})
+    with pytest.raises(UnsupportedError, match=r"y: .* has no counterpart in MXNet"):
+        mxnet.graph_to_symbol(graph)
 
 
 SPLIT = (RadixSum, RadixSoftmax, WeightedSum)

@@ -11,6 +11,8 @@ import pytest
 from refnet.frameworks.process import Worker
 
 ROOT = Path(__file__).parents[2]
+collect_ignore = ["modules.py"]
+"""What PyTorch's own interpreter imports."""
 REPORT = pytest.StashKey[list[str]]()
 
 

@@ -62,7 +62,7 @@ def _parts(at: np.ndarray, width: int) -> Iterator[np.ndarray]:
 def conv(op: ops.Conv, at: np.ndarray, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None):
     """Elements of a convolution."""
     channels, (kh, kw) = w.shape[1], op.kernel
-    padded = np.pad(x, ((0, 0), (0, 0), (op.pad[0],) * 2, (op.pad[1],) * 2))
+    padded = np.pad(x, ((0, 0), (0, 0), *zip(op.pad, op.ends, strict=True)))
     oh, ow = op.type(*(ops.TensorType(v.shape) for v in (x, w, *([] if bias is None else [bias])))).shape[2:]
     result = []
     for part in _parts(at, channels * kh * kw):
@@ -98,14 +98,15 @@ def average(op: ops.AvgPool, at: np.ndarray, x: np.ndarray):
     oh, ow = op.type(ops.TensorType(x.shape)).shape[2:]
     result = []
     for n, c, i, j in zip(*np.unravel_index(at, (*x.shape[:2], oh, ow)), strict=True):
-        begins = [int(k) * s - p for k, s, p in zip((i, j), op.stride, op.pad, strict=True)]
-        pairs = zip(begins, op.kernel, op.pad, x.shape[2:], strict=True)
-        reach = [(b, min(b + k, size + p), size) for b, k, p, size in pairs]
-        (top, bottom), (left, right) = ((max(b, 0), min(e, size)) for b, e, size in reach)
-        window = x[n, c, top:bottom, left:right]
-        whole = (reach[0][1] - reach[0][0]) * (reach[1][1] - reach[1][0])
+        axes = zip((i, j), op.stride, op.pad, op.kernel, op.dilation, op.ends, x.shape[2:], strict=True)
+        places = [[int(o) * s - p + t * d for t in range(k) if int(o) * s - p + t * d < size + e]
+                  for o, s, p, k, d, e, size in axes]  # fmt: skip
+        rows, columns = (
+            [t for t in along if 0 <= t < n] for along, n in zip(places, x.shape[2:], strict=True)
+        )
+        window = x[n, c][np.ix_(rows, columns)]
         total = sum((Fraction(float(v)) for v in window.ravel()), Fraction(0))
-        result.append(total / (whole if op.count_include_pad else window.size))
+        result.append(total / (len(places[0]) * len(places[1]) if op.count_include_pad else window.size))
     return _rounded(result)
 
 
@@ -168,7 +169,8 @@ def sigmoid(op: ops.Sigmoid, at: np.ndarray, x: np.ndarray):
 
 
 def softmax(op: ops.Softmax, at: np.ndarray, x: np.ndarray):
-    """Elements of a softmax over the last axis of (n, k), row by row."""
+    """Elements of a softmax over the last axis of (n, k), row by row; trailing axes count as the last."""
+    x = x.reshape(*x.shape[: op.axis], -1) if op.trailing else x
     assert x.ndim == 2
     result = np.empty(len(at), np.float32)
     for n in np.unique(at // x.shape[1]):
@@ -190,7 +192,7 @@ def radix_softmax(op: ops.RadixSoftmax, at: np.ndarray, x: np.ndarray):
 
 def add(op: ops.Add, at: np.ndarray, *inputs: np.ndarray):
     """Elements of a sum of values."""
-    terms = np.stack([x.reshape(-1)[at] for x in inputs], 1)
+    terms = np.stack([x.reshape(-1)[at] for x in np.broadcast_arrays(*inputs)], 1)
     return _rounded(dots(terms, np.ones_like(terms)))
 
 
@@ -207,6 +209,43 @@ def weighted_sum(op: ops.WeightedSum, at: np.ndarray, attention: np.ndarray, x: 
     return _rounded(dots(attention[n[:, None], c], x[n[:, None], c, i[:, None], j[:, None]]))
 
 
+def matmul(op: ops.MatMul, at: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray | None = None):
+    """Elements of a matrix product."""
+    a, b = a.T if op.transpose_a else a, b.T if op.transpose_b else b
+    shape = np.matmul(np.zeros_like(a), np.zeros_like(b)).shape
+    a, b = np.atleast_2d(a), b[:, None] if b.ndim == 1 else b
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    full = (*lead, a.shape[-2], b.shape[-1])
+    a, b = np.broadcast_to(a, (*lead, *a.shape[-2:])), np.broadcast_to(b, (*lead, *b.shape[-2:]))
+    result = []
+    for part in _parts(at, a.shape[-1]):
+        *where, i, j = np.unravel_index(part, full)
+        totals = [t * Fraction(op.alpha) for t in dots(a[(*where, i)], np.swapaxes(b, -1, -2)[(*where, j)])]
+        if c is not None:
+            more = np.broadcast_to(c, shape).reshape(-1)[part]
+            totals = [t + Fraction(op.beta) * Fraction(float(v)) for t, v in zip(totals, more, strict=True)]
+        result += totals
+    return _rounded(result)
+
+
+def _terms(op: ops.ReduceSum | ops.ReduceMean, at: np.ndarray, x: np.ndarray) -> list[Fraction]:
+    """The sums over the axes."""
+    kept = [i for i in range(x.ndim) if i not in op.axes]
+    rows = x.transpose(*kept, *op.axes).reshape(int(np.prod([x.shape[i] for i in kept])), -1)
+    return [t for part in _parts(at, rows.shape[1]) for t in dots(rows[part], np.ones_like(rows[part]))]
+
+
+def reduce_sum(op: ops.ReduceSum, at: np.ndarray, x: np.ndarray):
+    """Elements of a sum over axes."""
+    return _rounded(_terms(op, at, x))
+
+
+def reduce_mean(op: ops.ReduceMean, at: np.ndarray, x: np.ndarray):
+    """Elements of a mean over axes."""
+    count = int(np.prod([x.shape[i] for i in op.axes]))
+    return _rounded([t / count for t in _terms(op, at, x)])
+
+
 ORACLES = {
     ops.Conv: conv,
     ops.Dense: dense,
@@ -219,6 +258,9 @@ ORACLES = {
     ops.Add: add,
     ops.RadixSum: radix_sum,
     ops.WeightedSum: weighted_sum,
+    ops.MatMul: matmul,
+    ops.ReduceSum: reduce_sum,
+    ops.ReduceMean: reduce_mean,
 }
 
 

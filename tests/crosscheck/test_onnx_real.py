@@ -15,15 +15,13 @@ from refnet.frameworks import process
 from refnet.frameworks.process import Worker
 from refnet.graph import Graph, Node, TensorType
 from refnet.ops import AvgPool, BatchNorm, MaxPool, RadixSoftmax, RadixSum, Sigmoid, WeightedSum
-from refnet.ops.base import Interval
-from refnet.ops.rounding import gamma
 from refnet.preprocess import pipeline
 from refnet.readers.onnx_export import graph_to_onnx
 from refnet.weights import shipped_folder
 from refnet.zoo import synthetic
 from tests.bits import floats
 from tests.crosscheck.conftest import interpreter
-from tests.crosscheck.judge import Tally, check, within_bound
+from tests.crosscheck.judge import Disagreement, Tally, check
 from tests.crosscheck.test_mxnet_values import distance
 
 pytestmark = pytest.mark.crosscheck
@@ -39,38 +37,6 @@ def onnx() -> Iterator[Worker]:
         yield worker
 
 
-P = (
-    4.37031012579801e-11,
-    1.15627324459942e-07,
-    6.08574864600143e-05,
-    8.51377133304701e-03,
-    2.48287947061529e-01,
-)
-Q = (
-    6.10247389755681e-13,
-    5.76102136993427e-09,
-    6.29106785017040e-06,
-    1.70198817374094e-03,
-    1.16817656904453e-01,
-)
-Q0 = 9.93151921023180e-01
-"""Coefficients of ONNX Runtime's sigmoid: onnxruntime/core/mlas/lib/logistic.cpp, which are Eigen's."""
-
-
-def rational_sigmoid(x: np.ndarray) -> Interval:
-    """ONNX Runtime's sigmoid is none of the forms that `Sigmoid.bound` covers: max(1/2 + x P(x^2)/Q(x^2), 0)
-    with |x| cut at 18, a rational function that is right to about 1e-7, not to some ulps of small results.
-
-    Bound: all terms of P and Q are positive. A term of P carries its coefficient's rounding, at most 4 of
-    x^2, and at most 8 of four Horner steps; with the product by x 14. Of Q: 1 + 5 + 10 = 16. The quotient:
-    31. Then one addition. (gamma(40) and gamma(2) leave room for the float64 of this computation.)
-    """
-    x = np.clip(x.astype(np.float64), -18, 18)
-    r = x * np.polyval(P, x * x) / np.polyval((*Q, Q0), x * x)
-    y = np.maximum(0.5 + r, 0)
-    return Interval(y, gamma(40) * np.abs(r) + gamma(2) * y)
-
-
 def everything(onnx: Worker, graph: Graph, data: dict[str, np.ndarray], folder: Path) -> Tally:
     """Judge all values of a model whose every value is an output, nothing optimised away."""
     path = folder / "all.onnx"
@@ -82,16 +48,29 @@ def everything(onnx: Worker, graph: Graph, data: dict[str, np.ndarray], folder: 
     tally = Tally()
     for node in graph.nodes:
         inputs = [(data | found)[name] for name in node.data]
-        if isinstance(node.op, Sigmoid) or node.op == RadixSoftmax(1, getattr(node.op, "cardinality", 1)):
-            share = within_bound(
-                found[node.name], rational_sigmoid(inputs[0].reshape(found[node.name].shape))
-            )
-            tally.shares["Sigmoid, rational"] = max(tally.shares["Sigmoid, rational"], share)
-            tally.bounds["Sigmoid, rational"] += 1
-        else:
-            check(node, found[node.name], [*inputs, *(graph.weights[name] for name in node.weights)], tally)
+        check(node, found[node.name], [*inputs, *(graph.weights[name] for name in node.weights)], tally)
     assert tally.compared == len(graph.nodes)
     return tally
+
+
+def test_its_sigmoid_is_inside_the_bound_and_a_wrong_one_is_not(
+    onnx: Worker, tmp_path: Path, report: list[str]
+) -> None:
+    """Every exponent, both signs, and what lies around the cut: its rational function uses the bound."""
+    steps = np.ldexp(np.float32(1) + np.arange(512, dtype=np.float32) / 512, np.arange(-30, 8)[:, None])
+    x = np.concatenate([steps, -steps, np.linspace(-20, 20, 38 * 512, dtype=np.float32).reshape(38, 512)])
+    node = Node("y", Sigmoid(), ("x",))
+    tally = everything(onnx, Graph("s", {"x": TensorType((1, 512))}, (node,), {}), {"x": x}, tmp_path)
+    report.extend(tally.lines())
+    assert 0.05 < tally.shares["Sigmoid"] <= 1
+    y = Sigmoid().run(x)
+    half = y.astype(np.float16).astype(np.float32)
+    hard = np.clip(x * np.float32(0.2) + np.float32(0.5), 0, 1)
+    with np.errstate(all="ignore"):
+        coarse = np.float32(1) / (np.float32(1) + np.exp(-np.round(x * 1024) / 1024))
+    for wrong in (half, hard, coarse, y + np.float32(2.0**-19)):
+        with pytest.raises(Disagreement, match="outside of the bound"):
+            check(node, wrong.astype(np.float32), [x], Tally())
 
 
 @pytest.mark.parametrize("name", DIGITS)

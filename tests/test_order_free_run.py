@@ -1,0 +1,156 @@
+"""Order-free runs: the inputs are exact in any order, plain and golden agree, and what is wrong is named."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from refnet.capture import open_capture
+from refnet.capturing import orderfree
+from refnet.capturing.orderfree import EXACT, arrays, reductions, spoken
+from refnet.cli import main
+from refnet.errors import GraphError, UnsupportedError
+from refnet.loading import structure
+from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool, Relu
+from refnet.ops.base import TensorType
+
+PINNED = "c602d2ab6251c93cf880f0e1ef54a9ca5c2da572b7b94e18ed820f8e0bfedb3f"
+"""sha256 of one node's arrays, as they were when the scheme was made."""
+NETWORKS = ("resnest-50-pytorch", "octave-se-resnet-50-0.125", "resnet-50-baseline")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_largest_possible_partial_sum_is_exact(name):
+    """For every reduction, from the arrays themselves: the sum of all magnitudes is below 2^24."""
+    nodes = reductions(structure(name))
+    assert {type(node.op) for node, _ in nodes.values()} >= {Conv, GlobalAvgPool}
+    for node_name, (node, types) in nodes.items():
+        x, *rest = arrays(node.op, types, node_name)
+        assert (x == np.rint(x)).all()
+        assert (x != 0).all()
+        if rest:
+            weight, bias = rest[0], rest[1] if len(rest) > 1 else np.zeros(1, np.float32)
+            terms = math.prod(weight.shape[1:])
+            assert all((array == np.rint(array)).all() and (array != 0).all() for array in rest)
+            largest = terms * int(abs(x).max()) * int(abs(weight).max()) + int(abs(bias).max())
+        else:
+            sides = node.op.kernel if isinstance(node.op, AvgPool) else x.shape[2:]
+            largest = math.prod(sides) * int(abs(x).max())
+            divisors = {a * b for a in range(1, sides[0] + 1) for b in range(1, sides[1] + 1)}
+            for divisor in divisors if isinstance(node.op, AvgPool) else {math.prod(sides)}:
+                assert (np.fmod(x, np.float32(divisor)) == 0).all()
+        assert largest < EXACT, node_name
+
+
+def test_every_order_gives_the_exact_sum():
+    op, types = Dense(3, True), (TensorType((2, 4608)), TensorType((3, 4608)), TensorType((3,)))
+    x, w, b = arrays(op, types, "fc")
+    whole = [[[int(v) for v in row] for row in array] for array in (x, w, b[None])]
+    exact = [
+        [
+            sum(p * q for p, q in zip(row, unit, strict=True)) + c
+            for unit, c in zip(whole[1], *whole[2], strict=True)
+        ]
+        for row in whole[0]
+    ]
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        order = generator.permutation(4608)
+        products = (x[:, None, order] * w[None, :, order]).astype(np.float32)
+        chain = np.cumsum(products, -1, dtype=np.float32)[..., -1] + b
+        blocks = b + products.reshape(2, 3, 36, 128).sum(-1, dtype=np.float32).sum(-1, dtype=np.float32)
+        for found in (chain, blocks):
+            assert [[int(v) for v in row] for row in found] == exact
+    assert [[int(v) for v in row] for row in op.golden(x, w, b)] == exact
+
+
+def test_the_numbers_are_the_same_on_every_machine():
+    types = (TensorType((1, 4, 5, 5)), TensorType((2, 4, 3, 3)), TensorType((2,)))
+    made = arrays(Conv(2, (3, 3), bias=True), types, "conv1")
+    raw = b"".join(array.astype("<f4").tobytes() for array in made)
+    assert hashlib.sha256(raw).hexdigest() == PINNED
+    assert not np.array_equal(arrays(Conv(2, (3, 3), bias=True), types, "conv2")[0], made[0])
+
+
+def test_what_has_no_exact_inputs_is_refused():
+    with pytest.raises(UnsupportedError, match="is no reduction"):
+        arrays(Relu(), (TensorType((1, 2)),), "r")
+    with pytest.raises(UnsupportedError, match="terms are too many"):
+        arrays(Dense(1, False), (TensorType((1, EXACT)), TensorType((1, EXACT))), "fc")
+    with pytest.raises(UnsupportedError, match="4096 terms are too many"):
+        arrays(GlobalAvgPool(), (TensorType((1, 1, 64, 64)),), "pool")
+
+
+def test_every_pool_can_be_said_in_every_framework():
+    for size, kernel, stride, pad in itertools.product(range(2, 9), (1, 2, 3), (1, 2, 3), (0, 1)):
+        types = (TensorType((1, 1, size, size)),)
+        for convention in ("valid", "full", "ceil"):
+            op = AvgPool((kernel,) * 2, (stride,) * 2, (min(pad, kernel // 2),) * 2, convention)
+            try:
+                own = op.type(*types)
+            except GraphError:
+                continue
+            for framework, known in {"mxnet": ("valid", "full"), "torch": ("valid", "ceil")}.items():
+                said = spoken(op, types, framework)
+                assert said.convention in known
+                assert said.type(*types) == own
+
+
+@pytest.mark.parametrize("arithmetic", ["plain", "golden"])
+def test_plain_and_golden_have_the_exact_bits(tmp_path, capsys, arithmetic):
+    command = ["capture", "refnet", "resnest-digits", "--order-free", "--arithmetic", arithmetic]
+    assert main([*command, "--batch", "2", "--json", "-o", str(tmp_path / "c")]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["different"] == []
+    assert record["left_out"] == {}
+    capture = open_capture(tmp_path / "c")
+    assert list(capture.names) == list(reductions(structure("resnest-digits")))
+    assert capture.manifest.reference.flags == {"order-free": "0"}
+    assert capture.value("fc").shape == (2, 10)
+
+
+BUGS = {
+    "bias dropped": lambda op, x, w, b: (op, x, w, None if b is None else np.zeros_like(b)),
+    "padding": lambda op, x, w, b: (op, np.roll(x, 1, -1), w, b),
+    "one channel permuted": lambda op, x, w, b: (op, x, None if w is None else w[::-1].copy(), b),
+    "a scale": lambda op, x, w, b: (op, x * np.float32(1 + 2**-20), w, b),
+    "a divisor": lambda op, x, w, b: (
+        replace(op, count_include_pad=not op.count_include_pad) if isinstance(op, AvgPool) else op, x, w, b),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_what_means_another_thing_is_named(tmp_path, capsys, monkeypatch, bug):
+    real = orderfree._own
+
+    def own(mode, threads):
+        ask = real(mode, threads)
+        return lambda op, x, w=None, b=None: ask(*BUGS[bug](op, x, w, b))
+
+    monkeypatch.setattr(orderfree, "_own", own)
+    command = ["capture", "refnet", "resnest-digits", "--order-free", "-o", str(tmp_path / "c")]
+    assert main(command) == 1
+    nodes = reductions(structure("resnest-digits"))
+    named = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if "no sum in it" in line]
+    assert named
+    if bug == "bias dropped":
+        assert named == [name for name, (node, _) in nodes.items() if len(node.weights) == 2]
+    if bug == "a divisor":
+        padded = [
+            name for name, (node, _) in nodes.items() if isinstance(node.op, AvgPool) and any(node.op.pad)
+        ]
+        assert named == padded
+    if bug == "one channel permuted":
+        assert named == [name for name, (node, _) in nodes.items() if node.weights]
+
+
+def test_it_needs_a_network_that_refnet_knows(tmp_path, capsys):
+    for arguments in (["folder", "."], ["torch", "a.b:c"]):
+        assert main(["capture", *arguments, "--order-free", "-o", str(tmp_path / "c")]) == 2
+        assert "a network that refnet knows" in capsys.readouterr().err

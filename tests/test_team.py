@@ -1,0 +1,133 @@
+"""Threads that share a kernel: every item once, whoever does it; faults come back; nobody waits for ever."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from refnet.kernels import team
+from refnet.kernels.pointwise import GRAIN, relu
+from refnet.kernels.team import KERNELS, Team, next_share, share, split
+
+
+def count(work, seen, seconds=0.0):
+    """A kernel in Python: each item leaves a mark."""
+    begin, end = share(work)
+    while begin < end:
+        for item in range(begin, end):
+            time.sleep(seconds)
+            seen[item] += 1
+        begin, end = next_share(work)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+@pytest.mark.parametrize("items", [0, 1, 2, 7, 100])
+def test_every_item_is_done_once(threads, items):
+    seen = np.zeros(items, np.int64)
+    split(count, items, threads, seen)
+    assert (seen == 1).all()
+
+
+def test_helpers_do_their_part():
+    workers = set()
+
+    def kernel(work):
+        begin, end = share(work)
+        while begin < end:
+            workers.add(threading.get_ident())
+            time.sleep(0.02)
+            begin, end = next_share(work)
+
+    split(kernel, 8, 2)
+    assert len(workers) == 2
+
+
+def test_a_team_outlives_its_array_of_kernels():
+    crew = Team(2)
+    for _ in range(KERNELS + 10):
+        seen = np.zeros(3, np.int64)
+        crew.run(count, 3, (seen,))
+        assert (seen == 1).all()
+
+
+def test_kernels_with_pauses_between_them():
+    """A helper that went to sleep is woken."""
+    for pause in (0.0, 0.001, 0.01, 0.05):
+        time.sleep(pause)
+        seen = np.zeros(5, np.int64)
+        split(count, 5, 2, seen, 0.001)
+        assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("where", ["helper", "caller"])
+def test_a_fault_comes_back_and_the_team_lives_on(where):
+    caller = threading.get_ident()
+
+    def kernel(work):
+        begin, end = share(work)
+        while begin < end:
+            if (threading.get_ident() == caller) == (where == "caller"):
+                raise MemoryError("no room")
+            time.sleep(0.01)
+            begin, end = next_share(work)
+
+    with pytest.raises(MemoryError, match="no room"):
+        split(kernel, 8, 2)
+    seen = np.zeros(8, np.int64)
+    split(count, 8, 2, seen)
+    assert (seen == 1).all()
+
+
+def test_a_busy_team_leaves_the_second_caller_alone_with_its_work():
+    first, second = np.zeros(8, np.int64), np.zeros(8, np.int64)
+    other = threading.Thread(target=split, args=(count, 8, 2, first, 0.02))
+    other.start()
+    split(count, 8, 2, second)
+    other.join(10)
+    assert (first == 1).all()
+    assert (second == 1).all()
+
+
+def test_two_threads_run_kernels_side_by_side():
+    x = np.linspace(-1, 1, 8 * GRAIN, dtype=np.float32)
+    wrong = []
+
+    def go():
+        expected = np.maximum(x, np.float32(0)).tobytes()
+        wrong.extend(i for i in range(50) if relu(x, 2).tobytes() != expected)
+
+    others = [threading.Thread(target=go) for _ in range(3)]
+    for one in others:
+        one.start()
+    for one in others:
+        one.join(60)
+    assert not wrong
+
+
+def test_arguments_are_let_go():
+    import weakref
+
+    seen = np.zeros(4, np.int64)
+    gone = weakref.ref(seen)
+    split(count, 4, 2, seen)
+    del seen
+    end = time.monotonic() + 5
+    while gone() is not None and time.monotonic() < end:
+        time.sleep(0.01)
+    assert gone() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_process_makes_its_own_team():
+    split(count, 4, 2, np.zeros(4, np.int64))
+    child = os.fork()
+    if child == 0:
+        seen = np.zeros(4, np.int64)
+        split(count, 4, 2, seen)
+        os._exit(0 if (seen == 1).all() and team._teams else 1)
+    assert os.waitpid(child, 0)[1] == 0
