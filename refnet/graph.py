@@ -38,6 +38,11 @@ class Node:
         return f"{self.name} = {self.op!r}({', '.join(self.inputs)})"
 
 
+Names = tuple[str, ...]
+Schedule = tuple[tuple[Node, Names, Names, Names], ...]
+"""What the interpreter walks: node, names of its data and of its weights, values that end with it."""
+
+
 @dataclass(frozen=True)
 class Graph:
     """Inputs, nodes in execution order, outputs, and (once loaded) the weights.
@@ -115,7 +120,7 @@ class Graph:
         return found
 
     @cached_property
-    def plans(self) -> dict[object, tuple[Node, ...]]:
+    def plans(self) -> dict[object, Schedule]:
         """The interpreter's schedules, by arithmetic and wanted values; a graph never changes."""
         return {}
 

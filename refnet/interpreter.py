@@ -16,7 +16,7 @@ import numpy as np
 
 from refnet.arithmetic.plain import Plain
 from refnet.errors import InputError, WeightsError
-from refnet.graph import Graph, Node
+from refnet.graph import Graph, Node, Schedule
 from refnet.ops.base import F32
 
 
@@ -55,7 +55,8 @@ def steps(
     'conv1_conv'
     """
     arithmetic = Plain() if arithmetic is None else arithmetic
-    yield from _execute(graph, inputs, arithmetic, graph.nodes if until is None else _needed(graph, until))
+    nodes = graph.nodes if until is None else _needed(graph, until)
+    yield from _execute(graph, inputs, arithmetic, schedule(nodes))
 
 
 def run(
@@ -79,32 +80,51 @@ def run(
     arithmetic = Plain() if arithmetic is None else arithmetic
     key = (arithmetic.name, frozenset(needed))
     if key not in graph.plans:
-        graph.plans[key] = arithmetic.fuse(_needed(graph, needed), needed)
-    nodes = graph.plans[key]
-    found = {n.name: v for n, v in _execute(graph, inputs, arithmetic, nodes) if n.name in needed}
+        graph.plans[key] = schedule(arithmetic.fuse(_needed(graph, needed), needed))
+    plan = graph.plans[key]
+    found = {n.name: v for n, v in _execute(graph, inputs, arithmetic, plan) if n.name in needed}
     for value in found.values():
         value.flags.writeable = True
     return {key: found[name] for key, name in wanted.items()}
 
 
 def _execute(
-    graph: Graph, inputs: Mapping[str, F32], arithmetic: Arithmetic, nodes: Sequence[Node]
+    graph: Graph, inputs: Mapping[str, F32], arithmetic: Arithmetic, plan: Schedule
 ) -> Iterator[tuple[Node, F32]]:
     graph.types(graph.check_inputs(inputs))
     _check_weights(graph)
-    last = {name: i for i, node in enumerate(nodes) for name in node.data}
     values: dict[str, F32] = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-    for i, node in enumerate(nodes):
-        arguments = [values[n] for n in node.data] + [graph.weights[n] for n in node.weights]
-        value = arithmetic.evaluate(node, *arguments)
+    weights, evaluate = graph.weights, arithmetic.evaluate
+    for node, data, learned, done in plan:
+        arguments = [values[name] for name in data]
+        arguments += [weights[name] for name in learned]
+        value = evaluate(node, *arguments)
         del arguments
         value.flags.writeable = False  # later nodes read it
         values[node.name] = value
         yield node, value
         del value
-        for name in {*node.data, node.name}:
-            if last.get(name, i) <= i:
-                del values[name]
+        for name in done:
+            del values[name]
+
+
+def schedule(nodes: Sequence[Node]) -> Schedule:
+    """The nodes in order, each with its data's and its weights' names, and the values that end with it.
+
+    >>> import refnet
+    >>> refnet.interpreter.schedule(refnet.load("resnest-digits").nodes)[0][1:]
+    (('data',), ('conv1.0.weight',), ('data',))
+    """
+    last = {name: i for i, node in enumerate(nodes) for name in node.data}
+    return tuple(
+        (
+            node,
+            node.data,
+            node.weights,
+            tuple(n for n in dict.fromkeys((*node.data, node.name)) if last.get(n, i) <= i),
+        )
+        for i, node in enumerate(nodes)
+    )
 
 
 def _check_weights(graph: Graph) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ import refnet
 from refnet.arithmetic.plain import Plain
 from refnet.errors import GraphError, InputError, WeightsError
 from refnet.graph import Graph, Node, TensorType
-from refnet.ops import Add, BatchNorm, Conv, Relu, UpsampleNearest
+from refnet.ops import Add, BatchNorm, Conv, Mul, Relu, UpsampleNearest
 from refnet.ops.fused import Fused, fuse
 from tests.bits import awkward, floats, same_bits
 
@@ -70,6 +72,35 @@ def test_what_is_fused():
         "tail",
         "unused",
     ]
+
+
+@pytest.mark.parametrize("a", [(4, 4, 4), (4, 1, 1), (1, 4, 4)])
+@pytest.mark.parametrize("b", [(4, 4, 4), (4, 1, 1), (4, 1, 4)])
+@pytest.mark.parametrize("odd", [0.0, 0.3])
+def test_a_product_joins_in_every_shape(a, b, odd):
+    """Squeeze and excitation: x * s, then the shortcut, then relu, in one pass where s is one per channel."""
+    types = {"a": TensorType((1, *a)), "b": TensorType((1, *b)), "shortcut": TensorType((1, 4, 4, 4))}
+    nodes = (
+        Node("product", Mul(), ("a", "b")),
+        Node("grown", Mul(), ("product", "ones")),
+        Node("sum", Add(2), ("shortcut", "grown")),
+        Node("relu", Relu(), ("sum",)),
+    )
+    graph = Graph("product", {**types, "ones": types["shortcut"]}, nodes, {"out": "relu"})
+    inputs = {name: awkward((2, *kind.shape[1:]), name, odd) for name, kind in graph.inputs.items()}
+    for threads in (1, 2):
+        last = every_value(graph, inputs)["relu"]
+        assert same_bits(refnet.run(graph, inputs, Plain(threads))["out"], last)
+    if {a, b} == {(4, 4, 4), (4, 1, 1)} or a == b == (4, 4, 4):  # the product's shape is the shortcut's
+        short = Graph(
+            "short",
+            types,
+            (nodes[0], replace(nodes[2], inputs=("shortcut", "product")), nodes[3]),
+            {"out": "relu"},
+        )
+        given = {name: inputs[name] for name in types}
+        assert [n.name for n in fuse(short.nodes, {"relu"})] == ["relu"]
+        assert same_bits(refnet.run(short, given)["out"], every_value(short, given)["relu"])
 
 
 def test_the_same_bits_for_threads_batch_and_position():

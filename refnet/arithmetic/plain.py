@@ -45,9 +45,12 @@ class Plain:
 
     def evaluate(self, node: Node, *inputs: F32) -> F32:
         """The node's value: `node.op.run(*inputs)`."""
-        from refnet.kernels.jit import processors
+        threads = self.threads
+        if threads is None:
+            from refnet.kernels.jit import processors
 
-        return node.op.run(*inputs, threads=self.threads or processors())
+            threads = processors()
+        return node.op.run(*inputs, threads=threads)
 
     def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
         """The nodes with those joined that can share a pass over memory; the bits are the same."""

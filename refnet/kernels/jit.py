@@ -89,18 +89,24 @@ def prepared(arrays: Sequence[npt.NDArray[Any]], how: object, make: Callable[[],
     arrays: what it is made of. how: says, together with them, what is kept; two calls with equal arrays
     and `how` must make the same.
     """
-    if any(array.flags.writeable for array in arrays):
-        return make()
+    for array in arrays:  # loops: this is called for every node of a run
+        if array.flags.writeable:
+            return make()
     key = (how, *map(id, arrays))
     known = _prepared.get(key)
-    if known is None or any(r() is not a for r, a in zip(known[0], arrays, strict=True)):
+    if known is not None:
+        for reference, array in zip(known[0], arrays, strict=True):
+            if reference() is not array:
+                break
+        else:
+            return cast(T, known[1])
 
-        def forget(_: object, kept: dict[Any, Any] = _prepared) -> None:  # also when the interpreter ends
-            kept.pop(key, None)
+    def forget(_: object, kept: dict[Any, Any] = _prepared) -> None:  # also when the interpreter ends
+        kept.pop(key, None)
 
-        references = tuple(weakref.ref(a, forget) for a in arrays)
-        known = _prepared[key] = (references, make())
-    return cast(T, known[1])
+    references = tuple(weakref.ref(a, forget) for a in arrays)
+    known = _prepared[key] = (references, make())
+    return known[1]
 
 
 _most: ContextVar[int | None] = ContextVar("most", default=None)

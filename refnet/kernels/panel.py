@@ -17,6 +17,8 @@ computed again by `masked_block`, which skips the missing terms.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -58,35 +60,69 @@ def convolve(
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:  # the kernels trust shapes
         raise ValueError(f"weights {w.shape} in {groups} groups do not fit data {x.shape}")
-    n, _, height, width = x.shape
-    outputs, _, kh, kw = w.shape
-    oh = (height + 2 * pad[0] - dilation[0] * (kh - 1) - 1) // stride[0] + 1
-    ow = (width + 2 * pad[1] - dilation[1] * (kw - 1) - 1) // stride[1] + 1
-    y = np.empty((n, outputs, oh, ow), x.dtype)
-    place = np.array([*stride, *pad, *dilation], np.int64)
-    threads = enough(threads, y.size * w[0].size // 16)
+    plan = layout(x.shape, w.shape, stride, pad, dilation, groups)
+    y = np.empty(plan.output, x.dtype)
+    threads = enough(threads, plan.work // 16)
     if _few(w, groups):
-        split(_direct, n * outputs, threads, x, w, y, place, groups)
+        split(_direct, y.shape[0] * y.shape[1], threads, x, w, y, plan.place, groups)
         return apply(y, chain, threads) if chain.kinds else y
     packed, finite = prepared((w,), ("panel", groups), lambda: _packed(w, groups))
-    tables = chain.tables(n, outputs, oh * ow, x.dtype)
-    span, planes, offsets = ow, x, np.zeros(0, np.int64)
-    room = n * x.shape[1] * (height + 2 * pad[0]) * (width + 2 * pad[1])
-    wide = stride == (1, 1) and room <= 4 * (x.size + y.size) + TILE * TERMS
-    if wide:  # a term's positions are then one piece of a padded plane, ends of rows included
-        span = width + 2 * pad[1]
-        if (kh, kw) != (1, 1) or pad != (0, 0):
-            planes = _padded(x, pad, (kw - 1) * dilation[1] + TILE, threads)
-            c, p, q = np.ogrid[: w.shape[1], :kh, :kw]
-            plane = (height + 2 * pad[0]) * span
-            offsets = (c * plane + p * dilation[0] * span + q * dilation[1]).astype(np.int64).reshape(-1)
-    tiles = -(-((oh - 1) * span + ow) // TILE)
-    items = n * groups * tiles
-    parts = min(packed.shape[1], max(1, -(-PER_THREAD * threads // items))) if threads > 1 else 1
-    shape = np.array([height, width, kh, kw, span, wide], np.int64)
-    arrays = (x, planes, packed, y, place, shape)
-    split(_panels, items * parts, threads, *arrays, groups, finite, segments, parts, offsets, *tables)
+    tables = chain.tables(plan.output, x.dtype)
+    planes = _padded(x, pad, plan.slack, threads) if plan.padded else x
+    parts = plan.parts(packed.shape[1], threads)
+    arrays = (x, planes, packed, y, plan.place, plan.shape)
+    flags = (groups, finite, segments, parts)
+    split(_panels, plan.items * parts, threads, *arrays, *flags, plan.offsets, *tables)
     return y
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where a convolution's terms lie, and how its output is cut into work items.
+
+    output: its shape. work: multiply-adds. place: stride, pad, dilation. shape: height, width, kh, kw, span,
+    and whether positions run over rows of a plane with its padding. padded: whether the planes must be made,
+    with `slack` elements behind the last. offsets: where in the padded planes each term begins, or none.
+    items: (image, group, tile of positions).
+    """
+
+    output: tuple[int, int, int, int]
+    work: int
+    place: Array
+    shape: Array
+    padded: bool
+    slack: int
+    offsets: Array
+    items: int
+
+    def parts(self, blocks: int, threads: int) -> int:
+        """Into how many parts an item's blocks of outputs are divided among the threads."""
+        return min(blocks, max(1, -(-PER_THREAD * threads // self.items))) if threads > 1 else 1
+
+
+@lru_cache(maxsize=4096)
+def layout(
+    x: tuple[int, ...], w: tuple[int, ...], stride: Pair, pad: Pair, dilation: Pair, groups: int
+) -> Layout:
+    """The layout of a convolution of shapes x (n, c, h, w) and w (o, c / groups, kh, kw), for reading."""
+    n, channels, height, width = x
+    outputs, depth, kh, kw = w
+    oh = (height + 2 * pad[0] - dilation[0] * (kh - 1) - 1) // stride[0] + 1
+    ow = (width + 2 * pad[1] - dilation[1] * (kw - 1) - 1) // stride[1] + 1
+    output = (n, outputs, oh, ow)
+    tall, broad = height + 2 * pad[0], width + 2 * pad[1]
+    size, made = n * channels * height * width, n * outputs * oh * ow
+    wide = stride == (1, 1) and n * channels * tall * broad <= 4 * (size + made) + TILE * TERMS
+    span = broad if wide else ow  # wide: a term's positions are one piece of a plane, ends of rows included
+    padded = wide and ((kh, kw) != (1, 1) or pad != (0, 0))
+    c, p, q = np.ogrid[:depth, :kh, :kw]
+    offsets = (c * tall + p * dilation[0]) * span + q * dilation[1] if padded else np.zeros(0)
+    place = np.array([*stride, *pad, *dilation], np.int64)
+    shape = np.array([height, width, kh, kw, span, wide], np.int64)
+    items = n * groups * -(-((oh - 1) * span + ow) // TILE)
+    slack = (kw - 1) * dilation[1] + TILE
+    places = offsets.astype(np.int64).reshape(-1)
+    return Layout(output, made * depth * kh * kw, place, shape, padded, slack, places, items)
 
 
 def depth(w: Array, groups: int) -> int:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from refnet.kernels.epilogue import Chain, apply, follow
 from refnet.kernels.jit import njit, prepared
-from refnet.kernels.panel import PER_THREAD, TERMS, _padded, _touches, pack
+from refnet.kernels.panel import TERMS, Layout, _padded, _touches, layout, pack
 from refnet.kernels.program import Window
 from refnet.kernels.simd import PITCH, ROWS, TILE, copy, fma
 from refnet.kernels.team import enough, next_share, share, split
@@ -68,39 +68,36 @@ def convolve_in_order(
     groups, pad, dilation = window.groups, window.pad, window.dilation
     if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups or w[0].size != segments.order.size:
         raise ValueError(f"weights {w.shape}, {groups} groups, {segments.order.size} terms, data {x.shape}")
-    n, _, height, width = x.shape
     outputs, _, kh, kw = w.shape
-    oh, ow = window.size
-    y = np.empty((n, outputs, oh, ow), x.dtype)
-    place = np.array([*window.stride, *pad, *dilation], np.int64)
-    threads = enough(threads, y.size * w[0].size // 16)
+    plan = layout(x.shape, w.shape, window.stride, pad, dilation, groups)
+    if plan.output[2:] != window.size:
+        raise ValueError(f"an output of {window.size}, computed is {plan.output[2:]}")
+    y = np.empty(plan.output, x.dtype)
+    threads = enough(threads, plan.work // 16)
     shift = np.zeros(outputs, x.dtype) if bias is None else bias
-    c, at = np.divmod(segments.order, kh * kw)
-    terms = np.stack([c, *np.divmod(at, kw)], 1).astype(np.int64)
+    terms, offsets = prepared((w,), ("places", segments, plan), lambda: _places(plan, segments, kh, kw))
     if outputs // groups < 3:
         ordered = prepared((w,), ("ordered", segments), lambda: _ordered(w, segments))
-        thin = (x, ordered, shift, y, place, terms, segments.steps)
-        split(_thin, n * outputs, threads, *thin, groups, zero)
+        thin = (x, ordered, shift, y, plan.place, terms, segments.steps)
+        split(_thin, y.shape[0] * outputs, threads, *thin, groups, zero)
         return apply(y, chain, threads) if chain.kinds else y
     packed, finite = prepared((w,), ("segments", groups, segments), lambda: _packed(w, groups, segments))
-    tables = chain.tables(n, outputs, oh * ow, x.dtype)
-    span, planes, offsets = ow, x, np.zeros(0, np.int64)
-    room = n * x.shape[1] * (height + 2 * pad[0]) * (width + 2 * pad[1])
-    wide = window.stride == (1, 1) and room <= 4 * (x.size + y.size) + TILE * TERMS
-    if wide:  # a term's positions are then one piece of a padded plane, ends of rows included
-        span = width + 2 * pad[1]
-        if (kh, kw) != (1, 1) or pad != (0, 0):
-            planes = _padded(x, pad, (kw - 1) * dilation[1] + TILE, threads)
-            plane = (height + 2 * pad[0]) * span
-            offsets = terms @ np.array([plane, dilation[0] * span, dilation[1]])
-    tiles = -(-((oh - 1) * span + ow) // TILE)
-    items = n * groups * tiles
-    parts = min(packed.shape[1], max(1, -(-PER_THREAD * threads // items))) if threads > 1 else 1
-    shape = np.array([height, width, kh, kw, span, wide], np.int64)
+    tables = chain.tables(plan.output, x.dtype)
+    planes = _padded(x, pad, plan.slack, threads) if plan.padded else x
+    parts = plan.parts(packed.shape[1], threads)
     masks = np.array([not zero, not finite, segments.from_zero])
-    source = (x, planes, offsets, terms, place, shape)
-    split(_panels, items * parts, threads, source, packed, shift, y, segments.steps, masks, parts, tables)
+    source = (x, planes, offsets, terms, plan.place, plan.shape)
+    split(
+        _panels, plan.items * parts, threads, source, packed, shift, y, segments.steps, masks, parts, tables
+    )
     return y
+
+
+def _places(plan: Layout, segments: Segments, kh: int, kw: int) -> tuple[Array, Array]:
+    """In order: each term's (channel, kernel row, column), and where it begins in the padded planes."""
+    c, at = np.divmod(segments.order, kh * kw)
+    terms = np.stack([c, *np.divmod(at, kw)], 1).astype(np.int64)
+    return terms, plan.offsets[segments.order] if plan.padded else np.zeros(0, np.int64)
 
 
 def _ordered(w: Array, segments: Segments) -> Array:

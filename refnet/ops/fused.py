@@ -1,8 +1,8 @@
 """Runs of nodes that are computed in one pass over memory: no bit changes, only stores and loads go.
 
 A convolution, and the batch norms, additions and relus that follow it, are computed tile by tile while
-the tile is in the cache; so are pointwise runs without a convolution. Only values that nobody asked
-for, and that only the next node of the run reads, are never stored.
+the tile is in the cache; so are pointwise runs without a convolution, which may start with a product.
+Only values that nobody asked for, and that only the next node of the run reads, are never stored.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from refnet.ops.base import F32, Op
 from refnet.ops.conv import Conv
 from refnet.ops.norm import BatchNorm
-from refnet.ops.pointwise import Add, Relu
+from refnet.ops.pointwise import Add, Mul, Relu
 
 if TYPE_CHECKING:
     from refnet.graph import Node
+    from refnet.kernels.epilogue import Chain
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)  # what is kept for it is its own
 class Fused(Op):
     """y = the last of `ops`, each applied to the result of the one before
 
@@ -43,38 +42,57 @@ class Fused(Op):
         return len(self.weight_roles())
 
     def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.epilogue import Chain, apply
+        from refnet.kernels.epilogue import apply
+        from refnet.kernels.jit import prepared
         from refnet.kernels.panel import convolve
 
         count = len(inputs) - self._weights
-        data, weights = iter(inputs[:count]), iter(inputs[count:])
-        x = next(data)
-        first, rest = self.ops[0], self.ops[1:]
-        chain = Chain()
-        kernel = None
+        x, weights = inputs[0], inputs[count:]
+        chain = prepared(weights, self, lambda: self._chain(weights)) if weights else self._bare
+        first = self.ops[0]
+        if isinstance(first, Mul):
+            return self._product(x, inputs[1], chain.over(inputs[2:count]), threads)
+        chain = chain.over(inputs[1:count])
         if isinstance(first, Conv):
-            kernel = next(weights)
-            chain = chain.bias(next(weights)) if first.bias else chain
-        else:
-            rest = self.ops
-        for op in rest:
-            if isinstance(op, BatchNorm):
+            return convolve(
+                x, weights[0], first.stride, first.pad, first.dilation, first.groups, threads, chain
+            )
+        return apply(x, chain, threads)
+
+    @staticmethod
+    def _product(a: F32, b: F32, chain: Chain, threads: int) -> F32:
+        """The chain after a * b; b (n, c, 1, 1) takes no pass of its own."""
+        from refnet.kernels.epilogue import apply
+
+        if a.ndim == 4 and b.shape == (*a.shape[:2], 1, 1):
+            return apply(a, chain, threads, b)
+        return apply(Mul().run(a, b, threads=threads), chain, threads)
+
+    @cached_property
+    def _bare(self) -> Chain:
+        return self._chain(())
+
+    def _chain(self, inputs: Sequence[F32]) -> Chain:
+        """The steps after the convolution, or all, without the arrays to add."""
+        from refnet.kernels.epilogue import Chain
+
+        chain, weights = Chain(), iter(inputs)
+        for op in self.ops:
+            if isinstance(op, Conv):
+                next(weights)
+                chain = chain.bias(next(weights)) if op.bias else chain
+            elif isinstance(op, BatchNorm):
                 chain = chain.scale_shift(*op.folded(*(next(weights) for _ in op.weight_roles())))
-            elif isinstance(op, Add):
-                chain = chain.add(next(data))
-            else:
-                chain = chain.relu()
-        if isinstance(first, Conv) and kernel is not None:
-            place = (first.stride, first.pad, first.dilation, first.groups)
-            return convolve(x, kernel, *place, threads, chain)
-        return apply(np.ascontiguousarray(x), chain, threads)
+            elif not isinstance(op, Mul):
+                chain = chain.adding() if isinstance(op, Add) else chain.relu()
+        return chain
 
 
 def fuse(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
     """The nodes, with runs that may be computed in one pass replaced by one node named after the last.
 
-    keep: values that must exist. A run starts at a convolution, batch norm, addition of two or relu, and
-    goes on while its value is read once, by a batch norm, an addition of two or a relu.
+    keep: values that must exist. A run starts at a convolution, product, batch norm, addition of two or
+    relu, and goes on while its value is read once, by a batch norm, an addition of two or a relu.
     """
     from refnet.graph import Node
 
@@ -83,11 +101,7 @@ def fuse(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
     taken: set[str] = set()
     place: dict[str, Node] = {}  # name of a run's last node -> the run
     for node in nodes:
-        if node.name in taken or not isinstance(node.op, Conv | BatchNorm | Add | Relu):
-            continue
-        if (isinstance(node.op, Add) and node.op != Add(2)) or (
-            isinstance(node.op, Conv) and not node.op.symmetric
-        ):
+        if node.name in taken or not _begins(node.op):
             continue
         run = [node]
         while run[-1].name not in keep and reads[run[-1].name] == 1:
@@ -100,6 +114,13 @@ def fuse(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
             taken.update(member.name for member in run)
             place[run[-1].name] = _join(run, Node)
     return tuple(place.get(n.name, n) for n in nodes if n.name in place or n.name not in taken)
+
+
+def _begins(op: Op) -> bool:
+    """Whether a run may start with this op."""
+    if isinstance(op, Conv):
+        return op.symmetric
+    return isinstance(op, BatchNorm | Relu) or op in (Add(2), Mul())
 
 
 def _join(run: Sequence[Node], make: type[Node]) -> Node:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -91,8 +92,14 @@ class _Window(Op):
                 yield padded[:, :, p : p + (oh - 1) * sh + 1 : sh, q : q + (ow - 1) * sw + 1 : sw]
 
     def _output(self, array: F32 | F64) -> Pair:
-        shape = self.type(TensorType(tuple(array.shape))).shape
-        return (shape[2], shape[3])
+        return _output(self, array.shape)
+
+
+@lru_cache(maxsize=1024)
+def _output(op: _Window, shape: tuple[int, ...]) -> Pair:
+    """(rows, columns) of the op's output for data of this shape."""
+    made = op.type(TensorType(shape)).shape
+    return (made[2], made[3])
 
 
 @dataclass(frozen=True, repr=False)
