@@ -83,13 +83,16 @@ def relu(x: F32, rule: int, threads: int) -> F32:
     return y
 
 
-def normalised(x: F32, mean: F32, scale: F32, shift: F32, fused: bool, threads: int) -> F32:
-    """(x - mean) * scale + shift, one of each per channel, the last two as one if fused; x (n, c, ...)."""
+def normalised(x: F32, mean: F32, inverse: F32, scale: F32, shift: F32, fused: bool, threads: int) -> F32:
+    """((x - mean) * inverse) * scale + shift, one of each per channel, the last two steps as one if fused.
+
+    x (n, c, ...).
+    """
     y = np.empty(x.shape, np.float32)
     n, c = x.shape[:2]
     rows = np.ascontiguousarray(x).reshape(n * c, -1)
     work = n * c, enough(threads, x.size)
-    split(_normalised, *work, rows, mean, scale, shift, fused, y.reshape(n * c, -1))
+    split(_normalised, *work, rows, mean, inverse, scale, shift, fused, y.reshape(n * c, -1))
     return y
 
 
@@ -286,19 +289,21 @@ def _relu(work: Any, x: Any, y: Any, rule: int) -> None:
 
 
 @njit
-def _normalised(work: Any, x: Any, mean: Any, scale: Any, shift: Any, fused: bool, y: Any) -> None:
+def _normalised(
+    work: Any, x: Any, mean: Any, inverse: Any, scale: Any, shift: Any, fused: bool, y: Any
+) -> None:
     begin, end = share(work)
     while begin < end:
         for row in range(begin, end):
             c = row % scale.size
-            m, s, t = mean[c], scale[c], shift[c]
+            m, r, s, t = mean[c], inverse[c], scale[c], shift[c]
             v, z = x[row], y[row]
             if fused:
                 for i in range(v.size):
-                    z[i] = multiply_add(v[i] - m, s, t, True)
+                    z[i] = multiply_add((v[i] - m) * r, s, t, True)
             else:
                 for i in range(v.size):
-                    z[i] = multiply_add(v[i] - m, s, t, False)
+                    z[i] = multiply_add((v[i] - m) * r, s, t, False)
         begin, end = next_share(work)
 
 

@@ -18,6 +18,8 @@ from refnet.ops.rounding import ETA, U64, gamma, outward
 if TYPE_CHECKING:
     from refnet.kernels.program import Registers
 
+Factors = tuple[F32, F32, F32, F32]
+
 
 @dataclass(frozen=True, repr=False)
 class BatchNorm(Op):
@@ -73,6 +75,9 @@ class BatchNorm(Op):
         "centred": "s = gamma/sqrt(var + eps), y = (x - mean)*s + beta (oneDNN, so MXNet, on arrays in plain "
         "layout, and without FMA)",
         "centred-fused": "as centred, with y = fma(x - mean, s, beta) (oneDNN on arrays in blocks)",
+        "normalised": "i = 1/sqrt(var + eps), y = gamma*((x - mean)*i) + beta (as the formula is written)",
+        "normalised-fused": "as normalised, with y = fma(gamma, (x - mean)*i, beta) (oneDNN behind some "
+        "depthwise convolutions)",
     }
 
     def weight_roles(self) -> tuple[str, ...]:
@@ -116,13 +121,13 @@ class BatchNorm(Op):
     def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
         from refnet.kernels.formulas import normalised
 
-        mean, scale, shift = self.factors(formula, *inputs[1:])
-        return normalised(inputs[0], mean, scale, shift, formula.endswith("-fused"), threads)
+        return normalised(inputs[0], *self.factors(formula, *inputs[1:]), formula.endswith("-fused"), threads)
 
-    def factors(self, formula: str, gamma_: F32, beta: F32, mean: F32, var: F32) -> tuple[F32, F32, F32]:
-        """What a formula makes of the weights: m, s, t of y = (x - m) * s + t, one each per channel.
+    def factors(self, formula: str, gamma_: F32, beta: F32, mean: F32, var: F32) -> Factors:
+        """What a formula makes of the weights: m, i, s, t of y = ((x - m) * i) * s + t, one each per channel.
 
-        m is +0 for the scaled ones, which changes no x. Kept as long as the weights live.
+        m is +0 for the scaled ones, and i is 1 for all but the normalised ones, which changes no number. Kept
+        as long as the weights live.
         """
         from refnet.kernels.jit import prepared
 
@@ -130,17 +135,21 @@ class BatchNorm(Op):
         arrays = (gamma_, beta, mean, var)
         return prepared(arrays, (self, formula), lambda: self._factors(formula, *arrays))
 
-    def _factors(self, formula: str, gamma_: F32, beta: F32, mean: F32, var: F32) -> tuple[F32, F32, F32]:
+    def _factors(self, formula: str, gamma_: F32, beta: F32, mean: F32, var: F32) -> Factors:
         from refnet.kernels.formulas import fused_multiply_add
 
         g = np.ones_like(gamma_) if self.fix_gamma else gamma_
         with np.errstate(all="ignore"):
             root = np.sqrt(var + np.float32(self.eps))
+            one = np.ones_like(root)
             if formula.startswith("centred"):
-                return mean, g / root, beta
-            a = g * (np.float32(1) / root)
+                return mean, one, g / root, beta
+            i = one / root
+            if formula.startswith("normalised"):
+                return mean, i, g, beta
+            a = g * i
             b = fused_multiply_add(-mean, a, beta) if formula == "scaled-fused" else beta - mean * a
-            return np.zeros_like(mean), a, b
+            return np.zeros_like(mean), one, a, b
 
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
         from refnet.kernels.exact import decide_affine

@@ -284,6 +284,26 @@ def test_batch_norm_after_a_convolution(
         assert same_bits(own, found["bn"]) == (other == formula), other
 
 
+def test_batch_norm_after_a_depthwise_convolution(frameworks: Frameworks, tmp_path: Path) -> None:
+    """MXNet: behind a depthwise convolution of 24 channels, batch norm has a formula of its own."""
+    shape = (1, 24, 14, 14)
+    data = batch_norm_data(shape)
+    nodes = (
+        Node("conv", Conv(24, (3, 3), pad=(1, 1), groups=24), ("data", "conv_weight")),
+        Node("bn", BatchNorm(1e-4), ("conv", *(f"bn_{name}" for name in list(data)[1:]))),
+    )
+    graph = Graph("g", {"data": TensorType(shape)}, nodes, {"out": "bn"})
+    weights = {f"bn_{name}": array for name, array in data.items() if name != "x"}
+    graph = graph.with_weights({"conv_weight": floats((24, 1, 3, 3), "w"), **weights})
+    symbol, params = export(graph, tmp_path / "net")
+    worker = frameworks("mxnet", "MXNET_SUBGRAPH_BACKEND=NONE")
+    request = {"symbol": str(symbol), "params": str(params), "mode": "internals"}
+    found = dict(worker.stream("run", request, {"data": floats(shape, "x")}))
+    for other in BatchNorm.formulas:
+        own = BatchNorm(1e-4).replay(other, found["conv"], *list(data.values())[1:])
+        assert same_bits(own, found["bn"]) == (other == "normalised-fused"), other
+
+
 def told_apart(op: Op, theirs: F32, *inputs: F32) -> list[str]:
     """The formulas that give these bits."""
     return [name for name in op.formulas if same_bits(op.replay(name, *inputs), theirs)]

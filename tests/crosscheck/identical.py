@@ -1,0 +1,258 @@
+"""Identical bits: each row of the table in docs/replay.md, against the frameworks running live.
+
+    python -m tests.crosscheck.identical results.jsonl          goes on where it was stopped
+    python -m tests.crosscheck.identical results.jsonl --rows torch-1x1 mxnet-1x1
+    python -m tests.crosscheck.identical results.jsonl --summary
+
+A row is a network in a framework with its threads, batch and mode. Its book is revealed first (into the
+folder results.jsonl.books; a book that is there is used). Then refnet replays the network alone, from the
+input to the output, and every value must have the bits that the framework's own run gave: one line of JSON
+per input. Every NaN counts as the same NaN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import refnet
+from refnet.arithmetic.recipe import Book
+from refnet.arithmetic.replay import Replay
+from refnet.cli import main as refnet_command
+from refnet.cli.common import counting, size
+from refnet.frameworks.source import Source, open_source
+from refnet.graph import Graph
+from refnet.readers.book import read
+from refnet.reveal.sums import same_bits
+from tests.crosscheck.campaign import INPUTS, Shape, Streamed, drawn, lines
+from tests.crosscheck.conftest import ROOT, interpreter
+
+F = np.float32
+OCTAVE, RESNEST = "octave-se-resnet-50-0.125", "resnest-50-pytorch"
+SYMBOLS = ROOT.parent / "shared" / "symbols"
+"""Where MXNet's own symbol files lie."""
+FAST = "resnest.torch.models.ablation:resnest50_fast_"
+
+
+@dataclass(frozen=True)
+class Row:
+    """framework, network (a name or a file of SYMBOLS), threads, batch. module: PyTorch's. mode: MXNet's."""
+
+    framework: str
+    network: str
+    threads: int = 1
+    batch: int = 1
+    module: str | None = None
+    mode: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def model(self) -> str:
+        """The network as refnet's commands take it."""
+        return str(SYMBOLS / self.network) if self.network.endswith(".json") else self.network
+
+
+def _settings(framework: str, network: str, batches: tuple[int, ...], **more: Any) -> dict[str, Row]:
+    short = {"onnxruntime": "onnx"}.get(framework, framework)
+    return {f"{short}-{t}x{b}": Row(framework, network, t, b, **more) for t in (1, 2) for b in batches}
+
+
+ROWS: Mapping[str, Row] = {
+    **_settings("torch", RESNEST, (1, 2, 4), module="resnest.torch:resnest50"),
+    **_settings("mxnet", OCTAVE, (1, 2, 4), mode="internals"),
+    **_settings("onnxruntime", RESNEST, (1,)),
+    "resnest-101": Row("torch", "resnest-101-pytorch", module="resnest.torch:resnest101"),
+    "fast-2s2x40d": Row("torch", "resnest-50-fast-2s2x40d-pytorch", module=FAST + "2s2x40d"),
+    "fast-4s2x40d": Row("torch", "resnest-50-fast-4s2x40d-pytorch", module=FAST + "4s2x40d"),
+    "densenet": Row("mxnet", "densenet-121_alpha-0.125-symbol.json", mode="internals"),
+    "resnext": Row("mxnet", "resnext-50_32x4d_alpha-0.25-symbol.json", mode="internals"),
+    "mobilenet": Row("mxnet", "mobilenet_v1_075_alpha-0.375-symbol.json", mode="internals"),
+    "torch-avx": Row(
+        "torch",
+        RESNEST,
+        module="resnest.torch:resnest50",
+        environment={"ONEDNN_MAX_CPU_ISA": "AVX", "MKL_CBWR": "COMPATIBLE"},
+    ),
+}
+
+
+def some(value: float, every: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Every so many elements are the value, or its negative in turn."""
+
+    def change(x: np.ndarray) -> np.ndarray:
+        flat = x.copy().reshape(-1)
+        flat[::every] = value
+        flat[every :: 2 * every] = -value
+        return flat.reshape(x.shape)
+
+    return change
+
+
+MORE: Mapping[str, Callable[[Shape], np.ndarray]] = {
+    **INPUTS,
+    "infinities": drawn(12, some(np.inf, 9973)),
+    "NaN": drawn(13, some(np.nan, 19997)),
+}
+
+
+@contextmanager
+def source_of(row: Row, graph: Graph) -> Iterator[Source]:
+    """The row's framework with the network loaded."""
+    python = interpreter("onnx" if row.framework == "onnxruntime" else row.framework)
+    with open_source(
+        row.framework,
+        graph,
+        str(python),
+        threads=row.threads,
+        batch=row.batch,
+        mode=row.mode,
+        module=row.module,
+        environment=row.environment,
+    ) as source:
+        yield source
+
+
+def book_of(row: Row, path: Path, image: tuple[int, int]) -> float:
+    """Reveal the row's book; the seconds it took."""
+    python = interpreter("onnx" if row.framework == "onnxruntime" else row.framework)
+    words = ["reveal", row.framework, row.model, "--weights", "seed:0", "-o", str(path)]
+    words += ["--python", str(python), "--threads", str(row.threads), "--batch", str(row.batch)]
+    words += ["--image", f"{image[0]},{image[1]}"]
+    words += ["--mode", row.mode] if row.mode else []
+    words += [w for name, value in row.environment.items() for w in ("--environment", f"{name}={value}")]
+    begin = time.perf_counter()
+    if refnet_command(words) != 0:
+        raise SystemExit(f"{path}: not every node was confirmed")
+    return time.perf_counter() - begin
+
+
+def compared(graph: Graph, book: Book, inputs: Mapping[str, np.ndarray], source: Source) -> dict[str, Any]:
+    """refnet's own replay beside the framework's run, value by value, to the end."""
+    order = [node.name for node in graph.nodes]
+    theirs = Streamed(inputs, order, source.values(inputs))
+    differ: dict[str, int] = {}
+    shown = elements = odd = 0
+    seconds = 0.0
+    walk = refnet.steps(graph, inputs, Replay(book))
+    for name in order:
+        begin = time.perf_counter()
+        _, mine = next(walk)
+        seconds += time.perf_counter() - begin
+        try:
+            value = np.asarray(theirs.value(name)).reshape(mine.shape)
+        except ValueError as error:
+            if "made no value" not in str(error):
+                raise
+            continue
+        same = same_bits(mine, value)
+        shown, elements = shown + 1, elements + mine.size
+        odd += int((~np.isfinite(value)).sum())
+        if not same.all():
+            differ[name] = int((~same).sum())
+    return {
+        "values": shown,
+        "nodes": len(order),
+        "elements": elements,
+        "not finite": odd,
+        "differ": differ,
+        "replay seconds": round(seconds, 3),
+    }
+
+
+def run(
+    names: tuple[str, ...], inputs: tuple[str, ...], image: tuple[int, int], books: Path, done: set[str]
+) -> Iterator[dict[str, Any]]:
+    """A line for each row and input that is not done yet."""
+    books.mkdir(exist_ok=True)
+    for name in names:
+        row = ROWS[name]
+        todo = {json.dumps([name, one, list(image)]): one for one in inputs}
+        todo = {key: one for key, one in todo.items() if key not in done}
+        if not todo:
+            continue
+        path = books / f"{name}-{image[0]}x{image[1]}.json"
+        seconds = None if path.exists() else book_of(row, path, image)
+        graph, book = refnet.load(row.model, weights="seed:0", image=image), read(path)
+        with source_of(row, graph) as source:
+            for key, one in todo.items():
+                shape = (row.batch, *graph.inputs["data"].shape[1:])
+                data = {"data": np.ascontiguousarray(MORE[one](shape), F)}
+                yield {
+                    "key": key,
+                    "row": name,
+                    "input": one,
+                    "image": list(image),
+                    "setting": asdict(row) | {"environment": dict(row.environment)},
+                    "reference": {"version": source.reference.version, "isa": source.reference.isa},
+                    "reveal seconds": None if seconds is None else round(seconds, 1),
+                    "book bytes": path.stat().st_size,
+                    **compared(graph, book, data, source),
+                }
+                seconds = None
+
+
+def summary(found: list[dict[str, Any]]) -> str:
+    """A table: a line per row."""
+    heads = ("framework", "network", "mode", "threads", "batch", "inputs", "values", "elements")
+    heads += ("not finite", "values that differ", "reveal, s", "book, KB")
+    text = [f"| {' | '.join(heads)} |", "|---|---|---|" + "---:|" * 9]
+    for name in dict.fromkeys(one["row"] for one in found):
+        of = [one for one in found if one["row"] == name]
+        s = of[0]["setting"]
+        extra = ", ".join(f"{k}={v}" for k, v in s["environment"].items())
+        cells = [f"{s['framework']} {of[0]['reference']['version']}", s["network"]]
+        cells += [", ".join(word for word in (s["mode"], extra) if word), s["threads"], s["batch"], len(of)]
+        cells += [sum(one[key] for one in of) for key in ("values", "elements", "not finite")]
+        cells += [sum(len(one["differ"]) for one in of)]
+        asked = [one["reveal seconds"] for one in of if one["reveal seconds"]]
+        cells += [round(asked[0]) if asked else "", -(-of[0]["book bytes"] // 1000)]
+        text.append(f"| {' | '.join(f'{c:,}' if isinstance(c, int) else str(c) for c in cells)} |")
+    return "\n".join(text)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the rows; 1 if any value differs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="identical"
+    )
+    parser.add_argument("results", type=Path, help="a file of JSON lines; it is added to")
+    known = ", ".join(ROWS)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=known)
+    parser.add_argument("--inputs", type=int, default=len(MORE), metavar="N", help="the last N inputs only")
+    parser.add_argument("--image", type=size, default=(224, 224), metavar="H,W", help="default: 224,224")
+    parser.add_argument(
+        "--summary", action="store_true", help="run nothing, print the table of what is there"
+    )
+    a = parser.parse_args(arguments)
+    found = lines(a.results)
+    if not a.summary:
+        inputs = tuple(MORE)[-a.inputs :]
+        done = {one["key"] for one in found}
+        books = a.results.with_name(a.results.name + ".books")
+        with a.results.open("a", encoding="utf-8") as file, counting("runs", len(a.rows) * len(inputs)) as on:
+            on(sum(json.dumps([r, i, list(a.image)]) in done for r in a.rows for i in inputs))
+            for one in run(tuple(a.rows), inputs, a.image, books, done):
+                file.write(json.dumps(one) + "\n")
+                file.flush()
+                found.append(one)
+                on(1)
+    print(summary(found))
+    wrong = [one for one in found if one["differ"]]
+    for one in wrong:
+        first = next(iter(one["differ"]))
+        count = one["differ"][first]
+        print(f"{one['key']}: {len(one['differ'])} values differ, first {first} ({count} elements)")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
