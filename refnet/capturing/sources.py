@@ -86,6 +86,10 @@ class _Stream:
     def values(self) -> Iterator[tuple[str, Array]]:
         self.answer = yield from self.worker.stream(self.command, self.request, self.arrays)
 
+    def again(self, arrays: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
+        """The values that other inputs make."""
+        yield from self.worker.stream(self.command, self.request, arrays)
+
     def outputs(self) -> Mapping[str, str]:
         assert self.answer is not None
         return {str(k): str(v) for k, v in dict(self.answer.fields.get("outputs", {})).items()}
@@ -110,6 +114,7 @@ def _plan(
         given.remade and graph is not None,
         None if graph is None else len(graph.nodes),
         stream.left_out,
+        stream.again,
     )
 
 

@@ -49,7 +49,8 @@ class Plan:
     inputs: name -> (n, ...). outputs: called when all values are there, output's name -> value's name; one
     that was not captured is passed over. remade: `sources` make the inputs anew, bit for bit.
     graph, weights: their sha256, None without a refnet graph. total: how many values are expected.
-    left_out: called at the end, value -> why the framework could not hand it over.
+    left_out: called at the end, value -> why the framework could not hand it over. again: a framework runs
+    the same model on other inputs, in the same process; None for refnet and folders.
     """
 
     reference: Reference
@@ -62,6 +63,7 @@ class Plan:
     remade: bool = False
     total: int | None = None
     left_out: Callable[[], Mapping[str, str]] = dict
+    again: Callable[[Mapping[str, F32]], Iterator[tuple[str, Array]]] | None = None
 
 
 @dataclass(frozen=True)

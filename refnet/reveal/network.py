@@ -5,8 +5,9 @@
       └────── bind        the recipe that serves most nodes of a signature, exceptions by node -> Book
 
 A recipe is kept for a node only if it gave the framework's bits for all elements of both captures, computed
-from the framework's own inputs to that node. Where an op asked alone is not executed as it is in the network
-(MXNet hands memory layouts on), the capture decides among the formulas of the op's menu.
+from the framework's own inputs to that node; of several, one that does so with infinities and NaN too. Where
+an op asked alone is not executed as it is in the network (MXNet hands memory layouts on), the capture decides
+among the formulas of the op's menu.
 """
 
 from __future__ import annotations
@@ -20,7 +21,18 @@ from pathlib import Path
 import numpy as np
 
 import refnet
-from refnet.arithmetic.recipe import Book, Choice, Evidence, Part, Recipe, Reference, Unconfirmed, signature
+from refnet.arithmetic.recipe import (
+    FINISHES,
+    Book,
+    Choice,
+    Evidence,
+    Part,
+    Program,
+    Recipe,
+    Reference,
+    Unconfirmed,
+    signature,
+)
 from refnet.arithmetic.replay import Replay
 from refnet.bench.prepare import WORKERS, python
 from refnet.capturing.request import Request, network
@@ -29,6 +41,7 @@ from refnet.capturing.writer import Plan
 from refnet.errors import InputError, UnsupportedError
 from refnet.frameworks.process import Worker
 from refnet.graph import Graph, Node
+from refnet.ops import AvgPool, GlobalAvgPool
 from refnet.ops.base import F32, Op, TensorType
 from refnet.readers import book as book_file
 from refnet.reveal.caller import Caller, caller
@@ -36,6 +49,7 @@ from refnet.reveal.formulas import candidates, reveal_formula
 from refnet.reveal.probe import Reducing, Reduction
 from refnet.reveal.sums import reveal_sum, same_bits
 from refnet.reveal.tree import Unexplained
+from refnet.zoo.synthetic import normal
 
 SEEDS = ("seed:1", "seed:2")
 """The inputs of the two captures."""
@@ -61,12 +75,14 @@ class Asked:
 
 @dataclass
 class State:
-    """A node during confirmation: the recipes that gave its bits so far (indices), in how many captures."""
+    """A node during confirmation: the recipes that gave its bits so far (indices), in how many captures.
+
+    A node with one right result has [0] while it has it.
+    """
 
     alive: list[int]
     captures: int = 0
     elements: int = 0
-    right: bool = True
 
 
 @dataclass(frozen=True)
@@ -97,7 +113,7 @@ def steps_of(request: Request) -> int:
     if model is None:
         return 0
     graph = structure(model, network=request.network, image=request.image)
-    return len(signatures(graph, request.batch or 1)) + len(SEEDS)
+    return len(signatures(graph, request.batch or 1)) + len(SEEDS) + 1
 
 
 def reveal(
@@ -237,35 +253,84 @@ def confirm(
     for one in asked.values():
         _widen(one)
     keys = {name: key for key, one in asked.items() for name in one.nodes}
-    nodes = {name: State(list(range(len(asked[key].recipes)))) for name, key in keys.items()}
+    nodes = {
+        name: State(list(range(len(asked[key].recipes))) if asked[key].open else [0])
+        for name, key in keys.items()
+    }
     replays: dict[tuple[str, int], Replay] = {}
+
+    def walk(
+        inputs: Mapping[str, F32], values: Iterator[tuple[str, F32]]
+    ) -> Iterator[tuple[State, list[int]]]:
+        for node, arguments, value in _values(graph, inputs, values, keys, call):
+            one, state = asked[keys[node.name]], nodes[node.name]
+            if one.open:
+                yield state, _alive(state, node, keys[node.name], one, arguments, value, replays, threads)
+            else:
+                same = same_bits(node.op.run(*arguments, threads=threads), value).all()
+                yield state, state.alive if same else []
+            state.elements += value.size
+
     for source in SEEDS:
         with planned(replace(request, input=(source,))) as plan:
-            for node, arguments, value in _values(graph, plan, keys, call):
-                key = keys[node.name]
-                _judge(nodes[node.name], node, key, asked[key], arguments, value, replays, threads)
-        if advance is not None:
-            advance(1)
+            for state, alive in walk(plan.inputs, plan.values()):
+                state.captures += 1
+                state.alive = alive
+            if advance is not None:
+                advance(1)
+            if source == SEEDS[-1] and plan.again is not None:
+                odd = {name: special(name, array.shape) for name, array in plan.inputs.items()}
+                for state, alive in walk(odd, plan.again(odd)):
+                    state.alive = alive or state.alive
+                if advance is not None:
+                    advance(1)
     return nodes
 
 
+def special(name: str, shape: tuple[int, ...]) -> F32:
+    """Numbers with some infinities, NaN, zeros, subnormal and huge ones among them.
+
+    >>> int(np.isnan(special("data", (1, 3, 64, 64))).sum())
+    3
+    """
+    x = normal(3, name, shape)
+    values = (np.inf, -0.0, np.nan, -np.inf, 0.0, 1e-40, 3e38, -1e-40)
+    flat = x.reshape(-1)[::499]
+    flat[:] = np.resize(np.array(values, np.float32), flat.size)
+    return x
+
+
 def _widen(one: Asked) -> None:
-    """After what was found for the op alone come the other formulas of its menu: the network may differ."""
+    """After what was found for the op alone come the other formulas of its menu: the network may differ.
+
+    So may the division of a pool's sum: a framework can have several ops that are one of refnet's.
+    """
     first = one.recipes[0].parts[-1].do if one.recipes else None
     total = first.total if isinstance(first, Choice) else None
     more = [Recipe((Part(choice),)) for choice in candidates(one.op, total)]
+    if isinstance(first, Program) and isinstance(one.op, AvgPool | GlobalAvgPool):
+        parts = one.recipes[0].parts
+        more += [Recipe(tuple(_finishing(part, finish) for part in parts)) for finish in FINISHES[1:]]
     one.recipes += [recipe for recipe in more if recipe not in one.recipes]
 
 
+def _finishing(part: Part, finish: str) -> Part:
+    return replace(part, do=replace(part.do, finish=finish)) if isinstance(part.do, Program) else part
+
+
 def _values(
-    graph: Graph, plan: Plan, keys: Mapping[str, str], call: Callable[[str], Caller]
+    graph: Graph,
+    data: Mapping[str, F32],
+    values: Iterator[tuple[str, F32]],
+    keys: Mapping[str, str],
+    call: Callable[[str], Caller],
 ) -> Iterator[tuple[Node, list[F32], F32]]:
     """(node, its inputs and weights, its value), all the framework's; each freed after its last use.
 
     What the framework does not show (a softmax on top of a module that returns logits) it computes alone.
     """
     uses = Counter(name for node in graph.nodes for name in set(node.data))
-    known: dict[str, F32] = dict(plan.inputs)
+    known: dict[str, F32] = dict(data)
     seen: set[str] = set()
 
     def arguments(node: Node) -> list[F32]:
@@ -277,7 +342,7 @@ def _values(
             if uses[name] <= 0:
                 known.pop(name, None)
 
-    for name, found in plan.values():
+    for name, found in values:
         node = graph.by_name.get(name)
         if node is None or name in seen or any(n not in known for n in node.data):
             continue
@@ -295,7 +360,7 @@ def _values(
             used(node)
 
 
-def _judge(
+def _alive(
     state: State,
     node: Node,
     key: str,
@@ -304,12 +369,8 @@ def _judge(
     value: F32,
     replays: dict[tuple[str, int], Replay],
     threads: int,
-) -> None:
-    state.captures += 1
-    state.elements += value.size
-    if not one.open:
-        state.right &= bool(same_bits(node.op.run(*arguments, threads=threads), value).all())
-        return
+) -> list[int]:
+    """The recipes that are alive and give this value too."""
     alive = []
     for k in state.alive:
         if (key, k) not in replays:
@@ -318,7 +379,7 @@ def _judge(
         found = replays[key, k].evaluate(Node(key, node.op, ()), *arguments)
         if same_bits(found, value).all():
             alive.append(k)
-    state.alive = alive
+    return alive
 
 
 # The book.
@@ -338,7 +399,7 @@ def bind(
         if missing := tuple(name for name in one.nodes if name not in seen):
             unknown.append(Unconfirmed(key, missing, "the framework did not show the value or its inputs"))
         if not one.open:
-            wrong = tuple(name for name, state in seen.items() if not state.right)
+            wrong = tuple(name for name, state in seen.items() if not state.alive)
             if wrong:
                 unknown.append(Unconfirmed(key, wrong, "not the one right result"))
             settled += len(seen) - len(wrong)
@@ -365,7 +426,9 @@ def bind(
 
 def _word(recipe: Recipe, index: int) -> str:
     do = recipe.parts[-1].do
-    return do.formula if isinstance(do, Choice) else str(index)
+    if isinstance(do, Choice):
+        return do.formula
+    return str(index) if do.finish == "none" else do.finish
 
 
 def _tried(one: Asked) -> str:

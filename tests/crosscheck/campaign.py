@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -23,12 +24,14 @@ from typing import Any
 import numpy as np
 
 import refnet
-from refnet.arithmetic.recipe import Reference
+from refnet.capturing.request import Request
+from refnet.capturing.sources import planned
+from refnet.capturing.writer import Plan as Capture
 from refnet.cli.common import counting, numbers, size
 from refnet.errors import InputError
-from refnet.frameworks.source import open_source
 from refnet.graph import Graph
 from refnet.preprocess import pipeline
+from refnet.readers.manifest import Reference
 from refnet.verify import Verification, verify
 from refnet.weights import shipped_folder
 from refnet.zoo.synthetic import normal
@@ -37,13 +40,13 @@ from tests.crosscheck.conftest import interpreter
 F = np.float32
 OCTAVE, RESNEST = "octave-se-resnet-50-0.125", "resnest-50-pytorch"
 PAIRS = {
-    "torch": (RESNEST, "torch", "resnest.torch:resnest50", frozenset({"prob"})),
-    "mxnet": (OCTAVE, "mxnet", None, frozenset()),
-    "onnx-resnest": (RESNEST, "onnxruntime", None, frozenset()),
-    "onnx-octave": (OCTAVE, "onnxruntime", None, frozenset()),
+    "torch": (RESNEST, "torch", frozenset({"prob"})),
+    "mxnet": (OCTAVE, "mxnet", frozenset()),
+    "onnx-resnest": (RESNEST, "onnxruntime", frozenset()),
+    "onnx-octave": (OCTAVE, "onnxruntime", frozenset()),
 }
-"""name -> network, framework, the callable, and the values that the framework does not show (PyTorch's module
-ends with logits)."""
+"""name -> network, framework, and the values that the framework does not show (PyTorch's module ends with
+logits)."""
 
 Shape = tuple[int, ...]
 Run = Callable[[dict[str, np.ndarray]], Iterator[tuple[str, np.ndarray]]]
@@ -195,6 +198,14 @@ def network(name: str, image: tuple[int, int]) -> Graph:
     return refnet.load(name, weights="seed:0", image=image)
 
 
+def source(setting: Setting) -> AbstractContextManager[Capture]:
+    """The setting's framework with its network; `again` runs it."""
+    name, framework, _ = PAIRS[setting.pair]
+    known = {"threads": setting.threads, "batch": setting.batch, "image": setting.image}
+    python = interpreter("onnx" if framework == "onnxruntime" else framework)
+    return planned(Request(framework, name, weights="seed:0", python=str(python), **known))
+
+
 def data(setting: Setting, graph: Graph) -> dict[str, np.ndarray]:
     """The input of a run."""
     shape = (setting.batch, *graph.inputs["data"].shape[1:])
@@ -204,7 +215,7 @@ def data(setting: Setting, graph: Graph) -> dict[str, np.ndarray]:
 def judged(setting: Setting, graph: Graph, values: Run) -> Verification:
     """Every value of one run, judged as it comes."""
     inputs = data(setting, graph)
-    absent = PAIRS[setting.pair][3]
+    absent = PAIRS[setting.pair][2]
     capture = Streamed(inputs, (n.name for n in graph.nodes if n.name not in absent), values(inputs))
     found = verify(graph, capture, threads=2)
     capture.rest()
@@ -240,16 +251,13 @@ def run(plan: Plan, done: set[str]) -> Iterator[dict[str, Any]]:
         first = todo[0]
         same = [s for s in todo if (s.pair, s.threads, s.batch) == (first.pair, first.threads, first.batch)]
         todo = [s for s in todo if s not in same]
-        name, framework, module, _ = PAIRS[first.pair]
-        graph = network(name, first.image)
-        python = interpreter("onnx" if framework == "onnxruntime" else framework)
-        with open_source(
-            framework, graph, str(python), threads=first.threads, batch=first.batch, module=module
-        ) as source:
+        graph = network(PAIRS[first.pair][0], first.image)
+        with source(first) as capture:
+            assert capture.again is not None
             for setting in same:
                 begin = time.perf_counter()
-                found = judged(setting, graph, source.values)
-                yield line(setting, source.reference, found, time.perf_counter() - begin)
+                found = judged(setting, graph, capture.again)
+                yield line(setting, capture.reference, found, time.perf_counter() - begin)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,31 +26,30 @@ import numpy as np
 import refnet
 from refnet.arithmetic.recipe import Book
 from refnet.arithmetic.replay import Replay
-from refnet.cli import main as refnet_command
+from refnet.capturing.request import Request
+from refnet.capturing.sources import planned
 from refnet.cli.common import counting, size
-from refnet.frameworks.source import Source, open_source
 from refnet.graph import Graph
 from refnet.readers.book import read
+from refnet.reveal.network import reveal
 from refnet.reveal.sums import same_bits
-from tests.crosscheck.campaign import INPUTS, Shape, Streamed, drawn, lines
+from tests.crosscheck.campaign import INPUTS, Run, Shape, Streamed, drawn, lines
 from tests.crosscheck.conftest import ROOT, interpreter
 
 F = np.float32
 OCTAVE, RESNEST = "octave-se-resnet-50-0.125", "resnest-50-pytorch"
 SYMBOLS = ROOT.parent / "shared" / "symbols"
 """Where MXNet's own symbol files lie."""
-FAST = "resnest.torch.models.ablation:resnest50_fast_"
 
 
 @dataclass(frozen=True)
 class Row:
-    """framework, network (a name or a file of SYMBOLS), threads, batch. module: PyTorch's. mode: MXNet's."""
+    """framework, network (a name or a file of SYMBOLS), threads, batch. mode: MXNet's."""
 
     framework: str
     network: str
     threads: int = 1
     batch: int = 1
-    module: str | None = None
     mode: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -67,19 +65,18 @@ def _settings(framework: str, network: str, batches: tuple[int, ...], **more: An
 
 
 ROWS: Mapping[str, Row] = {
-    **_settings("torch", RESNEST, (1, 2, 4), module="resnest.torch:resnest50"),
+    **_settings("torch", RESNEST, (1, 2, 4)),
     **_settings("mxnet", OCTAVE, (1, 2, 4), mode="internals"),
     **_settings("onnxruntime", RESNEST, (1,)),
-    "resnest-101": Row("torch", "resnest-101-pytorch", module="resnest.torch:resnest101"),
-    "fast-2s2x40d": Row("torch", "resnest-50-fast-2s2x40d-pytorch", module=FAST + "2s2x40d"),
-    "fast-4s2x40d": Row("torch", "resnest-50-fast-4s2x40d-pytorch", module=FAST + "4s2x40d"),
+    "resnest-101": Row("torch", "resnest-101-pytorch"),
+    "fast-2s2x40d": Row("torch", "resnest-50-fast-2s2x40d-pytorch"),
+    "fast-4s2x40d": Row("torch", "resnest-50-fast-4s2x40d-pytorch"),
     "densenet": Row("mxnet", "densenet-121_alpha-0.125-symbol.json", mode="internals"),
     "resnext": Row("mxnet", "resnext-50_32x4d_alpha-0.25-symbol.json", mode="internals"),
     "mobilenet": Row("mxnet", "mobilenet_v1_075_alpha-0.375-symbol.json", mode="internals"),
     "torch-avx": Row(
         "torch",
         RESNEST,
-        module="resnest.torch:resnest50",
         environment={"ONEDNN_MAX_CPU_ISA": "AVX", "MKL_CBWR": "COMPATIBLE"},
     ),
 }
@@ -104,41 +101,28 @@ MORE: Mapping[str, Callable[[Shape], np.ndarray]] = {
 }
 
 
-@contextmanager
-def source_of(row: Row, graph: Graph) -> Iterator[Source]:
-    """The row's framework with the network loaded."""
-    python = interpreter("onnx" if row.framework == "onnxruntime" else row.framework)
-    with open_source(
-        row.framework,
-        graph,
-        str(python),
-        threads=row.threads,
-        batch=row.batch,
-        mode=row.mode,
-        module=row.module,
-        environment=row.environment,
-    ) as source:
-        yield source
+def request_of(row: Row, image: tuple[int, int]) -> Request:
+    """Who is asked for what."""
+    python = str(interpreter("onnx" if row.framework == "onnxruntime" else row.framework))
+    known = {"threads": row.threads, "batch": row.batch, "mode": row.mode, "environment": row.environment}
+    return Request(row.framework, row.model, weights="seed:0", image=image, python=python, **known)
 
 
 def book_of(row: Row, path: Path, image: tuple[int, int]) -> float:
-    """Reveal the row's book; the seconds it took."""
-    python = interpreter("onnx" if row.framework == "onnxruntime" else row.framework)
-    words = ["reveal", row.framework, row.model, "--weights", "seed:0", "-o", str(path)]
-    words += ["--python", str(python), "--threads", str(row.threads), "--batch", str(row.batch)]
-    words += ["--image", f"{image[0]},{image[1]}"]
-    words += ["--mode", row.mode] if row.mode else []
-    words += [w for name, value in row.environment.items() for w in ("--environment", f"{name}={value}")]
+    """Reveal the row's book; the seconds it took. Nodes without a recipe end the run, and leave no book."""
     begin = time.perf_counter()
-    if refnet_command(words) != 0:
-        raise SystemExit(f"{path}: not every node was confirmed")
+    asked = path.with_suffix(".asked")
+    found = reveal(request_of(row, image), asked)
+    if found.book.unconfirmed:
+        raise SystemExit(f"{asked}: not confirmed: {[vars(one) for one in found.book.unconfirmed]}")
+    asked.replace(path)
     return time.perf_counter() - begin
 
 
-def compared(graph: Graph, book: Book, inputs: Mapping[str, np.ndarray], source: Source) -> dict[str, Any]:
+def compared(graph: Graph, book: Book, inputs: Mapping[str, np.ndarray], run: Run) -> dict[str, Any]:
     """refnet's own replay beside the framework's run, value by value, to the end."""
     order = [node.name for node in graph.nodes]
-    theirs = Streamed(inputs, order, source.values(inputs))
+    theirs = Streamed(inputs, order, run(inputs))
     differ: dict[str, int] = {}
     shown = elements = odd = 0
     seconds = 0.0
@@ -182,7 +166,8 @@ def run(
         path = books / f"{name}-{image[0]}x{image[1]}.json"
         seconds = None if path.exists() else book_of(row, path, image)
         graph, book = refnet.load(row.model, weights="seed:0", image=image), read(path)
-        with source_of(row, graph) as source:
+        with planned(request_of(row, image)) as capture:
+            assert capture.again is not None
             for key, one in todo.items():
                 shape = (row.batch, *graph.inputs["data"].shape[1:])
                 data = {"data": np.ascontiguousarray(MORE[one](shape), F)}
@@ -192,10 +177,10 @@ def run(
                     "input": one,
                     "image": list(image),
                     "setting": asdict(row) | {"environment": dict(row.environment)},
-                    "reference": {"version": source.reference.version, "isa": source.reference.isa},
+                    "reference": {"version": capture.reference.version, "isa": capture.reference.isa},
                     "reveal seconds": None if seconds is None else round(seconds, 1),
                     "book bytes": path.stat().st_size,
-                    **compared(graph, book, data, source),
+                    **compared(graph, book, data, capture.again),
                 }
                 seconds = None
 
