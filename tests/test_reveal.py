@@ -206,6 +206,14 @@ def test_no_element_sees_all_terms():
     assert_found(Conv(6, (3, 3), pad=(1, 1)), (1, 3, 2, 2), recipe(split(27, 8), padding="zero"))
 
 
+def test_a_small_depthwise_image_has_one_order():
+    """Wherever it is asked, some taps lie in the padding: they are put where the others' order has room."""
+    op = Conv(32, (3, 3), pad=(1, 1), groups=32)
+    found = assert_found(op, (1, 32, 2, 2), recipe(Chain(Leaf.ZERO, Order.of(range(9)))))
+    assert len(found.parts) == 1
+    assert found.parts[0].do.expr == Chain(Leaf.ZERO, Order.of(range(9)))
+
+
 @pytest.mark.parametrize(
     ("op", "shape", "box"),
     [

@@ -303,7 +303,8 @@ def special(name: str, shape: tuple[int, ...]) -> F32:
 def _widen(one: Asked) -> None:
     """After what was found for the op alone come the other formulas of its menu: the network may differ.
 
-    So may the division of a pool's sum: a framework can have several ops that are one of refnet's.
+    So may the division of a pool's sum: a framework can have several ops that are one of refnet's. And one
+    part of a sum's recipe may hold everywhere: in another memory layout borders may be no special case.
     """
     first = one.recipes[0].parts[-1].do if one.recipes else None
     total = first.total if isinstance(first, Choice) else None
@@ -311,6 +312,8 @@ def _widen(one: Asked) -> None:
     if isinstance(first, Program) and isinstance(one.op, AvgPool | GlobalAvgPool):
         parts = one.recipes[0].parts
         more += [Recipe(tuple(_finishing(part, finish) for part in parts)) for finish in FINISHES[1:]]
+    if isinstance(first, Program):
+        more += [Recipe((Part(part.do),)) for part in reversed(one.recipes[0].parts)]
     one.recipes += [recipe for recipe in more if recipe not in one.recipes]
 
 

@@ -132,7 +132,7 @@ def _program(
     """
     usual, odd = samples
     absent = sorted(set(range(reduction.terms)) - set(reduction.leaves(place)))
-    whole = replace(path, others=(*path.others, *(Path(k) for k in absent)))
+    whole = completed(path, absent, reduction.bias)
     finishes = ("none",) if reduction.weighted else tuple(f for f in FINISHES if f != "none")
     found: tuple[int, Program, Mask] | None = None
     for finish in finishes:
@@ -151,6 +151,26 @@ def _program(
     ]
     agreeing = [(matching(reduction.op, one, odd, reduction.shape, threads) & held).sum() for one in choices]
     return choices[int(np.argmax(agreeing))], held
+
+
+def completed(path: Path, absent: Sequence[int], bias: int | None = None) -> Path:
+    """The tree with the terms that lie in the padding where it was asked: no probe says where they belong.
+
+    In one chain each goes behind the largest smaller term, so that a small image, in which every place has
+    other terms in the padding, has one order; in any other tree they come last.
+
+    >>> completed(Path(1, (Path(2), Path(4), Path(5))), [0, 3, 6])
+    Path(leaf=0, others=(Path(leaf=1, others=()), Path(leaf=2, others=()), Path(leaf=3, others=()), \
+Path(leaf=4, others=()), Path(leaf=5, others=()), Path(leaf=6, others=())))
+    """
+    if any(other.others for other in path.others):
+        return replace(path, others=(*path.others, *(Path(k) for k in absent)))
+    chain = [path.leaf, *(other.leaf for other in path.others)]
+    for k in absent:
+        smaller = [leaf for leaf in chain if leaf < k and leaf != bias]
+        larger = [leaf for leaf in chain if leaf > k and leaf != bias]
+        chain.insert(chain.index(max(smaller)) + 1 if smaller else chain.index(min(larger)), k)
+    return Path(chain[0], tuple(Path(k) for k in chain[1:]))
 
 
 def matching(op: Op, do: Do, samples: Samples, shape: tuple[int, ...], threads: int) -> Mask:

@@ -34,12 +34,11 @@ from refnet.readers.book import read
 from refnet.reveal.network import reveal
 from refnet.reveal.sums import same_bits
 from tests.crosscheck.campaign import INPUTS, Run, Shape, Streamed, drawn, lines
-from tests.crosscheck.conftest import ROOT, interpreter
+from tests.crosscheck.conftest import interpreter
+from tests.official import SYMBOLS
 
 F = np.float32
 OCTAVE, RESNEST = "octave-se-resnet-50-0.125", "resnest-50-pytorch"
-SYMBOLS = ROOT.parent / "shared" / "symbols"
-"""Where MXNet's own symbol files lie."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,57 @@
+"""A slice of the table of identical bits: odd numbers, a batch, MXNet's own symbol file, and the control."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from refnet.arithmetic.recipe import Part, Program, Recipe
+from refnet.ops import BatchNorm
+from refnet.readers.book import read, write
+from tests.crosscheck import identical
+from tests.crosscheck.identical import run, summary
+from tests.official import needs_official
+
+pytestmark = pytest.mark.crosscheck
+
+ROW, IMAGE = "mxnet-1x2", (64, 64)
+SLICE = ("digit 0", "subnormal", "infinities", "NaN")
+
+
+def test_values_are_identical_with_odd_numbers_too(tmp_path: Path, report: list[str]) -> None:
+    found = list(run((ROW,), SLICE, IMAGE, tmp_path, set()))
+    assert [one["input"] for one in found] == list(SLICE)
+    for one in found:
+        assert one["differ"] == {}
+        assert one["values"] == one["nodes"] > 800
+    assert found[-1]["not finite"] > 0
+    report.append(summary(found))
+
+    # The control: one recipe of another formula, and its node is named.
+    path = tmp_path / f"{ROW}-64x64.json"
+    book = read(path)
+    key = next(key for key, one in book.recipes.items() if key.startswith(BatchNorm.__name__))
+    do = book.recipes[key].parts[-1].do
+    assert not isinstance(do, Program)
+    other = "scaled" if do.formula != "scaled" else "centred"
+    changed = Recipe((Part(replace(do, formula=other)),))
+    path.unlink()
+    write(path, replace(book, recipes={**book.recipes, key: changed}))
+    (again,) = run((ROW,), SLICE[:1], IMAGE, tmp_path, set())
+    assert again["differ"]
+
+
+def test_done_runs_are_not_repeated(tmp_path: Path) -> None:
+    done = {json.dumps([ROW, one, list(IMAGE)]) for one in SLICE}
+    assert list(run((ROW,), SLICE, IMAGE, tmp_path, done)) == []
+
+
+@needs_official
+def test_a_symbol_file_of_mxnets_own(tmp_path: Path) -> None:
+    """relu keeps NaN there, AdaptiveAvgPooling divides twice, batch norms behind depthwise convolutions."""
+    found = list(run(("mobilenet",), SLICE, IMAGE, tmp_path, set()))
+    assert [one["differ"] for one in found] == [{}] * len(SLICE)
+    assert identical.main([str(tmp_path / "none.jsonl"), "--summary"]) == 0
