@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refnet.errors import GraphError, InputError
+from refnet.ops.base import TensorType
+from refnet.ops.softmax import Softmax
 from refnet.readers.golden_file import Digest, File, Sources, canonical, digest
 
 if TYPE_CHECKING:
@@ -54,8 +56,9 @@ def hashes(
     """The Digest of every node's value, in execution order.
 
     inputs: name -> (n, ...), any n: `batch` images are run at a time, and each value's bytes are hashed as
-    they come, so memory does not grow with n. arithmetic: default Golden(). Batch and threads change no hash.
-    Raises as `refnet.steps`; GraphError for a value whose first dimension is not the batch.
+    they come, so memory does not grow with n. A graph that does not keep images apart (a softmax along the
+    batch, a constant among its values) is run on all at once, whatever `batch` says: so batch and threads
+    change no hash. arithmetic: default Golden(). Raises as `refnet.steps`.
 
     >>> import numpy as np
     >>> import refnet
@@ -71,19 +74,43 @@ def hashes(
     if len(counts) != 1:
         raise InputError(f"{graph.name}: inputs must have one batch size, got {sorted(counts)}")
     (count,) = counts
+    batch = batch if keeps_apart(graph) else count
     running = {node.name: hashlib.sha256() for node in graph.nodes}
     shapes: dict[str, tuple[int, ...]] = {}
     for begin in range(0, count, batch):
         part = {name: array[begin : begin + batch] for name, array in inputs.items()}
-        size = min(batch, count - begin)
         for node, value in steps(graph, part, arithmetic or Golden()):
-            if value.shape[:1] != (size,):
-                raise GraphError(f"{graph.name}: {node.name}: {value.shape} does not begin with the batch")
             running[node.name].update(canonical(value))
-            shapes[node.name] = (count, *value.shape[1:])
+            shapes[node.name] = value.shape if batch >= count else (count, *value.shape[1:])
             if advance is not None:
                 advance(1)
     return {name: Digest(one.hexdigest(), shapes[name]) for name, one in running.items()}
+
+
+def keeps_apart(graph: Graph) -> bool:
+    """Whether every value has one part per image, which the other images have no share in.
+
+    So it is if every value's first dimension, and no other, is the batch, for any batch, and no softmax runs
+    along it: what else mixes images (sums along the batch, transposition, constants) shows in the shapes.
+
+    >>> import refnet
+    >>> keeps_apart(refnet.load("resnest-digits"))
+    True
+    """
+    try:
+        one, two, three = (
+            graph.types({name: TensorType((n, *kind.shape[1:])) for name, kind in graph.inputs.items()})
+            for n in (1, 2, 3)
+        )
+    except GraphError:  # it has a fixed batch
+        return False
+    for node in graph.nodes:
+        shapes = [kinds[node.name].shape for kinds in (one, two, three)]
+        if any(shape != (n, *shapes[0][1:]) for n, shape in enumerate(shapes, 1)):
+            return False
+        if isinstance(node.op, Softmax) and node.op.axis == 0:
+            return False
+    return True
 
 
 # Sources.
@@ -206,7 +233,7 @@ def located(
 def count(graph: Graph, inputs: Mapping[str, F32], batch: int = 1) -> int:
     """How many nodes `hashes` goes through, for progress."""
     images = max((array.shape[0] for array in inputs.values()), default=0)
-    return len(graph.nodes) * -(-images // batch)
+    return len(graph.nodes) * (-(-images // batch) if keeps_apart(graph) else 1)
 
 
 def record(

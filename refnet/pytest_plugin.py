@@ -9,6 +9,7 @@ used, and NumPy's kernels only when a difference is to be shown or a bound compu
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -75,10 +76,13 @@ def golden(request: pytest.FixtureRequest) -> Checker:
     if request.config.getoption("golden_update") and state.updates is None:
         state.updates = Updates()
     if path not in state.references:
+        fault = None
         try:
             state.references[path] = Reference(path)
         except RefnetError as error:
-            pytest.fail(str(error), pytrace=False)
+            fault = str(error)
+        if fault is not None:  # outside of the except: its own traceback is nobody's business
+            pytest.fail(fault, pytrace=False)
     return Checker(state.references[path], state.updates)
 
 
@@ -91,7 +95,10 @@ def _chosen(request: pytest.FixtureRequest) -> Path:
             pytest.fail(
                 f"@pytest.mark.golden takes one path, got {marker.args} {marker.kwargs}", pytrace=False
             )
-        return Path(request.path.parent, marker.args[0]).resolve()
+        name = marker.args[0]
+        if not isinstance(name, str | os.PathLike) or "\0" in str(name):
+            pytest.fail(f"@pytest.mark.golden takes a path, got {name!r}", pytrace=False)
+        return Path(request.path.parent, name).resolve()
     if given := config.getoption("golden"):
         return Path(config.invocation_params.dir, given).resolve()
     if said := config.getini("golden"):

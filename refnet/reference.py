@@ -194,6 +194,8 @@ class Checker:
         Raises InputError for what cannot be compared: no such value, no bound known.
         """
         __tracebackhide__ = True
+        if not isinstance(name, str):
+            raise InputError(f"name must be a value's name, got {name!r}")
         if within not in (None, "bound") or inputs not in ("golden", "checked"):
             raise InputError(
                 f'within must be None or "bound", inputs "golden" or "checked": {within}, {inputs}'
@@ -320,6 +322,8 @@ class Checker:
 def _array(name: str, array: Any) -> F32:
     """The array as NumPy's, not converted: a rounding here would be nobody's."""
     __tracebackhide__ = True
+    if np.ma.is_masked(array):
+        raise AssertionError(f"{name}: the array has masked elements, which have no value")
     try:
         found = np.asarray(array)
     except Exception as error:  # other libraries' arrays refuse in their own ways

@@ -27,6 +27,7 @@ from refnet.errors import FormatError, InputError, RefnetError, UnsupportedError
 from refnet.loading import structure
 from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool
 from refnet.readers.book import dumps, loads, read, write
+from refnet.readers.json_file import parse
 from tests.recipes import blocked, exprs, lanes, recipe, regions, split
 
 QUIET = settings(deadline=None, database=None, derandomize=True)
@@ -142,7 +143,7 @@ DEEP = "[" * 900 + "]" * 900
         (lambda f: f["nodes"].update(a="gone"), FormatError, "nodes: 'gone', expected a key of the recipes"),
         (lambda f: f["evidence"].update(gone=[1, 2]), FormatError, "evidence: 'gone'"),
         (lambda f: f["evidence"].update({"A()(x)": [1]}), FormatError, "captures, elements"),
-        (lambda f: f["recipes"].update(a=[]), FormatError, "recipes.a: 'no part'"),
+        (lambda f: f["recipes"].update(a=[]), FormatError, "recipes.a: '0 parts'"),
         (lambda f: part(f).pop("where"), FormatError, "in all parts but the last"),
         (lambda f: part(f).pop("sum"), FormatError, "neither"),
         (lambda f: part(f).update(formula="f"), FormatError, "'padding', expected only"),
@@ -203,6 +204,29 @@ def test_chains_within_chains_end_somewhere():
         expr = ["fma", expr, [[k]]]
     with pytest.raises(FormatError, match="within one another"):
         loads(changed(lambda f: part(f).update(sum=expr)), "b")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"sum": ["add", ["fma", "zero", [[0, 4, 1]]], *["zero"] * 200_000]},
+        {"sum": ["fma", "zero", [[0, 4, 1]]], "where": [{"e": [0, 1]}] * 300},
+    ],
+    ids=["leaves", "boxes"],
+)
+def test_what_costs_much_and_says_little_is_refused(part):
+    recipes = {"Conv()(x)": [part, {"sum": ["fma", "zero", [[0, 4, 1]]]}]}
+    if "where" not in part:
+        recipes = {"Conv()(x)": [part]}
+    raw = json.dumps({**json.loads(dumps(small())), "recipes": recipes, "evidence": {}, "nodes": {}}).encode()
+    with pytest.raises(FormatError, match="chains, sums and leaves|300 boxes"):
+        loads(raw, "large.json")
+
+
+def test_a_key_twice_among_many():
+    text = "{" + ", ".join(f'"{k}": 0' for k in [*range(50_000), 3]) + "}"
+    with pytest.raises(FormatError, match="'3' stands there twice"):
+        parse(text.encode(), "twice.json")
 
 
 def test_many_large_orders_are_refused_before_they_are_listed():

@@ -169,6 +169,99 @@ def test_nearest_by_comparison(value, off):
     assert same_bits(found, round_float32(value, 0.0))
 
 
+@settings(QUIET, max_examples=300)
+@given(
+    st.fractions(min_value=-(Fraction(10) ** 39), max_value=Fraction(10) ** 39),
+    st.floats(width=64) | st.sampled_from([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-46, -3e38]),
+)
+def test_nearest_from_any_guess(value, guess):
+    """After cancellation a guess says nothing: it may cost comparisons, but few, and no bit."""
+    asked = []
+
+    def compare(m):
+        asked.append(m)
+        return (value > m) - (value < m)
+
+    assert same_bits(nearest(compare, guess), round_float32(value, 0.0))
+    assert len(asked) <= 70
+
+
+@pytest.mark.parametrize("limit", [2**128 - 2**103, 2**128, Fraction(1, 2**150), Fraction(3, 2**150)])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("guess", [0.0, np.inf, -1.0])
+def test_nearest_at_the_ends(limit, sign, guess):
+    for off in (Fraction(-1, 2**400), 0, Fraction(1, 2**400)):
+        value = sign * (limit + off)
+        found = nearest(lambda m, v=value: (v > m) - (v < m), guess)
+        assert same_bits(found, round_float32(value, 0.0))
+
+
+def test_cancellation_leaves_no_guess():
+    """What float64 loses all of: the true values are 1, 0 and 2.2e-16."""
+    large = np.array([[1e30, 1, -1e30]], np.float32)
+    assert ops.MatMul().golden(large, np.ones((3, 1), np.float32)) == 1
+    a, w = floats((8, 64), "a"), floats((64, 8), "w")
+    assert (ops.MatMul().golden(np.hstack([a, -a]), np.vstack([w, w])) == 0).all()
+    one = [np.array([v], np.float32) for v in (1, -1, 1.086917e-06, 1994)]
+    x = np.array([[44.65423]], np.float32)
+    found = ops.BatchNorm(0.0).golden(x, *one)
+    assert 2.2e-16 < found < 2.3e-16
+
+
+@pytest.mark.parametrize("size", [3, 23171, 65537, 92681, 4000037])
+def test_averages_over_huge_windows(size):
+    """Counting the padding, the divisor passes 2**27 and 2**31; sums lie next to a midpoint's multiple."""
+    rng = np.random.default_rng(size)
+    divisor = size * size
+    op = ops.AvgPool((size, size), (1, 1), (size // 2, size // 2), "valid", True)
+    for _ in range(20):
+        total = divisor * (int(rng.integers(2**24, 2**25)) | 1) + int(rng.integers(-1, 2))
+        parts, rest = [], total
+        for _ in range(3):
+            kept = max(rest.bit_length() - 24, 0)
+            parts.append(rest >> kept << kept)
+            rest -= parts[-1]
+        x = np.array(parts, np.float32).reshape(1, 1, 1, 3)
+        true = Fraction(sum(map(Fraction, x.reshape(-1).tolist()))) / divisor
+        assert same_bits(op.golden(x)[0, 0, 0, 1], round_float32(true, 0.0))
+
+
+@pytest.mark.parametrize("divisor", [1, 3, 2**27 + 1, 2**31 - 1, 2**31 + 11, 2**40 + 15, 2**46 - 1])
+def test_rounding_a_quotient(divisor):
+    rng = np.random.default_rng(divisor)
+    for _ in range(50):
+        values = np.ldexp(rng.integers(-(2**24), 2**24, 6), rng.integers(-149, 100, 6)).astype(np.float32)
+        acc = np.zeros(exact.LIMBS, np.int64)
+        for value in values.astype(np.float64):
+            exact.add(acc, value)
+        true = Fraction(sum(map(Fraction, values.tolist()))) / divisor
+        found = np.array(exact.rounded(acc, divisor), np.float32)
+        assert same_bits(found, np.array(round_float32(true, 0.0))) or true == found == 0
+
+
+def test_softmax_of_many_equal_elements():
+    """1/n, from 2**18 elements on left open by float64: it is rational, and all are one question."""
+    x = np.zeros((2, 300_000), np.float32)
+    x[1, ::3] = -np.inf
+    y = ops.Softmax(1).golden(x)
+    assert (y[0] == np.float32(1 / 300_000)).all()
+    assert (y[1, 1::3] == np.float32(1 / 200_000)).all()
+    assert (y[1, ::3] == 0).all()
+    x[0, :150_000] = 1.0
+    y = ops.Softmax(1).golden(x)
+    assert len(np.unique(y[0])) == 2
+
+
+@pytest.mark.parametrize("op", [ops.Mul(), ops.Sub(), ops.Div(), ops.Add(2, broadcast=True)])
+def test_values_of_rank_0(op):
+    """NumPy makes numbers of them; a value is an array."""
+    nodes = (Node("sum", ops.ReduceSum((0, 1), False), ("data",)), Node("y", op, ("sum", "sum")))
+    graph = refnet.Graph("rank0", {"data": ops.TensorType((1, 4))}, nodes, {"y": "y"})
+    x = floats((1, 4), "x")
+    for arithmetic in (None, Golden()):
+        assert refnet.run(graph, {"data": x}, arithmetic)["y"].shape == ()
+
+
 @pytest.mark.parametrize("name", ["octave-se-resnet-digits", "resnest-digits"])
 def test_the_same_bits_for_threads_and_batch(name):
     graph = refnet.load(name)

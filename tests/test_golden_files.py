@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 import refnet
+from refnet import ops
 from refnet.arithmetic.golden import Golden
 from refnet.cli import main
 from refnet.errors import FormatError, InputError, RefnetError, UnsupportedError
 from refnet.golden import hashes, located, prepare, record
+from refnet.graph import Node
 from refnet.ops.exactly import Tally
 from refnet.readers.golden_file import (
     Change,
@@ -130,6 +132,30 @@ def test_threads_and_batch_change_no_hash(name):
         alone = hashes(graph, {"data": x["data"][i : i + 1]}, Golden(1 + i % 2))
         assert alone == {name: digest(value[i : i + 1]) for name, value in values.items()}, i
     assert whole["prob" if "prob" in whole else "softmax"].shape == (4, 10)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "weights"),
+    [
+        ((Node("y", ops.Softmax(0), ("data",)),), {}),
+        ((Node("y", ops.Transpose((1, 0)), ("data",)),), {}),
+        ((Node("y", ops.ReduceSum((0,)), ("data",)),), {}),
+        (
+            (
+                Node("c", ops.Constant((1, 4)), ("c/value",)),
+                Node("y", ops.Add(2, broadcast=True), ("data", "c")),
+            ),
+            {"c/value": np.ones((1, 4), np.float32)},
+        ),
+    ],
+    ids=["softmax", "transpose", "sum", "constant"],
+)
+def test_a_graph_that_mixes_images_is_hashed_whole(nodes, weights):
+    graph = refnet.Graph("mixing", {"data": ops.TensorType((1, 4))}, nodes, {"y": "y"}).with_weights(weights)
+    x = floats((4, 4), "x")
+    whole = {node.name: value.copy() for node, value in refnet.steps(graph, {"data": x}, Golden())}
+    for batch in (1, 3, 4):
+        assert hashes(graph, {"data": x}, batch=batch) == {n: digest(v) for n, v in whole.items()}
 
 
 def test_nan_and_infinity_have_one_hash_for_threads_and_batch():

@@ -140,6 +140,15 @@ def test_a_golden_file_that_is_none(pytester, name, why):
     result.stdout.fnmatch_lines([f"*{name}*{why}*"])
 
 
+@pytest.mark.parametrize("marked", ["5", "None", "'a\\0b'", "['a']"])
+def test_a_marker_that_names_no_path(pytester, marked):
+    pytester.makepyfile(f"import pytest\n@pytest.mark.golden({marked})\ndef test_a(golden): pass\n")
+    result = pytester.runpytest()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*takes a path, got*"])
+    result.stdout.no_fnmatch_line("*During handling*")
+
+
 def test_marker_then_command_line_then_ini_file(users):
     changed = read(GOLDEN)
     fc = digest(np.zeros((1, 10), np.float32))
@@ -216,6 +225,12 @@ def test_wrong_dtype_shape_and_name(values):
         checker.check("layer1.0.conv", values["fc"])
     with pytest.raises(InputError, match="no array for NumPy"):
         checker.check("fc", Refusing())
+    masked = np.ma.masked_array(values["fc"], values["fc"] == values["fc"])
+    with pytest.raises(AssertionError, match="masked"):
+        checker.check("fc", masked)
+    for name in (5, ["fc"], None):
+        with pytest.raises(InputError, match="must be a value's name"):
+            checker.check(name, values["fc"])
     for arguments in ({"within": "rtol"}, {"inputs": "mine", "within": "bound"}, {"inputs": "checked"}):
         with pytest.raises(InputError, match="within"):
             checker.check("fc", values["fc"], **arguments)

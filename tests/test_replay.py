@@ -123,8 +123,23 @@ def pools(draw):
 def test_any_recipe_of_an_average(data, pool, finish, padding, odd):
     op, size, terms = pool
     inputs = [awkward((2, 3, *size), "x", odd)]
+    padding = "skip" if isinstance(op, GlobalAvgPool) else padding
     made = recipe(data.draw(exprs(terms, bias=False)), padding, finish)
     assert same_bits(replayed(op, inputs, made), everywhere(op, inputs, made))
+
+
+@pytest.mark.parametrize("convention", ["ceil", "full"])
+@pytest.mark.parametrize("finish", ["divide", "reciprocal", "divide_w_h", "divide_terms"])
+@pytest.mark.parametrize(("kernel", "stride"), [((2, 2), (2, 2)), ((3, 2), (2, 3))])
+def test_a_last_window_that_overhangs(convention, finish, kernel, stride):
+    """Rounded up, the output is larger than that of the convolution that a pool's sum otherwise is."""
+    op = AvgPool(kernel, stride, convention=convention)
+    inputs = [awkward((2, 3, 5, 6), "x", 0.2)]
+    terms = kernel[0] * kernel[1]
+    backwards = Order.of(range(terms - 1, -1, -1))
+    for expr in (Chain(Leaf.FIRST, Order.of(range(terms))), Chain(Leaf.ZERO, backwards)):
+        made = recipe(expr, "skip", finish)
+        assert same_bits(replayed(op, inputs, made), everywhere(op, inputs, made))
 
 
 def test_long_chains_and_segments_of_every_length():

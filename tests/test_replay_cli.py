@@ -50,7 +50,7 @@ def book_of(graph, batch: int = 1, chains: int = 7) -> Book:
             recipes[key] = recipe(split(inputs[0].shape[2] * inputs[0].shape[3], chains), finish="reciprocal")
         elif isinstance(op, AvgPool):
             recipes[key] = recipe(split(op.kernel[0] * op.kernel[1], chains), finish="divide")
-        elif not op.one_result:
+        elif op.needs_recipe:
             formula = "sleef-divide" if "sleef-divide" in op.formulas else next(iter(op.formulas))
             recipes[key] = Recipe((Part(Choice(formula)),))
     reference = Reference("torch", "2.13.0", "cpu", "avx2", 1, batch, "eager")
@@ -125,6 +125,42 @@ def test_each_recipe_counts(graph):
         assert keys[parted[0]] == key
 
 
+def test_a_missing_recipe_is_an_error_also_where_only_zeros_and_nan_differ(graph, tmp_path):
+    """Frameworks' relus differ in what they make of NaN: plain's own would be somebody else's bits."""
+    x = {"data": np.full((1, 1, 32, 32), np.nan, np.float32)}
+    book = book_of(graph)
+    for op in ("Relu", "MaxPool"):
+        kept = {key: one for key, one in book.recipes.items() if not key.startswith(op)}
+        if len(kept) == len(book.recipes):
+            continue
+        less = Book(book.reference, kept)
+        with pytest.raises(InputError, match=rf"no recipe for .* = {op}"):
+            refnet.run(graph, x, Replay(less))
+        write(tmp_path / "less.json", less)
+        node = next(n.name for n in graph.nodes if type(n.op).__name__ == op)
+        with pytest.raises(InputError, match="no recipe for"):
+            show_recipes(tmp_path / "less.json", node, graph=graph)
+
+
+@pytest.mark.parametrize(("op", "terms"), [("Softmax", 7), ("Relu", 10), ("Sigmoid", 3)])
+def test_a_sum_that_the_op_does_not_have(graph, op, terms):
+    from refnet.arithmetic.recipe import Chain, Order
+
+    book = book_of(graph)
+    total = Chain(Leaf.ZERO, Order.of(range(terms)))
+    x = np.zeros((1, 1, 32, 32), np.float32)
+    nodes = [n for n in graph.nodes if type(n.op).__name__ == op]
+    keys = [key for key in book.recipes if key.startswith(f"{op}(")]
+    assert bool(nodes) == bool(keys)
+    for key in keys:
+        formula = book.recipes[key].parts[0].do.formula
+        wrong = {**book.recipes, key: Recipe((Part(Choice(formula, total)),))}
+        with pytest.raises(InputError, match="does not fit"):
+            refnet.run(
+                graph, {"data": np.zeros((1, 1, 32, 32), np.float32)}, Replay(Book(book.reference, wrong))
+            )
+
+
 def test_one_replay_serves_several_graphs(graph):
     """Nodes of one name, but of two graphs, do not take each other's plans."""
     x = np.linspace(-1, 1, 1024, dtype=np.float32).reshape(1, 1, 32, 32)
@@ -153,9 +189,9 @@ def test_a_recipe_is_shown_and_drawn(path, graph, capsys):
 
 
 def test_what_cannot_be_shown_is_said(path, graph):
-    relu = next(n.name for n in graph.nodes if n.op.one_result)
+    flat = next(n.name for n in graph.nodes if not n.op.needs_recipe)
     for node, model, said in [
-        (relu, graph, "one right result"),
+        (flat, graph, "one right result"),
         ("nothing", graph, "no recipe named"),
         ("gone", None, "no order was found"),
     ]:

@@ -26,10 +26,12 @@ from refnet.arithmetic.recipe import (
     signature,
 )
 from refnet.errors import InputError
+from refnet.ops.attention import RadixSoftmax
 from refnet.ops.base import F32, TensorType
 from refnet.ops.conv import Conv
 from refnet.ops.dense import Dense
 from refnet.ops.pool import AvgPool, GlobalAvgPool
+from refnet.ops.softmax import Softmax
 
 if TYPE_CHECKING:
     from refnet.graph import Node
@@ -73,7 +75,7 @@ class Replay:
         return value
 
     def evaluate_or_none(self, node: Node, *inputs: F32) -> F32 | None:
-        """The node's value, or None if the book has no recipe and float32 more than one right result."""
+        """The node's value, or None if it needs a recipe and the book has none."""
         from refnet.kernels.jit import processors
 
         threads = self.threads or processors()
@@ -84,7 +86,7 @@ class Replay:
         known = last[2]
         if known is not None:
             return follow(known, node.op, inputs, threads)
-        return node.op.run(*inputs, threads=threads) if node.op.one_result else None
+        return None if node.op.needs_recipe else node.op.run(*inputs, threads=threads)
 
     def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
         """The nodes as they are."""
@@ -145,12 +147,24 @@ def _check_part(part: Part, op: Op, types: tuple[TensorType, ...]) -> None:
         pool = isinstance(op, AvgPool | GlobalAvgPool)
         if pool != (part.do.finish != "none"):
             raise InputError(f"{type(op).__name__} cannot finish with {part.do.finish!r}")
+        if part.do.padding == "zero" and isinstance(op, GlobalAvgPool):
+            raise InputError("GlobalAvgPool has no padding")
         return
     if part.do.formula not in op.formulas:
         known = ", ".join(op.formulas) or "none"
         raise InputError(f"{type(op).__name__} has no formula {part.do.formula!r}; it has {known}")
     if part.do.total is not None:
-        check(part.do.total, bias=False)
+        if (terms := _row(op, types)) is None:
+            raise InputError(f"{type(op).__name__} has no sum of its own")
+        check(part.do.total, terms, bias=False)
+
+
+def _row(op: Op, types: Sequence[TensorType]) -> int | None:
+    """How many exponentials a softmax adds; None for any other op."""
+    if isinstance(op, Softmax):
+        shape = types[0].shape
+        return TensorType(shape[op.axis :]).size if op.trailing else shape[op.axis]
+    return op.radix if isinstance(op, RadixSoftmax) and op.radix > 1 else None
 
 
 def terms_of(op: Op, types: Sequence[TensorType]) -> int | None:
@@ -270,14 +284,16 @@ def _steps(expr: Expr) -> list[tuple[Leaf | None, Order, bool, bool]] | None:
         if isinstance(expr.seed, Leaf):
             return [(expr.seed, expr.terms, expr.fused, False)]
         before = _steps(expr.seed)
-        return None if before is None else [*before, (None, expr.terms, expr.fused, False)]
+        if before is not None:
+            before.append((None, expr.terms, expr.fused, False))
+        return before
     found = _steps(expr.parts[0])
     for part in expr.parts[1:]:
         more = _steps(part)
         if found is None or more is None or len(more) != 1:
             return None
         seed, terms, fused, _ = more[0]
-        found = [*found, (seed, terms, fused, True)]
+        found.append((seed, terms, fused, True))
     return found
 
 
@@ -386,6 +402,7 @@ def _plain_sums(terms: int) -> tuple[Expr, ...]:
 
 def _sums(program: Program, op: AvgPool | GlobalAvgPool, x: F32, threads: int) -> F32:
     """The sums of the windows (n, c, oh, ow), not yet divided."""
+    from refnet.kernels.panel import layout
     from refnet.kernels.program import Window, elements_in_order, row_sums
     from refnet.kernels.segments import convolve_in_order
 
@@ -395,7 +412,8 @@ def _sums(program: Program, op: AvgPool | GlobalAvgPool, x: F32, threads: int) -
         return row_sums(np.ascontiguousarray(x).reshape(n * c, h * w), code, threads).reshape(n, c, 1, 1)
     shape, zero = op.type(TensorType(x.shape)).shape, program.padding == "zero"
     window = Window(op.kernel, op.stride, op.pad, op.dilation, c, (shape[2], shape[3]))
-    if chains is not None:
+    place = ((c, 1, *op.kernel), op.stride, op.pad, op.dilation, c)
+    if chains is not None and layout(x.shape, *place).output[2:] == window.size:  # else one overhangs
         ones = np.ones((c, 1, *op.kernel), np.float32)
         return convolve_in_order(x, ones, None, window, zero, chains, threads)
     places = np.arange(TensorType(shape).size)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 
@@ -59,7 +60,7 @@ exit codes:
        (and with --json on standard output as {"error": {"kind": ..., "message": ...}})
   130  interrupted with Ctrl-C
   141  the reader of standard output went away, as in `refnet models | head -1`
-  Any other exception is a bug in refnet and shows its traceback.
+  Any other exception is a bug in refnet: it shows its traceback, and the exit code is 2.
 
 environment:
   REFNET_CACHE    folder of the compiled kernels (default ~/.cache/refnet/kernels)
@@ -93,6 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return UNREAD
+    except Exception:  # a bug must not end with Python's 1, which says that something was judged and is wrong
+        traceback.print_exc()
+        return FAILED
 
 
 def _say(error: RefnetError, as_json: bool) -> int:

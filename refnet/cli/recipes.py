@@ -77,7 +77,7 @@ def _keys(book: Book, path: Path, node: str, graph: Graph | None) -> list[str]:
         one = graph.by_name[node]
         read = [types[name] for name in one.inputs]
         key = book.key(node, signature(one.op, read))
-        if key is None and one.op.one_result:
+        if key is None and not one.op.needs_recipe:
             raise InputError(f"{node} = {one.op!r} has one right result in float32: no recipe is needed")
         if key is None:
             raise InputError(missing(book, one, read))
@@ -97,7 +97,7 @@ def _keys(book: Book, path: Path, node: str, graph: Graph | None) -> list[str]:
 def _kernel(key: str) -> tuple[int, int]:
     """The kernel's rows and columns, from a signature; (1, 1) where there is none."""
     found = re.search(r"kernel=\((\d{1,9}), (\d{1,9})\)", key)
-    return (int(found[1]), int(found[2])) if found else (1, 1)
+    return (max(int(found[1]), 1), max(int(found[2]), 1)) if found else (1, 1)
 
 
 def _formulas(key: str) -> Mapping[str, str]:

@@ -44,7 +44,8 @@ of a huge number, its negative and ones; how many ones are left tells in which o
 numbers tell whether products are rounded, where a bias is added, what padding does. Of relu, batch norm,
 sigmoid and the like the formula is chosen, by bits, that the framework evaluates. Then two runs of the whole
 network must come out with the same bits, node by node, from the framework's own inputs to the node: what
-does not is left out of the book, and named.
+does not is left out of the book, and named. A third run has infinities and NaN in it: of several recipes,
+one is taken that holds there too; nodes that have none are named.
 
 A book holds for its reference only: framework, version, build, instruction set, threads, batch and mode.
 With it, `refnet run --arithmetic replay:BOOK` gives the framework's bits without the framework.
@@ -163,6 +164,7 @@ def _record(output: Path, found: Revealed) -> dict[str, object]:
         "replayed": found.replayed,
         "settled": found.settled,
         "unconfirmed": [vars(one) for one in book.unconfirmed],
+        "not_with_infinities_and_nan": list(found.usual),
     }
 
 
@@ -178,6 +180,9 @@ def _show(output: Path, found: Revealed) -> None:
         f"{found.replayed} nodes by {len(book.recipes)} recipes, confirmed to the bit on two captures; "
         f"{found.settled} nodes have one right result, which they had"
     )
+    if found.usual:
+        some = ", ".join(found.usual[:5]) + (", ..." if len(found.usual) > 5 else "")
+        show(clean(f"not the framework's bits with infinities and NaN: {len(found.usual)} nodes: {some}"))
     for one in book.unconfirmed:
         more = f" and {len(one.nodes) - 3} more" if len(one.nodes) > 3 else ""
         show(clean(f"not confirmed: {', '.join(one.nodes[:3])}{more}: {one.signature}: {one.reason}"))

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from refnet.cli.common import FAILED, counting, json_argument, positive, print_json, usable, weights_arguments
-from refnet.errors import InputError, RefnetError
+from refnet.cli.common import counting, json_argument, positive, print_json, usable, weights_arguments
+from refnet.errors import InputError
 
 if TYPE_CHECKING:
     from refnet.capture import Capture
@@ -76,18 +76,6 @@ def input_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> int:
     """Do what the arguments say; the exit code."""
-    try:
-        return _run(a)
-    except (RefnetError, BrokenPipeError):
-        raise
-    except Exception:  # a bug must not end with 1, which says that a value is wrong
-        import traceback
-
-        traceback.print_exc()
-        return FAILED
-
-
-def _run(a: argparse.Namespace) -> int:
     from refnet.report.verify import show_shipped, show_verification
 
     if a.capture is None:

@@ -22,7 +22,7 @@ from refnet.element.terms import Index, Terms, terms_of
 from refnet.errors import InputError
 from refnet.graph import Node
 from refnet.ops.base import F32, Op, TensorType
-from refnet.ops.exactly import nearest
+from refnet.ops.exactly import rounded
 
 __all__ = ["Element", "Index", "Line", "Terms", "element", "exact_sum", "exactly_at", "rounded", "terms_of"]
 
@@ -77,22 +77,6 @@ def _element(op: Op, inputs: Sequence[F32], at: Index) -> Element:
 def _one(op: Op, inputs: Sequence[F32], at: Index) -> np.float32:
     value: np.float32 = op.golden(*inputs)[at]
     return value
-
-
-def rounded(exact: Fraction) -> np.float32:
-    """The float32 nearest to a rational number, ties to even.
-
-    >>> int(rounded(Fraction(2**24 + 1))) - 2**24
-    0
-    """
-    return nearest(lambda m: (exact > m) - (exact < m), _guess(exact))
-
-
-def _guess(exact: Fraction) -> float:
-    try:
-        return float(exact)
-    except OverflowError:
-        return float("inf") if exact > 0 else float("-inf")
 
 
 def _exact(found: Terms) -> Fraction | None:

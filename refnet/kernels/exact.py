@@ -58,7 +58,7 @@ def add(acc: Any, value: float) -> None:
 
 @njit
 def rounded(acc: Any, divisor: int) -> Any:
-    """The float32 nearest to acc / divisor, ties to even; +0 for zero. acc is used up. divisor < 2**31."""
+    """The float32 nearest to acc / divisor, ties to even; +0 for zero. acc is used up. divisor < 2**46."""
     carry = np.int64(0)
     for i in range(LIMBS - 1):
         total = acc[i] + carry
@@ -74,9 +74,10 @@ def rounded(acc: Any, divisor: int) -> Any:
             borrow = total >> 32
     rest = np.int64(0)
     for i in range(LIMBS - 1, -1, -1):
-        total = (rest << 32) | acc[i]
-        acc[i] = total // divisor
-        rest = total % divisor
+        upper = (rest << 16) | (acc[i] >> 16)  # in two steps, so that no divisor overflows
+        lower = ((upper % divisor) << 16) | (acc[i] & 0xFFFF)
+        acc[i] = (upper // divisor << 16) + lower // divisor
+        rest = lower % divisor
     top = -1
     for i in range(LIMBS - 1, -1, -1):
         if acc[i] != 0:
@@ -278,7 +279,7 @@ def _decide_average(
                             size += np.abs(value)
                     c = total / count
                     r[i, j] = np.float32(c) if c != 0 else np.float32(0)
-                    u[i, j] = lost != 0 and _open(c, factor * size / count)
+                    u[i, j] = (lost != 0 or count >= 2**27) and _open(c, factor * size / count)
         begin, end = next_share(work)
 
 

@@ -15,7 +15,7 @@ from refnet.kernels.jit import njit
 from refnet.kernels.simd import fma
 
 LOG2_E = 1.4426950408889634  # 1 / ln 2 rounded to float64
-LN2_HIGH = float.fromhex("0x1.62e42fefa0000p-1")  # the leading 33 bits of ln 2: n * LN2_HIGH is exact
+LN2_HIGH = float.fromhex("0x1.62e42fefa0000p-1")  # the leading 36 bits of ln 2: n * LN2_HIGH is exact
 LN2_LOW = float.fromhex("0x1.cf79abc9e3b3ap-40")  # ln 2 - LN2_HIGH, rounded
 INVERSE_FACTORIALS = np.array([1.0 / math.factorial(i) for i in range(14)])
 SHIFT = 6755399441055744.0  # 1.5 * 2**52: adding it rounds to the nearest integer

@@ -140,6 +140,11 @@ class Op:
         """True if float32 has only one right result (relu, max, concat, one add): bits must agree."""
         return False
 
+    @property
+    def needs_recipe(self) -> bool:
+        """Whether frameworks may give it other bits: it has more than one right result, or a menu."""
+        return bool(self.formulas) or not self.one_result
+
     def agrees(self, found: F32, expected: F32) -> npt.NDArray[np.bool_]:
         """Per element: whether a framework's value is the one right result that `expected` holds.
 

@@ -62,34 +62,61 @@ def finish(op: str, y: F32, at: npt.NDArray[np.int64], refine: Refine, tally: Ta
 def nearest(compare: Callable[[Fraction], int], guess: float) -> np.float32:
     """The float32 nearest to a real number y, ties to even, from comparisons alone.
 
-    compare(m) is the sign of y - m for a rational m. guess is a float64 near y. The candidates are the
-    float32 around the guess; the midpoints between neighbours are rational, so `compare` settles them.
+    compare(m) is the sign of y - m for a rational m. The finite float32 are numbered in their order, 0 for
+    zero; y belongs to the first whose midpoint with the next lies above y (a midpoint itself belongs to the
+    even one). It is looked for in growing steps from the guess and then by halves: a bad guess, after
+    cancellation say, costs at most 64 comparisons.
     """
     with np.errstate(all="ignore"):
-        candidate = np.float32(guess)
-        if not np.isfinite(candidate):
-            candidate = np.float32(np.copysign(np.finfo(np.float32).max, guess))
-        for direction in (np.float32(np.inf), np.float32(-np.inf)):
-            while np.isfinite(candidate):
-                side = compare(_midpoint(candidate, direction)) * int(np.sign(direction))
-                if side < 0 or (side == 0 and not _odd(candidate)):
-                    break
-                candidate = np.nextafter(candidate, direction)
-    if candidate == 0:
+        near = np.float32(guess)
+    start = 0 if np.isnan(near) else int(near.view(np.int32)) if near >= 0 else -int((-near).view(np.int32))
+
+    def below(k: int) -> bool:
+        """Whether y belongs to the k-th float32 or to one before it."""
+        side = compare((_numbered(k) + _numbered(k + 1)) / 2)
+        return side < 0 or (side == 0 and _even(k))
+
+    k = min(max(start, -LAST), LAST)
+    low, high, step = k - 1, k, 1
+    while high <= LAST and not below(high):
+        low, high, step = high, high + step, 2 * step
+    while low >= -LAST - 1 and below(low):
+        low, high, step = low - step, low, 2 * step
+    low, high = max(low, -LAST - 2), min(high, LAST + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if below(middle) else (middle, high)
+    if high == 0:
         return np.float32(-0.0) if compare(Fraction(0)) < 0 else np.float32(0.0)
-    return candidate
+    return np.float32(np.inf * high) if abs(high) > LAST else np.float32(float(_numbered(high)))
 
 
-def _odd(value: np.float32) -> bool:
-    return bool(int(value.view(np.uint32)) & 1)
+def rounded(true: Fraction) -> np.float32:
+    """The float32 nearest to a rational, ties to even; an exact 0 is +0.
+
+    >>> rounded(Fraction(1, 10))
+    np.float32(0.1)
+    """
+    try:
+        guess = float(true)
+    except OverflowError:
+        guess = float("inf") if true > 0 else float("-inf")
+    return nearest(lambda m: (true > m) - (true < m), guess)
 
 
-def _midpoint(value: np.float32, towards: np.float32) -> Fraction:
-    """Halfway to the neighbour; beyond the largest finite float32 the neighbour is 2**128."""
-    other = np.nextafter(value, towards)
-    limit = Fraction(2) ** 128
-    end = Fraction(float(other)) if np.isfinite(other) else (limit if other > 0 else -limit)
-    return (Fraction(float(value)) + end) / 2
+def _even(k: int) -> bool:
+    """Whether the k-th float32 ends in a 0 bit: a tie is its."""
+    return k % 2 == 0
+
+
+LAST = 0x7F7FFFFF
+"""The number of the largest finite float32: its bits."""
+
+
+def _numbered(k: int) -> Fraction:
+    """The k-th float32 in their order; behind the last finite one stands 2**128."""
+    size = Fraction(2) ** 128 if abs(k) > LAST else Fraction(float(np.uint32(abs(k)).view(np.float32)))
+    return size if k >= 0 else -size
 
 
 def by_decimals(evaluate: Callable[[], tuple[Decimal, Decimal]], guess: float) -> np.float32:
@@ -123,5 +150,9 @@ def sum_error(terms: int, total: F64) -> F64:
 
 
 def error_factor(terms: int) -> float:
-    """(terms + 2) U64 and a little, what `sum_error` multiplies the sum of sizes with."""
+    """(terms + 2) U64 and a little, what `sum_error` multiplies the sum of sizes with.
+
+    The little, a part of 2**-20, holds the products of such errors and the rounding of the sum of sizes, or
+    of the norms that bound it, itself: at most (K + 2) U64 of it for sums of K terms, K below 2**32.
+    """
     return (terms + 2) * U64 * (1 + 2.0**-20)

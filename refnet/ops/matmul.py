@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
-from refnet.ops.exactly import Tally, error_factor, nearest, settle
+from refnet.ops.exactly import Tally, error_factor, rounded, settle
 from refnet.ops.rounding import ETA, U64, gamma, outward
 
 Array = npt.NDArray[Any]
@@ -140,7 +140,7 @@ class MatMul(Op):
             element = self._elements(inputs, center.shape)
             for i in at:
                 true = element(int(i))
-                y.reshape(-1)[i] = nearest(lambda m, t=true: (t > m) - (t < m), float(center.flat[i]))  # type: ignore[misc]
+                y.reshape(-1)[i] = rounded(true)
 
         return settle(type(self).__name__, center, error_factor(k + 2) * total, refine, threads, tally)
 

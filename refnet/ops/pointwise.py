@@ -228,7 +228,7 @@ class Add(Op):
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         terms: Sequence[F32] = np.broadcast_arrays(*inputs) if self.broadcast else inputs
         with np.errstate(all="ignore"):  # inf - inf is NaN here as in the frameworks
-            total = terms[0] + terms[1] if self.count > 1 else terms[0].copy()
+            total = np.asarray(terms[0] + terms[1]) if self.count > 1 else terms[0].copy()
             for x in terms[2:]:
                 total += x
         return total
@@ -292,7 +292,7 @@ class Mul(_Two):
 
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         with np.errstate(all="ignore"):
-            y: F32 = np.multiply(*inputs)
+            y = np.asarray(np.multiply(*inputs))  # NumPy makes a scalar of rank 0
         return y
 
     def bound(self, *inputs: Interval) -> Interval:
@@ -320,7 +320,7 @@ class Sub(_Two):
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         a, b = inputs[::-1] if self.swapped else inputs
         with np.errstate(all="ignore"):
-            y: F32 = np.subtract(a, b)
+            y = np.asarray(np.subtract(a, b))
         return y
 
     def bound(self, *inputs: Interval) -> Interval:
@@ -345,7 +345,7 @@ class Div(_Two):
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         a, b = inputs[::-1] if self.swapped else inputs
         with np.errstate(all="ignore"):
-            y: F32 = np.divide(a, b)
+            y = np.asarray(np.divide(a, b))
         return y
 
     def bound(self, *inputs: Interval) -> Interval:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
-from refnet.ops.exactly import Tally, error_factor, finish, nearest, settle
+from refnet.ops.exactly import Tally, error_factor, finish, rounded, settle
 from refnet.ops.rounding import ETA, U64, gamma, outward
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class _Window(Op):
         self._expect(self.convention in CONVENTIONS, f"convention must be one of {CONVENTIONS}")
         self._expect(min(*self.kernel, *self.stride, *self.dilation) >= 1, "kernel, stride, dilation >= 1")
         self._expect(min(*self.pad, *self.ends) >= 0, "pad and pad_end >= 0")
+        self._expect(self.kernel[0] * self.kernel[1] < 2**46, "fewer than 2**46 elements in a window")
         sizes = []
         pads = zip(self.pad, self.ends, strict=True)
         for h, k, s, (p, e), d in zip(
@@ -246,7 +247,7 @@ class AvgPool(_Window):
             divisors = np.broadcast_to(counts, y.shape).reshape(-1)[at]
             for k, row, divisor in zip(at, values, divisors, strict=True):
                 true = sum(map(Fraction, row.tolist()), Fraction(0)) / int(divisor)
-                y.reshape(-1)[k] = nearest(lambda m, t=true: (t > m) - (t < m), float(true))  # type: ignore[misc]
+                y.reshape(-1)[k] = rounded(true)
 
         return settle(type(self).__name__, center, error, refine, threads, tally)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, getcontext
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from refnet.ops.base import F32, Cost, Interval, Op, TensorType
-from refnet.ops.exactly import Tally, by_decimals, settle
+from refnet.ops.exactly import Tally, by_decimals, rounded, settle
 from refnet.ops.rounding import ETA, EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
 
 if TYPE_CHECKING:
@@ -140,19 +141,39 @@ def exact_softmax(op: str, x: F32, threads: int, tally: Tally | None) -> F32:
 
     def refine(at: npt.NDArray[np.int64], y: F32) -> None:
         flat, rows = y.reshape(-1), x.reshape(-1, n)
-        for k in at:
-            row = [Decimal(float(v)) for v in rows[k // n] if v > -np.inf]
-            own, largest = Decimal(float(rows[k // n, k % n])), max(row)
-
-            def evaluate(
-                row: list[Decimal] = row, own: Decimal = own, largest: Decimal = largest
-            ) -> tuple[Decimal, Decimal]:
-                value = (own - largest).exp() / sum((v - largest).exp() for v in row)
-                return value, value * n * Decimal(10) ** (4 - getcontext().prec)
-
-            flat[k] = by_decimals(evaluate, float(center.flat[k]))
+        for r in np.unique(at // n):
+            values, counts = np.unique(rows[r][rows[r] > -np.inf], return_counts=True)
+            open_ = at[at // n == r]
+            if values.size == 1:  # 1/n, which may be a midpoint: no decimals would tell
+                flat[open_] = rounded(Fraction(1, int(counts[0])))
+                continue
+            row = [(Decimal(float(v)), int(count)) for v, count in zip(values, counts, strict=True)]
+            totals: dict[int, Decimal] = {}
+            for value in np.unique(rows[r][open_ % n]):
+                same = open_[rows[r][open_ % n] == value]
+                one = _part(Decimal(float(value)), row, totals)
+                flat[same] = by_decimals(one, float(center.flat[same[0]]))
 
     return settle(op, center, center * (2.0**-44 + n * 2.0**-51), refine, threads, tally)
+
+
+def _part(
+    own: Decimal, row: list[tuple[Decimal, int]], totals: dict[int, Decimal]
+) -> Callable[[], tuple[Decimal, Decimal]]:
+    """exp(own) over the sum of the row's (value, how often), in the decimal context's precision; its error.
+
+    totals: the sums, by precision; they are the same for all of a row.
+    """
+    largest, n = row[-1][0], sum(count for _, count in row)
+
+    def evaluate() -> tuple[Decimal, Decimal]:
+        digits = getcontext().prec
+        if digits not in totals:
+            totals[digits] = sum(((v - largest).exp() * count for v, count in row), Decimal(0))
+        value = (own - largest).exp() / totals[digits]
+        return value, value * n * Decimal(10) ** (4 - digits)
+
+    return evaluate
 
 
 def softmax_by(formula: str, x: F32, threads: int, total: Registers | None) -> F32:

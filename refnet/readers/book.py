@@ -159,6 +159,17 @@ def _refuse_depth(found: Any, path: str) -> None:
     raise FormatError(path, None, "something deeper", most)
 
 
+def _size(expr: Expr) -> int:
+    """How many chains, sums and leaves an expression has."""
+    if isinstance(expr, Chain):
+        return 1 + _size(expr.seed)
+    return 1 + sum(map(_size, expr.parts)) if isinstance(expr, Sum) else 1
+
+
+MOST_PARTS, MOST_BOXES = 64, 256
+"""Parts of a recipe, boxes of a part: what reveal makes is below, and each costs a look at every element."""
+
+
 @dataclass(frozen=True)
 class _Parser(Checked):
     """From parsed JSON to a Book; every message says where in the file. listed: [terms of all so far]."""
@@ -217,8 +228,8 @@ class _Parser(Checked):
 
     def recipe(self, found: Any, where: str) -> Recipe:
         parts = self.row(found, where)
-        if not parts:
-            raise self.wrong(where, "no part", "at least one")
+        if not 1 <= len(parts) <= MOST_PARTS:
+            raise self.wrong(where, f"{len(parts)} parts", f"1 to {MOST_PARTS}")
         made = [self.part(one, f"{where}[{i}]") for i, one in enumerate(parts)]
         for i, part in enumerate(made):
             if (part.where is None) != (i == len(made) - 1):
@@ -234,7 +245,10 @@ class _Parser(Checked):
         if "sum" in found:
             total = self.expr(found["sum"], f"{where}.sum", 1)
             try:
-                self.listed[0] += check(total)
+                terms = check(total)
+                self.listed[0] += terms
+                if (size := _size(total)) > 3 * terms + 3:
+                    raise InputError(f"{size} chains, sums and leaves for {terms} terms")
             except InputError as error:
                 raise self.wrong(f"{where}.sum", str(error), "each term once") from None
         if "formula" in found:
@@ -248,6 +262,8 @@ class _Parser(Checked):
 
     def region(self, found: Any, where: str) -> Region:
         boxes = []
+        if len(self.row(found, where)) > MOST_BOXES:
+            raise self.wrong(where, f"{len(found)} boxes", f"at most {MOST_BOXES}")
         for i, box in enumerate(self.row(found, where)):
             ranges = []
             for axis, one in self.pairs(box, f"{where}[{i}]"):
@@ -326,7 +342,7 @@ class _Parser(Checked):
         if (
             not isinstance(found, str)
             or len(found) > 10_000
-            or re.search("[\x00-\x1f\x7f\ud800-\udfff]", found)
+            or re.search("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]", found)
         ):
             raise self.wrong(where, found, "text without control characters")
         return found

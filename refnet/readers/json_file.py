@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -53,8 +54,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key in made:
         key.encode()  # half a surrogate pair, which JSON's escapes can make, is no text
     if len(made) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands there twice")
+        counts = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {counts.most_common(1)[0][0]!r} stands there twice")
     return made
 
 

@@ -49,7 +49,8 @@ def show_check(path: str, file: File, differences: Sequence[Difference]) -> None
         change = file.accepted(one.name) if one.what == "value" else None
         if change is not None:
             show(clean(f"  the file's was accepted on {change.date}: {change.reason}"))
-    show(f"{len(values)} of {len(file.values)} values differ")
+    known = {*file.values, *(one.name for one in values)}
+    show(f"{len(values)} of {len(known)} values differ")
 
 
 def _text(one: Difference, here: bool = False) -> str:

@@ -69,30 +69,36 @@ class Asked:
 
     @property
     def open(self) -> bool:
-        """Whether float32 has more than one result, or frameworks vary: whether a recipe is needed."""
-        return bool(self.op.formulas) or not self.op.one_result
+        """Whether a recipe is needed."""
+        return self.op.needs_recipe
 
 
 @dataclass
 class State:
     """A node during confirmation: the recipes that gave its bits so far (indices), in how many captures.
 
-    A node with one right result has [0] while it has it.
+    A node with one right result has [0] while it has it. special: whether they give its bits with infinities
+    and NaN among its inputs too; None if that was not tried.
     """
 
     alive: list[int]
     captures: int = 0
     elements: int = 0
+    special: bool | None = None
 
 
 @dataclass(frozen=True)
 class Revealed:
-    """The book, and how many nodes it replays. settled: nodes with one right result, which had it."""
+    """The book, and how many nodes it replays. settled: nodes with one right result, which had it.
+
+    usual: nodes whose bits were the framework's in both captures, but not with infinities and NaN.
+    """
 
     book: Book
     nodes: int
     replayed: int
     settled: int
+    usual: tuple[str, ...] = ()
 
 
 def signatures(graph: Graph, batch: int) -> dict[str, Asked]:
@@ -154,7 +160,8 @@ def reveal(
     book, replayed, settled = bind(asked, nodes, reference)
     book_file.write(output, book)
     partial.unlink(missing_ok=True)
-    return Revealed(book, len(graph.nodes), replayed, settled)
+    usual = tuple(name for name, state in nodes.items() if state.alive and state.special is False)
+    return Revealed(book, len(graph.nodes), replayed, settled, usual)
 
 
 def _worker(request: Request) -> Worker:
@@ -281,6 +288,7 @@ def confirm(
             if source == SEEDS[-1] and plan.again is not None:
                 odd = {name: special(name, array.shape) for name, array in plan.inputs.items()}
                 for state, alive in walk(odd, plan.again(odd)):
+                    state.special = bool(alive)
                     state.alive = alive or state.alive
                 if advance is not None:
                     advance(1)
