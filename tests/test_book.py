@@ -219,7 +219,7 @@ def test_what_costs_much_and_says_little_is_refused(part):
     if "where" not in part:
         recipes = {"Conv()(x)": [part]}
     raw = json.dumps({**json.loads(dumps(small())), "recipes": recipes, "evidence": {}, "nodes": {}}).encode()
-    with pytest.raises(FormatError, match="chains, sums and leaves|300 boxes"):
+    with pytest.raises(FormatError, match=r"chains, sums and leaves|300 boxes"):
         loads(raw, "large.json")
 
 

@@ -130,11 +130,11 @@ def test_any_recipe_of_an_average(data, pool, finish, padding, odd):
 
 @pytest.mark.parametrize("convention", ["ceil", "full"])
 @pytest.mark.parametrize("finish", ["divide", "reciprocal", "divide_w_h", "divide_terms"])
-@pytest.mark.parametrize(("kernel", "stride"), [((2, 2), (2, 2)), ((3, 2), (2, 3))])
+@pytest.mark.parametrize(("kernel", "stride"), [((2, 2), (2, 2)), ((3, 2), (2, 2))])
 def test_a_last_window_that_overhangs(convention, finish, kernel, stride):
     """Rounded up, the output is larger than that of the convolution that a pool's sum otherwise is."""
     op = AvgPool(kernel, stride, convention=convention)
-    inputs = [awkward((2, 3, 5, 6), "x", 0.2)]
+    inputs = [awkward((2, 3, 6, 5), "x", 0.2)]
     terms = kernel[0] * kernel[1]
     backwards = Order.of(range(terms - 1, -1, -1))
     for expr in (Chain(Leaf.FIRST, Order.of(range(terms))), Chain(Leaf.ZERO, backwards)):

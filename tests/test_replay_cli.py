@@ -156,9 +156,7 @@ def test_a_sum_that_the_op_does_not_have(graph, op, terms):
         formula = book.recipes[key].parts[0].do.formula
         wrong = {**book.recipes, key: Recipe((Part(Choice(formula, total)),))}
         with pytest.raises(InputError, match="does not fit"):
-            refnet.run(
-                graph, {"data": np.zeros((1, 1, 32, 32), np.float32)}, Replay(Book(book.reference, wrong))
-            )
+            refnet.run(graph, {"data": x}, Replay(Book(book.reference, wrong)))
 
 
 def test_one_replay_serves_several_graphs(graph):

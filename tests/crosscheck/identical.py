@@ -43,8 +43,9 @@ OCTAVE, RESNEST = "octave-se-resnet-50-0.125", "resnest-50-pytorch"
 
 @dataclass(frozen=True)
 class Row:
-    """framework, network (a name or a file of SYMBOLS), threads, batch. mode: MXNet's, of the runs; asked: its mode
-    while the book is revealed, where that is another (with mode outputs, no value inside is seen).
+    """framework, network (a name or a file of SYMBOLS), threads, batch. mode: MXNet's, of the runs.
+
+    asked: its mode while the book is revealed, where that is another (mode outputs shows no value inside).
     """
 
     framework: str
@@ -210,6 +211,11 @@ def summary(found: list[dict[str, Any]]) -> str:
     return "\n".join(text)
 
 
+def _least(one: Mapping[str, Any]) -> int:
+    """How many values the framework must have shown: all, or all but a softmax behind PyTorch's module."""
+    return 1 if one["setting"]["mode"] == "outputs" else int(one["nodes"]) - 1
+
+
 def main(arguments: list[str]) -> int:
     """Run the rows; 1 if any value differs."""
     parser = argparse.ArgumentParser(
@@ -238,11 +244,7 @@ def main(arguments: list[str]) -> int:
                 on(1)
     print(summary(found))
     wrong = [one for one in found if one["differ"]]
-    hidden = [
-        one
-        for one in found
-        if one["values"] < (1 if one["setting"]["mode"] == "outputs" else one["nodes"] - 1)
-    ]
+    hidden = [one for one in found if one["values"] < _least(one)]
     for one in hidden:
         print(f"{one['key']}: the framework showed {one['values']} of {one['nodes']} values")
     for one in wrong:
