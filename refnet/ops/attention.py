@@ -36,7 +36,7 @@ class RadixSum(Op):
 
     Plain: +0 + part 0 + part 1 + ..., left to right. One right result for radix 1 and 2.
 
-    Golden: the exact sum of the parts, rounded once.
+    Golden: the exact sum of the parts, rounded once; zeros, NaN, infinities and the error as for Add of more.
 
     Formulas: see `formulas`; they differ in the sign of a zero only.
 
@@ -174,7 +174,9 @@ class WeightedSum(Op):
 
     Plain: acc = +0; acc = fma(attention, x, acc) for r in turn. One right result for radix 1.
 
-    Golden: the exact sum of the products, rounded once.
+    Golden: the exact sum of the products, rounded once. In float64 the products are exact and their sum is
+    off by at most (radix + 2) U64 * (sum |attention x|). An exact 0 is +0; a NaN, an infinity times 0 or
+    infinities of both signs make NaN.
 
     Formulas: see `formulas`; each product is rounded before it is added.
 

@@ -38,7 +38,8 @@ class MatMul(Op):
     ETA/2 * (k (1 + |alpha|) + sum |a| + sum |b| + 2), where alpha is 1 ETA/2 * (k + 1).
 
     Golden: the formula, exactly, rounded once. In float64 a term passes k additions, alpha's multiplication
-    and c's addition: off by (k + 4) U64 * T. What that leaves open is settled in rationals.
+    and c's addition: off by (k + 4) U64 * T. What that leaves open is settled in rationals. An exact 0 is
+    +0; a NaN, an infinity times 0 or infinities of both signs make NaN.
 
     Source: ONNX MatMul and Gemm, numpy.matmul, torch.matmul, torch.addmm.
     """

@@ -186,7 +186,8 @@ class Add(Op):
     Bound, any order: gamma(n - 1) * sum |xi|; additions do not underflow. Inputs that are sums may be joined
     in one (`rounding.joined`): an accelerator adds into the convolution's accumulator.
 
-    Golden: the exact sum of all n, rounded once.
+    Golden: of two, IEEE's addition. Of more, the exact sum, rounded once: an exact 0 is +0, a NaN or
+    infinities of both signs make NaN. The float64 sum is off by at most (n + 2) U64 * (sum |x|): sum_error.
 
     Formulas: see `formulas`; for two inputs they are one.
 

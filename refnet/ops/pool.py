@@ -183,7 +183,8 @@ class AvgPool(_Window):
     roundings), or each element divided before the sum (MXNet's own kernel, which runs where `full` adds
     a window): gamma(n + 1) * sum |x| / d + (n + 1) * ETA/2 for results and quotients that underflow.
 
-    Golden: the exact sum, divided by d, rounded once.
+    Golden: the exact sum, divided by d, rounded once; the sum cannot overflow. An exact 0 is +0. A NaN or
+    infinities of both signs make NaN. See exact_average.
 
     Source: MXNet Pooling pool_type=avg (whose count_include_pad is True when absent),
     torch.nn.AvgPool2d, ONNX AveragePool.
@@ -282,7 +283,7 @@ class GlobalAvgPool(Op):
     Bound, any order: gamma(h*w + 1) * sum |x| / (h*w) + (h*w + 1) * ETA/2, as for AvgPool; it covers the
     two divisions, by w and then by h, of _contrib_AdaptiveAvgPooling2D.
 
-    Golden: the exact sum, divided by h*w, rounded once.
+    Golden: the exact sum, divided by h*w, rounded once; zeros, NaN and infinities as for AvgPool.
 
     Source: MXNet Pooling global_pool=True pool_type=avg and _contrib_AdaptiveAvgPooling2D
     output_size=1, torch adaptive_avg_pool2d(x, 1).

@@ -68,7 +68,7 @@ class ReduceSum(_Reduce):
 
     Bound, any order: gamma(n - 1) * sum |x|; additions do not underflow.
 
-    Golden: the exact sum, rounded once.
+    Golden: the exact sum, rounded once; zeros, NaN, infinities and the error as for Add of more than two.
 
     Source: ONNX ReduceSum, torch.sum.
     """
@@ -114,7 +114,7 @@ class ReduceMean(_Reduce):
 
     Bound, any order: gamma(n + 1) * sum |x| / n + (n + 1) * ETA/2, as for AvgPool.
 
-    Golden: the exact sum, divided by n, rounded once.
+    Golden: the exact sum, divided by n, rounded once; zeros, NaN and infinities as for AvgPool.
 
     Source: ONNX ReduceMean, torch.mean.
     """
