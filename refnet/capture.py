@@ -12,6 +12,7 @@ import math
 import os
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -70,6 +71,13 @@ class Capture:
         """What the manifest says of a value or an input; None if nothing."""
         stored = self._stored(name)
         return None if stored is None else stored.digest
+
+    def size(self, name: str) -> int:
+        """How many elements a value has, by the manifest or its file's header; 0 if it is not there."""
+        if self.manifest is not None:
+            stored = self._stored(name)
+            return 0 if stored is None else math.prod(stored.digest.shape)
+        return math.prod(open_npy(self.files[name]).shape) if name in self.files else 0
 
     def value(self, name: str) -> F32:
         """A value, read from its file, of the shape and with the hash that the manifest says.
@@ -136,12 +144,16 @@ def open_capture(folder: str | os.PathLike[str]) -> Capture:
     path = Path(folder)
     if not path.is_dir():
         raise InputError(f"{os.fspath(folder)!r} is no folder")
-    if (path / PROGRESS).exists():
+    if os.path.lexists(path / PROGRESS):
         raise InputError(
             f"{path}: the capture is not finished; `refnet capture` with the same arguments goes on"
         )
     manifest = read(path / NAME) if (path / NAME).exists() else None
-    files = dict(sorted((unquote(found.stem), found) for found in path.glob("*.npy")))
+    listed = sorted((unquote(found.stem), found) for found in path.glob("*.npy"))
+    files = dict(listed)
+    if len(files) < len(listed):
+        twice = next(a[0] for a, b in pairwise(listed) if a[0] == b[0])
+        raise InputError(f"{path}: two files hold the value {twice!r}: %XX in a name stands for a character")
     if manifest is None and not files:
         raise InputError(f"{path}: no capture: neither {NAME} nor any .npy file")
     return Capture(path, manifest, files)

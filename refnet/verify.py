@@ -73,7 +73,7 @@ class Verification:
     def first_difference(self) -> str | None:
         """The first node that introduces a difference: other bits than plain's on the capture's inputs."""
         said = (ROUNDING, DEFECT)
-        found = (one for one in self.nodes if one.verdict in said or (one.verdict == UNJUDGED and one.differ))
+        found = (one for one in self.nodes if one.verdict in said or one.differ)
         return next((one.name for one in found), None)
 
     @property

@@ -8,12 +8,13 @@ A value is read when its node's turn comes, and forgotten after its last use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from refnet.capture import Capture as Folder
 from refnet.compose import Operand, known, through
 from refnet.difference import differs, ulps
 from refnet.errors import InputError
@@ -130,24 +131,8 @@ class Walk:
         return (*found.shape[:1], *shape[1:])
 
     def _read(self, node: Node, inputs: list[Operand] | None, plain: F32 | None) -> F32 | None:
-        """The captured value. Of a hash only: the value of refnet's that has this hash, None if none has."""
-        manifest = self.capture.manifest
-        stored = None if manifest is None else manifest.values.get(node.name)
-        if stored is None or stored.file is not None:
-            return self.capture.value(node.name)
-        if plain is None or inputs is None:
-            return None
-        arrays = [one.value for one in inputs]
-        makes: tuple[Callable[[], F32 | None], ...] = (
-            lambda: plain,
-            lambda: None if self.replay is None else self.replay.evaluate_or_none(node, *arrays),
-            lambda: node.op.golden(*arrays, threads=self.threads),
-        )
-        for make in makes:
-            value = make()
-            if value is not None and digest(value) == stored.digest:
-                return value
-        return None
+        size = TensorType(self.types[node.name].shape).size
+        return captured(self.capture, node, size, inputs, plain, self.replay, self.threads)
 
     def _unjudged(self, node: Node, verdict: str, reason: str) -> Judgement:
         """A judgement without a comparison."""
@@ -190,23 +175,73 @@ class Walk:
         return apart(theirs.value, own)
 
 
+SURPLUS = 1 << 26
+"""Elements that a captured value may have too many: what has more is not read, whatever its file claims."""
+
+
+def captured(
+    capture: Capture,
+    node: Node,
+    size: int,
+    inputs: Sequence[Operand] | None,
+    plain: F32 | None,
+    replay: Replay | None,
+    threads: int,
+) -> F32 | None:
+    """A node's captured value. Of a hash only: the value of refnet's that has this hash, None if none has.
+
+    size: how many elements it should have, or one image of it. Raises InputError for a value that is far
+    larger, and as Capture.value.
+    """
+    manifest = capture.manifest
+    stored = None if manifest is None else manifest.values.get(node.name)
+    if stored is None or stored.file is not None:
+        if isinstance(capture, Folder) and (found := capture.size(node.name)) > 256 * size + SURPLUS:
+            raise InputError(f"{node.name}: the captured value has {found} elements, the node's {size}")
+        return capture.value(node.name)
+    if plain is None or inputs is None:
+        return None
+    arrays = [one.value for one in inputs]
+    makes: tuple[Callable[[], F32 | None], ...] = (
+        lambda: plain,
+        lambda: None if replay is None else replay.evaluate_or_none(node, *arrays),
+        lambda: node.op.golden(*arrays, threads=threads),
+    )
+    for make in makes:
+        value = make()
+        if value is not None and digest(value) == stored.digest:
+            return value
+    return None
+
+
 def gather(
     graph: Graph, capture: Capture, node: Node, inputs: Mapping[str, F32] | None = None, threads: int = 1
 ) -> list[Operand]:
     """What the capture tells of a node's inputs, weights last. Raises InputError where it tells nothing."""
     data = inputs_of(graph, capture, inputs or {})
     table: dict[str, Operand] = {name: known(value) for name, value in data.items() if value is not None}
+    full = {name: TensorType(v.shape) for name, v in data.items() if v is not None}
+    types = graph.types(full) if len(full) == len(data) else graph.types()
     needed = needed_by(graph, capture, {node.name})
     for one in graph.nodes:
         if one.name == node.name:
             break
         if one.name not in needed:
             continue
-        if capture.has(one.name):
-            table[one.name] = known(capture.value(one.name))
-        elif all(name in table for name in one.data):
+        operands = None
+        if all(name in table for name in one.data):
             weights = [known(graph.weights[name]) for name in one.weights]
-            table[one.name] = through(one, [*(table[name] for name in one.data), *weights], threads)
+            operands = [*(table[name] for name in one.data), *weights]
+        if present(capture, one.name):
+            shape = types[one.name].shape
+            plain = None
+            if operands is not None and not capture.has(one.name):  # only its hash
+                plain = one.op.run(*(operand.value for operand in operands), threads=threads)
+            value = captured(capture, one, TensorType(shape).size, operands, plain, None, threads)
+            if value is not None and value.size % TensorType(shape[1:]).size == 0:
+                table[one.name] = known(value.reshape(-1, *shape[1:]))
+        elif operands is not None:
+            table[one.name] = through(one, operands, threads)
     if absent := [name for name in node.data if name not in table]:
         raise InputError(f"the capture does not tell what {node.name} reads: {', '.join(absent)}")
     return [*(table[name] for name in node.data), *(known(graph.weights[name]) for name in node.weights)]
@@ -246,7 +281,7 @@ def needed_by(graph: Graph, capture: Capture, only: Collection[str]) -> frozense
     wanted = set(only) or {node.name for node in graph.nodes if present(capture, node.name)}
     needed = set(wanted)
     for node in reversed(graph.nodes):
-        if node.name in wanted or (node.name in needed and not present(capture, node.name)):
+        if node.name in wanted or (node.name in needed and not capture.has(node.name)):
             needed.update(node.data)
     return frozenset(needed)
 

@@ -255,3 +255,66 @@ def test_ops_with_one_result_pass_known_bits_on():
     assert hole.interval is not None
     assert np.isinf(hole.interval.radius[0, 0])
     assert not np.isinf(hole.interval.radius[0, 1])
+
+
+MOVES = [
+    None,
+    ops.Identity(),
+    ops.Flatten(),
+    ops.Reshape((0, -1)),
+    ops.Transpose((0, 1)),
+    ops.Slice(0, 1, axis=1),
+]
+
+
+@pytest.mark.parametrize("move", MOVES, ids=[str(move) for move in MOVES])
+@pytest.mark.parametrize("kind", ["matmul", "gemm", "dense", "weighted"])
+def test_a_hidden_sum_that_is_moved_may_start_with_what_is_added_to_it(kind, move):
+    """An accumulator that starts with 1 loses small products; a sum that nobody saw would have kept them."""
+    k, small = (4 if kind == "weighted" else 64), F(2.0**-24)
+    row, column = np.ones((1, k), F), np.full((k, 1), small)
+    if kind == "weighted":
+        node = Node("sum", ops.WeightedSum(k), ("a", "x"))
+        hidden = through(node, [known(row), known(column.reshape(1, k, 1, 1))])
+        move = move if move is None or not isinstance(move, ops.Transpose) else ops.Transpose((0, 1, 2, 3))
+    elif kind == "dense":
+        hidden = through(
+            Node("sum", ops.Dense(1, bias=False), ("a", "w")), [known(row), known(column.T.copy())]
+        )
+    elif kind == "matmul":
+        hidden = through(Node("sum", ops.MatMul(), ("a", "b")), [known(row), known(column)])
+    else:
+        op = ops.MatMul(addend=True)
+        node = Node("sum", op, ("a", "b", "c"))
+        hidden = through(node, [known(row), known(column), known(np.zeros((1, 1), F))])
+    if move is not None:
+        hidden = through(Node("moved", move, ("sum",)), [hidden])
+    start = np.ones(hidden.value.shape, F)
+    accumulated = start.copy()
+    for _ in range(k):
+        accumulated += small  # rounds to 1 each time
+    assert (accumulated == 1).all()
+    last = Node("y", ops.Add(2), ("moved", "start"))
+    assert judge(last, accumulated, [hidden, known(start)]).verdict != "defect"
+    assert judge(last, accumulated - F(2.0**-16), [hidden, known(start)]).verdict == "defect"
+
+
+def test_concat_of_different_sums_promises_no_joined_order():
+    a = known(np.ones((1, 2), F))
+    short = through(Node("s", ops.Dense(1, bias=False), ("a", "w")), [a, known(np.ones((1, 2), F))])
+    wide = known(np.ones((1, 9), F))
+    long = through(Node("l", ops.Dense(1, bias=False), ("b", "v")), [wide, known(np.ones((1, 9), F))])
+    same = through(Node("c", ops.Concat(1), ("s", "s")), [short, short])
+    mixed = through(Node("c", ops.Concat(1), ("s", "l")), [short, long])
+    assert same.interval.sum is not None
+    assert mixed.interval.sum is None
+
+
+def test_an_average_that_overflows_in_one_order_promises_nothing():
+    """The divisor counts the padding, so sums are larger than terms times the average."""
+    op = ops.AvgPool((5, 5), (1, 1), (2, 2), "valid", True)
+    x = np.array([[[[3e38, -3e38], [3e38, -3e38]]]], F)
+    with np.errstate(all="ignore"):
+        by_columns = x[..., 0].sum(-1, dtype=F) + x[..., 1].sum(-1, dtype=F)
+    assert np.isnan(by_columns).all()
+    assert np.isinf(op.bound(Interval.exactly(x)).radius).all()

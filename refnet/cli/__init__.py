@@ -94,6 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return UNREAD
+    except MemoryError as error:
+        print(f"refnet: there is not enough memory{f': {error}' if str(error) else ''}", file=sys.stderr)
+        return FAILED
     except Exception:  # a bug must not end with Python's 1, which says that something was judged and is wrong
         traceback.print_exc()
         return FAILED

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from refnet.ops.base import F32, Cost, Interval, Op, TensorType
+from refnet.ops.base import F32, Cost, Interval, Op, Sum, TensorType
 
 Array = npt.NDArray[Any]
 
@@ -27,7 +27,17 @@ class _Move(Op):
         return np.array(self._move(*inputs), order="C")  # a copy: values share no memory
 
     def bound(self, *inputs: Interval) -> Interval:
-        return Interval(self._move(*(x.center for x in inputs)), self._move(*(x.radius for x in inputs)))
+        moved = (self._move(*(x.center for x in inputs)), self._move(*(x.radius for x in inputs)))
+        return Interval(*moved, self._sum(*(x.sum for x in inputs)))
+
+    def _sum(self, *sums: Sum | None) -> Sum | None:
+        """What moves remains a sum: of one kind, where several inputs meet; else it counts as shown."""
+        known = [one for one in sums if one is not None]
+        if not known or len(known) < len(sums) or len({one.roundings for one in known}) > 1:
+            return None
+        size = self._move(*(one.size for one in known))
+        most = max(one.terms for one in known), max(one.reach for one in known)
+        return Sum(size, known[0].roundings, *most)
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
+from refnet.ops.base import F32, F64, Cost, Interval, Op, Sum, TensorType
 from refnet.ops.exactly import Tally, error_factor, rounded, settle
 from refnet.ops.rounding import ETA, U64, gamma, outward
 
@@ -211,7 +211,10 @@ class MatMul(Op):
             roundings = k + self.addend + (scaled or self.beta != 1)
             g = gamma(roundings)
             radius = spread + (g + (k + 4) * U64) * total + small * (ETA / 2) * (1 + g)
-        return outward(center, radius, largest, roundings)
+            plainly = not scaled and self.beta == 1
+            reach = float(product(a.magnitude, np.ones_like(b.center)).max(initial=0.0)) if plainly else 0.0
+        as_sum = Sum(total, roundings, k + self.addend, reach) if plainly else None
+        return outward(center, radius, largest, roundings, as_sum)
 
     def flops(self, *inputs: TensorType) -> Cost:
         size = self.type(*inputs).size

@@ -261,13 +261,14 @@ class AvgPool(_Window):
             with np.errstate(all="ignore"):
                 counts = self._divisors(x.center.shape)
                 center, spread, total = (self._total(a) / counts for a in (x.center, x.radius, x.magnitude))
-            return average_bound(center, spread, total, terms)
+            return average_bound(center, spread, total, terms, terms)
         place = (self.kernel, self.stride, self.pad, self._output(x.center), self.count_include_pad, 1)
         return average_bound(
             avg_pool(x.center, *place),
             avg_pool(x.radius, *place),
             avg_pool(x.magnitude, *place),
             min(terms, x.center.shape[2] * x.center.shape[3]),
+            terms,
         )
 
     def flops(self, *inputs: TensorType) -> Cost:
@@ -319,9 +320,8 @@ class GlobalAvgPool(Op):
         (x,) = inputs
         h, w = x.center.shape[2:]
         place = ((h, w), (1, 1), (0, 0), (1, 1), True, 1)
-        return average_bound(
-            avg_pool(x.center, *place), avg_pool(x.radius, *place), avg_pool(x.magnitude, *place), h * w
-        )
+        center, spread, total = (avg_pool(a, *place) for a in (x.center, x.radius, x.magnitude))
+        return average_bound(center, spread, total, h * w, h * w)
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost(0, inputs[0].size)
@@ -338,13 +338,14 @@ def _members(
     return found
 
 
-def average_bound(center: F64, spread: F64, total: F64, terms: int) -> Interval:
+def average_bound(center: F64, spread: F64, total: F64, terms: int, divisor: int) -> Interval:
     """Bound of an average of at most `terms` elements, from the averages of x, its radius and |x|.
 
+    divisor: at least what the sums are divided by, padding included: the sums are that much larger.
     Each element may be divided before the sum: each quotient may underflow, by ETA / 2.
     """
     radius = spread + (gamma(terms + 1) + (terms + 2) * U64) * total + (terms + 1) * ETA / 2
-    return outward(center, radius, (total + spread) * np.float64(terms), terms + 1)
+    return outward(center, radius, (total + spread) * np.float64(divisor), terms + 1)
 
 
 def exact_average(

@@ -139,4 +139,4 @@ class ReduceMean(_Reduce):
 
         with np.errstate(all="ignore"):
             n = len(self.terms_of(x.center))
-            return average_bound(mean(x.center), mean(x.radius), mean(x.magnitude), n)
+            return average_bound(mean(x.center), mean(x.radius), mean(x.magnitude), n, n)

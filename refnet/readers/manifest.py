@@ -115,7 +115,7 @@ def loads(raw: bytes, path: str) -> Manifest:
     outputs = found.get("outputs", {})
     check.keys(outputs, "outputs", set(outputs) if isinstance(outputs, dict) else set(), set())
     for name, value in outputs.items():
-        if value not in values:
+        if check.text(value, f"outputs.{name}") not in values:
             raise check.wrong(f"outputs.{name}", value, "the name of a value")
     sources = found.get("sources")
     return Manifest(

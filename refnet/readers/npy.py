@@ -66,6 +66,8 @@ def open_npy(path: str | os.PathLike[str]) -> Npy:
     (3, 2) [[2. 3.]]
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # opening a pipe would wait for somebody to write
+        raise InputError(f"{path}: is no regular file")
     with _mending(path, "read"), open(path, "rb") as file:
         head = file.read(12)
         wide = head[6:7] in (b"\x02", b"\x03")
