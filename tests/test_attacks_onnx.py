@@ -234,6 +234,14 @@ BAD: dict[str, tuple[Any, type[RefnetError], str]] = {
         GraphError,
         "elements",
     ),
+    "a shape divided by 0": (
+        model(
+            [node("Shape", "x", "s"), node("Div", "s zero", "t"), node("Reshape", "x t")],
+            [tensor("zero", np.array([0]))],
+        ),
+        FormatError,
+        "divided by 0",
+    ),
     "an axis outside": (model([node("Softmax", "x", axis=4)]), FormatError, "axis 4"),
     "no folder": (external(location="/etc/passwd"), FormatError, "as location"),
     "the folder above": (external(location="../w.bin"), FormatError, "as location"),

@@ -58,6 +58,9 @@ def fold(node: OnnxNode, inputs: Sequence[Array | None], model: Model, used: int
     from onnx.reference import ReferenceEvaluator
 
     onnx = model.constants.onnx
+    divisor = inputs[1] if node.op in ("Div", "Mod") and len(inputs) > 1 else None
+    if divisor is not None and divisor.dtype.kind in "iu" and not divisor.all():
+        raise node.wrong("whole numbers divided by 0")
     kinds = [None if x is None else onnx.helper.np_dtype_to_tensor_dtype(x.dtype) for x in inputs]
     named = {f"i{k}": x for k, x in enumerate(inputs) if x is not None}
     proto = onnx.NodeProto()
