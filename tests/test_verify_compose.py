@@ -318,3 +318,14 @@ def test_an_average_that_overflows_in_one_order_promises_nothing():
         by_columns = x[..., 0].sum(-1, dtype=F) + x[..., 1].sum(-1, dtype=F)
     assert np.isnan(by_columns).all()
     assert np.isinf(op.bound(Interval.exactly(x)).radius).all()
+
+
+def test_a_zero_whose_sign_is_free_makes_an_infinity_whose_sign_is():
+    x, one = np.full((1, 2), -0.0, F), np.ones((1, 2), F)
+    hidden = through(Node("r", ops.Relu(), ("x",)), [known(x)])
+    node = Node("y", ops.Div(), ("one", "r"))
+    for sign in (1, -1):
+        assert judge(node, np.full((1, 2), sign * np.inf, F), [known(one), hidden]).verdict == "equal"
+    assert judge(node, np.full((1, 2), 3.0, F), [known(one), hidden]).verdict == "defect"
+    shown = [known(one), known(np.zeros((1, 2), F))]
+    assert judge(node, np.full((1, 2), -np.inf, F), shown).verdict == "defect"
