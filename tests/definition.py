@@ -81,10 +81,25 @@ def dense_at(x, w, n, o):
 
 @numba.njit(error_model="numpy", nogil=True)
 def conv_plane(x, w, place, groups, n, o, y):
-    """One plane (oh, ow) of a convolution's output."""
-    for i in range(y.shape[0]):
-        for j in range(y.shape[1]):
-            y[i, j] = conv_at(x, w, place, groups, n, o, i, j)
+    """One plane (oh, ow) of a convolution's output: conv_at's loops, the terms outside, the positions inside.
+
+    Each position goes through the same terms in the same order; none waits for the one before it.
+    """
+    sh, sw, ph, pw, dh, dw = place
+    height, width = x.shape[2:]
+    outputs, channels, kh, kw = w.shape
+    base = o // (outputs // groups) * channels
+    y[:] = 0
+    for c in range(channels):
+        for p in range(kh):
+            for q in range(kw):
+                for i in range(y.shape[0]):
+                    row = i * sh - ph + p * dh
+                    if 0 <= row < height:
+                        for j in range(y.shape[1]):
+                            column = j * sw - pw + q * dw
+                            if 0 <= column < width:
+                                y[i, j] = fma(w[o, c, p, q], x[n, base + c, row, column], y[i, j])
 
 
 @numba.njit(error_model="numpy", nogil=True)

@@ -15,10 +15,10 @@ import pytest
 from refnet.graph import Graph
 from refnet.loading import structure
 from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool, MaxPool
-from refnet.ops.base import Op
+from refnet.ops.base import Op, TensorType
 from refnet.readers.mxnet import read_symbol
-from tests.bits import floats, same_bits
-from tests.definition import conv_plane, dense_at, pool_plane
+from tests.bits import awkward, floats, same_bits
+from tests.definition import conv_everywhere, conv_plane, dense_at, pool_plane
 from tests.official import SYMBOLS
 
 BUILT = (
@@ -60,6 +60,20 @@ def test_the_shapes_are_many(shapes):
     assert shapes[MaxPool]
     assert shapes[AvgPool]
     assert shapes[GlobalAvgPool]
+
+
+@pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 1)])
+@pytest.mark.parametrize("pad", [(0, 0), (1, 2)])
+def test_a_plane_is_element_by_element(stride, dilation, pad):
+    op = Conv(4, (3, 2), stride, pad, dilation, groups=2)
+    x, w = awkward((2, 6, 7, 8), "x", 0.2), awkward((4, 3, 3, 2), "w", 0.2)
+    shape = op.type(TensorType(x.shape), TensorType(w.shape)).shape
+    place = np.array([*stride, *pad, *dilation])
+    planes = np.empty(shape, np.float32)
+    for n, o in np.ndindex(shape[:2]):
+        conv_plane(x, w, place, 2, n, o, planes[n, o])
+    assert same_bits(planes, conv_everywhere(x, w, place, 2, shape))
 
 
 def test_every_convolution(shapes):

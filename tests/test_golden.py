@@ -157,7 +157,7 @@ def test_the_accumulator(pairs, divisor):
     assert same_bits(found, np.array([expected])) or total == found[0] == 0
 
 
-@settings(QUIET, max_examples=2000)
+@settings(QUIET, max_examples=600)
 @given(st.fractions(min_value=-(Fraction(10) ** 39), max_value=Fraction(10) ** 39), st.integers(-3, 3))
 def test_nearest_by_comparison(value, off):
     """From any guess nearby, `nearest` ends at the same float32."""
