@@ -9,6 +9,7 @@ is written before the next operation starts, so in-place operations overwrite no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,8 @@ def info(request: Any, arrays: Any, emit: Any) -> Any:
     fields = {
         "framework": "torch",
         "version": str(torch.__version__),
-        "build": torch.__config__.show(),
+        # without the path that the compiler had where the wheel was built: it decides no bit
+        "build": re.sub(r" CXX_COMPILER=[^,]*,", "", torch.__config__.show()),
         "threads": torch.get_num_threads(),
         "isa": f"ATen {torch.backends.cpu.get_cpu_capability()}, oneDNN {_onednn_isa(torch)}",
         "mode": "eager",
