@@ -29,6 +29,10 @@ class Arithmetic(Protocol):
         """The node's value."""
         ...
 
+    def executed(self, graph: Graph) -> Graph:
+        """The graph that is run: this one, or what an executor that joins nodes makes of it."""
+        ...
+
     def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
         """The nodes, some joined to share a pass over memory; values in `keep` exist, and no bit changes."""
         ...
@@ -55,6 +59,7 @@ def steps(
     'conv1_conv'
     """
     arithmetic = Plain() if arithmetic is None else arithmetic
+    graph = arithmetic.executed(graph)
     nodes = graph.nodes if until is None else _needed(graph, until)
     yield from _execute(graph, inputs, arithmetic, schedule(nodes))
 
@@ -78,6 +83,7 @@ def run(
     wanted = dict(graph.outputs) if values is None else {name: name for name in values}
     needed = set(wanted.values())
     arithmetic = Plain() if arithmetic is None else arithmetic
+    graph = arithmetic.executed(graph)
     key = (arithmetic.name, frozenset(needed))
     if key not in graph.plans:
         graph.plans[key] = schedule(arithmetic.fuse(_needed(graph, needed), needed))

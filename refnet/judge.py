@@ -2,14 +2,15 @@
 
 judge ── op.run ─────────────────────────── other bits?
    ├──── op.agrees                          one right result: equal, or a defect
-   ├──── replay.evaluate_or_none             a book's recipe gives these bits: replayed
+   ├──── replay.evaluate_or_none             a book's recipe gives these bits: replayed (behind.py, where
+   │                                         inputs are not captured)
    ├──── op.bound ── shares                 inside: rounding; outside: a defect; no bound: unjudged
    └──── exact_sums (order_free.py)         no order rounds there: plain's bits, or a defect
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,7 +19,7 @@ import numpy as np
 from refnet.compose import Operand, known, nodes_over
 from refnet.difference import Mask, differs, shares, ulps
 from refnet.element import exactly_at
-from refnet.graph import Node, TensorType
+from refnet.graph import Graph, Node, TensorType
 from refnet.ops import Div
 from refnet.ops.base import F32, F64, Interval
 from refnet.order_free import exact_sums
@@ -36,6 +37,10 @@ class Replay(Protocol):
 
     def evaluate_or_none(self, node: Node, *inputs: F32) -> F32 | None:
         """The node's value; None if the book has no recipe for it."""
+        ...
+
+    def executed(self, graph: Graph) -> Graph:
+        """The graph as the book's executor computes it, joined nodes being one."""
         ...
 
 
@@ -118,13 +123,15 @@ def judge(
     replay: Replay | None = None,
     *,
     plain: F32 | None = None,
+    replayed: F32 | None = None,
     threads: int = 1,
 ) -> Judgement:
     """Judge a value that a framework computed, given what went into its node: data, then weights.
 
     found: of the node's shape, or another one with as many elements in row order. inputs: arrays whose bits
     the framework had, or operands of which less is known (`refnet.compose`). replay: a book's recipes. plain:
-    the node's plain value on these inputs, if it is known already.
+    the node's plain value on these inputs, if it is known already. replayed: where inputs are not captured,
+    what the book makes of the captured values that they are made of.
 
     >>> from refnet.ops import Add
     >>> one, tiny = np.float32([[1, 2]]), np.float32([[2.0**-24, 0]])
@@ -151,7 +158,8 @@ def judge(
     if node.op.one_result and not hidden:
         judged = _one_result(head, node, found, plain, operands)
     else:
-        judged = _bounded(head, node, found, plain, operands, None if hidden else replay)
+        value = None if replay is None else lambda: _recipes(replay, replayed, node, operands)
+        judged = _bounded(head, node, found, plain, operands, value)
     if judged.reason:
         said.append(judged.reason)
     return _with(judged, reason="; ".join(said) or None)
@@ -210,7 +218,12 @@ def _one_result(
 
 
 def _bounded(
-    head: Judgement, node: Node, found: F32, plain: F32, operands: Sequence[Operand], replay: Replay | None
+    head: Judgement,
+    node: Node,
+    found: F32,
+    plain: F32,
+    operands: Sequence[Operand],
+    replay: Callable[[], F32 | None] | None,
 ) -> Judgement:
     """The bits of a known recipe, or within the bound that holds for any."""
     with np.errstate(all="ignore"):
@@ -235,7 +248,7 @@ def _bounded(
         unknown &= ~(must | may)
     differ, count, open_ = int(other.sum()), int(outside.sum()), int(unknown.sum())
     verdict, reason = ROUNDING, None
-    other_bits = None if replay is None or not differ else _unreplayed(replay, node, found, operands)
+    other_bits = None if replay is None or not differ else _unreplayed(replay(), found)
     if count:
         verdict, reason = DEFECT, f"{count} of {head.elements} elements lie outside of the bound"
         if exact is not None:
@@ -264,9 +277,15 @@ def _bounded(
     return _shown(head, node, found, plain, chosen, weight, bound, operands)
 
 
-def _unreplayed(replay: Replay, node: Node, found: F32, operands: Sequence[Operand]) -> int | None:
+def _recipes(replay: Replay, replayed: F32 | None, node: Node, operands: Sequence[Operand]) -> F32 | None:
+    """What the book's recipe gives; None if it has none, or an input is not captured."""
+    if replayed is not None or any(one.interval is not None for one in operands):
+        return replayed
+    return replay.evaluate_or_none(node, *(one.value for one in operands))
+
+
+def _unreplayed(value: F32 | None, found: F32) -> int | None:
     """How many elements are not what the book's recipe gives; None if the book has none."""
-    value = replay.evaluate_or_none(node, *(one.value for one in operands))
     return None if value is None else int(differs(found, value.reshape(found.shape)).sum())
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from refnet.ops import Add, Conv, Dense, Op, RadixSum, WeightedSum
+from refnet.ops import Add, Conv, ConvAdd, Dense, Op, RadixSum, WeightedSum
 from refnet.ops.base import F32
 from refnet.ops.rounding import ETA
 
@@ -44,7 +44,7 @@ def exact_sums(op: Op, inputs: Sequence[F32], threads: int = 1) -> Mask | None:
     >>> exact_sums(Dense(1, bias=False), [half, np.float32([[0.1, 0.3]])]) is None
     True
     """
-    if not isinstance(op, Conv | Dense | WeightedSum | Add | RadixSum):
+    if not isinstance(op, Conv | ConvAdd | Dense | WeightedSum | Add | RadixSum):
         return None
     if _unit(op, [array.reshape(-1)[:SAMPLE] for array in inputs]) == 0 or not (unit := _unit(op, inputs)):
         return None
@@ -61,6 +61,9 @@ def _unit(op: Op, inputs: Sequence[F32]) -> float:
     """
     units = [grid(array) for array in inputs]
     sizes = [float(np.abs(array).max(initial=0.0)) for array in inputs]
+    if isinstance(op, ConvAdd):  # the addend is one of the terms, as a bias is
+        order = [0, 2, 1, *range(3, len(units))]
+        units, sizes = [units[k] for k in order], [sizes[k] for k in order]
     if isinstance(op, Add | RadixSum):
         unit, largest = min(units), max(sizes)
     else:

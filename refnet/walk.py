@@ -1,7 +1,8 @@
 """The nodes of a graph beside a capture: what is known of each value, theirs and refnet's own, in order.
 
     Walk.step ── captured ── read ── judge (judge.py), on the capture's own inputs
-        └─────── missing ─── through (compose.py): its readers are judged over both
+        └─────── missing ─── through (compose.py): its readers are judged over both; with a book also
+                             Behind (behind.py): their bits by the recipes of what the executor joined
 
 A value is read when its node's turn comes, and forgotten after its last use.
 """
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from refnet.behind import Behind
 from refnet.capture import Capture as Folder
 from refnet.compose import Operand, known, through
 from refnet.difference import differs, ulps
@@ -74,6 +76,7 @@ class Walk:
         self.theirs: dict[str, Operand | None] = {n: None if v is None else known(v) for n, v in data.items()}
         self.own: dict[str, F32 | None] = {name: None if only else value for name, value in data.items()}
         self.needed = needed_by(graph, capture, only)
+        self.behind = None if replay is None else Behind(graph, replay, data)
 
     def step(self, node: Node) -> Judgement | None:
         """Judge one node; None if nobody asked for it."""
@@ -88,24 +91,41 @@ class Walk:
         captured = present(self.capture, node.name)
         if inputs is not None and ((judged and captured) or node.name in self.needed):
             plain = node.op.run(*(one.value for one in inputs), threads=self.threads)
+        replayed = self._replayed(node, inputs, captured)
         if captured:
-            judgement = self._captured(node, inputs, hidden, plain, judged)
+            judgement = self._captured(node, inputs, hidden, plain, replayed, judged)
         else:
             passed = inputs is not None and node.name in self.needed
             self.theirs[node.name] = through(node, inputs or [], self.threads, plain) if passed else None
             judgement = self._unjudged(node, MISSING, self._why_missing(node))
         judgement = self._beside(node, judgement, plain, operands)
+        if self.behind is not None:
+            theirs = self.theirs.get(node.name)
+            self.behind.known(node.name, theirs.value if captured and theirs is not None else replayed)
         for name in {*node.data, node.name}:
             if self.last.get(name, node.name) == node.name:
                 self.theirs.pop(name, None)
                 self.own.pop(name, None)
         return judgement if judged else None
 
+    def _replayed(self, node: Node, inputs: list[Operand] | None, captured: bool) -> F32 | None:
+        """What the book makes of captured values; not where the judge can ask it for the node itself."""
+        if self.behind is None or node.name not in self.needed:
+            return None
+        alone = inputs is not None and all(one.interval is None and not one.over for one in inputs)
+        return None if alone and captured else self.behind.value(node.name)
+
     def _captured(
-        self, node: Node, inputs: list[Operand] | None, hidden: str | None, plain: F32 | None, judged: bool
+        self,
+        node: Node,
+        inputs: list[Operand] | None,
+        hidden: str | None,
+        plain: F32 | None,
+        replayed: F32 | None,
+        judged: bool,
     ) -> Judgement:
         try:
-            found = self._read(node, inputs, plain)
+            found = self._read(node, inputs, plain, replayed)
         except InputError as error:
             if self.capture.manifest is not None:
                 raise
@@ -121,7 +141,8 @@ class Walk:
         self.theirs[node.name] = known(found.reshape(shape)) if usable else None
         if inputs is None or plain is None or not judged:
             return self._unjudged(node, UNJUDGED, f"its input {hidden} is not known")
-        return judge(node, found, inputs, self.replay, plain=plain, threads=self.threads)
+        made = {"plain": plain, "replayed": replayed}
+        return judge(node, found, inputs, self.replay, **made, threads=self.threads)
 
     def _shape(self, node: Node, found: F32, plain: F32 | None) -> tuple[int, ...]:
         """The shape that the node's value has, of the batch that was found."""
@@ -130,9 +151,11 @@ class Walk:
         shape = self.types[node.name].shape
         return (*found.shape[:1], *shape[1:])
 
-    def _read(self, node: Node, inputs: list[Operand] | None, plain: F32 | None) -> F32 | None:
+    def _read(
+        self, node: Node, inputs: list[Operand] | None, plain: F32 | None, replayed: F32 | None
+    ) -> F32 | None:
         size = TensorType(self.types[node.name].shape).size
-        return captured(self.capture, node, size, inputs, plain, self.replay, self.threads)
+        return captured(self.capture, node, size, inputs, plain, self.replay, self.threads, replayed)
 
     def _unjudged(self, node: Node, verdict: str, reason: str) -> Judgement:
         """A judgement without a comparison."""
@@ -187,11 +210,13 @@ def captured(
     plain: F32 | None,
     replay: Replay | None,
     threads: int,
+    replayed: F32 | None = None,
 ) -> F32 | None:
     """A node's captured value. Of a hash only: the value of refnet's that has this hash, None if none has.
 
-    size: how many elements it should have, or one image of it. Raises InputError for a value that is far
-    larger, and as Capture.value.
+    size: how many elements it should have, or one image of it. replayed: what the book makes of captured
+    values that its inputs are made of. Raises InputError for a value that is far larger, and as
+    Capture.value.
     """
     manifest = capture.manifest
     stored = None if manifest is None else manifest.values.get(node.name)
@@ -204,6 +229,7 @@ def captured(
     arrays = [one.value for one in inputs]
     makes: tuple[Callable[[], F32 | None], ...] = (
         lambda: plain,
+        lambda: replayed,
         lambda: None if replay is None else replay.evaluate_or_none(node, *arrays),
         lambda: node.op.golden(*arrays, threads=threads),
     )

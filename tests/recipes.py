@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from refnet.arithmetic.recipe import Box, Chain, Expr, Leaf, Order, Part, Program, Recipe, Sum
 from refnet.kernels.simd import fma
-from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool
+from refnet.ops import AvgPool, Conv, ConvAdd, Dense, GlobalAvgPool
 from refnet.ops.base import Op
 
 
@@ -24,21 +24,21 @@ def _chain(acc, w, x, inside, order, fused, zero):
     return acc
 
 
-def value(expr: Expr, w, x, inside, bias, zero: bool) -> np.float32:
-    """The sum of w * x in the order of the expression."""
+def value(expr: Expr, w, x, inside, alone, zero: bool) -> np.float32:
+    """The sum of w * x in the order of the expression; alone: what bias and addend are."""
     if expr is Leaf.ZERO:
         return np.float32(0)
     if expr is Leaf.FIRST:
         return np.float32(-0.0)
-    if expr is Leaf.BIAS:
-        return np.float32(bias)
+    if isinstance(expr, Leaf):
+        return np.float32(alone[expr])
     if isinstance(expr, Chain):
-        seed = value(expr.seed, w, x, inside, bias, zero)
+        seed = value(expr.seed, w, x, inside, alone, zero)
         order = np.array(expr.terms.indices(), np.int64)
         return np.float32(_chain(seed, w, x, inside, order, expr.fused, zero))
-    total = value(expr.parts[0], w, x, inside, bias, zero)
+    total = value(expr.parts[0], w, x, inside, alone, zero)
     for part in expr.parts[1:]:
-        total = np.float32(total + value(part, w, x, inside, bias, zero))
+        total = np.float32(total + value(part, w, x, inside, alone, zero))
     return total
 
 
@@ -84,18 +84,23 @@ def in_box(box: Box, at, shape) -> bool:
 def element(recipe: Recipe, op: Op, inputs, at: tuple[int, ...]) -> np.float32:
     """One output element, by the first part that holds it."""
     shape = op.type(*map(kind, inputs)).shape
+    alone: dict[Leaf, float] = {}
+    if isinstance(op, ConvAdd):
+        alone[Leaf.ADDEND] = inputs[1][at]
+        op, inputs = op.conv, [inputs[0], *inputs[2:]]
     holding = (p for p in recipe.parts if p.where is None or any(in_box(b, at, shape) for b in p.where))
     do = next(holding).do
     assert isinstance(do, Program)
     w, x, inside = window(op, inputs, *(*at, 0, 0)[:4])
-    bias = inputs[2][at[1]] if getattr(op, "bias", False) else 0
+    if getattr(op, "bias", False):
+        alone[Leaf.BIAS] = inputs[2][at[1]]
     if not isinstance(op, AvgPool | GlobalAvgPool):
-        return value(do.expr, w, x, inside, bias, do.padding == "zero")
+        return value(do.expr, w, x, inside, alone, do.padding == "zero")
     rows, columns = _counts(op, inputs[0].shape, at)
     d = np.float32(rows * columns)
     if do.finish == "divide_terms":
-        return value(do.expr, w, x / d, inside, bias, do.padding == "zero")
-    total = value(do.expr, w, x, inside, bias, do.padding == "zero")
+        return value(do.expr, w, x / d, inside, alone, do.padding == "zero")
+    total = value(do.expr, w, x, inside, alone, do.padding == "zero")
     if do.finish == "divide_w_h":
         return np.float32(np.float32(total / np.float32(columns)) / np.float32(rows))
     return np.float32(total / d if do.finish == "divide" else total * (np.float32(1) / d))
@@ -168,7 +173,7 @@ def recipe(expr: Expr, padding: str = "skip", finish: str = "none") -> Recipe:
 
 
 @st.composite
-def exprs(draw, terms, bias):
+def exprs(draw, terms, bias, addend=False):
     """An expression over a permutation of the terms: often chains from left to right, sometimes any tree."""
     order = list(range(terms))
     if draw(st.booleans()):
@@ -183,13 +188,14 @@ def exprs(draw, terms, bias):
         if not left_to_right and found and draw(st.booleans()):
             seed = found.pop(draw(st.integers(0, len(found) - 1)))
         found.append(Chain(seed, Order.of(piece), draw(st.sampled_from([True, True, False]))))
-    place = draw(st.sampled_from(["first", "last", "seed", "between"])) if bias else ""
-    leaves = [i for i, chain in enumerate(found) if isinstance(chain.seed, Leaf)]
-    if place == "seed" and leaves:
-        at = draw(st.sampled_from(leaves))
-        found[at] = replace(found[at], seed=Leaf.BIAS)
-    elif bias:
-        found.insert({"first": 0, "last": len(found)}.get(place, len(found) // 2), Leaf.BIAS)
+    for leaf in [Leaf.BIAS] * bias + [Leaf.ADDEND] * addend:
+        place = draw(st.sampled_from(["first", "last", "seed", "between"]))
+        free = [i for i, one in enumerate(found) if isinstance(one, Chain) and one.seed in seeds]
+        if place == "seed" and free:
+            at = draw(st.sampled_from(free))
+            found[at] = replace(found[at], seed=leaf)
+        else:
+            found.insert({"first": 0, "last": len(found)}.get(place, len(found) // 2), leaf)
     while len(found) > 1:
         if left_to_right:
             return Sum(tuple(found))

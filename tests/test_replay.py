@@ -28,7 +28,7 @@ from refnet.arithmetic.recipe import (
 from refnet.arithmetic.replay import Replay, registers, segments
 from refnet.errors import InputError
 from refnet.graph import Node
-from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool
+from refnet.ops import AvgPool, Conv, ConvAdd, Dense, GlobalAvgPool
 from tests.bits import awkward, floats, same_bits
 from tests.recipes import blocked, element, exprs, kind, lanes, recipe, regions, split
 
@@ -64,25 +64,25 @@ def convolutions(draw):
     ]
     groups = draw(st.sampled_from([1, 1, 2, 3]))
     per, outputs, batch = draw(st.integers(1, 5)), draw(st.integers(1, 11)), draw(st.integers(1, 2))
-    bias = draw(st.booleans())
+    bias, addend = draw(st.booleans()), draw(st.booleans())
     op = Conv(groups * outputs, kernel, stride, pad, dilation, groups, bias)
     shape = (batch, groups * per, *size)
     terms = per * kernel[0] * kernel[1]
     parts = []
     out = op.type(kind(np.empty(shape)), *op.weight_types(kind(np.empty(shape)))).shape
     for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
-        program = Program(draw(exprs(terms, bias)), draw(st.sampled_from(["skip", "zero"])))
+        program = Program(draw(exprs(terms, bias, addend)), draw(st.sampled_from(["skip", "zero"])))
         parts.append(Part(program, draw(regions(out))))
-    last = Program(draw(exprs(terms, bias)), draw(st.sampled_from(["skip", "zero"])))
-    return op, shape, Recipe((*parts, Part(last)))
+    last = Program(draw(exprs(terms, bias, addend)), draw(st.sampled_from(["skip", "zero"])))
+    return ConvAdd(op) if addend else op, [shape, out] if addend else [shape], Recipe((*parts, Part(last)))
 
 
 @settings(QUIET, max_examples=250)
 @given(convolutions(), st.sampled_from([0.0, 0.0, 0.15, 0.9]), st.sampled_from([0.0, 0.0, 0.15, 0.9]))
 def test_any_recipe_of_a_convolution(case, odd_data, odd_weights):
-    op, shape, made = case
-    inputs = [awkward(shape, "x", odd_data)]
-    inputs += [awkward(t.shape, i, odd_weights) for i, t in enumerate(op.weight_types(kind(inputs[0])))]
+    op, shapes, made = case
+    inputs = [awkward(shape, f"x{i}", odd_data) for i, shape in enumerate(shapes)]
+    inputs += [awkward(t.shape, i, odd_weights) for i, t in enumerate(op.weight_types(*map(kind, inputs)))]
     expected = everywhere(op, inputs, made)
     assert same_bits(replayed(op, inputs, made), expected)
     assert same_bits(replayed(op, inputs, made, threads=3), expected)

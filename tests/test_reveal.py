@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from refnet.arithmetic.recipe import Box, Chain, Leaf, Order, Part, Program, Recipe, Sum, check
 from refnet.arithmetic.replay import holds
-from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool, Relu, Softmax
+from refnet.ops import AvgPool, Conv, ConvAdd, Dense, GlobalAvgPool, Relu, Softmax
 from refnet.ops.base import TensorType
 from refnet.reveal.caller import Caller, input_names
 from refnet.reveal.compress import expression, joints
@@ -125,7 +125,7 @@ def simulated(op, made: Recipe) -> Caller:
 
 
 def serving(op, whole) -> Caller:
-    names = input_names(op, 1 + len(op.weight_roles()))
+    names = input_names(op, 1 + isinstance(op, ConvAdd) + len(op.weight_roles()))
 
     def request(fixed, each, take):
         cut = tuple(slice(None) if k is None else k for k in take)
@@ -142,6 +142,9 @@ def serving(op, whole) -> Caller:
 
 def types_of(op, shape):
     x = TensorType(shape)
+    if isinstance(op, ConvAdd):
+        weights = op.conv.weight_types(x)
+        return (x, op.conv.type(x, *weights), *weights)
     return (x, *op.weight_types(x))
 
 
@@ -168,6 +171,18 @@ def test_any_order_of_a_dense_layer_is_found(data, terms, bias):
 def test_any_order_of_a_convolution_is_found(data, bias):
     op = Conv(4, (2, 2), groups=2, bias=bias)
     assert_found(op, (1, 6, 3, 4), recipe(data.draw(exprs(12, bias))))
+
+
+@settings(QUIET, max_examples=25)
+@given(st.data(), st.booleans())
+def test_any_order_of_a_convolution_that_another_value_joins_is_found(data, bias):
+    op = ConvAdd(Conv(4, (2, 2), groups=2, bias=bias))
+    assert_found(op, (1, 6, 3, 4), recipe(data.draw(exprs(12, bias, addend=True))))
+
+
+def test_a_chain_that_starts_from_the_addend():
+    made = recipe(blocked(16, 9, seed=Leaf.ADDEND))
+    assert assert_found(ConvAdd(Conv(3, (3, 3), pad=(1, 1))), (2, 16, 4, 4), made) == made
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from refnet.ops.base import F32
 from refnet.ops.exactly import Tally
 
 if TYPE_CHECKING:
-    from refnet.graph import Node
+    from refnet.graph import Graph, Node
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class Golden:
         from refnet.kernels.jit import processors
 
         return node.op.golden(*inputs, threads=self.threads or processors(), tally=self.tally)
+
+    def executed(self, graph: Graph) -> Graph:
+        """The graph as it is."""
+        return graph
 
     def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
         """The nodes as they are: each rounds once, by itself."""

@@ -10,7 +10,7 @@ from refnet.errors import InputError
 from refnet.ops.base import F32
 
 if TYPE_CHECKING:
-    from refnet.graph import Node
+    from refnet.graph import Graph, Node
 
 
 MOST_THREADS = 256
@@ -51,6 +51,10 @@ class Plain:
 
             threads = processors()
         return node.op.run(*inputs, threads=threads)
+
+    def executed(self, graph: Graph) -> Graph:
+        """The graph as it is."""
+        return graph
 
     def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
         """The nodes with those joined that can share a pass over memory; the bits are the same."""

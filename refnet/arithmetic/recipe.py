@@ -13,6 +13,7 @@ An **Expr** says how they are added in float32:
     Leaf.ZERO           +0
     Leaf.FIRST          nothing yet: the first term starts the sum (the same bits as a seed of -0)
     Leaf.BIAS           the bias of the output's channel
+    Leaf.ADDEND         the addend's element at the output's place (ConvAdd)
     Chain(seed, order)  acc = seed; for each term in order: acc = fma(w, x, acc) where fused, else
                         acc = acc + round(w * x)
     Sum((a, b, c))      (a + b) + c: left to right
@@ -52,6 +53,7 @@ class Leaf(Enum):
     ZERO = "zero"
     FIRST = "first"
     BIAS = "bias"
+    ADDEND = "addend"
 
 
 @dataclass(frozen=True)
@@ -253,11 +255,24 @@ class Unconfirmed:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """Nodes that an executor computes as one: MXNet's default executor does, and shows the last one's value.
+
+    groups: each the names of a convolution or dense layer and of what follows it, in order. fold: how a batch
+    norm in a group is folded into the weights (arithmetic/joined.py, FOLDS); "" where there is none.
+    """
+
+    groups: tuple[tuple[str, ...], ...]
+    fold: str = ""
+
+
+@dataclass(frozen=True)
 class Book:
     """The recipes of one reference.
 
     recipes: key -> Recipe. A key is a signature, or a signature, a blank, "#" and a word where nodes of one
     signature differ (by the memory layout that flows through MXNet's graph); `nodes` names these.
+    joined: what the executor joins; the recipes are of the graph that it then has.
     evidence: key -> Evidence.
     """
 
@@ -266,6 +281,7 @@ class Book:
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
     unconfirmed: tuple[Unconfirmed, ...] = ()
     nodes: Mapping[str, str] = field(default_factory=dict)
+    joined: Joined | None = None
     written_by: str = f"refnet {__version__}"
 
     def key(self, node: str, signature: str) -> str | None:
@@ -297,10 +313,10 @@ def walk(expr: Expr) -> Iterator[Expr]:
             yield from walk(part)
 
 
-def check(expr: Expr, terms: int | None = None, bias: bool | None = None) -> int:
+def check(expr: Expr, terms: int | None = None, bias: bool | None = None, addend: bool | None = None) -> int:
     """The number of terms, after checking that each is added exactly once.
 
-    terms, bias: how many there must be, and whether there must be a bias (None: any).
+    terms, bias, addend: how many there must be, and whether there must be a bias, an addend (None: any).
     Raises InputError saying what is wrong.
 
     >>> check(Sum((Chain(Leaf.ZERO, Order.of(range(4))), Leaf.BIAS)), 4, bias=True)
@@ -323,9 +339,12 @@ def check(expr: Expr, terms: int | None = None, bias: bool | None = None) -> int
                 what = "twice" if 0 <= k < total else f"though there are {total}"
                 raise InputError(f"term {k} is added {what}")
             seen[k] = 1
-    biases = sum(e is Leaf.BIAS for e in walk(expr))
-    if biases > 1 or (bias is not None and biases != bias):
-        raise InputError(f"the bias is added {biases} times, must be {'once' if bias else 'never'}")
+    for leaf, wanted in ((Leaf.BIAS, bias), (Leaf.ADDEND, addend)):
+        count = sum(e is leaf for e in walk(expr))
+        if count > 1 or (wanted is not None and count != wanted):
+            raise InputError(
+                f"the {leaf.value} is added {count} times, must be {'once' if wanted else 'never'}"
+            )
     return total
 
 

@@ -29,12 +29,13 @@ from refnet.errors import InputError
 from refnet.ops.attention import RadixSoftmax
 from refnet.ops.base import F32, TensorType
 from refnet.ops.conv import Conv
+from refnet.ops.conv_add import ConvAdd
 from refnet.ops.dense import Dense
 from refnet.ops.pool import AvgPool, GlobalAvgPool
 from refnet.ops.softmax import Softmax
 
 if TYPE_CHECKING:
-    from refnet.graph import Node
+    from refnet.graph import Graph, Node
     from refnet.kernels.epilogue import Chain as Steps
     from refnet.kernels.program import Registers, Window
     from refnet.kernels.segments import Segments
@@ -63,6 +64,7 @@ class Replay:
     _plans: dict[int, tuple[Node, Shapes, Plan | None]] = field(
         default_factory=dict, compare=False, repr=False
     )
+    _graphs: dict[int, tuple[Graph, Graph]] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_threads(self.threads)
@@ -87,6 +89,20 @@ class Replay:
         if known is not None:
             return follow(known, node.op, inputs, threads)
         return None if node.op.needs_recipe else node.op.run(*inputs, threads=threads)
+
+    def executed(self, graph: Graph) -> Graph:
+        """The graph as the book's executor computes it: where that joins nodes, it has fewer of them.
+
+        Raises InputError if the book joins nodes that this graph does not have.
+        """
+        if self.book.joined is None:
+            return graph
+        from refnet.arithmetic.joined import joined
+
+        known = self._graphs.get(id(graph))
+        if known is None or known[0] is not graph:
+            known = self._graphs[id(graph)] = (graph, joined(graph, self.book.joined))
+        return known[1]
 
     def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
         """The nodes as they are."""
@@ -143,7 +159,9 @@ def _check_part(part: Part, op: Op, types: tuple[TensorType, ...]) -> None:
         terms = terms_of(op, types)
         if terms is None:
             raise InputError(f"{type(op).__name__} is no reduction")
-        check(part.do.expr, terms, bias=bool(getattr(op, "bias", False)))
+        product = op.conv if isinstance(op, ConvAdd) else op
+        biased = bool(getattr(product, "bias", False))
+        check(part.do.expr, terms, bias=biased, addend=isinstance(op, ConvAdd))
         pool = isinstance(op, AvgPool | GlobalAvgPool)
         if pool != (part.do.finish != "none"):
             raise InputError(f"{type(op).__name__} cannot finish with {part.do.finish!r}")
@@ -156,7 +174,7 @@ def _check_part(part: Part, op: Op, types: tuple[TensorType, ...]) -> None:
     if part.do.total is not None:
         if (terms := _row(op, types)) is None:
             raise InputError(f"{type(op).__name__} has no sum of its own")
-        check(part.do.total, terms, bias=False)
+        check(part.do.total, terms, bias=False, addend=False)
 
 
 def _row(op: Op, types: Sequence[TensorType]) -> int | None:
@@ -173,8 +191,8 @@ def terms_of(op: Op, types: Sequence[TensorType]) -> int | None:
     >>> terms_of(AvgPool(kernel=(3, 3)), [TensorType((1, 8, 7, 7))])
     9
     """
-    if isinstance(op, Conv | Dense):
-        return TensorType(types[1].shape[1:]).size
+    if isinstance(op, Conv | ConvAdd | Dense):
+        return TensorType(types[1 + isinstance(op, ConvAdd)].shape[1:]).size
     if isinstance(op, AvgPool):
         return op.kernel[0] * op.kernel[1]
     return types[0].shape[2] * types[0].shape[3] if isinstance(op, GlobalAvgPool) else None
@@ -235,7 +253,7 @@ def registers(expr: Expr) -> Registers:
 
     code: list[tuple[int, int, int]] = []
     order: list[int] = []
-    leaves = {Leaf.ZERO: kernel.ZERO, Leaf.FIRST: kernel.FIRST, Leaf.BIAS: kernel.BIAS}
+    leaves = {leaf: getattr(kernel, leaf.name) for leaf in Leaf}
 
     def emit(expr: Expr) -> int:
         """Append the code of one expression; how deep the stack gets."""
@@ -267,7 +285,8 @@ def segments(expr: Expr) -> Segments | None:
     found = _steps(expr)
     if found is None:
         return None
-    seeds = {Leaf.ZERO: kernel.ZERO, Leaf.FIRST: kernel.FIRST, Leaf.BIAS: kernel.BIAS, None: kernel.ON}
+    seeds: dict[Leaf | None, int] = {leaf: getattr(kernel, leaf.name) for leaf in Leaf}
+    seeds[None] = kernel.ON
     order: list[int] = []
     steps = []
     for seed, terms, fused, adds in found:
@@ -314,7 +333,7 @@ def _do(do: Program | Choice, op: Op, inputs: Sequence[F32], places: Places | No
     if isinstance(do, Choice):
         total = None if do.total is None else registers(do.total)
         value = op.replay(do.formula, *inputs, threads=threads, total=total)
-    elif isinstance(op, Conv | Dense):
+    elif isinstance(op, Conv | ConvAdd | Dense):
         return _product(do, op, inputs, places, threads)
     elif isinstance(op, AvgPool | GlobalAvgPool):
         value = _average(do, op, inputs[0], threads)
@@ -325,7 +344,7 @@ def _do(do: Program | Choice, op: Op, inputs: Sequence[F32], places: Places | No
 
 def _product(
     program: Program,
-    op: Conv | Dense,
+    op: Conv | ConvAdd | Dense,
     inputs: Sequence[F32],
     places: Places | None,
     threads: int,
@@ -337,8 +356,10 @@ def _product(
     from refnet.kernels.program import dense_in_order, elements_in_order
     from refnet.kernels.segments import convolve_in_order
 
+    shape, addend = op.type(*_types(inputs)).shape, None
+    if isinstance(op, ConvAdd):
+        op, addend, inputs = op.conv, inputs[1], (inputs[0], *inputs[2:])
     x, w, bias = inputs[0], inputs[1], inputs[2] if op.bias else None
-    shape = op.type(*_types(inputs)).shape
     if isinstance(op, Dense):
         x = np.ascontiguousarray(x).reshape(x.shape[0], -1, 1, 1)
     window = _window(op, (*shape, 1, 1)[2:4])
@@ -347,15 +368,15 @@ def _product(
     point = window.groups == 1 and x.shape[2:] == window.kernel == (1, 1) and window.pad == (0, 0)
     size = TensorType(shape).size
     if places is not None and (places.size * FEW < size or not (point or chains)):
-        return elements_in_order(places, x, w, bias, window, zero, code, threads)
+        return elements_in_order(places, x, w, bias, window, zero, code, threads, addend)
     steps = Steps() if steps is None else steps
     if chains is not None and not point:
-        value = convolve_in_order(x, w, bias, window, zero, chains, threads, steps)
+        value = convolve_in_order(x, w, bias, window, zero, chains, threads, steps, addend)
     else:
         if point:
-            value = dense_in_order(x.reshape(x.shape[0], -1), w, bias, code, threads)
+            value = dense_in_order(x.reshape(x.shape[0], -1), w, bias, code, threads, addend)
         else:
-            value = elements_in_order(np.arange(size), x, w, bias, window, zero, code, threads)
+            value = elements_in_order(np.arange(size), x, w, bias, window, zero, code, threads, addend)
         value = value.reshape(shape)
         value = apply(value, steps, threads) if steps.kinds else value
     return value if places is None else value.reshape(-1)[places]

@@ -213,7 +213,13 @@ def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack
     prefixed = {("aux:" if n in statistics else "arg:") + n: array for n, array in graph.weights.items()}
     worker.ask("save", {"path": str(params)}, prefixed)
     asked = {"symbol": str(symbol.resolve()), "params": str(params), "mode": request.executed}
-    return _plan(graph, sources, given, who, _Stream(worker, "run", asked, given.arrays))
+    plan = _plan(graph, sources, given, who, _Stream(worker, "run", asked, given.arrays))
+
+    def joined() -> tuple[tuple[str, ...], ...]:
+        groups = worker.ask("joined", asked, given.arrays).fields["groups"]
+        return tuple(tuple(map(str, names)) for names in groups)
+
+    return plan if request.subgraph == "NONE" else replace(plan, joined=joined)
 
 
 def _onnxruntime(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> Plan:

@@ -50,7 +50,8 @@ class Plan:
     that was not captured is passed over. remade: `sources` make the inputs anew, bit for bit.
     graph, weights: their sha256, None without a refnet graph. total: how many values are expected.
     left_out: called at the end, value -> why the framework could not hand it over. again: a framework runs
-    the same model on other inputs, in the same process; None for refnet and folders.
+    the same model on other inputs, in the same process; None for refnet and folders. joined: which nodes
+    the framework computes as one, names in order; None if it computes each.
     """
 
     reference: Reference
@@ -64,6 +65,7 @@ class Plan:
     total: int | None = None
     left_out: Callable[[], Mapping[str, str]] = dict
     again: Callable[[Mapping[str, F32]], Iterator[tuple[str, Array]]] | None = None
+    joined: Callable[[], tuple[tuple[str, ...], ...]] | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from refnet.cli.common import (
     pairs,
     positive,
     print_json,
+    subgraph_argument,
     usable,
     weights_arguments,
 )
@@ -78,12 +79,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=positive, metavar="N", help="images of seed:N (default: 1)")
     parser.add_argument("--mode", metavar="MODE", help="how the framework executes the network, see below")
     parser.add_argument("--arithmetic", choices=["plain", "golden"], help="of refnet itself (default: plain)")
-    parser.add_argument(
-        "--subgraph",
-        choices=["NONE", "default"],
-        default="NONE",
-        help="mxnet's subgraph backend: no fused nodes, or as it is set by default (default: NONE)",
-    )
+    subgraph_argument(parser)
     parser.add_argument(
         "--hash-only", action="store_true", help="keep the hashes of the values, not the data"
     )

@@ -75,6 +75,16 @@ def json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, with every digit and checksum")
 
 
+def subgraph_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare --subgraph."""
+    parser.add_argument(
+        "--subgraph",
+        choices=["NONE", "default"],
+        default="NONE",
+        help="mxnet's subgraph backend: no joined nodes, or as it is set by default (default: NONE)",
+    )
+
+
 def positive(text: str) -> int:
     """An argument that is a number from 1 on."""
     number = int(text) if text.isdecimal() and len(text) < 10 else 0

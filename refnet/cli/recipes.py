@@ -24,12 +24,15 @@ def show_recipes(
     node: the name of a node of the graph, or where there is none, of one that the book names, a signature or
     a part of one. Raises InputError if the book has nothing of that, or several for one picture.
     """
+    from refnet.arithmetic.replay import Replay
     from refnet.readers.book import read, recipe_json
     from refnet.readers.mxnet_params import atomic
     from refnet.report import recipe as report
     from refnet.report.terminal import clean, show
 
     known = read(book)
+    if graph is not None:
+        graph = Replay(known).executed(graph)
     keys = _keys(known, book, node, graph)
     if picture is not None:
         if len(keys) > 1:

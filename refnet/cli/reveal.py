@@ -16,6 +16,7 @@ from refnet.cli.common import (
     pairs,
     positive,
     print_json,
+    subgraph_argument,
     usable,
     weights_arguments,
 )
@@ -32,6 +33,7 @@ EXAMPLES = """\
 examples:
   refnet reveal torch resnest-50-pytorch --weights seed:0 -o torch.book.json
   refnet reveal mxnet octave-se-resnet-50-0.125 --weights seed:0 --threads 2 -o mxnet.book.json
+  refnet reveal mxnet octave-se-resnet-50-0.125 --weights seed:0 --subgraph default -o joined.book.json
   refnet reveal onnxruntime resnest-50-pytorch --weights seed:0 --batch 4 -o ort.book.json
   refnet reveal torch resnest-50-pytorch --environment ONEDNN_MAX_CPU_ISA=AVX2 -o avx2.book.json
   refnet reveal torch digits_torch:network --path training --state weights/resnest-digits.pth \\
@@ -46,6 +48,9 @@ sigmoid and the like the formula is chosen, by bits, that the framework evaluate
 network must come out with the same bits, node by node, from the framework's own inputs to the node: what
 does not is left out of the book, and named. A third run has infinities and NaN in it: of several recipes,
 one is taken that holds there too; nodes that have none are named.
+
+With --subgraph default MXNet joins nodes: a convolution with the batch norm, the addition or the relu after
+it. It is asked which, and the joined nodes are asked as such; only the last one's value is there to be seen.
 
 A book holds for its reference only: framework, version, build, instruction set, threads, batch and mode.
 With it, `refnet run --arithmetic replay:BOOK` gives the framework's bits without the framework.
@@ -73,6 +78,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help="default: 1")
     parser.add_argument("--batch", type=positive, default=1, metavar="N", help="default: 1")
     parser.add_argument("--mode", metavar="MODE", help="how the framework executes, see `refnet capture`")
+    subgraph_argument(parser)
     parser.add_argument("--python", metavar="PATH", help="the Python that has the framework")
     parser.add_argument(
         "--environment",
@@ -119,6 +125,7 @@ def run(a: argparse.Namespace) -> int:
         batch=a.batch,
         mode=a.mode,
         python=a.python,
+        subgraph=a.subgraph,
         environment=pairs("--environment", a.environment),
         timeout=a.timeout,
         state=a.state,

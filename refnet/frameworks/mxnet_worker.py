@@ -102,6 +102,25 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     return fields, {f"output{i}": output.asnumpy() for i, output in enumerate(results)}
 
 
+def joined(request: Any, arrays: Any, emit: Any) -> Any:
+    """Which nodes the executor computes as one, by the graph that it made when it was bound.
+
+    request: symbol and params, arrays as for `run`. Returns groups: the names of each, in order.
+    """
+    import json
+
+    mx = _mxnet()
+    executor = _bind(mx, mx.sym.load(request["symbol"]), request["params"], arrays)
+    made = json.loads(executor.get_optimized_symbol().tojson())
+    groups = []
+    for node in made["nodes"]:
+        inner = [graph["nodes"] for graph in node.get("subgraphs", [])]
+        names = [one["name"] for nodes in inner for one in nodes if one["op"] != "null"]
+        if len(names) > 1:
+            groups.append(names)
+    return {"groups": groups}, {}
+
+
 def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     """Time a run of a symbol request["runs"] times; each emits its seconds, and the next waits until it is
     wanted. Before each there are others that do not count, for request["settle"] seconds.
@@ -258,4 +277,13 @@ def _isa() -> str:
     return "oneDNN " + found[1].decode(errors="replace") if found else "unknown"
 
 
-COMMANDS = {"info": info, "save": save, "load": load, "run": run, "op": op, "probe": probe, "time": timed}
+COMMANDS = {
+    "info": info,
+    "save": save,
+    "load": load,
+    "run": run,
+    "joined": joined,
+    "op": op,
+    "probe": probe,
+    "time": timed,
+}

@@ -380,8 +380,13 @@ def _open(c: float, e: float) -> bool:
 
 
 @njit
-def conv_exactly(work: Any, at: Any, x: Any, w: Any, bias: Any, place: Any, groups: int, y: Any) -> None:
-    """y[at[k]] = the correctly rounded convolution there; items: k. bias (o,) or (0,)."""
+def conv_exactly(
+    work: Any, at: Any, x: Any, w: Any, bias: Any, addend: Any, place: Any, groups: int, y: Any
+) -> None:
+    """y[at[k]] = the correctly rounded convolution there; items: k.
+
+    bias (o,) and addend (as y, flat), or (0,).
+    """
     outputs, channels, kh, kw = w.shape
     oh, ow = y.shape[2:]
     flat = y.reshape(-1)
@@ -395,6 +400,8 @@ def conv_exactly(work: Any, at: Any, x: Any, w: Any, bias: Any, place: Any, grou
             acc[:] = 0
             if bias.size:
                 add(acc, np.float64(bias[o]))
+            if addend.size:
+                add(acc, np.float64(addend[at[k]]))
             for p in range(kh):
                 row = i * place[0] - place[2] + p * place[4]
                 if row < 0 or row >= x.shape[2]:

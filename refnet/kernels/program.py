@@ -5,6 +5,7 @@ A program is a list of instructions on a stack of vectors, one lane per output e
     ZERO       push +0
     FIRST      push -0: a sum that its first term starts (-0 + a is a, whatever a is)
     BIAS       push the bias
+    ADDEND     push another value's element at the output's place
     CHAIN      top = fma(w, x, top) for `count` terms of the order from `at`
     ROUNDED    top = top + round(w * x) for these
     ADD        b = pop, a = pop, push a + b
@@ -28,7 +29,7 @@ from refnet.kernels.team import enough, next_share, share, split
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
 
-ZERO, FIRST, BIAS, CHAIN, ROUNDED, ADD = range(6)
+ZERO, FIRST, BIAS, ADDEND, CHAIN, ROUNDED, ADD = range(7)
 
 LANES = 32
 """Outputs side by side. A constant, so that the loops over them are straight vector code."""
@@ -78,15 +79,28 @@ def row_sums(x: Array, program: Registers, threads: int = 1) -> Array:
     return y
 
 
-def dense_in_order(x: Array, w: Array, bias: Array | None, program: Registers, threads: int) -> Array:
-    """(n, o): weights (o, terms), or (o, terms, 1, 1), times x (n, terms), each in the program's order."""
+def dense_in_order(
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    program: Registers,
+    threads: int,
+    addend: Array | None = None,
+) -> Array:
+    """(n, o): weights (o, terms), or (o, terms, 1, 1), times x (n, terms), each in the program's order.
+
+    addend (n, o): where the program says.
+    """
     _check(w[0].size, program)
+    _check_addend(addend, program, x.shape[0] * w.shape[0])
     columns = prepared((w,), ("columns", program), lambda: _tiles(w, program.order))
     y = np.empty((x.shape[0], w.shape[0]), x.dtype)
     ordered = np.ascontiguousarray(x[:, program.order])
     shift = np.zeros(w.shape[0], x.dtype) if bias is None else bias
+    more = np.zeros((0, 0), x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(y.shape)
     threads = enough(threads, x.shape[0] * w.size // 4)
-    split(_columns, columns.shape[0], threads, ordered, columns, shift, program.code, program.depth, y)
+    seeds = (shift, more)
+    split(_columns, columns.shape[0], threads, ordered, columns, seeds, program.code, program.depth, y)
     return y
 
 
@@ -99,16 +113,19 @@ def elements_in_order(
     zero: bool,
     program: Registers,
     threads: int,
+    addend: Array | None = None,
 ) -> Array:
     """The elements at the flat places `at` (count,) of the output (n, o, *window.size), each in order.
 
     x (n, c, h, w); w (o, c / groups, kh, kw), or (o, c), or None for a pool, whose weights are 1.
-    zero: terms outside the image add w * (+0); otherwise they are left out.
+    zero: terms outside the image add w * (+0); otherwise they are left out. addend (n, o, *window.size):
+    where the program says.
     """
     kh, kw = window.kernel
     channels = x.shape[1] // window.groups
     _check(channels * kh * kw, program)
     outputs = x.shape[1] if w is None else w.shape[0]
+    _check_addend(addend, program, x.shape[0] * outputs * window.size[0] * window.size[1])
     if w is None:
         weights = np.ones((1, program.terms), x.dtype)
     else:
@@ -119,7 +136,8 @@ def elements_in_order(
     where = np.array([*window.stride, *window.pad, window.groups, outputs, *window.size, zero], np.int64)
     y = np.empty(at.size, x.dtype)
     shift = np.zeros(outputs, x.dtype) if bias is None else bias
-    arrays = (np.ascontiguousarray(x), weights, shift, terms, where)
+    more = np.zeros(0, x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(-1)
+    arrays = (np.ascontiguousarray(x), weights, (shift, more), terms, where)
     items = -(-at.size // LANES)
     threads = enough(threads, at.size * program.terms)
     split(_elements, items, threads, at.astype(np.int64), *arrays, program.code, program.depth, y)
@@ -130,6 +148,14 @@ def _check(terms: int, program: Registers) -> None:
     """The kernels trust what they are given."""
     if terms != program.terms:
         raise ValueError(f"an order of {program.terms} terms does not fit {terms}")
+
+
+def _check_addend(addend: Array | None, program: Registers, size: int) -> None:
+    if (program.code[:, 0] == ADDEND).any() != (addend is not None) or (
+        addend is not None and addend.size != size
+    ):
+        found = "no addend" if addend is None else f"an addend of {addend.size} elements"
+        raise ValueError(f"{found} does not fit the program and {size} outputs")
 
 
 def _tiles(w: Array, order: Array) -> Array:
@@ -147,18 +173,24 @@ def _ordered(w: Array, order: Array) -> Array:
 
 
 @njit
-def _leaf(kind: int, top: Any, bias: Any) -> None:
+def _leaf(kind: int, top: Any, bias: Any, addend: Any) -> None:
     """The vector that a leaf pushes."""
+    if kind == ADDEND:
+        bias = addend
     zero = top.dtype.type(0)
     for t in range(top.size):
-        top[t] = bias[t] if kind == BIAS else (-zero if kind == FIRST else zero)
+        top[t] = bias[t] if kind >= BIAS else (-zero if kind == FIRST else zero)
 
 
 @njit
-def _columns(work: Any, x: Any, columns: Any, bias: Any, code: Any, depth: int, y: Any) -> None:
-    """Lanes across outputs; x (n, terms) and columns (tiles, terms, LANES) in order. Items: tiles."""
+def _columns(work: Any, x: Any, columns: Any, seeds: Any, code: Any, depth: int, y: Any) -> None:
+    """Lanes across outputs; x (n, terms) and columns (tiles, terms, LANES) in order. Items: tiles.
+
+    seeds: bias (o,) and addend (n, o), or nothing.
+    """
+    bias, addend = seeds
     stack = np.empty((depth, LANES), x.dtype)
-    shift = np.zeros(LANES, x.dtype)
+    shift, more = np.zeros(LANES, x.dtype), np.zeros(LANES, x.dtype)
     begin, end = share(work)
     while begin < end:
         for item in range(begin, end):
@@ -166,7 +198,9 @@ def _columns(work: Any, x: Any, columns: Any, bias: Any, code: Any, depth: int, 
             some = min(LANES, y.shape[1] - first)
             shift[:some] = bias[first : first + some]
             for n in range(y.shape[0]):
-                _run_columns(code, stack, x[n], columns[item], shift)
+                if addend.size:
+                    more[:some] = addend[n, first : first + some]
+                _run_columns(code, stack, x[n], columns[item], shift, more)
                 y[n, first : first + some] = stack[0, :some]
         begin, end = next_share(work)
 
@@ -187,20 +221,20 @@ def _rows(work: Any, x: Any, order: Any, code: Any, depth: int, y: Any) -> None:
                 column, at = columns[k], first * terms + order[k]
                 for t in range(some):
                     column[t] = flat[at + t * terms]
-            _run_columns(code, stack, ones, columns, none)
+            _run_columns(code, stack, ones, columns, none, none)
             y[first : first + some] = stack[0, :some]
         begin, end = next_share(work)
 
 
 @njit
-def _run_columns(code: Any, stack: Any, x: Any, columns: Any, shift: Any) -> None:
+def _run_columns(code: Any, stack: Any, x: Any, columns: Any, shift: Any, more: Any) -> None:
     """The program for one row x (terms,) and the outputs of columns (terms, lanes), both in order."""
     top = -1
     for i in range(code.shape[0]):
         kind, at, count = code[i, 0], code[i, 1], code[i, 2]
         if kind < CHAIN:
             top += 1
-            _leaf(kind, stack[top], shift)
+            _leaf(kind, stack[top], shift, more)
         elif kind == ADD:
             top -= 1
             _join(stack[top], stack[top + 1])
@@ -228,7 +262,7 @@ def _elements(
     places: Any,
     x: Any,
     w: Any,
-    bias: Any,
+    seeds: Any,
     terms: Any,
     where: Any,
     code: Any,
@@ -237,8 +271,9 @@ def _elements(
 ) -> None:
     """Lanes across any outputs; w (o or 1, terms) in order. Items: LANES of `places`."""
     low, wide = terms[:, 1].max(), terms[:, 2].max()
+    bias, addend = seeds
     stack = np.empty((depth, LANES), x.dtype)
-    shift = np.zeros(LANES, x.dtype)
+    shift, more = np.zeros(LANES, x.dtype), np.zeros(LANES, x.dtype)
     lanes = np.zeros((4, LANES), np.int64)  # first row, first column, begin of the planes, row of weights
     begin, end = share(work)
     while begin < end:
@@ -247,12 +282,14 @@ def _elements(
             some = min(LANES, y.size - first)
             for t in range(some):
                 shift[t] = bias[_locate(places[first + t], t, lanes, x, w, where)]
+                if addend.size:
+                    more[t] = addend[places[first + t]]
             touches = False
             for t in range(some):
                 top, left = lanes[0, t], lanes[1, t]
                 outside = top < 0 or left < 0 or top + low >= x.shape[2] or left + wide >= x.shape[3]
                 touches = touches or outside
-            _run_elements(code, stack, x, w, terms, lanes, shift, some, touches, where[8])
+            _run_elements(code, stack, x, w, terms, lanes, shift, more, some, touches, where[8])
             y[first : first + some] = stack[0, :some]
         begin, end = next_share(work)
 
@@ -280,6 +317,7 @@ def _run_elements(
     terms: Any,
     lanes: Any,
     shift: Any,
+    more: Any,
     some: int,
     touches: bool,
     zero: int,
@@ -295,7 +333,7 @@ def _run_elements(
         kind, begin, count = code[i, 0], code[i, 1], code[i, 2]
         if kind < CHAIN:
             height += 1
-            _leaf(kind, stack[height], shift)
+            _leaf(kind, stack[height], shift, more)
             continue
         if kind == ADD:
             height -= 1

@@ -1,7 +1,8 @@
 """Convolution in the order of a recipe: panel.py's kernel with a permutation of the terms, and segments.
 
 A sum is a list of steps. Each starts a chain from a seed (+0; -0, which is the first term alone; the bias;
-or the sum so far), adds `count` terms of the order to it, and then is the sum so far or is added to it:
+the addend, an array of the output's shape; or the sum so far), adds `count` terms of the order to it, and
+then is the sum so far or is added to it:
 
     (((0 + terms 0..127) + (0 + terms 128..255)) + bias)    two chains and the bias, which has no terms
 
@@ -28,7 +29,7 @@ from refnet.kernels.panel import TERMS, Layout, _padded, _touches, layout, pack
 from refnet.kernels.program import Window
 from refnet.kernels.simd import PITCH, ROWS, TILE, copy, fma
 from refnet.kernels.team import enough, next_share, share, split
-from refnet.kernels.tiles import BIAS, FIRST, ON, ZERO, follow_steps, must_mask
+from refnet.kernels.tiles import ADDEND, BIAS, FIRST, ON, ZERO, follow_steps, must_mask
 
 Array = npt.NDArray[Any]
 
@@ -58,11 +59,12 @@ def convolve_in_order(
     segments: Segments,
     threads: int,
     chain: Chain = Chain(),  # noqa: B008 - frozen
+    addend: Array | None = None,
 ) -> Array:
     """Convolution of ops/conv.py for x (n, c, h, w), w (o, c / groups, kh, kw), summed in this order.
 
-    bias (o,): where the steps say. zero: terms outside the image add w * (+0); otherwise they are left out.
-    chain: pointwise steps that follow.
+    bias (o,), addend (n, o, oh, ow): where the steps say. zero: terms outside the image add w * (+0);
+    otherwise they are left out. chain: pointwise steps that follow.
     """
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     groups, pad, dilation = window.groups, window.pad, window.dilation
@@ -73,12 +75,15 @@ def convolve_in_order(
     if plan.output[2:] != window.size:
         raise ValueError(f"an output of {window.size}, computed is {plan.output[2:]}")
     y = np.empty(plan.output, x.dtype)
+    more = np.zeros(0, x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(-1)
+    if (segments.steps[:, 0] == ADDEND).any() != bool(more.size) or more.size not in (0, y.size):
+        raise ValueError(f"an addend of {more.size} elements does not fit the steps and {y.size} outputs")
     threads = enough(threads, plan.work // 16)
     shift = np.zeros(outputs, x.dtype) if bias is None else bias
     terms, offsets = prepared((w,), ("places", segments, plan), lambda: _places(plan, segments, kh, kw))
     if outputs // groups < 3:
         ordered = prepared((w,), ("ordered", segments), lambda: _ordered(w, segments))
-        thin = (x, ordered, shift, y, plan.place, terms, segments.steps)
+        thin = (x, ordered, shift, more, y, plan.place, terms, segments.steps)
         split(_thin, y.shape[0] * outputs, threads, *thin, groups, zero)
         return apply(y, chain, threads) if chain.kinds else y
     packed, finite = prepared((w,), ("segments", groups, segments), lambda: _packed(w, groups, segments))
@@ -87,8 +92,9 @@ def convolve_in_order(
     parts = plan.parts(packed.shape[1], threads)
     masks = np.array([not zero, not finite, segments.from_zero])
     source = (x, planes, offsets, terms, plan.place, plan.shape)
+    seeds = (shift, more)
     split(
-        _panels, plan.items * parts, threads, source, packed, shift, y, segments.steps, masks, parts, tables
+        _panels, plan.items * parts, threads, source, packed, seeds, y, segments.steps, masks, parts, tables
     )
     return y
 
@@ -113,14 +119,16 @@ def _packed(w: Array, groups: int, segments: Segments) -> tuple[Array, bool]:
 
 @njit
 def _panels(
-    work: Any, source: Any, packed: Any, bias: Any, y: Any, steps: Any, masks: Any, parts: int, tables: Any
+    work: Any, source: Any, packed: Any, seeds: Any, y: Any, steps: Any, masks: Any, parts: int, tables: Any
 ) -> None:
     """Items: (image, group, tile of positions, part of the group's blocks of outputs), part fastest.
 
-    Positions run over rows of shape[4], of which the first ow belong to the output. masks: whether terms
+    seeds: bias (outputs,) and addend (as y, flat, or nothing). Positions run over rows of shape[4], of which
+    the first ow belong to the output. masks: whether terms
     outside are left out, whether a weight is not finite, whether every chain starts at +0.
     """
     x, planes, _, _, place, shape = source
+    bias, addend = seeds
     outputs, oh, ow = y.shape[1:]
     groups, blocks = packed.shape[:2]
     channels, per, span = x.shape[1] // groups, outputs // groups, shape[4]
@@ -129,6 +137,7 @@ def _panels(
     panel, mask = np.empty(TILE * TERMS, x.dtype), np.empty(1, x.dtype)
     sums = np.empty((-(-blocks // parts) * ROWS, PITCH), x.dtype)
     fresh = np.empty(sums.shape if steps.shape[0] > 1 else (1, 1), x.dtype)
+    extra = np.zeros(sums.shape if addend.size else (1, 1), x.dtype)
     begin, end = share(work)
     while begin < end:
         for item in range(begin, end):
@@ -142,12 +151,16 @@ def _panels(
             base = image * planes[0].size + group * channels * (shape[0] + 2 * place[2]) * span + start
             spot = (image, group * channels, base, start, count)
             shift = bias[first : first + rows]
-            follow_steps(source, spot, weights, shift, steps, (sums, fresh, panel, mask), rows, False)
+            if addend.size:
+                _load(addend, extra, y.shape, image, first, rows, start, count, span)
+            room = (sums, fresh, panel, mask, extra)
+            follow_steps(source, spot, weights, shift, steps, room, rows, False)
             touches = masks[0] and _touches(start, count, ow, place, shape)
             if touches and (masks[1] or must_mask(source, spot, sums, panel, rows, masks[2])):
                 if mask.size == 1:
                     mask = np.zeros(TILE * TERMS, x.dtype)
-                follow_steps(source, spot, weights, shift, steps, (sums, fresh, panel, mask), rows, True)
+                room = (sums, fresh, panel, mask, extra)
+                follow_steps(source, spot, weights, shift, steps, room, rows, True)
             _store(sums, y, tables, image, first, rows, start, count, span)
         begin, end = next_share(work)
 
@@ -175,8 +188,36 @@ def _store(
 
 
 @njit
+def _load(
+    addend: Any, extra: Any, shape: Any, image: int, first: int, rows: int, start: int, count: int, span: int
+) -> None:
+    """Fetch the addends of a tile's lanes; those of lanes that `_store` leaves out stay what they are."""
+    outputs, oh, ow = shape[1:]
+    for o in range(rows):
+        row = (image * outputs + first + o) * oh * ow
+        lane, i, j = 0, start // span, start % span
+        while lane < count:
+            run = max(0, min(ow - j, count - lane))
+            at = row + i * ow + j
+            extra[o, lane : lane + run] = addend[at : at + run]
+            lane += span - j
+            i += 1
+            j = 0
+
+
+@njit
 def _thin(
-    work: Any, x: Any, w: Any, bias: Any, y: Any, place: Any, terms: Any, steps: Any, groups: int, zero: bool
+    work: Any,
+    x: Any,
+    w: Any,
+    bias: Any,
+    addend: Any,
+    y: Any,
+    place: Any,
+    terms: Any,
+    steps: Any,
+    groups: int,
+    zero: bool,
 ) -> None:
     """For few outputs per group (depthwise): row by row, lanes along the row. Items: (image, output)."""
     outputs = y.shape[1]
@@ -191,7 +232,10 @@ def _thin(
                 for s in range(steps.shape[0]):
                     seed, at, length = steps[s, 0], steps[s, 1], steps[s, 2]
                     sums = fresh if steps[s, 4] else y[image, o, i]
-                    if seed != ON:
+                    if seed == ADDEND:
+                        row = (item * y.shape[2] + i) * y.shape[3]
+                        sums[:] = addend[row : row + y.shape[3]]
+                    elif seed != ON:
                         sums[:] = bias[o] if seed == BIAS else (-nothing if seed == FIRST else nothing)
                     for k in range(at, at + length):
                         plane = x[image, base + terms[k, 0]]

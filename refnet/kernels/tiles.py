@@ -33,21 +33,22 @@ from refnet.kernels.simd import (
     rounded_masked,
 )
 
-ZERO, FIRST, BIAS, ON = range(4)
-"""Seeds of a step: +0, -0, the bias, the sum so far."""
+ZERO, FIRST, BIAS, ADDEND, ON = range(5)
+"""Seeds of a step: +0, -0, the bias, another value's element, the sum so far."""
 
 
 @njit
 def follow_steps(
     source: Any, spot: Any, packed: Any, bias: Any, steps: Any, room: Any, rows: int, masked: bool
 ) -> None:
-    """All steps for one tile. room = sums, where the result lies, fresh (as sums), panel, mask.
+    """All steps for one tile. room = sums, where the result lies, fresh (as sums), panel, mask, and what a
+    step may start from: the addend of each lane, as sums.
 
     packed (blocks, terms in order, ROWS); bias (rows,); steps as in Segments. masked: terms outside the image
     are left out, otherwise they are multiplied as zeros.
     """
     planes, offsets = source[1], source[2]
-    sums, fresh, panel, mask = room
+    sums, fresh, panel, mask, addend = room
     count = spot[4]
     step = 2 * VECTOR // sums.itemsize
     lanes = -(-count // step) * step
@@ -60,7 +61,7 @@ def follow_steps(
         if seed == ZERO and length > 0 and not quick:
             on = 0
         elif seed != ON and not quick:
-            _seed(seed, target, rows, lanes, bias)
+            _seed(seed, target, rows, lanes, bias, addend)
         for first in range(at, at + length, TERMS):
             some = min(TERMS, at + length - first)
             if direct:
@@ -79,9 +80,12 @@ def follow_steps(
 
 
 @njit
-def _seed(seed: int, sums: Any, rows: int, lanes: int, bias: Any) -> None:
+def _seed(seed: int, sums: Any, rows: int, lanes: int, bias: Any, addend: Any) -> None:
     """sums = the seed."""
     for o in range(rows):
+        if seed == ADDEND:
+            sums[o, :lanes] = addend[o, :lanes]
+            continue
         value = sums.dtype.type(0)
         if seed == BIAS:
             value = bias[o]

@@ -3,6 +3,7 @@
 from refnet.ops.attention import RadixSoftmax, RadixSum, WeightedSum
 from refnet.ops.base import Cost, Interval, Op, TensorType
 from refnet.ops.conv import Conv
+from refnet.ops.conv_add import ConvAdd
 from refnet.ops.dense import Dense
 from refnet.ops.layout import (
     Concat,
@@ -25,6 +26,7 @@ from refnet.ops.softmax import Softmax
 
 ALL: tuple[type[Op], ...] = (
     Conv,
+    ConvAdd,
     Dense,
     MaxPool,
     AvgPool,
@@ -66,6 +68,7 @@ __all__ = [
     "Concat",
     "Constant",
     "Conv",
+    "ConvAdd",
     "Cost",
     "Dense",
     "Div",

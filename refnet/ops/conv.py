@@ -128,6 +128,14 @@ class Conv(Op):
             wide, take = self._wide(*(x.shape for x in inputs))
             cut: F32 = take(wide.golden(*inputs, threads=threads, tally=tally))
             return cut
+        return self.exactly(type(self).__name__, None, *inputs, threads=threads, tally=tally)
+
+    def exactly(
+        self, name: str, addend: F32 | None, *inputs: F32, threads: int = 1, tally: Tally | None = None
+    ) -> F32:
+        """The exact sum of the convolution, and of the addend (n, channels, oh, ow) if there is one, rounded
+        once. name: of the op in the tally. For symmetric padding.
+        """
         from refnet.kernels import exact
         from refnet.kernels.epilogue import Chain
         from refnet.kernels.jit import prepared
@@ -140,6 +148,9 @@ class Conv(Op):
         place = (self.stride, self.pad, self.dilation)
         with np.errstate(all="ignore"):
             chain = Chain().bias(b) if self.bias else Chain()
+            if addend is not None:
+                more = addend.astype(np.float64)
+                chain = chain.add(more)
             center = convolve(x, w, *place, self.groups, threads, chain, segments=True)
             squares = exact.squares(x, self.groups, threads)
             ones = np.ones((self.groups, 1, *self.kernel))
@@ -148,20 +159,26 @@ class Conv(Op):
         plus = b if self.bias else np.zeros(self.channels)
         size = center.shape[2] * center.shape[3]
         n = x.shape[0]
-        y, at = exact.decide_products(
-            center.reshape(n, -1, size),
-            norms.reshape(n, -1, size),
-            weights,
-            plus,
-            error_factor(depth(w, self.groups) + self.bias),
-            threads,
-        )
+        factor = error_factor(depth(w, self.groups) + self.bias + (addend is not None))
+        if addend is None:
+            windows = norms.reshape(n, -1, size)
+            y, at = exact.decide_products(
+                center.reshape(n, -1, size), windows, weights, plus, factor, threads
+            )
+        else:
+            with np.errstate(all="ignore"):
+                sizes = np.repeat(norms, self.channels // self.groups, 1)  # (n, channels, oh, ow)
+                sizes *= weights[:, None, None]
+                sizes += np.abs(plus)[:, None, None] + np.abs(more)
+            y, at = exact.decide(center, factor * sizes, threads)
+        others = np.zeros(0, np.float32) if addend is None else np.ascontiguousarray(addend).reshape(-1)
 
         def refine(at: npt.NDArray[np.int64], y: F32) -> None:
             where = np.array([*self.stride, *self.pad, *self.dilation])
-            split(exact.conv_exactly, at.size, threads, at, inputs[0], inputs[1], b, where, self.groups, y)
+            arrays = (at, inputs[0], inputs[1], b, others)
+            split(exact.conv_exactly, at.size, threads, *arrays, where, self.groups, y)
 
-        return finish(type(self).__name__, y.reshape(center.shape), at, refine, tally)
+        return finish(name, y.reshape(center.shape), at, refine, tally)
 
     def bound(self, *inputs: Interval) -> Interval:
         if not self.symmetric:

@@ -80,7 +80,8 @@ class Dense(Op):
         def refine(at: npt.NDArray[np.int64], y: F32) -> None:
             where = np.array([1, 1, 0, 0, 1, 1])
             points, weights = rows[:, :, None, None], inputs[1][:, :, None, None]
-            split(conv_exactly, at.size, threads, at, points, weights, b, where, 1, y[:, :, None, None])
+            arrays = (at, points, weights, b, np.zeros(0, np.float32))
+            split(conv_exactly, at.size, threads, *arrays, where, 1, y[:, :, None, None])
 
         return settle(type(self).__name__, center, error, refine, threads, tally)
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from refnet.arithmetic.joined import FOLDS
 from refnet.arithmetic.recipe import (
     AXES,
     DEEPEST,
@@ -27,6 +28,7 @@ from refnet.arithmetic.recipe import (
     Choice,
     Evidence,
     Expr,
+    Joined,
     Leaf,
     Order,
     Part,
@@ -65,12 +67,18 @@ def dumps(book: Book) -> str:
         f'"evidence": {_lines(evidence)}',
         '"unconfirmed": [' + "".join(f"\n  {_json(one)}," for one in unconfirmed)[:-1] + "\n ]",
         f'"nodes": {_lines(book.nodes)}',
+        *([] if book.joined is None else [f'"joined": {_joined(book.joined)}']),
     ]
     return "{\n " + ",\n ".join(parts) + "\n}\n"
 
 
 def _lines(found: Mapping[str, Any]) -> str:
     return "{" + ",".join(f"\n  {_json(key)}: {_json(found[key])}" for key in sorted(found)) + "\n }"
+
+
+def _joined(by: Joined) -> str:
+    groups = ",".join(f"\n   {_json(names)}" for names in by.groups)
+    return f'{{\n  "fold": {_json(by.fold)},\n  "groups": [{groups}\n  ]\n }}'
 
 
 def _json(value: object) -> str:
@@ -166,6 +174,8 @@ def _size(expr: Expr) -> int:
     return 1 + sum(map(_size, expr.parts)) if isinstance(expr, Sum) else 1
 
 
+MOST_JOINED = 16
+"""Nodes of a group: a convolution, its batch norm, an addition and a relu are four."""
 MOST_PARTS, MOST_BOXES = 64, 256
 """Parts of a recipe, boxes of a part: what reveal makes is below, and each costs a look at every element."""
 
@@ -182,7 +192,7 @@ class _Parser(Checked):
         version = found.get("version")
         if type(version) is not int or version != VERSION:
             raise UnsupportedError(f"{self.path}: only version {VERSION} can be read, found {version!r}")
-        sections = {"evidence", "unconfirmed", "nodes"}
+        sections = {"evidence", "unconfirmed", "nodes", "joined"}
         head = {"format", "version", "reference", "recipes"}
         self.keys(found, "the file", head | sections | {"written_by"}, head)
         recipes = {
@@ -203,7 +213,24 @@ class _Parser(Checked):
             for i, one in enumerate(self.row(found.get("unconfirmed", []), "unconfirmed"))
         )
         written_by = self.words(found.get("written_by", ""), "written_by")
-        return Book(self.reference(found["reference"]), recipes, evidence, unconfirmed, nodes, written_by)
+        joined = self.joined(found["joined"]) if "joined" in found else None
+        who = self.reference(found["reference"])
+        return Book(who, recipes, evidence, unconfirmed, nodes, joined, written_by)
+
+    def joined(self, found: Any) -> Joined:
+        self.keys(found, "joined", {"fold", "groups"}, {"fold", "groups"})
+        groups = []
+        for i, names in enumerate(self.row(found["groups"], "joined.groups")):
+            where = f"joined.groups[{i}]"
+            group = tuple(self.words(name, where) for name in self.row(names, where))
+            if not 2 <= len(group) <= MOST_JOINED:
+                raise self.wrong(where, f"{len(group)} names", f"2 to {MOST_JOINED}")
+            groups.append(group)
+        every = [name for group in groups for name in group]
+        if len(set(every)) < len(every):
+            raise self.wrong("joined.groups", "a name twice", "each name once")
+        fold = self.one_of(found["fold"], "joined.fold", ("", *FOLDS))
+        return Joined(tuple(groups), fold)
 
     def reference(self, found: Any) -> Reference:
         texts = ("framework", "version", "build", "isa", "mode")
@@ -294,7 +321,9 @@ class _Parser(Checked):
         if isinstance(kind, str) and kind in CHAINS and len(parts) == 3:
             seed = self.expr(parts[1], f"{where}[1]", depth + 1)
             return Chain(seed, self.order(parts[2], f"{where}[2]"), CHAINS[kind])
-        wanted = '"zero", "first", "bias", ["fma" or "mul", seed, order] or ["add", part, part, ...]'
+        wanted = (
+            '"zero", "first", "bias", "addend", ["fma" or "mul", seed, order] or ["add", part, part, ...]'
+        )
         raise self.wrong(where, found, wanted)
 
     def order(self, found: Any, where: str) -> Order:

@@ -8,6 +8,8 @@ does not have, become several, of which the last makes the value and keeps the n
                   parts, slice_axis, Flatten, Concat (radix 1: sigmoid, Flatten)
     WeightedSum   expand_dims twice, broadcast_mul, then as RadixSum
 
+and a ConvAdd becomes the Convolution and the elemwise_add that it was joined of.
+
 All of them are ops that `read_symbol` knows, so the file reads back as a graph of simpler nodes.
 """
 
@@ -28,6 +30,7 @@ from refnet.ops import (
     BatchNorm,
     Concat,
     Conv,
+    ConvAdd,
     Dense,
     ExpandDims,
     Flatten,
@@ -144,6 +147,11 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> None
                 attention = writer.helper("expand_dims", f"{name}_expand{axis}", (attention,), {"axis": axis})
             product = writer.helper("broadcast_mul", f"{name}_product", (data, attention), {})
             _sum_of_parts(writer, name, product, radix, types[name].shape[1])
+        case ConvAdd(conv):
+            name, (data, addend) = node.name, node.data
+            op, attributes = _simple(Node(name, conv, (data, *node.weights)), types)
+            total = writer.helper(op, f"{name}_conv", (data, *node.weights), attributes)
+            writer.node("elemwise_add", name, (total, addend), {})
         case _:
             op, attributes = _simple(node, types)
             writer.node(op, node.name, node.inputs, attributes)

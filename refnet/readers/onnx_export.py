@@ -35,6 +35,7 @@ from refnet.ops import (
     Concat,
     Constant,
     Conv,
+    ConvAdd,
     Dense,
     Div,
     ExpandDims,
@@ -194,6 +195,12 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> tupl
         case Conv() as op:
             window = {"kernel_shape": op.kernel, "strides": op.stride, "pads": (*op.pad, *op.ends)}
             writer.node("Conv", name, inputs, **window, dilations=op.dilation, group=op.groups)
+        case ConvAdd() as op:
+            data, addend = node.data
+            window = {"kernel_shape": op.conv.kernel, "strides": op.conv.stride, "pads": op.conv.pad * 2}
+            more = {"dilations": op.conv.dilation, "group": op.conv.groups}
+            total = writer.step("Conv", f"{name}/conv", (data, *node.weights), **window, **more)
+            writer.node("Add", name, (total, addend))
         case Dense():
             data = inputs[0]
             if len(types[data].shape) > 2:

@@ -10,8 +10,9 @@ goes on, and of two equals the one with the smallest leaf.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from refnet.arithmetic.recipe import Chain, Expr, Leaf, Order, Sum
 from refnet.reveal.tree import Path, leaves_of
@@ -54,53 +55,62 @@ class _Run:
     terms: list[tuple[int, bool]] = field(default_factory=list)
 
 
-def expression(path: Path, fused: Collection[int], bias: int | None = None, zero: bool = True) -> Expr:
+Alone = Mapping[int, Leaf]
+"""The leaves that are no products: the bias, the addend."""
+NONE: Alone = MappingProxyType({})
+
+
+def expression(path: Path, fused: Collection[int], alone: Alone = NONE, zero: bool = True) -> Expr:
     """The tree as an Expr.
 
-    fused: leaves whose product is not rounded before it is added. bias: the leaf that is the bias.
+    fused: leaves whose product is not rounded before it is added. alone: the leaves that are no products.
     zero: chains start from +0 (else from their first term: a difference in the sign of a zero only).
 
     >>> chain = Path(0, (Path(1), Path(2), Path(3)))
     >>> expression(chain, {1, 2, 3})
     Chain(seed=<Leaf.ZERO: 'zero'>, terms=Order(pieces=((0, 4, 1),)), fused=True)
-    >>> expression(chain, {1, 2}, bias=3).parts[-1]
+    >>> expression(chain, {1, 2}, {3: Leaf.BIAS}).parts[-1]
     <Leaf.BIAS: 'bias'>
     """
     start = Leaf.ZERO if zero else Leaf.FIRST
-    return _expression(path, frozenset(fused), bias, start)
+    return _expression(path, frozenset(fused), alone, start)
 
 
-def _expression(path: Path, fused: frozenset[int], bias: int | None, start: Leaf) -> Expr:
+def _expression(path: Path, fused: frozenset[int], alone: Alone, start: Leaf) -> Expr:
     if not path.others:
-        return Leaf.BIAS if path.leaf == bias else Chain(start, Order.of([path.leaf]), fused=True)
+        return _single(path.leaf, alone, start)
     first, rest = path.others[0], path.others[1:]
     if first.others:  # the leaf is added to a sum that is there before it
-        run = _Run(_expression(first, fused, bias, start))
-        _add(run, path.leaf, fused, bias)
+        run = _Run(_expression(first, fused, alone, start))
+        _add(run, path.leaf, fused, alone)
     else:
-        run = _pair(path.leaf, first.leaf, fused, bias, start)
+        run = _pair(path.leaf, first.leaf, fused, alone, start)
     for other in rest:
         if not other.others:
-            _add(run, other.leaf, fused, bias)
+            _add(run, other.leaf, fused, alone)
         else:
-            run = _Run(_join(_end(run), _expression(other, fused, bias, start), path, other))
+            run = _Run(_join(_end(run), _expression(other, fused, alone, start), path, other))
     return _end(run)
 
 
-def _pair(a: int, b: int, fused: frozenset[int], bias: int | None, start: Leaf) -> _Run:
+def _single(leaf: int, alone: Alone, start: Leaf) -> Expr:
+    return alone[leaf] if leaf in alone else Chain(start, Order.of([leaf]), fused=True)
+
+
+def _pair(a: int, b: int, fused: frozenset[int], alone: Alone, start: Leaf) -> _Run:
     """Two leaves: the one that is not fused comes first."""
-    if bias in (a, b):
-        term = b if a == bias else a
-        if term in fused:
-            return _Run(Leaf.BIAS, [(term, True)])
-        return _Run(Sum((Leaf.BIAS, Chain(start, Order.of([term]), fused=True))))
+    if a in alone or b in alone:
+        first, second = (a, b) if a in alone else (b, a)
+        if second in fused:
+            return _Run(alone[first], [(second, True)])
+        return _Run(Sum((alone[first], _single(second, alone, start))))
     first, second = (b, a) if a in fused or (b not in fused and b < a) else (a, b)
     return _Run(start, [(first, second in fused), (second, second in fused)])
 
 
-def _add(run: _Run, leaf: int, fused: frozenset[int], bias: int | None) -> None:
-    if leaf == bias:
-        run.seed, run.terms = _flat(_end(run), Leaf.BIAS), []
+def _add(run: _Run, leaf: int, fused: frozenset[int], alone: Alone) -> None:
+    if leaf in alone:
+        run.seed, run.terms = _flat(_end(run), alone[leaf]), []
     else:
         run.terms.append((leaf, leaf in fused))
 

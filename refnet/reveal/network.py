@@ -13,19 +13,20 @@ among the formulas of the op's menu.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-import refnet
+from refnet.arithmetic.joined import FOLDS, hidden, joined
 from refnet.arithmetic.recipe import (
     FINISHES,
     Book,
     Choice,
     Evidence,
+    Joined,
     Part,
     Program,
     Recipe,
@@ -41,7 +42,7 @@ from refnet.capturing.writer import Plan
 from refnet.errors import InputError, UnsupportedError
 from refnet.frameworks.process import Worker
 from refnet.graph import Graph, Node
-from refnet.ops import AvgPool, GlobalAvgPool
+from refnet.ops import AvgPool, BatchNorm, GlobalAvgPool
 from refnet.ops.base import F32, Op, TensorType
 from refnet.readers import book as book_file
 from refnet.reveal.caller import Caller, caller
@@ -140,8 +141,8 @@ def reveal(
     graph, _ = network(request)
     if graph is None or "outputs" in request.executed:
         raise InputError("reveal needs a network that refnet knows, and a mode that shows every value")
-    request = replace(request, batch=request.batch or 1)
-    asked = signatures(graph, request.batch or 1)
+    batch = request.batch or 1
+    request = replace(request, batch=batch)
     with ExitStack() as stack:
         worker = stack.enter_context(_worker(request))
         callers: dict[str, Caller] = {}
@@ -154,14 +155,35 @@ def reveal(
 
         with planned(replace(request, input=(SEEDS[0],))) as plan:
             reference = _reference(plan)
+            groups = () if plan.joined is None else plan.joined()
+        forms = [Joined(groups, fold) for fold in _folds(graph, groups)] if groups else [None]
+        asked = signatures(_executed(graph, forms[0]), batch)
+        if advance is not None and groups:  # fewer nodes, mostly fewer signatures
+            advance(max(0, len(signatures(graph, batch)) - len(asked)))
         partial = output.with_name(output.name + ".partial")
         ask_all(asked, call, reference, partial, own, advance)
-        nodes = confirm(graph, asked, request, call, own, advance)
-    book, replayed, settled = bind(asked, nodes, reference)
+        tried: list[tuple[dict[str, State], Joined | None]] = []
+        for by in forms:
+            again = None if tried else advance
+            tried.append((confirm(_executed(graph, by), asked, request, call, own, again, by), by))
+            if all(state.alive for state in tried[-1][0].values()):
+                break
+        nodes, by = max(tried, key=lambda one: sum(bool(state.alive) for state in one[0].values()))
+    book, replayed, settled = bind(asked, nodes, reference, by)
     book_file.write(output, book)
     partial.unlink(missing_ok=True)
     usual = tuple(name for name, state in nodes.items() if state.alive and state.special is False)
-    return Revealed(book, len(graph.nodes), replayed, settled, usual)
+    return Revealed(book, len(nodes), replayed, settled, usual)
+
+
+def _executed(graph: Graph, by: Joined | None) -> Graph:
+    return graph if by is None else joined(graph, by)
+
+
+def _folds(graph: Graph, groups: Sequence[Sequence[str]]) -> list[str]:
+    """How batch norms may have been folded; nothing to ask where none was."""
+    norms = any(isinstance(graph.by_name[name].op, BatchNorm) for names in groups for name in names)
+    return list(FOLDS) if norms else [""]
 
 
 def _worker(request: Request) -> Worker:
@@ -215,7 +237,7 @@ def ask_all(
             except (Unexplained, UnsupportedError) as error:
                 failed[key] = str(error)
             unknown = tuple(Unconfirmed(k, (), reason) for k, reason in failed.items())
-            book_file.write(partial, Book(reference, known, {}, unknown, {}, written_by()))
+            book_file.write(partial, Book(reference, known, {}, unknown))
         one.recipes = [known[key]] if key in known else []
         one.reason = failed.get(key, "")
         if advance is not None:
@@ -240,11 +262,6 @@ def _ask(one: Asked, call: Caller, threads: int) -> Recipe:
     return reveal_formula(one.op, one.types, call, threads)
 
 
-def written_by() -> str:
-    """refnet and its version."""
-    return f"refnet {refnet.__version__}"
-
-
 # Confirming.
 
 
@@ -255,8 +272,12 @@ def confirm(
     call: Callable[[str], Caller],
     threads: int,
     advance: Advance | None = None,
+    by: Joined | None = None,
 ) -> dict[str, State]:
-    """Which of the recipes of its signature gave each node's bits in all captures."""
+    """Which of the recipes of its signature gave each node's bits in all captures.
+
+    graph: as it is executed. by: what the executor joined in it.
+    """
     for one in asked.values():
         _widen(one)
     keys = {name: key for key, one in asked.items() for name in one.nodes}
@@ -265,11 +286,12 @@ def confirm(
         for name, key in keys.items()
     }
     replays: dict[tuple[str, int], Replay] = {}
+    inner = frozenset() if by is None else hidden(by)
 
     def walk(
         inputs: Mapping[str, F32], values: Iterator[tuple[str, F32]]
     ) -> Iterator[tuple[State, list[int]]]:
-        for node, arguments, value in _values(graph, inputs, values, keys, call):
+        for node, arguments, value in _values(graph, inputs, values, keys, call, inner):
             one, state = asked[keys[node.name]], nodes[node.name]
             if one.open:
                 yield state, _alive(state, node, keys[node.name], one, arguments, value, replays, threads)
@@ -335,10 +357,13 @@ def _values(
     values: Iterator[tuple[str, F32]],
     keys: Mapping[str, str],
     call: Callable[[str], Caller],
+    inner: Collection[str] = (),
 ) -> Iterator[tuple[Node, list[F32], F32]]:
     """(node, its inputs and weights, its value), all the framework's; each freed after its last use.
 
-    What the framework does not show (a softmax on top of a module that returns logits) it computes alone.
+    What the framework does not show it computes alone: a softmax on top of a module that returns logits, and
+    what lies inside of nodes that it joins (inner). Of these, only the last one's value says whether they
+    are computed so there too; a recipe is right if with theirs it gives that value.
     """
     uses = Counter(name for node in graph.nodes for name in set(node.data))
     known: dict[str, F32] = dict(data)
@@ -353,9 +378,30 @@ def _values(
             if uses[name] <= 0:
                 known.pop(name, None)
 
+    def unseen(node: Node) -> list[Node]:
+        """The inner nodes between this one and what is known, in order."""
+        found: list[Node] = []
+        for name in node.data:
+            if name in inner and name not in known and name not in seen:
+                found += [*unseen(graph.by_name[name]), graph.by_name[name]]
+        return found
+
+    def alone(node: Node) -> tuple[Node, list[F32], F32]:
+        """The node's value as the framework computes it when it is asked for it alone."""
+        inputs = arguments(node)
+        known[node.name] = call(keys[node.name]).whole(inputs)
+        seen.add(node.name)
+        return node, inputs, known[node.name]
+
     for name, found in values:
         node = graph.by_name.get(name)
-        if node is None or name in seen or any(n not in known for n in node.data):
+        if node is None or name in seen:
+            continue
+        for before in unseen(node):
+            if all(n in known for n in before.data):
+                yield alone(before)
+                used(before)
+        if any(n not in known for n in node.data):
             continue
         seen.add(name)
         inputs = arguments(node)
@@ -365,9 +411,7 @@ def _values(
         used(node)
     for node in graph.nodes:
         if node.name not in seen and all(n in known for n in node.data):
-            inputs = arguments(node)
-            known[node.name] = call(keys[node.name]).whole(inputs)
-            yield node, inputs, known[node.name]
+            yield alone(node)
             used(node)
 
 
@@ -397,7 +441,7 @@ def _alive(
 
 
 def bind(
-    asked: Mapping[str, Asked], nodes: Mapping[str, State], reference: Reference
+    asked: Mapping[str, Asked], nodes: Mapping[str, State], reference: Reference, by: Joined | None = None
 ) -> tuple[Book, int, int]:
     """The book; how many nodes have a recipe, and how many need none and are right."""
     recipes: dict[str, Recipe] = {}
@@ -432,7 +476,7 @@ def bind(
             replayed += len(held)
             left = {n: state for n, state in left.items() if n not in held}
             shared = False
-    return Book(reference, recipes, evidence, tuple(unknown), special, written_by()), replayed, settled
+    return Book(reference, recipes, evidence, tuple(unknown), special, by), replayed, settled
 
 
 def _word(recipe: Recipe, index: int) -> str:

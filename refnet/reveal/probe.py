@@ -18,8 +18,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from refnet.arithmetic.recipe import Leaf
+from refnet.arithmetic.replay import terms_of
 from refnet.errors import InputError
-from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool
+from refnet.ops import AvgPool, Conv, ConvAdd, Dense, GlobalAvgPool
 from refnet.ops.base import F32, Op, TensorType
 from refnet.reveal.caller import Caller
 from refnet.reveal.compress import Joint
@@ -32,7 +34,7 @@ NEAR = np.float32(1 + 2.0**-12)
 LEFT = np.float32(2.0**-24)
 """What NEAR * NEAR, not rounded, leaves of its rounded square."""
 
-Reducing = Conv | Dense | AvgPool | GlobalAvgPool
+Reducing = Conv | ConvAdd | Dense | AvgPool | GlobalAvgPool
 Index = npt.NDArray[np.int64]
 
 
@@ -48,9 +50,10 @@ class Place:
 
 
 class Reduction:
-    """A reduction in a framework. Leaves 0 to terms - 1 are the terms in plain order, leaf `terms` the bias.
+    """A reduction in a framework. Leaves 0 to terms - 1 are the terms in plain order, then come the bias and
+    the addend, if it has them: `alone`.
 
-    op: Conv, Dense, AvgPool or GlobalAvgPool. types: of its inputs, batch included.
+    op: Conv, ConvAdd, Dense, AvgPool or GlobalAvgPool. types: of its inputs, batch included.
     """
 
     def __init__(self, op: Op, types: Sequence[TensorType], caller: Caller) -> None:
@@ -58,21 +61,21 @@ class Reduction:
             raise InputError(f"{op!r} is no reduction")
         self.op, self.types, self.caller = op, tuple(types), caller
         self.shape = (*op.type(*types).shape, 1, 1)[:4]
-        self.weighted = isinstance(op, Conv | Dense)
-        self.biased = bool(getattr(op, "bias", False))
-        self.kernel = _kernel(op, types)
-        channels = types[1].shape[1] if isinstance(op, Conv) else 1
-        flat = TensorType(types[1].shape[1:]).size if isinstance(op, Dense) else 1
-        self.terms = channels * self.kernel[0] * self.kernel[1] * flat
-        self.bias = self.terms if self.biased else None
+        self.window = op.conv if isinstance(op, ConvAdd) else op
+        self.weighted = isinstance(self.window, Conv | Dense)
+        self.kernel = _kernel(self.window, types)
+        self.terms = terms_of(op, types) or 0
+        roles = [Leaf.BIAS] if getattr(self.window, "bias", False) else []
+        roles += [Leaf.ADDEND] if isinstance(op, ConvAdd) else []
+        self.alone = {self.terms + i: leaf for i, leaf in enumerate(roles)}
 
     @cached_property
     def inside(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Which kernel rows (oh, kh) and columns (ow, kw) of each window lie in the image."""
         found = []
         for axis in (0, 1):
-            length = self.types[0].shape[2 + axis] if not isinstance(self.op, Dense) else 1
-            stride, pad, dilation = (_pair(self.op, name)[axis] for name in ("stride", "pad", "dilation"))
+            length = self.types[0].shape[2 + axis] if not isinstance(self.window, Dense) else 1
+            stride, pad, dilation = (_pair(self.window, name)[axis] for name in ("stride", "pad", "dilation"))
             at = np.arange(self.shape[2 + axis])[:, None] * stride - pad
             at = at + np.arange(self.kernel[axis]) * dilation
             found.append((at >= 0) & (at < length))
@@ -83,7 +86,7 @@ class Reduction:
         rows, columns = self.inside
         window = np.outer(rows[place.y], columns[place.x]).ravel()
         held = np.tile(window, self.terms // window.size)
-        return [*map(int, np.flatnonzero(held)), *([self.terms] if self.biased else [])]
+        return [*map(int, np.flatnonzero(held)), *self.alone]
 
     def present(self) -> Index:
         """How many elements of the window lie in the image, per row and column of the output."""
@@ -113,21 +116,20 @@ class Reduction:
 
     def fused(self, place: Place, leaves: Sequence[int], joints: Sequence[Joint]) -> set[int]:
         """The leaves whose product enters the sum unrounded. Raises Unexplained."""
-        asked = [j for j in joints if j.leaf != self.bias or j.pair]
-        if not self.weighted or not asked:
+        turned = [Joint(j.partner, j.leaf, j.pair) if j.pair and j.leaf in self.alone else j for j in joints]
+        turned = [j for j in turned if j.leaf not in self.alone]
+        if not self.weighted or not turned:
             return set()
-        turned = [Joint(j.partner, j.leaf, j.pair) if j.leaf == self.bias else j for j in asked]
         pairs = np.array([(j.leaf, j.partner) for j in turned], np.int64)
         values = np.empty(pairs.shape, np.float32)
         values[:] = (NEAR, -NEAR)
-        if self.biased:
-            values[pairs[:, 1] == self.bias, 1] = -(NEAR * NEAR)
+        values[np.isin(pairs[:, 1], list(self.alone)), 1] = -(NEAR * NEAR)
         left = self.results(place, leaves, np.float32(0), pairs, values, NEAR)
         found = set()
         for joint, value in zip(turned, left, strict=True):
             if value == LEFT:
                 found.add(joint.leaf)
-            elif value == -LEFT and joint.pair:
+            elif value == -LEFT and joint.pair and joint.partner not in self.alone:
                 found.add(joint.partner)
             elif value != 0:
                 raise Unexplained(f"summand {joint.leaf} on {joint.partner}: {value!r} is left of {LEFT!r}")
@@ -138,11 +140,11 @@ class Reduction:
     ) -> F32:
         """One sum per probe: of the leaves, `fill` each, but `values` (p, k) at the leaves `at` (p, k).
 
-        x: what every weight is multiplied by; a bias is not. Pools give the sum, not the average.
+        x: what every weight is multiplied by; bias and addend are not. Pools give the sum, not the average.
         """
         size = len(place.carriers)
         calls = -(-len(at) // size)
-        summands = np.zeros((calls * size, self.terms + self.biased), np.float32)
+        summands = np.zeros((calls * size, self.terms + len(self.alone)), np.float32)
         summands[: len(at), leaves] = fill
         summands[np.arange(len(at))[:, None], at] = values
         return self._sums(place, summands.reshape(calls, size, -1), x).ravel()[: len(at)]
@@ -151,17 +153,7 @@ class Reduction:
         """(calls, carriers, leaves) -> (calls, carriers)"""
         calls = len(summands)
         if self.weighted:
-            fixed = {"x": np.full(self.types[0].shape, x, np.float32)}
-            weight = np.zeros((calls, *self.types[1].shape), np.float32)
-            rows = weight.reshape(calls, self.types[1].shape[0], -1)
-            rows[:, place.carriers] = summands[..., : self.terms]
-            each = {"weight": weight}
-            if self.biased:
-                each["bias"] = np.zeros((calls, self.types[1].shape[0]), np.float32)
-                each["bias"][:, place.carriers] = summands[..., self.terms]
-            if isinstance(self.op, Dense):
-                return self.caller(fixed, each, [place.image, None])[:, place.carriers]
-            return self.caller(fixed, each, [place.image, None, place.y, place.x])[:, place.carriers]
+            return self._weighted_sums(place, summands, x)
         n, c, h, w = self.types[0].shape
         planes = np.zeros((calls, n * c, h, w), np.float32)
         tops, lefts = (np.flatnonzero(self.inside[a][p]) for a, p in ((0, place.y), (1, place.x)))
@@ -172,6 +164,23 @@ class Reduction:
         planes[:, place.carriers[:, None, None], top[:, None], left] = window * divisor
         y = self.caller({}, {"x": planes.reshape(calls, n, c, h, w)}, [None, None, place.y, place.x])
         return y.reshape(calls, -1)[:, place.carriers]
+
+    def _weighted_sums(self, place: Place, summands: F32, x: np.float32) -> F32:
+        data, weight, *_ = (name for name in self.caller.names if name != "x1")
+        calls, kind = len(summands), self.types[self.caller.names.index(weight)]
+        fixed = {data: np.full(self.types[0].shape, x, np.float32)}
+        each = {weight: np.zeros((calls, *kind.shape), np.float32)}
+        rows = each[weight].reshape(calls, kind.shape[0], -1)
+        rows[:, place.carriers] = summands[..., : self.terms]
+        for leaf, role in self.alone.items():
+            if role is Leaf.BIAS:
+                each["bias"] = np.zeros((calls, kind.shape[0]), np.float32)
+                each["bias"][:, place.carriers] = summands[..., leaf]
+            else:
+                each["x1"] = np.zeros((calls, *self.shape), np.float32)
+                each["x1"][:, place.image, place.carriers, place.y, place.x] = summands[..., leaf]
+        where = [] if isinstance(self.op, Dense) else [place.y, place.x]
+        return self.caller(fixed, each, [place.image, None, *where])[:, place.carriers]
 
     @cached_property
     def divisors(self) -> F32:

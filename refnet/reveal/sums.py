@@ -8,7 +8,7 @@ reveal_sum ── _place ── where most of what is open can be asked at once
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -132,11 +132,11 @@ def _program(
     """
     usual, odd = samples
     absent = sorted(set(range(reduction.terms)) - set(reduction.leaves(place)))
-    whole = completed(path, absent, reduction.bias)
+    whole = completed(path, absent, reduction.alone)
     finishes = ("none",) if reduction.weighted else tuple(f for f in FINISHES if f != "none")
     found: tuple[int, Program, Mask] | None = None
     for finish in finishes:
-        expr = expression(whole, {*fused, *absent}, reduction.bias)
+        expr = expression(whole, {*fused, *absent}, reduction.alone)
         program = Program(expr, "skip", finish)
         held = matching(reduction.op, program, usual, reduction.shape, threads)
         if found is None or held.sum() > found[0]:
@@ -145,7 +145,7 @@ def _program(
     _, best, held = found
     padded = not all(side.all() for side in reduction.inside)
     choices = [
-        replace(best, expr=expression(whole, {*fused, *absent}, reduction.bias, start), padding=padding)
+        replace(best, expr=expression(whole, {*fused, *absent}, reduction.alone, start), padding=padding)
         for start in (True, False)
         for padding in (PADDINGS if padded else ("skip",))
     ]
@@ -153,7 +153,7 @@ def _program(
     return choices[int(np.argmax(agreeing))], held
 
 
-def completed(path: Path, absent: Sequence[int], bias: int | None = None) -> Path:
+def completed(path: Path, absent: Sequence[int], alone: Collection[int] = ()) -> Path:
     """The tree with the terms that lie in the padding where it was asked: no probe says where they belong.
 
     In one chain each goes behind the largest smaller term, so that a small image, in which every place has
@@ -167,8 +167,8 @@ Path(leaf=4, others=()), Path(leaf=5, others=()), Path(leaf=6, others=())))
         return replace(path, others=(*path.others, *(Path(k) for k in absent)))
     chain = [path.leaf, *(other.leaf for other in path.others)]
     for k in absent:
-        smaller = [leaf for leaf in chain if leaf < k and leaf != bias]
-        larger = [leaf for leaf in chain if leaf > k and leaf != bias]
+        smaller = [leaf for leaf in chain if leaf < k and leaf not in alone]
+        larger = [leaf for leaf in chain if leaf > k and leaf not in alone]
         chain.insert(chain.index(max(smaller)) + 1 if smaller else chain.index(min(larger)), k)
     return Path(chain[0], tuple(Path(k) for k in chain[1:]))
 

@@ -154,6 +154,10 @@ class Calibrate:
             inputs = (*inputs[:3], mean, var)
         return self.plain.evaluate(node, *inputs)
 
+    def executed(self, graph: Graph) -> Graph:
+        """The graph as it is."""
+        return graph
+
     def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
         """The nodes as they are: each batch norm must see its own input."""
         return tuple(nodes)

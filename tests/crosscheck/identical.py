@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 import refnet
+from refnet.arithmetic.joined import hidden
 from refnet.arithmetic.recipe import Book
 from refnet.arithmetic.replay import Replay
 from refnet.capturing.request import Request
@@ -47,6 +48,7 @@ class Row:
     """framework, network (a name or a file of SYMBOLS), threads, batch. mode: MXNet's, of the runs.
 
     asked: its mode while the book is revealed, where that is another (mode outputs shows no value inside).
+    subgraph: MXNet's subgraph backend; "default" joins nodes.
     """
 
     framework: str
@@ -56,6 +58,7 @@ class Row:
     mode: str | None = None
     asked: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    subgraph: str = "NONE"
 
     @property
     def model(self) -> str:
@@ -78,6 +81,10 @@ ROWS: Mapping[str, Row] = {
     "densenet": Row("mxnet", "densenet-121_alpha-0.125-symbol.json", mode="internals"),
     "resnext": Row("mxnet", "resnext-50_32x4d_alpha-0.25-symbol.json", mode="internals"),
     "mxnet-plain": Row("mxnet", OCTAVE, mode="outputs", asked="monitor"),
+    "mxnet-default": Row("mxnet", OCTAVE, mode="outputs", asked="monitor", subgraph="default"),
+    "mxnet-default-2x1": Row("mxnet", OCTAVE, 2, mode="outputs", asked="monitor", subgraph="default"),
+    "mxnet-default-1x4": Row("mxnet", OCTAVE, 1, 4, mode="outputs", asked="monitor", subgraph="default"),
+    "mxnet-default-shown": Row("mxnet", OCTAVE, mode="monitor", subgraph="default"),
     "mobilenet": Row("mxnet", "mobilenet_v1_075_alpha-0.375-symbol.json", mode="internals"),
     "torch-avx": Row(
         "torch",
@@ -110,6 +117,7 @@ def request_of(row: Row, image: tuple[int, int]) -> Request:
     """Who is asked for what."""
     python = str(interpreter("onnx" if row.framework == "onnxruntime" else row.framework))
     known = {"threads": row.threads, "batch": row.batch, "mode": row.mode, "environment": row.environment}
+    known["subgraph"] = row.subgraph
     return Request(row.framework, row.model, weights="seed:0", image=image, python=python, **known)
 
 
@@ -126,13 +134,16 @@ def book_of(row: Row, path: Path, image: tuple[int, int]) -> float:
 
 def compared(graph: Graph, book: Book, inputs: Mapping[str, np.ndarray], run: Run) -> dict[str, Any]:
     """refnet's own replay beside the framework's run, value by value, to the end."""
-    order = [node.name for node in graph.nodes]
+    replay = Replay(book)
+    executed = replay.executed(graph)
+    order = [node.name for node in executed.nodes]
+    inner = frozenset() if book.joined is None else hidden(book.joined)
     theirs = Streamed(inputs, order, run(inputs))
     differ: dict[str, int] = {}
     missing: list[str] = []
     shown = elements = odd = 0
     seconds = 0.0
-    walk = refnet.steps(graph, inputs, Replay(book))
+    walk = refnet.steps(graph, inputs, replay)
     for name in order:
         begin = time.perf_counter()
         _, mine = next(walk)
@@ -142,7 +153,8 @@ def compared(graph: Graph, book: Book, inputs: Mapping[str, np.ndarray], run: Ru
         except ValueError as error:
             if "made no value" not in str(error):
                 raise
-            if not (isinstance(graph.by_name[name].op, Softmax) and name in graph.outputs.values()):
+            last = isinstance(executed.by_name[name].op, Softmax) and name in graph.outputs.values()
+            if not last and name not in inner:
                 missing.append(name)  # else: the framework's network ends with what the softmax reads
             continue
         same = same_bits(mine, value)
@@ -204,7 +216,13 @@ def summary(found: list[dict[str, Any]]) -> str:
         s = of[0]["setting"]
         extra = ", ".join(f"{k}={v}" for k, v in s["environment"].items())
         cells = [f"{s['framework']} {of[0]['reference']['version']}", s["network"]]
-        cells += [", ".join(word for word in (s["mode"], extra) if word), s["threads"], s["batch"], len(of)]
+        default = "default executor" if s.get("subgraph") == "default" else ""
+        cells += [
+            ", ".join(word for word in (s["mode"], default, extra) if word),
+            s["threads"],
+            s["batch"],
+            len(of),
+        ]
         cells += [sum(one[key] for one in of) for key in ("values", "elements", "not finite")]
         cells += [sum(len(one["differ"]) for one in of)]
         asked = [one["reveal seconds"] for one in of if one["reveal seconds"]]

@@ -1,0 +1,73 @@
+"""A convolution into whose sum another value enters: one node of an executor that joins the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from refnet.ops.base import F32, Cost, Interval, Op, TensorType
+from refnet.ops.conv import Conv
+from refnet.ops.exactly import Tally
+from refnet.ops.pointwise import sum_bound
+
+
+@dataclass(frozen=True, repr=False)
+class ConvAdd(Op):
+    """y = conv(data) + addend, one sum of the convolution's terms, its bias and the addend's element
+
+    conv: a Conv with the same padding before and behind the image. No framework's file has this op: an
+    executor makes it of a convolution and the addition after it (`refnet.joined`), and then no value of the
+    graph's own is computed between the two.
+
+    Shapes: data and the weights as Conv's, addend as its result.
+
+    Plain: the convolution's order, then one addition of the addend.
+
+    Bound, any order: that of the addition, the convolution's sum joined with the addend (`rounding.joined`):
+    a term passes one addition more than in Conv, the addend as many as there are terms.
+
+    Golden: the exact sum of all, rounded once, as Conv's; what the float64 sum is off grows by the addend's
+    absolute value and one addition.
+
+    Source: oneDNN's post-op `sum` (MXNet 1.9.1's _sg_mkldnn_conv, with_sum).
+    """
+
+    conv: Conv
+
+    roles: ClassVar[tuple[str, ...]] = ("data", "addend", "weight", "bias")
+
+    def weight_roles(self) -> tuple[str, ...]:
+        return self.conv.weight_roles()
+
+    def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
+        self._count(data, 2)
+        return self.conv.weight_types(data[0])
+
+    def propagates(self, *weights: F32) -> bool:
+        return self.conv.propagates(*weights)
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 2 + len(self.weight_roles()))
+        self._expect(self.conv.symmetric, "the padding must be the same before and behind the image")
+        made = self.conv.type(inputs[0], *inputs[2:])
+        self._expect(inputs[1] == made, f"the addend is {inputs[1]!r}, the convolution makes {made!r}")
+        return made
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        total = self.conv.run(inputs[0], *inputs[2:], threads=threads)
+        with np.errstate(all="ignore"):
+            total += inputs[1]
+        return total
+
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        data, addend, *weights = inputs
+        return self.conv.exactly(type(self).__name__, addend, data, *weights, threads=threads, tally=tally)
+
+    def bound(self, *inputs: Interval) -> Interval:
+        return sum_bound((self.conv.bound(inputs[0], *inputs[2:]), inputs[1]))
+
+    def flops(self, *inputs: TensorType) -> Cost:
+        cost = self.conv.flops(inputs[0], *inputs[2:])
+        return Cost(cost.macs, cost.flops + inputs[1].size)
