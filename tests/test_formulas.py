@@ -122,6 +122,8 @@ def test_relus_and_max_pools_differ_in_zeros_and_nan():
     assert np.signbit(ops.Relu().replay("keeps", x)).flat[0]
     assert not np.signbit(ops.Relu().replay("plain", x)).flat[0]
     assert ops.Relu().replay("drops", x).flat[2] == 0
+    scaled = ops.Relu().replay("scales", np.float32([-0.0, 0.0, -1.0, 2.0, np.nan, -np.inf]))
+    assert same_bits(scaled, np.float32([-0.0, 0.0, -0.0, 2.0, np.nan, np.nan]))
     pool = ops.MaxPool((2, 2))
     assert np.isnan(pool.replay("plain", x)).all()
     assert pool.replay("running", x).item() == 0

@@ -51,6 +51,10 @@ def conv(op: ops.Conv, at: tuple[int, ...], x, w, b=None) -> Fraction:
     return total
 
 
+def conv_add(op: ops.ConvAdd, at: tuple[int, ...], x, addend, w, b=None) -> Fraction:
+    return conv(op.conv, at, x, w, b) + fraction(addend[at])
+
+
 def dense(op: ops.Dense, at, x, w, b=None) -> Fraction:
     row = x[at[0]].ravel()
     total = sum((fraction(a) * fraction(c) for a, c in zip(row, w[at[1]], strict=True)), Fraction(0))
@@ -147,6 +151,12 @@ class Example:
 EXAMPLES = [
     Example(ops.Conv(5, (3, 2), (2, 1), (1, 1), (1, 2), 1, True), ((2, 3, 7, 6),), conv),
     Example(ops.Conv(6, (3, 3), pad=(1, 1), groups=3), ((1, 6, 5, 5),), conv),
+    Example(
+        ops.ConvAdd(ops.Conv(4, (3, 2), (2, 1), (1, 1), (1, 2), 2, True)),
+        ((2, 6, 7, 6), (2, 4, 4, 6)),
+        conv_add,
+    ),
+    Example(ops.ConvAdd(ops.Conv(5, (1, 1))), ((1, 6, 3, 5), (1, 5, 3, 5)), conv_add),
     Example(ops.Dense(7), ((2, 3, 2, 2),), dense),
     Example(ops.Dense(4, bias=False), ((1, 40),), dense),
     Example(ops.MaxPool((3, 3), (2, 2), (1, 1)), ((2, 2, 7, 7),), lambda op, at, x: max(window(op, at, x))),

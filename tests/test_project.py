@@ -57,6 +57,7 @@ LAYERS = [
     {"golden", "capture", "difference", "element"},
     {"bench", "prove", "compose", "order_free"},
     {"judge"},
+    {"behind"},
     {"walk", "verify_record"},
     {"verify", "explain", "diff"},
     {"report", "live", "capturing"},

@@ -393,7 +393,7 @@ def not_folded(self, x, terms, s, mean, beta):
     return np.zeros_like(x.radius)
 
 
-def any_book(replay, node, found, operands):
+def any_book(value, found):
     """A book that has a recipe is believed."""
     return 0
 

@@ -19,7 +19,7 @@ import numpy as np
 from refnet.arithmetic.recipe import Joined
 from refnet.errors import GraphError, InputError
 from refnet.graph import Graph, Node
-from refnet.ops import Add, BatchNorm, Conv, ConvAdd, Dense
+from refnet.ops import Add, BatchNorm, Clip, Conv, ConvAdd, Dense, Relu, Sigmoid
 from refnet.ops.base import F32
 
 FOLDS: Mapping[str, str] = {
@@ -62,11 +62,11 @@ def joined(graph: Graph, by: Joined) -> Graph:
                 now = _folded(last, node, by.fold, weights)
             elif node.op == Add(2) and isinstance(last.op, Conv) and node.data.count(last.name) == 1:
                 now = _added(last, node)
-            elif isinstance(node.op, BatchNorm | Add):
-                raise _unknown(graph, members)
-            else:
+            elif isinstance(node.op, Relu | Sigmoid | Clip):
                 last = node
                 continue
+            else:
+                raise _unknown(graph, members)
             gone.add(last.name)
             made[node.name] = last = now
     nodes = tuple(made.get(node.name, node) for node in graph.nodes if node.name not in gone)

@@ -90,7 +90,7 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     else:
         executor = _bind(mx, symbol, request["params"], arrays)
         if mode == "monitor":
-            faults = _monitor(mx, executor, emit, set(symbol.get_internals().list_outputs()))
+            faults = _monitor(executor, emit, _visible(symbol, executor))
         results = executor.forward(is_train=False)
         mx.nd.waitall()
         if mode == "monitor" and faults:
@@ -107,18 +107,22 @@ def joined(request: Any, arrays: Any, emit: Any) -> Any:
 
     request: symbol and params, arrays as for `run`. Returns groups: the names of each, in order.
     """
-    import json
-
     mx = _mxnet()
     executor = _bind(mx, mx.sym.load(request["symbol"]), request["params"], arrays)
-    made = json.loads(executor.get_optimized_symbol().tojson())
-    groups = []
-    for node in made["nodes"]:
+    return {"groups": [names for names in _groups(executor).values() if len(names) > 1]}, {}
+
+
+def _groups(executor: Any) -> dict[str, list[str]]:
+    """Per node of the executor's own that stands for others: their names, in order."""
+    import json
+
+    found = {}
+    for node in json.loads(executor.get_optimized_symbol().tojson())["nodes"]:
         inner = [graph["nodes"] for graph in node.get("subgraphs", [])]
         names = [one["name"] for nodes in inner for one in nodes if one["op"] != "null"]
-        if len(names) > 1:
-            groups.append(names)
-    return {"groups": groups}, {}
+        if names:
+            found[node["name"]] = names
+    return found
 
 
 def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
@@ -224,15 +228,21 @@ def _bind(mx: Any, symbol: Any, path: str, arrays: Any) -> Any:
     return symbol.bind(mx.cpu(), arguments, grad_req="null", aux_states=statistics)
 
 
-def _monitor(
-    mx: Any, executor: Any, emit: Callable[[str, Any], None], visible: set[str]
-) -> list[BaseException]:
-    """Emit every visible output as it is made. Exceptions cannot pass through MXNet's C code: they are kept.
+def _visible(symbol: Any, executor: Any) -> dict[str, str]:
+    """What the executor calls an output -> the value that it is; of joined nodes the last one's.
 
-    A batch norm also reports its hidden outputs _mean and _var, which inference leaves undefined.
+    A batch norm also reports its hidden outputs _mean and _var, which inference leaves undefined: they are not
+    among these.
     """
+    found = {name: _value(name) for name in symbol.get_internals().list_outputs()}
+    return {**found, **{f"{name}_output": names[-1] for name, names in _groups(executor).items()}}
+
+
+def _monitor(executor: Any, emit: Callable[[str, Any], None], visible: dict[str, str]) -> list[BaseException]:
+    """Emit every visible output as it is made. Exceptions cannot pass through MXNet's C code: they are kept."""
     import ctypes
 
+    mx = _mxnet()
     faults: list[BaseException] = []
 
     def callback(name: Any, handle: Any) -> None:
@@ -240,7 +250,7 @@ def _monitor(
             array = mx.nd.NDArray(ctypes.cast(handle, mx.base.NDArrayHandle), writable=False)
             text = name if isinstance(name, str) else name.decode()
             if text in visible and not faults:
-                emit(_value(text), array.asnumpy())
+                emit(visible[text], array.asnumpy())
         except BaseException as error:
             faults.append(error)
 

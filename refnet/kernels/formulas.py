@@ -27,7 +27,7 @@ COST = 20
 
 SLEEF, GLIBC, GLIBC_UNFUSED, ONEDNN, ONEDNN_UNFUSED, MLAS_512, MLAS = range(7)
 """Whose exponential, or logistic, it is."""
-KEEPS, DROPS = range(2)
+KEEPS, DROPS, SCALES = range(3)
 """What a relu does with -0 and NaN."""
 RUNNING, COLUMNS = range(2)
 """What a max pool does with equals and NaN."""
@@ -76,7 +76,11 @@ def quotients(e: F32, total: F32 | None, divide: bool, threads: int) -> F32:
 
 
 def relu(x: F32, rule: int, threads: int) -> F32:
-    """KEEPS: x where x >= 0 (so -0 stays) or NaN, else +0. DROPS: x where x > 0, else +0, so for NaN too."""
+    """x where x > 0, and elsewhere by the rule.
+
+    KEEPS: x where x >= 0 (so -0 stays) or NaN, else +0. DROPS: +0, for NaN too. SCALES: x * 0, so -0 below
+    zero, and NaN for -inf.
+    """
     y = np.empty(x.shape, np.float32)
     flat = np.ascontiguousarray(x).reshape(-1)
     split(_relu, -(-x.size // GRAIN), enough(threads, x.size), flat, y.reshape(-1), rule)
@@ -282,6 +286,9 @@ def _relu(work: Any, x: Any, y: Any, rule: int) -> None:
         if rule == KEEPS:
             for i in range(v.size):
                 z[i] = zero if v[i] < zero else v[i]
+        elif rule == SCALES:
+            for i in range(v.size):
+                z[i] = v[i] if v[i] > zero else v[i] * zero
         else:
             for i in range(v.size):
                 z[i] = v[i] if v[i] > zero else zero

@@ -45,6 +45,8 @@ class Relu(Op):
         "plain": "x if x > 0, +0 if x <= 0, NaN if NaN (MXNet's nd.relu)",
         "keeps": "x if x >= 0, so -0 stays, +0 if x < 0, NaN if NaN (PyTorch, ONNX Runtime)",
         "drops": "x if x > 0, else +0, for NaN too (MXNet's Activation: oneDNN's relu)",
+        "scales": "x if x > 0, else x * 0: -0 below zero, NaN for NaN and -inf (oneDNN's relu joined with a "
+        "convolution that is a matrix product)",
     }
 
     @property
@@ -66,7 +68,8 @@ class Relu(Op):
         self._one_of(formula, self.formulas)
         if formula == "plain":
             return self.run(*inputs, threads=threads)
-        return kernels.relu(inputs[0], kernels.KEEPS if formula == "keeps" else kernels.DROPS, threads)
+        rules = {"keeps": kernels.KEEPS, "drops": kernels.DROPS, "scales": kernels.SCALES}
+        return kernels.relu(inputs[0], rules[formula], threads)
 
     def bound(self, *inputs: Interval) -> Interval:
         (x,) = inputs

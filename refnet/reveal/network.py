@@ -361,8 +361,8 @@ def _values(
 ) -> Iterator[tuple[Node, list[F32], F32]]:
     """(node, its inputs and weights, its value), all the framework's; each freed after its last use.
 
-    What the framework does not show it computes alone: a softmax on top of a module that returns logits, and
-    what lies inside of nodes that it joins (inner). Of these, only the last one's value says whether they
+    Two kinds of values that the framework does not show it computes alone: outputs (a softmax on top of a module
+    that returns logits), and what lies inside of nodes that it joins (inner). Of these, only the last one's value says whether they
     are computed so there too; a recipe is right if with theirs it gives that value.
     """
     uses = Counter(name for node in graph.nodes for name in set(node.data))
@@ -410,7 +410,8 @@ def _values(
         yield node, inputs, known[name]
         used(node)
     for node in graph.nodes:
-        if node.name not in seen and all(n in known for n in node.data):
+        unshown = node.name in inner or node.name in graph.outputs.values()
+        if unshown and node.name not in seen and all(n in known for n in node.data):
             yield alone(node)
             used(node)
 
