@@ -1,4 +1,4 @@
-"""Nodes that an executor joins: the graph it makes of them, folded weights, books that say so, replay, verify."""
+"""Nodes that an executor joins: the graph that it makes, folded weights, books that say so, replay, verify."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_groups_that_are_not_of_this_graph(groups, said):
 def test_a_value_that_others_read_cannot_be_joined_away():
     nodes = (*GRAPH.nodes, Node("more", ops.Relu(), ("c1",)))
     graph = Graph("g", GRAPH.inputs, nodes, {"out": "act", "more": "more"})
-    with pytest.raises(InputError, match="not those of this graph.*'c1', which nothing makes"):
+    with pytest.raises(InputError, match=r"not those of this graph.*'c1', which nothing makes"):
         joined(graph, JOINED)
 
 

@@ -231,15 +231,15 @@ def _bind(mx: Any, symbol: Any, path: str, arrays: Any) -> Any:
 def _visible(symbol: Any, executor: Any) -> dict[str, str]:
     """What the executor calls an output -> the value that it is; of joined nodes the last one's.
 
-    A batch norm also reports its hidden outputs _mean and _var, which inference leaves undefined: they are not
-    among these.
+    A batch norm also reports its hidden outputs _mean and _var, which inference leaves undefined: they are
+    not among these.
     """
     found = {name: _value(name) for name in symbol.get_internals().list_outputs()}
     return {**found, **{f"{name}_output": names[-1] for name, names in _groups(executor).items()}}
 
 
 def _monitor(executor: Any, emit: Callable[[str, Any], None], visible: dict[str, str]) -> list[BaseException]:
-    """Emit every visible output as it is made. Exceptions cannot pass through MXNet's C code: they are kept."""
+    """Emit every visible output as it is made; exceptions, which cannot pass MXNet's C code, are kept."""
     import ctypes
 
     mx = _mxnet()

@@ -361,9 +361,9 @@ def _values(
 ) -> Iterator[tuple[Node, list[F32], F32]]:
     """(node, its inputs and weights, its value), all the framework's; each freed after its last use.
 
-    Two kinds of values that the framework does not show it computes alone: outputs (a softmax on top of a module
-    that returns logits), and what lies inside of nodes that it joins (inner). Of these, only the last one's value says whether they
-    are computed so there too; a recipe is right if with theirs it gives that value.
+    Two kinds of values that the framework does not show it computes alone: outputs (a softmax on top of a
+    module that returns logits), and what lies inside of nodes that it joins (inner). Whether it computes
+    these so in the network, too, the value of the last one of the joined nodes says.
     """
     uses = Counter(name for node in graph.nodes for name in set(node.data))
     known: dict[str, F32] = dict(data)
