@@ -1,4 +1,4 @@
-"""Nodes that an executor joins: the graph that it makes, folded weights, books that say so, replay, verify."""
+"""Nodes that an executor joins: the graph it makes, folded weights, books that say so, replay, verify."""
 
 from __future__ import annotations
 
