@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import refnet
+from refnet.arithmetic.joined import hidden
 from refnet.arithmetic.recipe import Part, Program, Recipe
+from refnet.arithmetic.replay import Replay
 from refnet.ops import BatchNorm
 from refnet.readers.book import read, write
 from tests.crosscheck import identical
-from tests.crosscheck.identical import run, summary
+from tests.crosscheck.controls import controls, line
+from tests.crosscheck.identical import OCTAVE, run, summary
 from tests.official import needs_official
 
 pytestmark = pytest.mark.crosscheck
@@ -47,6 +52,33 @@ def test_values_are_identical_with_odd_numbers_too(tmp_path: Path, report: list[
 def test_done_runs_are_not_repeated(tmp_path: Path) -> None:
     done = {json.dumps([ROW, one, list(IMAGE)]) for one in SLICE}
     assert list(run((ROW,), SLICE, IMAGE, tmp_path, done)) == []
+
+
+def test_the_default_executor_that_joins_nodes(tmp_path: Path, report: list[str]) -> None:
+    """Every value that it shows, and the plain symbol's output; each recipe that rounds changes the output."""
+    image = f"{IMAGE[0]}x{IMAGE[1]}"
+    found = list(run(("mxnet-default-shown",), SLICE, IMAGE, tmp_path, set()))
+    book = tmp_path / f"mxnet-default-shown-{image}.json"
+    joined = read(book).joined
+    assert joined is not None
+    for one in found:
+        assert (one["differ"], one["not shown"]) == ({}, [])
+        assert one["values"] == one["nodes"] - len(set(hidden(joined)) & set(executed(book))) > 600
+    shutil.copy(book, tmp_path / f"mxnet-default-{image}.json")
+    outputs = list(run(("mxnet-default",), SLICE, IMAGE, tmp_path, set()))
+    assert [(one["values"], one["differ"]) for one in outputs] == [(1, {})] * len(SLICE)
+    report.append(summary([*found, *outputs]))
+    graph = refnet.load(OCTAVE, weights="seed:0", image=IMAGE)
+    said = controls(graph, read(book))
+    report.append(line("mxnet-default-shown", said))
+    assert [one.key for one in said if one.rounds and not one.by] == []
+    assert sum(one.rounds for one in said) > 90
+
+
+def executed(book: Path) -> list[str]:
+    """The nodes of the graph that the book is of."""
+    graph = refnet.load(OCTAVE, weights="seed:0", image=IMAGE)
+    return [node.name for node in Replay(read(book)).executed(graph).nodes]
 
 
 @needs_official

@@ -1,0 +1,185 @@
+"""Controls: each recipe of a book replaced in turn, and the network's outputs differ: the comparison can fail.
+
+    python -m tests.crosscheck.controls results.jsonl.books/torch-1x1-224x224.json ...
+
+The books are those of `python -m tests.crosscheck.identical`. A recipe is first replaced by plain; where plain
+gives the recipe's own bits (it is the order or the formula itself, or differs in -0 and NaN only), by another:
+a sum in reverse, another formula of the menu. Inputs are tried in turn, the last of them with NaN, until the
+network's outputs have other bits. No framework is asked: the book's own replay was found equal to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+import refnet
+from refnet.arithmetic.recipe import Book, Chain, Choice, Leaf, Order, Part, Program, Recipe, Sum, signature
+from refnet.arithmetic.replay import Replay, terms_of
+from refnet.cli.common import counting
+from refnet.errors import InputError
+from refnet.graph import Graph, Node
+from refnet.ops import ConvAdd, RadixSum
+from refnet.ops.base import F32, TensorType
+from refnet.readers.book import read
+from refnet.reveal.sums import same_bits
+from tests.crosscheck.identical import MORE, ROWS
+
+IMAGES = ("digit 0", "normal 1", "NaN")
+"""Inputs of the table of identical bits."""
+
+
+@dataclass(frozen=True)
+class Swapped(Replay):
+    """A book's replay, in which the nodes of one key are computed by plain."""
+
+    key: str = field(default="", kw_only=True)
+
+    def evaluate(self, node: Node, *inputs: F32) -> F32:
+        types = [TensorType(x.shape) for x in inputs]
+        if self.book.key(node.name, signature(node.op, types)) == self.key:
+            return node.op.run(*inputs, threads=self.threads or 1)
+        return super().evaluate(node, *inputs)
+
+
+@dataclass
+class Control:
+    """What became of a recipe: "plain" or "another" in its place changed the outputs; "" is neither.
+
+    rounds: whether its op rounds in more than one way. Relu, max pool, an addition of two, a pool of one
+    element do not: their formulas differ in the sign of a zero and in what becomes of NaN.
+    """
+
+    key: str
+    rounds: bool = True
+    by: str = ""
+    image: str = ""
+
+
+def others(node: Node, types: list[TensorType], recipe: Recipe) -> Iterator[Recipe]:
+    """Recipes in place of this one: a sum in reverse; the menu's other formulas."""
+    do = recipe.parts[-1].do
+    if isinstance(do, Choice):
+        for name in node.op.formulas:
+            if name != do.formula:
+                yield Recipe((Part(replace(do, formula=name)),))
+        return
+    terms = terms_of(node.op, types) or 0
+    product = node.op.conv if isinstance(node.op, ConvAdd) else node.op
+    leaves = [Leaf.BIAS] * bool(getattr(product, "bias", False))
+    leaves += [Leaf.ADDEND] * isinstance(node.op, ConvAdd)
+    backwards = Chain(Leaf.ZERO, Order.of(range(terms - 1, -1, -1)))
+    expr = Sum((*leaves, backwards)) if leaves else backwards
+    yield Recipe((Part(Program(expr, do.padding, do.finish)),))
+    for finish in ("divide", "reciprocal"):
+        if do.finish not in ("none", finish):
+            yield Recipe((Part(replace(do, finish=finish)),))
+
+
+def controls(graph: Graph, book: Book, images: tuple[str, ...] = IMAGES, threads: int = 1) -> list[Control]:
+    """What becomes of each recipe of the book."""
+    replay = Replay(book, threads)
+    executed = replay.executed(graph)
+    batch = {n: TensorType((book.reference.batch, *t.shape[1:])) for n, t in graph.inputs.items()}
+    types = executed.types(batch)
+    nodes: dict[str, list[Node]] = {}
+    for node in executed.nodes:
+        key = book.key(node.name, signature(node.op, [types[n] for n in node.inputs]))
+        nodes.setdefault(key or "", []).append(node)
+    found = {key: Control(key, _rounds(nodes[key][0], types)) for key in book.recipes}
+    with counting("recipes", len(found)) as advance:
+        for image in images:
+            data = {n: np.ascontiguousarray(MORE[image](t.shape), np.float32) for n, t in batch.items()}
+            values = {**data, **{node.name: value for node, value in refnet.steps(graph, data, replay)}}
+            for control in found.values():
+                if not control.by:
+                    _control(control, nodes[control.key], types, values, graph, executed, book, data, threads)
+                    control.image = image if control.by else ""
+                    advance(bool(control.by) or image == images[-1])
+    return list(found.values())
+
+
+def _rounds(node: Node, types: dict[str, TensorType]) -> bool:
+    kinds = [types[n] for n in node.inputs]
+    alone = isinstance(node.op, RadixSum) and node.op.radix == 2
+    return not (node.op.one_result or alone or (terms_of(node.op, kinds) == 1 and len(kinds) == 1))
+
+
+def _control(
+    control: Control,
+    nodes: list[Node],
+    types: dict[str, TensorType],
+    values: dict[str, F32],
+    graph: Graph,
+    executed: Graph,
+    book: Book,
+    data: dict[str, F32],
+    threads: int,
+) -> None:
+    key = control.key
+    kinds = [types[n] for n in nodes[0].inputs]
+    replays: list[tuple[str, Replay]] = [("plain", Swapped(book, threads, key=key))]
+    for other in others(nodes[0], kinds, book.recipes[key]):
+        changed = replace(book, recipes={**book.recipes, key: other})
+        replays.append(("another", Replay(changed, threads)))
+    for by, replay in replays:
+        try:
+            differs = any(not _same(replay, node, values, executed) for node in nodes)
+        except InputError:  # a formula that this op of the menu does not have
+            continue
+        if differs:
+            made = refnet.run(graph, data, replay)
+            if any(not same_bits(made[o], values[v]).all() for o, v in graph.outputs.items()):
+                control.by = by
+                return
+
+
+def _same(replay: Replay, node: Node, values: dict[str, F32], executed: Graph) -> bool:
+    arguments = [values[n] for n in node.data] + [executed.weights[n] for n in node.weights]
+    return bool(same_bits(replay.evaluate(node, *arguments), values[node.name]).all())
+
+
+def line(name: str, found: list[Control]) -> str:
+    """A row of the table."""
+    plain, another = (sum(one.by == by for one in found) for by in ("plain", "another"))
+    left = [one for one in found if not one.by]
+    rounds = sum(one.rounds for one in left)
+    return f"| {name} | {len(found)} | {plain} | {another} | {rounds} | {len(left) - rounds} |"
+
+
+HEAD = (
+    "| book | recipes | outputs differ by plain | by another | not, though it rounds | not, one right result |\n"
+    "|---|---:|---:|---:|---:|---:|"
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table; 1 if the outputs do not depend on a recipe that rounds."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="controls"
+    )
+    parser.add_argument("books", nargs="+", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    a = parser.parse_args(arguments)
+    print(HEAD, flush=True)
+    without: list[str] = []
+    for path in a.books:
+        name, size = path.stem.rsplit("-", 1)
+        height, width = map(int, size.split("x"))
+        row, book = ROWS[name], read(path)
+        graph = refnet.load(row.model, weights="seed:0", image=(height, width))
+        found = controls(graph, book, threads=a.threads)
+        print(line(name, found), flush=True)
+        without += [f"{name}: {one.key}" for one in found if one.rounds and not one.by]
+    for one in without:
+        print(f"the outputs do not differ: {one}")
+    return 1 if without else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,142 @@
+"""MXNet's default executor, which joins nodes: asked, revealed, replayed and verified live."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import refnet
+from refnet import ops
+from refnet.arithmetic.joined import hidden
+from refnet.arithmetic.recipe import Joined
+from refnet.arithmetic.replay import Replay
+from refnet.capture import open_capture
+from refnet.capturing.request import Request
+from refnet.capturing.sources import planned
+from refnet.cli import main
+from refnet.graph import Graph, Node, TensorType
+from refnet.readers.book import read, write
+from refnet.readers.mxnet import write_params, write_symbol
+from refnet.reveal.network import reveal
+from refnet.reveal.sums import same_bits
+from refnet.verify import verify
+from refnet.zoo.synthetic import weights
+from tests.crosscheck.conftest import interpreter
+
+pytestmark = pytest.mark.crosscheck
+
+DIGITS = "octave-se-resnet-digits"
+
+
+def norm(name: str, data: str, fix_gamma: bool = False) -> Node:
+    parts = (f"{name}_{part}" for part in ("gamma", "beta", "moving_mean", "moving_var"))
+    return Node(name, ops.BatchNorm(1e-3, fix_gamma), (data, *parts))
+
+
+def many_kinds() -> Graph:
+    """Groups of every kind: with a bias, a fixed gamma, grouped, depthwise, of four, with each activation."""
+    grouped = ops.Conv(32, (3, 3), pad=(1, 1), groups=4)
+    depthwise = ops.Conv(32, (3, 3), pad=(1, 1), groups=32)
+    nodes = (
+        Node("c1", ops.Conv(32, (3, 3), pad=(1, 1), bias=True), ("data", "c1_weight", "c1_bias")),
+        norm("n1", "c1"),
+        Node("r1", ops.Relu(), ("n1",)),
+        Node("c2", ops.Conv(32, (1, 1)), ("r1", "c2_weight")),
+        norm("n2", "c2", fix_gamma=True),
+        Node("s2", ops.Add(2), ("n2", "r1")),
+        Node("r2", ops.Relu(), ("s2",)),
+        Node("c3", grouped, ("r2", "c3_weight")),
+        norm("n3", "c3"),
+        Node("c4", depthwise, ("n3", "c4_weight")),
+        norm("n4", "c4"),
+        Node("r4", ops.Relu(), ("n4",)),
+        Node("c5", ops.Conv(24, (3, 3), (2, 2), (1, 1), bias=True), ("r4", "c5_weight", "c5_bias")),
+        Node("r5", ops.Relu(), ("c5",)),
+        Node("c6", ops.Conv(24, (5, 5), pad=(2, 2)), ("r5", "c6_weight")),
+        Node("s6", ops.Add(2), ("r5", "c6")),
+        Node("p", ops.GlobalAvgPool(), ("s6",)),
+        Node("f1", ops.Dense(40), ("p", "f1_weight", "f1_bias")),
+        Node("a1", ops.Sigmoid(), ("f1",)),
+        Node("f2", ops.Dense(10), ("a1", "f2_weight", "f2_bias")),
+        Node("softmax", ops.Softmax(), ("f2",)),
+    )
+    graph = Graph("kinds", {"data": TensorType((1, 3, 20, 23))}, nodes, {"prob": "softmax"})
+    return graph.with_weights(weights(graph, 5))
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Request, Graph]:
+    """The network as files, and the request that names them."""
+    folder, graph = tmp_path_factory.mktemp("kinds"), many_kinds()
+    symbol, params = folder / "net-symbol.json", folder / "net-0000.params"
+    write_symbol(symbol, graph)
+    write_params(params, graph.weights, graph.statistics())
+    more = {"weights": str(params), "image": (20, 23), "python": str(interpreter("mxnet"))}
+    return Request("mxnet", str(symbol), subgraph="default", **more), graph
+
+
+@pytest.mark.parametrize(("threads", "batch"), [(1, 1), (2, 3)])
+def test_every_kind_of_group(kinds: tuple[Request, Graph], threads: int, batch: int, tmp_path: Path) -> None:
+    request = replace(kinds[0], threads=threads, batch=batch)
+    graph = refnet.load(request.model, weights=request.weights, image=request.image)
+    found = reveal(request, tmp_path / "book.json")
+    book = found.book
+    assert not book.unconfirmed
+    assert book.joined is not None
+    groups = set(book.joined.groups)
+    assert {("c1", "n1", "r1"), ("f1", "a1"), ("c5", "r5")} <= groups
+    assert any("s2" in names for names in groups)
+    assert any("s6" in names for names in groups)
+    with planned(replace(request, input=("seed:9",))) as plan:
+        theirs = {name: np.array(value) for name, value in plan.values()}
+        inputs = dict(plan.inputs)
+    own = {node.name: value for node, value in refnet.steps(graph, inputs, Replay(book))}
+    assert set(own) - hidden(book.joined) == set(theirs)
+    wrong = [n for n in theirs if not same_bits(own[n], theirs[n].reshape(own[n].shape)).all()]
+    assert wrong == []
+    # the control: another fold
+    other = replace(book, joined=Joined(book.joined.groups, "single"))
+    again = {node.name: value for node, value in refnet.steps(graph, inputs, Replay(other))}
+    assert not same_bits(again["r1"], theirs["r1"].reshape(again["r1"].shape)).all()
+
+
+def test_the_executor_is_asked_what_it_joins(kinds: tuple[Request, Graph]) -> None:
+    with planned(kinds[0]) as plan:
+        assert plan.joined is not None
+        groups = plan.joined()
+        values = [name for name, _ in plan.values()]
+    inner = {name for names in groups for name in names[:-1]}
+    assert len(groups) >= 6
+    assert set(values) == set(kinds[1].by_name) - inner  # each under its own name, the last of a group too
+    with planned(replace(kinds[0], subgraph="NONE")) as plan:
+        assert plan.joined is None
+
+
+def test_a_capture_of_joined_nodes_is_verified_to_the_bit(tmp_path: Path, report: list[str]) -> None:
+    """By the command line: reveal, capture other inputs, verify; one value spoiled is seen."""
+    book, folder = tmp_path / "book.json", tmp_path / "capture"
+    python = ["--python", str(interpreter("mxnet")), "--subgraph", "default"]
+    assert main(["reveal", "mxnet", DIGITS, *python, "-o", str(book)]) == 0
+    capture = ["capture", "mxnet", DIGITS, *python, "--input", "seed:31", "-o", str(folder)]
+    assert main(capture) == 0
+    assert main(["verify", str(folder), "--model", DIGITS, "--book", str(book)]) == 0
+    graph, known = refnet.load(DIGITS), read(book)
+    found = verify(graph, open_capture(folder), replay=Replay(known))
+    assert known.joined is not None
+    missing = {one.name for one in found.nodes if one.verdict == "missing"}
+    assert missing == hidden(known.joined)
+    assert found.counts["rounding"] == found.counts["unjudged"] == found.counts["defect"] == 0
+    without = verify(graph, open_capture(folder))
+    assert without.counts["rounding"] > 30
+    report.append(f"{found.counts} with the book, {without.counts} without")
+    hashes = tmp_path / "hashes"
+    assert main([*capture[:-1], str(hashes), "--hash-only"]) == 0
+    assert verify(graph, open_capture(hashes), replay=Replay(known)).counts == found.counts
+    # the control: a book without the joined convolutions
+    sums = {k: r for k, r in known.recipes.items() if not k.startswith("ConvAdd")}
+    write(tmp_path / "less.json", replace(known, recipes=sums, evidence={}, nodes={}))
+    less = verify(graph, open_capture(folder), replay=Replay(read(tmp_path / "less.json")))
+    assert less.counts["rounding"] >= 20
