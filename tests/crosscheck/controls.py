@@ -1,11 +1,11 @@
-"""Controls: each recipe of a book replaced in turn, and the network's outputs differ: the comparison can fail.
+"""Controls: each recipe of a book replaced in turn, and the network's outputs differ: it can fail.
 
     python -m tests.crosscheck.controls results.jsonl.books/torch-1x1-224x224.json ...
 
-The books are those of `python -m tests.crosscheck.identical`. A recipe is first replaced by plain; where plain
-gives the recipe's own bits (it is the order or the formula itself, or differs in -0 and NaN only), by another:
-a sum in reverse, another formula of the menu. Inputs are tried in turn, the last of them with NaN, until the
-network's outputs have other bits. No framework is asked: the book's own replay was found equal to it.
+The books are those of `python -m tests.crosscheck.identical`. A recipe is first replaced by plain; where
+plain gives the recipe's own bits (it is the order or the formula itself, or differs in -0 and NaN only), by
+another: a sum in reverse, another formula of the menu. Inputs are tried in turn, the last of them with NaN,
+until the outputs have other bits. No framework is asked: the book's replay was found equal to it before.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def line(name: str, found: list[Control]) -> str:
 
 
 HEAD = (
-    "| book | recipes | outputs differ by plain | by another | not, though it rounds | not, one right result |\n"
+    "| book | recipes | outputs differ by plain | by another | do not, though it rounds | one right result |\n"
     "|---|---:|---:|---:|---:|---:|"
 )
 

@@ -55,7 +55,7 @@ def test_done_runs_are_not_repeated(tmp_path: Path) -> None:
 
 
 def test_the_default_executor_that_joins_nodes(tmp_path: Path, report: list[str]) -> None:
-    """Every value that it shows, and the plain symbol's output; each recipe that rounds changes the output."""
+    """Every value that it shows, and the plain symbol's output, to which each recipe that rounds matters."""
     image = f"{IMAGE[0]}x{IMAGE[1]}"
     found = list(run(("mxnet-default-shown",), SLICE, IMAGE, tmp_path, set()))
     book = tmp_path / f"mxnet-default-shown-{image}.json"
