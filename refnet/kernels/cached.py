@@ -1,9 +1,9 @@
 """Loading a compiled kernel without importing what only compiling needs.
 
-Before Numba loads its first kernel it imports all that it is able to compile: two hundred modules, and SciPy where that
-is installed. That is most of the time that a second process takes to load its kernels, and some more when the
-process ends, when all of it is taken down. Machine code needs nothing of it but the runtime that allocates
-arrays. What must be compiled still finds everything: Numba imports it at the beginning of every compilation, too.
+Before Numba loads its first kernel it imports all that it is able to compile: two hundred modules, and SciPy
+where that is installed. That is most of the time that a second process takes to load its kernels, and some
+more when the process ends and all of it is taken down. Machine code needs nothing of it but the runtime that
+allocates arrays. What must be compiled finds everything: Numba imports it before every compilation, too.
 """
 
 from __future__ import annotations
@@ -25,6 +25,6 @@ class Cache(FunctionCache):  # type: ignore[misc]  # numba is not typed
 
 
 def lighten(kernel: Any) -> None:
-    """Let a compiled function load so (with NUMBA_DISABLE_JIT there is none: a plain function stays as it is)."""
+    """Let a kernel load so. (With NUMBA_DISABLE_JIT there is none: a plain function stays as it is.)"""
     if type(getattr(kernel, "_cache", None)) is FunctionCache:
         kernel._cache = Cache(kernel.py_func)

@@ -75,8 +75,8 @@ event.register("numba:compile", _Announce())
 
 
 KNOWN = (0, 61), (0, 68)
-"""The oldest and the newest Numba whose way to load a kernel `cached.py` has been tested with; it is no public part
-of Numba. Any other version loads kernels as it does by itself, more slowly."""
+"""The oldest and the newest Numba that `cached.py`, which uses what is no public part of Numba, was tested
+with. Any other loads kernels in its own way, more slowly."""
 
 
 def known(version: str) -> bool:
@@ -102,8 +102,10 @@ def njit(function: F) -> F:
 
 
 def reading(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The array as a read-only view. Numba compiles a kernel, and loads it, once for arrays that may be written
-    and once for others: a large one that gets both, for several arguments, must say which it wants.
+    """The array as a read-only view.
+
+    Numba compiles a kernel, and loads it, once for arrays that may be written and once more for others; one
+    that is given both must say which it wants.
     """
     if array.flags.writeable:
         array = array.view()
