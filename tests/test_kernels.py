@@ -18,7 +18,7 @@ import refnet
 from refnet.kernels import jit
 from refnet.kernels.epilogue import Chain, apply
 from refnet.kernels.functions import exp
-from refnet.kernels.panel import convolve, dense
+from refnet.kernels.panel import _panels, convolve, dense
 from refnet.kernels.pool import avg_pool, max_pool
 from tests.bits import AWKWARD, awkward, floats, same_bits
 from tests.definition import conv_at, conv_everywhere, dense_at, exact_fma, llvm_fma, round_float32
@@ -233,7 +233,7 @@ import hashlib, sys
 import numpy as np
 from refnet.kernels import simd
 from refnet.kernels.epilogue import Chain
-from refnet.kernels.panel import convolve, dense
+from refnet.kernels.panel import _panels, convolve, dense
 from refnet.kernels.pointwise import scale_shift, sigmoid, softmax_rows
 from tests.bits import awkward, floats
 digest = hashlib.sha256()
@@ -344,6 +344,24 @@ def test_loading_a_kernel_imports_no_compiler_and_compiling_after_it_does(tmp_pa
     assert [line[1] for line in both] == ["False", "False"]
     assert [line[0] for line in mixed] == [line[0] for line in both]
     assert mixed[0][0] == first[0]
+
+
+def test_the_largest_kernel_is_one_for_arrays_that_may_be_written_and_others():
+    """Each version of it takes seconds to compile. Read-only or not, padded or not, added to or not: one."""
+    before = set(_panels.signatures)
+    fixed = floats((1, 3, 9, 9), "fixed")
+    fixed.flags.writeable = False
+    w, found = floats((4, 3, 1, 1), "w"), []
+    for x in (fixed, fixed.copy()):
+        sums = convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 1)
+        frozen = sums.copy()
+        frozen.flags.writeable = False
+        found += [convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 1, Chain().add(y)) for y in (sums, frozen)]
+        convolve(x, floats((4, 3, 3, 3), "w"), (1, 1), (1, 1), (1, 1), 1, 1)
+    assert all(same_bits(each, sums + sums) for each in found)
+    assert x.flags.writeable
+    assert sums.flags.writeable
+    assert len(set(_panels.signatures) - before) <= 1
 
 
 def test_what_numba_does_not_compile_stays_as_it_is():
