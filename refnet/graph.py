@@ -144,12 +144,15 @@ class Graph:
             if role in node.op.statistics
         }
 
-    def with_weights(self, weights: Mapping[str, F32], surplus: Iterable[str] = ()) -> Graph:
+    def with_weights(
+        self, weights: Mapping[str, F32], surplus: Iterable[str] = (), *, own: bool = False
+    ) -> Graph:
         """This graph with its weights, after checking every name, shape and dtype.
 
         The graph's arrays are read-only copies, so that kernels may keep what they derived from them.
 
         surplus: names that may be there without being used (`num_batches_tracked` and the like).
+        own: nobody else has the arrays (a reader just made them), so they become read-only themselves.
         Raises WeightsError listing what is missing, surplus or of another shape.
         """
         wanted = self.weight_types
@@ -165,7 +168,7 @@ class Graph:
             shown = "\n  ".join(faults[:20])
             more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
             raise WeightsError(f"{self.name}: weights do not fit the graph:\n  {shown}{more}")
-        frozen = {name: _frozen(weights[name]) for name in wanted}
+        frozen = {name: _frozen(weights[name], own) for name in wanted}
         return replace(self, weights=MappingProxyType(frozen))
 
     def check_inputs(self, inputs: Mapping[str, F32]) -> dict[str, TensorType]:
@@ -207,8 +210,8 @@ class Graph:
         return digest.hexdigest()
 
 
-def _frozen(array: F32) -> F32:
-    """A read-only copy in row order: nobody else can write to it."""
-    array = array.copy(order="C")
+def _frozen(array: F32, own: bool) -> F32:
+    """The array, read-only and in row order; a copy unless it is our own: nobody else can write to it."""
+    array = np.require(array, requirements=("C", "A")) if own else array.copy(order="C")
     array.flags.writeable = False
     return array

@@ -400,6 +400,6 @@ def _named(graph: Graph, arrays: Mapping[str, F32], path: Path, structure: dict[
         surplus = [
             name for name, array in arrays.items() if name.endswith(IGNORED) and array.dtype != np.float32
         ]
-        return graph.with_weights(arrays, surplus)
+        return graph.with_weights(arrays, surplus, own=True)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None

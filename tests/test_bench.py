@@ -16,7 +16,7 @@ from refnet.bench.prepare import Prepared, Racer, default_against, prepare, pyth
 from refnet.bench.profile import Kind, Profile, profile
 from refnet.bench.race import WARMUP, Pair, Side, compare, count_runs, race
 from refnet.bench.scaling import Scale, scaling
-from refnet.bench.startup import Start
+from refnet.bench.startup import Process, Start
 from refnet.cli import main
 from refnet.errors import FrameworkError, InputError
 from refnet.export import export
@@ -268,15 +268,19 @@ def test_the_tables_of_profile_scaling_and_startup(capsys: pytest.CaptureFixture
     lines = printed(capsys)
     assert lines["deep"] == ["deep", "0.02000", "0.03000", "1.50"]
     assert lines["64x64"] == ["64x64", "96x96", "factor"]
-    report.show_startup(
-        Start("net", 1, 0.01, 0.02, 0.05, (20.0, 0.3, 0.5, 18.0, 0.1), (1.0, 0.3, 0.2, 0.15, 0.1))
-    )
-    text = capsys.readouterr().out
-    assert text.splitlines()[-1].split() == ["second", "process:", "all", "but", "a", "run", "0.900"]
+    first = Process(whole=20.0, importing=0.3, reading=0.5, first=18.0, later=(0.1, 0.2, 0.1))
+    second = Process(whole=1.5, importing=0.25, reading=0.125, first=0.5, later=(0.125, 0.25))
+    report.show_startup(Start("net", 1, 0.01, 0.02, 0.05, first, second))
+    found = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()[-14:])
+    assert found["first process, nothing compiled: all but running"] == "19.500"
+    assert found["second process: a later run"] == "0.188"
+    assert found["second process: the interpreter's start and end"] == "0.250"
+    assert found["second process: all but running"] == "0.938"  # 1.5 - 0.125 - 0.25, and 0.1875 of the first
 
 
 def test_the_record_is_json_with_every_run() -> None:
-    start = Start("net", 1, 0.01, 0.02, 0.05, (1.0,) * 5, (1.0,) * 5)
+    process = Process(9.0, 1.0, 1.0, 3.0, (1.0, 1.0))
+    start = Start("net", 1, 0.01, 0.02, 0.05, process, process)
     kinds = (Kind("Relu", 2, 0.010, 0),)
     whole = report.record(HERE, [PAIR], [Profile("net", 1, 1, kinds, 0.1)], [Scale("x", 7, 10, 1.0)], start)
     read = json.loads(json.dumps(whole, allow_nan=False))
@@ -284,7 +288,8 @@ def test_the_record_is_json_with_every_run() -> None:
     assert read["pairs"][0]["ratio"] == PAIR.ratio
     assert read["pairs"][0]["share_of_peak"] == PAIR.gflops / 190
     assert read["scaling"][0]["nanoseconds_per_multiply_add"] == 1e8
-    assert read["startup"]["first"] == [1.0] * 5
+    assert read["startup"]["first"]["whole"] == 9.0
+    assert read["startup"]["second"]["later"] == [1.0, 1.0]
 
 
 # The command line.

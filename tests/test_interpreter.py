@@ -244,6 +244,26 @@ def test_a_view_made_before_freezing_cannot_change_a_graph():
     assert same_bits(other.weights["stem_w"], graph.weights["stem_w"])
 
 
+def test_a_graph_takes_arrays_that_are_its_own_without_a_copy():
+    """What a reader has just made: read-only from then on, copied only where kernels could not read it."""
+    graph = residual()
+    mine = {n: w.copy() for n, w in graph.weights.items()}
+    mine["stem_w"] = np.asfortranarray(mine["stem_w"])
+    crooked = np.empty(mine["b0"].nbytes + 1, np.uint8)[1:].view(np.float32)
+    crooked[:] = mine["b0"]
+    mine["b0"] = crooked
+    other = graph.with_weights(mine, own=True)
+    taken = [name for name, weight in other.weights.items() if weight is mine[name]]
+    assert set(mine) - set(taken) == {"stem_w", "b0"}
+    for name, weight in other.weights.items():
+        assert same_bits(weight, graph.weights[name])
+        assert not weight.flags.writeable
+        assert weight.flags.c_contiguous
+        assert weight.flags.aligned
+    x = {"data": floats((1, 2, 4, 4), "x")}
+    assert same_bits(refnet.run(other, x)["out"], refnet.run(graph, x)["out"])
+
+
 @pytest.mark.parametrize("threads", [0, -1, 257, 1.5, "x", True])
 def test_threads_that_make_no_sense(threads):
     with pytest.raises(InputError, match="threads must be a whole number from 1 to 256"):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ import refnet
 from refnet.kernels import jit
 from refnet.kernels.epilogue import Chain, apply
 from refnet.kernels.functions import exp
-from refnet.kernels.panel import convolve, dense
+from refnet.kernels.panel import _panels, convolve, dense
 from refnet.kernels.pool import avg_pool, max_pool
 from tests.bits import AWKWARD, awkward, floats, same_bits
 from tests.definition import conv_at, conv_everywhere, dense_at, exact_fma, llvm_fma, round_float32
@@ -232,7 +233,7 @@ import hashlib, sys
 import numpy as np
 from refnet.kernels import simd
 from refnet.kernels.epilogue import Chain
-from refnet.kernels.panel import convolve, dense
+from refnet.kernels.panel import _panels, convolve, dense
 from refnet.kernels.pointwise import scale_shift, sigmoid, softmax_rows
 from tests.bits import awkward, floats
 digest = hashlib.sha256()
@@ -306,6 +307,67 @@ def test_an_edited_helper_shows_at_once(tmp_path):
     )
     second = result()
     assert first != second
+
+
+LOADS = """
+import sys
+import numpy as np
+from refnet.kernels import jit
+jit.KNOWN = {known}
+from refnet.kernels.pointwise import sigmoid, softmax_rows
+x = np.linspace(-9, 9, 64, dtype=np.float32).reshape(4, 16)
+def compiler(): return "numba.np.arraymath" in sys.modules
+print(sigmoid(x, 1).tobytes().hex(), compiler())
+print(softmax_rows(x, 1).tobytes().hex(), compiler())
+"""
+"""Two kernels, and whether what only compiling needs has been imported after each."""
+
+
+def loads(cache: Path, known: object, what: str = LOADS) -> list[list[str]]:
+    environment = {**os.environ, "REFNET_QUIET": "1", "REFNET_CACHE": str(cache)}
+    command = [sys.executable, "-c", what.format(known=known)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+def test_loading_a_kernel_imports_no_compiler_and_compiling_after_it_does(tmp_path):
+    """In processes of their own; an unknown version of Numba takes the slower way to the same bits."""
+    assert jit.known(numba.__version__)
+    only_sigmoid = LOADS[: LOADS.rindex("print")]
+    (first,) = loads(tmp_path, jit.KNOWN, only_sigmoid)
+    (loaded,) = loads(tmp_path, jit.KNOWN, only_sigmoid)
+    (slowly,) = loads(tmp_path, ((0, 0), (0, 0)), only_sigmoid)
+    assert [first[1], loaded[1], slowly[1]] == ["True", "False", "True"]
+    assert first[0] == loaded[0] == slowly[0]
+    mixed, both = loads(tmp_path, jit.KNOWN), loads(tmp_path, jit.KNOWN)
+    assert [line[1] for line in mixed] == ["False", "True"]  # softmax had to be compiled
+    assert [line[1] for line in both] == ["False", "False"]
+    assert [line[0] for line in mixed] == [line[0] for line in both]
+    assert mixed[0][0] == first[0]
+
+
+def test_the_largest_kernel_is_one_for_arrays_that_may_be_written_and_others():
+    """Each version of it takes seconds to compile. Read-only or not, padded or not, added to or not: one."""
+    before = set(_panels.signatures)
+    fixed = floats((1, 3, 9, 9), "fixed")
+    fixed.flags.writeable = False
+    w, found = floats((4, 3, 1, 1), "w"), []
+    for x in (fixed, fixed.copy()):
+        sums = convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 1)
+        frozen = sums.copy()
+        frozen.flags.writeable = False
+        found += [convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 1, Chain().add(y)) for y in (sums, frozen)]
+        convolve(x, floats((4, 3, 3, 3), "w"), (1, 1), (1, 1), (1, 1), 1, 1)
+    assert all(same_bits(each, sums + sums) for each in found)
+    assert x.flags.writeable
+    assert sums.flags.writeable
+    assert len(set(_panels.signatures) - before) <= 1
+
+
+def test_what_numba_does_not_compile_stays_as_it_is():
+    """With NUMBA_DISABLE_JIT Numba gives the function back."""
+    script = "from refnet.kernels.jit import njit; f = lambda x: x + 1; assert njit(f) is f"
+    subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "NUMBA_DISABLE_JIT": "1"})
 
 
 def test_every_compiled_function_is_in_the_cache_key():

@@ -40,11 +40,41 @@ print(json.dumps(times))
 
 
 @dataclass(frozen=True)
+class Process:
+    """Seconds of one process, its runs one by one.
+
+    whole: from asking for the process to its end. importing, reading: refnet, the model with its weights.
+    first: the first run, which loads or compiles kernels and packs weights. later: the runs after it.
+    """
+
+    whole: float
+    importing: float
+    reading: float
+    first: float
+    later: tuple[float, ...]
+
+    @property
+    def run(self) -> float:
+        """A run when everything is loaded."""
+        return median(self.later)
+
+    @property
+    def ends(self) -> float:
+        """The interpreter's start and end: what is left of the whole."""
+        return self.whole - self.importing - self.reading - self.first - sum(self.later)
+
+    @property
+    def loading(self) -> float:
+        """Everything but running: the whole without the later runs and without as much of the first."""
+        return self.whole - sum(self.later) - self.run
+
+
+@dataclass(frozen=True)
 class Start:
     """Seconds from nothing. import_, help: of whole processes, and of an empty one, medians.
 
-    first, second: (whole process, importing, reading the model, first run, a later run) of a process that
-    has to compile every kernel, and of the next one.
+    first: of a process that has to compile every kernel. second: of those after it, the one whose loading is
+    the median.
     """
 
     model: str
@@ -52,15 +82,20 @@ class Start:
     empty: float
     import_: float
     help: float
-    first: tuple[float, ...]
-    second: tuple[float, ...]
+    first: Process
+    second: Process
 
 
 def startup(prepared: Prepared, threads: int, runs: int, advance: Advance = lambda done: None) -> Start:
-    """Time what a new user waits for: import, help, compiling, and loading what has been compiled."""
+    """Time what a new user waits for: import, help, compiling, and loading what has been compiled.
+
+    runs: how many processes of each kind are timed, but for the one that compiles. Python may keep the
+    bytecode of refnet's files, as where it is installed, even if PYTHONDONTWRITEBYTECODE says no.
+    """
 
     def process(arguments: Sequence[str], **environment: str) -> tuple[float, str]:
         variables = {**os.environ, "REFNET_QUIET": "1", "PYTHONPATH": PACKAGE, **environment}
+        variables.pop("PYTHONDONTWRITEBYTECODE", None)
         begin = time.perf_counter()
         done = subprocess.run(
             [sys.executable, *arguments], env=variables, capture_output=True, text=True, check=False
@@ -74,12 +109,11 @@ def startup(prepared: Prepared, threads: int, runs: int, advance: Advance = lamb
     def typical(*arguments: str) -> float:
         return median(process(arguments)[0] for _ in range(runs))
 
-    def call(folder: str) -> tuple[float, ...]:
+    def call(folder: str) -> Process:
         request = {**prepared.racers["refnet"].request, "threads": threads}
         whole, text = process(["-c", FIRST, json.dumps(request)], REFNET_CACHE=folder)
-        times = json.loads(text)
-        spans = [b - a for a, b in pairwise(times)]
-        return (whole, *spans[:3], spans[-1])
+        importing, reading, first, *later = (b - a for a, b in pairwise(json.loads(text)))
+        return Process(whole, importing, reading, first, tuple(later))
 
     empty, imported, shown = (
         typical("-c", "pass"),
@@ -87,5 +121,6 @@ def startup(prepared: Prepared, threads: int, runs: int, advance: Advance = lamb
         typical("-m", "refnet", "--help"),
     )
     with tempfile.TemporaryDirectory() as folder:
-        first, second = call(folder), call(folder)
+        first = call(folder)
+        second = sorted((call(folder) for _ in range(runs)), key=lambda process: process.loading)[runs // 2]
     return Start(prepared.graph.name, threads, empty, imported, shown, first, second)

@@ -146,7 +146,7 @@ def _bench_startup(a: argparse.Namespace, here: Machine) -> None:
     model, threads = a.model or MODELS[0], a.threads[0]
     with tempfile.TemporaryDirectory(prefix="refnet-bench-") as folder:
         ready = prepare(model, Path(folder), weights=a.weights, network=a.network, image=a.image)
-        with counting("processes", 3 * a.runs + 2) as advance:
+        with counting("processes", 4 * a.runs + 1) as advance:
             start = startup(ready, threads, a.runs, advance)
     print_json(report.record(here, start=start)) if a.json else report.show_startup(start)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -73,11 +74,43 @@ class _Announce(event.Listener):  # type: ignore[misc]  # numba is not typed
 event.register("numba:compile", _Announce())
 
 
+KNOWN = (0, 61), (0, 68)
+"""The oldest and the newest Numba that `cached.py`, which uses what is no public part of Numba, was tested
+with. Any other loads kernels in its own way, more slowly."""
+
+
+def known(version: str) -> bool:
+    """Whether this version of Numba is one of KNOWN.
+
+    >>> [known(version) for version in ("0.61.0", "0.68.1", "0.69.0", "1.0.0rc1", "a")]
+    [True, True, False, False, False]
+    """
+    numbers = re.match(r"(\d+)\.(\d+)\.", version)
+    return numbers is not None and KNOWN[0] <= (int(numbers[1]), int(numbers[2])) <= KNOWN[1]
+
+
 def njit(function: F) -> F:
     """The one way to compile a kernel: no fastmath (nothing is contracted or reassociated), no GIL, and
     IEEE division (x / 0 is inf or NaN, not an exception).
     """
-    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    kernel = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    if known(numba.__version__):
+        from refnet.kernels.cached import lighten
+
+        lighten(kernel)
+    return cast(F, kernel)
+
+
+def reading(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array as a read-only view.
+
+    Numba compiles a kernel, and loads it, once for arrays that may be written and once more for others; one
+    that is given both must say which it wants.
+    """
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return array
 
 
 _prepared: dict[tuple[object, ...], tuple[tuple[weakref.ref[Any], ...], Any]] = {}

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.epilogue import Chain, apply, follow
-from refnet.kernels.jit import njit, prepared
+from refnet.kernels.jit import njit, prepared, reading
 from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, direct_block, fma, masked_block
 from refnet.kernels.team import enough, next_share, share, split
 
@@ -67,12 +67,12 @@ def convolve(
         split(_direct, y.shape[0] * y.shape[1], threads, x, w, y, plan.place, groups)
         return apply(y, chain, threads) if chain.kinds else y
     packed, finite = prepared((w,), ("panel", groups), lambda: _packed(w, groups))
-    tables = chain.tables(plan.output, x.dtype)
-    planes = _padded(x, pad, plan.slack, threads) if plan.padded else x
+    *tables, others = chain.tables(plan.output, x.dtype)
+    planes = _padded(x, pad, plan.slack, threads) if plan.padded else x.reshape(x.shape[0], -1)
     parts = plan.parts(packed.shape[1], threads)
-    arrays = (x, planes, packed, y, plan.place, plan.shape)
+    arrays = (reading(x), reading(planes), packed, y, plan.place, plan.shape)
     flags = (groups, finite, segments, parts)
-    split(_panels, plan.items * parts, threads, *arrays, *flags, plan.offsets, *tables)
+    split(_panels, plan.items * parts, threads, *arrays, *flags, plan.offsets, *tables, reading(others))
     return y
 
 

@@ -51,7 +51,7 @@ def read_tar(path: str | os.PathLike[str], image: Image = (3, 224, 224)) -> Grap
     try:
         if is_structural(arrays, graph):
             arrays = rename_structural(arrays, graph)
-        return replace(graph, name=_graph_name(file, graph)).with_weights(arrays)
+        return replace(graph, name=_graph_name(file, graph)).with_weights(arrays, own=True)
     except WeightsError as error:
         raise WeightsError(f"{file}:{params}: {error}") from None
 

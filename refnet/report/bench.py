@@ -130,17 +130,24 @@ def show_scaling(scales: Sequence[Scale], threads: int) -> None:
 
 def show_startup(start: Start) -> None:
     """From nothing to the first result."""
-    names = ("whole process", "importing", "reading the model", "first run", "a later run")
+    processes = (("first process, nothing compiled", start.first), ("second process", start.second))
     rows = [
         ["python -c pass", f"{start.empty:.3f}"],
         ["python -c 'import refnet'", f"{start.import_:.3f}"],
         ["refnet --help", f"{start.help:.3f}"],
         *(
-            [f"first process, nothing compiled: {n}", f"{s:.3f}"]
-            for n, s in zip(names, start.first, strict=True)
+            [f"{which}: {what}", f"{seconds:.3f}"]
+            for which, process in processes
+            for what, seconds in (
+                ("whole process", process.whole),
+                ("the interpreter's start and end", process.ends),
+                ("importing", process.importing),
+                ("reading the model", process.reading),
+                ("first run", process.first),
+                ("a later run", process.run),
+                ("all but running", process.loading),
+            )
         ),
-        *([f"second process: {n}", f"{s:.3f}"] for n, s in zip(names, start.second, strict=True)),
-        ["second process: all but a run", f"{start.second[0] - start.second[-1]:.3f}"],
     ]
     show(f"{start.model}, {start.threads} thread{'s' * (start.threads > 1)}", table(["", ">seconds"], rows))
 

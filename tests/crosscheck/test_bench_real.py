@@ -36,8 +36,10 @@ def test_every_framework_answers_as_refnet_does(
 
 def test_the_first_process_compiles_and_the_second_does_not(tmp_path: Path, report: list[str]) -> None:
     start = startup(prepare("resnest-digits", tmp_path), 1, 1)
-    whole, *_, first, later = start.first
-    assert whole > first > later > 0
-    assert start.second[0] < start.first[0]
+    assert start.first.whole > start.first.first > start.first.run > 0
+    for process in (start.first, start.second):
+        assert process.ends > 0
+        assert process.loading > process.importing + process.reading
+    assert start.second.loading < start.first.loading
     assert start.empty > 0
-    report.append(f"nothing compiled: {whole:.1f} s; second process: {start.second[0]:.2f} s")
+    report.append(f"nothing compiled: {start.first.whole:.1f} s; second process: {start.second.whole:.2f} s")

@@ -16,9 +16,11 @@ import pytest
 import refnet
 from refnet.arithmetic.plain import Plain
 from refnet.golden import hashes, prepare
+from refnet.kernels.jit import KNOWN
 from refnet.readers.golden_file import read
 from refnet.weights import shipped_folder
 from tests.crosscheck.conftest import ROOT, interpreter
+from tests.test_kernels import LOADS
 
 pytestmark = pytest.mark.crosscheck
 
@@ -83,6 +85,17 @@ def test_plain_values(report):
         assert theirs[str(path)] == ours
         assert len(ours) == len(graph.nodes)
         report.append(f"  {graph.name}: {len(ours)} plain values, the same bits in the oldest versions")
+
+
+def test_loading_a_kernel_imports_no_compiler(tmp_path, monkeypatch):
+    """Loading uses what is no public part of Numba: the oldest version must have it, too."""
+    monkeypatch.setenv("REFNET_CACHE", str(tmp_path))
+    first, second = (oldest("-c", LOADS.format(known=KNOWN)) for _ in range(2))
+    assert (first.returncode, second.returncode, second.stderr) == (0, 0, "")
+    compiled, loaded = ([line.split() for line in done.stdout.splitlines()] for done in (first, second))
+    assert [line[1] for line in compiled] == ["True", "True"]
+    assert [line[1] for line in loaded] == ["False", "False"]
+    assert [line[0] for line in loaded] == [line[0] for line in compiled]
 
 
 def test_the_command_line_prints_the_same():
