@@ -153,7 +153,7 @@ def line(name: str, found: list[Control]) -> str:
 
 
 HEAD = (
-    "| book | recipes | outputs differ by plain | by another | do not, though it rounds | one right result |\n"
+    "| book | recipes | outputs differ by plain | by another | do not, though it rounds | one result |\n"
     "|---|---:|---:|---:|---:|---:|"
 )
 
