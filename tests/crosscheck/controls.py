@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -81,9 +82,9 @@ def others(node: Node, types: list[TensorType], recipe: Recipe) -> Iterator[Reci
             yield Recipe((Part(replace(do, finish=finish)),))
 
 
-def controls(graph: Graph, book: Book, images: tuple[str, ...] = IMAGES, threads: int = 1) -> list[Control]:
+def controls(graph: Graph, book: Book, images: tuple[str, ...] = IMAGES) -> list[Control]:
     """What becomes of each recipe of the book."""
-    replay = Replay(book, threads)
+    replay = Replay(book, 1)
     executed = replay.executed(graph)
     batch = {n: TensorType((book.reference.batch, *t.shape[1:])) for n, t in graph.inputs.items()}
     types = executed.types(batch)
@@ -98,7 +99,7 @@ def controls(graph: Graph, book: Book, images: tuple[str, ...] = IMAGES, threads
             values = {**data, **{node.name: value for node, value in refnet.steps(graph, data, replay)}}
             for control in found.values():
                 if not control.by:
-                    _control(control, nodes[control.key], types, values, graph, executed, book, data, threads)
+                    _control(control, nodes[control.key], types, values, graph, data, replay)
                     control.image = image if control.by else ""
                     advance(bool(control.by) or image == images[-1])
     return list(found.values())
@@ -116,17 +117,18 @@ def _control(
     types: dict[str, TensorType],
     values: dict[str, F32],
     graph: Graph,
-    executed: Graph,
-    book: Book,
     data: dict[str, F32],
-    threads: int,
+    base: Replay,
 ) -> None:
-    key = control.key
-    kinds = [types[n] for n in nodes[0].inputs]
-    replays: list[tuple[str, Replay]] = [("plain", Swapped(book, threads, key=key))]
-    for other in others(nodes[0], kinds, book.recipes[key]):
+    key, book, executed = control.key, base.book, base.executed(graph)
+    names = {node.name for node in nodes}
+    # plans of the other nodes are the same, and take longer to make than to follow
+    kept = {k: plan for k, plan in base._plans.items() if plan[0].name not in names}
+    shared: dict[str, Any] = {"_graphs": base._graphs}
+    replays: list[tuple[str, Replay]] = [("plain", Swapped(book, 1, _plans={**kept}, **shared, key=key))]
+    for other in others(nodes[0], [types[n] for n in nodes[0].inputs], book.recipes[key]):
         changed = replace(book, recipes={**book.recipes, key: other})
-        replays.append(("another", Replay(changed, threads)))
+        replays.append(("another", Replay(changed, 1, _plans={**kept}, **shared)))
     for by, replay in replays:
         try:
             differs = any(not _same(replay, node, values, executed) for node in nodes)
@@ -164,7 +166,6 @@ def main(arguments: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="controls"
     )
     parser.add_argument("books", nargs="+", type=Path)
-    parser.add_argument("--threads", type=int, default=1)
     a = parser.parse_args(arguments)
     print(HEAD, flush=True)
     without: list[str] = []
@@ -173,7 +174,7 @@ def main(arguments: list[str]) -> int:
         height, width = map(int, size.split("x"))
         row, book = ROWS[name], read(path)
         graph = refnet.load(row.model, weights="seed:0", image=(height, width))
-        found = controls(graph, book, threads=a.threads)
+        found = controls(graph, book)
         print(line(name, found), flush=True)
         without += [f"{name}: {one.key}" for one in found if one.rounds and not one.by]
     for one in without:
