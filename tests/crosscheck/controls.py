@@ -4,8 +4,9 @@
 
 The books are those of `python -m tests.crosscheck.identical`. A recipe is first replaced by plain; where
 plain gives the recipe's own bits (it is the order or the formula itself, or differs in -0 and NaN only), by
-another: a sum in reverse, another formula of the menu. Inputs are tried in turn, the last of them with NaN,
-until the outputs have other bits. No framework is asked: the book's replay was found equal to it before.
+another: a sum in reverse, with FMA or without, another formula of the menu. Inputs are tried in turn, the
+last of them with NaN, until the outputs have other bits. No framework is asked: the book's replay was found
+equal to it before.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Control:
 
 
 def others(node: Node, types: list[TensorType], recipe: Recipe) -> Iterator[Recipe]:
-    """Recipes in place of this one: a sum in reverse; the menu's other formulas."""
+    """Recipes in place of this one: a sum in reverse, with FMA and without; the menu's other formulas."""
     do = recipe.parts[-1].do
     if isinstance(do, Choice):
         for name in node.op.formulas:
@@ -74,9 +75,10 @@ def others(node: Node, types: list[TensorType], recipe: Recipe) -> Iterator[Reci
     product = node.op.conv if isinstance(node.op, ConvAdd) else node.op
     leaves = [Leaf.BIAS] * bool(getattr(product, "bias", False))
     leaves += [Leaf.ADDEND] * isinstance(node.op, ConvAdd)
-    backwards = Chain(Leaf.ZERO, Order.of(range(terms - 1, -1, -1)))
-    expr = Sum((*leaves, backwards)) if leaves else backwards
-    yield Recipe((Part(Program(expr, do.padding, do.finish)),))
+    for fused in (True, False):
+        backwards = Chain(Leaf.ZERO, Order.of(range(terms - 1, -1, -1)), fused)
+        expr = Sum((*leaves, backwards)) if leaves else backwards
+        yield Recipe((Part(Program(expr, do.padding, do.finish)),))
     for finish in ("divide", "reciprocal"):
         if do.finish not in ("none", finish):
             yield Recipe((Part(replace(do, finish=finish)),))
