@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.epilogue import Chain, apply, follow
+from refnet.kernels.channels import HALF, STRETCH, channels, pack_channels
+from refnet.kernels.epilogue import Chain, apply, follow_to
 from refnet.kernels.jit import njit, prepared
-from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, direct_block, fma, masked_block
+from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, direct_block, fetch, fma, masked_block
 from refnet.kernels.team import enough, next_share, share, split
 
 Array = npt.NDArray[Any]
@@ -38,6 +39,9 @@ PER_THREAD = 4
 TERMS = 256
 """Terms per panel: 256 KiB of float32 with TILE positions, which stays in the second-level cache, as the
 32 KiB that one column of blocks reads stay in the first."""
+
+
+NOTHING = np.zeros(0, np.int64)
 
 
 def convolve(
@@ -63,16 +67,30 @@ def convolve(
     plan = layout(x.shape, w.shape, stride, pad, dilation, groups)
     y = np.empty(plan.output, x.dtype)
     threads = enough(threads, plan.work // 16)
+    if x.shape[2:] == y.shape[2:] == (1, 1) == w.shape[2:] and groups == 1 and not segments:
+        y = dense(x.reshape(x.shape[:2]), w.reshape(w.shape[:2]), None, threads).reshape(y.shape)
+        return apply(y, chain, threads) if chain.kinds else y
     if _few(w, groups):
         split(_direct, y.shape[0] * y.shape[1], threads, x, w, y, plan.place, groups)
         return apply(y, chain, threads) if chain.kinds else y
+    if plan.across and not segments:
+        planes = _padded(x, pad, plan.slack, threads) if plan.padded else x
+        packed, finite = prepared((w,), ("channels", groups), lambda: _packed_channels(w, groups))
+        tables = chain.tables(plan.output, x.dtype)
+        stretch = STRETCH // y.shape[3] * y.shape[3] if plan.padded else STRETCH
+        items = y.shape[0] * groups * -(-y.shape[2] * y.shape[3] // stretch)
+        parts = min(packed.shape[1], max(1, -(-PER_THREAD * threads // items))) if threads > 1 else 1
+        arrays = (x, planes, w, packed, y, plan.place, plan.shape)
+        split(channels, items * parts, threads, *arrays, stretch, finite, parts, plan.offsets, *tables)
+        return y
     packed, finite = prepared((w,), ("panel", groups), lambda: _packed(w, groups))
     tables = chain.tables(plan.output, x.dtype)
     planes = _padded(x, pad, plan.slack, threads) if plan.padded else x
     parts = plan.parts(packed.shape[1], threads)
     arrays = (x, planes, packed, y, plan.place, plan.shape)
-    flags = (groups, finite, segments, parts)
-    split(_panels, plan.items * parts, threads, *arrays, *flags, plan.offsets, *tables)
+    how = (groups, finite, segments, parts)
+    offsets = plan.offsets if plan.padded else NOTHING
+    split(_panels, plan.items * parts, threads, *arrays, *how, offsets, *tables)
     return y
 
 
@@ -93,6 +111,7 @@ class Layout:
     padded: bool
     slack: int
     offsets: Array
+    across: bool
     items: int
 
     def parts(self, blocks: int, threads: int) -> int:
@@ -116,13 +135,15 @@ def layout(
     span = broad if wide else ow  # wide: a term's positions are one piece of a plane, ends of rows included
     padded = wide and ((kh, kw) != (1, 1) or pad != (0, 0))
     c, p, q = np.ogrid[:depth, :kh, :kw]
-    offsets = (c * tall + p * dilation[0]) * span + q * dilation[1] if padded else np.zeros(0)
+    offsets = (c * tall + p * dilation[0]) * span + q * dilation[1] if wide else np.zeros(0)
     place = np.array([*stride, *pad, *dilation], np.int64)
     shape = np.array([height, width, kh, kw, span, wide], np.int64)
     items = n * groups * -(-((oh - 1) * span + ow) // TILE)
     slack = (kw - 1) * dilation[1] + TILE
     places = offsets.astype(np.int64).reshape(-1)
-    return Layout(output, made * depth * kh * kw, place, shape, padded, slack, places, items)
+    length = ow if padded else oh * ow
+    across = wide and HALF <= length and (not padded or ow <= STRETCH) and outputs // groups >= 16
+    return Layout(output, made * depth * kh * kw, place, shape, padded, slack, places, across, items)
 
 
 def depth(w: Array, groups: int) -> int:
@@ -169,6 +190,10 @@ def dense(x: Array, w: Array, bias: Array | None, threads: int) -> Array:
 def _packed(w: Array, groups: int) -> tuple[Array, bool]:
     """The packed weights, and whether all of them are finite."""
     return pack(w.reshape(groups, w.shape[0] // groups, -1)), bool(np.isfinite(w).all())
+
+
+def _packed_channels(w: Array, groups: int) -> tuple[Array, bool]:
+    return pack_channels(w, groups), bool(np.isfinite(w).all())
 
 
 def pack(w: Array) -> Array:
@@ -297,16 +322,14 @@ def _touches(begin: int, count: int, ow: int, place: Any, shape: Any) -> bool:
 def _multiply(
     packed: Any, panel: Any, mask: Any, masked: bool, first: int, terms: int, on: int, sums: Any, count: int
 ) -> None:
-    """sums (blocks * ROWS, PITCH) = (sums if on else 0) + packed[:, first : first + terms] x panel."""
+    """sums (ROWS, PITCH) = (sums if on else 0) + packed[first : first + terms] x panel."""
     step = 2 * VECTOR // panel.itemsize
-    for b in range(packed.shape[0]):
-        weights = packed[b].reshape(-1)
-        for lane in range(0, count, step):
-            at = b * ROWS * PITCH + lane
-            if masked:
-                masked_block(weights, first * ROWS, panel, mask, lane * TERMS, sums, at, terms, on, 0)
-            else:
-                block(weights, first * ROWS, panel, mask, lane * TERMS, sums, at, terms, on, 0)
+    weights = packed.reshape(-1)
+    for lane in range(0, count, step):
+        if masked:
+            masked_block(weights, first * ROWS, panel, mask, lane * TERMS, sums, lane, terms, on, 0)
+        else:
+            block(weights, first * ROWS, panel, mask, lane * TERMS, sums, lane, terms, on, 0)
 
 
 @njit
@@ -315,11 +338,9 @@ def _multiply_directly(
 ) -> None:
     """As _multiply, with the panel's columns read where they lie in the padded planes (base + offsets[k])."""
     step = 2 * VECTOR // planes.itemsize
-    for b in range(packed.shape[0]):
-        weights = packed[b].reshape(-1)
-        for lane in range(0, count, step):
-            at = b * ROWS * PITCH + lane
-            direct_block(weights, first * ROWS, planes, offsets, base + lane, sums, at, terms, on, first)
+    weights = packed.reshape(-1)
+    for lane in range(0, count, step):
+        direct_block(weights, first * ROWS, planes, offsets, base + lane, sums, lane, terms, on, first)
 
 
 @njit
@@ -336,7 +357,7 @@ def _panels(
     segments: bool,
     parts: int,
     offsets: Any,
-    kinds: Any,
+    flags: Any,
     scales: Any,
     shifts: Any,
     others: Any,
@@ -369,19 +390,33 @@ def _panels(
             count = min(TILE, positions - start)
             plane = group * channels
             base = image * planes[0].size + plane * (shape[0] + 2 * place[2]) * span + start
+            spot = (image, group * per + low * ROWS, start, count, span)
+            touches, zeros = _touches(start, count, ow, place, shape), 0
             for first in range(0, terms, TERMS):
-                some = min(TERMS, terms - first)
+                some, last = min(TERMS, terms - first), first + TERMS >= terms
                 target, on = (segment, 0) if segments and first else (sums, first)
-                if offsets.size:
-                    _multiply_directly(weights, planes, base, offsets, first, some, on, target, count)
-                else:
+                if not offsets.size:
                     _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
-                    _multiply(weights, panel, mask, False, first, some, on, target, count)
-                if segments and first:
-                    _add(sums, segment, rows, count)
-            if _touches(start, count, ow, place, shape):
+                for b in range(weights.shape[0]):
+                    block_rows = min(ROWS, rows - b * ROWS)
+                    if last:
+                        _call(y, spot, b * ROWS, block_rows, others)
+                    part_of = target[b * ROWS : (b + 1) * ROWS]
+                    if offsets.size:
+                        _multiply_directly(
+                            weights[b], planes, base, offsets, first, some, on, part_of, count
+                        )
+                    else:
+                        _multiply(weights[b], panel, mask, False, first, some, on, part_of, count)
+                    if segments and first:
+                        _add(sums[b * ROWS :], segment[b * ROWS :], block_rows, count)
+                    if last:
+                        if touches and finite:
+                            zeros += _zeros(sums[b * ROWS :], block_rows, count)
+                        _store(sums, y, spot, b * ROWS, block_rows, flags, scales, shifts, others)
+            if touches:
                 again = not finite
-                if finite and _zeros(sums, rows, count) > 0:
+                if zeros > 0:
                     # a lane that saw only zeros is +0 either way; look for zero sums of other lanes
                     live = np.zeros(TILE, np.bool_)
                     for first in range(0, terms, TERMS):
@@ -402,25 +437,55 @@ def _panels(
                         _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
                         _present(mask, first, some, start, count, place, shape)
                         target, on = (segment, 0) if segments and first else (sums, first)
-                        _multiply(weights, panel, mask, True, first, some, on, target, count)
+                        for b in range(weights.shape[0]):
+                            part_of = target[b * ROWS : (b + 1) * ROWS]
+                            _multiply(weights[b], panel, mask, True, first, some, on, part_of, count)
                         if segments and first:
                             _add(sums, segment, rows, count)
-            # the tile's outputs are neighbours in y once the ends of rows are squeezed out
-            at = start // span * ow + min(start % span, ow)
-            flat = y.reshape(-1)
-            for o in range(rows):
-                channel = group * per + low * ROWS + o
-                row = image * outputs + channel
-                to = row * oh * ow + at
-                kept, lane, j = 0, 0, start % span
-                while lane < count:
-                    run = max(0, min(ow - j, count - lane))
-                    copy(y, to + kept, sums, o * PITCH + lane, run)
-                    kept += run
-                    lane += span - j
-                    j = 0
-                follow(flat[to : to + kept], channel, row, at, kinds, scales, shifts, others)
+                    _store(sums, y, spot, 0, rows, flags, scales, shifts, others)
         begin, end = next_share(work)
+
+
+@njit
+def _call(y: Any, spot: Any, low: int, rows: int, others: Any) -> None:
+    """Call the outputs of rows `low` on, and what is added to them, into the cache: `_store` needs them soon."""
+    image, first, start, count, span = spot
+    outputs, oh, ow = y.shape[1:]
+    at = start // span * ow + min(start % span, ow)
+    end = (start + count) // span * ow + min((start + count) % span, ow)
+    line = 64 // y.itemsize
+    for o in range(low, low + rows):
+        row = (image * outputs + first + o) * oh * ow
+        for lane in range(at, end, line):
+            fetch(y, row + lane)
+            for other in range(others.shape[0] if others.size else 0):
+                fetch(others, other * others.shape[1] * others.shape[2] + row + lane)
+
+
+@njit
+def _store(
+    sums: Any, y: Any, spot: Any, low: int, rows: int, flags: Any, scales: Any, shifts: Any, others: Any
+) -> None:
+    """Rows `low` on of a tile go to y through the pointwise steps, the ends of rows squeezed out."""
+    image, first, start, count, span = spot
+    outputs, oh, ow = y.shape[1:]
+    at = start // span * ow + min(start % span, ow)
+    for o in range(low, low + rows):
+        channel = first + o
+        row = image * outputs + channel
+        to = row * oh * ow + at
+        if span == ow:
+            follow_to(y, to, sums, o * PITCH, count, channel, row, at, flags, scales, shifts, others)
+            continue
+        kept, lane, j = 0, 0, start % span
+        while lane < count:
+            run = max(0, min(ow - j, count - lane))
+            copy(y, to + kept, sums, o * PITCH + lane, run)
+            kept += run
+            lane += span - j
+            j = 0
+        if flags.size:
+            follow_to(y, to, y, to, kept, channel, row, at, flags, scales, shifts, others)
 
 
 @njit
