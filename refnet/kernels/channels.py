@@ -61,8 +61,8 @@ def computed(length: int) -> int:
     return whole * GROUP + (HALF if rest <= HALF else GROUP)
 
 
-def _channel_block(positions: int) -> Any:
-    """The typing and code of a block of so many positions."""
+def _channel_block(positions: int, vectors: int, pitch: int) -> Any:
+    """The typing and code of a block of so many positions x vectors of channels, of `pitch` in the arrays."""
 
     def typing(
         typingctx: Any, a: Any, ao: Any, x: Any, xo: Any, offsets: Any, c: Any, k: Any
@@ -94,16 +94,16 @@ def _channel_block(positions: int) -> Any:
             i = builder.phi(size)
             i.add_incoming(size(0), before)
             chains = []
-            for _ in range(2 * positions):
+            for _ in range(vectors * positions):
                 chain = builder.phi(vector)
                 chain.add_incoming(ir.Constant(vector, [0.0] * lanes), before)
                 chains.append(chain)
-            row = builder.gep(weights, [builder.mul(i, size(2 * lanes))])
+            row = builder.gep(weights, [builder.mul(i, size(pitch * lanes))])
             w = []
-            for v in range(2):
+            for v in range(vectors):
                 where = builder.gep(row, [size(v * lanes)])
                 w.append(builder.load(builder.bitcast(where, vector.as_pointer()), align=align))
-                ahead = builder.gep(where, [size(2 * lanes * EARLY)])
+                ahead = builder.gep(where, [size(pitch * lanes * EARLY)])
                 builder.call(call, [builder.bitcast(ahead, byte), word(0), word(3), word(1)])
             term = builder.gep(source, [builder.load(builder.gep(places, [i]))])
             results = []
@@ -111,7 +111,7 @@ def _channel_block(positions: int) -> Any:
                 value = builder.load(builder.gep(term, [size(p)]), align=align)
                 value = builder.insert_element(empty, value, word(0))
                 value = builder.shuffle_vector(value, empty, spread)
-                results += [builder.call(fused, [w[v], value, chains[2 * p + v]]) for v in range(2)]
+                results += [builder.call(fused, [w[v], value, chains[vectors * p + v]]) for v in range(vectors)]
             following = builder.add(i, size(1))
             i.add_incoming(following, loop)
             for chain, result in zip(chains, results, strict=True):
@@ -119,7 +119,8 @@ def _channel_block(positions: int) -> Any:
             builder.cbranch(builder.icmp_signed("<", following, args[6]), loop, after)
             builder.position_at_end(after)
             for at, result in enumerate(results):
-                where = builder.gep(sums, [size(at * lanes)])
+                p, v = divmod(at, vectors)
+                where = builder.gep(sums, [size((p * pitch + v) * lanes)])
                 builder.store(result, builder.bitcast(where, vector.as_pointer()), align=align)
             return context.get_dummy_value()
 
@@ -129,11 +130,17 @@ def _channel_block(positions: int) -> Any:
     return typing
 
 
-group_block: Any = intrinsic(_channel_block(GROUP))
+group_block: Any = intrinsic(_channel_block(GROUP, 2, 2))
 """group_block(weights, at, x, at, offsets, sums, terms): sums (GROUP, 2 vectors) = +0, then for each term k,
 sums[p] = fma(weights[k], x[offsets[k] + p], sums[p]); weights (terms, 2 vectors), offsets int64. terms >= 1."""
-half_block: Any = intrinsic(_channel_block(HALF))
+half_block: Any = intrinsic(_channel_block(HALF, 2, 2))
 """As group_block, with HALF positions."""
+thin_group_block: Any = intrinsic(_channel_block(GROUP, 1, 2))
+"""As group_block, only the first vector of channels."""
+thin_half_block: Any = intrinsic(_channel_block(HALF, 1, 2))
+"""As half_block, only the first vector of channels."""
+column_block: Any = intrinsic(_channel_block(1, 4, 4))
+"""As group_block, with 1 position and 4 vectors of channels."""
 
 
 def _transpose(typingctx: Any, a: Any, ao: Any, b: Any, bo: Any, pitch: Any) -> Any:
@@ -218,6 +225,7 @@ def channels(
             for b in range(blocks * part // parts, blocks * (part + 1) // parts):
                 weights = packed[group, b].reshape(-1)
                 first, some = group * per + b * wide, min(wide, per - b * wide)
+                thin = some <= lanes
                 for o in range(some):
                     row = (image * outputs + first + o) * oh * ow + start
                     for at in range(0, count, 64 // y.itemsize):
@@ -233,14 +241,21 @@ def channels(
                         whole = rest > HALF and size >= GROUP
                         if whole:
                             j = min(j, size - GROUP)
-                            group_block(weights, 0, source, where + j, offsets, sums, terms)
+                            if thin:
+                                thin_group_block(weights, 0, source, where + j, offsets, sums, terms)
+                            else:
+                                group_block(weights, 0, source, where + j, offsets, sums, terms)
                         else:
                             j = j if rest > HALF else size - HALF
-                            half_block(weights, 0, source, where + j, offsets, sums, terms)
+                            if thin:
+                                thin_half_block(weights, 0, source, where + j, offsets, sums, terms)
+                            else:
+                                half_block(weights, 0, source, where + j, offsets, sums, terms)
                         for v in range(0, GROUP if whole else HALF, lanes):
                             to = piece + j + v
                             transpose(sums, v * wide, rows, to, rows.shape[1])
-                            transpose(sums, v * wide + lanes, rows, lanes * rows.shape[1] + to, rows.shape[1])
+                            if not thin:
+                                transpose(sums, v * wide + lanes, rows, lanes * rows.shape[1] + to, rows.shape[1])
                         j += GROUP if whole else HALF
                 if span != ow:
                     spot = (image, group * depth, first, some, start, count)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.channels import HALF, STRETCH, channels, pack_channels
+from refnet.kernels.channels import HALF, STRETCH, channels, column_block, pack_channels
 from refnet.kernels.epilogue import Chain, apply, follow_to
 from refnet.kernels.jit import njit, prepared
 from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, direct_block, fetch, fma, masked_block
@@ -68,7 +68,7 @@ def convolve(
     y = np.empty(plan.output, x.dtype)
     threads = enough(threads, plan.work // 16)
     if x.shape[2:] == y.shape[2:] == (1, 1) == w.shape[2:] and groups == 1 and not segments:
-        y = dense(x.reshape(x.shape[:2]), w.reshape(w.shape[:2]), None, threads).reshape(y.shape)
+        _multiply_columns(x, w, y, threads)
         return apply(y, chain, threads) if chain.kinds else y
     if _few(w, groups):
         split(_direct, y.shape[0] * y.shape[1], threads, x, w, y, plan.place, groups)
@@ -167,10 +167,6 @@ def _padded(x: Array, pad: Pair, slack: int, threads: int) -> Array:
     return planes
 
 
-WIDE = 64
-"""Outputs per item of a dense layer."""
-
-
 def dense(x: Array, w: Array, bias: Array | None, threads: int) -> Array:
     """Matrix product of ops/dense.py for x (n, k), w (o, k), bias (o,) or None, of one dtype.
 
@@ -179,12 +175,18 @@ def dense(x: Array, w: Array, bias: Array | None, threads: int) -> Array:
     if x.shape[1] != w.shape[1]:
         raise ValueError(f"weights {w.shape} do not fit data {x.shape}")
     y = np.empty((x.shape[0], w.shape[0]), x.dtype)
-    columns = prepared((w,), "columns", lambda: _columns(w))
-    threads = enough(threads, x.size * w.shape[0] // 4)
-    split(_dense, columns.shape[0], threads, np.ascontiguousarray(x), columns, y)
+    _multiply_columns(x, w, y, threads)
     if bias is not None:
         y += bias
     return y
+
+
+def _multiply_columns(x: Array, w: Array, y: Array, threads: int) -> None:
+    """y (n, o) = x (n, k) times w (o, k); dimensions of 1 may follow."""
+    columns = prepared((w,), "columns", lambda: _columns(w.reshape(w.shape[:2])))
+    threads = enough(threads, x.size * w.shape[0] // 4)
+    data = np.ascontiguousarray(x).reshape(x.shape[:2])
+    split(_dense, columns.shape[0], threads, data, columns, _ramp(x.shape[1]), y.reshape(y.shape[:2]))
 
 
 def _packed(w: Array, groups: int) -> tuple[Array, bool]:
@@ -564,31 +566,35 @@ def _direct(work: Any, x: Any, w: Any, y: Any, place: Any, groups: int) -> None:
         begin, end = next_share(work)
 
 
+@lru_cache(maxsize=256)
+def _ramp(terms: int) -> Array:
+    """0, 1, 2, ...: where the terms of a dense layer lie."""
+    return np.arange(terms)
+
+
 def _columns(w: Array) -> Array:
-    """w (outputs, terms) as (tiles, terms, WIDE): WIDE outputs side by side, zeros behind the last."""
+    """w (outputs, terms) as (tiles, terms, four vectors of outputs), zeros behind the last."""
     outputs, terms = w.shape
-    tiles = -(-outputs // WIDE)
-    columns = np.zeros((tiles * WIDE, terms), w.dtype)
+    wide = 4 * VECTOR // w.itemsize
+    tiles = -(-outputs // wide)
+    columns = np.zeros((tiles * wide, terms), w.dtype)
     columns[:outputs] = w
-    return np.ascontiguousarray(columns.reshape(tiles, WIDE, terms).swapaxes(1, 2))
+    return np.ascontiguousarray(columns.reshape(tiles, wide, terms).swapaxes(1, 2))
 
 
 @njit
-def _dense(work: Any, x: Any, columns: Any, y: Any) -> None:
-    """Lanes across outputs. Items: tiles of WIDE outputs."""
+def _dense(work: Any, x: Any, columns: Any, ramp: Any, y: Any) -> None:
+    """Lanes across outputs. Items: tiles of four vectors of outputs."""
     n, terms = x.shape
-    sums = np.empty(WIDE, x.dtype)
+    wide = columns.shape[2]
+    sums = np.zeros(wide, x.dtype)
     begin, end = share(work)
     while begin < end:
         for item in range(begin, end):
-            start = item * WIDE
+            weights = columns[item].reshape(-1)
             for i in range(n):
-                sums[:] = 0
-                for k in range(terms):
-                    value = x[i, k]
-                    weights = columns[item, k]
-                    for t in range(WIDE):
-                        sums[t] = fma(weights[t], value, sums[t])
-                for t in range(min(WIDE, y.shape[1] - start)):
-                    y[i, start + t] = sums[t]
+                if terms:
+                    column_block(weights, 0, x, i * terms, ramp, sums, terms)
+                some = min(wide, y.shape[1] - item * wide)
+                copy(y, i * y.shape[1] + item * wide, sums, 0, some)
         begin, end = next_share(work)
