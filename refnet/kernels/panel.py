@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.channels import HALF, STRETCH, channels, column_block, pack_channels
+from refnet.kernels.channels import column_block, convolve_across, form
 from refnet.kernels.epilogue import Chain, apply, follow_to
 from refnet.kernels.jit import njit, prepared
-from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, direct_block, fetch, fma, masked_block
+from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, direct_block, fma, masked_block
 from refnet.kernels.team import enough, next_share, share, split
 
 Array = npt.NDArray[Any]
@@ -39,9 +39,6 @@ PER_THREAD = 4
 TERMS = 256
 """Terms per panel: 256 KiB of float32 with TILE positions, which stays in the second-level cache, as the
 32 KiB that one column of blocks reads stay in the first."""
-
-
-NOTHING = np.zeros(0, np.int64)
 
 
 def convolve(
@@ -64,6 +61,10 @@ def convolve(
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:  # the kernels trust shapes
         raise ValueError(f"weights {w.shape} in {groups} groups do not fit data {x.shape}")
+    how = None if segments else form(x.shape, w.shape, stride, pad, dilation, groups)
+    if how is not None and not _few(w, groups):
+        planes = _padded(x, pad, 0, threads) if how.padded else x
+        return convolve_across(x, planes, w, groups, how, threads, chain)
     plan = layout(x.shape, w.shape, stride, pad, dilation, groups)
     y = np.empty(plan.output, x.dtype)
     threads = enough(threads, plan.work // 16)
@@ -73,24 +74,13 @@ def convolve(
     if _few(w, groups):
         split(_direct, y.shape[0] * y.shape[1], threads, x, w, y, plan.place, groups)
         return apply(y, chain, threads) if chain.kinds else y
-    if plan.across and not segments:
-        planes = _padded(x, pad, plan.slack, threads) if plan.padded else x
-        packed, finite = prepared((w,), ("channels", groups), lambda: _packed_channels(w, groups))
-        tables = chain.tables(plan.output, x.dtype)
-        stretch = STRETCH // y.shape[3] * y.shape[3] if plan.padded else STRETCH
-        items = y.shape[0] * groups * -(-y.shape[2] * y.shape[3] // stretch)
-        parts = min(packed.shape[1], max(1, -(-PER_THREAD * threads // items))) if threads > 1 else 1
-        arrays = (x, planes, w, packed, y, plan.place, plan.shape)
-        split(channels, items * parts, threads, *arrays, stretch, finite, parts, plan.offsets, *tables)
-        return y
     packed, finite = prepared((w,), ("panel", groups), lambda: _packed(w, groups))
     tables = chain.tables(plan.output, x.dtype)
     planes = _padded(x, pad, plan.slack, threads) if plan.padded else x
     parts = plan.parts(packed.shape[1], threads)
     arrays = (x, planes, packed, y, plan.place, plan.shape)
-    how = (groups, finite, segments, parts)
-    offsets = plan.offsets if plan.padded else NOTHING
-    split(_panels, plan.items * parts, threads, *arrays, *how, offsets, *tables)
+    flags = (groups, finite, segments, parts)
+    split(_panels, plan.items * parts, threads, *arrays, *flags, plan.offsets, *tables)
     return y
 
 
@@ -111,7 +101,6 @@ class Layout:
     padded: bool
     slack: int
     offsets: Array
-    across: bool
     items: int
 
     def parts(self, blocks: int, threads: int) -> int:
@@ -135,15 +124,13 @@ def layout(
     span = broad if wide else ow  # wide: a term's positions are one piece of a plane, ends of rows included
     padded = wide and ((kh, kw) != (1, 1) or pad != (0, 0))
     c, p, q = np.ogrid[:depth, :kh, :kw]
-    offsets = (c * tall + p * dilation[0]) * span + q * dilation[1] if wide else np.zeros(0)
+    offsets = (c * tall + p * dilation[0]) * span + q * dilation[1] if padded else np.zeros(0)
     place = np.array([*stride, *pad, *dilation], np.int64)
     shape = np.array([height, width, kh, kw, span, wide], np.int64)
     items = n * groups * -(-((oh - 1) * span + ow) // TILE)
     slack = (kw - 1) * dilation[1] + TILE
     places = offsets.astype(np.int64).reshape(-1)
-    length = ow if padded else oh * ow
-    across = wide and HALF <= length and (not padded or ow <= STRETCH) and outputs // groups >= 16
-    return Layout(output, made * depth * kh * kw, place, shape, padded, slack, places, across, items)
+    return Layout(output, made * depth * kh * kw, place, shape, padded, slack, places, items)
 
 
 def depth(w: Array, groups: int) -> int:
@@ -192,10 +179,6 @@ def _multiply_columns(x: Array, w: Array, y: Array, threads: int) -> None:
 def _packed(w: Array, groups: int) -> tuple[Array, bool]:
     """The packed weights, and whether all of them are finite."""
     return pack(w.reshape(groups, w.shape[0] // groups, -1)), bool(np.isfinite(w).all())
-
-
-def _packed_channels(w: Array, groups: int) -> tuple[Array, bool]:
-    return pack_channels(w, groups), bool(np.isfinite(w).all())
 
 
 def pack(w: Array) -> Array:
@@ -401,13 +384,9 @@ def _panels(
                     _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
                 for b in range(weights.shape[0]):
                     block_rows = min(ROWS, rows - b * ROWS)
-                    if last:
-                        _call(y, spot, b * ROWS, block_rows, others)
                     part_of = target[b * ROWS : (b + 1) * ROWS]
                     if offsets.size:
-                        _multiply_directly(
-                            weights[b], planes, base, offsets, first, some, on, part_of, count
-                        )
+                        _multiply_directly(weights[b], planes, base, offsets, first, some, on, part_of, count)
                     else:
                         _multiply(weights[b], panel, mask, False, first, some, on, part_of, count)
                     if segments and first:
@@ -446,22 +425,6 @@ def _panels(
                             _add(sums, segment, rows, count)
                     _store(sums, y, spot, 0, rows, flags, scales, shifts, others)
         begin, end = next_share(work)
-
-
-@njit
-def _call(y: Any, spot: Any, low: int, rows: int, others: Any) -> None:
-    """Call the outputs of rows `low` on, and what is added to them, into the cache: `_store` needs them soon."""
-    image, first, start, count, span = spot
-    outputs, oh, ow = y.shape[1:]
-    at = start // span * ow + min(start % span, ow)
-    end = (start + count) // span * ow + min((start + count) % span, ow)
-    line = 64 // y.itemsize
-    for o in range(low, low + rows):
-        row = (image * outputs + first + o) * oh * ow
-        for lane in range(at, end, line):
-            fetch(y, row + lane)
-            for other in range(others.shape[0] if others.size else 0):
-                fetch(others, other * others.shape[1] * others.shape[2] + row + lane)
 
 
 @njit
@@ -594,7 +557,7 @@ def _dense(work: Any, x: Any, columns: Any, ramp: Any, y: Any) -> None:
             weights = columns[item].reshape(-1)
             for i in range(n):
                 if terms:
-                    column_block(weights, 0, x, i * terms, ramp, sums, terms)
+                    column_block(weights, 0, x, i * terms, ramp, sums, terms, 1)
                 some = min(wide, y.shape[1] - item * wide)
                 copy(y, i * y.shape[1] + item * wide, sums, 0, some)
         begin, end = next_share(work)

@@ -74,25 +74,6 @@ copy: Any = intrinsic(_copy)
 contiguous arrays of one dtype, which do not overlap; nothing is checked."""
 
 
-def _fetch(typingctx: Any, array: Any, at: Any) -> Any:
-    """The typing and code of `fetch`."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        where = builder.bitcast(builder.gep(data, [args[1]]), byte)
-        builder.call(prefetch, [where, word(0), word(2), word(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64), codegen
-
-
-fetch: Any = intrinsic(_fetch)
-"""fetch(array, at): call the cache line of the flat array's element `at` into the second-level cache."""
-
-
 def _block(kind: str, fused: bool = True, joins: bool = False) -> Any:
     """The typing and code of the blocks. joins: going_on = 2 adds the chain to the sums at its end."""
     masked, direct = kind == "masked", kind == "direct"
