@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.channels import column_block, convolve_across, form
+from refnet.kernels.channels import convolve_across, form
 from refnet.kernels.epilogue import Chain, apply, follow_to
 from refnet.kernels.jit import njit, prepared
+from refnet.kernels.lanes import column_block
 from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, direct_block, fma, masked_block
 from refnet.kernels.team import enough, next_share, share, split
 
