@@ -100,7 +100,6 @@ def test_small_maps_have_this_form_and_others_do_not():
     assert form((1, 64, GROUP, GROUP), (64, 64, 3, 3), *place) is not None
     assert form((1, 64, HALF - 1, HALF - 1), (64, 64, 3, 3), *place) is None
     assert form((1, 64, 14, 14), (64, 64, 3, 3), (3, 3), (1, 1), (1, 1), 1) is None
-    assert form((1, 64, 14, 14), (64, 1, 3, 3), (1, 1), (1, 1), (1, 1), 64) is None
     assert form((1, 1, 14, 14), (64, 1, 3, 3), (1, 1), (999, 999), (1, 1), 1) is None
 
 

@@ -2,7 +2,8 @@
 
 The panel is gathered from the image on the fly, stride and padding included. The order of its
 terms is the order of summation; here channel, kernel row, kernel column. Lanes run across
-positions, so every output is one chain, whatever the threads, the batch and the position.
+positions, so every output is one chain, whatever the threads, the batch and the position. Where
+lanes across output channels waste less, `convolve` takes those: channels.py.
 
 With stride 1 and a kernel of more than one element nothing is gathered: the terms are read where they
 lie in planes with zeros around them. Positions then run over the padded rows, and those between the
@@ -58,12 +59,17 @@ def convolve(
     All of one dtype, float32 or float64, in which it computes: acc = +0, acc = fma(w, x, acc) for
     channel, kernel row, kernel column; then bias, batch norm, addition, relu as the chain says.
     segments: each TERMS terms are a chain of their own, and these are added in turn; see `depth`.
+
+    Of four ways to compute it, with the same bits: `_direct` for fewer than three outputs per group; lanes
+    across channels where these compute fewer products, empty lanes included (`channels.form`); `dense` for
+    maps of one position; else panels.
     """
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:  # the kernels trust shapes
         raise ValueError(f"weights {w.shape} in {groups} groups do not fit data {x.shape}")
-    how = None if segments else form(x.shape, w.shape, stride, pad, dilation, groups)
-    if how is not None and not _few(w, groups):
+    few = _few(w, groups)
+    how = None if segments or few else form(x.shape, w.shape, stride, pad, dilation, groups)
+    if how is not None:
         planes = _padded(x, pad, 0, threads) if how.padded else x
         return convolve_across(x, planes, w, groups, how, threads, chain)
     plan = layout(x.shape, w.shape, stride, pad, dilation, groups)
@@ -72,7 +78,7 @@ def convolve(
     if x.shape[2:] == y.shape[2:] == (1, 1) == w.shape[2:] and groups == 1 and not segments:
         _multiply_columns(x, w, y, threads)
         return apply(y, chain, threads) if chain.kinds else y
-    if _few(w, groups):
+    if few:
         split(_direct, y.shape[0] * y.shape[1], threads, x, w, y, plan.place, groups)
         return apply(y, chain, threads) if chain.kinds else y
     packed, finite = prepared((w,), ("panel", groups), lambda: _packed(w, groups))
