@@ -8,7 +8,7 @@ one another as batch norm, addition, relu are one pass over the vectors of a row
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class Chain:
 
     def over(self, others: Sequence[Array]) -> Chain:
         """The chain with these arrays to add, one per addition; all else is shared."""
-        return replace(self, others=tuple(others)) if others else self
+        return Chain(self.kinds, self.scales, self.shifts, tuple(others), self._kept) if others else self
 
     def _then(self, kind: int, scale: Array | None, shift: Array | None) -> Chain:
         return Chain((*self.kinds, kind), (*self.scales, scale), (*self.shifts, shift), self.others)
