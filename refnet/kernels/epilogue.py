@@ -1,25 +1,28 @@
 """Pointwise steps applied to rows that are still in the cache: bias, scale and shift, addition, relu.
 
 A chain is a list of steps in the order in which the graph's nodes follow one another. Each step
-rounds exactly as its node alone would; only the stores and loads between them are saved.
+rounds exactly as its node alone would; only the stores and loads between them are saved. Steps that follow
+one another as batch norm, addition, relu are one pass over the vectors of a row (`finish.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
 from refnet.kernels.jit import njit
-from refnet.kernels.simd import copy, fma
 from refnet.kernels.team import enough, next_share, share, split
 
 Array = npt.NDArray[Any]
 
 BIAS, SCALE_SHIFT, ADD, RELU = range(4)
+FLAGS = {BIAS: SCALE, SCALE_SHIFT: SCALE, ADD: OTHER, RELU: BY_ZERO}
+"""The step as `finish` does it. v + shift is fma(v, 1, shift): a product with 1 is exact, signs included."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,15 @@ class Chain:
 
     def over(self, others: Sequence[Array]) -> Chain:
         """The chain with these arrays to add, one per addition; all else is shared."""
-        return replace(self, others=tuple(others)) if others else self
+        return Chain(self.kinds, self.scales, self.shifts, tuple(others), self._kept) if others else self
 
     def _then(self, kind: int, scale: Array | None, shift: Array | None) -> Chain:
         return Chain((*self.kinds, kind), (*self.scales, scale), (*self.shifts, shift), self.others)
 
     def tables(self, shape: tuple[int, ...], dtype: Any) -> tuple[Array, Array, Array, Array]:
-        """(kinds, scales and shifts (steps, channels), others (adds, n * channels, rest)) for the kernels.
+        """(flags, scales and shifts (passes, channels), others (adds, n * channels, rest)) for the kernels.
 
-        shape: of the output, (n, channels, ...).
+        shape: of the output, (n, channels, ...). A pass is one of `finish`, which the flags tell what to do.
         """
         n, channels = shape[:2]
         key = (channels, dtype)
@@ -79,14 +82,25 @@ class Chain:
         return *self._kept[key], others
 
     def _constants(self, channels: int, dtype: Any) -> tuple[Array, Array, Array]:
-        steps = len(self.kinds)
-        scales, shifts = np.zeros((steps, channels), dtype), np.zeros((steps, channels), dtype)
-        for s in range(steps):
-            if (scale := self.scales[s]) is not None:
-                scales[s] = scale
-            if (shift := self.shifts[s]) is not None:
-                shifts[s] = shift
-        return np.array(self.kinds, np.int64), scales, shifts
+        passes = self._passes()
+        scales, shifts = np.ones((len(passes), channels), dtype), np.zeros((len(passes), channels), dtype)
+        for row, steps in enumerate(passes):
+            for s in steps:
+                if (scale := self.scales[s]) is not None:
+                    scales[row] = scale
+                if (shift := self.shifts[s]) is not None:
+                    shifts[row] = shift
+        flags = [sum(FLAGS[self.kinds[s]] for s in steps) for steps in passes]
+        return np.array(flags, np.int64), scales, shifts
+
+    def _passes(self) -> list[list[int]]:
+        """The steps, cut into the passes that `finish` can do: scale and shift, addition, relu."""
+        passes: list[list[int]] = []
+        for s, kind in enumerate(self.kinds):
+            if not passes or FLAGS[self.kinds[passes[-1][-1]]] >= FLAGS[kind]:
+                passes.append([])
+            passes[-1].append(s)
+        return passes
 
 
 def apply(x: Array, chain: Chain, threads: int, factors: Array | None = None) -> Array:
@@ -104,42 +118,55 @@ def apply(x: Array, chain: Chain, threads: int, factors: Array | None = None) ->
 
 
 @njit
-def _rows(work: Any, x: Any, factors: Any, y: Any, kinds: Any, scales: Any, shifts: Any, others: Any) -> None:
+def _rows(work: Any, x: Any, factors: Any, y: Any, flags: Any, scales: Any, shifts: Any, others: Any) -> None:
     begin, end = share(work)
+    size = x.shape[1]
     while begin < end:
         for row in range(begin, end):
-            target, source = y[row], x[row]
+            channel, at = row % scales.shape[1], row * size
             if factors.size:
-                factor = factors[row]
-                for t in range(target.size):
-                    target[t] = source[t] * factor
+                finish(y, at, x, at, size, FACTOR, factors[row], factors[row], factors[row], others, 0)
+                follow(y[row], channel, row, 0, flags, scales, shifts, others)
             else:
-                copy(y, row * y.shape[1], x, row * y.shape[1], y.shape[1])
-            follow(target, row % scales.shape[1], row, 0, kinds, scales, shifts, others)
+                follow_to(y, at, x, at, size, channel, row, 0, flags, scales, shifts, others)
         begin, end = next_share(work)
 
 
 @njit
 def follow(
-    v: Any, channel: int, row: int, start: int, kinds: Any, scales: Any, shifts: Any, others: Any
+    v: Any, channel: int, row: int, start: int, flags: Any, scales: Any, shifts: Any, others: Any
 ) -> None:
     """Apply all steps to v, which is [start : start + v.size] of output row `row` = image, channel."""
-    zero = v.dtype.type(0)
-    added = 0
-    for s in range(kinds.size):
-        if kinds[s] == BIAS:
-            shift = shifts[s, channel]
-            for t in range(v.size):
-                v[t] += shift
-        elif kinds[s] == SCALE_SHIFT:
-            scale, shift = scales[s, channel], shifts[s, channel]
-            for t in range(v.size):
-                v[t] = fma(v[t], scale, shift)
-        elif kinds[s] == ADD:
-            other = others[added, row, start : start + v.size]
-            added += 1
-            for t in range(v.size):
-                v[t] += other[t]
+    if flags.size:
+        follow_to(v, 0, v, 0, v.size, channel, row, start, flags, scales, shifts, others)
+
+
+@njit
+def follow_to(
+    y: Any,
+    to: int,
+    x: Any,
+    at: int,
+    count: int,
+    channel: int,
+    row: int,
+    start: int,
+    flags: Any,
+    scales: Any,
+    shifts: Any,
+    others: Any,
+) -> None:
+    """y[to : to + count] = x[at : at + count] after all steps, flat; `start` says where in the output row."""
+    one = y.dtype.type(1)
+    if flags.size == 0:
+        finish(y, to, x, at, count, 0, one, one, one, others, 0)
+        return
+    where = row * others.shape[2] + start
+    for s in range(flags.size):
+        scale, shift = scales[s, channel], shifts[s, channel]
+        if s == 0:
+            finish(y, to, x, at, count, flags[s], one, scale, shift, others, where)
         else:
-            for t in range(v.size):
-                v[t] = zero if v[t] <= zero else v[t]
+            finish(y, to, y, to, count, flags[s], one, scale, shift, others, where)
+        if flags[s] & OTHER:
+            where += others.shape[1] * others.shape[2]

@@ -2,7 +2,8 @@
 
 The panel is gathered from the image on the fly, stride and padding included. The order of its
 terms is the order of summation; here channel, kernel row, kernel column. Lanes run across
-positions, so every output is one chain, whatever the threads, the batch and the position.
+positions, so every output is one chain, whatever the threads, the batch and the position. Where
+lanes across output channels waste less, `convolve` takes those: channels.py.
 
 With stride 1 and a kernel of more than one element nothing is gathered: the terms are read where they
 lie in planes with zeros around them. Positions then run over the padded rows, and those between the
@@ -24,8 +25,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.epilogue import Chain, apply, follow
+from refnet.kernels.channels import convolve_across, form
+from refnet.kernels.epilogue import Chain, apply, follow_to
 from refnet.kernels.jit import njit, prepared, reading
+from refnet.kernels.lanes import column_block
 from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, direct_block, fma, masked_block
 from refnet.kernels.team import enough, next_share, share, split
 
@@ -56,14 +59,26 @@ def convolve(
     All of one dtype, float32 or float64, in which it computes: acc = +0, acc = fma(w, x, acc) for
     channel, kernel row, kernel column; then bias, batch norm, addition, relu as the chain says.
     segments: each TERMS terms are a chain of their own, and these are added in turn; see `depth`.
+
+    Of four ways to compute it, with the same bits: `_direct` for fewer than three outputs per group; lanes
+    across channels where these compute fewer products, empty lanes included (`channels.form`); `dense` for
+    maps of one position; else panels.
     """
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:  # the kernels trust shapes
         raise ValueError(f"weights {w.shape} in {groups} groups do not fit data {x.shape}")
+    few = _few(w, groups)
+    how = None if segments or few else form(x.shape, w.shape, stride, pad, dilation, groups)
+    if how is not None:
+        planes = _padded(x, pad, 0, threads) if how.padded else x.reshape(x.shape[0], -1)
+        return convolve_across(x, planes, w, groups, how, threads, chain)
     plan = layout(x.shape, w.shape, stride, pad, dilation, groups)
     y = np.empty(plan.output, x.dtype)
     threads = enough(threads, plan.work // 16)
-    if _few(w, groups):
+    if x.shape[2:] == y.shape[2:] == (1, 1) == w.shape[2:] and groups == 1 and not segments:
+        _multiply_columns(x, w, y, threads)
+        return apply(y, chain, threads) if chain.kinds else y
+    if few:
         split(_direct, y.shape[0] * y.shape[1], threads, x, w, y, plan.place, groups)
         return apply(y, chain, threads) if chain.kinds else y
     packed, finite = prepared((w,), ("panel", groups), lambda: _packed(w, groups))
@@ -146,10 +161,6 @@ def _padded(x: Array, pad: Pair, slack: int, threads: int) -> Array:
     return planes
 
 
-WIDE = 64
-"""Outputs per item of a dense layer."""
-
-
 def dense(x: Array, w: Array, bias: Array | None, threads: int) -> Array:
     """Matrix product of ops/dense.py for x (n, k), w (o, k), bias (o,) or None, of one dtype.
 
@@ -158,12 +169,18 @@ def dense(x: Array, w: Array, bias: Array | None, threads: int) -> Array:
     if x.shape[1] != w.shape[1]:
         raise ValueError(f"weights {w.shape} do not fit data {x.shape}")
     y = np.empty((x.shape[0], w.shape[0]), x.dtype)
-    columns = prepared((w,), "columns", lambda: _columns(w))
-    threads = enough(threads, x.size * w.shape[0] // 4)
-    split(_dense, columns.shape[0], threads, np.ascontiguousarray(x), columns, y)
+    _multiply_columns(x, w, y, threads)
     if bias is not None:
         y += bias
     return y
+
+
+def _multiply_columns(x: Array, w: Array, y: Array, threads: int) -> None:
+    """y (n, o) = x (n, k) times w (o, k); dimensions of 1 may follow."""
+    columns = prepared((w,), "columns", lambda: _columns(w.reshape(w.shape[:2])))
+    threads = enough(threads, x.size * w.shape[0] // 4)
+    data = np.ascontiguousarray(x).reshape(x.shape[:2])
+    split(_dense, columns.shape[0], threads, data, columns, _ramp(x.shape[1]), y.reshape(y.shape[:2]))
 
 
 def _packed(w: Array, groups: int) -> tuple[Array, bool]:
@@ -297,16 +314,14 @@ def _touches(begin: int, count: int, ow: int, place: Any, shape: Any) -> bool:
 def _multiply(
     packed: Any, panel: Any, mask: Any, masked: bool, first: int, terms: int, on: int, sums: Any, count: int
 ) -> None:
-    """sums (blocks * ROWS, PITCH) = (sums if on else 0) + packed[:, first : first + terms] x panel."""
+    """sums (ROWS, PITCH) = (sums if on else 0) + packed[first : first + terms] x panel."""
     step = 2 * VECTOR // panel.itemsize
-    for b in range(packed.shape[0]):
-        weights = packed[b].reshape(-1)
-        for lane in range(0, count, step):
-            at = b * ROWS * PITCH + lane
-            if masked:
-                masked_block(weights, first * ROWS, panel, mask, lane * TERMS, sums, at, terms, on, 0)
-            else:
-                block(weights, first * ROWS, panel, mask, lane * TERMS, sums, at, terms, on, 0)
+    weights = packed.reshape(-1)
+    for lane in range(0, count, step):
+        if masked:
+            masked_block(weights, first * ROWS, panel, mask, lane * TERMS, sums, lane, terms, on, 0)
+        else:
+            block(weights, first * ROWS, panel, mask, lane * TERMS, sums, lane, terms, on, 0)
 
 
 @njit
@@ -315,11 +330,9 @@ def _multiply_directly(
 ) -> None:
     """As _multiply, with the panel's columns read where they lie in the padded planes (base + offsets[k])."""
     step = 2 * VECTOR // planes.itemsize
-    for b in range(packed.shape[0]):
-        weights = packed[b].reshape(-1)
-        for lane in range(0, count, step):
-            at = b * ROWS * PITCH + lane
-            direct_block(weights, first * ROWS, planes, offsets, base + lane, sums, at, terms, on, first)
+    weights = packed.reshape(-1)
+    for lane in range(0, count, step):
+        direct_block(weights, first * ROWS, planes, offsets, base + lane, sums, lane, terms, on, first)
 
 
 @njit
@@ -336,7 +349,7 @@ def _panels(
     segments: bool,
     parts: int,
     offsets: Any,
-    kinds: Any,
+    flags: Any,
     scales: Any,
     shifts: Any,
     others: Any,
@@ -369,19 +382,29 @@ def _panels(
             count = min(TILE, positions - start)
             plane = group * channels
             base = image * planes[0].size + plane * (shape[0] + 2 * place[2]) * span + start
+            spot = (image, group * per + low * ROWS, start, count, span)
+            touches, zeros = _touches(start, count, ow, place, shape), 0
             for first in range(0, terms, TERMS):
-                some = min(TERMS, terms - first)
+                some, last = min(TERMS, terms - first), first + TERMS >= terms
                 target, on = (segment, 0) if segments and first else (sums, first)
-                if offsets.size:
-                    _multiply_directly(weights, planes, base, offsets, first, some, on, target, count)
-                else:
+                if not offsets.size:
                     _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
-                    _multiply(weights, panel, mask, False, first, some, on, target, count)
-                if segments and first:
-                    _add(sums, segment, rows, count)
-            if _touches(start, count, ow, place, shape):
+                for b in range(weights.shape[0]):
+                    block_rows = min(ROWS, rows - b * ROWS)
+                    part_of = target[b * ROWS : (b + 1) * ROWS]
+                    if offsets.size:
+                        _multiply_directly(weights[b], planes, base, offsets, first, some, on, part_of, count)
+                    else:
+                        _multiply(weights[b], panel, mask, False, first, some, on, part_of, count)
+                    if segments and first:
+                        _add(sums[b * ROWS :], segment[b * ROWS :], block_rows, count)
+                    if last:
+                        if touches and finite:
+                            zeros += _zeros(sums[b * ROWS :], block_rows, count)
+                        _store(sums, y, spot, b * ROWS, block_rows, flags, scales, shifts, others)
+            if touches:
                 again = not finite
-                if finite and _zeros(sums, rows, count) > 0:
+                if zeros > 0:
                     # a lane that saw only zeros is +0 either way; look for zero sums of other lanes
                     live = np.zeros(TILE, np.bool_)
                     for first in range(0, terms, TERMS):
@@ -402,25 +425,39 @@ def _panels(
                         _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
                         _present(mask, first, some, start, count, place, shape)
                         target, on = (segment, 0) if segments and first else (sums, first)
-                        _multiply(weights, panel, mask, True, first, some, on, target, count)
+                        for b in range(weights.shape[0]):
+                            part_of = target[b * ROWS : (b + 1) * ROWS]
+                            _multiply(weights[b], panel, mask, True, first, some, on, part_of, count)
                         if segments and first:
                             _add(sums, segment, rows, count)
-            # the tile's outputs are neighbours in y once the ends of rows are squeezed out
-            at = start // span * ow + min(start % span, ow)
-            flat = y.reshape(-1)
-            for o in range(rows):
-                channel = group * per + low * ROWS + o
-                row = image * outputs + channel
-                to = row * oh * ow + at
-                kept, lane, j = 0, 0, start % span
-                while lane < count:
-                    run = max(0, min(ow - j, count - lane))
-                    copy(y, to + kept, sums, o * PITCH + lane, run)
-                    kept += run
-                    lane += span - j
-                    j = 0
-                follow(flat[to : to + kept], channel, row, at, kinds, scales, shifts, others)
+                    _store(sums, y, spot, 0, rows, flags, scales, shifts, others)
         begin, end = next_share(work)
+
+
+@njit
+def _store(
+    sums: Any, y: Any, spot: Any, low: int, rows: int, flags: Any, scales: Any, shifts: Any, others: Any
+) -> None:
+    """Rows `low` on of a tile go to y through the pointwise steps, the ends of rows squeezed out."""
+    image, first, start, count, span = spot
+    outputs, oh, ow = y.shape[1:]
+    at = start // span * ow + min(start % span, ow)
+    for o in range(low, low + rows):
+        channel = first + o
+        row = image * outputs + channel
+        to = row * oh * ow + at
+        if span == ow:
+            follow_to(y, to, sums, o * PITCH, count, channel, row, at, flags, scales, shifts, others)
+            continue
+        kept, lane, j = 0, 0, start % span
+        while lane < count:
+            run = max(0, min(ow - j, count - lane))
+            copy(y, to + kept, sums, o * PITCH + lane, run)
+            kept += run
+            lane += span - j
+            j = 0
+        if flags.size:
+            follow_to(y, to, y, to, kept, channel, row, at, flags, scales, shifts, others)
 
 
 @njit
@@ -499,31 +536,35 @@ def _direct(work: Any, x: Any, w: Any, y: Any, place: Any, groups: int) -> None:
         begin, end = next_share(work)
 
 
+@lru_cache(maxsize=256)
+def _ramp(terms: int) -> Array:
+    """0, 1, 2, ...: where the terms of a dense layer lie."""
+    return np.arange(terms)
+
+
 def _columns(w: Array) -> Array:
-    """w (outputs, terms) as (tiles, terms, WIDE): WIDE outputs side by side, zeros behind the last."""
+    """w (outputs, terms) as (tiles, terms, four vectors of outputs), zeros behind the last."""
     outputs, terms = w.shape
-    tiles = -(-outputs // WIDE)
-    columns = np.zeros((tiles * WIDE, terms), w.dtype)
+    wide = 4 * VECTOR // w.itemsize
+    tiles = -(-outputs // wide)
+    columns = np.zeros((tiles * wide, terms), w.dtype)
     columns[:outputs] = w
-    return np.ascontiguousarray(columns.reshape(tiles, WIDE, terms).swapaxes(1, 2))
+    return np.ascontiguousarray(columns.reshape(tiles, wide, terms).swapaxes(1, 2))
 
 
 @njit
-def _dense(work: Any, x: Any, columns: Any, y: Any) -> None:
-    """Lanes across outputs. Items: tiles of WIDE outputs."""
+def _dense(work: Any, x: Any, columns: Any, ramp: Any, y: Any) -> None:
+    """Lanes across outputs. Items: tiles of four vectors of outputs."""
     n, terms = x.shape
-    sums = np.empty(WIDE, x.dtype)
+    wide = columns.shape[2]
+    sums = np.zeros(wide, x.dtype)
     begin, end = share(work)
     while begin < end:
         for item in range(begin, end):
-            start = item * WIDE
+            weights = columns[item].reshape(-1)
             for i in range(n):
-                sums[:] = 0
-                for k in range(terms):
-                    value = x[i, k]
-                    weights = columns[item, k]
-                    for t in range(WIDE):
-                        sums[t] = fma(weights[t], value, sums[t])
-                for t in range(min(WIDE, y.shape[1] - start)):
-                    y[i, start + t] = sums[t]
+                if terms:
+                    column_block(weights, 0, x, i * terms, ramp, sums, terms, 1)
+                some = min(wide, y.shape[1] - item * wide)
+                copy(y, i * y.shape[1] + item * wide, sums, 0, some)
         begin, end = next_share(work)
