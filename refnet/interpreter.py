@@ -59,7 +59,7 @@ def steps(
     'conv1_conv'
     """
     arithmetic = Plain() if arithmetic is None else arithmetic
-    graph = arithmetic.executed(graph)
+    graph = _executed(graph, arithmetic, until or ())
     nodes = graph.nodes if until is None else _needed(graph, until)
     yield from _execute(graph, inputs, arithmetic, schedule(nodes))
 
@@ -83,7 +83,7 @@ def run(
     wanted = dict(graph.outputs) if values is None else {name: name for name in values}
     needed = set(wanted.values())
     arithmetic = Plain() if arithmetic is None else arithmetic
-    graph = arithmetic.executed(graph)
+    graph = _executed(graph, arithmetic, needed)
     key = (arithmetic.name, frozenset(needed))
     if key not in graph.plans:
         graph.plans[key] = schedule(arithmetic.fuse(_needed(graph, needed), needed))
@@ -92,6 +92,17 @@ def run(
     for value in found.values():
         value.flags.writeable = True
     return {key: found[name] for key, name in wanted.items()}
+
+
+def _executed(graph: Graph, arithmetic: Arithmetic, wanted: Collection[str]) -> Graph:
+    """The graph that is run, after checking that it has the wanted values that the graph has."""
+    executed = arithmetic.executed(graph)
+    gone = [name for name in wanted if name in graph.by_name and name not in executed.by_name]
+    if gone:
+        raise InputError(
+            f"{graph.name}: {gone[0]} has no value here: the book's executor joins it with others"
+        )
+    return executed
 
 
 def _execute(

@@ -101,7 +101,8 @@ class Walk:
         judgement = self._beside(node, judgement, plain, operands)
         if self.behind is not None:
             theirs = self.theirs.get(node.name)
-            self.behind.known(node.name, theirs.value if captured and theirs is not None else replayed)
+            shown = None if theirs is None else theirs.value
+            self.behind.known(node.name, shown if captured else replayed)
         for name in {*node.data, node.name}:
             if self.last.get(name, node.name) == node.name:
                 self.theirs.pop(name, None)

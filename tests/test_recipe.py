@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refnet.arithmetic.recipe import Book, Chain, Leaf, Order, Recipe, Reference, Sum, check
+from refnet.arithmetic.recipe import Book, Chain, Leaf, Order, Part, Program, Recipe, Reference, Sum, check
 from refnet.errors import InputError
+from refnet.report import recipe as report
 
 QUIET = settings(deadline=None, database=None, derandomize=True)
 
@@ -82,3 +83,22 @@ def test_a_nodes_own_key_must_be_of_its_signature():
     assert book.key("two", "A()(x)") is None
     assert book.key("three", "A()(x)") is None
     assert book.key("other", "C()(x)") is None
+
+
+@pytest.mark.parametrize("leaf", [leaf for leaf in Leaf if leaf is not Leaf.FIRST])
+def test_every_leaf_has_words_and_a_picture(leaf):
+    """As a seed, as the last part of a sum, and between others."""
+    half = Chain(Leaf.ZERO, Order.of(range(4)))
+    for expr in (
+        Chain(leaf, Order.of(range(9))),
+        Sum((half, leaf)),
+        Sum((half, leaf, Chain(leaf if leaf is Leaf.ZERO else Leaf.ZERO, Order.of(range(4, 9))))),
+        Sum((Chain(leaf, Order.of(range(4))), Chain(Leaf.ZERO, Order.of(range(4, 9))))),
+    ):
+        made = Recipe((Part(Program(expr)),))
+        said = " ".join(report.words(made))
+        picture = report.svg(made, "a sum")
+        assert report.LEAVES[leaf] in said or report.SYMBOLS[leaf] in said
+        if leaf in (Leaf.BIAS, Leaf.ADDEND):
+            assert leaf.value in said
+            assert leaf.value in picture

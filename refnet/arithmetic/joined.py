@@ -50,6 +50,7 @@ def joined(graph: Graph, by: Joined) -> Graph:
     made: dict[str, Node] = {}
     gone: set[str] = set()
     weights = dict(graph.weights)
+    taken = {*graph.weight_types, *graph.by_name, *graph.inputs}
     for names in by.groups:
         members = _members(graph, names)
         if not isinstance(members[0].op, Conv | Dense) or gone & set(names):
@@ -59,7 +60,7 @@ def joined(graph: Graph, by: Joined) -> Graph:
             if last.name not in node.data:
                 raise _unknown(graph, members)
             if isinstance(node.op, BatchNorm) and isinstance(last.op, Conv):
-                now = _folded(last, node, by.fold, weights)
+                now = _folded(last, node, by.fold, weights, taken)
             elif node.op == Add(2) and isinstance(last.op, Conv) and node.data.count(last.name) == 1:
                 now = _added(last, node)
             elif isinstance(node.op, Relu | Sigmoid | Clip):
@@ -69,6 +70,13 @@ def joined(graph: Graph, by: Joined) -> Graph:
                 raise _unknown(graph, members)
             gone.add(last.name)
             made[node.name] = last = now
+    inner = hidden(by)
+    for output, name in graph.outputs.items():
+        if name in inner:
+            raise InputError(
+                f"{graph.name}: output {output!r} is {name}, which is joined with what follows it: an "
+                "executor that does so returns another value for it"
+            )
     nodes = tuple(made.get(node.name, node) for node in graph.nodes if node.name not in gone)
     try:
         new = Graph(f"{graph.name} (nodes joined)", graph.inputs, nodes, graph.outputs)
@@ -96,6 +104,14 @@ def _unknown(graph: Graph, members: Sequence[Node]) -> InputError:
     return InputError(f"{graph.name}: refnet does not know nodes that are joined like this: {shown}")
 
 
+def _free(name: str, taken: set[str]) -> str:
+    """The name, or a longer one that nothing has yet."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
 def _added(conv: Node, addition: Node) -> Node:
     """The convolution and the addition after it as one node, the addition's."""
     assert isinstance(conv.op, Conv)
@@ -103,10 +119,10 @@ def _added(conv: Node, addition: Node) -> Node:
     return Node(addition.name, ConvAdd(conv.op), (*conv.data, other, *conv.weights))
 
 
-def _folded(conv: Node, norm: Node, fold: str, weights: dict[str, F32]) -> Node:
-    """The convolution with the batch norm in its weights: added to `weights` under names of their own."""
+def _folded(conv: Node, norm: Node, fold: str, weights: dict[str, F32], taken: set[str]) -> Node:
+    """The convolution with the batch norm in its weights, added to `weights` under names not yet taken."""
     assert isinstance(conv.op, Conv)
-    names = (f"{norm.name}_folded_weight", f"{norm.name}_folded_bias")
+    names = tuple(_free(f"{norm.name}_folded_{role}", taken) for role in ("weight", "bias"))
     if weights:
         own = [weights[name] for name in (*conv.weights, *norm.weights)]
         weights[names[0]], weights[names[1]] = folded(norm.op, own, fold)

@@ -115,6 +115,7 @@ def _plan(
         None if graph is None else len(graph.nodes),
         stream.left_out,
         stream.again,
+        returned=stream.outputs,
     )
 
 

@@ -51,7 +51,8 @@ class Plan:
     graph, weights: their sha256, None without a refnet graph. total: how many values are expected.
     left_out: called at the end, value -> why the framework could not hand it over. again: a framework runs
     the same model on other inputs, in the same process; None for refnet and folders. joined: which nodes
-    the framework computes as one, names in order; None if it computes each.
+    the framework computes as one, names in order; None if it computes each. returned: called as outputs, what
+    the framework's own network returns.
     """
 
     reference: Reference
@@ -66,6 +67,7 @@ class Plan:
     left_out: Callable[[], Mapping[str, str]] = dict
     again: Callable[[Mapping[str, F32]], Iterator[tuple[str, Array]]] | None = None
     joined: Callable[[], tuple[tuple[str, ...], ...]] | None = None
+    returned: Callable[[], Mapping[str, str]] = dict
 
 
 @dataclass(frozen=True)

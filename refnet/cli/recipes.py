@@ -32,7 +32,11 @@ def show_recipes(
 
     known = read(book)
     if graph is not None:
-        graph = Replay(known).executed(graph)
+        groups = () if known.joined is None else known.joined.groups
+        graph, given = Replay(known).executed(graph), graph
+        if node in given.by_name and node not in graph.by_name:
+            last = next(names[-1] for names in groups if node in names)
+            raise InputError(f"{book}: {node} is joined with others, and has no recipe: ask for {last}")
     keys = _keys(known, book, node, graph)
     if picture is not None:
         if len(keys) > 1:

@@ -21,7 +21,13 @@ from refnet.arithmetic.recipe import (
     walk,
 )
 
-LEAVES = {Leaf.ZERO: "+0", Leaf.FIRST: "its first term", Leaf.BIAS: "the bias"}
+LEAVES = {
+    Leaf.ZERO: "+0",
+    Leaf.FIRST: "its first term",
+    Leaf.BIAS: "the bias",
+    Leaf.ADDEND: "the addend",
+}
+SYMBOLS = {Leaf.ZERO: "+0", Leaf.FIRST: "-0", Leaf.BIAS: "bias", Leaf.ADDEND: "addend"}
 FINISH = {
     "divide": "then divided by the number of elements",
     "reciprocal": "then multiplied by the rounded reciprocal of the number of elements",
@@ -147,15 +153,16 @@ def headline(expr: Expr) -> str:
     else:
         what = _count(len(chains), "chain")
     said = f"{what}, added {'from left to right' if flat else 'in a tree'}, {how}"
-    return said + _bias(expr, chains)
+    return said + "".join(_lone(leaf, expr, chains) for leaf in (Leaf.BIAS, Leaf.ADDEND))
 
 
-def _bias(expr: Expr, chains: Sequence[Chain]) -> str:
-    if any(chain.seed is Leaf.BIAS for chain in chains):
-        return "; the bias seeds a chain"
-    if isinstance(expr, Sum) and expr.parts[-1] is Leaf.BIAS:
-        return "; then the bias"
-    return "; with the bias" if any(one is Leaf.BIAS for one in walk(expr)) else ""
+def _lone(leaf: Leaf, expr: Expr, chains: Sequence[Chain]) -> str:
+    """Where the bias or the addend joins the sum."""
+    if any(chain.seed is leaf for chain in chains):
+        return f"; {LEAVES[leaf]} seeds a chain"
+    if isinstance(expr, Sum) and expr.parts[-1] is leaf:
+        return f"; then {LEAVES[leaf]}"
+    return f"; with {LEAVES[leaf]}" if any(one is leaf for one in walk(expr)) else ""
 
 
 def _places(expr: Expr) -> dict[Chain, int]:
@@ -176,7 +183,7 @@ def _places(expr: Expr) -> dict[Chain, int]:
 
 def _formula(expr: Expr, named: dict[Chain, int]) -> str:
     if isinstance(expr, Leaf):
-        return {Leaf.ZERO: "0", Leaf.FIRST: "-0", Leaf.BIAS: "bias"}[expr]
+        return SYMBOLS[expr]
     if isinstance(expr, Sum):
         return " + ".join(
             f"({_formula(part, named)})" if isinstance(part, Sum) else _formula(part, named)
@@ -325,7 +332,7 @@ def _text(canvas: _Canvas, text: str, kind: str = "") -> None:
 def _draw(expr: Expr, canvas: _Canvas, kernel: tuple[int, int]) -> tuple[float, float]:
     """Draw an expression; where its line leaves it."""
     if isinstance(expr, Leaf):
-        return canvas.box(LEFT, 90, "b", {Leaf.ZERO: "+0", Leaf.FIRST: "-0", Leaf.BIAS: "bias"}[expr])
+        return canvas.box(LEFT, 90, "b", SYMBOLS[expr])
     if isinstance(expr, Sum):
         x, y = _draw(expr.parts[0], canvas, kernel)
         for part in expr.parts[1:]:

@@ -79,13 +79,14 @@ class State:
     """A node during confirmation: the recipes that gave its bits so far (indices), in how many captures.
 
     A node with one right result has [0] while it has it. special: whether they give its bits with infinities
-    and NaN among its inputs too; None if that was not tried.
+    and NaN among its inputs too; None if that was not tried. reason: why none is left, if it is not its own.
     """
 
     alive: list[int]
     captures: int = 0
     elements: int = 0
     special: bool | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -289,9 +290,11 @@ def confirm(
     inner = frozenset() if by is None else hidden(by)
 
     def walk(
-        inputs: Mapping[str, F32], values: Iterator[tuple[str, F32]]
+        inputs: Mapping[str, F32], values: Iterator[tuple[str, F32]], plan: Plan
     ) -> Iterator[tuple[State, list[int]]]:
-        for node, arguments, value in _values(graph, inputs, values, keys, call, inner):
+        for node, arguments, value in _values(
+            graph, inputs, values, keys, call, inner, lambda: _absent(graph, plan)
+        ):
             one, state = asked[keys[node.name]], nodes[node.name]
             if one.open:
                 yield state, _alive(state, node, keys[node.name], one, arguments, value, replays, threads)
@@ -302,19 +305,36 @@ def confirm(
 
     for source in SEEDS:
         with planned(replace(request, input=(source,))) as plan:
-            for state, alive in walk(plan.inputs, plan.values()):
+            for state, alive in walk(plan.inputs, plan.values(), plan):
                 state.captures += 1
                 state.alive = alive
             if advance is not None:
                 advance(1)
             if source == SEEDS[-1] and plan.again is not None:
                 odd = {name: special(name, array.shape) for name, array in plan.inputs.items()}
-                for state, alive in walk(odd, plan.again(odd)):
+                for state, alive in walk(odd, plan.again(odd), plan):
                     state.special = bool(alive)
                     state.alive = alive or state.alive
                 if advance is not None:
                     advance(1)
+    for names in () if by is None else by.groups:
+        last = nodes[names[-1]]
+        if not last.alive or last.captures < len(SEEDS):
+            _doubt(nodes, names)
     return nodes
+
+
+def _doubt(nodes: Mapping[str, State], names: Sequence[str]) -> None:
+    """The last of joined nodes has not these bits: nothing speaks for what was found for the others alone."""
+    for name in names[:-1]:
+        if name in nodes:
+            nodes[name].alive = []
+            nodes[name].reason = f"it is joined with {names[-1]}, which is not confirmed"
+
+
+def _absent(graph: Graph, plan: Plan) -> set[str]:
+    """The graph's outputs that the framework's network does not return; known once it has run."""
+    return set(graph.outputs.values()) - set(plan.returned().values())
 
 
 def special(name: str, shape: tuple[int, ...]) -> F32:
@@ -358,12 +378,13 @@ def _values(
     keys: Mapping[str, str],
     call: Callable[[str], Caller],
     inner: Collection[str] = (),
+    outputs: Callable[[], Collection[str]] = tuple,
 ) -> Iterator[tuple[Node, list[F32], F32]]:
     """(node, its inputs and weights, its value), all the framework's; each freed after its last use.
 
-    Two kinds of values that the framework does not show it computes alone: outputs (a softmax on top of a
-    module that returns logits), and what lies inside of nodes that it joins (inner). Whether it computes
-    these so in the network, too, the value of the last one of the joined nodes says.
+    Two kinds of values that the framework does not show it computes alone: outputs that its network does not
+    have (a softmax on top of a module that returns logits), and what lies inside of nodes that it joins
+    (inner). Whether these are computed so in the network, too, the value of the last of them says: `_doubt`.
     """
     uses = Counter(name for node in graph.nodes for name in set(node.data))
     known: dict[str, F32] = dict(data)
@@ -409,8 +430,9 @@ def _values(
         known[name] = np.ascontiguousarray(found, np.float32).reshape(shape)
         yield node, inputs, known[name]
         used(node)
+    absent = outputs()
     for node in graph.nodes:
-        unshown = node.name in inner or node.name in graph.outputs.values()
+        unshown = node.name in inner or node.name in absent
         if unshown and node.name not in seen and all(n in known for n in node.data):
             yield alone(node)
             used(node)
@@ -463,7 +485,10 @@ def bind(
         left = {name: state for name, state in seen.items() if state.alive}
         lost = tuple(name for name in seen if name not in left)
         if lost:
-            unknown.append(Unconfirmed(key, lost, one.reason or _tried(one)))
+            by_reason: dict[str, list[str]] = {}
+            for name in lost:
+                by_reason.setdefault(seen[name].reason or one.reason or _tried(one), []).append(name)
+            unknown += [Unconfirmed(key, tuple(names), reason) for reason, names in by_reason.items()]
         shared = not lost and not missing
         while left:
             votes = Counter(k for state in left.values() for k in state.alive)

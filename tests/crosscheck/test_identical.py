@@ -16,7 +16,6 @@ from refnet.arithmetic.replay import Replay
 from refnet.ops import BatchNorm
 from refnet.readers.book import read, write
 from tests.crosscheck import identical
-from tests.crosscheck.controls import controls, line
 from tests.crosscheck.identical import OCTAVE, run, summary
 from tests.official import needs_official
 
@@ -55,7 +54,7 @@ def test_done_runs_are_not_repeated(tmp_path: Path) -> None:
 
 
 def test_the_default_executor_that_joins_nodes(tmp_path: Path, report: list[str]) -> None:
-    """Every value that it shows, and the plain symbol's output, to which each recipe that rounds matters."""
+    """Every value that it shows, and the plain symbol's output."""
     image = f"{IMAGE[0]}x{IMAGE[1]}"
     found = list(run(("mxnet-default-shown",), SLICE, IMAGE, tmp_path, set()))
     book = tmp_path / f"mxnet-default-shown-{image}.json"
@@ -68,11 +67,6 @@ def test_the_default_executor_that_joins_nodes(tmp_path: Path, report: list[str]
     outputs = list(run(("mxnet-default",), SLICE, IMAGE, tmp_path, set()))
     assert [(one["values"], one["differ"]) for one in outputs] == [(1, {})] * len(SLICE)
     report.append(summary([*found, *outputs]))
-    graph = refnet.load(OCTAVE, weights="seed:0", image=IMAGE)
-    said = controls(graph, read(book))
-    report.append(line("mxnet-default-shown", said))
-    assert [one.key for one in said if one.rounds and not one.by] == []
-    assert sum(one.rounds for one in said) > 90
 
 
 def executed(book: Path) -> list[str]:
