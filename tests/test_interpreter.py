@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -302,3 +304,40 @@ def test_unknown_values_and_odd_graphs():
     assert refnet.run(flat, {"data": np.float32([-1, 0, 2])})["out"].tolist() == [0, 0, 2]
     with pytest.raises(GraphError, match="takes 1 inputs, got 2"):
         Graph("two", {"data": X}, (Node("c", Conv(1, (1, 1)), ("data", "data", "w")),), {}).types()
+
+
+def test_what_a_run_of_nodes_keeps_is_for_its_weights_and_shapes_only():
+    """Neither what was kept for other weights, shapes or threads is used, nor is what may change kept."""
+    op = Fused((Conv(8, (3, 3), pad=(1, 1)), Relu()))
+    alone = Conv(8, (3, 3), pad=(1, 1))
+
+    def expected(x, w):
+        return Relu().run(alone.run(x, w))
+
+    frozen = []
+    for key in ("first", "second"):
+        w = floats((8, 4, 3, 3), key)
+        w.flags.writeable = False
+        frozen.append(w)
+    for shape in ((1, 4, 9, 9), (3, 4, 9, 9), (1, 4, 20, 21)):
+        for threads in (1, 2):
+            for w in (*frozen, frozen[0]):
+                x = floats(shape, threads)
+                assert same_bits(op.run(x, w, threads=threads), expected(x, w))
+    assert len(op._bound) == 6
+    w = floats((8, 4, 3, 3), "third")
+    x = floats((2, 4, 7, 7), "x")
+    before = op.run(x, w)
+    w *= np.float32(3)
+    assert same_bits(op.run(x, w), expected(x, w))
+    assert not same_bits(before, expected(x, w))
+    assert len(op._bound) == 6
+
+
+def test_a_graph_that_is_gone_keeps_no_weights():
+    graph = refnet.load("resnest-digits")
+    refnet.run(graph, {"data": np.zeros((1, 1, 32, 32), np.float32)})
+    kept = [weakref.ref(w) for w in graph.weights.values()]
+    del graph
+    gc.collect()
+    assert not any(reference() is not None for reference in kept)

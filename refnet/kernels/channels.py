@@ -14,6 +14,7 @@ of nonzero inputs came out zero) the output is computed again, alone, by the def
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.epilogue import Chain, follow_to
+from refnet.kernels.epilogue import Chain, added, follow_to
 from refnet.kernels.jit import njit, prepared, reading
 from refnet.kernels.lanes import (
     GROUP,
@@ -110,19 +111,28 @@ def _panels(outputs: int, oh: int, ow: int, span: int, in_place: bool) -> int:
     return (-(-outputs // ROWS) * ROWS + (0 if in_place else GATHERED)) * -(-positions // step) * step
 
 
-def convolve_across(
-    x: Array, planes: Array, w: Array, groups: int, how: Form, threads: int, chain: Chain
-) -> Array:
-    """Convolution of panel.py's `convolve` in this form; planes (n, elements): x, padded if it says so."""
-    y = np.empty(how.output, x.dtype)
+def bind_across(
+    w: Array, groups: int, how: Form, threads: int, chain: Chain
+) -> Callable[[Array, Array, Sequence[Array]], Array]:
+    """Convolution in this form, called with x, its planes (n, elements) and the arrays to add.
+
+    planes: x, padded if the form says so.
+    """
     packed, finite = prepared((w,), ("channels", groups), lambda: _packed(w, groups))
     threads = enough(threads, how.work // 16)
     parts = min(packed.shape[1], -(-SHARES * threads // how.items)) if threads > 1 else 1
-    arrays = (reading(x), reading(planes), reading(w), packed, y, how.sizes, how.offsets)
-    *tables, others = chain.tables(how.output, x.dtype)
-    flags = (how.padded, finite, parts)
-    split(_channels, how.items * parts, threads, *arrays, *flags, *tables, reading(others))
-    return y
+    tables = chain.constants(how.output[1], w.dtype)
+    constant = (reading(w), packed)
+    flags = (how.sizes, how.offsets, how.padded, finite, parts)
+    rows, items = how.output[0] * how.output[1], how.items * parts
+
+    def run(x: Array, planes: Array, others: Sequence[Array]) -> Array:
+        y = np.empty(how.output, x.dtype)
+        more = added(others, rows, x.dtype)
+        split(_channels, items, threads, reading(x), reading(planes), *constant, y, *flags, *tables, more)
+        return y
+
+    return run
 
 
 def _packed(w: Array, groups: int) -> tuple[Array, bool]:

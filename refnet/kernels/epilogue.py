@@ -7,7 +7,7 @@ one another as batch norm, addition, relu are one pass over the vectors of a row
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
-from refnet.kernels.jit import njit
+from refnet.kernels.jit import njit, reading
 from refnet.kernels.team import enough, next_share, share, split
 
 Array = npt.NDArray[Any]
@@ -71,15 +71,14 @@ class Chain:
 
         shape: of the output, (n, channels, ...). A pass is one of `finish`, which the flags tell what to do.
         """
-        n, channels = shape[:2]
+        return *self.constants(shape[1], dtype), added(self.others, shape[0] * shape[1], dtype)
+
+    def constants(self, channels: int, dtype: Any) -> tuple[Array, Array, Array]:
+        """The tables without the arrays to add."""
         key = (channels, dtype)
         if key not in self._kept:
             self._kept[key] = self._constants(channels, dtype)
-        rows = [np.ascontiguousarray(other).reshape(n * channels, -1) for other in self.others]
-        if not rows:
-            rows = [np.zeros((0, 0), dtype)]
-        others = rows[0][None] if len(rows) == 1 else np.stack(rows)
-        return *self._kept[key], others
+        return self._kept[key]
 
     def _constants(self, channels: int, dtype: Any) -> tuple[Array, Array, Array]:
         passes = self._passes()
@@ -103,18 +102,40 @@ class Chain:
         return passes
 
 
+def added(others: Sequence[Array], rows: int, dtype: Any) -> Array:
+    """The arrays to add, (adds, rows, rest), read-only; rows: images * channels."""
+    if not others:
+        return reading(np.zeros((0, 0, 0), dtype))
+    if len(others) == 1:
+        return reading(np.ascontiguousarray(others[0]).reshape(1, rows, -1))
+    return reading(np.stack([other.reshape(rows, -1) for other in others]))
+
+
 def apply(x: Array, chain: Chain, threads: int, factors: Array | None = None) -> Array:
     """The chain applied to x (n, c, ...), as a new array; factors (n, c): x times these first."""
-    y = np.empty(x.shape, x.dtype)
-    if x.size == 0:
+    return bind_rows(x.shape, x.dtype, chain, threads)(np.ascontiguousarray(x), chain.others, factors)
+
+
+def bind_rows(
+    shape: tuple[int, ...], dtype: Any, chain: Chain, threads: int
+) -> Callable[[Array, Sequence[Array], Array | None], Array]:
+    """What `apply` does with x of this shape, called with x, the arrays to add and perhaps the factors."""
+    n, c = shape[:2] if len(shape) > 1 else (1, shape[0])
+    tables, none = chain.constants(c, dtype), np.zeros(0, dtype)
+    size = int(np.prod(shape))
+    threads = enough(threads, size * len(chain.kinds))
+
+    def run(x: Array, others: Sequence[Array], factors: Array | None) -> Array:
+        y = np.empty(shape, dtype)
+        if size == 0:
+            return y
+        factor = none if factors is None else np.ascontiguousarray(factors).reshape(-1)
+        more = added(others, n * c, dtype)
+        rows, target = x.reshape(n * c, -1), y.reshape(n * c, -1)
+        split(_rows, n * c, threads, reading(rows), reading(factor), target, *tables, more)
         return y
-    shape = x.shape if x.ndim > 1 else (1, x.shape[0])
-    rows = np.ascontiguousarray(x).reshape(shape[0] * shape[1], -1)
-    tables = chain.tables(shape, x.dtype)
-    threads = enough(threads, x.size * len(chain.kinds))
-    factor = np.zeros(0, x.dtype) if factors is None else np.ascontiguousarray(factors).reshape(-1)
-    split(_rows, rows.shape[0], threads, rows, factor, y.reshape(rows.shape), *tables)
-    return y
+
+    return run
 
 
 @njit

@@ -18,6 +18,7 @@ computed again by `masked_block`, which skips the missing terms.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,8 +26,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.channels import convolve_across, form
-from refnet.kernels.epilogue import Chain, apply, follow_to
+from refnet.kernels.channels import bind_across, form
+from refnet.kernels.epilogue import Chain, added, apply, follow_to
 from refnet.kernels.jit import njit, prepared, reading
 from refnet.kernels.lanes import column_block
 from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, direct_block, fma, masked_block
@@ -64,31 +65,83 @@ def convolve(
     across channels where these compute fewer products, empty lanes included (`channels.form`); `dense` for
     maps of one position; else panels.
     """
-    x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
-    if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:  # the kernels trust shapes
-        raise ValueError(f"weights {w.shape} in {groups} groups do not fit data {x.shape}")
+    x = np.ascontiguousarray(x)
+    return bind(x.shape, w, stride, pad, dilation, groups, threads, chain, segments)(x, chain.others)
+
+
+Bound = Callable[[Array, Sequence[Array]], Array]
+"""A convolution of data of one shape: called with it, contiguous, and with the arrays to add."""
+
+
+def bind(
+    shape: tuple[int, ...],
+    w: Array,
+    stride: Pair,
+    pad: Pair,
+    dilation: Pair,
+    groups: int,
+    threads: int,
+    chain: Chain,
+    segments: bool = False,
+) -> Bound:
+    """What `convolve` does with data of this shape: what does not depend on what is in it is made once."""
+    w = np.ascontiguousarray(w)
+    if shape[1] != w.shape[1] * groups or w.shape[0] % groups:  # the kernels trust shapes
+        raise ValueError(f"weights {w.shape} in {groups} groups do not fit data {shape}")
     few = _few(w, groups)
-    how = None if segments or few else form(x.shape, w.shape, stride, pad, dilation, groups)
+    how = None if segments or few else form(shape, w.shape, stride, pad, dilation, groups)
     if how is not None:
-        planes = _padded(x, pad, 0, threads) if how.padded else x.reshape(x.shape[0], -1)
-        return convolve_across(x, planes, w, groups, how, threads, chain)
-    plan = layout(x.shape, w.shape, stride, pad, dilation, groups)
-    y = np.empty(plan.output, x.dtype)
+        across = bind_across(w, groups, how, threads, chain)
+        copied, n = how.padded, shape[0]
+        return lambda x, others: across(
+            x, _padded(x, pad, 0, threads) if copied else x.reshape(n, -1), others
+        )
+    plan = layout(shape, w.shape, stride, pad, dilation, groups)
     threads = enough(threads, plan.work // 16)
-    if x.shape[2:] == y.shape[2:] == (1, 1) == w.shape[2:] and groups == 1 and not segments:
-        _multiply_columns(x, w, y, threads)
-        return apply(y, chain, threads) if chain.kinds else y
+    if shape[2:] == plan.output[2:] == (1, 1) == w.shape[2:] and groups == 1 and not segments:
+        return _after(lambda x, y: _multiply_columns(x, w, y, threads), plan.output, chain, threads)
     if few:
-        split(_direct, y.shape[0] * y.shape[1], threads, x, w, y, plan.place, groups)
-        return apply(y, chain, threads) if chain.kinds else y
+        items = plan.output[0] * plan.output[1]
+        return _after(
+            lambda x, y: split(_direct, items, threads, x, w, y, plan.place, groups),
+            plan.output,
+            chain,
+            threads,
+        )
+    return _bind_panels(w, pad, groups, plan, threads, chain, segments)
+
+
+def _after(
+    compute: Callable[[Array, Array], None], output: tuple[int, ...], chain: Chain, threads: int
+) -> Bound:
+    """What fills y, and then the chain in a pass of its own."""
+
+    def run(x: Array, others: Sequence[Array]) -> Array:
+        y = np.empty(output, x.dtype)
+        compute(x, y)
+        return apply(y, chain.over(others), threads) if chain.kinds else y
+
+    return run
+
+
+def _bind_panels(
+    w: Array, pad: Pair, groups: int, plan: Layout, threads: int, chain: Chain, segments: bool
+) -> Bound:
     packed, finite = prepared((w,), ("panel", groups), lambda: _packed(w, groups))
-    *tables, others = chain.tables(plan.output, x.dtype)
-    planes = _padded(x, pad, plan.slack, threads) if plan.padded else x.reshape(x.shape[0], -1)
+    n, channels = plan.output[:2]
+    tables = chain.constants(channels, w.dtype)
     parts = plan.parts(packed.shape[1], threads)
-    arrays = (reading(x), reading(planes), packed, y, plan.place, plan.shape)
     flags = (groups, finite, segments, parts)
-    split(_panels, plan.items * parts, threads, *arrays, *flags, plan.offsets, *tables, reading(others))
-    return y
+
+    def run(x: Array, others: Sequence[Array]) -> Array:
+        y = np.empty(plan.output, x.dtype)
+        planes = _padded(x, pad, plan.slack, threads) if plan.padded else x.reshape(n, -1)
+        arrays = (reading(x), reading(planes), packed, y, plan.place, plan.shape)
+        more = added(others, n * channels, x.dtype)
+        split(_panels, plan.items * parts, threads, *arrays, *flags, plan.offsets, *tables, more)
+        return y
+
+    return run
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,16 +8,22 @@ Only values that nobody asked for, and that only the next node of the run reads,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from operator import is_
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from refnet.ops.base import F32, Op
 from refnet.ops.conv import Conv
 from refnet.ops.norm import BatchNorm
 from refnet.ops.pointwise import Add, Mul, Relu
+
+Call = Callable[[Sequence[F32]], F32]
+"""What a run of nodes does with its data."""
 
 if TYPE_CHECKING:
     from refnet.graph import Node
@@ -42,35 +48,38 @@ class Fused(Op):
         return len(self.weight_roles())
 
     def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.epilogue import apply
-        from refnet.kernels.jit import prepared
-        from refnet.kernels.panel import convolve
-
         count = len(inputs) - self._weights
-        x, weights = inputs[0], inputs[count:]
-        chain = prepared(weights, self, lambda: self._chain(weights)) if weights else self._bare
-        first = self.ops[0]
-        if isinstance(first, Mul):
-            return self._product(x, inputs[1], chain.over(inputs[2:count]), threads)
-        chain = chain.over(inputs[1:count])
-        if isinstance(first, Conv):
-            return convolve(
-                x, weights[0], first.stride, first.pad, first.dilation, first.groups, threads, chain
-            )
-        return apply(x, chain, threads)
-
-    @staticmethod
-    def _product(a: F32, b: F32, chain: Chain, threads: int) -> F32:
-        """The chain after a * b; b (n, c, 1, 1) takes no pass of its own."""
-        from refnet.kernels.epilogue import apply
-
-        if a.ndim == 4 and b.shape == (*a.shape[:2], 1, 1):
-            return apply(a, chain, threads, b)
-        return apply(Mul().run(a, b, threads=threads), chain, threads)
+        data, weights = [np.ascontiguousarray(x) for x in inputs[:count]], inputs[count:]
+        key = (threads, *[x.shape for x in data])
+        known = self._bound.get(key)
+        if known is None or not all(map(is_, known[0], weights)):
+            known = weights, self._bind(data, weights, threads)
+            if not any(w.flags.writeable for w in weights):
+                self._bound[key] = known
+        return known[1](data)
 
     @cached_property
-    def _bare(self) -> Chain:
-        return self._chain(())
+    def _bound(self) -> dict[tuple[object, ...], tuple[Sequence[F32], Call]]:
+        """By the threads and the data's shapes: the weights, and what is done with them."""
+        return {}
+
+    def _bind(self, data: Sequence[F32], weights: Sequence[F32], threads: int) -> Call:
+        """What is done with data of these shapes: all that does not depend on what is in it is made here."""
+        from refnet.kernels.epilogue import apply, bind_rows
+        from refnet.kernels.panel import bind
+
+        chain = self._chain(weights)
+        first, x = self.ops[0], data[0]
+        if isinstance(first, Conv):
+            place = (first.stride, first.pad, first.dilation, first.groups)
+            convolve = bind(x.shape, weights[0], *place, threads, chain)
+            return lambda data: convolve(data[0], data[1:])
+        rows = bind_rows(x.shape, x.dtype, chain, threads)
+        if not isinstance(first, Mul):
+            return lambda data: rows(data[0], data[1:], None)
+        if x.ndim == 4 and data[1].shape == (*x.shape[:2], 1, 1):  # takes no pass of its own
+            return lambda data: rows(data[0], data[2:], data[1])
+        return lambda data: apply(Mul().run(*data[:2], threads=threads), chain.over(data[2:]), threads)
 
     def _chain(self, inputs: Sequence[F32]) -> Chain:
         """The steps after the convolution, or all, without the arrays to add."""
@@ -110,7 +119,7 @@ def fuse(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
             if not joins or following.name in taken:
                 break
             run.append(following)
-        if len(run) > 1:
+        if len(run) > 1 or isinstance(node.op, Conv):  # a convolution alone keeps what is made once, too
             taken.update(member.name for member in run)
             place[run[-1].name] = _join(run, Node)
     return tuple(place.get(n.name, n) for n in nodes if n.name in place or n.name not in taken)
