@@ -155,6 +155,7 @@ def test_a_capture_of_joined_nodes_is_verified_to_the_bit(tmp_path: Path, report
     assert found.counts["rounding"] == found.counts["unjudged"] == found.counts["defect"] == 0
     without = verify(graph, open_capture(folder))
     assert without.counts["rounding"] > 30
+    assert without.counts["defect"] == without.counts["unjudged"] == 0
     report.append(f"{found.counts} with the book, {without.counts} without")
     hashes = tmp_path / "hashes"
     assert main([*capture[:-1], str(hashes), "--hash-only"]) == 0
