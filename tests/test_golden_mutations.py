@@ -46,6 +46,8 @@ def on_the_middle() -> dict[str, tuple[ops.Op, list[np.ndarray]]]:
         "Sigmoid": (ops.Sigmoid(), [NEAR[None]]),
         "Softmax": (ops.Softmax(1), [pairs]),
         "RadixSoftmax": (ops.RadixSoftmax(2), [np.moveaxis(pairs, 0, 1).reshape(1, -1, 1, 1)]),
+        "ConvAdd": (ops.ConvAdd(ops.Conv(1, (1, 1))), [column(TIE[1:]), column(TIE[:1]), column(ones[1:])]),
+        "addend": (ops.ConvAdd(ops.Conv(1, (1, 1))), [column(TIE[:2]), column(TIE[2:3]), column(ones[:2])]),
         "bias": (ops.Dense(1), [TIE[None, :2], ones[None, :2], F([2.0**-40])]),
         "drift": (ops.Dense(1, bias=False), [DRIFT[None], np.ones_like(DRIFT)[None]]),
         "drift, Conv": (ops.Conv(1, (1, 1)), [column(DRIFT), column(np.ones_like(DRIFT))]),
@@ -120,7 +122,7 @@ def items(work):
         begin, end = next_share(work)
 
 
-def rounding_twice(work, at, x, w, bias, place, groups, y):
+def rounding_twice(work, at, x, w, bias, addend, place, groups, y):
     """The exact sum is rounded to float64, then to float32."""
     for k in items(work):
         n, o = divmod(int(at[k]), w.shape[0])
@@ -130,14 +132,19 @@ def rounding_twice(work, at, x, w, bias, place, groups, y):
         )
 
 
-def dropping_a_term(work, at, x, w, bias, place, groups, y):
+def dropping_a_term(work, at, x, w, bias, addend, place, groups, y):
     """The last channel is left out of the exact sum."""
-    CONV(work, at, x[:, :-1], np.ascontiguousarray(w[:, :-1]), bias, place, groups, y)
+    CONV(work, at, x[:, :-1], np.ascontiguousarray(w[:, :-1]), bias, addend, place, groups, y)
 
 
-def forgetting_the_bias(work, at, x, w, bias, place, groups, y):
+def forgetting_the_bias(work, at, x, w, bias, addend, place, groups, y):
     """The exact sum has no bias."""
-    CONV(work, at, x, w, bias[:0], place, groups, y)
+    CONV(work, at, x, w, bias[:0], addend, place, groups, y)
+
+
+def forgetting_the_addend(work, at, x, w, bias, addend, place, groups, y):
+    """The exact sum has no addend."""
+    CONV(work, at, x, w, bias, addend[:0], place, groups, y)
 
 
 def halves_up(work, at, x, kernel, place, include_pad, y):
@@ -233,11 +240,11 @@ def by_weighted(change):
 rounding_error = exactly.sum_error
 FACTOR = exactly.error_factor
 
-SUMS = ("Conv", "Dense", "Add", "RadixSum", "WeightedSum", "AvgPool", "GlobalAvgPool", "BatchNorm")
+SUMS = ("Conv", "ConvAdd", "Dense", "Add", "RadixSum", "WeightedSum", "AvgPool", "GlobalAvgPool", "BatchNorm")
 EXPONENTIALS = ("Sigmoid", "Softmax", "RadixSoftmax")
 
 BREAKS = [
-    (cast, exact, "decide", (*SUMS, *EXPONENTIALS, "bias", "drift")),
+    (cast, exact, "decide", (*SUMS, *EXPONENTIALS, "bias", "addend", "drift")),
     (shrunk, exact, "decide", ("drift", "drift, Conv")),
     (keeping_minus_zero, exact, "decide", ("zero",)),
     (flushing, exact, "decide", ("subnormal",)),
@@ -245,6 +252,7 @@ BREAKS = [
     (rounding_twice, exact, "conv_exactly", ("Conv", "Dense")),
     (dropping_a_term, exact, "conv_exactly", ("a tie",)),
     (forgetting_the_bias, exact, "conv_exactly", ("bias",)),
+    (forgetting_the_addend, exact, "conv_exactly", ("addend",)),
     (halves_up, exact, "average_exactly", ("an average on a tie",)),
     (never_even, exactly, "_even", ("batch norm on a tie",)),
     (no_decimals, pointwise, "by_decimals", ("Sigmoid",)),

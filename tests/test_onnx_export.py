@@ -26,6 +26,7 @@ from refnet.ops import (
     Concat,
     Constant,
     Conv,
+    ConvAdd,
     Dense,
     Div,
     ExpandDims,
@@ -89,6 +90,7 @@ MAPS, RAGGED = (6, 5, 4), (2, 7, 8)
 CASES: list[tuple[Op, *tuple[tuple[int, ...], ...]]] = [
     (Conv(4, (3, 2), (2, 1), (1, 0), (1, 2), 2), MAPS),
     (Conv(6, (1, 1), groups=6, bias=True), MAPS),
+    (ConvAdd(Conv(4, (3, 2), (2, 1), (1, 0), (1, 2), 2, True)), MAPS, (4, 3, 2)),
     (Dense(3), (5,)),
     (Dense(3, bias=False), MAPS),
     (GlobalAvgPool(), MAPS),

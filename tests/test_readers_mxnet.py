@@ -21,6 +21,7 @@ from refnet.ops import (
     Concat,
     Constant,
     Conv,
+    ConvAdd,
     Dense,
     Div,
     ExpandDims,
@@ -848,7 +849,8 @@ def every_op() -> Graph:
         Node("bn", BatchNorm(1e-5), ("conv", *bn)),
         Node("fixed", BatchNorm(0.0010000000474974513, True), ("bn", *(f"f{n}" for n in bn))),
         Node("relu", Relu(), ("fixed",)),
-        Node("max", MaxPool((3, 3), (2, 2), (1, 1), "full"), ("relu",)),
+        Node("joined", ConvAdd(Conv(8, (1, 1), groups=2)), ("relu", "fixed", "joined_weight")),
+        Node("max", MaxPool((3, 3), (2, 2), (1, 1), "full"), ("joined",)),
         Node("up", UpsampleNearest(2), ("max",)),
         Node("mean", AvgPool((2, 2), (2, 2), (0, 0), "ceil", False), ("up",)),
         Node("mean2", AvgPool((3, 3), (1, 1), (1, 1)), ("mean",)),
@@ -931,8 +933,11 @@ def test_export_reads_back():
     types, others = graph.types(), back.types()
     for n in graph.nodes:
         assert others[n.name] == types[n.name]
-        if not isinstance(n.op, SPLIT) and n.name != "mean":
+        if not isinstance(n.op, SPLIT) and n.name not in ("mean", "joined"):
             assert back.by_name[n.name] == n
+    conv, addition = back.by_name["joined_conv"], back.by_name["joined"]
+    assert (conv.op, conv.inputs) == (Conv(8, (1, 1), groups=2), ("relu", "joined_weight"))
+    assert (addition.op, addition.inputs) == (Add(2), ("joined_conv", "fixed"))
     assert back.by_name["mean"].op == AvgPool((2, 2), (2, 2), (0, 0), "full", False)
     document = json.loads(text)
     assert all(isinstance(v, str) for n in document["nodes"] for v in n.get("attrs", {}).values())

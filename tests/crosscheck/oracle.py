@@ -59,8 +59,15 @@ def _parts(at: np.ndarray, width: int) -> Iterator[np.ndarray]:
         yield at[begin : begin + step]
 
 
-def conv(op: ops.Conv, at: np.ndarray, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None):
-    """Elements of a convolution."""
+def conv(
+    op: ops.Conv,
+    at: np.ndarray,
+    x: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None = None,
+    addend: np.ndarray | None = None,
+):
+    """Elements of a convolution, to which those of another value are added."""
     channels, (kh, kw) = w.shape[1], op.kernel
     padded = np.pad(x, ((0, 0), (0, 0), *zip(op.pad, op.ends, strict=True)))
     oh, ow = op.type(*(ops.TensorType(v.shape) for v in (x, w, *([] if bias is None else [bias])))).shape[2:]
@@ -74,8 +81,21 @@ def conv(op: ops.Conv, at: np.ndarray, x: np.ndarray, w: np.ndarray, bias: np.nd
             n[:, None, None, None], c[:, :, None, None], rows[:, None, :, None], columns[:, None, None, :]
         ]
         totals = dots(of.reshape(len(part), -1), w[o].reshape(len(part), -1))
-        result += totals if bias is None else _with(totals, bias[o])
+        totals = totals if bias is None else _with(totals, bias[o])
+        result += totals if addend is None else _with(totals, addend.reshape(-1)[part])
     return _rounded(result)
+
+
+def conv_add(
+    op: ops.ConvAdd,
+    at: np.ndarray,
+    x: np.ndarray,
+    addend: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None = None,
+):
+    """Elements of a convolution that another value joins."""
+    return conv(op.conv, at, x, w, bias, addend)
 
 
 def _with(totals: list[Fraction], more: np.ndarray) -> list[Fraction]:
@@ -248,6 +268,7 @@ def reduce_mean(op: ops.ReduceMean, at: np.ndarray, x: np.ndarray):
 
 ORACLES = {
     ops.Conv: conv,
+    ops.ConvAdd: conv_add,
     ops.Dense: dense,
     ops.AvgPool: average,
     ops.GlobalAvgPool: global_average,
