@@ -149,10 +149,11 @@ class Graph:
     ) -> Graph:
         """This graph with its weights, after checking every name, shape and dtype.
 
-        The graph's arrays are read-only copies, so that kernels may keep what they derived from them.
+        The graph's arrays are read-only, so that kernels may keep what they derived from them, and copies.
 
         surplus: names that may be there without being used (`num_batches_tracked` and the like).
-        own: nobody else has the arrays (a reader just made them), so they become read-only themselves.
+        own: nobody else has the arrays (a reader just made them), so they become read-only themselves; what
+        they are views of, if anything, must not be written to.
         Raises WeightsError listing what is missing, surplus or of another shape.
         """
         wanted = self.weight_types
@@ -211,7 +212,7 @@ class Graph:
 
 
 def _frozen(array: F32, own: bool) -> F32:
-    """The array, read-only and in row order; a copy unless it is our own: nobody else can write to it."""
+    """The array, read-only and in row order; a copy, which nobody else can write to, unless it is our own."""
     array = np.require(array, requirements=("C", "A")) if own else array.copy(order="C")
     array.flags.writeable = False
     return array

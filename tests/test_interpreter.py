@@ -332,6 +332,12 @@ def test_what_a_run_of_nodes_keeps_is_for_its_weights_and_shapes_only():
     assert same_bits(op.run(x, w), expected(x, w))
     assert not same_bits(before, expected(x, w))
     assert len(op._bound) == 6
+    w = frozen[0]
+    before = op.run(x, w)
+    w.flags.writeable = True  # against all promises
+    w *= np.float32(2)
+    assert same_bits(op.run(x, w), expected(x, w))
+    assert not same_bits(op.run(x, w), before)
 
 
 def test_a_graph_that_is_gone_keeps_no_weights():

@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numba
@@ -15,11 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import refnet
+from refnet import ops
 from refnet.kernels import jit
+from refnet.kernels.channels import _channels, form
 from refnet.kernels.epilogue import Chain, apply
 from refnet.kernels.functions import exp
 from refnet.kernels.panel import _panels, convolve, dense
 from refnet.kernels.pool import avg_pool, max_pool
+from refnet.ops.base import Interval
 from tests.bits import AWKWARD, awkward, floats, same_bits
 from tests.definition import conv_at, conv_everywhere, dense_at, exact_fma, llvm_fma, round_float32
 
@@ -346,22 +350,61 @@ def test_loading_a_kernel_imports_no_compiler_and_compiling_after_it_does(tmp_pa
     assert mixed[0][0] == first[0]
 
 
-def test_the_largest_kernel_is_one_for_arrays_that_may_be_written_and_others():
-    """Each version of it takes seconds to compile. Read-only or not, padded or not, added to or not: one."""
-    before = set(_panels.signatures)
-    fixed = floats((1, 3, 9, 9), "fixed")
-    fixed.flags.writeable = False
-    w, found = floats((4, 3, 1, 1), "w"), []
-    for x in (fixed, fixed.copy()):
-        sums = convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 1)
-        frozen = sums.copy()
-        frozen.flags.writeable = False
-        found += [convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 1, Chain().add(y)) for y in (sums, frozen)]
-        convolve(x, floats((4, 3, 3, 3), "w"), (1, 1), (1, 1), (1, 1), 1, 1)
-    assert all(same_bits(each, sums + sums) for each in found)
-    assert x.flags.writeable
-    assert sums.flags.writeable
-    assert len(set(_panels.signatures) - before) <= 1
+@pytest.mark.parametrize("kernel", [_panels, _channels])
+def test_the_largest_kernels_are_one_for_arrays_that_may_be_written_and_others(kernel):
+    """Each version takes seconds to compile. Read-only or not, padded or not, added to or not: one."""
+    sizes = ((1, 2), (10, 10), (14, 14), (20, 20), (28, 28))
+    seen = set()
+    for size, kernel_size, stride in product(sizes, (1, 3), (1, 2, 3)):
+        x, w = floats((1, 3, *size), "x"), floats((32, 3, kernel_size, kernel_size), "w")
+        place = ((stride, stride), (kernel_size // 2, kernel_size // 2), (1, 1), 1)
+        if (form(x.shape, w.shape, *place) is None) != (kernel is _panels):
+            continue
+        seen.add((kernel_size, stride))
+        fixed = x.copy()
+        fixed.flags.writeable = False
+        for data in (x, fixed):
+            sums = convolve(data, w, *place, 1)
+            frozen = sums.copy()
+            frozen.flags.writeable = False
+            for y in (sums, frozen):
+                assert same_bits(convolve(data, w, *place, 1, Chain().add(y)), sums + sums)
+        assert x.flags.writeable
+        assert sums.flags.writeable
+    assert {size for size, _ in seen} == {1, 3}
+    assert len(seen) > 2
+    assert len([one for one in kernel.signatures if "float32" in str(one)]) == 1
+
+
+def test_a_convolution_that_sees_only_padding():
+    """Stride 3 and padding 1 leave one output of a 1 x 1 image, whose one term lies in the padding."""
+    x, w = floats((2, 5, 1, 1), "x"), floats((7, 5, 1, 1), "w")
+    for stride, pad in (((3, 3), (1, 1)), ((5, 3), (2, 1)), ((3, 1), (1, 0)), ((3, 2), (1, 0))):
+        op = ops.Conv(7, (1, 1), stride, pad)
+        zeros = np.zeros((2, 7, 1, 1), np.float32)
+        assert same_bits(op.run(x, w), zeros)
+        assert same_bits(op.golden(x, w), zeros)
+        interval = op.bound(Interval.exactly(x), Interval.exactly(w))
+        assert not interval.center.any()
+
+
+def test_arrays_to_add_in_any_memory_order():
+    x = floats((2, 3, 4, 5), "x")
+    others = [np.asfortranarray(floats(x.shape, key)) for key in ("a", "b")]
+    chain = Chain().add(others[0]).add(others[1])
+    assert same_bits(apply(x, chain, 1), (x + others[0]) + others[1])
+    with pytest.raises(ValueError, match="reshape"):
+        apply(x, Chain().add(others[0][:1]), 1)
+
+
+def test_a_chain_serves_both_precisions():
+    chain = Chain().bias(np.float32([0.1, 0.2]))
+    x = floats((1, 2, 3, 3), "x")
+    wide = x.astype(np.float64)
+    column = np.float32([0.1, 0.2]).reshape(2, 1, 1)
+    for _ in range(2):
+        assert same_bits(apply(x, chain, 1), x + column)
+        assert (apply(wide, chain, 1) == wide + column.astype(np.float64)).all()
 
 
 def test_what_numba_does_not_compile_stays_as_it_is():

@@ -124,11 +124,11 @@ def bind_across(
     tables = chain.constants(how.output[1], w.dtype)
     constant = (reading(w), packed)
     flags = (how.sizes, how.offsets, how.padded, finite, parts)
-    rows, items = how.output[0] * how.output[1], how.items * parts
+    items = how.items * parts
 
     def run(x: Array, planes: Array, others: Sequence[Array]) -> Array:
         y = np.empty(how.output, x.dtype)
-        more = added(others, rows, x.dtype)
+        more = added(others, how.output, x.dtype)
         split(_channels, items, threads, reading(x), reading(planes), *constant, y, *flags, *tables, more)
         return y
 

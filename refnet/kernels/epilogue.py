@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class Chain:
 
         shape: of the output, (n, channels, ...). A pass is one of `finish`, which the flags tell what to do.
         """
-        return *self.constants(shape[1], dtype), added(self.others, shape[0] * shape[1], dtype)
+        return *self.constants(shape[1], dtype), added(self.others, shape, dtype)
 
     def constants(self, channels: int, dtype: Any) -> tuple[Array, Array, Array]:
         """The tables without the arrays to add."""
@@ -102,13 +103,17 @@ class Chain:
         return passes
 
 
-def added(others: Sequence[Array], rows: int, dtype: Any) -> Array:
-    """The arrays to add, (adds, rows, rest), read-only; rows: images * channels."""
+def added(others: Sequence[Array], shape: tuple[int, ...], dtype: Any) -> Array:
+    """The arrays to add, each of this shape (n, c, ...), as (adds, n * c, rest), read-only.
+
+    Raises ValueError if one has another size: the kernels trust it.
+    """
     if not others:
         return reading(np.zeros((0, 0, 0), dtype))
+    rows, rest = shape[0] * shape[1], prod(shape[2:])
     if len(others) == 1:
-        return reading(np.ascontiguousarray(others[0]).reshape(1, rows, -1))
-    return reading(np.stack([other.reshape(rows, -1) for other in others]))
+        return reading(np.ascontiguousarray(others[0]).reshape(1, rows, rest))
+    return reading(np.stack([np.ascontiguousarray(other).reshape(rows, rest) for other in others]))
 
 
 def apply(x: Array, chain: Chain, threads: int, factors: Array | None = None) -> Array:
@@ -130,7 +135,7 @@ def bind_rows(
         if size == 0:
             return y
         factor = none if factors is None else np.ascontiguousarray(factors).reshape(-1)
-        more = added(others, n * c, dtype)
+        more = added(others, (n, c, *shape[2:]), dtype)
         rows, target = x.reshape(n * c, -1), y.reshape(n * c, -1)
         split(_rows, n * c, threads, reading(rows), reading(factor), target, *tables, more)
         return y

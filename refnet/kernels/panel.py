@@ -98,7 +98,8 @@ def bind(
         )
     plan = layout(shape, w.shape, stride, pad, dilation, groups)
     threads = enough(threads, plan.work // 16)
-    if shape[2:] == plan.output[2:] == (1, 1) == w.shape[2:] and groups == 1 and not segments:
+    alone = pad == (0, 0) and shape[2:] == plan.output[2:] == (1, 1) == w.shape[2:]
+    if alone and groups == 1 and not segments:
         return _after(lambda x, y: _multiply_columns(x, w, y, threads), plan.output, chain, threads)
     if few:
         items = plan.output[0] * plan.output[1]
@@ -137,7 +138,7 @@ def _bind_panels(
         y = np.empty(plan.output, x.dtype)
         planes = _padded(x, pad, plan.slack, threads) if plan.padded else x.reshape(n, -1)
         arrays = (reading(x), reading(planes), packed, y, plan.place, plan.shape)
-        more = added(others, n * channels, x.dtype)
+        more = added(others, plan.output, x.dtype)
         split(_panels, plan.items * parts, threads, *arrays, *flags, plan.offsets, *tables, more)
         return y
 

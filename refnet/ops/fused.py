@@ -51,11 +51,11 @@ class Fused(Op):
         count = len(inputs) - self._weights
         data, weights = [np.ascontiguousarray(x) for x in inputs[:count]], inputs[count:]
         key = (threads, *[x.shape for x in data])
+        if any(w.flags.writeable for w in weights):
+            return self._bind(data, weights, threads)(data)
         known = self._bound.get(key)
         if known is None or not all(map(is_, known[0], weights)):
-            known = weights, self._bind(data, weights, threads)
-            if not any(w.flags.writeable for w in weights):
-                self._bound[key] = known
+            known = self._bound[key] = weights, self._bind(data, weights, threads)
         return known[1](data)
 
     @cached_property
