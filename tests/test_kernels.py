@@ -389,12 +389,12 @@ def test_a_convolution_that_sees_only_padding():
 
 
 def test_arrays_to_add_in_any_memory_order():
-    x = floats((2, 3, 4, 5), "x")
+    x = floats((1, 4, 5, 1), "x")  # whose rows are a view in either order
     others = [np.asfortranarray(floats(x.shape, key)) for key in ("a", "b")]
     chain = Chain().add(others[0]).add(others[1])
     assert same_bits(apply(x, chain, 1), (x + others[0]) + others[1])
     with pytest.raises(ValueError, match="reshape"):
-        apply(x, Chain().add(others[0][:1]), 1)
+        apply(x, Chain().add(others[0][:, :2]), 1)
 
 
 def test_a_chain_serves_both_precisions():
