@@ -16,6 +16,8 @@ import pytest
 
 import refnet
 from refnet import ops
+from refnet.arithmetic.joined import joined
+from refnet.arithmetic.recipe import Joined
 from refnet.graph import Graph, Node
 from refnet.kernels import exact
 from refnet.zoo import synthetic
@@ -32,6 +34,7 @@ ELEMENTS = int(os.environ.get("REFNET_ORACLE_ELEMENTS", "1000"))
 OPENED = 4
 """Of the elements of a node, one in so many may be one that was open."""
 
+JOINED = "octave-se-resnet-50-0.125, its convolutions and additions joined"
 NETWORKS = {
     "octave-se-resnet-50-0.125": (
         "Conv",
@@ -47,6 +50,7 @@ NETWORKS = {
         *("RadixSoftmax", "WeightedSum", "Add"),
     ),
     "resnest-50-fast-4s2x40d-pytorch": ("RadixSum", "RadixSoftmax", "WeightedSum"),
+    JOINED: ("ConvAdd",),
     "forms of ONNX": ("ReduceSum", "ReduceMean", "MatMul"),
 }
 """Which kinds of op are judged in which network. No network of the catalog adds more than two values at
@@ -55,8 +59,19 @@ once: for Add, three real values of one shape are added, the two inputs of an ad
 
 def network(name: str) -> Graph:
     """A network of the catalog, or one of the ops that only ONNX files have, at the sizes of real layers."""
-    if name != "forms of ONNX":
+    if name not in (JOINED, "forms of ONNX"):
         return refnet.load(name, weights="seed:0")
+    if name == JOINED:
+        graph = refnet.load("octave-se-resnet-50-0.125", weights="seed:0")
+        reads = Counter(one for node in graph.nodes for one in node.data)
+        groups = [
+            (one, node.name)
+            for node in graph.nodes
+            if node.op == ops.Add(2)
+            for one in node.data[:1]
+            if reads[one] == 1 and isinstance(graph.by_name[one].op, ops.Conv)
+        ]
+        return joined(graph, Joined(tuple(groups)))
     nodes = (
         Node("rows", ops.Reshape((0, 256, -1)), ("data",)),
         Node("turned", ops.Transpose((0, 2, 1)), ("rows",)),
