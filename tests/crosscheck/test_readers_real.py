@@ -101,9 +101,8 @@ def test_exported_graphs_run_in_mxnet(mxnet: Worker, tmp_path: Path):
     graph = every_op()
     graph = graph.with_weights(weights_for(graph))
     parts = r"(radix|attention|weighted|weighted1|sig|one)_\w+"
-    compare(
-        mxnet, graph, reader.graph_to_symbol(graph).encode(), tmp_path, {parts: "a step of split attention"}
-    )
+    surplus = {parts: "a step of split attention", "joined_conv": "the convolution of a joined addition"}
+    compare(mxnet, graph, reader.graph_to_symbol(graph).encode(), tmp_path, surplus)
 
 
 def test_an_exported_resnest_runs_in_mxnet(mxnet: Worker, tmp_path: Path):
