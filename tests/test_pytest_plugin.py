@@ -123,7 +123,7 @@ def test_equal_bits_need_no_compiler(users):
 
 def test_without_a_golden_file_only_the_fixture_fails(pytester):
     pytester.makepyfile("def test_a(): pass\ndef test_b(golden): pass\n")
-    result = pytester.runpytest("-W", "error")
+    result = pytester.runpytest(*STRICT)
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*choose one with pytest --golden PATH, golden = PATH in pytest's ini*"])
 
@@ -408,6 +408,8 @@ def test_a_folder_of_arrays(users, values):
 
 # Updates.
 
+STRICT = ("-W", "error", "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
+"""Warnings are errors, but for the one that says that these tests, too, run in a process that has refnet."""
 UPDATE = ("--golden-update", "--golden-reason", "the new pooling")
 
 
@@ -426,7 +428,7 @@ def test_an_update_shows_the_difference_writes_it_and_records_the_reason(users, 
     users.makepyfile("def test_fc(golden, port): golden.check('fc', -port['fc'])")
     users.runpytest().assert_outcomes(failed=1)
     assert Path("net.json").read_bytes() == GOLDEN.read_bytes()
-    result = users.runpytest(*UPDATE, "-W", "error")
+    result = users.runpytest(*UPDATE, *STRICT)
     result.assert_outcomes(passed=1)
     shown = result.stdout.str()
     before = shown.index("10 of 10 elements differ, first at [0, 0]:")
@@ -528,7 +530,7 @@ def test_what_lay_on_disk_is_removed(users, monkeypatch, tmp_path):
             assert len(list(Path(FOLDER).glob("refnet-golden-*/*.npy"))) > 50
         """
     users.makepyfile(source.replace("FOLDER", repr(str(tmp_path))))
-    users.runpytest("-W", "error").assert_outcomes(passed=1)
+    users.runpytest(*STRICT).assert_outcomes(passed=1)
     assert list(tmp_path.glob("refnet-golden-*")) == []
 
 
@@ -567,7 +569,7 @@ def test_the_tests_of_the_page(pytester):
         """
     )
     pytester.makepyfile("\n\n".join(blocks))
-    pytester.runpytest("--golden", str(file), "-W", "error").assert_outcomes(passed=2)
+    pytester.runpytest("--golden", str(file), *STRICT).assert_outcomes(passed=2)
 
 
 def test_a_capture_is_a_reference_too(tmp_path: Path, capsys, graph: refnet.Graph) -> None:
