@@ -7,11 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from refnet.errors import GraphError, InputError, WeightsError
 from refnet.ops.base import F32, Op, TensorType
+
+if TYPE_CHECKING:
+    from refnet.recording import Recordings
 
 __all__ = ["Graph", "Node", "TensorType"]
 
@@ -123,6 +127,20 @@ class Graph:
     def plans(self) -> dict[object, Schedule]:
         """The interpreter's schedules, by arithmetic and wanted values; a graph never changes."""
         return {}
+
+    @cached_property
+    def recordings(self) -> Recordings:
+        """Runs that the interpreter keeps."""
+        from refnet.recording import Recordings
+
+        return Recordings()
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the weights are what `with_weights` made them, and cannot be written to."""
+        return isinstance(self.weights, MappingProxyType) and not any(
+            array.flags.writeable for array in self.weights.values()
+        )
 
     @cached_property
     def _typed(self) -> dict[tuple[tuple[str, TensorType], ...], dict[str, TensorType]]:

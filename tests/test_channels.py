@@ -104,35 +104,48 @@ def test_small_maps_have_this_form_and_others_do_not():
 
 
 @njit
-def _finished(y, x, flags, factor, scale, shift, others):
-    finish(y, 1, x, 2, others.size - 1, flags, factor, scale, shift, others, 1)
+def _finished(y, to, x, at, size, flags, factors, scales, shifts, first, others, where):
+    finish(y, to, x, at, size, flags, factors, scales, shifts, first, others, where)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 @pytest.mark.parametrize("count", [*range(36), 100])
 def test_finish(count, kind):
-    """Every combination of steps on rows of every length; nothing beside the row is touched."""
-    x, others = awkward((count + 3,), "x", 0.3).astype(kind), awkward((count + 1,), "o", 0.3).astype(kind)
-    factor, scale, shift = kind(1.1), kind(-0.7), kind(0.3)
+    """Every combination of steps on three rows of every length; nothing beside the rows is touched."""
+    rows, pitches = 3, (count + 2, count + 3, count + 5)
+    x, others = (awkward((2 + rows * n,), n, 0.3).astype(kind) for n in pitches[1:])
+    factors, scales, shifts = (np.arange(1, 7).astype(kind) * kind(n) for n in (1.1, -0.7, 0.3))
+    per_row = (factors, scales, shifts, (2, 1))
+    take = np.arange(rows)[:, None] * np.array(pitches)[:, None, None] + np.arange(count)
     for flags in range(16):
-        y = np.full(count + 2, 7, kind)
-        _finished(y, x, flags, factor, scale, shift, others)
-        v = x[2 : 2 + count].copy()
+        y = np.full(1 + rows * pitches[0], 7, kind)
+        places = (y, (1, pitches[0]), x, (2, pitches[1]), (rows, count))
+        _finished(*places, flags, *per_row, others, (1, pitches[2]))
+        v = x[2 + take[1]]
+        factor, scale, shift = factors[2:5, None], scales[1:4], shifts[1:4]
         with np.errstate(all="ignore"):
             if flags & FACTOR:
                 v = v * factor
             if flags & SCALE:
-                fused = [llvm_fma(e, scale, shift) for e in v] if kind is np.float32 else None
-                v = np.array(fused, kind) if fused is not None else _fma64(v, scale, shift)
+                v = np.array([_fused(row, s, t) for row, s, t in zip(v, scale, shift, strict=True)], kind)
             if flags & OTHER:
-                v = v + others[1:]
+                v = v + others[1 + take[2]]
             if flags & BY_ZERO:
                 v = np.where(v <= 0, kind(0), v)
-        assert same_bits(y[1:-1], v), flags
-        assert y[0] == y[-1] == 7
-        x_again = x.copy()
-        _finished(x_again[1:], x_again, flags, factor, scale, shift, others)
-        assert same_bits(x_again[2 : 2 + count], v), flags
+        assert same_bits(y[1 + take[0]], v), flags
+        beside = np.delete(y, 1 + take[0])
+        assert (beside == 7).all()
+        again = x.copy()
+        places = (again, (2, pitches[1]), again, (2, pitches[1]), (rows, count))
+        _finished(*places, flags, *per_row, others, (1, pitches[2]))
+        assert same_bits(again[2 + take[1]], v), flags
+
+
+def _fused(row, scale, shift):
+    """fma(v, scale, shift) for each v of a row."""
+    if row.dtype == np.float32:
+        return [llvm_fma(v, scale, shift) for v in row]
+    return _fma64(row, scale, shift)
 
 
 @njit

@@ -306,40 +306,6 @@ def test_unknown_values_and_odd_graphs():
         Graph("two", {"data": X}, (Node("c", Conv(1, (1, 1)), ("data", "data", "w")),), {}).types()
 
 
-def test_what_a_run_of_nodes_keeps_is_for_its_weights_and_shapes_only():
-    """Neither what was kept for other weights, shapes or threads is used, nor is what may change kept."""
-    op = Fused((Conv(8, (3, 3), pad=(1, 1)), Relu()))
-    alone = Conv(8, (3, 3), pad=(1, 1))
-
-    def expected(x, w):
-        return Relu().run(alone.run(x, w))
-
-    frozen = []
-    for key in ("first", "second"):
-        w = floats((8, 4, 3, 3), key)
-        w.flags.writeable = False
-        frozen.append(w)
-    for shape in ((1, 4, 9, 9), (3, 4, 9, 9), (1, 4, 20, 21)):
-        for threads in (1, 2):
-            for w in (*frozen, frozen[0]):
-                x = floats(shape, threads)
-                assert same_bits(op.run(x, w, threads=threads), expected(x, w))
-    assert len(op._bound) == 6
-    w = floats((8, 4, 3, 3), "third")
-    x = floats((2, 4, 7, 7), "x")
-    before = op.run(x, w)
-    w *= np.float32(3)
-    assert same_bits(op.run(x, w), expected(x, w))
-    assert not same_bits(before, expected(x, w))
-    assert len(op._bound) == 6
-    w = frozen[0]
-    before = op.run(x, w)
-    w.flags.writeable = True  # against all promises
-    w *= np.float32(2)
-    assert same_bits(op.run(x, w), expected(x, w))
-    assert not same_bits(op.run(x, w), before)
-
-
 def test_a_graph_that_is_gone_keeps_no_weights():
     graph = refnet.load("resnest-digits")
     refnet.run(graph, {"data": np.zeros((1, 1, 32, 32), np.float32)})

@@ -11,7 +11,7 @@ import pytest
 
 from refnet.kernels import team
 from refnet.kernels.pointwise import GRAIN, relu
-from refnet.kernels.team import KERNELS, Team, next_share, share, split
+from refnet.kernels.team import KERNELS, Call, Team, next_share, play, recorded, share, split
 
 
 def count(work, seen, seconds=0.0):
@@ -131,3 +131,85 @@ def test_a_child_process_makes_its_own_team():
         split(count, 4, 2, seen)
         os._exit(0 if (seen == 1).all() and team._teams else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+# Kernels that are repeated one after another.
+
+
+def follow(work, seen, before, after, seconds=0.0):
+    """A kernel that sees whether the one before was done: after = before + 1."""
+    begin, end = share(work)
+    while begin < end:
+        for item in range(begin, end):
+            time.sleep(seconds)
+            seen[item] += 1
+            after[item] = before.min() + 1
+        begin, end = next_share(work)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("seconds", [0.0, 0.0005])
+def test_each_kernel_begins_when_the_one_before_is_done(threads, seconds):
+    length, items = 30, 12
+    values = np.zeros((length + 1, items))
+    seen = np.zeros((length, items), np.int64)
+    calls: list[Call] = []
+    with recorded(calls):
+        for k in range(length):
+            width = threads if k % 3 else 1  # some are for one thread only
+            split(follow, items, width, seen[k], values[k], values[k + 1], seconds)
+    assert (values[-1] == length).all()
+    for again in range(1, 6):
+        values[0] = 100 * again
+        time.sleep(0.003 * (again % 2))
+        play(calls, threads)
+        assert (values == 100 * again + np.arange(length + 1)[:, None]).all()
+        assert (seen == again + 1).all()
+
+
+def test_helpers_do_their_part_of_what_is_repeated():
+    workers: dict[int, set[int]] = {0: set(), 1: set()}
+
+    def kernel(work, which):
+        begin, end = share(work)
+        while begin < end:
+            workers[which].add(threading.get_ident())
+            time.sleep(0.02)
+            begin, end = next_share(work)
+
+    play([Call(kernel, 8, 2, (0,)), Call(kernel, 8, 2, (1,))], 2)
+    assert [len(who) for who in workers.values()] == [2, 2]
+
+
+@pytest.mark.parametrize("where", ["helper", "caller"])
+def test_a_fault_among_many_kernels_comes_back_and_ends_them(where):
+    caller = threading.get_ident()
+    after = np.zeros(8, np.int64)
+
+    def kernel(work):
+        begin, end = share(work)
+        while begin < end:
+            if (threading.get_ident() == caller) == (where == "caller"):
+                raise MemoryError("no room")
+            time.sleep(0.01)
+            begin, end = next_share(work)
+
+    calls = [Call(kernel, 8, 2, ()), Call(count, 8, 2, (after,))]
+    with pytest.raises(MemoryError, match="no room"):
+        play(calls, 2)
+    assert (after == 0).all()
+    play(calls[1:], 2)
+    assert (after == 1).all()
+
+
+def test_what_was_repeated_is_let_go():
+    import weakref
+
+    seen = np.zeros(4, np.int64)
+    gone = weakref.ref(seen)
+    play([Call(count, 4, 2, (seen,))], 2)
+    del seen
+    end = time.monotonic() + 5
+    while gone() is not None and time.monotonic() < end:
+        time.sleep(0.01)
+    assert gone() is None

@@ -45,12 +45,15 @@ class Plain:
 
     def evaluate(self, node: Node, *inputs: F32) -> F32:
         """The node's value: `node.op.run(*inputs)`."""
-        threads = self.threads
-        if threads is None:
-            from refnet.kernels.jit import processors
+        return node.op.run(*inputs, threads=self.count())
 
-            threads = processors()
-        return node.op.run(*inputs, threads=threads)
+    def count(self) -> int:
+        """How many threads that is here and now."""
+        if self.threads is not None:
+            return self.threads
+        from refnet.kernels.jit import processors
+
+        return processors()
 
     def executed(self, graph: Graph) -> Graph:
         """The graph as it is."""

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.jit import njit
+from refnet.kernels.memory import empty
 from refnet.kernels.simd import fma
 from refnet.kernels.team import enough, next_share, share, split
 
@@ -17,7 +18,7 @@ Array = npt.NDArray[Any]
 def radix_sum(x: Array, radix: int, threads: int) -> Array:
     """x (n, radix * c, h, w) -> (n, c, h, w): +0 + part 0 + part 1 + ..."""
     n, channels, h, w = x.shape
-    y = np.empty((n, channels // radix, h, w), x.dtype)
+    y = empty((n, channels // radix, h, w), x.dtype)
     threads = enough(threads, x.size)
     parts = np.ascontiguousarray(x).reshape(n, radix, channels // radix, h * w)
     split(_radix_sum, n * (channels // radix), threads, parts, y.reshape(n, channels // radix, h * w))
@@ -27,7 +28,7 @@ def radix_sum(x: Array, radix: int, threads: int) -> Array:
 def weighted_sum(attention: Array, x: Array, radix: int, threads: int) -> Array:
     """attention (n, radix * c), x (n, radix * c, h, w) -> (n, c, h, w): one FMA chain over the radix."""
     n, channels, h, w = x.shape
-    y = np.empty((n, channels // radix, h, w), x.dtype)
+    y = empty((n, channels // radix, h, w), x.dtype)
     threads = enough(threads, x.size)
     parts = np.ascontiguousarray(x).reshape(n, radix, channels // radix, h * w)
     weights = np.ascontiguousarray(attention).reshape(n, radix, channels // radix)

@@ -14,7 +14,6 @@ of nonzero inputs came out zero) the output is computed again, alone, by the def
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.epilogue import Chain, added, follow_to
+from refnet.kernels.epilogue import Chain, follow
 from refnet.kernels.jit import njit, prepared, reading
 from refnet.kernels.lanes import (
     GROUP,
@@ -33,6 +32,7 @@ from refnet.kernels.lanes import (
     thin_half_block,
     transpose,
 )
+from refnet.kernels.memory import empty
 from refnet.kernels.simd import ROWS, VECTOR, fma
 from refnet.kernels.team import enough, next_share, share, split
 
@@ -111,28 +111,16 @@ def _panels(outputs: int, oh: int, ow: int, span: int, in_place: bool) -> int:
     return (-(-outputs // ROWS) * ROWS + (0 if in_place else GATHERED)) * -(-positions // step) * step
 
 
-def bind_across(
-    w: Array, groups: int, how: Form, threads: int, chain: Chain
-) -> Callable[[Array, Array, Sequence[Array]], Array]:
-    """Convolution in this form, called with x, its planes (n, elements) and the arrays to add.
-
-    planes: x, padded if the form says so.
-    """
+def across(x: Array, planes: Array, w: Array, groups: int, how: Form, threads: int, chain: Chain) -> Array:
+    """Convolution in this form. planes (n, elements): x, padded if the form says so."""
     packed, finite = prepared((w,), ("channels", groups), lambda: _packed(w, groups))
+    y = empty(how.output, x.dtype)
     threads = enough(threads, how.work // 16)
     parts = min(packed.shape[1], -(-SHARES * threads // how.items)) if threads > 1 else 1
-    tables = chain.constants(how.output[1], w.dtype)
-    constant = (reading(w), packed)
+    arrays = (reading(x), reading(planes), reading(w), packed, y)
     flags = (how.sizes, how.offsets, how.padded, finite, parts)
-    items = how.items * parts
-
-    def run(x: Array, planes: Array, others: Sequence[Array]) -> Array:
-        y = np.empty(how.output, x.dtype)
-        more = added(others, how.output, x.dtype)
-        split(_channels, items, threads, reading(x), reading(planes), *constant, y, *flags, *tables, more)
-        return y
-
-    return run
+    split(_channels, how.items * parts, threads, *arrays, *flags, *chain.tables(y.shape, y.dtype))
+    return y
 
 
 def _packed(w: Array, groups: int) -> tuple[Array, bool]:
@@ -194,10 +182,9 @@ def _channels(
                 if padded:
                     spot = (image, group * depth, first, some, start, count)
                     _again(x, w, rows, spot, ow, sizes, finite)
-                for o in range(some):
-                    row = image * outputs + first + o
-                    to, at = row * size + start, o * rows.shape[1]
-                    follow_to(y, to, rows, at, count, first + o, row, start, flags, scales, shifts, others)
+                row = image * outputs + first
+                to, place = row * size + start, (some, count, first, row, start)
+                follow(y, to, size, rows, 0, rows.shape[1], place, flags, scales, shifts, others)
         begin, end = next_share(work)
 
 

@@ -7,8 +7,8 @@ one another as batch norm, addition, relu are one pass over the vectors of a row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
 from refnet.kernels.jit import njit, reading
+from refnet.kernels.memory import empty
 from refnet.kernels.team import enough, next_share, share, split
 
 Array = npt.NDArray[Any]
@@ -38,7 +39,6 @@ class Chain:
     scales: tuple[Array | None, ...] = ()
     shifts: tuple[Array | None, ...] = ()
     others: tuple[Array, ...] = ()
-    _kept: dict[Any, tuple[Array, Array, Array]] = field(default_factory=dict, compare=False)
 
     def bias(self, shift: Array) -> Chain:
         """The chain with one more step: an addition per channel."""
@@ -62,7 +62,7 @@ class Chain:
 
     def over(self, others: Sequence[Array]) -> Chain:
         """The chain with these arrays to add, one per addition; all else is shared."""
-        return Chain(self.kinds, self.scales, self.shifts, tuple(others), self._kept) if others else self
+        return Chain(self.kinds, self.scales, self.shifts, tuple(others)) if others else self
 
     def _then(self, kind: int, scale: Array | None, shift: Array | None) -> Chain:
         return Chain((*self.kinds, kind), (*self.scales, scale), (*self.shifts, shift), self.others)
@@ -72,18 +72,8 @@ class Chain:
 
         shape: of the output, (n, channels, ...). A pass is one of `finish`, which the flags tell what to do.
         """
-        return *self.constants(shape[1], dtype), added(self.others, shape, dtype)
-
-    def constants(self, channels: int, dtype: Any) -> tuple[Array, Array, Array]:
-        """The tables without the arrays to add."""
-        key = (channels, dtype)
-        if key not in self._kept:
-            self._kept[key] = self._constants(channels, dtype)
-        return self._kept[key]
-
-    def _constants(self, channels: int, dtype: Any) -> tuple[Array, Array, Array]:
-        passes = self._passes()
-        scales, shifts = np.ones((len(passes), channels), dtype), np.zeros((len(passes), channels), dtype)
+        passes, size = self._passes(), (len(self._passes()), shape[1])
+        scales, shifts = np.ones(size, dtype), np.zeros(size, dtype)
         for row, steps in enumerate(passes):
             for s in steps:
                 if (scale := self.scales[s]) is not None:
@@ -91,7 +81,7 @@ class Chain:
                 if (shift := self.shifts[s]) is not None:
                     shifts[row] = shift
         flags = [sum(FLAGS[self.kinds[s]] for s in steps) for steps in passes]
-        return np.array(flags, np.int64), scales, shifts
+        return np.array(flags, np.int64), scales, shifts, added(self.others, shape, dtype)
 
     def _passes(self) -> list[list[int]]:
         """The steps, cut into the passes that `finish` can do: scale and shift, addition, relu."""
@@ -118,81 +108,116 @@ def added(others: Sequence[Array], shape: tuple[int, ...], dtype: Any) -> Array:
 
 def apply(x: Array, chain: Chain, threads: int, factors: Array | None = None) -> Array:
     """The chain applied to x (n, c, ...), as a new array; factors (n, c): x times these first."""
-    return bind_rows(x.shape, x.dtype, chain, threads)(np.ascontiguousarray(x), chain.others, factors)
-
-
-def bind_rows(
-    shape: tuple[int, ...], dtype: Any, chain: Chain, threads: int
-) -> Callable[[Array, Sequence[Array], Array | None], Array]:
-    """What `apply` does with x of this shape, called with x, the arrays to add and perhaps the factors."""
-    n, c = shape[:2] if len(shape) > 1 else (1, shape[0])
-    tables, none = chain.constants(c, dtype), np.zeros(0, dtype)
-    size = int(np.prod(shape))
-    threads = enough(threads, size * len(chain.kinds))
-
-    def run(x: Array, others: Sequence[Array], factors: Array | None) -> Array:
-        y = np.empty(shape, dtype)
-        if size == 0:
-            return y
-        factor = none if factors is None else np.ascontiguousarray(factors).reshape(-1)
-        more = added(others, (n, c, *shape[2:]), dtype)
-        rows, target = x.reshape(n * c, -1), y.reshape(n * c, -1)
-        split(_rows, n * c, threads, reading(rows), reading(factor), target, *tables, more)
+    x = np.ascontiguousarray(x)
+    y = empty(x.shape, x.dtype)
+    if x.size == 0:
         return y
-
-    return run
+    n, c = x.shape[:2] if x.ndim > 1 else (1, x.shape[0])
+    factor = np.zeros(0, x.dtype) if factors is None else np.ascontiguousarray(factors).reshape(-1)
+    tables = chain.tables((n, c, *x.shape[2:]), x.dtype)
+    threads = enough(threads, x.size * max(1, len(chain.kinds)))
+    rows, target = x.reshape(n * c, -1), y.reshape(n * c, -1)
+    split(_rows, n * c, threads, reading(rows), reading(factor), target, *tables)
+    return y
 
 
 @njit
 def _rows(work: Any, x: Any, factors: Any, y: Any, flags: Any, scales: Any, shifts: Any, others: Any) -> None:
+    """Items: rows of x (n * channels, elements)."""
     begin, end = share(work)
-    size = x.shape[1]
+    size, channels = x.shape[1], scales.shape[1]
     while begin < end:
-        for row in range(begin, end):
-            channel, at = row % scales.shape[1], row * size
-            if factors.size:
-                finish(y, at, x, at, size, FACTOR, factors[row], factors[row], factors[row], others, 0)
-                follow(y[row], channel, row, 0, flags, scales, shifts, others)
-            else:
-                follow_to(y, at, x, at, size, channel, row, 0, flags, scales, shifts, others)
+        while begin < end:
+            channel = begin % channels
+            rows, at = min(end - begin, channels - channel), begin * size
+            place = (rows, size, channel, begin, 0)
+            _follow(y, at, size, x, at, size, place, factors, flags, scales, shifts, others)
+            begin += rows
         begin, end = next_share(work)
 
 
 @njit
 def follow(
-    v: Any, channel: int, row: int, start: int, flags: Any, scales: Any, shifts: Any, others: Any
-) -> None:
-    """Apply all steps to v, which is [start : start + v.size] of output row `row` = image, channel."""
-    if flags.size:
-        follow_to(v, 0, v, 0, v.size, channel, row, start, flags, scales, shifts, others)
-
-
-@njit
-def follow_to(
     y: Any,
     to: int,
+    pitch: int,
     x: Any,
     at: int,
-    count: int,
-    channel: int,
-    row: int,
-    start: int,
+    step: int,
+    place: Any,
     flags: Any,
     scales: Any,
     shifts: Any,
     others: Any,
 ) -> None:
-    """y[to : to + count] = x[at : at + count] after all steps, flat; `start` says where in the output row."""
-    one = y.dtype.type(1)
+    """Rows of y = rows of x after all steps; flat, rows `pitch` and `step` elements apart.
+
+    place: (rows, elements of each, the first one's channel, its number in the output: image, channel; which
+    element of the output's row the first is).
+    """
+    _follow(y, to, pitch, x, at, step, place, scales[0, :0], flags, scales, shifts, others)
+
+
+@njit
+def _follow(
+    y: Any,
+    to: int,
+    pitch: int,
+    x: Any,
+    at: int,
+    step: int,
+    place: Any,
+    factors: Any,
+    flags: Any,
+    scales: Any,
+    shifts: Any,
+    others: Any,
+) -> None:
+    """As `follow`, after a product of each row with factors[number of the row], if there are any."""
+    rows, count, channel, row, start = place
+    size, target, where = (rows, count), (to, pitch), (row * others.shape[2] + start, others.shape[2])
+    before = FACTOR if factors.size else 0
     if flags.size == 0:
-        finish(y, to, x, at, count, 0, one, one, one, others, 0)
+        finish(y, target, x, (at, step), size, before, factors, scales, shifts, (row, 0), others, where)
         return
-    where = row * others.shape[2] + start
     for s in range(flags.size):
-        scale, shift = scales[s, channel], shifts[s, channel]
+        first = (row, s * scales.shape[1] + channel)
         if s == 0:
-            finish(y, to, x, at, count, flags[s], one, scale, shift, others, where)
+            now = before + flags[s]
+            finish(y, target, x, (at, step), size, now, factors, scales, shifts, first, others, where)
         else:
-            finish(y, to, y, to, count, flags[s], one, scale, shift, others, where)
+            finish(y, target, y, target, size, flags[s], factors, scales, shifts, first, others, where)
         if flags[s] & OTHER:
-            where += others.shape[1] * others.shape[2]
+            where = (where[0] + others.shape[1] * others.shape[2], where[1])
+
+
+@njit
+def store(
+    sums: Any,
+    pitch: int,
+    y: Any,
+    spot: Any,
+    low: int,
+    rows: int,
+    flags: Any,
+    scales: Any,
+    shifts: Any,
+    others: Any,
+) -> None:
+    """Rows `low` on of a tile go to y (n, outputs, oh, ow) through the steps, the ends of rows squeezed out.
+
+    sums: rows `pitch` elements apart. spot: the tile's image, first output, first position, positions, and
+    how many positions lie between the rows of the output.
+    """
+    image, first, start, count, span = spot
+    outputs, oh, ow = y.shape[1:]
+    size, channel = oh * ow, first + low
+    row = image * outputs + channel
+    at, lane, j = start // span * ow + min(start % span, ow), 0, start % span
+    while lane < count:
+        run = count if span == ow else max(0, min(ow - j, count - lane))
+        place, to, of = (rows, run, channel, row, at), row * size + at, low * pitch + lane
+        follow(y, to, size, sums, of, pitch, place, flags, scales, shifts, others)
+        at += run
+        lane += count if span == ow else span - j
+        j = 0

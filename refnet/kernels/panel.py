@@ -18,7 +18,6 @@ computed again by `masked_block`, which skips the missing terms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,10 +25,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.channels import bind_across, form
-from refnet.kernels.epilogue import Chain, added, apply, follow_to
+from refnet.kernels.channels import across, form
+from refnet.kernels.epilogue import Chain, apply, store
 from refnet.kernels.jit import njit, prepared, reading
 from refnet.kernels.lanes import column_block
+from refnet.kernels.memory import empty, scratch
 from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, direct_block, fma, masked_block
 from refnet.kernels.team import enough, next_share, share, split
 
@@ -65,84 +65,32 @@ def convolve(
     across channels where these compute fewer products, empty lanes included (`channels.form`); `dense` for
     maps of one position; else panels.
     """
-    x = np.ascontiguousarray(x)
-    return bind(x.shape, w, stride, pad, dilation, groups, threads, chain, segments)(x, chain.others)
-
-
-Bound = Callable[[Array, Sequence[Array]], Array]
-"""A convolution of data of one shape: called with it, contiguous, and with the arrays to add."""
-
-
-def bind(
-    shape: tuple[int, ...],
-    w: Array,
-    stride: Pair,
-    pad: Pair,
-    dilation: Pair,
-    groups: int,
-    threads: int,
-    chain: Chain,
-    segments: bool = False,
-) -> Bound:
-    """What `convolve` does with data of this shape: what does not depend on what is in it is made once."""
-    w = np.ascontiguousarray(w)
-    if shape[1] != w.shape[1] * groups or w.shape[0] % groups:  # the kernels trust shapes
-        raise ValueError(f"weights {w.shape} in {groups} groups do not fit data {shape}")
-    few = _few(w, groups)
-    how = None if segments or few else form(shape, w.shape, stride, pad, dilation, groups)
+    x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
+    if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:  # the kernels trust shapes
+        raise ValueError(f"weights {w.shape} in {groups} groups do not fit data {x.shape}")
+    few, n = _few(w, groups), x.shape[0]
+    how = None if segments or few else form(x.shape, w.shape, stride, pad, dilation, groups)
     if how is not None:
-        across = bind_across(w, groups, how, threads, chain)
-        copied, n = how.padded, shape[0]
-        return lambda x, others: across(
-            x, _padded(x, pad, 0, threads) if copied else x.reshape(n, -1), others
-        )
-    plan = layout(shape, w.shape, stride, pad, dilation, groups)
+        planes = _padded(x, pad, 0, threads) if how.padded else x.reshape(n, -1)
+        return across(x, planes, w, groups, how, threads, chain)
+    plan = layout(x.shape, w.shape, stride, pad, dilation, groups)
+    y = empty(plan.output, x.dtype)
     threads = enough(threads, plan.work // 16)
-    alone = pad == (0, 0) and shape[2:] == plan.output[2:] == (1, 1) == w.shape[2:]
+    alone = pad == (0, 0) and x.shape[2:] == y.shape[2:] == (1, 1) == w.shape[2:]
     if alone and groups == 1 and not segments:
-        return _after(lambda x, y: _multiply_columns(x, w, y, threads), plan.output, chain, threads)
-    if few:
-        items = plan.output[0] * plan.output[1]
-        return _after(
-            lambda x, y: split(_direct, items, threads, x, w, y, plan.place, groups),
-            plan.output,
-            chain,
-            threads,
-        )
-    return _bind_panels(w, pad, groups, plan, threads, chain, segments)
-
-
-def _after(
-    compute: Callable[[Array, Array], None], output: tuple[int, ...], chain: Chain, threads: int
-) -> Bound:
-    """What fills y, and then the chain in a pass of its own."""
-
-    def run(x: Array, others: Sequence[Array]) -> Array:
-        y = np.empty(output, x.dtype)
-        compute(x, y)
-        return apply(y, chain.over(others), threads) if chain.kinds else y
-
-    return run
-
-
-def _bind_panels(
-    w: Array, pad: Pair, groups: int, plan: Layout, threads: int, chain: Chain, segments: bool
-) -> Bound:
-    packed, finite = prepared((w,), ("panel", groups), lambda: _packed(w, groups))
-    n, channels = plan.output[:2]
-    tables = chain.constants(channels, w.dtype)
-    parts = plan.parts(packed.shape[1], threads)
-    flags = (groups, finite, segments, parts)
-
-    def run(x: Array, others: Sequence[Array]) -> Array:
-        y = np.empty(plan.output, x.dtype)
+        _multiply_columns(x, w, None, y, threads)
+    elif few:
+        split(_direct, n * w.shape[0], threads, reading(x), w, y, plan.place, groups)
+    else:
+        packed, finite = prepared((w,), ("panel", groups), lambda: _packed(w, groups))
         planes = _padded(x, pad, plan.slack, threads) if plan.padded else x.reshape(n, -1)
+        parts = plan.parts(packed.shape[1], threads)
         arrays = (reading(x), reading(planes), packed, y, plan.place, plan.shape)
-        more = added(others, plan.output, x.dtype)
-        split(_panels, plan.items * parts, threads, *arrays, *flags, plan.offsets, *tables, more)
+        flags = (groups, finite, segments, parts)
+        tables = chain.tables(y.shape, y.dtype)
+        split(_panels, plan.items * parts, threads, *arrays, *flags, plan.offsets, *tables)
         return y
-
-    return run
+    return apply(y, chain, threads) if chain.kinds else y
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +157,7 @@ def _padded(x: Array, pad: Pair, slack: int, threads: int) -> Array:
     """x (n, c, h, w) as (n, c * (h + 2 ph) * (w + 2 pw) + slack): zeros around each plane."""
     n, c, h, w = x.shape
     tall, wide = h + 2 * pad[0], w + 2 * pad[1]
-    planes = np.empty((n, c * tall * wide + slack), x.dtype)
+    planes = empty((n, c * tall * wide + slack), x.dtype)
     planes[:, c * tall * wide :] = 0
     split(_pad, n * c, enough(threads, planes.size), x.reshape(n * c, h, w), planes, c, tall, wide, *pad)
     return planes
@@ -222,19 +170,19 @@ def dense(x: Array, w: Array, bias: Array | None, threads: int) -> Array:
     """
     if x.shape[1] != w.shape[1]:
         raise ValueError(f"weights {w.shape} do not fit data {x.shape}")
-    y = np.empty((x.shape[0], w.shape[0]), x.dtype)
-    _multiply_columns(x, w, y, threads)
-    if bias is not None:
-        y += bias
+    y = empty((x.shape[0], w.shape[0]), x.dtype)
+    _multiply_columns(x, w, bias, y, threads)
     return y
 
 
-def _multiply_columns(x: Array, w: Array, y: Array, threads: int) -> None:
-    """y (n, o) = x (n, k) times w (o, k); dimensions of 1 may follow."""
+def _multiply_columns(x: Array, w: Array, bias: Array | None, y: Array, threads: int) -> None:
+    """y (n, o) = x (n, k) times w (o, k), plus the bias (o,); dimensions of 1 may follow."""
     columns = prepared((w,), "columns", lambda: _columns(w.reshape(w.shape[:2])))
     threads = enough(threads, x.size * w.shape[0] // 4)
     data = np.ascontiguousarray(x).reshape(x.shape[:2])
-    split(_dense, columns.shape[0], threads, data, columns, _ramp(x.shape[1]), y.reshape(y.shape[:2]))
+    arrays = (reading(data), columns, _ramp(x.shape[1]), y.reshape(y.shape[:2]))
+    shift = np.zeros(0, x.dtype) if bias is None else np.ascontiguousarray(bias)
+    split(_dense, columns.shape[0], threads, *arrays, reading(shift))
 
 
 def _packed(w: Array, groups: int) -> tuple[Array, bool]:
@@ -366,27 +314,35 @@ def _touches(begin: int, count: int, ow: int, place: Any, shape: Any) -> bool:
 
 @njit
 def _multiply(
-    packed: Any, panel: Any, mask: Any, masked: bool, first: int, terms: int, on: int, sums: Any, count: int
+    weights: Any,
+    w: int,
+    panel: Any,
+    mask: Any,
+    masked: bool,
+    terms: int,
+    on: int,
+    sums: Any,
+    at: int,
+    count: int,
 ) -> None:
-    """sums (ROWS, PITCH) = (sums if on else 0) + packed[first : first + terms] x panel."""
+    """sums[at:] (ROWS, PITCH) = (sums[at:] if on else 0) + weights[w:] (terms, ROWS) x panel; flat arrays."""
     step = 2 * VECTOR // panel.itemsize
-    weights = packed.reshape(-1)
     for lane in range(0, count, step):
         if masked:
-            masked_block(weights, first * ROWS, panel, mask, lane * TERMS, sums, lane, terms, on, 0)
+            masked_block(weights, w, panel, mask, lane * TERMS, sums, at + lane, terms, on, 0)
         else:
-            block(weights, first * ROWS, panel, mask, lane * TERMS, sums, lane, terms, on, 0)
+            block(weights, w, panel, mask, lane * TERMS, sums, at + lane, terms, on, 0)
 
 
 @njit
 def _multiply_directly(
-    packed: Any, planes: Any, base: int, offsets: Any, first: int, terms: int, on: int, sums: Any, count: int
+    weights: Any, w: int, source: Any, terms: int, on: int, sums: Any, at: int, count: int
 ) -> None:
-    """As _multiply, with the panel's columns read where they lie in the padded planes (base + offsets[k])."""
+    """As _multiply, with the panel's columns read where they lie in the planes: base + offsets[first + k]."""
+    planes, base, offsets, first = source
     step = 2 * VECTOR // planes.itemsize
-    weights = packed.reshape(-1)
     for lane in range(0, count, step):
-        direct_block(weights, first * ROWS, planes, offsets, base + lane, sums, lane, terms, on, first)
+        direct_block(weights, w, planes, offsets, base + lane, sums, at + lane, terms, on, first)
 
 
 @njit
@@ -420,17 +376,18 @@ def _panels(
     positions = (oh - 1) * span + ow
     tiles = -(-positions // TILE)
     step = 2 * VECTOR // x.itemsize
-    panel = np.empty(TILE * TERMS, x.dtype)
+    panel = scratch(TILE * TERMS, x)
     mask = np.empty(1, x.dtype)
-    sums = np.empty((-(-blocks // parts) * ROWS, PITCH), x.dtype)
+    sums = scratch(-(-blocks // parts) * ROWS * PITCH, x).reshape(-1, PITCH)
     segment = np.empty_like(sums) if segments and terms > TERMS else sums
+    weights = packed.reshape(-1)
     begin, end = share(work)
     while begin < end:
         for item in range(begin, end):
             part, tile = item % parts, item // parts % tiles
             group, image = item // parts // tiles % groups, item // parts // tiles // groups
             low, high = blocks * part // parts, blocks * (part + 1) // parts
-            weights = packed[group, low:high]
+            own = (group * blocks + low) * terms * ROWS
             rows = min(high * ROWS, per) - low * ROWS
             start = tile * TILE
             count = min(TILE, positions - start)
@@ -443,19 +400,20 @@ def _panels(
                 target, on = (segment, 0) if segments and first else (sums, first)
                 if not offsets.size:
                     _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
-                for b in range(weights.shape[0]):
+                for b in range(high - low):
                     block_rows = min(ROWS, rows - b * ROWS)
-                    part_of = target[b * ROWS : (b + 1) * ROWS]
+                    w, to = own + (b * terms + first) * ROWS, b * ROWS * PITCH
                     if offsets.size:
-                        _multiply_directly(weights[b], planes, base, offsets, first, some, on, part_of, count)
+                        source = (planes, base, offsets, first)
+                        _multiply_directly(weights, w, source, some, on, target, to, count)
                     else:
-                        _multiply(weights[b], panel, mask, False, first, some, on, part_of, count)
+                        _multiply(weights, w, panel, mask, False, some, on, target, to, count)
                     if segments and first:
-                        _add(sums[b * ROWS :], segment[b * ROWS :], block_rows, count)
+                        _add(sums, segment, b * ROWS, block_rows, count)
                     if last:
                         if touches and finite:
-                            zeros += _zeros(sums[b * ROWS :], block_rows, count)
-                        _store(sums, y, spot, b * ROWS, block_rows, flags, scales, shifts, others)
+                            zeros += _zeros(sums, b * ROWS, block_rows, count)
+                        store(sums, PITCH, y, spot, b * ROWS, block_rows, flags, scales, shifts, others)
             if touches:
                 again = not finite
                 if zeros > 0:
@@ -479,55 +437,29 @@ def _panels(
                         _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
                         _present(mask, first, some, start, count, place, shape)
                         target, on = (segment, 0) if segments and first else (sums, first)
-                        for b in range(weights.shape[0]):
-                            part_of = target[b * ROWS : (b + 1) * ROWS]
-                            _multiply(weights[b], panel, mask, True, first, some, on, part_of, count)
+                        for b in range(high - low):
+                            w, to = own + (b * terms + first) * ROWS, b * ROWS * PITCH
+                            _multiply(weights, w, panel, mask, True, some, on, target, to, count)
                         if segments and first:
-                            _add(sums, segment, rows, count)
-                    _store(sums, y, spot, 0, rows, flags, scales, shifts, others)
+                            _add(sums, segment, 0, rows, count)
+                    store(sums, PITCH, y, spot, 0, rows, flags, scales, shifts, others)
         begin, end = next_share(work)
 
 
 @njit
-def _store(
-    sums: Any, y: Any, spot: Any, low: int, rows: int, flags: Any, scales: Any, shifts: Any, others: Any
-) -> None:
-    """Rows `low` on of a tile go to y through the pointwise steps, the ends of rows squeezed out."""
-    image, first, start, count, span = spot
-    outputs, oh, ow = y.shape[1:]
-    at = start // span * ow + min(start % span, ow)
+def _add(sums: Any, more: Any, low: int, rows: int, lanes: int) -> None:
+    """sums[low : low + rows] += more[low : low + rows], the first lanes."""
     for o in range(low, low + rows):
-        channel = first + o
-        row = image * outputs + channel
-        to = row * oh * ow + at
-        if span == ow:
-            follow_to(y, to, sums, o * PITCH, count, channel, row, at, flags, scales, shifts, others)
-            continue
-        kept, lane, j = 0, 0, start % span
-        while lane < count:
-            run = max(0, min(ow - j, count - lane))
-            copy(y, to + kept, sums, o * PITCH + lane, run)
-            kept += run
-            lane += span - j
-            j = 0
-        if flags.size:
-            follow_to(y, to, y, to, kept, channel, row, at, flags, scales, shifts, others)
-
-
-@njit
-def _add(sums: Any, more: Any, rows: int, lanes: int) -> None:
-    """sums += more."""
-    for o in range(rows):
         row, addends = sums[o, :lanes], more[o, :lanes]
         for t in range(row.size):
             row[t] += addends[t]
 
 
 @njit
-def _zeros(sums: Any, rows: int, lanes: int) -> int:
-    """How many of the sums are zero."""
+def _zeros(sums: Any, low: int, rows: int, lanes: int) -> int:
+    """How many of sums[low : low + rows], of the first lanes, are zero."""
     zeros = 0
-    for o in range(rows):
+    for o in range(low, low + rows):
         row = sums[o]
         for t in range(lanes):
             zeros += row[t] == 0
@@ -607,7 +539,7 @@ def _columns(w: Array) -> Array:
 
 
 @njit
-def _dense(work: Any, x: Any, columns: Any, ramp: Any, y: Any) -> None:
+def _dense(work: Any, x: Any, columns: Any, ramp: Any, y: Any, bias: Any) -> None:
     """Lanes across outputs. Items: tiles of four vectors of outputs."""
     n, terms = x.shape
     wide = columns.shape[2]
@@ -620,5 +552,9 @@ def _dense(work: Any, x: Any, columns: Any, ramp: Any, y: Any) -> None:
                 if terms:
                     column_block(weights, 0, x, i * terms, ramp, sums, terms, 1)
                 some = min(wide, y.shape[1] - item * wide)
+                if bias.size:
+                    shift = bias[item * wide : item * wide + some]
+                    for o in range(shift.size):
+                        sums[o] += shift[o]
                 copy(y, i * y.shape[1] + item * wide, sums, 0, some)
         begin, end = next_share(work)

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.functions import exp
-from refnet.kernels.jit import njit
+from refnet.kernels.jit import njit, reading
+from refnet.kernels.memory import empty
 from refnet.kernels.simd import fma
 from refnet.kernels.team import enough, next_share, share, split
 
@@ -20,14 +21,14 @@ GRAIN = 16384
 
 def relu(x: F32, threads: int) -> F32:
     """x if x > 0, +0 if x <= 0, NaN if NaN; any shape."""
-    y = np.empty(x.shape, np.float32)
+    y = empty(x.shape, np.float32)
     split(_relu, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
     return y
 
 
 def sigmoid(x: F32, threads: int) -> F32:
     """1 / (1 + e), e = exp(-x), each of the three results rounded to float32; any shape."""
-    y = np.empty(x.shape, np.float32)
+    y = empty(x.shape, np.float32)
     split(_sigmoid, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
     return y
 
@@ -41,7 +42,7 @@ def exponential(x: npt.NDArray[np.float64], threads: int) -> npt.NDArray[np.floa
 
 def scale_shift(x: F32, scale: F32, shift: F32, threads: int) -> F32:
     """fma(x, scale, shift) with one scale and shift per channel; x (n, c, ...)."""
-    y = np.empty(x.shape, np.float32)
+    y = empty(x.shape, np.float32)
     n, c = x.shape[:2]
     rows = np.ascontiguousarray(x).reshape(n * c, -1)
     threads = enough(threads, x.size)
@@ -51,10 +52,17 @@ def scale_shift(x: F32, scale: F32, shift: F32, threads: int) -> F32:
 
 def softmax_rows(x: F32, threads: int) -> F32:
     """Softmax over the last axis: m = max, e = exp(x - m), s = chain of e from +0, e / s, in float32."""
-    y = np.empty(x.shape, np.float32)
-    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    rows = np.ascontiguousarray(x).reshape(-1, 1, x.shape[-1], 1)
+    return softmax_parts(rows, threads).reshape(x.shape)
+
+
+def softmax_parts(x: F32, threads: int) -> F32:
+    """Softmax over the third axis, x (n, groups, parts, m) -> (n, parts, groups, m)."""
+    n, groups, parts, m = x.shape
+    y = empty((n, parts, groups, m), np.float32)
     threads = enough(threads, 20 * x.size)
-    split(_softmax, rows.shape[0], threads, rows, y.reshape(rows.shape))
+    flat = reading(np.ascontiguousarray(x).reshape(-1))
+    split(_softmax, n * groups * m, threads, flat, y.reshape(-1), groups, parts, m)
     return y
 
 
@@ -101,18 +109,27 @@ def _scale_shift(work: Any, x: Any, scale: Any, shift: Any, y: Any) -> None:
 
 
 @njit
-def _softmax(work: Any, x: Any, y: Any) -> None:
+def _softmax(work: Any, x: Any, y: Any, groups: int, parts: int, m: int) -> None:
+    """Items: (image, group, element)."""
     begin, end = share(work)
     while begin < end:
-        for row in range(begin, end):
-            largest = x[row, 0]
-            for i in range(x.shape[1]):
-                if x[row, i] > largest or x[row, i] != x[row, i]:
-                    largest = x[row, i]
+        for item in range(begin, end):
+            image, group, i = item // m // groups, item // m % groups, item % m
+            source, target = (
+                (image * groups + group) * parts * m + i,
+                (image * parts * groups + group) * m + i,
+            )
+            step = groups * m
+            largest = x[source]
+            for p in range(parts):
+                value = x[source + p * m]
+                if value > largest or value != value:  # noqa: PLR0124 - NaN
+                    largest = value
             total = np.float32(0)
-            for i in range(x.shape[1]):
-                y[row, i] = np.float32(exp(np.float64(np.float32(x[row, i] - largest))))
-                total = np.float32(total + y[row, i])
-            for i in range(x.shape[1]):
-                y[row, i] = y[row, i] / total
+            for p in range(parts):
+                power = np.float32(exp(np.float64(np.float32(x[source + p * m] - largest))))
+                y[target + p * step] = power
+                total = np.float32(total + power)
+            for p in range(parts):
+                y[target + p * step] /= total
         begin, end = next_share(work)

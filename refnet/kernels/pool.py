@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.jit import njit
+from refnet.kernels.memory import empty
 from refnet.kernels.team import enough, next_share, share, split
 
 Array = npt.NDArray[Any]
@@ -19,7 +20,7 @@ PLANES = 4
 
 def max_pool(x: Array, kernel: Pair, stride: Pair, pad: Pair, output: Pair, threads: int) -> Array:
     """Maximum of ops/pool.py for x (n, c, h, w); output is (oh, ow). First of equals; NaN wins."""
-    y = np.empty((*x.shape[:2], *output), x.dtype)
+    y = empty((*x.shape[:2], *output), x.dtype)
     threads = enough(threads, y.size * kernel[0] * kernel[1])
     split(_max, x.shape[0] * x.shape[1], threads, np.ascontiguousarray(x), y, *kernel, *stride, *pad)
     return y
@@ -29,7 +30,7 @@ def avg_pool(
     x: Array, kernel: Pair, stride: Pair, pad: Pair, output: Pair, include_pad: bool, threads: int
 ) -> Array:
     """Average of ops/pool.py: a chain over kernel row and column from +0, then one division."""
-    y = np.empty((*x.shape[:2], *output), x.dtype)
+    y = empty((*x.shape[:2], *output), x.dtype)
     threads = enough(threads, y.size * kernel[0] * kernel[1])
     if kernel == x.shape[2:] and pad == (0, 0):
         planes = np.ascontiguousarray(x).reshape(-1, kernel[0] * kernel[1])

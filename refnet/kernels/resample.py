@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.jit import njit
+from refnet.kernels.memory import empty
 from refnet.kernels.simd import copy
 from refnet.kernels.team import enough, next_share, share, split
 
@@ -17,7 +18,7 @@ Array = npt.NDArray[Any]
 def upsample(x: Array, scale: int, threads: int) -> Array:
     """x (n, c, h, w) -> (n, c, h * scale, w * scale), every element scale x scale times."""
     n, c, h, w = x.shape
-    y = np.empty((n, c, h * scale, w * scale), x.dtype)
+    y = empty((n, c, h * scale, w * scale), x.dtype)
     threads = enough(threads, y.size)
     planes = np.ascontiguousarray(x).reshape(n * c, h, w)
     split(_upsample, n * c, threads, planes, y.reshape(n * c, h * scale, w * scale), scale)

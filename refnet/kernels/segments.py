@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.epilogue import Chain, apply, follow
+from refnet.kernels.epilogue import Chain, apply, store
 from refnet.kernels.jit import njit, prepared
 from refnet.kernels.panel import TERMS, Layout, _padded, _touches, layout, pack
 from refnet.kernels.program import Window
-from refnet.kernels.simd import PITCH, ROWS, TILE, copy, fma
+from refnet.kernels.simd import PITCH, ROWS, TILE, fma
 from refnet.kernels.team import enough, next_share, share, split
 from refnet.kernels.tiles import ADDEND, BIAS, FIRST, ON, ZERO, follow_steps, must_mask
 
@@ -161,30 +161,8 @@ def _panels(
                     mask = np.zeros(TILE * TERMS, x.dtype)
                 room = (sums, fresh, panel, mask, extra)
                 follow_steps(source, spot, weights, shift, steps, room, rows, True)
-            _store(sums, y, tables, image, first, rows, start, count, span)
+            store(sums, PITCH, y, (image, first, start, count, span), 0, rows, *tables)
         begin, end = next_share(work)
-
-
-@njit
-def _store(
-    sums: Any, y: Any, tables: Any, image: int, first: int, rows: int, start: int, count: int, span: int
-) -> None:
-    """Copy a tile to y, the ends of rows squeezed out, and follow the pointwise steps there."""
-    outputs, oh, ow = y.shape[1:]
-    kinds, scales, shifts, others = tables
-    flat = y.reshape(-1)
-    at = start // span * ow + min(start % span, ow)
-    for o in range(rows):
-        row = image * outputs + first + o
-        target = row * oh * ow + at
-        kept, lane, j = 0, 0, start % span
-        while lane < count:
-            run = max(0, min(ow - j, count - lane))
-            copy(y, target + kept, sums, o * PITCH + lane, run)
-            kept += run
-            lane += span - j
-            j = 0
-        follow(flat[target : target + kept], first + o, row, at, kinds, scales, shifts, others)
 
 
 @njit

@@ -8,6 +8,9 @@ thread takes about as long as the short ones, and so does waiting for Python's l
 finds no share left stays in the kernel and looks whether the next one has begun, for about SPIN turns; only
 then does it go to sleep. A kernel has begun when its caller takes its first share: the lock is free then.
 
+A run that is recorded (record.py) is repeated by `play`: all its kernels one after another, each thread
+for itself, so that no kernel has to be handed over.
+
 A kernel's first argument is its `work`, int64: shares taken, shares, items, shares done, turns to wait;
 a helper sees the next kernel's behind it. A kernel's frame is
 
@@ -24,7 +27,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,6 +49,8 @@ SHARES = 8
 """Shares per thread: more than one, so that a slow thread holds up nobody."""
 SPIN = 400_000
 """Turns, of one or two nanoseconds each, that an idle thread looks for work before it sleeps."""
+PAUSE = 2e-5
+"""Seconds that one sleeps who has looked long enough for what another thread is to do."""
 TAKEN, PARTS, ITEMS, DONE, TURNS = range(5)
 ROW = 8
 """Numbers per kernel: a cache line."""
@@ -105,12 +113,52 @@ def _reached(work: Any, index: int, value: int, turns: int) -> bool:
     return bool(look(work, index) >= value)
 
 
-class _Job:
-    """A kernel with its arguments; they are let go when it is done."""
+Kernel = Callable[..., None]
 
-    def __init__(self, kernel: Callable[..., None], work: Work, arguments: tuple[Any, ...] | None) -> None:
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel on range(count), shared by so many threads."""
+
+    kernel: Kernel
+    count: int
+    threads: int
+    arguments: tuple[Any, ...]
+
+
+class _Job:
+    """What helpers do with the caller: a kernel with its arguments, which are let go when it is done."""
+
+    def __init__(self, kernel: Kernel, work: Work, arguments: tuple[Any, ...] | None) -> None:
         self.kernel, self.work, self.arguments = kernel, work, arguments
         self.fault: BaseException | None = None
+
+    def help(self) -> None:
+        """A helper's part."""
+        if (arguments := self.arguments) is not None:
+            self.kernel(self.work, *arguments)
+
+
+class _Play:
+    """The same for many kernels, one row of `rows` each and one more: as soon as the caller has begun one, a
+    helper may.
+    """
+
+    def __init__(self, calls: Sequence[Call], rows: Work) -> None:
+        self.calls, self.rows = calls, rows  # the calls are let go when all are done
+        self.fault: BaseException | None = None
+        self.over = False
+
+    def help(self) -> None:
+        """A helper's part. It may come late: then all shares are taken."""
+        at = 0
+        for call in self.calls:
+            while not self.rows[at + TAKEN]:
+                if self.over:
+                    return
+                time.sleep(PAUSE)
+            call.kernel(self.rows[at : at + 2 * ROW], *call.arguments)
+            at += ROW
 
 
 class Team:
@@ -122,7 +170,7 @@ class Team:
         self._turns = SPIN if threads <= processors() else 0
         self._rows = np.zeros(0, np.int64)
         self._at = 0
-        self._job: _Job | None = None
+        self._job: _Job | _Play | None = None
         self._sleeping = 0
         self._awake = threading.Condition()
         for i in range(threads - 1):
@@ -137,19 +185,51 @@ class Team:
         work = both[:ROW]
         parts = min(count, SHARES * self.threads)
         work[PARTS], work[ITEMS], work[TURNS] = parts, count, self._turns
-        job = self._job = _Job(kernel, both, arguments)
-        if self._sleeping:
-            with self._awake:
-                self._awake.notify_all()
+        job = _Job(kernel, both, arguments)
+        self._begin(job)
         try:
             kernel(work, *arguments)
-            while not _reached(work, DONE, parts, SPIN):
-                if job.fault is not None:
-                    raise job.fault
-                time.sleep(2e-5)
+            self._end(job, work)
         finally:
             work[TAKEN] = parts  # if the kernel failed here, nobody begins another share
             job.arguments = None
+
+    def play(self, calls: Sequence[Call]) -> None:
+        """Run these kernels one after another, each when all of the one before is done."""
+        shared = [call for call in calls if call.threads > 1]
+        rows = np.zeros((len(shared) + 1) * ROW, np.int64)
+        rows[PARTS::ROW][:-1] = [min(call.count, SHARES * self.threads) for call in shared]
+        rows[ITEMS::ROW][:-1] = [call.count for call in shared]
+        rows[TURNS::ROW] = self._turns
+        job, at = _Play(shared, rows), 0
+        self._begin(job)
+        try:
+            for call in calls:
+                if call.threads == 1:
+                    alone(call)
+                    continue
+                work = rows[at : at + ROW]
+                call.kernel(work, *call.arguments)
+                self._end(job, work)
+                at += ROW
+        finally:
+            job.over, job.calls = True, ()
+            rows[TAKEN::ROW] = np.maximum(
+                rows[PARTS::ROW], 1
+            )  # nobody begins another share, nor waits for one
+
+    def _begin(self, job: _Job | _Play) -> None:
+        self._job = job
+        if self._sleeping:
+            with self._awake:
+                self._awake.notify_all()
+
+    def _end(self, job: _Job | _Play, work: Work) -> None:
+        """Wait until all shares are done."""
+        while not _reached(work, DONE, work[PARTS], SPIN):
+            if job.fault is not None:
+                raise job.fault
+            time.sleep(PAUSE)
 
     def _help(self) -> None:
         last = None
@@ -163,14 +243,13 @@ class Team:
                     self._sleeping -= 1
                 continue
             last = job
-            if (arguments := job.arguments) is not None:
-                try:
-                    job.kernel(job.work, *arguments)
-                except BaseException as fault:  # the caller raises it
-                    job.fault = fault
-                del arguments
+            try:
+                job.help()
+            except BaseException as fault:  # the caller raises it
+                job.fault = fault
 
 
+_recorded: ContextVar[list[Call] | None] = ContextVar("recorded", default=None)
 _teams: dict[int, Team] = {}
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork
     os.register_at_fork(after_in_child=_teams.clear)
@@ -181,17 +260,56 @@ def split(kernel: Callable[..., None], count: int, threads: int, *arguments: Any
 
     A team that is busy (another thread of the process is running a network) leaves the caller alone with it.
     """
-    threads = max(1, min(threads, count))
-    if threads > 1:
-        team = _teams.get(threads) or _teams.setdefault(threads, Team(threads))
-        if team.busy.acquire(blocking=False):
-            try:
+    if not count:
+        return
+    call = Call(kernel, count, max(1, min(threads, count)), arguments)
+    if (calls := _recorded.get()) is not None:
+        calls.append(call)
+    if call.threads > 1:
+        with _team(call.threads) as team:
+            if team is not None:
                 team.run(kernel, count, arguments)
-            finally:
-                team.busy.release()
-            return
-    if count:
-        kernel(np.array([0, 1, count, 0]), *arguments)
+                return
+    alone(call)
+
+
+def alone(call: Call) -> None:
+    """The whole of a kernel in this thread."""
+    call.kernel(np.array([0, 1, call.count, 0]), *call.arguments)
+
+
+def play(calls: Sequence[Call], threads: int) -> None:
+    """Repeat these calls, which `recorded` gave, in so many threads."""
+    if threads > 1:
+        with _team(threads) as team:
+            if team is not None:
+                team.play(calls)
+                return
+    for call in calls:
+        alone(call)
+
+
+@contextmanager
+def _team(threads: int) -> Iterator[Team | None]:
+    """The team of so many threads, if it is free."""
+    team = _teams.get(threads) or _teams.setdefault(threads, Team(threads))
+    if not team.busy.acquire(blocking=False):
+        yield None
+        return
+    try:
+        yield team
+    finally:
+        team.busy.release()
+
+
+@contextmanager
+def recorded(calls: list[Call] | None) -> Iterator[None]:
+    """In it, `split` notes every call that it makes (None: it does not)."""
+    token = _recorded.set(calls)
+    try:
+        yield
+    finally:
+        _recorded.reset(token)
 
 
 def enough(threads: int, operations: int) -> int:

@@ -219,7 +219,7 @@ def _directly(
 def must_mask(source: Any, spot: Any, sums: Any, panel: Any, rows: int, from_zero: bool) -> bool:
     """Whether a sum is zero that terms in the padding may have given its sign."""
     count = spot[4]
-    if _zeros(sums, rows, count) == 0:
+    if _zeros(sums, 0, rows, count) == 0:
         return False
     if not from_zero:
         return True

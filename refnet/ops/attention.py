@@ -65,6 +65,9 @@ class RadixSum(Op):
         self._expect(self.radix >= 1 and x.shape[1] % self.radix == 0, f"radix must divide {x.shape[1]}")
         return TensorType((x.shape[0], x.shape[1] // self.radix, *x.shape[2:]))
 
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
+
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         from refnet.kernels.attention import radix_sum
 
@@ -124,15 +127,17 @@ class RadixSoftmax(Op):
         """(n, K*R*m, 1, 1) -> (n, R, K, m)"""
         return x.reshape(x.shape[0], self.cardinality, self.radix, -1).swapaxes(1, 2)
 
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
+
     def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.pointwise import sigmoid, softmax_rows
+        from refnet.kernels.pointwise import sigmoid, softmax_parts
 
         (x,) = inputs
         n = x.shape[0]
         if self.radix == 1:
             return sigmoid(np.ascontiguousarray(x.reshape(n, -1)), threads)
-        rows = np.ascontiguousarray(np.moveaxis(self._split(x), 1, -1))  # (n, K, m, R)
-        return np.ascontiguousarray(np.moveaxis(softmax_rows(rows, threads), -1, 1).reshape(n, -1))
+        return softmax_parts(x.reshape(n, self.cardinality, self.radix, -1), threads).reshape(n, -1)
 
     def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
         (x,) = inputs
@@ -207,6 +212,9 @@ class WeightedSum(Op):
         self._expect(attention.shape == x.shape[:2], f"attention is {attention!r} for data {x!r}")
         self._expect(self.radix >= 1 and x.shape[1] % self.radix == 0, f"radix must divide {x.shape[1]}")
         return TensorType((x.shape[0], x.shape[1] // self.radix, *x.shape[2:]))
+
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
 
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         from refnet.kernels.attention import weighted_sum

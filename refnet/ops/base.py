@@ -111,15 +111,16 @@ class Interval:
 class Op:
     """One kind of operation with its attributes. Subclasses are frozen dataclasses.
 
-    The fields are the attributes, and the repr is how a graph prints: `Conv(channels=64, ...)`.
-    Rules that every subclass gives (tests/test_ops_rules.py walks them all):
+        The fields are the attributes, and the repr is how a graph prints: `Conv(channels=64, ...)`.
+        Rules that every subclass gives (tests/test_ops_rules.py walks them all):
 
-    - `type(*inputs)`: the output's TensorType; raises GraphError when inputs do not fit.
-    - `run(*inputs, threads)`: the value in plain arithmetic, float32, in the order that the
-      docstring states.
-    - `golden(*inputs, threads, tally)`: the correctly rounded value; ops with one right result inherit it.
-    - `replay(formula, *inputs, threads, total)`: the value by a formula of the op's menu `formulas`.
-    - `bound(*inputs)`: an Interval that holds every float32 evaluation (derivation in the docstring).
+        - `type(*inputs)`: the output's TensorType; raises GraphError when inputs do not fit.
+        - `run(*inputs, threads)`: the value in plain arithmetic, float32, in the order that the
+          docstring states.
+        - `golden(*inputs, threads, tally)`: the correctly rounded value; inherited where there is one result.
+        - `replay(formula, *inputs, threads, total)`: the value by a formula of the op's menu `formulas`.
+        - `bound(*inputs)`: an Interval that holds every float32 evaluation (derivation in the docstring).
+        - `recordable(*shapes)`: whether a run may be repeated as the kernel calls that `run` made.
     - `flops(*inputs)`: the Cost, from the types of the inputs.
     """
 
@@ -134,6 +135,16 @@ class Op:
 
     formulas: ClassVar[Mapping[str, str]] = {}
     """The ways in which frameworks evaluate this op: name -> formula with its source. A book chooses one."""
+
+    reshapes: ClassVar[bool] = False
+    """True if the value is the one input's elements, in their order, in another shape."""
+
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        """Whether all that `run` does with data of these shapes is done by kernels (refnet/recording.py).
+
+        What Python does then may depend on shapes and on weights, never on what is in the data.
+        """
+        return False
 
     @property
     def one_result(self) -> bool:

@@ -111,6 +111,9 @@ class Conv(Op):
         pad = (self.pad[0] + m * self.stride[0], self.pad[1] + n * self.stride[1])
         return replace(self, pad=pad, pad_end=None), lambda y: y[:, :, m : m + oh, n : n + ow].copy()
 
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        return self.symmetric
+
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         if not self.symmetric:
             wide, take = self._wide(*(x.shape for x in inputs))

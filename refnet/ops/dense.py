@@ -56,6 +56,9 @@ class Dense(Op):
         self._expect(inputs[1:] == expected, f"weights are {list(inputs[1:])}, expected {list(expected)}")
         return TensorType((inputs[0].shape[0], self.units))
 
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
+
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         from refnet.kernels.panel import dense
 

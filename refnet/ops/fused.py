@@ -8,29 +8,22 @@ Only values that nobody asked for, and that only the next node of the run reads,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
-from operator import is_
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from refnet.ops.base import F32, Op
 from refnet.ops.conv import Conv
 from refnet.ops.norm import BatchNorm
 from refnet.ops.pointwise import Add, Mul, Relu
 
-Call = Callable[[Sequence[F32]], F32]
-"""What a run of nodes does with its data."""
-
 if TYPE_CHECKING:
     from refnet.graph import Node
     from refnet.kernels.epilogue import Chain
 
 
-@dataclass(frozen=True, repr=False, eq=False)  # what is kept for it is its own
+@dataclass(frozen=True, repr=False)
 class Fused(Op):
     """y = the last of `ops`, each applied to the result of the one before
 
@@ -43,43 +36,29 @@ class Fused(Op):
     def weight_roles(self) -> tuple[str, ...]:
         return tuple(role for op in self.ops for role in op.weight_roles())
 
-    @cached_property
-    def _weights(self) -> int:
-        return len(self.weight_roles())
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        adds = sum(isinstance(op, Add) for op in self.ops)
+        factor = not isinstance(self.ops[0], Mul) or _image(*inputs[:2]) is not None
+        return adds < 2 and factor
 
     def run(self, *inputs: F32, threads: int = 1) -> F32:
-        count = len(inputs) - self._weights
-        data, weights = [np.ascontiguousarray(x) for x in inputs[:count]], inputs[count:]
-        key = (threads, *[x.shape for x in data])
-        if any(w.flags.writeable for w in weights):
-            return self._bind(data, weights, threads)(data)
-        known = self._bound.get(key)
-        if known is None or not all(map(is_, known[0], weights)):
-            known = self._bound[key] = weights, self._bind(data, weights, threads)
-        return known[1](data)
+        from refnet.kernels.epilogue import apply
+        from refnet.kernels.panel import convolve
 
-    @cached_property
-    def _bound(self) -> dict[tuple[object, ...], tuple[Sequence[F32], Call]]:
-        """By the threads and the data's shapes: the weights, and what is done with them."""
-        return {}
-
-    def _bind(self, data: Sequence[F32], weights: Sequence[F32], threads: int) -> Call:
-        """What is done with data of these shapes: all that does not depend on what is in it is made here."""
-        from refnet.kernels.epilogue import apply, bind_rows
-        from refnet.kernels.panel import bind
-
+        count = len(inputs) - len(self.weight_roles())
+        data, weights = inputs[:count], inputs[count:]
         chain = self._chain(weights)
         first, x = self.ops[0], data[0]
         if isinstance(first, Conv):
             place = (first.stride, first.pad, first.dilation, first.groups)
-            convolve = bind(x.shape, weights[0], *place, threads, chain)
-            return lambda data: convolve(data[0], data[1:])
-        rows = bind_rows(x.shape, x.dtype, chain, threads)
+            return convolve(x, weights[0], *place, threads, chain.over(data[1:]))
         if not isinstance(first, Mul):
-            return lambda data: rows(data[0], data[1:], None)
-        if x.ndim == 4 and data[1].shape == (*x.shape[:2], 1, 1):  # takes no pass of its own
-            return lambda data: rows(data[0], data[2:], data[1])
-        return lambda data: apply(Mul().run(*data[:2], threads=threads), chain.over(data[2:]), threads)
+            return apply(x, chain.over(data[1:]), threads)
+        order = _image(x.shape, data[1].shape)
+        if order is not None:  # the product takes no pass of its own
+            x, factor = data[order], data[1 - order]
+            return apply(x, chain.over(data[2:]), threads, factor)
+        return apply(Mul().run(*data[:2], threads=threads), chain.over(data[2:]), threads)
 
     def _chain(self, inputs: Sequence[F32]) -> Chain:
         """The steps after the convolution, or all, without the arrays to add."""
@@ -97,11 +76,20 @@ class Fused(Op):
         return chain
 
 
+def _image(a: tuple[int, ...], b: tuple[int, ...]) -> int | None:
+    """Which of a and b is (n, c, h, w) while the other one is (n, c, 1, 1); None if neither."""
+    for at, (image, factor) in enumerate(((a, b), (b, a))):
+        if len(image) == 4 and factor == (*image[:2], 1, 1):
+            return at
+    return None
+
+
 def fuse(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
     """The nodes, with runs that may be computed in one pass replaced by one node named after the last.
 
     keep: values that must exist. A run starts at a convolution, product, batch norm, addition of two or
-    relu, and goes on while its value is read once, by a batch norm, an addition of two or a relu.
+    relu, and goes on while its value is read once, by a batch norm, an addition of two or a relu. It has
+    one addition at most. A product or an addition alone is a run, too: its pass is a kernel's.
     """
     from refnet.graph import Node
 
@@ -115,11 +103,12 @@ def fuse(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
         run = [node]
         while run[-1].name not in keep and reads[run[-1].name] == 1:
             following = reader[run[-1].name]
-            joins = isinstance(following.op, BatchNorm | Relu) or following.op == Add(2)
+            adds = following.op == Add(2) and all(before.op != Add(2) for before in run)
+            joins = isinstance(following.op, BatchNorm | Relu) or adds
             if not joins or following.name in taken:
                 break
             run.append(following)
-        if len(run) > 1 or isinstance(node.op, Conv):  # a convolution alone keeps what is made once, too
+        if len(run) > 1 or node.op in (Add(2), Mul()):
             taken.update(member.name for member in run)
             place[run[-1].name] = _join(run, Node)
     return tuple(place.get(n.name, n) for n in nodes if n.name in place or n.name not in taken)

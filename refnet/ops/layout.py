@@ -59,6 +59,14 @@ class Concat(_Move):
         length = sum(x.shape[self.axis] for x in inputs)
         return TensorType((*first[: self.axis], length, *first[self.axis + 1 :]))
 
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        from refnet.kernels.layout import concatenate
+
+        return concatenate(inputs, self.axis, threads)
+
     def _move(self, *arrays: Array) -> Array:
         return np.concatenate(arrays, self.axis)
 
@@ -86,6 +94,8 @@ class Slice(_Move):
 class Flatten(_Move):
     """y = x as (n, the rest in row order). Source: MXNet Flatten, torch.flatten(x, 1)."""
 
+    reshapes: ClassVar[bool] = True
+
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
         (x,) = inputs
@@ -102,6 +112,8 @@ class ExpandDims(_Move):
 
     axis: int
 
+    reshapes: ClassVar[bool] = True
+
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
         shape = inputs[0].shape
@@ -115,6 +127,8 @@ class ExpandDims(_Move):
 @dataclass(frozen=True, repr=False)
 class Identity(_Move):
     """y = x. Source: what dropout is at inference; MXNet Dropout and identity, torch.nn.Dropout.eval()."""
+
+    reshapes: ClassVar[bool] = True
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
@@ -134,6 +148,8 @@ class Reshape(_Move):
     """
 
     shape: tuple[int, ...]
+
+    reshapes: ClassVar[bool] = True
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)

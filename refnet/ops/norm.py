@@ -99,6 +99,9 @@ class BatchNorm(Op):
         self._expect(self.eps >= 0, "eps >= 0")
         return inputs[0]
 
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
+
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         from refnet.kernels.pointwise import scale_shift
 

@@ -57,6 +57,9 @@ class Relu(Op):
         self._count(inputs, 1)
         return inputs[0]
 
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
+
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         from refnet.kernels.pointwise import relu
 
@@ -149,6 +152,9 @@ class Sigmoid(Op):
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
         return inputs[0]
+
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
 
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         from refnet.kernels.pointwise import sigmoid

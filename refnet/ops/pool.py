@@ -130,6 +130,9 @@ class MaxPool(_Window):
     def one_result(self) -> bool:
         return True
 
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        return self.dilation == (1, 1)
+
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         from refnet.kernels.pool import max_pool
 
@@ -210,6 +213,9 @@ class AvgPool(_Window):
 
     def propagates(self, *weights: F32) -> bool:
         return True
+
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        return self.symmetric
 
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         from refnet.kernels.pool import avg_pool
@@ -302,6 +308,9 @@ class GlobalAvgPool(Op):
     def counts(self, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The rows (1,) and the columns (1,) that count; d is their product."""
         return np.array([shape[2]]), np.array([shape[3]])
+
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
 
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         from refnet.kernels.pool import avg_pool

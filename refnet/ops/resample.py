@@ -34,6 +34,9 @@ class UpsampleNearest(Op):
         n, c, h, w = x.shape
         return TensorType((n, c, h * self.scale, w * self.scale))
 
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
+
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         from refnet.kernels.resample import upsample
 

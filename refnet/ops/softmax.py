@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, getcontext
 from fractions import Fraction
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -72,13 +73,18 @@ class Softmax(Op):
         self._expect(0 <= self.axis < len(inputs[0].shape), f"axis outside of {inputs[0]!r}")
         return inputs[0]
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.pointwise import softmax_rows
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
 
-        if self.trailing:
-            return softmax_rows(self._rows(inputs[0]), threads).reshape(inputs[0].shape)
-        rows = np.ascontiguousarray(np.moveaxis(inputs[0], self.axis, -1))
-        return np.ascontiguousarray(np.moveaxis(softmax_rows(rows, threads), -1, self.axis))
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        from refnet.kernels.pointwise import softmax_parts
+
+        (x,) = inputs
+        end = x.ndim if self.trailing else self.axis + 1
+        before, terms, behind = (
+            prod(x.shape[a:b]) for a, b in ((0, self.axis), (self.axis, end), (end, None))
+        )
+        return softmax_parts(x.reshape(before, 1, terms, behind), threads).reshape(x.shape)
 
     def _rows(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """x with all axes from `axis` on as the last one."""

@@ -1,0 +1,42 @@
+"""Elements that move and stay what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.kernels.jit import njit, reading
+from refnet.kernels.memory import empty
+from refnet.kernels.simd import copy
+from refnet.kernels.team import enough, next_share, share, split
+
+Array = npt.NDArray[Any]
+
+
+def concatenate(arrays: Sequence[Array], axis: int, threads: int) -> Array:
+    """The arrays, of one dtype, one after another along the axis; their other dimensions are the same."""
+    first = arrays[0]
+    y = empty(
+        (*first.shape[:axis], sum(x.shape[axis] for x in arrays), *first.shape[axis + 1 :]), first.dtype
+    )
+    rows, at = prod(first.shape[:axis]), 0
+    target = y.reshape(rows, -1)
+    for x in arrays:
+        source = np.ascontiguousarray(x).reshape(rows, -1)
+        split(_place, rows, enough(threads, x.size), reading(source), target, at)
+        at += source.shape[1]
+    return y
+
+
+@njit
+def _place(work: Any, x: Any, y: Any, at: int) -> None:
+    """Columns `at` on of y = x. Items: rows of x (rows, elements)."""
+    begin, end = share(work)
+    while begin < end:
+        for row in range(begin, end):
+            copy(y, row * y.shape[1] + at, x, row * x.shape[1], x.shape[1])
+        begin, end = next_share(work)

@@ -1,0 +1,125 @@
+"""Where kernels' results lie: anywhere, or, while a run is recorded (record.py), in one room.
+
+A room gives the memory of an array that is gone to the next one, as the run that is recorded lets go of its
+values; a repetition finds every value at the same place.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.kernels.jit import njit
+
+Array = npt.NDArray[Any]
+
+LINE = 64
+"""Bytes of a cache line, and of the widest vector: an array that begins at a multiple is read faster."""
+PIECE = 1 << 23
+"""Bytes that a room takes from the system at a time, or more for a larger array. From 4 MiB on NumPy asks
+for huge pages, which spare the processor most of its look-ups of addresses."""
+
+
+class Room:
+    """Memory for arrays, each beginning at a multiple of LINE.
+
+    An array's memory is free again when it and all views of it are gone.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: list[Array] = []
+        self._free: list[list[tuple[int, int]]] = []
+        self._lent: dict[int, weakref.ref[Array]] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An array of this shape; what is in it is not determined."""
+        kind = np.dtype(dtype)
+        count = prod(shape)
+        if count == 0:
+            return np.empty(shape, kind)
+        size = -(-count * kind.itemsize // LINE) * LINE
+        piece, begin = self._take(size)
+        flat = np.frombuffer(self.pieces[piece].data, kind, count, begin)  # views of it refer to it
+
+        def free(reference: weakref.ref[Array]) -> None:
+            del self._lent[id(reference)]
+            self._give(piece, begin, size)
+
+        reference = weakref.ref(flat, free)
+        self._lent[id(reference)] = reference
+        return flat.reshape(shape)
+
+    def lasting(self, array: Array) -> Array | None:
+        """The same memory as an array that has no claim to a place in the room; None if it is not here."""
+        if array.size == 0:
+            return None
+        begin = array.__array_interface__["data"][0]
+        for piece in self.pieces:
+            at = begin - piece.__array_interface__["data"][0]
+            if 0 <= at < piece.size:
+                view = np.ndarray(array.shape, array.dtype, piece.data, at, array.strides)
+                view.flags.writeable = array.flags.writeable
+                return view
+        return None
+
+    def _take(self, size: int) -> tuple[int, int]:
+        """The piece and the first byte of the smallest gap that has so many."""
+        gaps = [(end - begin, i, begin) for i, gaps in enumerate(self._free) for begin, end in gaps]
+        fitting = [gap for gap in gaps if gap[0] >= size]
+        if not fitting:
+            raw = np.empty(max(size, PIECE) + LINE, np.uint8)
+            first = -raw.__array_interface__["data"][0] % LINE
+            self.pieces.append(raw[first : first + max(size, PIECE)])
+            self._free.append([(0, max(size, PIECE))])
+            fitting = [(max(size, PIECE), len(self.pieces) - 1, 0)]
+        _, piece, begin = min(fitting)
+        gaps_here = self._free[piece]
+        at = next(i for i, gap in enumerate(gaps_here) if gap[0] == begin)
+        end = gaps_here[at][1]
+        gaps_here[at : at + 1] = [(begin + size, end)] if begin + size < end else []
+        return piece, begin
+
+    def _give(self, piece: int, begin: int, size: int) -> None:
+        """Make these bytes a gap, joined with the gaps beside it."""
+        gaps = sorted([*self._free[piece], (begin, begin + size)])
+        joined = gaps[:1]
+        for first, end in gaps[1:]:
+            if first == joined[-1][1]:
+                joined[-1] = (joined[-1][0], end)
+            else:
+                joined.append((first, end))
+        self._free[piece] = joined
+
+
+_room: ContextVar[Room | None] = ContextVar("room", default=None)
+
+
+@contextmanager
+def within(room: Room | None) -> Iterator[None]:
+    """In it, `empty` takes from the room (None: from the system)."""
+    token = _room.set(room)
+    try:
+        yield
+    finally:
+        _room.reset(token)
+
+
+@njit
+def scratch(count: int, like: Any) -> Any:
+    """For kernels: `count` elements of like's dtype, the first at a multiple of LINE."""
+    flat = np.empty(count + LINE // like.itemsize, like.dtype)
+    first = (LINE - flat.ctypes.data % LINE) % LINE // like.itemsize
+    return flat[first : first + count]
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> Array:
+    """A new array of this shape, in the room if there is one; what is in it is not determined."""
+    room = _room.get()
+    return np.empty(shape, dtype) if room is None else room.empty(shape, dtype)

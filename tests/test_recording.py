@@ -1,0 +1,259 @@
+"""Runs that are kept as their kernel calls: the bits of a run that is not, for any data, threads and user."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import refnet
+from refnet import recording
+from refnet.arithmetic.plain import Plain
+from refnet.graph import Graph, Node
+from refnet.kernels.memory import LINE, PIECE, Room, empty, within
+from refnet.ops import Conv, Relu
+from refnet.ops.base import TensorType
+from refnet.recording import KEPT, Recording
+from tests.bits import awkward, floats, same_bits
+from tests.test_interpreter import residual
+from tests.test_ops_rules import EXAMPLES
+
+
+def kept(graph: Graph) -> list[Recording]:
+    return [known for known in graph.recordings._seen.values() if known is not None]
+
+
+def spoil(graph: Graph) -> None:
+    """Fill the memory of a graph's recordings with NaN: what no kernel computes anew shows."""
+    for known in kept(graph):
+        for piece in known._room.pieces:
+            piece[:] = 255
+
+
+def values_of(graph, inputs, threads=1):
+    return {node.name: value.copy() for node, value in refnet.steps(graph, inputs, Plain(threads))}
+
+
+def one_node(op, shapes):
+    """A graph of one op on data of these shapes, and what makes its inputs."""
+    names = [f"x{i}" for i in range(len(shapes))]
+    types = {name: TensorType(shape) for name, shape in zip(names, shapes, strict=True)}
+    kinds = op.weight_types(*types.values())
+    weights = {}
+    for at, (role, kind) in enumerate(zip(op.weight_roles(), kinds, strict=True)):
+        weight = floats(kind.shape, (repr(op), at))
+        weights[f"w{at}"] = np.abs(weight) if role == "var" else weight
+    graph = Graph("one", types, (Node("y", op, (*names, *weights)),), {"y": "y"})
+    return graph.with_weights(weights)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=[repr(e.op) for e in EXAMPLES])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_op_can_be_repeated(example, threads):
+    """Whether an op says that it is recordable or not, other data gives what a run of its own gives."""
+    graph = one_node(example.op, example.data)
+    for again in range(5):
+        inputs = {name: awkward(kind.shape, (name, again), 0.1) for name, kind in graph.inputs.items()}
+        spoil(graph)
+        found = refnet.run(graph, inputs, Plain(threads))["y"]
+        assert same_bits(found, values_of(graph, inputs)["y"]), again
+    assert len(kept(graph)) == 1
+
+
+def test_what_says_that_it_is_recordable_is():
+    """All that the ops of these networks do is in kernels: a repetition is one row of calls."""
+    for name in ("octave-se-resnet-digits", "resnest-digits"):
+        graph = refnet.load(name)
+        for again in range(3):
+            refnet.run(graph, {"data": floats((1, *graph.inputs["data"].shape[1:]), again)})
+        (known,) = kept(graph)
+        assert [type(step) for step in known._steps] == [list]
+
+
+@pytest.mark.parametrize("name", ["octave-se-resnet-digits", "resnest-digits"])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_networks_are_repeated_to_the_last_bit(name, threads, batch):
+    graph = refnet.load(name)
+    shape = (batch, *graph.inputs["data"].shape[1:])
+    wanted = [graph.nodes[7].name, *graph.outputs.values()]
+    for again in range(5):
+        x = {"data": awkward(shape, again, 0.002 * (again == 3))}
+        spoil(graph)
+        found = refnet.run(graph, x, Plain(threads), wanted)
+        expected = values_of(graph, x)
+        assert all(same_bits(found[value], expected[value]) for value in wanted), again
+    assert len(kept(graph)) == 1
+
+
+def test_the_first_run_is_not_recorded_and_few_recordings_are_kept():
+    graph = residual()
+    for batch in range(1, KEPT + 4):
+        refnet.run(graph, {"data": floats((batch, 2, 4, 4), "x")})
+        assert kept(graph) == []
+    for batch in range(1, KEPT + 4):
+        for _ in range(2):
+            refnet.run(graph, {"data": floats((batch, 2, 4, 4), "x")})
+    assert len(kept(graph)) == KEPT
+    first = kept(graph)[0]
+    assert first.repeat({"data": floats((4, 2, 4, 4), "x")}) is not None
+    refnet.run(graph, {"data": floats((4, 2, 4, 4), "x")})
+    assert kept(graph)[-1] is first  # used last
+
+
+def test_results_are_the_caller_s_own():
+    graph = residual()
+    x = floats((1, 2, 4, 4), "x")
+    expected = values_of(graph, {"data": x})["tail"]
+    for _ in range(4):
+        found = refnet.run(graph, {"data": x})["out"]
+        assert same_bits(found, expected)
+        found[:] = 7
+        assert same_bits(x, floats((1, 2, 4, 4), "x"))
+
+
+def test_weights_that_may_change_are_not_recorded():
+    op = Conv(3, (1, 1))
+    types = {"x": TensorType((1, 2, 3, 3))}
+    w = floats((3, 2, 1, 1), "w")
+    loose = Graph("loose", types, (Node("y", op, ("x", "w")),), {"y": "y"}, {"w": w})
+    x = {"x": floats((1, 2, 3, 3), "x")}
+    for _ in range(4):
+        before = refnet.run(loose, x)["y"]
+        w *= np.float32(2)
+        assert same_bits(refnet.run(loose, x)["y"], before * np.float32(2))
+    assert kept(loose) == []
+    graph = loose.with_weights({"w": w})
+    for _ in range(4):
+        before = refnet.run(graph, x)["y"]
+    graph.weights["w"].flags.writeable = True  # against all promises
+    graph.weights["w"][:] *= np.float32(2)
+    assert same_bits(refnet.run(graph, x)["y"], before * np.float32(2))
+
+
+def test_other_weights_have_recordings_of_their_own():
+    op = Conv(3, (1, 1))
+    bare = Graph("g", {"x": TensorType((1, 2, 3, 3))}, (Node("y", op, ("x", "w")),), {"y": "y"})
+    x = {"x": floats((1, 2, 3, 3), "x")}
+    graphs = [bare.with_weights({"w": floats((3, 2, 1, 1), key)}) for key in "ab"]
+    for _ in range(4):
+        for graph in graphs:
+            assert same_bits(refnet.run(graph, x)["y"], values_of(graph, x)["y"])
+    renamed = replace(graphs[0], name="other")
+    assert kept(renamed) == []
+
+
+def test_copies_of_a_graph_begin_anew():
+    graph = residual()
+    x = {"data": floats((1, 2, 4, 4), "x")}
+    for _ in range(3):
+        expected = refnet.run(graph, x)["out"]
+    twin = copy.deepcopy(graph.recordings)
+    assert len(kept(graph)) == 1
+    assert twin._seen == {}
+    assert pickle.loads(pickle.dumps(graph.recordings))._seen == {}
+    assert same_bits(refnet.run(graph, x)["out"], expected)
+
+
+def test_large_values_are_not_kept(monkeypatch):
+    graph = residual()
+    x = {"data": floats((2, 2, 4, 4), "x")}
+    monkeypatch.setattr(recording, "MOST", 1000)
+    everything = [node.name for node in graph.nodes]
+    for _ in range(3):
+        found = refnet.run(graph, x, values=everything)
+    assert kept(graph) == []
+    assert all(same_bits(found[name], value) for name, value in values_of(graph, x).items())
+
+
+def test_many_users_at_once():
+    """Who finds a recording busy runs without it."""
+    graph = refnet.load("resnest-digits")
+    shape = (1, *graph.inputs["data"].shape[1:])
+    data = [floats(shape, key) for key in range(4)]
+    expected = [refnet.run(graph, {"data": x})["prob"] for x in data]
+    wrong: list[int] = []
+
+    def use(which: int) -> None:
+        for _ in range(40):
+            found = refnet.run(graph, {"data": data[which]}, Plain(2))["prob"]
+            if not same_bits(found, expected[which]):
+                wrong.append(which)
+
+    users = [threading.Thread(target=use, args=(which,)) for which in range(4)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join(60)
+    assert wrong == []
+
+
+def test_an_op_that_says_so_wrongly_is_found(monkeypatch):
+    """Its value does not lie in the room."""
+    monkeypatch.setattr(Relu, "run", lambda self, x, threads=1: np.maximum(x, np.float32(0)))
+    types = {"x": TensorType((1, 3))}
+    graph = Graph("g", types, (Node("y", Relu(), ("x",)),), {"y": "y"}).with_weights({})
+    monkeypatch.setattr(Plain, "fuse", lambda self, nodes, keep: tuple(nodes))
+    x = {"x": floats((1, 3), "x")}
+    refnet.run(graph, x)
+    with pytest.raises(RuntimeError, match="says that it is recordable"):
+        refnet.run(graph, x)
+
+
+# Memory.
+
+
+def extent(array):
+    begin = array.__array_interface__["data"][0]
+    return begin, begin + array.nbytes
+
+
+@settings(deadline=None, database=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 60_000), st.integers(0, 12)), max_size=60))
+def test_a_room_lends_no_byte_twice(requests):
+    """Arrays, and views that outlive them, have their memory for themselves; it is used again afterwards."""
+    room = Room()
+    alive: dict[int, np.ndarray] = {}
+    for size, slot in requests:
+        made = room.empty((size,), np.float32)
+        assert made.shape == (size,)
+        alive[slot] = made[: size // 2] if size % 2 and size > 1 else made
+        del made
+        if size:
+            assert extent(alive[slot])[0] % LINE == 0
+        taken = sorted(extent(array) for array in alive.values() if array.size)
+        assert all(a[1] <= b[0] for a, b in pairwise(taken))
+    alive.clear()
+    assert room._free == [[(0, piece.size)] for piece in room.pieces]
+    assert room._lent == {}
+
+
+def test_a_room_grows_as_it_must():
+    room = Room()
+    large = room.empty((PIECE // 4 + 1,), np.float32)
+    small = room.empty((3, 5), np.float64)
+    assert [piece.size >= PIECE for piece in room.pieces] == [True, True]
+    assert room.lasting(np.zeros(3)) is None
+    assert room.lasting(large[:0]) is None
+    twin = room.lasting(small[1:, ::2])
+    assert twin is not None
+    small[:] = np.arange(15).reshape(3, 5)
+    assert twin.tolist() == [[5.0, 7.0, 9.0], [10.0, 12.0, 14.0]]
+    del small
+    assert extent(room.empty((1,), np.float32))[0] == twin.__array_interface__["data"][0] - 40
+
+
+def test_within_a_room():
+    room = Room()
+    with within(room):
+        assert room.lasting(empty((2,), np.float32)) is not None
+        with within(None):
+            assert room.lasting(empty((2,), np.float32)) is None
+    assert room.lasting(empty((2,), np.float32)) is None
