@@ -618,7 +618,7 @@ def _dense(work: Any, x: Any, columns: Any, ramp: Any, y: Any) -> None:
             weights = columns[item].reshape(-1)
             for i in range(n):
                 if terms:
-                    column_block(weights, 0, x, i * terms, ramp, sums, terms, 1)
+                    column_block(weights, 0, x, i * terms, ramp, ramp, 0, sums, 0, terms)
                 some = min(wide, y.shape[1] - item * wide)
                 copy(y, i * y.shape[1] + item * wide, sums, 0, some)
         begin, end = next_share(work)
