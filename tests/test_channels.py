@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refnet.kernels.channels import STRETCH, form
+from refnet.kernels.channels import STRETCH, cropped, form
 from refnet.kernels.epilogue import Chain
 from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
 from refnet.kernels.jit import njit
@@ -123,6 +123,31 @@ def test_the_last_maps_of_small_images(size, kernel, stride, batch, odd):
     pad = (kernel // 2, kernel // 2)
     equals_definition(x, w, (stride, stride), pad, (1, 1), 1)
     equals_definition(np.maximum(x, 0), np.abs(w), (stride, stride), pad, (1, 1), 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "pad", "dilation", "left"),
+    [
+        ((1, 1), (3, 3), (1, 1), (1, 1), (1, 1), ((1, 1), (0, 0))),  # a dense layer is left
+        ((1, 1), (3, 3), (2, 2), (1, 1), (1, 1), ((1, 1), (0, 0))),
+        ((2, 1), (5, 5), (1, 1), (2, 2), (1, 1), ((3, 1), (1, 0))),
+        ((2, 2), (3, 3), (1, 1), (2, 2), (2, 2), ((1, 1), (0, 0))),
+        ((4, 1), (3, 3), (1, 1), (1, 1), (1, 1), ((3, 1), (1, 0))),
+        ((2, 2), (3, 3), (1, 1), (1, 1), (1, 1), ((3, 3), (1, 1))),
+        ((1, 1), (1, 1), (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))),  # nothing is seen
+        ((3, 3), (3, 3), (2, 2), (2, 2), (1, 1), ((3, 3), (2, 2))),
+        ((2, 2), (4, 4), (2, 2), (1, 1), (1, 1), ((2, 2), (0, 0))),
+        ((2, 2), (2, 2), (2, 2), (1, 1), (2, 2), ((2, 2), (1, 1))),  # less would need padding below zero
+    ],
+)
+@pytest.mark.parametrize("odd", [0.0, 0.2])
+def test_kernels_larger_than_the_map(size, kernel, stride, pad, dilation, left, odd):
+    """What every position sees in the padding only is left out; not finite, it contributes nothing either."""
+    x, w = awkward((2, 5, *size), "x", odd), awkward((40, 5, *kernel), "w", odd)
+    kept, padding = cropped(x.shape, w, stride, pad, dilation)
+    y = convolve(x, w, stride, pad, dilation, 1, 1)
+    assert same_bits(y, conv_everywhere(x, w, np.array([*stride, *pad, *dilation]), 1, y.shape))
+    assert (kept.shape[2:], padding) == left
 
 
 def test_small_maps_have_this_form_and_others_do_not():

@@ -56,6 +56,38 @@ SHARES = 16
 """Work items per thread, if there are so many blocks of channels: the last ones are small."""
 
 
+def cropped(shape: tuple[int, ...], w: Array, stride: Pair, pad: Pair, dilation: Pair) -> tuple[Array, Pair]:
+    """The weights without the kernel's outer rows and columns that lie in the padding for every position,
+    and the padding that is left; the same weights and padding where that cannot be said so.
+
+    What lies in the padding contributes nothing, so the sums are the same. Of a 3x3 kernel with padding 1 on
+    a map of one position only the middle is left.
+    """
+    rows, columns = (_seen(*axis) for axis in zip(shape[2:], w.shape[2:], stride, pad, dilation, strict=True))
+    if (rows[1] - rows[0], columns[1] - columns[0]) == w.shape[2:]:
+        return w, pad
+
+    def crop() -> Array:
+        return reading(np.ascontiguousarray(w[:, :, rows[0] : rows[1], columns[0] : columns[1]]))
+
+    return prepared((w,), ("cropped", rows, columns), crop), (rows[2], columns[2])
+
+
+@lru_cache(maxsize=4096)
+def _seen(size: int, kernel: int, stride: int, pad: int, dilation: int) -> tuple[int, int, int]:
+    """begin, end of the kernel's elements along one axis that see the image at all, and the padding left."""
+    outputs = (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+    seen = [
+        p for p in range(kernel) if any(0 <= i * stride - pad + p * dilation < size for i in range(outputs))
+    ]
+    if seen:
+        begin, end = seen[0], seen[-1] + 1
+        left = pad - begin * dilation
+        if left >= 0 and (size + 2 * left - dilation * (end - begin - 1) - 1) // stride + 1 == outputs:
+            return begin, end, left
+    return 0, kernel, pad
+
+
 @dataclass(frozen=True, eq=False)
 class Form:
     """Where the terms lie, and the work items.

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.channels import bind_across, form
+from refnet.kernels.channels import bind_across, cropped, form
 from refnet.kernels.epilogue import Chain, added, apply, follow_to
 from refnet.kernels.jit import njit, prepared, reading
 from refnet.kernels.lanes import column_block
@@ -88,6 +88,8 @@ def bind(
     w = np.ascontiguousarray(w)
     if shape[1] != w.shape[1] * groups or w.shape[0] % groups:  # the kernels trust shapes
         raise ValueError(f"weights {w.shape} in {groups} groups do not fit data {shape}")
+    if not segments:
+        w, pad = cropped(shape, w, stride, pad, dilation)
     few = _few(w, groups)
     how = None if segments or few else form(shape, w.shape, stride, pad, dilation, groups)
     if how is not None:
