@@ -103,13 +103,17 @@ def test_the_sum_is_one_chain_of_fmas_in_order():
 def test_every_number_of_positions(outputs, kind):
     """Blocks of GROUP, ODD and HALF positions, the last ones repeated, of one image and of several."""
     assert (ODD, HALF) == (GROUP - 1, GROUP // 2)
-    w = awkward((outputs, 3, 1, 2), "w", 0.02).astype(kind)
+    w, seen = awkward((outputs, 3, 1, 2), "w", 0.02).astype(kind), 0
     for positions in range(1, 4 * GROUP + 2):
-        x = awkward((1, 3, 1, positions + 1), "x", 0.05).astype(kind)
-        equals_definition(x, w, (1, 1), (0, 0), (1, 1), 1)
-        x = awkward((positions, 3, 1, 2), "x", 0.05).astype(kind)
-        equals_definition(x, w, (1, 1), (0, 0), (1, 1), 1)
-        equals_definition(x, w, (2, 1), (0, 1), (1, 1), 1)
+        for shape, stride, pad in (
+            ((1, 3, 1, positions + 1), (1, 1), (0, 0)),
+            ((positions, 3, 1, 2), (1, 1), (0, 0)),
+            ((positions, 3, 1, 2), (2, 1), (0, 1)),
+        ):
+            if form(shape, w.shape, stride, pad, (1, 1), 1) is not None:
+                equals_definition(awkward(shape, "x", 0.05).astype(kind), w, stride, pad, (1, 1), 1)
+                seen += 1
+    assert seen > 10 * GROUP
 
 
 @pytest.mark.parametrize("odd", [0.0, 0.05])
@@ -155,7 +159,7 @@ def test_small_maps_have_this_form_and_others_do_not():
     assert form((1, 64, GROUP, GROUP), (64, 64, 3, 3), *place) is not None
     assert form((1, 64, 2, 2), (64, 64, 3, 3), *place) is not None
     assert form((1, 64, 14, 14), (64, 64, 3, 3), (3, 3), (1, 1), (1, 1), 1) is not None
-    assert form((1, 64, 224, 224), (3, 64, 3, 3), *place) is None  # lanes without an output
+    assert form((1, 64, 224, 224), (5, 64, 3, 3), *place) is None  # lanes without an output
     assert form((1, 64, 1, 1), (64, 64, 1, 1), (1, 1), (0, 0), (1, 1), 1) is None  # a dense layer
     assert form((1, 64, 14, 14), (8, 64, 3, 3), (1, 1), (999, 999), (1, 1), 1) is None
 
