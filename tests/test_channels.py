@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refnet.kernels.channels import STRETCH, form
+from refnet.kernels.channels import STRETCH, cropped, form
 from refnet.kernels.epilogue import Chain
 from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
 from refnet.kernels.jit import njit
-from refnet.kernels.lanes import GROUP, HALF
+from refnet.kernels.lanes import GROUP, HALF, ODD
 from refnet.kernels.panel import convolve
 from refnet.kernels.simd import fma
 from tests.bits import awkward, floats, same_bits
@@ -34,22 +34,23 @@ def equals_definition(x, w, stride, pad, dilation, groups):
 
 @st.composite
 def cases(draw):
-    """Shapes with rows of HALF outputs and more; most have this form."""
-    stride = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (2, 1), (3, 2)]))
+    """Shapes of maps with few positions, and of some with many; most have this form."""
+    stride = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (2, 1), (3, 2), (1, 4)]))
     kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
     pad = draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
-    output = draw(st.tuples(st.integers(1, 6), st.integers(HALF, 3 * GROUP + 1)))
+    few, many = st.integers(1, 6), st.integers(HALF, 3 * GROUP + 1)
+    output = draw(st.tuples(few, st.one_of(few, many)))
     size = tuple(
         max(1, (o - 1) * s + d * (k - 1) + 1 - 2 * p + draw(st.integers(0, s - 1)))
         for o, s, d, k, p in zip(output, stride, dilation, kernel, pad, strict=True)
     )
     groups = draw(st.sampled_from([1, 1, 2, 3]))
     per = draw(st.integers(1, 5)), draw(st.integers(3, 70))
-    return draw(st.integers(1, 2)), groups, per, kernel, stride, pad, dilation, size
+    return draw(st.integers(1, 3)), groups, per, kernel, stride, pad, dilation, size
 
 
-@settings(QUIET, max_examples=250)
+@settings(QUIET, max_examples=400)
 @given(cases(), st.sampled_from([0.0, 0.0, 0.1, 0.9]), st.sampled_from([0.0, 0.2]), st.sampled_from("ffd"))
 def test_convolution_across_channels(case, odd_data, odd_weights, kind):
     batch, groups, (channels, outputs), kernel, stride, pad, dilation, size = case
@@ -68,10 +69,12 @@ def test_convolution_across_channels(case, odd_data, odd_weights, kind):
         ((2, 2, 61, GROUP), (48, 2, 3, 3), (1, 1), (1, 1)),  # stretches of whole rows
         ((1, 2, 40, 2 * GROUP), (16, 2, 3, 1), (1, 1), (1, 0)),  # padding above and below only
         ((1, 2, 9, 2 * GROUP + 1), (32, 2, 3, 3), (1, 1), (0, 0)),  # no padding: the input is read itself
+        ((5, 2, 29, 31), (32, 2, 3, 3), (1, 1), (1, 1)),  # stretches of parts of two images
+        ((40, 2, 5, 5), (30, 2, 3, 3), (1, 1), (1, 1)),  # stretches of many images
     ],
 )
 @pytest.mark.parametrize("odd", [0.0, 0.2])
-def test_stretches_and_pieces(shape, weights, stride, pad, odd):
+def test_stretches(shape, weights, stride, pad, odd):
     equals_definition(awkward(shape, "x", odd), awkward(weights, "w", odd), stride, pad, (1, 1), 1)
 
 
@@ -95,12 +98,70 @@ def test_the_sum_is_one_chain_of_fmas_in_order():
     equals_definition(x, floats((48, 40, 3, 3), "w"), (1, 1), (1, 1), (1, 1), 1)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("outputs", [16, 48])
+def test_every_number_of_positions(outputs, kind):
+    """Blocks of GROUP, ODD and HALF positions, the last ones repeated, of one image and of several."""
+    assert (ODD, HALF) == (GROUP - 1, GROUP // 2)
+    w, seen = awkward((outputs, 3, 1, 2), "w", 0.02).astype(kind), 0
+    for positions in range(1, 4 * GROUP + 2):
+        for shape, stride, pad in (
+            ((1, 3, 1, positions + 1), (1, 1), (0, 0)),
+            ((positions, 3, 1, 2), (1, 1), (0, 0)),
+            ((positions, 3, 1, 2), (2, 1), (0, 1)),
+        ):
+            if form(shape, w.shape, stride, pad, (1, 1), 1) is not None:
+                equals_definition(awkward(shape, "x", 0.05).astype(kind), w, stride, pad, (1, 1), 1)
+                seen += 1
+    assert seen > 10 * GROUP
+
+
+@pytest.mark.parametrize("odd", [0.0, 0.05])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"),
+    [(1, 3, 1), (2, 3, 1), (2, 1, 2), (3, 3, 1), (3, 3, 2), (4, 3, 2), (4, 3, 1), (5, 5, 1), (8, 3, 2)],
+)
+def test_the_last_maps_of_small_images(size, kernel, stride, batch, odd):
+    x, w = awkward((batch, 9, size, size), "x", odd), awkward((70, 9, kernel, kernel), "w", odd / 10)
+    pad = (kernel // 2, kernel // 2)
+    equals_definition(x, w, (stride, stride), pad, (1, 1), 1)
+    equals_definition(np.maximum(x, 0), np.abs(w), (stride, stride), pad, (1, 1), 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "pad", "dilation", "left"),
+    [
+        ((1, 1), (3, 3), (1, 1), (1, 1), (1, 1), ((1, 1), (0, 0))),  # a dense layer is left
+        ((1, 1), (3, 3), (2, 2), (1, 1), (1, 1), ((1, 1), (0, 0))),
+        ((2, 1), (5, 5), (1, 1), (2, 2), (1, 1), ((3, 1), (1, 0))),
+        ((2, 2), (3, 3), (1, 1), (2, 2), (2, 2), ((1, 1), (0, 0))),
+        ((4, 1), (3, 3), (1, 1), (1, 1), (1, 1), ((3, 1), (1, 0))),
+        ((2, 2), (3, 3), (1, 1), (1, 1), (1, 1), ((3, 3), (1, 1))),
+        ((1, 1), (1, 1), (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))),  # nothing is seen
+        ((3, 3), (3, 3), (2, 2), (2, 2), (1, 1), ((3, 3), (2, 2))),
+        ((2, 2), (4, 4), (2, 2), (1, 1), (1, 1), ((2, 2), (0, 0))),
+        ((2, 2), (2, 2), (2, 2), (1, 1), (2, 2), ((2, 2), (1, 1))),  # less would need padding below zero
+    ],
+)
+@pytest.mark.parametrize("odd", [0.0, 0.2])
+def test_kernels_larger_than_the_map(size, kernel, stride, pad, dilation, left, odd):
+    """What every position sees in the padding only is left out; not finite, it contributes nothing either."""
+    x, w = awkward((2, 5, *size), "x", odd), awkward((40, 5, *kernel), "w", odd)
+    kept, padding = cropped(x.shape, w, stride, pad, dilation)
+    y = convolve(x, w, stride, pad, dilation, 1, 1)
+    assert same_bits(y, conv_everywhere(x, w, np.array([*stride, *pad, *dilation]), 1, y.shape))
+    assert (kept.shape[2:], padding) == left
+
+
 def test_small_maps_have_this_form_and_others_do_not():
     place = ((1, 1), (1, 1), (1, 1), 1)
     assert form((1, 64, GROUP, GROUP), (64, 64, 3, 3), *place) is not None
-    assert form((1, 64, HALF - 1, HALF - 1), (64, 64, 3, 3), *place) is None
-    assert form((1, 64, 14, 14), (64, 64, 3, 3), (3, 3), (1, 1), (1, 1), 1) is None
-    assert form((1, 1, 14, 14), (64, 1, 3, 3), (1, 1), (999, 999), (1, 1), 1) is None
+    assert form((1, 64, 2, 2), (64, 64, 3, 3), *place) is not None
+    assert form((1, 64, 14, 14), (64, 64, 3, 3), (3, 3), (1, 1), (1, 1), 1) is not None
+    assert form((1, 64, 224, 224), (5, 64, 3, 3), *place) is None  # lanes without an output
+    assert form((1, 64, 1, 1), (64, 64, 1, 1), (1, 1), (0, 0), (1, 1), 1) is None  # a dense layer
+    assert form((1, 64, 14, 14), (8, 64, 3, 3), (1, 1), (999, 999), (1, 1), 1) is None
 
 
 @njit

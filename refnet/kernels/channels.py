@@ -1,12 +1,17 @@
 """Convolution with lanes across output channels: small maps leave no lane empty, and nothing is gathered.
 
-A block is GROUP positions of one row x two vectors of output channels. Per term it reads two vectors of
-weights (packed as blocks of channels, channels fastest) and one number per position, which is read where it
-lies in the input or its padded planes and goes to all lanes. Rows of 7 and 14 outputs are whole blocks.
+A block is up to GROUP positions x two vectors of output channels. Per term it reads two vectors of weights
+(packed as blocks of channels, channels fastest) and one number per position, which is read where it lies in
+the input or its padded planes and goes to all lanes. Each position has an address of its own, so a block's
+positions may lie in different rows and images, and any map is divided into blocks that are nearly full.
 The order of an output's terms is that of panel.py: one chain of FMAs from +0 over channel, kernel row and
 kernel column; only the neighbours it is computed with are others.
 
 A block's sums have channels side by side, the output has positions side by side, so they are transposed.
+
+Where a map has few positions, each weight is used only a few times after it was read from memory, and that
+reading takes most of the time. So the weights of all channels lie in the order in which they are read, and
+are called into the cache far ahead of their use, beyond the end of a block.
 
 Padding: as in panel.py, a zero is multiplied there. Where that can show (a weight is not finite, or a sum
 of nonzero inputs came out zero) the output is computed again, alone, by the definition (`_again`).
@@ -26,20 +31,23 @@ from refnet.kernels.jit import njit, prepared, reading
 from refnet.kernels.lanes import (
     GROUP,
     HALF,
+    ODD,
     group_block,
     half_block,
+    odd_block,
     thin_group_block,
     thin_half_block,
+    thin_odd_block,
     transpose,
 )
-from refnet.kernels.memory import empty
+from refnet.kernels.memory import aligned, empty, scratch
 from refnet.kernels.simd import ROWS, VECTOR, fma
 from refnet.kernels.team import enough, next_share, share, split
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
 
-STRETCH = 56 * GROUP
+STRETCH = 98 * GROUP
 """Positions per work item at most: the outputs of each channel are written in pieces as long as that."""
 GATHERED = 24
 """What gathering a panel costs, as output channels that are multiplied with it (measured: 20 to 35)."""
@@ -47,14 +55,46 @@ SHARES = 16
 """Work items per thread, if there are so many blocks of channels: the last ones are small."""
 
 
+def cropped(shape: tuple[int, ...], w: Array, stride: Pair, pad: Pair, dilation: Pair) -> tuple[Array, Pair]:
+    """The weights without the kernel's outer rows and columns that lie in the padding for every position,
+    and the padding that is left; the same weights and padding where that cannot be said so.
+
+    What lies in the padding contributes nothing, so the sums are the same. Of a 3x3 kernel with padding 1 on
+    a map of one position only the middle is left.
+    """
+    rows, columns = (_seen(*axis) for axis in zip(shape[2:], w.shape[2:], stride, pad, dilation, strict=True))
+    if (rows[1] - rows[0], columns[1] - columns[0]) == w.shape[2:]:
+        return w, pad
+
+    def crop() -> Array:
+        return reading(np.ascontiguousarray(w[:, :, rows[0] : rows[1], columns[0] : columns[1]]))
+
+    return prepared((w,), ("cropped", rows, columns), crop), (rows[2], columns[2])
+
+
+@lru_cache(maxsize=4096)
+def _seen(size: int, kernel: int, stride: int, pad: int, dilation: int) -> tuple[int, int, int]:
+    """begin, end of the kernel's elements along one axis that see the image at all, and the padding left."""
+    outputs = (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+    seen = [
+        p for p in range(kernel) if any(0 <= i * stride - pad + p * dilation < size for i in range(outputs))
+    ]
+    if seen:
+        begin, end = seen[0], seen[-1] + 1
+        left = pad - begin * dilation
+        if left >= 0 and (size + 2 * left - dilation * (end - begin - 1) - 1) // stride + 1 == outputs:
+            return begin, end, left
+    return 0, kernel, pad
+
+
 @dataclass(frozen=True, eq=False)
 class Form:
     """Where the terms lie, and the work items.
 
     output: its shape. work: multiply-adds. padded: whether the planes are a copy with padding. sizes: stride,
-    pad and dilation (two each), elements from row to row and from plane to plane of the planes, positions of
-    a piece, whose inputs lie in one row, pieces of a plane, and stretches into which a plane's pieces (if it
-    is one piece, its positions) are divided. offsets: of the terms. items: (image, group, stretch).
+    pad and dilation (two each), elements from row to row and from plane to plane of the planes, and the
+    stretches into which the positions of all images together are divided. offsets: of the terms. items:
+    (group, stretch).
     """
 
     output: tuple[int, int, int, int]
@@ -71,41 +111,39 @@ def form(
 ) -> Form | None:
     """The form of a convolution of shapes x (n, c, h, w) and w (o, c / groups, kh, kw).
 
-    None where there is none (few positions in a row, steps of more than 2, far more padding than image), or
-    where lanes across positions compute fewer products, those of empty lanes included.
+    None where there is nothing to compute, where there would be far more padding than image, for dense
+    layers (maps of one position), and where lanes across positions compute fewer products, those of empty
+    lanes included.
     """
     n, channels, height, width = x
     outputs, depth, kh, kw = w
     tall, span = height + 2 * pad[0], width + 2 * pad[1]
     oh = (tall - dilation[0] * (kh - 1) - 1) // stride[0] + 1
     ow = (span - dilation[1] * (kw - 1) - 1) // stride[1] + 1
-    pieces, length = (1, oh * ow) if stride == (1, 1) and span == ow else (oh, ow)
     image, plane, made = n * channels * height * width, tall * span, n * outputs * oh * ow
-    if length < HALF or (pieces > 1 and ow > STRETCH) or stride[1] > 2 or made * depth * kh * kw == 0:
+    if made * depth * kh * kw == 0 or n * channels * plane > 4 * (image + made):
         return None
-    if n * channels * plane > 4 * (image + made):
+    if (tall, span, kh, kw, groups) == (1, 1, 1, 1, 1):
         return None
     in_place = stride == (1, 1) and (kh, kw) != (1, 1)
-    if _products(outputs // groups, pieces, length) > _panels(outputs // groups, oh, ow, span, in_place):
+    if _products(outputs // groups, n * oh * ow) > n * _panels(outputs // groups, oh, ow, span, in_place):
         return None
     c, p, q = np.ogrid[:depth, :kh, :kw]
     offsets = (c * plane + p * dilation[0] * span + q * dilation[1]).astype(np.int64).reshape(-1)
-    stretches = -(-length // STRETCH) if pieces == 1 else -(-pieces // (STRETCH // ow))
-    sizes = np.array([*stride, *pad, *dilation, span, plane, length, pieces, stretches], np.int64)
+    stretches = -(-n * oh * ow // STRETCH)
+    sizes = np.array([*stride, *pad, *dilation, span, plane, stretches], np.int64)
     output = (n, outputs, oh, ow)
-    return Form(output, made * depth * kh * kw, pad != (0, 0), sizes, offsets, n * groups * stretches)
+    return Form(output, made * depth * kh * kw, pad != (0, 0), sizes, offsets, groups * stretches)
 
 
-def _products(outputs: int, pieces: int, length: int) -> int:
-    """How many products per term are computed with lanes across channels; the last block may overlap."""
+def _products(outputs: int, positions: int) -> int:
+    """How many products per term are computed with lanes across channels."""
     lanes = VECTOR // 4
-    whole, rest = divmod(length, GROUP)
-    positions = whole * GROUP + (GROUP if rest > HALF else HALF if rest else 0)
-    return -(-outputs // lanes) * lanes * pieces * positions
+    return -(-outputs // lanes) * lanes * -(-positions // HALF) * HALF
 
 
 def _panels(outputs: int, oh: int, ow: int, span: int, in_place: bool) -> int:
-    """The same with lanes across positions, plus what gathering costs."""
+    """The same with lanes across the positions of one image, plus what gathering costs."""
     step = 2 * VECTOR // 4
     positions = (oh - 1) * span + ow if in_place else oh * ow
     return (-(-outputs // ROWS) * ROWS + (0 if in_place else GATHERED)) * -(-positions // step) * step
@@ -132,9 +170,11 @@ def pack_channels(w: Array, groups: int) -> Array:
     """w (o, c / groups, kh, kw) as (groups, blocks, terms, two vectors of channels), zeros at the end."""
     per, wide = w.shape[0] // groups, 2 * VECTOR // w.itemsize
     blocks = -(-per // wide)
-    packed = np.zeros((groups, blocks * wide, w[0].size), w.dtype)
-    packed[:, :per] = w.reshape(groups, per, -1)
-    return np.ascontiguousarray(packed.reshape(groups, blocks, wide, -1).swapaxes(2, 3))
+    packed = aligned((groups, blocks, w[0].size, wide), w.dtype)
+    channels = np.zeros((groups, blocks * wide, w[0].size), w.dtype)
+    channels[:, :per] = w.reshape(groups, per, -1)
+    packed[:] = channels.reshape(groups, blocks, wide, -1).swapaxes(2, 3)
+    return packed
 
 
 @njit
@@ -155,88 +195,128 @@ def _channels(
     shifts: Any,
     others: Any,
 ) -> None:
-    """Items: (image, group, stretch of positions, part of the group's blocks of channels), part fastest."""
-    outputs, oh, ow = y.shape[1:]
+    """Items: (group, stretch of positions, part of the group's blocks of channels), part fastest.
+
+    Positions run over the output's rows and columns, and then over the images.
+    """
     groups, blocks, wide = packed.shape[0], packed.shape[1], packed.shape[3]
-    per, depth, size = outputs // groups, x.shape[1] // groups, oh * ow
-    down, step, span, plane = sizes[0], sizes[1], sizes[6], sizes[7]
-    length, pieces, stretches = sizes[8], sizes[9], sizes[10]
-    unit, units = (1, size) if pieces == 1 else (length, pieces)
-    sums = np.empty((GROUP + wide // 2) * wide, x.dtype)
-    rows = np.empty((wide, -(-units // stretches) * unit + wide // 2), x.dtype)
+    per, depth, stretches = y.shape[1] // groups, x.shape[1] // groups, sizes[8]
+    positions, lanes = y.shape[0] * y.shape[2] * y.shape[3], wide // 2
+    units = -(-positions // GROUP)
+    most = min(positions, -(-units // stretches) * GROUP)
+    places = np.empty(most + GROUP, np.int64)
+    pitch = -(-most // lanes) * lanes
+    sums = scratch((pitch + GROUP) * wide, x)
+    rows = scratch(wide * pitch, x).reshape(wide, pitch)
     begin, end = share(work)
     while begin < end:
         for item in range(begin, end):
-            part, stretch = item % parts, item // parts % stretches
-            group, image = item // parts // stretches % groups, item // parts // stretches // groups
-            start = units * stretch // stretches * unit
-            count = units * (stretch + 1) // stretches * unit - start
-            base = image * planes[0].size + group * depth * plane
+            part, stretch, group = item % parts, item // parts % stretches, item // parts // stretches
+            start = units * stretch // stretches * GROUP
+            count = min(positions, units * (stretch + 1) // stretches * GROUP) - start
+            _place(places, start, count, planes, y, sizes)
             for b in range(blocks * part // parts, blocks * (part + 1) // parts):
-                weights = packed[group, b].reshape(-1)
                 first, some = group * per + b * wide, min(wide, per - b * wide)
-                for at in range(0, count, length):
-                    where = base + (start * step if pieces == 1 else (start + at) // ow * down * span)
-                    piece = (at, min(length, count - at))
-                    _piece(weights, planes, where, offsets, step, sums, rows, piece, some <= wide // 2)
+                base = group * depth * sizes[7]
+                _sums(packed[group, b], planes, base, offsets, places, sums, rows, count, some <= lanes)
+                spot = (group * depth, first, some, start, count)
                 if padded:
-                    spot = (image, group * depth, first, some, start, count)
-                    _again(x, w, rows, spot, ow, sizes, finite)
-                row = image * outputs + first
-                to, place = row * size + start, (some, count, first, row, start)
-                follow(y, to, size, rows, 0, rows.shape[1], place, flags, scales, shifts, others)
+                    _again(x, w, rows, spot, y, sizes, finite)
+                _store(rows, y, spot, flags, scales, shifts, others)
         begin, end = next_share(work)
 
 
 @njit
-def _piece(
-    weights: Any,
-    planes: Any,
-    where: int,
-    offsets: Any,
-    step: int,
-    sums: Any,
-    rows: Any,
-    piece: Any,
-    thin: bool,
-) -> None:
-    """rows[:, at : at + size] for piece (at, size): sums of positions that lie `step` apart from `where` on.
+def _place(places: Any, start: int, count: int, planes: Any, y: Any, sizes: Any) -> None:
+    """places[t]: where the window of position start + t begins in the planes.
 
-    thin: only the first vector of channels. Where positions are left over, the last block overlaps the one
-    before. Columns behind the piece's may be overwritten: the next piece comes later. size >= HALF.
+    The last one is repeated for positions that a block has more.
     """
-    to, size = piece
-    terms, pitch, wide = offsets.size, rows.shape[1], rows.shape[0]
-    lanes = wide // 2
-    j = 0
-    while j < size:
-        whole = size - j > HALF and size >= GROUP
-        j = min(j, size - (GROUP if whole else HALF))
-        at = where + j * step
-        if whole and thin:
-            thin_group_block(weights, 0, planes, at, offsets, sums, terms, step)
-        elif whole:
-            group_block(weights, 0, planes, at, offsets, sums, terms, step)
-        elif thin:
-            thin_half_block(weights, 0, planes, at, offsets, sums, terms, step)
-        else:
-            half_block(weights, 0, planes, at, offsets, sums, terms, step)
-        done = GROUP if whole else HALF
-        for p in range(0, done, lanes):
-            transpose(sums, p * wide, rows, to + j + p, pitch)
-            if not thin:
-                transpose(sums, p * wide + lanes, rows, lanes * pitch + to + j + p, pitch)
-        j += done
+    oh, ow = y.shape[2:]
+    image, i, j = start // (oh * ow), start // ow % oh, start % ow
+    at = 0
+    for t in range(count):
+        at = image * planes.shape[1] + i * sizes[0] * sizes[6] + j * sizes[1]
+        places[t] = at
+        j += 1
+        if j == ow:
+            i, j = i + 1, 0
+        if i == oh:
+            image, i = image + 1, 0
+    places[count : count + GROUP] = at
 
 
 @njit
-def _again(x: Any, w: Any, rows: Any, spot: Any, ow: int, sizes: Any, finite: bool) -> None:
+def _sums(
+    weights: Any,
+    planes: Any,
+    base: int,
+    offsets: Any,
+    places: Any,
+    sums: Any,
+    rows: Any,
+    count: int,
+    thin: bool,
+) -> None:
+    """rows[:, :count]: the sums of the positions whose windows begin at planes[base + places[t]].
+
+    sums: for the same with channels side by side. thin: only the first vector of channels. Columns behind
+    the last may hold anything.
+    """
+    terms, wide = weights.shape
+    lanes, pitch = wide // 2, rows.shape[1]
+    packed = weights.reshape(-1)
+    t = done = 0
+    while done < count:
+        if t < min(done + lanes, count):
+            at, left = t * wide, count - t
+            if left <= HALF:
+                if thin:
+                    thin_half_block(packed, 0, planes, base, offsets, places, t, sums, at, terms)
+                else:
+                    half_block(packed, 0, planes, base, offsets, places, t, sums, at, terms)
+                t += HALF
+            elif left % HALF:
+                if thin:
+                    thin_odd_block(packed, 0, planes, base, offsets, places, t, sums, at, terms)
+                else:
+                    odd_block(packed, 0, planes, base, offsets, places, t, sums, at, terms)
+                t += ODD
+            else:
+                if thin:
+                    thin_group_block(packed, 0, planes, base, offsets, places, t, sums, at, terms)
+                else:
+                    group_block(packed, 0, planes, base, offsets, places, t, sums, at, terms)
+                t += GROUP
+        else:
+            transpose(sums, done * wide, rows, done, pitch)
+            if not thin:
+                transpose(sums, done * wide + lanes, rows, lanes * pitch + done, pitch)
+            done += lanes
+
+
+@njit
+def _store(rows: Any, y: Any, spot: Any, flags: Any, scales: Any, shifts: Any, others: Any) -> None:
+    """Rows go to y through the pointwise steps. spot: as in `_again`."""
+    _, first, some, start, count = spot
+    outputs, size = y.shape[1], y.shape[2] * y.shape[3]
+    t = 0
+    while t < count:
+        image, at = (start + t) // size, (start + t) % size
+        run, row = min(count - t, size - at), image * outputs + first
+        place = (some, run, first, row, at)
+        follow(y, row * size + at, size, rows, t, rows.shape[1], place, flags, scales, shifts, others)
+        t += run
+
+
+@njit
+def _again(x: Any, w: Any, rows: Any, spot: Any, y: Any, sizes: Any, finite: bool) -> None:
     """Compute anew the outputs that may show a product with the padding's zero, one by one.
 
-    spot: image, first input channel, first output, outputs, first position, positions of rows (outputs,
-    positions). Positions that see only zeros are left as they are: their sums are +0 either way.
+    spot: first input channel, first output, outputs, first position, positions of rows (outputs, positions).
+    Positions that see only zeros are left as they are: their sums are +0 either way.
     """
-    image, base, first, some, start, count = spot
+    base, first, some, start, count = spot
     zeros = 0
     for o in range(some):
         row = rows[o, :count]
@@ -246,9 +326,10 @@ def _again(x: Any, w: Any, rows: Any, spot: Any, ow: int, sizes: Any, finite: bo
         return
     kh, kw = w.shape[2:]
     height, width = x.shape[2:]
+    oh, ow = y.shape[2:]
     for t in range(count):
-        top = (start + t) // ow * sizes[0] - sizes[2]
-        left = (start + t) % ow * sizes[1] - sizes[3]
+        image, i, j = (start + t) // (oh * ow), (start + t) // ow % oh, (start + t) % ow
+        top, left = i * sizes[0] - sizes[2], j * sizes[1] - sizes[3]
         bottom, right = top + (kh - 1) * sizes[4], left + (kw - 1) * sizes[5]
         if top >= 0 and left >= 0 and bottom < height and right < width:
             continue

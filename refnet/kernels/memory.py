@@ -119,6 +119,14 @@ def scratch(count: int, like: Any) -> Any:
     return flat[first : first + count]
 
 
+def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
+    """An array of zeros of its own that begins at a multiple of LINE."""
+    kind = np.dtype(dtype)
+    raw = np.zeros(prod(shape) * kind.itemsize + LINE, np.uint8)
+    first = -raw.__array_interface__["data"][0] % LINE
+    return np.frombuffer(raw.data, kind, prod(shape), first).reshape(shape)
+
+
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     """A new array of this shape, in the room if there is one; what is in it is not determined."""
     room = _room.get()

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.channels import across, form
+from refnet.kernels.channels import across, cropped, form
 from refnet.kernels.epilogue import Chain, apply, store
 from refnet.kernels.jit import njit, prepared, reading
 from refnet.kernels.lanes import column_block
-from refnet.kernels.memory import empty, scratch
+from refnet.kernels.memory import aligned, empty, scratch
 from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, direct_block, fma, masked_block
 from refnet.kernels.team import enough, next_share, share, split
 
@@ -68,6 +68,8 @@ def convolve(
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:  # the kernels trust shapes
         raise ValueError(f"weights {w.shape} in {groups} groups do not fit data {x.shape}")
+    if not segments:
+        w, pad = cropped(x.shape, w, stride, pad, dilation)
     few, n = _few(w, groups), x.shape[0]
     how = None if segments or few else form(x.shape, w.shape, stride, pad, dilation, groups)
     if how is not None:
@@ -533,9 +535,10 @@ def _columns(w: Array) -> Array:
     outputs, terms = w.shape
     wide = 4 * VECTOR // w.itemsize
     tiles = -(-outputs // wide)
-    columns = np.zeros((tiles * wide, terms), w.dtype)
-    columns[:outputs] = w
-    return np.ascontiguousarray(columns.reshape(tiles, wide, terms).swapaxes(1, 2))
+    columns, rows = aligned((tiles, terms, wide), w.dtype), np.zeros((tiles * wide, terms), w.dtype)
+    rows[:outputs] = w
+    columns[:] = rows.reshape(tiles, wide, terms).swapaxes(1, 2)
+    return columns
 
 
 @njit
@@ -550,7 +553,7 @@ def _dense(work: Any, x: Any, columns: Any, ramp: Any, y: Any, bias: Any) -> Non
             weights = columns[item].reshape(-1)
             for i in range(n):
                 if terms:
-                    column_block(weights, 0, x, i * terms, ramp, sums, terms, 1)
+                    column_block(weights, 0, x, i * terms, ramp, ramp, 0, sums, 0, terms)
                 some = min(wide, y.shape[1] - item * wide)
                 if bias.size:
                     shift = bias[item * wide : item * wide + some]
