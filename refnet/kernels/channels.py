@@ -170,10 +170,13 @@ def pack_channels(w: Array, groups: int) -> Array:
     """w (o, c / groups, kh, kw) as (groups, blocks, terms, two vectors of channels), zeros at the end."""
     per, wide = w.shape[0] // groups, 2 * VECTOR // w.itemsize
     blocks = -(-per // wide)
-    packed = aligned((groups, blocks, w[0].size, wide), w.dtype)
-    channels = np.zeros((groups, blocks * wide, w[0].size), w.dtype)
-    channels[:, :per] = w.reshape(groups, per, -1)
-    packed[:] = channels.reshape(groups, blocks, wide, -1).swapaxes(2, 3)
+    terms = w[0].size
+    packed = aligned((groups, blocks, terms, wide), w.dtype)
+    channels = w.reshape(groups, per, terms)
+    whole = per // wide
+    packed[:, :whole] = channels[:, : whole * wide].reshape(groups, whole, wide, terms).swapaxes(2, 3)
+    if whole < blocks:
+        packed[:, whole, :, : per - whole * wide] = channels[:, whole * wide :].swapaxes(1, 2)
     return packed
 
 

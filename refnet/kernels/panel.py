@@ -535,9 +535,10 @@ def _columns(w: Array) -> Array:
     outputs, terms = w.shape
     wide = 4 * VECTOR // w.itemsize
     tiles = -(-outputs // wide)
-    columns, rows = aligned((tiles, terms, wide), w.dtype), np.zeros((tiles * wide, terms), w.dtype)
-    rows[:outputs] = w
-    columns[:] = rows.reshape(tiles, wide, terms).swapaxes(1, 2)
+    columns, whole = aligned((tiles, terms, wide), w.dtype), outputs // wide
+    columns[:whole] = w[: whole * wide].reshape(whole, wide, terms).swapaxes(1, 2)
+    if whole < tiles:
+        columns[whole, :, : outputs - whole * wide] = w[whole * wide :].T
     return columns
 
 
