@@ -176,6 +176,91 @@ def test_pooling(case, include_pad, odd):
         assert same_bits(average[n, c, i, j], mean)
 
 
+SIDES = st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(0, 5), st.integers(0, 80))
+
+
+def pooled(x, kernel, stride, pad, output, include_pad):
+    """The maximum and the average, for all windows at once: one place of the window after the other."""
+    ends = [(o - 1) * s + k - p for o, s, k, p in zip(output, stride, kernel, pad, strict=True)]
+    around = [(p, max(end - h, 0)) for p, end, h in zip(pad, ends, x.shape[2:], strict=True)]
+    best = np.full((*x.shape[:2], *output), -np.inf, x.dtype)
+    total = np.zeros_like(best)
+    largest, summed = (np.pad(x, [(0, 0), (0, 0), *around], constant_values=v) for v in (-np.inf, 0))
+    for place in np.ndindex(kernel):
+        where = [slice(p, p + (o - 1) * s + 1, s) for p, o, s in zip(place, output, stride, strict=True)]
+        value = largest[:, :, *where]
+        best = np.where((value > best) | np.isnan(value), value, best)
+        total = total + summed[:, :, *where]
+    counts = []
+    for o, s, k, p, h in zip(output, stride, kernel, pad, x.shape[2:], strict=True):
+        first = np.arange(o) * s - p
+        inside = np.minimum(first + k, h) - np.maximum(first, 0)
+        counts.append(np.minimum(first + k, h + p) - first if include_pad else inside)
+    return best, (total / np.multiply.outer(*counts)).astype(x.dtype)
+
+
+@settings(QUIET, max_examples=300)
+@given(SIDES, SIDES, st.booleans(), st.booleans(), st.sampled_from([0.0, 0.01, 0.3, 1.0]), st.booleans())
+def test_pooling_at_any_width(rows, columns, over, include_pad, odd, double):
+    """Rows of less than a vector, of some vectors and a rest; windows that overhang; strides above 2."""
+    sides = [(k, s, p % k, max(more, 1, k - 2 * (p % k))) for k, s, p, more in (rows, columns)]
+    kernel, stride, pad, size = zip(*sides, strict=True)
+    output = []
+    for k, s, p, h in sides:
+        room = h + 2 * p - k
+        count = -(-room // s) + 1 if over else room // s + 1
+        output.append(count - ((count - 1) * s - p >= h))
+    x = awkward((1, 3, *size), (sides, over), odd).astype(np.float64 if double else np.float32)
+    with np.errstate(all="ignore"):
+        best, mean = pooled(x, kernel, stride, pad, tuple(output), include_pad)
+    assert same_bits(max_pool(x, kernel, stride, pad, tuple(output), 2), best)
+    assert same_bits(avg_pool(x, kernel, stride, pad, tuple(output), include_pad, 2), mean)
+
+
+@pytest.mark.parametrize("width", [1, 3, 7, 8, 14, 16, 17, 33, 56])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_average_of_squares(width, dtype):
+    x = awkward((2, 5, 6, 2 * width), width, 0.2).astype(dtype)
+    x[0, 0] = -0.0
+    with np.errstate(all="ignore"):
+        _, mean = pooled(x, (2, 2), (2, 2), (0, 0), (3, width), True)
+    assert same_bits(avg_pool(x, (2, 2), (2, 2), (0, 0), (3, width), True, 2), mean)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_average_of_single_elements(dtype):
+    x = awkward((2, 3, 5, 7), "single", 0.5).astype(dtype)
+    with np.errstate(all="ignore"):
+        expected = x + dtype(0)
+    for given_x in (x, np.asfortranarray(x)):
+        mean = avg_pool(given_x, (1, 1), (1, 1), (0, 0), (5, 7), True, 2)
+        assert same_bits(mean, expected)
+        assert mean.flags.c_contiguous
+
+
+def test_average_of_more_elements_than_float32_can_count():
+    """The divisor is no float32, and not made one. (The window sees one element, and padding.)"""
+    x, count = floats((1, 50, 3, 5), "many"), 4099
+    mean = avg_pool(x, (count, count), (1, 1), (count - 1, count - 1), (1, 1), True, 1)
+    assert same_bits(mean, (x[:, :, :1, :1].astype(np.float64) / count**2).astype(np.float32))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 2**24])
+def test_a_window_much_larger_than_the_image(stride):
+    """What it has beyond the image takes no memory, and little time."""
+    x, wide = floats((1, 2, 3, 5), "small"), 2**24
+    output = (3, min(wide // stride + 1, 7))
+    best = max_pool(x, (1, wide), (1, stride), (0, wide - 1), output, 1)
+    mean = avg_pool(x, (1, wide), (1, stride), (0, wide - 1), output, False, 1)
+    for j in range(output[1]):
+        total, largest = np.zeros((1, 2, 3), np.float32), np.full((1, 2, 3), -np.inf, np.float32)
+        seen = range(max(j * stride - wide + 1, 0), min(j * stride + 1, 5))
+        for column in seen:
+            total, largest = total + x[..., column], np.maximum(largest, x[..., column])
+        assert same_bits(best[..., j], largest)
+        assert same_bits(mean[..., j], total / np.float32(len(seen)))
+
+
 @settings(QUIET, max_examples=60)
 @given(st.permutations(range(4)), st.integers(1, 4), st.integers(1, 5), st.integers(1, 150), st.booleans())
 def test_a_chain_rounds_like_its_steps(order, count, outputs, size, odd):
@@ -205,15 +290,19 @@ def test_a_chain_rounds_like_its_steps(order, count, outputs, size, odd):
     assert same_bits(apply(y, chain, 2), expected)
 
 
-@pytest.mark.parametrize("planes", [1, 3, 4, 9])
-def test_mean_of_whole_planes(planes):
-    x = floats((1, planes, 7, 5), "planes")
-    mean = avg_pool(x, (7, 5), (1, 1), (0, 0), (1, 1), True, 2)
+@pytest.mark.parametrize("planes", [1, 3, 4, 9, 16, 17, 40])
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (4, 4), (3, 6)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_mean_of_whole_planes(planes, size, dtype):
+    x = awkward((1, planes, *size), "planes", 0.02).astype(dtype)
+    x[0, 0] = -0.0
+    mean = avg_pool(x, size, (1, 1), (0, 0), (1, 1), True, 2)
     for c in range(planes):
-        total = np.float32(0)
-        for value in x[0, c].ravel():
-            total = total + value
-        assert mean[0, c, 0, 0] == total / np.float32(35)
+        total = dtype(0)
+        with np.errstate(all="ignore"):
+            for value in x[0, c].ravel():
+                total = total + value
+            assert same_bits(mean[0, c, 0, 0], total / dtype(x[0, c].size))
 
 
 def test_exp_against_decimal():

@@ -1,4 +1,9 @@
-"""Maximum and average over windows."""
+"""Maximum and average over windows.
+
+Rows of the image are copied to `lines` first, divided by the stride: the elements that one place of the
+window has in neighbouring outputs are neighbours there, and the padding that windows see stands beside them.
+So an output row is one loop over whole vectors without a special case at its ends, one of windows.py.
+"""
 
 from __future__ import annotations
 
@@ -7,91 +12,60 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.jit import njit
+from refnet.kernels.epilogue import Chain, apply
+from refnet.kernels.jit import njit, reading
 from refnet.kernels.memory import empty
+from refnet.kernels.simd import VECTOR, copy
 from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.windows import average, deal, halve, largest, mean
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
 
-PLANES = 4
-"""Planes that `_mean` sums side by side."""
+BAND = 16384
+"""Bytes of rows that are divided at once, about: they stay in the cache."""
+EXACT = 2**24
+"""Up to here every number of elements is a float32."""
 
 
 def max_pool(x: Array, kernel: Pair, stride: Pair, pad: Pair, output: Pair, threads: int) -> Array:
     """Maximum of ops/pool.py for x (n, c, h, w); output is (oh, ow). First of equals; NaN wins."""
-    y = empty((*x.shape[:2], *output), x.dtype)
-    threads = enough(threads, y.size * kernel[0] * kernel[1])
-    split(_max, x.shape[0] * x.shape[1], threads, np.ascontiguousarray(x), y, *kernel, *stride, *pad)
-    return y
+    return _pool(x, (*kernel, *stride, *pad), output, True, False, threads)
 
 
 def avg_pool(
     x: Array, kernel: Pair, stride: Pair, pad: Pair, output: Pair, include_pad: bool, threads: int
 ) -> Array:
     """Average of ops/pool.py: a chain over kernel row and column from +0, then one division."""
+    if pad == (0, 0) and kernel == x.shape[2:] and output == (1, 1):
+        return _each(_mean, x, output, threads, VECTOR // x.itemsize)
+    if pad == (0, 0) and kernel == stride == (1, 1) and output == x.shape[2:]:
+        return apply(x, Chain().bias(np.zeros(x.shape[1], x.dtype)), threads)  # from +0, divided by 1
+    if pad == (0, 0) and kernel == stride == (2, 2) and x.shape[2:] == (2 * output[0], 2 * output[1]):
+        return _each(_halve, x, output, threads, output[1])
+    return _pool(x, (*kernel, *stride, *pad), output, False, include_pad, threads)
+
+
+def _each(kernel: Any, x: Array, output: Pair, threads: int, size: int) -> Array:
+    """The averages by a kernel that makes `size` of them per item and leaves no element of x out."""
     y = empty((*x.shape[:2], *output), x.dtype)
-    threads = enough(threads, y.size * kernel[0] * kernel[1])
-    if kernel == x.shape[2:] and pad == (0, 0):
-        planes = np.ascontiguousarray(x).reshape(-1, kernel[0] * kernel[1])
-        split(_mean, -(-planes.shape[0] // PLANES), threads, planes, y.reshape(-1))
-        return y
-    if kernel == stride == (2, 2) and pad == (0, 0) and x.shape[2:] == (2 * output[0], 2 * output[1]):
-        rows = y.size // output[1]
-        squares = np.ascontiguousarray(x).reshape(rows, 2, output[1], 2)
-        split(_halve, rows, threads, squares, y.reshape(rows, output[1]))
-        return y
-    split(
-        _avg,
-        x.shape[0] * x.shape[1],
-        threads,
-        np.ascontiguousarray(x),
-        y,
-        *kernel,
-        *stride,
-        *pad,
-        include_pad,
-    )
+    split(kernel, -(-y.size // size), enough(threads, x.size), reading(np.ascontiguousarray(x)), y)
+    return y
+
+
+def _pool(
+    x: Array, place: tuple[int, ...], output: Pair, maximum: bool, include_pad: bool, threads: int
+) -> Array:
+    """place: kernel, stride, pad."""
+    y = empty((*x.shape[:2], *output), x.dtype)
+    threads = enough(threads, y.size * place[0] * place[1])
+    planes = x.shape[0] * x.shape[1]
+    split(_windows, planes, threads, reading(np.ascontiguousarray(x)), y, *place, maximum, include_pad)
     return y
 
 
 @njit
-def _max(work: Any, x: Any, y: Any, kh: int, kw: int, sh: int, sw: int, ph: int, pw: int) -> None:
-    channels, height, width = x.shape[1:]
-    begin, end = share(work)
-    while begin < end:
-        for item in range(begin, end):
-            image, result = x[item // channels, item % channels], y[item // channels, item % channels]
-            lo, hi = _whole(kw, sw, pw, width, result.shape[1])
-            rest = _rest(lo, hi, result.shape[1])
-            for i in range(result.shape[0]):
-                best = result[i]
-                best[:] = -np.inf
-                for row in range(max(i * sh - ph, 0), min(i * sh - ph + kh, height)):
-                    line = image[row]
-                    for j in rest:
-                        for column in range(max(j * sw - pw, 0), min(j * sw - pw + kw, width)):
-                            best[j] = _larger(line[column], best[j])
-                    bests = best[lo:hi]
-                    for q in range(kw):
-                        values = line[lo * sw - pw + q :]
-                        if sw == 2:  # a constant stride is read by vectors
-                            for j in range(bests.size):
-                                bests[j] = _larger(values[2 * j], bests[j])
-                        else:
-                            for j in range(bests.size):
-                                bests[j] = _larger(values[sw * j], bests[j])
-        begin, end = next_share(work)
-
-
-@njit
-def _larger(value: Any, best: Any) -> Any:
-    """The larger one; `best` if they are equal; NaN, which is the one that differs from itself, wins."""
-    return value if (value > best) | (value != value) else best  # noqa: PLR0124
-
-
-@njit
-def _avg(
+def _windows(
     work: Any,
     x: Any,
     y: Any,
@@ -101,101 +75,110 @@ def _avg(
     sw: int,
     ph: int,
     pw: int,
+    maximum: bool,
     include_pad: bool,
 ) -> None:
-    channels, height, width = x.shape[1:]
-    one = x.dtype.type(1)
+    """Pools with any window. Items: planes.
+
+    Beside the image lies what changes no result: -inf, at which a maximum begins, or +0. A chain that begins
+    at +0 is never -0, and every other number, and NaN, stays what it is where +0 is added.
+    """
+    (height, width), (oh, ow), flat = x.shape[2:], y.shape[2:], x.reshape(-1)
+    number, vector = x.dtype.type, VECTOR // x.itemsize
+    exact = kh * kw <= EXACT
+    rows = _counts(oh, kh, sh, ph, height, include_pad)
+    columns = _counts(ow, kw, sw, pw, width, include_pad)
+    divisors = np.ones(ow + vector, x.dtype)
+    if exact:
+        divisors[:ow] = columns
+    unseen = max(pw - (ow - 1) * sw, 0)  # columns of the window that lie before the image everywhere
+    pw -= unseen
+    kw = max(min(kw - unseen, pw + width), 0)
+    places = [q - pw for q in range(kw) if (q - pw) % sw < width]
+    lead, phases = -(-pw // sw), min(sw, max(width, 2))
+    pitch = (
+        lead + max(ow + (kw - pw) // sw, width // sw) + 1 + 2 * vector
+    )  # whole vectors are read and written
+    slot = phases * pitch
+    band = min(oh, max(BAND // (slot * x.itemsize) - kh, 0) // sh + 1)
+    lines = np.empty(min((band - 1) * sh + kh, height) * slot, x.dtype)
+    outside = number(-np.inf if maximum else 0)
+    lines[:] = outside
+    taps = np.array(
+        [p * slot + q % sw * pitch + q // sw + lead for p in range(min(kh, height)) for q in places]
+    )
     begin, end = share(work)
     while begin < end:
         for item in range(begin, end):
-            image, result = x[item // channels, item % channels], y[item // channels, item % channels]
-            lo, hi = _whole(kw, sw, pw, width, result.shape[1])
-            rest = _rest(lo, hi, result.shape[1])
-            for i in range(result.shape[0]):
-                sums = result[i]
-                sums[:] = 0
-                top, bottom = max(i * sh - ph, 0), min(i * sh - ph + kh, height)
-                rows = bottom - top
-                if include_pad:
-                    rows = min(i * sh - ph + kh, height + ph) - (i * sh - ph)
-                for row in range(top, bottom):
-                    _add_row(sums[lo:hi], image[row, lo * sw - pw :], kw, sw)
-                divisor, some = one * (rows * kw), sums[lo:hi]
-                for j in range(some.size):
-                    some[j] /= divisor
-                for j in rest:
-                    left, right = max(j * sw - pw, 0), min(j * sw - pw + kw, width)
-                    for row in range(top, bottom):
-                        for column in range(left, right):
-                            sums[j] += image[row, column]
-                    columns = min(j * sw - pw + kw, width + pw) - (j * sw - pw)
-                    sums[j] /= one * (rows * (columns if include_pad else right - left))
+            for start in range(0, oh, band):
+                stop = min(start + band, oh)
+                first = max(start * sh - ph, 0)
+                last = min((stop - 1) * sh - ph + kh, height)
+                where = ((item * height + first) * width, last - first, width, sw)
+                _divide(lines, (slot, pitch, lead), flat, where, outside)
+                for i in range(start, stop):
+                    top, bottom = max(i * sh - ph, 0), min(i * sh - ph + kh, height)
+                    to, at, terms = (item * oh + i) * ow, (top - first) * slot, (bottom - top) * len(places)
+                    if maximum:
+                        largest(y, to, ow, lines, at, taps, terms)
+                    else:
+                        average(y, to, ow, lines, at, taps, terms, divisors, number(rows[i] if exact else 1))
+                        if not exact:  # a divisor that no float32 need be
+                            sums = y[item // x.shape[1], item % x.shape[1], i]
+                            for j in range(ow):
+                                sums[j] = sums[j] / np.float64(rows[i] * columns[j])
         begin, end = next_share(work)
 
 
 @njit
-def _add_row(sums: Any, values: Any, kw: int, sw: int) -> None:
-    """sums[j] += values[j * sw + q] for q = 0, 1 ... kw - 1. A constant stride is read by vectors."""
-    for q in range(kw):
-        column = values[q:]
-        if sw == 2:
-            for j in range(sums.size):
-                sums[j] += column[2 * j]
+def _counts(count: int, kernel: int, stride: int, pad: int, size: int, include_pad: bool) -> Any:
+    """How many elements along one axis each window's divisor counts."""
+    first = np.arange(count) * stride - pad
+    if include_pad:
+        return np.minimum(first + kernel, size + pad) - first
+    return np.minimum(first + kernel, size) - np.maximum(first, 0)
+
+
+@njit
+def _divide(lines: Any, form: Any, x: Any, where: Any, outside: Any) -> None:
+    """Rows of x into `lines`: column t * sw + p into place lead + t of phase p.
+
+    form: elements from one row to the next, from one phase to the next, lead. where: the first row's begin,
+    how many rows, their width, sw.
+    """
+    (slot, pitch, lead), (begin, rows, width, sw) = form, where
+    for at in range(lead, lead + rows * slot, slot):
+        if sw == 1:
+            copy(lines, at, x, begin, width)
+        elif sw == 2:
+            deal(lines, at, at + pitch, x, begin, width, outside)
         else:
-            for j in range(sums.size):
-                sums[j] += column[sw * j]
+            for p in range(min(sw, width)):
+                row, columns = lines[at + p * pitch :], x[begin + p : begin + width]
+                for t in range((width - p + sw - 1) // sw):
+                    row[t] = columns[t * sw]
+        begin += width
 
 
 @njit
 def _halve(work: Any, x: Any, y: Any) -> None:
-    """Averages of 2 x 2 elements, one behind the other: x (rows, 2, columns, 2), y (rows, columns)."""
-    zero, divisor = x.dtype.type(0), x.dtype.type(x.shape[1] * x.shape[3])
+    """Averages of 2 x 2 elements, one behind the other. Items: rows of y."""
+    width = y.shape[3]
     begin, end = share(work)
     while begin < end:
         for row in range(begin, end):
-            above, below, result = x[row, 0], x[row, 1], y[row]
-            for j in range(result.size):
-                total = (((zero + above[j, 0]) + above[j, 1]) + below[j, 0]) + below[j, 1]
-                result[j] = total / divisor
+            above = 4 * row * width
+            halve(y, row * width, width, x, above, above + 2 * width)
         begin, end = next_share(work)
 
 
 @njit
 def _mean(work: Any, x: Any, y: Any) -> None:
-    """Means of whole planes, PLANES chains side by side: one alone would wait for each of its additions."""
-    planes, size = x.shape
-    divisor = x.dtype.type(size)
+    """Means of whole planes. Items: as many planes as a vector has lanes."""
+    size, vector = x.shape[2] * x.shape[3], VECTOR // x.itemsize
     begin, end = share(work)
     while begin < end:
         for item in range(begin, end):
-            at = item * PLANES
-            if at + PLANES <= planes:
-                a, b, c, d = x[at], x[at + 1], x[at + 2], x[at + 3]
-                s = t = u = v = x.dtype.type(0)
-                for i in range(size):
-                    s += a[i]
-                    t += b[i]
-                    u += c[i]
-                    v += d[i]
-                y[at], y[at + 1], y[at + 2], y[at + 3] = s / divisor, t / divisor, u / divisor, v / divisor
-            else:
-                for k in range(at, planes):
-                    s = x.dtype.type(0)
-                    for i in range(size):
-                        s += x[k, i]
-                    y[k] = s / divisor
+            first = item * vector
+            mean(y, first, x, first * size, min(vector, y.size - first), size, x.dtype.type(size))
         begin, end = next_share(work)
-
-
-@njit
-def _whole(kw: int, sw: int, pw: int, width: int, count: int) -> tuple[int, int]:
-    """The outputs lo to hi of `count` in a row whose windows lie inside of the row."""
-    lo = min((pw + sw - 1) // sw, count)
-    hi = (width + pw - kw) // sw + 1 if width + pw >= kw else 0
-    return lo, max(lo, min(hi, count))
-
-
-@njit
-def _rest(lo: int, hi: int, count: int) -> Any:
-    """The outputs of a row that are not lo to hi."""
-    return np.concatenate((np.arange(lo), np.arange(hi, count)))
