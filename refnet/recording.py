@@ -25,7 +25,7 @@ import numpy as np
 from refnet.arithmetic.plain import Plain
 from refnet.graph import Graph, Node, Schedule
 from refnet.kernels.memory import Room, within
-from refnet.kernels.team import Call, play, recorded
+from refnet.kernels.team import Call, Tape, play, recorded
 from refnet.ops.base import F32, TensorType
 
 KEPT = 4
@@ -61,8 +61,7 @@ class Recording:
         wanted: Collection[str],
     ) -> None:
         self._room, self._busy = Room(), threading.Lock()
-        self._threads = arithmetic.count()
-        self._steps: list[list[Call] | _Aside] = []
+        steps: list[list[Call] | _Aside] = []
         types = graph.types({name: TensorType(array.shape) for name, array in inputs.items()})
         values = {name: self._held(array.shape) for name, array in inputs.items()}
         self._inputs = {name: self._lasting(array) for name, array in values.items()}
@@ -73,7 +72,7 @@ class Recording:
         results = {}
         for node, data, learned, done in plan:
             given, weights = [values[name] for name in data], [graph.weights[name] for name in learned]
-            value = self._execute(node, given, weights, types[node.name].shape, arithmetic)
+            value = self._execute(node, given, weights, types[node.name].shape, arithmetic, steps)
             del given
             value.flags.writeable = False
             values[node.name] = value
@@ -82,6 +81,8 @@ class Recording:
             del value
             for name in done:
                 del values[name]
+        threads = arithmetic.count()
+        self._steps = [Tape(step, threads) if isinstance(step, list) else step for step in steps]
         self._outputs = {name: self._lasting(value) for name, value in results.items()}
         self.values = {name: value.copy() for name, value in results.items()}
 
@@ -89,7 +90,13 @@ class Recording:
         return self._room.empty(shape, np.float32)
 
     def _execute(
-        self, node: Node, data: list[F32], weights: list[F32], shape: tuple[int, ...], arithmetic: Plain
+        self,
+        node: Node,
+        data: list[F32],
+        weights: list[F32],
+        shape: tuple[int, ...],
+        arithmetic: Plain,
+        steps: list[list[Call] | _Aside],
     ) -> F32:
         """The node's value, in the room; what it takes to compute it again becomes steps."""
         if node.op.reshapes:
@@ -100,10 +107,10 @@ class Recording:
                 value = arithmetic.evaluate(node, *data, *weights)
             if value.size and self._room.lasting(value) is None:
                 raise RuntimeError(f"{node.op!r} says that it is recordable, and its value is not a kernel's")
-            last = self._steps[-1] if self._steps else None
+            last = steps[-1] if steps else None
             row = last if isinstance(last, list) else []
             if row is not last:
-                self._steps.append(row)
+                steps.append(row)
             for call in calls:
                 row.append(replace(call, arguments=tuple(map(self._lasting, call.arguments))))
             return value
@@ -111,7 +118,7 @@ class Recording:
         lasting = tuple(map(self._lasting, data))
         aside = _Aside(arithmetic, node, lasting, tuple(weights), self._lasting(value))
         aside()
-        self._steps.append(aside)
+        steps.append(aside)
         return value
 
     def _lasting(self, argument: Any) -> Any:
@@ -129,8 +136,8 @@ class Recording:
             for name, place in self._inputs.items():
                 np.copyto(place, inputs[name])
             for step in self._steps:
-                if isinstance(step, list):
-                    play(step, self._threads)
+                if isinstance(step, Tape):
+                    play(step)
                 else:
                     step()
             return {name: place.copy() for name, place in self._outputs.items()}

@@ -18,6 +18,7 @@ from refnet import recording
 from refnet.arithmetic.plain import Plain
 from refnet.graph import Graph, Node
 from refnet.kernels.memory import LINE, PIECE, Room, empty, within
+from refnet.kernels.team import Tape
 from refnet.ops import Conv, Relu
 from refnet.ops.base import TensorType
 from refnet.recording import KEPT, Recording
@@ -74,7 +75,7 @@ def test_what_says_that_it_is_recordable_is():
         for again in range(3):
             refnet.run(graph, {"data": floats((1, *graph.inputs["data"].shape[1:]), again)})
         (known,) = kept(graph)
-        assert [type(step) for step in known._steps] == [list]
+        assert [type(step) for step in known._steps] == [Tape]
 
 
 @pytest.mark.parametrize("name", ["octave-se-resnet-digits", "resnest-digits"])

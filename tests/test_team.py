@@ -11,7 +11,7 @@ import pytest
 
 from refnet.kernels import team
 from refnet.kernels.pointwise import GRAIN, relu
-from refnet.kernels.team import KERNELS, Call, Team, next_share, play, recorded, share, split
+from refnet.kernels.team import KERNELS, Call, Tape, Team, next_share, play, recorded, share, split
 
 
 def count(work, seen, seconds=0.0):
@@ -159,10 +159,11 @@ def test_each_kernel_begins_when_the_one_before_is_done(threads, seconds):
             width = threads if k % 3 else 1  # some are for one thread only
             split(follow, items, width, seen[k], values[k], values[k + 1], seconds)
     assert (values[-1] == length).all()
+    tape = Tape(calls, threads)
     for again in range(1, 6):
         values[0] = 100 * again
         time.sleep(0.003 * (again % 2))
-        play(calls, threads)
+        play(tape)
         assert (values == 100 * again + np.arange(length + 1)[:, None]).all()
         assert (seen == again + 1).all()
 
@@ -177,7 +178,7 @@ def test_helpers_do_their_part_of_what_is_repeated():
             time.sleep(0.02)
             begin, end = next_share(work)
 
-    play([Call(kernel, 8, 2, (0,)), Call(kernel, 8, 2, (1,))], 2)
+    play(Tape([Call(kernel, 8, 2, (0,)), Call(kernel, 8, 2, (1,))], 2))
     assert [len(who) for who in workers.values()] == [2, 2]
 
 
@@ -196,9 +197,9 @@ def test_a_fault_among_many_kernels_comes_back_and_ends_them(where):
 
     calls = [Call(kernel, 8, 2, ()), Call(count, 8, 2, (after,))]
     with pytest.raises(MemoryError, match="no room"):
-        play(calls, 2)
+        play(Tape(calls, 2))
     assert (after == 0).all()
-    play(calls[1:], 2)
+    play(Tape(calls[1:], 2))
     assert (after == 1).all()
 
 
@@ -207,7 +208,7 @@ def test_what_was_repeated_is_let_go():
 
     seen = np.zeros(4, np.int64)
     gone = weakref.ref(seen)
-    play([Call(count, 4, 2, (seen,))], 2)
+    play(Tape([Call(count, 4, 2, (seen,))], 2))
     del seen
     end = time.monotonic() + 5
     while gone() is not None and time.monotonic() < end:

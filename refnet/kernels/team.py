@@ -88,11 +88,15 @@ look: Any = intrinsic(_look)
 
 @njit
 def share(work: Any) -> tuple[int, int]:
-    """The items begin to end of the next share; begin == end if none is left (a helper waits, then)."""
+    """The items begin to end of the next share. begin == end if none is left: then a helper has waited for
+    the next kernel to begin, and the caller for all shares of this one to be done, for a while.
+    """
     part = advance(work, 0)
     if part >= work[1]:
         if work.size > 8:
             _reached(work, 8, 1, work[4])
+        elif work.size == 8:
+            _reached(work, 3, work[1], work[4])
         return 0, 0
     return work[2] * part // work[1], work[2] * (part + 1) // work[1]
 
@@ -139,26 +143,53 @@ class _Job:
             self.kernel(self.work, *arguments)
 
 
-class _Play:
-    """The same for many kernels, one row of `rows` each and one more: as soon as the caller has begun one, a
-    helper may.
+class Tape:
+    """Kernels one after another, ready to be repeated by so many threads.
+
+    rows: per kernel its `work` as it begins; first those that are shared, in order, and one more, at which
+    nothing is to be had. steps: kernel, arguments and row, in order.
     """
 
-    def __init__(self, calls: Sequence[Call], rows: Work) -> None:
-        self.calls, self.rows = calls, rows  # the calls are let go when all are done
+    def __init__(self, calls: Sequence[Call], threads: int) -> None:
+        self.threads = threads
+        shared = [call.threads > 1 and threads > 1 for call in calls]
+        places = [iter(range(sum(shared) + 1, len(calls) + 1)), iter(range(sum(shared)))]
+        self.steps = [
+            (call.kernel, call.arguments, next(places[both]))
+            for call, both in zip(calls, shared, strict=True)
+        ]
+        self.shared = [step for step, both in zip(self.steps, shared, strict=True) if both]
+        self.rows = np.zeros((len(calls) + 1, ROW), np.int64)
+        for (_, _, at), call, both in zip(self.steps, calls, shared, strict=True):
+            self.rows[at, PARTS] = min(call.count, SHARES * threads) if both else 1
+            self.rows[at, ITEMS] = call.count
+
+    def alone(self) -> None:
+        """All of it in this thread."""
+        rows = self.rows.copy()
+        rows[:, PARTS] = 1
+        works = list(rows[:, :TURNS])
+        for kernel, arguments, at in self.steps:
+            kernel(works[at], *arguments)
+
+
+class _Play:
+    """A tape that is played: as soon as the caller has begun a kernel, a helper may."""
+
+    def __init__(self, tape: Tape, rows: Work) -> None:
+        self.shared, self.rows = tape.shared, rows.reshape(-1)  # the kernels are let go when all are done
         self.fault: BaseException | None = None
         self.over = False
 
     def help(self) -> None:
         """A helper's part. It may come late: then all shares are taken."""
-        at = 0
-        for call in self.calls:
+        for kernel, arguments, row in self.shared:
+            at = row * ROW
             while not self.rows[at + TAKEN]:
                 if self.over:
                     return
                 time.sleep(PAUSE)
-            call.kernel(self.rows[at : at + 2 * ROW], *call.arguments)
-            at += ROW
+            kernel(self.rows[at : at + 2 * ROW], *arguments)
 
 
 class Team:
@@ -194,29 +225,22 @@ class Team:
             work[TAKEN] = parts  # if the kernel failed here, nobody begins another share
             job.arguments = None
 
-    def play(self, calls: Sequence[Call]) -> None:
+    def play(self, tape: Tape) -> None:
         """Run these kernels one after another, each when all of the one before is done."""
-        shared = [call for call in calls if call.threads > 1]
-        rows = np.zeros((len(shared) + 1) * ROW, np.int64)
-        rows[PARTS::ROW][:-1] = [min(call.count, SHARES * self.threads) for call in shared]
-        rows[ITEMS::ROW][:-1] = [call.count for call in shared]
-        rows[TURNS::ROW] = self._turns
-        job, at = _Play(shared, rows), 0
+        rows = tape.rows.copy()
+        rows[: len(tape.shared), TURNS] = self._turns
+        works = list(rows)
+        job = _Play(tape, rows)
         self._begin(job)
         try:
-            for call in calls:
-                if call.threads == 1:
-                    alone(call)
-                    continue
-                work = rows[at : at + ROW]
-                call.kernel(work, *call.arguments)
-                self._end(job, work)
-                at += ROW
+            for kernel, arguments, at in tape.steps:
+                work = works[at]
+                kernel(work, *arguments)
+                if work[DONE] < work[PARTS]:
+                    self._end(job, work)
         finally:
-            job.over, job.calls = True, ()
-            rows[TAKEN::ROW] = np.maximum(
-                rows[PARTS::ROW], 1
-            )  # nobody begins another share, nor waits for one
+            job.over, job.shared = True, []
+            rows[:, TAKEN] = np.maximum(rows[:, PARTS], 1)  # nobody begins another share, or waits
 
     def _begin(self, job: _Job | _Play) -> None:
         self._job = job
@@ -278,15 +302,14 @@ def alone(call: Call) -> None:
     call.kernel(np.array([0, 1, call.count, 0]), *call.arguments)
 
 
-def play(calls: Sequence[Call], threads: int) -> None:
-    """Repeat these calls, which `recorded` gave, in so many threads."""
-    if threads > 1:
-        with _team(threads) as team:
+def play(tape: Tape) -> None:
+    """Repeat a tape's kernels."""
+    if tape.threads > 1:
+        with _team(tape.threads) as team:
             if team is not None:
-                team.play(calls)
+                team.play(tape)
                 return
-    for call in calls:
-        alone(call)
+    tape.alone()
 
 
 @contextmanager
