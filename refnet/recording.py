@@ -18,6 +18,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,15 @@ KEPT = 4
 """Recordings that a graph keeps: those used last."""
 MOST = 1 << 25
 """Bytes of wanted values beyond which nothing is recorded: they would stay in memory."""
+ROOM = 1 << 28
+"""Bytes of all values (those that are alive together) beyond which a recording is not kept."""
+
+
+class Seen(Enum):
+    """What is known of a kind of run that is not kept."""
+
+    ONCE = "it is recorded next time"
+    LARGE = "it was recorded, and needs more memory than ROOM"
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,11 @@ class Recording:
         self._steps = [Tape(step, threads) if isinstance(step, list) else step for step in steps]
         self._outputs = {name: self._lasting(value) for name, value in results.items()}
         self.values = {name: value.copy() for name, value in results.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it keeps."""
+        return sum(piece.size for piece in self._room.pieces)
 
     def _held(self, shape: tuple[int, ...]) -> F32:
         return self._room.empty(shape, np.float32)
@@ -149,7 +164,7 @@ class Recordings:
     """A graph's recordings, by what was run. Copies of a graph begin without any."""
 
     def __init__(self) -> None:
-        self._seen: dict[object, Recording | None] = {}
+        self._seen: dict[object, Recording | Seen] = {}
 
     def __reduce__(self) -> tuple[type[Recordings], tuple[()]]:
         return Recordings, ()
@@ -162,25 +177,28 @@ class Recordings:
         plan: Schedule,
         wanted: Collection[str],
     ) -> dict[str, F32] | None:
-        """The wanted values, recorded or repeated; None if this run is neither: the first of its kind."""
+        """The wanted values, recorded or repeated; None if this run is neither: the first of its kind, one
+        that needs too much memory to keep it, or one while another thread repeats the same.
+        """
         given = graph.check_inputs(inputs)
         types = graph.types(given)
         if sum(types[name].nbytes for name in wanted) > MOST:
             return None
         key = (arithmetic.count(), frozenset(wanted), tuple(given.items()))
-        if key not in self._seen:
-            self._keep(key, None)
-            return None
-        known = self._seen[key]
+        known = self._seen.get(key)
+        values = None
         if known is None:
-            known = Recording(graph, inputs, arithmetic, plan, wanted)
-            self._keep(key, known)
-            values, known.values = known.values, {}
-            return values
+            known = Seen.ONCE
+        elif known is Seen.ONCE:
+            made = Recording(graph, inputs, arithmetic, plan, wanted)
+            values, made.values = made.values, {}
+            known = made if made.nbytes <= ROOM else Seen.LARGE
+        elif isinstance(known, Recording):
+            values = known.repeat(inputs)
         self._keep(key, known)
-        return known.repeat(inputs)
+        return values
 
-    def _keep(self, key: object, known: Recording | None) -> None:
+    def _keep(self, key: object, known: Recording | Seen) -> None:
         """Put it at the end, and forget what was used longest ago."""
         self._seen.pop(key, None)
         self._seen[key] = known

@@ -28,7 +28,7 @@ from tests.test_ops_rules import EXAMPLES
 
 
 def kept(graph: Graph) -> list[Recording]:
-    return [known for known in graph.recordings._seen.values() if known is not None]
+    return [known for known in graph.recordings._seen.values() if isinstance(known, Recording)]
 
 
 def spoil(graph: Graph) -> None:
@@ -172,6 +172,16 @@ def test_large_values_are_not_kept(monkeypatch):
         found = refnet.run(graph, x, values=everything)
     assert kept(graph) == []
     assert all(same_bits(found[name], value) for name, value in values_of(graph, x).items())
+
+
+def test_runs_that_need_much_memory_are_not_kept(monkeypatch):
+    graph = residual()
+    monkeypatch.setattr(recording, "ROOM", 1000)
+    for again in range(5):
+        x = {"data": floats((2, 2, 4, 4), again)}
+        assert same_bits(refnet.run(graph, x)["out"], values_of(graph, x)["tail"])
+    assert kept(graph) == []
+    assert list(graph.recordings._seen.values()) == [recording.Seen.LARGE]
 
 
 def test_many_users_at_once():

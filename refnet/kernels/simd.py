@@ -26,7 +26,7 @@ def _vector_bytes() -> tuple[int, int]:
         return 16, 6
     features = llvmlite.binding.get_host_cpu_features()
     if features.get("avx512f"):
-        return 64, 8  # 24 of 32 registers accumulate
+        return 64, 8  # 16 of 32 registers accumulate
     return (32, 6) if features.get("avx") else (16, 6)  # 12 of 16 registers accumulate
 
 
