@@ -7,15 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from refnet.errors import GraphError, InputError, WeightsError
 from refnet.ops.base import F32, Op, TensorType
-
-if TYPE_CHECKING:
-    from refnet.recording import Recordings
 
 __all__ = ["Graph", "Node", "TensorType"]
 
@@ -124,16 +121,9 @@ class Graph:
         return found
 
     @cached_property
-    def plans(self) -> dict[object, Schedule]:
-        """The interpreter's schedules, by arithmetic and wanted values; a graph never changes."""
+    def kept(self) -> dict[object, Any]:
+        """What the interpreter keeps for this graph, which never changes: schedules, recordings."""
         return {}
-
-    @cached_property
-    def recordings(self) -> Recordings:
-        """Runs that the interpreter keeps."""
-        from refnet.recording import Recordings
-
-        return Recordings()
 
     @property
     def fixed(self) -> bool:

@@ -85,9 +85,9 @@ def run(
     arithmetic = Plain() if arithmetic is None else arithmetic
     graph = _executed(graph, arithmetic, needed)
     key = (arithmetic.name, frozenset(needed))
-    if key not in graph.plans:
-        graph.plans[key] = schedule(arithmetic.fuse(_needed(graph, needed), needed))
-    plan = graph.plans[key]
+    if key not in graph.kept:
+        graph.kept[key] = schedule(arithmetic.fuse(_needed(graph, needed), needed))
+    plan: Schedule = graph.kept[key]
     found = _recorded(graph, inputs, arithmetic, plan, needed)
     if found is not None:
         return {key: found[name] for key, name in wanted.items()}
@@ -103,7 +103,10 @@ def _recorded(
     """The wanted values from a recording, if this run is one or repeats one."""
     if not isinstance(arithmetic, Plain) or not graph.fixed:
         return None
-    return graph.recordings.run(graph, inputs, arithmetic, plan, wanted)
+    from refnet.recording import Recordings  # loads the compiler
+
+    recordings: Recordings = graph.kept.setdefault("recordings", Recordings())
+    return recordings.run(graph, inputs, arithmetic, plan, wanted)
 
 
 def _executed(graph: Graph, arithmetic: Arithmetic, wanted: Collection[str]) -> Graph:

@@ -50,6 +50,7 @@ LAYERS = [
     {"ops"},
     {"graph"},
     {"arithmetic"},
+    {"recording"},
     {"interpreter", "readers"},
     {"zoo", "cost", "preprocess", "labels", "weights"},
     {"loading", "export", "arithmetics"},

@@ -21,14 +21,15 @@ from refnet.kernels.memory import LINE, PIECE, Room, empty, within
 from refnet.kernels.team import Tape
 from refnet.ops import Conv, Relu
 from refnet.ops.base import TensorType
-from refnet.recording import KEPT, Recording
+from refnet.recording import KEPT, Recording, Recordings
 from tests.bits import awkward, floats, same_bits
 from tests.test_interpreter import residual
 from tests.test_ops_rules import EXAMPLES
 
 
 def kept(graph: Graph) -> list[Recording]:
-    return [known for known in graph.recordings._seen.values() if isinstance(known, Recording)]
+    recordings = graph.kept.get("recordings", Recordings())
+    return [known for known in recordings._seen.values() if isinstance(known, Recording)]
 
 
 def spoil(graph: Graph) -> None:
@@ -156,10 +157,10 @@ def test_copies_of_a_graph_begin_anew():
     x = {"data": floats((1, 2, 4, 4), "x")}
     for _ in range(3):
         expected = refnet.run(graph, x)["out"]
-    twin = copy.deepcopy(graph.recordings)
+    twin = copy.deepcopy(graph.kept)
     assert len(kept(graph)) == 1
-    assert twin._seen == {}
-    assert pickle.loads(pickle.dumps(graph.recordings))._seen == {}
+    assert twin["recordings"]._seen == {}
+    assert pickle.loads(pickle.dumps(graph.kept["recordings"]))._seen == {}
     assert same_bits(refnet.run(graph, x)["out"], expected)
 
 
@@ -181,7 +182,7 @@ def test_runs_that_need_much_memory_are_not_kept(monkeypatch):
         x = {"data": floats((2, 2, 4, 4), again)}
         assert same_bits(refnet.run(graph, x)["out"], values_of(graph, x)["tail"])
     assert kept(graph) == []
-    assert list(graph.recordings._seen.values()) == [recording.Seen.LARGE]
+    assert list(graph.kept["recordings"]._seen.values()) == [recording.Seen.LARGE]
 
 
 def test_many_users_at_once():
