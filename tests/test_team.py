@@ -203,6 +203,29 @@ def test_a_fault_among_many_kernels_comes_back_and_ends_them(where):
     assert (after == 1).all()
 
 
+def test_after_a_fault_no_helper_goes_on_writing():
+    """The arrays of a tape are used again by the next play."""
+    caller, here = threading.get_ident(), threading.Event()
+    seen = np.zeros(2)
+
+    def kernel(work):
+        begin, end = share(work)
+        if threading.get_ident() == caller:
+            assert here.wait(10)
+            raise KeyboardInterrupt
+        here.set()
+        time.sleep(0.1)
+        seen[begin:end] = 1
+        next_share(work)
+
+    with pytest.raises(KeyboardInterrupt):
+        play(Tape([Call(kernel, 2, 2, ())], 2))
+    assert seen.sum() == 1
+    seen[:] = 0
+    time.sleep(0.2)
+    assert seen.sum() == 0
+
+
 def test_what_was_repeated_is_let_go():
     import weakref
 

@@ -180,9 +180,26 @@ class _Play:
         self.shared, self.rows = tape.shared, rows.reshape(-1)  # the kernels are let go when all are done
         self.fault: BaseException | None = None
         self.over = False
+        self._came: list[None] = []
+        self._left: list[None] = []
 
     def help(self) -> None:
         """A helper's part. It may come late: then all shares are taken."""
+        self._came.append(None)
+        try:
+            self._repeat()
+        finally:
+            self._left.append(None)
+
+    def leave(self) -> None:
+        """End it: no helper begins another share. Returns when none is at one."""
+        self.over, self.shared = True, []
+        rows = self.rows.reshape(-1, ROW)
+        rows[:, TAKEN] = np.maximum(rows[:, PARTS], 1)
+        while len(self._left) < len(self._came) and (rows[:, DONE] < rows[:, PARTS]).any():
+            time.sleep(PAUSE)
+
+    def _repeat(self) -> None:
         for kernel, arguments, row in self.shared:
             at = row * ROW
             while not self.rows[at + TAKEN]:
@@ -239,8 +256,7 @@ class Team:
                 if work[DONE] < work[PARTS]:
                     self._end(job, work)
         finally:
-            job.over, job.shared = True, []
-            rows[:, TAKEN] = np.maximum(rows[:, PARTS], 1)  # nobody begins another share, or waits
+            job.leave()
 
     def _begin(self, job: _Job | _Play) -> None:
         self._job = job
