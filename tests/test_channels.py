@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refnet.kernels.channels import STRETCH, cropped, form
+from refnet.kernels.channels import STRETCH, cropped, form, shares
 from refnet.kernels.epilogue import Chain
 from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
 from refnet.kernels.jit import njit
 from refnet.kernels.lanes import GROUP, HALF, ODD
 from refnet.kernels.panel import convolve
 from refnet.kernels.simd import fma
+from refnet.kernels.team import WORTH
 from tests.bits import awkward, floats, same_bits
 from tests.definition import conv_everywhere, llvm_fma
 
@@ -71,11 +72,21 @@ def test_convolution_across_channels(case, odd_data, odd_weights, kind):
         ((1, 2, 9, 2 * GROUP + 1), (32, 2, 3, 3), (1, 1), (0, 0)),  # no padding: the input is read itself
         ((5, 2, 29, 31), (32, 2, 3, 3), (1, 1), (1, 1)),  # stretches of parts of two images
         ((40, 2, 5, 5), (30, 2, 3, 3), (1, 1), (1, 1)),  # stretches of many images
+        ((1, 160, 7, 7), (20, 160, 3, 3), (1, 1), (1, 1)),  # stretches for every thread
     ],
 )
 @pytest.mark.parametrize("odd", [0.0, 0.2])
 def test_stretches(shape, weights, stride, pad, odd):
     equals_definition(awkward(shape, "x", odd), awkward(weights, "w", odd), stride, pad, (1, 1), 1)
+
+
+def test_few_channels_and_positions_are_shared_too():
+    how = form((1, 160, 7, 7), (20, 160, 3, 3), (1, 1), (1, 1), (1, 1), 1)
+    assert how.work // 16 >= WORTH
+    assert shares(how, 1, 1, 1) == (1, 1)
+    assert shares(how, 1, 1, 2) == (4, 1)
+    assert shares(how, 1, 1, 64) == (-(-49 // GROUP), 1)
+    assert shares(how, 2, 3, 2) == (1, 3)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])

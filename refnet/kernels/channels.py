@@ -89,12 +89,11 @@ def _seen(size: int, kernel: int, stride: int, pad: int, dilation: int) -> tuple
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """Where the terms lie, and the work items.
+    """Where the terms lie.
 
     output: its shape. work: multiply-adds. padded: whether the planes are a copy with padding. sizes: stride,
-    pad and dilation (two each), elements from row to row and from plane to plane of the planes, and the
-    stretches into which the positions of all images together are divided. offsets: of the terms. items:
-    (group, stretch).
+    pad and dilation (two each), elements from row to row and from plane to plane of the planes. offsets: of
+    the terms.
     """
 
     output: tuple[int, int, int, int]
@@ -102,7 +101,6 @@ class Form:
     padded: bool
     sizes: Array
     offsets: Array
-    items: int
 
 
 @lru_cache(maxsize=4096)
@@ -130,10 +128,9 @@ def form(
         return None
     c, p, q = np.ogrid[:depth, :kh, :kw]
     offsets = (c * plane + p * dilation[0] * span + q * dilation[1]).astype(np.int64).reshape(-1)
-    stretches = -(-n * oh * ow // STRETCH)
-    sizes = np.array([*stride, *pad, *dilation, span, plane, stretches], np.int64)
+    sizes = np.array([*stride, *pad, *dilation, span, plane], np.int64)
     output = (n, outputs, oh, ow)
-    return Form(output, made * depth * kh * kw, pad != (0, 0), sizes, offsets, groups * stretches)
+    return Form(output, made * depth * kh * kw, pad != (0, 0), sizes, offsets)
 
 
 def _products(outputs: int, positions: int) -> int:
@@ -154,11 +151,25 @@ def across(x: Array, planes: Array, w: Array, groups: int, how: Form, threads: i
     packed, finite = prepared((w,), ("channels", groups), lambda: _packed(w, groups))
     y = empty(how.output, x.dtype)
     threads = enough(threads, how.work // 16)
-    parts = min(packed.shape[1], -(-SHARES * threads // how.items)) if threads > 1 else 1
+    stretches, parts = shares(how, groups, packed.shape[1], threads)
     arrays = (reading(x), reading(planes), reading(w), packed, y)
-    flags = (how.sizes, how.offsets, how.padded, finite, parts)
-    split(_channels, how.items * parts, threads, *arrays, *flags, *chain.tables(y.shape, y.dtype))
+    flags = (how.sizes, how.offsets, how.padded, finite, stretches, parts)
+    tables = chain.tables(y.shape, y.dtype)
+    split(_channels, groups * stretches * parts, threads, *arrays, *flags, *tables)
     return y
+
+
+def shares(how: Form, groups: int, blocks: int, threads: int) -> tuple[int, int]:
+    """Into how many stretches the positions of all images together are divided, and into how many parts a
+    group's blocks of channels.
+    """
+    positions = how.output[0] * how.output[2] * how.output[3]
+    stretches = -(-positions // STRETCH)
+    if threads == 1:
+        return stretches, 1
+    parts = min(blocks, -(-SHARES * threads // (groups * stretches)))
+    least = -(-2 * threads // (groups * parts))
+    return max(stretches, min(least, -(-positions // GROUP))), parts
 
 
 def _packed(w: Array, groups: int) -> tuple[Array, bool]:
@@ -192,6 +203,7 @@ def _channels(
     offsets: Any,
     padded: bool,
     finite: bool,
+    stretches: int,
     parts: int,
     flags: Any,
     scales: Any,
@@ -203,7 +215,7 @@ def _channels(
     Positions run over the output's rows and columns, and then over the images.
     """
     groups, blocks, wide = packed.shape[0], packed.shape[1], packed.shape[3]
-    per, depth, stretches = y.shape[1] // groups, x.shape[1] // groups, sizes[8]
+    per, depth = y.shape[1] // groups, x.shape[1] // groups
     positions, lanes = y.shape[0] * y.shape[2] * y.shape[3], wide // 2
     units = -(-positions // GROUP)
     most = min(positions, -(-units // stretches) * GROUP)
