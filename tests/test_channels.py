@@ -72,7 +72,7 @@ def test_convolution_across_channels(case, odd_data, odd_weights, kind):
         ((1, 2, 9, 2 * GROUP + 1), (32, 2, 3, 3), (1, 1), (0, 0)),  # no padding: the input is read itself
         ((5, 2, 29, 31), (32, 2, 3, 3), (1, 1), (1, 1)),  # stretches of parts of two images
         ((40, 2, 5, 5), (30, 2, 3, 3), (1, 1), (1, 1)),  # stretches of many images
-        ((1, 160, 7, 7), (20, 160, 3, 3), (1, 1), (1, 1)),  # stretches for every thread
+        ((1, 160, 7, 7), (32, 160, 3, 3), (1, 1), (1, 1)),  # stretches for every thread
     ],
 )
 @pytest.mark.parametrize("odd", [0.0, 0.2])
@@ -81,7 +81,7 @@ def test_stretches(shape, weights, stride, pad, odd):
 
 
 def test_few_channels_and_positions_are_shared_too():
-    how = form((1, 160, 7, 7), (20, 160, 3, 3), (1, 1), (1, 1), (1, 1), 1)
+    how = form((1, 160, 7, 7), (32, 160, 3, 3), (1, 1), (1, 1), (1, 1), 1)
     assert how.work // 16 >= WORTH
     assert shares(how, 1, 1, 1) == (1, 1)
     assert shares(how, 1, 1, 2) == (4, 1)
