@@ -252,13 +252,13 @@ def test_softmax_of_many_equal_elements():
     assert len(np.unique(y[0])) == 2
 
 
-@pytest.mark.parametrize("op", [ops.Mul(), ops.Sub(), ops.Div(), ops.Add(2, broadcast=True)])
+@pytest.mark.parametrize("op", [ops.Mul(), ops.Sub(), ops.Div(), ops.Add(2), ops.Add(2, broadcast=True)])
 def test_values_of_rank_0(op):
     """NumPy makes numbers of them; a value is an array."""
     nodes = (Node("sum", ops.ReduceSum((0, 1), False), ("data",)), Node("y", op, ("sum", "sum")))
     graph = refnet.Graph("rank0", {"data": ops.TensorType((1, 4))}, nodes, {"y": "y"})
     x = floats((1, 4), "x")
-    for arithmetic in (None, Golden()):
+    for arithmetic in (None, None, None, Golden()):  # the second run is recorded, the third repeats it
         assert refnet.run(graph, {"data": x}, arithmetic)["y"].shape == ()
 
 

@@ -108,7 +108,7 @@ def added(others: Sequence[Array], shape: tuple[int, ...], dtype: Any) -> Array:
 
 def apply(x: Array, chain: Chain, threads: int, factors: Array | None = None) -> Array:
     """The chain applied to x (n, c, ...), as a new array; factors (n, c): x times these first."""
-    x = np.ascontiguousarray(x)
+    shape, x = x.shape, np.ascontiguousarray(x)  # which makes a vector of rank 0
     y = empty(x.shape, x.dtype)
     if x.size == 0:
         return y
@@ -118,7 +118,7 @@ def apply(x: Array, chain: Chain, threads: int, factors: Array | None = None) ->
     threads = enough(threads, x.size * max(1, len(chain.kinds)))
     rows, target = x.reshape(n * c, -1), y.reshape(n * c, -1)
     split(_rows, n * c, threads, reading(rows), reading(factor), target, *tables)
-    return y
+    return y.reshape(shape)
 
 
 @njit
