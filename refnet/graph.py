@@ -127,7 +127,7 @@ class Graph:
 
     @property
     def fixed(self) -> bool:
-        """Whether the weights are what `with_weights` made them, and cannot be written to."""
+        """Whether the weights are those of `with_weights`, and none may be written to now."""
         return isinstance(self.weights, MappingProxyType) and not any(
             array.flags.writeable for array in self.weights.values()
         )

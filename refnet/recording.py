@@ -27,14 +27,14 @@ from refnet.arithmetic.plain import Plain
 from refnet.graph import Graph, Node, Schedule
 from refnet.kernels.memory import Room, within
 from refnet.kernels.team import Call, Tape, play, recorded
-from refnet.ops.base import F32, TensorType
+from refnet.ops.base import F32, Op, TensorType
 
-KEPT = 4
-"""Recordings that a graph keeps: those used last."""
+KEPT = 16
+"""Recordings that a graph keeps at most: those used last."""
 MOST = 1 << 25
 """Bytes of wanted values beyond which nothing is recorded: they would stay in memory."""
 ROOM = 1 << 28
-"""Bytes of all values (those that are alive together) beyond which a recording is not kept."""
+"""Bytes that a graph's recordings keep at most: those used last. One that needs more alone is not kept."""
 
 
 class Seen(Enum):
@@ -114,10 +114,10 @@ class Recording:
         steps: list[list[Call] | _Aside],
     ) -> F32:
         """The node's value, in the room; what it takes to compute it again becomes steps."""
-        if node.op.reshapes:
+        if node.op.reshapes and _says(node.op, "reshapes"):
             return data[0].reshape(shape)
         calls: list[Call] = []
-        if node.op.recordable(*[array.shape for array in (*data, *weights)]):
+        if _says(node.op, "recordable") and node.op.recordable(*[array.shape for array in (*data, *weights)]):
             with within(self._room), recorded(calls):
                 value = arithmetic.evaluate(node, *data, *weights)
             if value.size and self._room.lasting(value) is None:
@@ -160,6 +160,11 @@ class Recording:
             self._busy.release()
 
 
+def _says(op: Op, what: str) -> bool:
+    """Whether the class that `run` is from says so, or one derived from it: others may do what they like."""
+    return next(what in vars(kind) for kind in type(op).__mro__ if what in vars(kind) or "run" in vars(kind))
+
+
 class Recordings:
     """A graph's recordings, by what was run. Copies of a graph begin without any."""
 
@@ -199,8 +204,11 @@ class Recordings:
         return values
 
     def _keep(self, key: object, known: Recording | Seen) -> None:
-        """Put it at the end, and forget what was used longest ago."""
+        """Put it at the end, and forget what was used longest ago and is too much."""
         self._seen.pop(key, None)
         self._seen[key] = known
-        for old in list(self._seen)[:-KEPT]:
-            self._seen.pop(old, None)
+        total = 0
+        for at, (old, value) in enumerate(reversed(list(self._seen.items()))):
+            total += value.nbytes if isinstance(value, Recording) else 0
+            if at >= KEPT or total > ROOM:
+                self._seen.pop(old, None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import queue
+import sys
 import threading
 from dataclasses import replace
 from itertools import pairwise
@@ -19,7 +21,7 @@ from refnet.arithmetic.plain import Plain
 from refnet.graph import Graph, Node
 from refnet.kernels.memory import LINE, PIECE, Room, empty, within
 from refnet.kernels.team import Tape
-from refnet.ops import Conv, Relu
+from refnet.ops import Clip, Conv, Identity, Mul, Relu
 from refnet.ops.base import TensorType
 from refnet.recording import KEPT, Recording, Recordings
 from tests.bits import awkward, floats, same_bits
@@ -219,6 +221,72 @@ def test_an_op_that_says_so_wrongly_is_found(monkeypatch):
         refnet.run(graph, x)
 
 
+class Doubled(Plain):
+    """What Plain does with twice the data, computed by NumPy."""
+
+    def evaluate(self, node, *inputs):
+        return super().evaluate(node, inputs[0] * np.float32(2), *inputs[1:])
+
+
+class DoubledConv(Conv):
+    def run(self, *inputs, threads=1):
+        return super().run(inputs[0] * np.float32(2), *inputs[1:], threads=threads)
+
+
+class Upside(Identity):
+    def run(self, *inputs, threads=1):
+        return -inputs[0]
+
+
+def test_what_is_derived_from_the_known_is_never_recorded():
+    """It may do with the data what no kernel does."""
+    w = floats((3, 2, 1, 1), "w")
+    types = {"x": TensorType((1, 2, 3, 3))}
+    graph = Graph("g", types, (Node("y", Conv(3, (1, 1)), ("x", "w")),), {"y": "y"}).with_weights({"w": w})
+    derived = replace(graph, nodes=(Node("y", DoubledConv(3, (1, 1)), ("x", "w")),))
+    upside = Graph("g", types, (Node("y", Upside(), ("x",)),), {"y": "y"}).with_weights({})
+    for again in range(5):
+        x = {"x": floats((1, 2, 3, 3), again)}
+        once = refnet.run(graph, x)["y"]
+        assert same_bits(refnet.run(graph, x, Doubled(1))["y"], once * np.float32(2))
+        assert same_bits(refnet.run(derived, x)["y"], once * np.float32(2))
+        assert same_bits(refnet.run(upside, x)["y"], -x["x"])
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 0), (2, 0, 3, 3)])
+@pytest.mark.parametrize("op", [Relu(), Clip(0.0, 1.0), Identity()])
+def test_nothing_can_be_repeated(shape, op):
+    graph = Graph("g", {"x": TensorType(shape)}, (Node("y", op, ("x",)),), {"y": "y"}).with_weights({})
+    for _ in range(5):
+        assert refnet.run(graph, {"x": np.zeros(shape, np.float32)})["y"].shape == shape
+
+
+def test_a_product_that_is_numpys_is_not_recorded():
+    """Of two arrays of one shape, within a run of nodes; what is recorded knows nothing of other data."""
+    types = {name: TensorType((1, 2, 3, 3)) for name in "ab"}
+    nodes = (Node("m", Mul(), ("a", "b")), Node("y", Relu(), ("m",)))
+    graph = Graph("g", types, nodes, {"y": "y"}).with_weights({})
+    for again in range(5):
+        inputs = {name: floats((1, 2, 3, 3), (name, again)) for name in "ab"}
+        assert same_bits(refnet.run(graph, inputs)["y"], values_of(graph, inputs)["y"])
+
+
+def test_each_number_of_threads_has_its_recording():
+    graph = residual()
+    for threads in (1, 2, 3) * 3:
+        refnet.run(graph, {"data": floats((1, 2, 4, 4), "x")}, Plain(threads))
+    assert sorted(tape.threads for known in kept(graph) for tape in known._steps) == [1, 2, 3]
+
+
+def test_recordings_share_what_memory_they_may_keep(monkeypatch):
+    graph = residual()
+    monkeypatch.setattr(recording, "ROOM", 2 * PIECE)
+    for batch in (1, 2, 3, 3, 3, 2):
+        for _ in range(3):
+            refnet.run(graph, {"data": floats((batch, 2, 4, 4), "x")})
+    assert [known._inputs["data"].shape[0] for known in kept(graph)] == [3, 2]
+
+
 # Memory.
 
 
@@ -243,8 +311,51 @@ def test_a_room_lends_no_byte_twice(requests):
         taken = sorted(extent(array) for array in alive.values() if array.size)
         assert all(a[1] <= b[0] for a, b in pairwise(taken))
     alive.clear()
-    assert room._free == [[(0, piece.size)] for piece in room.pieces]
-    assert room._lent == {}
+    pieces = len(room.pieces)
+    whole = [room.empty((piece.size,), np.uint8) for piece in list(room.pieces)]
+    assert len(room.pieces) == len(whole) == pieces
+
+
+def test_who_lets_go_of_an_array_does_no_more_than_say_so():
+    """Any thread may be the last to have an array; the room is changed by the one that asks it only."""
+    room = Room()
+    kept = [room.empty((10,), np.float32)]
+    begin, gaps = extent(kept[0])[0], copy.deepcopy(room._free)
+    other = threading.Thread(target=kept.clear)
+    other.start()
+    other.join()
+    assert room._free == gaps
+    assert extent(room.empty((10,), np.float32))[0] == begin
+
+
+def test_arrays_that_end_in_other_threads():
+    room, wrong = Room(), []
+    waiting: queue.Queue[tuple[int, np.ndarray] | None] = queue.Queue(20)
+
+    def drop() -> None:
+        while (got := waiting.get()) is not None:
+            if not (got[1] == got[0]).all():
+                wrong.append(got[0])
+            del got
+
+    others = [threading.Thread(target=drop) for _ in range(3)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for other in others:
+            other.start()
+        for key in range(6000):
+            array = room.empty((key * 37 % 200 + 1,), np.float32)
+            array[:] = key
+            waiting.put((key, array))
+            del array
+    finally:
+        sys.setswitchinterval(before)
+        for _ in others:
+            waiting.put(None)
+        for other in others:
+            other.join(60)
+    assert wrong == []
 
 
 def test_a_room_grows_as_it_must():
@@ -253,7 +364,9 @@ def test_a_room_grows_as_it_must():
     small = room.empty((3, 5), np.float64)
     assert [piece.size >= PIECE for piece in room.pieces] == [True, True]
     assert room.lasting(np.zeros(3)) is None
-    assert room.lasting(large[:0]) is None
+    nothing = room.lasting(large[:0])
+    assert nothing is not None
+    assert nothing.shape == (0,)
     twin = room.lasting(small[1:, ::2])
     assert twin is not None
     small[:] = np.arange(15).reshape(3, 5)

@@ -1,4 +1,4 @@
-"""Where kernels' results lie: anywhere, or, while a run is recorded (record.py), in one room.
+"""Where kernels' results lie: anywhere, or, while a run is recorded (recording.py), in one room.
 
 A room gives the memory of an array that is gone to the next one, as the run that is recorded lets go of its
 values; a repetition finds every value at the same place.
@@ -28,15 +28,16 @@ for huge pages, which spare the processor most of its look-ups of addresses."""
 
 
 class Room:
-    """Memory for arrays, each beginning at a multiple of LINE.
+    """Memory for arrays, each beginning at a multiple of LINE. One thread asks for them.
 
-    An array's memory is free again when it and all views of it are gone.
+    An array's memory is free again when it and all views of it are gone, whoever had the last one.
     """
 
     def __init__(self) -> None:
         self.pieces: list[Array] = []
         self._free: list[list[tuple[int, int]]] = []
-        self._lent: dict[int, weakref.ref[Array]] = {}
+        self._lent: dict[int, tuple[weakref.ref[Array], int, int, int]] = {}
+        self._gone: list[weakref.ref[Array]] = []
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array of this shape; what is in it is not determined."""
@@ -44,22 +45,23 @@ class Room:
         count = prod(shape)
         if count == 0:
             return np.empty(shape, kind)
+        while self._gone:
+            _, *place = self._lent.pop(id(self._gone.pop()))
+            self._give(*place)
         size = -(-count * kind.itemsize // LINE) * LINE
         piece, begin = self._take(size)
         flat = np.frombuffer(self.pieces[piece].data, kind, count, begin)  # views of it refer to it
-
-        def free(reference: weakref.ref[Array]) -> None:
-            del self._lent[id(reference)]
-            self._give(piece, begin, size)
-
-        reference = weakref.ref(flat, free)
-        self._lent[id(reference)] = reference
+        # an array may end in any thread, at any moment: all that is done then is one append
+        reference = weakref.ref(flat, self._gone.append)
+        self._lent[id(reference)] = reference, piece, begin, size
         return flat.reshape(shape)
 
     def lasting(self, array: Array) -> Array | None:
         """The same memory as an array that has no claim to a place in the room; None if it is not here."""
         if array.size == 0:
-            return None
+            view = np.empty(array.shape, array.dtype)
+            view.flags.writeable = array.flags.writeable
+            return view
         begin = array.__array_interface__["data"][0]
         for piece in self.pieces:
             at = begin - piece.__array_interface__["data"][0]

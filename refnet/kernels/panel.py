@@ -160,7 +160,6 @@ def _padded(x: Array, pad: Pair, slack: int, threads: int) -> Array:
     n, c, h, w = x.shape
     tall, wide = h + 2 * pad[0], w + 2 * pad[1]
     planes = empty((n, c * tall * wide + slack), x.dtype)
-    planes[:, c * tall * wide :] = 0
     split(_pad, n * c, enough(threads, planes.size), x.reshape(n * c, h, w), planes, c, tall, wide, *pad)
     return planes
 
@@ -220,6 +219,8 @@ def _pad(work: Any, x: Any, planes: Any, c: int, tall: int, wide: int, ph: int, 
             plane = planes.reshape(-1)[at : at + tall * wide]
             plane[: ph * wide] = 0
             plane[(ph + h) * wide :] = 0
+            if item % c == c - 1:
+                planes[item // c, c * tall * wide :] = 0
             for i in range(h):
                 row = (ph + i) * wide
                 for j in range(pw):

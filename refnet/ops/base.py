@@ -111,16 +111,16 @@ class Interval:
 class Op:
     """One kind of operation with its attributes. Subclasses are frozen dataclasses.
 
-        The fields are the attributes, and the repr is how a graph prints: `Conv(channels=64, ...)`.
-        Rules that every subclass gives (tests/test_ops_rules.py walks them all):
+    The fields are the attributes, and the repr is how a graph prints: `Conv(channels=64, ...)`.
+    Rules that every subclass gives (tests/test_ops_rules.py walks them all):
 
-        - `type(*inputs)`: the output's TensorType; raises GraphError when inputs do not fit.
-        - `run(*inputs, threads)`: the value in plain arithmetic, float32, in the order that the
-          docstring states.
-        - `golden(*inputs, threads, tally)`: the correctly rounded value; inherited where there is one result.
-        - `replay(formula, *inputs, threads, total)`: the value by a formula of the op's menu `formulas`.
-        - `bound(*inputs)`: an Interval that holds every float32 evaluation (derivation in the docstring).
-        - `recordable(*shapes)`: whether a run may be repeated as the kernel calls that `run` made.
+    - `type(*inputs)`: the output's TensorType; raises GraphError when inputs do not fit.
+    - `run(*inputs, threads)`: the value in plain arithmetic, float32, in the order that the
+      docstring states.
+    - `golden(*inputs, threads, tally)`: the correctly rounded value; inherited where there is one result.
+    - `replay(formula, *inputs, threads, total)`: the value by a formula of the op's menu `formulas`.
+    - `bound(*inputs)`: an Interval that holds every float32 evaluation (derivation in the docstring).
+    - `recordable(*shapes)`: whether a run may be repeated as the kernel calls that `run` made.
     - `flops(*inputs)`: the Cost, from the types of the inputs.
     """
 
