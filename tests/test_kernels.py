@@ -327,7 +327,7 @@ import numpy as np
 from refnet.kernels import simd
 from refnet.kernels.epilogue import Chain
 from refnet.kernels.panel import _panels, convolve, dense
-from refnet.kernels.pointwise import scale_shift, sigmoid, softmax_rows
+from refnet.kernels.pointwise import scale_shift, sigmoid, softmax_parts
 from tests.bits import awkward, floats
 digest = hashlib.sha256()
 x, w = floats((2, 6, 9, 11), "x"), floats((20, 3, 3, 3), "w")
@@ -335,7 +335,7 @@ digest.update(convolve(x, w, (2, 1), (1, 2), (1, 1), 2, 2, Chain().bias(floats((
 digest.update(np.nan_to_num(convolve(awkward(x.shape, "y", 0.3), w, (1, 1), (1, 1), (1, 1), 2, 1)))
 digest.update(convolve(x, floats((6, 1, 3, 3), "d"), (1, 1), (1, 1), (1, 1), 6, 1))
 digest.update(dense(floats((3, 700), "p"), floats((90, 700), "q"), None, 2))
-digest.update(sigmoid(x * 20, 1)); digest.update(softmax_rows(x * 20, 1))
+digest.update(sigmoid(x * 20, 1)); digest.update(softmax_parts(x * 20, 1))
 digest.update(scale_shift(x, w[:6, 0, 0, 0].copy(), w[:6, 0, 0, 1].copy(), 1))
 print(simd.VECTOR, digest.hexdigest())
 """
@@ -407,11 +407,11 @@ import sys
 import numpy as np
 from refnet.kernels import jit
 jit.KNOWN = {known}
-from refnet.kernels.pointwise import sigmoid, softmax_rows
+from refnet.kernels.pointwise import sigmoid, softmax_parts
 x = np.linspace(-9, 9, 64, dtype=np.float32).reshape(4, 16)
 def compiler(): return "numba.np.arraymath" in sys.modules
 print(sigmoid(x, 1).tobytes().hex(), compiler())
-print(softmax_rows(x, 1).tobytes().hex(), compiler())
+print(softmax_parts(x.reshape(4, 1, 16, 1), 1).tobytes().hex(), compiler())
 """
 """Two kernels, and whether what only compiling needs has been imported after each."""
 

@@ -1,4 +1,4 @@
-"""Element by element: relu, sigmoid, scale and shift, softmax along rows. All float32."""
+"""Element by element: relu, sigmoid, scale and shift; softmax. All float32."""
 
 from __future__ import annotations
 
@@ -50,14 +50,11 @@ def scale_shift(x: F32, scale: F32, shift: F32, threads: int) -> F32:
     return y
 
 
-def softmax_rows(x: F32, threads: int) -> F32:
-    """Softmax over the last axis: m = max, e = exp(x - m), s = chain of e from +0, e / s, in float32."""
-    rows = np.ascontiguousarray(x).reshape(-1, 1, x.shape[-1], 1)
-    return softmax_parts(rows, threads).reshape(x.shape)
-
-
 def softmax_parts(x: F32, threads: int) -> F32:
-    """Softmax over the third axis, x (n, groups, parts, m) -> (n, parts, groups, m)."""
+    """Softmax over the third axis, x (n, groups, parts, m) -> (n, parts, groups, m).
+
+    m = max, e = exp(x - m), s = chain of e from +0, e / s, in float32.
+    """
     n, groups, parts, m = x.shape
     y = empty((n, parts, groups, m), np.float32)
     threads = enough(threads, 20 * x.size)
