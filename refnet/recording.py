@@ -170,6 +170,7 @@ class Recordings:
 
     def __init__(self) -> None:
         self._seen: dict[object, Recording | Seen] = {}
+        self._latest: Recording | Seen | None = None
 
     def __reduce__(self) -> tuple[type[Recordings], tuple[()]]:
         return Recordings, ()
@@ -200,13 +201,14 @@ class Recordings:
             known = made if made.nbytes <= ROOM else Seen.LARGE
         elif isinstance(known, Recording):
             values = known.repeat(inputs)
-        self._keep(key, known)
+        if known is not self._latest or not isinstance(known, Recording):
+            self._keep(key, known)
         return values
 
     def _keep(self, key: object, known: Recording | Seen) -> None:
         """Put it at the end, and forget what was used longest ago and is too much."""
         self._seen.pop(key, None)
-        self._seen[key] = known
+        self._seen[key] = self._latest = known
         total = 0
         for at, (old, value) in enumerate(reversed(list(self._seen.items()))):
             total += value.nbytes if isinstance(value, Recording) else 0
