@@ -275,6 +275,7 @@ def test_the_tables_of_profile_scaling_and_startup(capsys: pytest.CaptureFixture
     assert found["first process, nothing compiled: all but running"] == "19.500"
     assert found["second process: a later run"] == "0.188"
     assert found["second process: the interpreter's start and end"] == "0.250"
+    assert found["second process: loading"] == "0.688"  # 0.25 + 0.125 + 0.5 - 0.1875
     assert found["second process: all but running"] == "0.938"  # 1.5 - 0.125 - 0.25, and 0.1875 of the first
 
 

@@ -145,7 +145,8 @@ def show_startup(start: Start) -> None:
                 ("reading the model", process.reading),
                 ("first run", process.first),
                 ("a later run", process.run),
-                ("all but running", process.loading),
+                ("loading", process.loading),
+                ("all but running", process.rest),
             )
         ),
     ]
