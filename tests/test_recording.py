@@ -379,6 +379,4 @@ def test_within_a_room():
     room = Room()
     with within(room):
         assert room.lasting(empty((2,), np.float32)) is not None
-        with within(None):
-            assert room.lasting(empty((2,), np.float32)) is None
     assert room.lasting(empty((2,), np.float32)) is None

@@ -104,8 +104,8 @@ _room: ContextVar[Room | None] = ContextVar("room", default=None)
 
 
 @contextmanager
-def within(room: Room | None) -> Iterator[None]:
-    """In it, `empty` takes from the room (None: from the system)."""
+def within(room: Room) -> Iterator[None]:
+    """In it, `empty` takes from the room."""
     token = _room.set(room)
     try:
         yield

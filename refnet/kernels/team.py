@@ -342,8 +342,8 @@ def _team(threads: int) -> Iterator[Team | None]:
 
 
 @contextmanager
-def recorded(calls: list[Call] | None) -> Iterator[None]:
-    """In it, `split` notes every call that it makes (None: it does not)."""
+def recorded(calls: list[Call]) -> Iterator[None]:
+    """In it, `split` notes every call that it makes."""
     token = _recorded.set(calls)
     try:
         yield
