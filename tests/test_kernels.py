@@ -23,6 +23,7 @@ from refnet.kernels.epilogue import Chain, apply
 from refnet.kernels.functions import exp
 from refnet.kernels.panel import _panels, convolve, dense
 from refnet.kernels.pool import avg_pool, max_pool
+from refnet.kernels.simd import TILE
 from refnet.ops.base import Interval
 from tests.bits import AWKWARD, awkward, floats, same_bits
 from tests.definition import conv_at, conv_everywhere, dense_at, exact_fma, llvm_fma, round_float32
@@ -71,6 +72,17 @@ def convolutions(draw):
     per = draw(st.integers(1, 7)), draw(st.integers(1, 14))
     batch = draw(st.integers(1, 3))
     return batch, groups, per, kernel, stride, pad, dilation, tuple(size)
+
+
+@pytest.mark.parametrize("odd", [0.0, 0.1])
+@pytest.mark.parametrize("segments", [False, True])
+def test_tiles_that_begin_within_a_row(odd, segments):
+    """Panels over padded rows: the ends of rows are left out in every tile, wherever it begins."""
+    x, w, one = awkward((2, 5, 20, 29), "x", odd), floats((8, 5, 3, 3), "w"), (1, 1)
+    assert form(x.shape, w.shape, one, one, one, 1) is None
+    assert 2 * TILE < 20 * 32
+    y = convolve(x, w, one, one, one, 1, 2, segments=segments)
+    assert same_bits(y, conv_everywhere(x, w, np.array([1] * 6), 1, y.shape))
 
 
 @settings(QUIET, max_examples=300)
