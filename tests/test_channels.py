@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refnet.kernels.channels import STRETCH, cropped, form, shares
+from refnet.kernels.channels import LEAST, STRETCH, cropped, form, shares
 from refnet.kernels.epilogue import Chain
 from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
 from refnet.kernels.jit import njit
@@ -66,7 +66,7 @@ def test_convolution_across_channels(case, odd_data, odd_weights, kind):
     [
         ((1, 3, 1, STRETCH + 1), (32, 3, 1, 1), (1, 1), (0, 0)),  # one row, of two stretches
         ((1, 3, 1, 2 * STRETCH + 7), (32, 3, 1, 3), (1, 2), (0, 1)),  # the same, steps of two
-        ((2, 2, 29, 31), (33, 2, 1, 1), (1, 1), (0, 0)),  # planes of two stretches, without rows
+        ((2, 2, 29, 31), (32, 2, 1, 1), (1, 1), (0, 0)),  # planes of two stretches, without rows
         ((2, 2, 61, GROUP), (48, 2, 3, 3), (1, 1), (1, 1)),  # stretches of whole rows
         ((1, 2, 40, 2 * GROUP), (16, 2, 3, 1), (1, 1), (1, 0)),  # padding above and below only
         ((1, 2, 9, 2 * GROUP + 1), (32, 2, 3, 3), (1, 1), (0, 0)),  # no padding: the input is read itself
@@ -84,9 +84,10 @@ def test_few_channels_and_positions_are_shared_too():
     how = form((1, 160, 7, 7), (32, 160, 3, 3), (1, 1), (1, 1), (1, 1), 1)
     assert how.work // 16 >= WORTH
     assert shares(how, 1, 1, 1) == (1, 1)
-    assert shares(how, 1, 1, 2) == (4, 1)
+    assert shares(how, 1, 1, 2) == (min(2 * LEAST, -(-49 // GROUP)), 1)
     assert shares(how, 1, 1, 64) == (-(-49 // GROUP), 1)
-    assert shares(how, 2, 3, 2) == (1, 3)
+    assert shares(how, 2, 3, 2) == (2, 3)
+    assert shares(how, 4, 3, 2) == (1, 3)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])

@@ -21,7 +21,7 @@ from refnet.kernels import jit
 from refnet.kernels.channels import _channels, form
 from refnet.kernels.epilogue import Chain, apply
 from refnet.kernels.functions import exp
-from refnet.kernels.panel import _panels, convolve, dense
+from refnet.kernels.panel import TERMS, _panels, convolve, dense
 from refnet.kernels.pool import avg_pool, max_pool
 from refnet.kernels.simd import TILE
 from refnet.ops.base import Interval
@@ -83,6 +83,55 @@ def test_tiles_that_begin_within_a_row(odd, segments, monkeypatch):
     assert 2 * TILE < 20 * 32
     y = convolve(x, w, one, one, one, 1, 2, segments=segments)
     assert same_bits(y, conv_everywhere(x, w, np.array([1] * 6), 1, y.shape))
+
+
+@pytest.mark.parametrize("odd", [0.0, 0.2])
+@pytest.mark.parametrize("segments", [False, True])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("size", [(1, 40), (8, 8), (17, 19)])
+def test_panels_read_where_they_lie(size, threads, segments, odd, monkeypatch):
+    """1x1, stride 1: whole columns of the data itself, the last positions gathered; more terms than TERMS."""
+    monkeypatch.setattr("refnet.kernels.panel.form", lambda *_: None)  # not lanes across channels
+    x, w, one = awkward((2, 2 * 270, *size), "x", odd), floats((2 * 11, 270, 1, 1), "w"), (1, 1)
+    parts = [slice(TERMS), slice(TERMS, None)] if segments else [slice(None)]
+    sums = []
+    for part in parts:
+        data = np.ascontiguousarray(x.reshape(2, 2, 270, *size)[:, :, part]).reshape(2, -1, *size)
+        weights, place = np.ascontiguousarray(w[:, part]), np.array([1, 1, 0, 0, 1, 1])
+        sums.append(conv_everywhere(data, weights, place, 2, (2, 22, *size)))
+    expected = sums[0] + sums[1] if segments else sums[0]
+    assert same_bits(convolve(x, w, one, (0, 0), one, 2, threads, segments=segments), expected)
+
+
+GUARDED = """
+import ctypes, mmap
+import numpy as np
+from refnet.kernels import panel
+from tests.bits import floats, same_bits
+
+def guarded(values):  # the same array, ending where memory ends that may be read
+    size = -(-values.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    area = mmap.mmap(-1, size + mmap.PAGESIZE)
+    behind = ctypes.addressof(ctypes.c_char.from_buffer(area)) + size
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(behind), mmap.PAGESIZE, 0) == 0
+    array = np.frombuffer(area, values.dtype, values.size, size - values.nbytes).reshape(values.shape)
+    array[...] = values
+    return array
+
+kinds = (1, 1, 0, 1), (1, 2, 0, 1), (3, 1, 1, 1), (3, 2, 1, 2), (3, 1, 0, 6), (1, 1, 1, 1)
+for panel.form in (panel.form, lambda *_: None):
+    for kernel, stride, pad, groups in kinds:
+        for size in ((1, 1), (3, 5), (5, 7), (1, 33), (16, 17)):
+            if min(size) + 2 * pad >= kernel:
+                x, w = floats((2, 6, *size), "x"), floats((12, 6 // groups, kernel, kernel), "w")
+                place = ((stride, stride), (pad, pad), (1, 1), groups, 2)
+                assert same_bits(panel.convolve(guarded(x), w, *place), panel.convolve(x, w, *place))
+print("whole")
+"""
+
+
+def test_nothing_behind_the_data_is_read():
+    assert _output_of(GUARDED) == "whole\n"
 
 
 @settings(QUIET, max_examples=300)
@@ -353,17 +402,22 @@ print(simd.VECTOR, digest.hexdigest())
 """
 
 
-def _bits_of_a_process(**environment: str) -> list[str]:
+def _output_of(script: str, **environment: str) -> str:
+    """What a process of its own prints."""
     root = Path(__file__).parents[1]
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", script],
         capture_output=True,
         text=True,
         check=True,
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root), **environment},
     )
-    return done.stdout.split()
+    return done.stdout
+
+
+def _bits_of_a_process(**environment: str) -> list[str]:
+    return _output_of(SCRIPT, **environment).split()
 
 
 def test_the_same_bits_without_fma_and_avx():

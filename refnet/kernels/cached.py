@@ -1,21 +1,46 @@
-"""Loading a compiled kernel without importing what only compiling needs.
+"""Numba's cache of compiled kernels, for processes that load in a hurry and compile beside one another.
+
+Loading a compiled kernel without importing what only compiling needs:
 
 Before Numba loads its first kernel it imports all that it is able to compile: two hundred modules, and SciPy
 where that is installed. That is most of the time that a second process takes to load its kernels, and some
 more when the process ends and all of it is taken down. Machine code needs nothing of it but the runtime that
 allocates arrays. What must be compiled finds everything: Numba imports it before every compilation, too.
+
+Numba numbers the files of a kernel's machine code, 1 for the first types of arguments that it is compiled
+for, and its index says which is which. Two processes that compile the same kernel for different types at the
+same time both take number 1, and what the index then says of it may be wrong: code that takes float64 is
+called with float32. So here a file is named after the types and the processor, and written before the index
+tells of it. What two processes write into the index at once may still be lost; then it is compiled once more.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.runtime import rtsys
 
 
+class Files(IndexDataCacheFile):  # type: ignore[misc]  # numba is not typed
+    """A kernel's index and its files of machine code."""
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep data under key: types of the arguments, processor, hash of the function's own bytecode."""
+        name = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+        name = f"{self._index_name.removesuffix('.nbi')}.{name}.nbc"
+        self._save_data(name, data)
+        self._save_index({**self._load_index(), key: name})
+
+
 class Cache(FunctionCache):  # type: ignore[misc]  # numba is not typed
-    """Numba's cache, keyed and checked as ever; only `load_overload` leaves something out."""
+    """Numba's cache, keyed and checked as ever, with files of other names and a lighter `load_overload`."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        of = self._impl
+        self._cache_file = Files(self._cache_path, of.filename_base, of.locator.get_source_stamp())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """As FunctionCache's, with the runtime's part of target_context.refresh() in place of all of it."""

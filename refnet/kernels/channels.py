@@ -53,6 +53,8 @@ GATHERED = 24
 """What gathering a panel costs, as output channels that are multiplied with it (measured: 20 to 35)."""
 SHARES = 16
 """Work items per thread, if there are so many blocks of channels: the last ones are small."""
+LEAST = 4
+"""Work items per thread at least, if there are so many positions."""
 
 
 def cropped(shape: tuple[int, ...], w: Array, stride: Pair, pad: Pair, dilation: Pair) -> tuple[Array, Pair]:
@@ -123,7 +125,7 @@ def form(
         return None
     if (tall, span, kh, kw, groups) == (1, 1, 1, 1, 1):
         return None
-    in_place = stride == (1, 1) and (kh, kw) != (1, 1)
+    in_place = stride == (1, 1)
     if _products(outputs // groups, n * oh * ow) > n * _panels(outputs // groups, oh, ow, span, in_place):
         return None
     c, p, q = np.ogrid[:depth, :kh, :kw]
@@ -168,7 +170,7 @@ def shares(how: Form, groups: int, blocks: int, threads: int) -> tuple[int, int]
     if threads == 1:
         return stretches, 1
     parts = min(blocks, -(-SHARES * threads // (groups * stretches)))
-    least = -(-2 * threads // (groups * parts))
+    least = -(-LEAST * threads // (groups * parts))
     return max(stretches, min(least, -(-positions // GROUP))), parts
 
 

@@ -5,9 +5,10 @@ terms is the order of summation; here channel, kernel row, kernel column. Lanes 
 positions, so every output is one chain, whatever the threads, the batch and the position. Where
 lanes across output channels waste less, `convolve` takes those: channels.py.
 
-With stride 1 and a kernel of more than one element nothing is gathered: the terms are read where they
-lie in planes with zeros around them. Positions then run over the padded rows, and those between the
-rows of the output are left out when a tile is stored.
+With stride 1 nothing is gathered: the terms are read where they lie in planes with zeros around them, or
+in the data itself where there is no padding. Positions then run over the padded rows, and those between
+the rows of the output are left out when a tile is stored. Only the last positions of the data itself,
+fewer than two vectors, are gathered: nothing behind them may be read.
 
 Padding contributes nothing. The fast block multiplies a zero there instead, which changes no chain
 unless the weight is not finite or a partial sum is -0 (then +0 results, and only the sign of a
@@ -101,7 +102,7 @@ class Layout:
 
     output: its shape. work: multiply-adds. place: stride, pad, dilation. shape: height, width, kh, kw, span,
     and whether positions run over rows of a plane with its padding. padded: whether the planes must be made,
-    with `slack` elements behind the last. offsets: where in the padded planes each term begins, or none.
+    with `slack` elements behind the last. offsets: where in the planes each term begins, or none.
     items: (image, group, tile of positions).
     """
 
@@ -135,7 +136,7 @@ def layout(
     span = broad if wide else ow  # wide: a term's positions are one piece of a plane, ends of rows included
     padded = wide and ((kh, kw) != (1, 1) or pad != (0, 0))
     c, p, q = np.ogrid[:depth, :kh, :kw]
-    offsets = (c * tall + p * dilation[0]) * span + q * dilation[1] if padded else np.zeros(0)
+    offsets = (c * tall + p * dilation[0]) * span + q * dilation[1] if wide else np.zeros(0)
     place = np.array([*stride, *pad, *dilation], np.int64)
     shape = np.array([height, width, kh, kw, span, wide], np.int64)
     items = n * groups * -(-((oh - 1) * span + ow) // TILE)
@@ -379,6 +380,7 @@ def _panels(
     positions = (oh - 1) * span + ow
     tiles = -(-positions // TILE)
     step = 2 * VECTOR // x.itemsize
+    more = planes[0].size > x[0].size  # a column may be read beyond the end of a plane
     panel = scratch(TILE * TERMS, x)
     mask = np.empty(1, x.dtype)
     sums = scratch(-(-blocks // parts) * ROWS * PITCH, x).reshape(-1, PITCH)
@@ -397,20 +399,22 @@ def _panels(
             plane = group * channels
             base = image * planes[0].size + plane * (shape[0] + 2 * place[2]) * span + start
             spot = (image, group * per + low * ROWS, start, count, span)
+            direct = 0 if offsets.size == 0 else count if more else count // step * step
+            gathered = count - direct
             touches, zeros = _touches(start, count, ow, place, shape), 0
             for first in range(0, terms, TERMS):
                 some, last = min(TERMS, terms - first), first + TERMS >= terms
                 target, on = (segment, 0) if segments and first else (sums, first)
-                if not offsets.size:
-                    _gather(x, planes, image, panel, first, some, start, count, plane, place, shape)
+                if gathered:
+                    at = start + direct
+                    _gather(x, planes, image, panel, first, some, at, gathered, plane, place, shape)
                 for b in range(high - low):
                     block_rows = min(ROWS, rows - b * ROWS)
                     w, to = own + (b * terms + first) * ROWS, b * ROWS * PITCH
-                    if offsets.size:
-                        source = (planes, base, offsets, first)
-                        _multiply_directly(weights, w, source, some, on, target, to, count)
-                    else:
-                        _multiply(weights, w, panel, mask, False, some, on, target, to, count)
+                    source = (planes, base, offsets, first)
+                    _multiply_directly(weights, w, source, some, on, target, to, direct)
+                    if gathered:
+                        _multiply(weights, w, panel, mask, False, some, on, target, to + direct, gathered)
                     if segments and first:
                         _add(sums, segment, b * ROWS, block_rows, count)
                     if last:

@@ -45,7 +45,7 @@ Work = npt.NDArray[np.int64]
 
 WORTH = 50_000
 """Operations (about 15 microseconds of one thread) from which on a second thread pays."""
-SHARES = 8
+SHARES = 16
 """Shares per thread: more than one, so that a slow thread holds up nobody."""
 SPIN = 400_000
 """Turns, of one or two nanoseconds each, that an idle thread looks for work before it sleeps."""
