@@ -103,10 +103,13 @@ def _recorded(
     """The wanted values from a recording, if this run is one or repeats one."""
     if type(arithmetic) is not Plain or not graph.fixed:  # what is derived from it may do anything
         return None
-    from refnet.recording import Recordings  # loads the compiler
+    recordings = graph.kept.get("recordings")
+    if recordings is None:
+        from refnet.recording import Recordings  # loads the compiler
 
-    recordings: Recordings = graph.kept.setdefault("recordings", Recordings())
-    return recordings.run(graph, inputs, arithmetic, plan, wanted)
+        recordings = graph.kept.setdefault("recordings", Recordings())
+    found: dict[str, F32] | None = recordings.run(graph, inputs, arithmetic, plan, wanted)
+    return found
 
 
 def _executed(graph: Graph, arithmetic: Arithmetic, wanted: Collection[str]) -> Graph:

@@ -9,6 +9,7 @@ import sys
 import threading
 from dataclasses import replace
 from itertools import pairwise
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 import refnet
 from refnet import recording
 from refnet.arithmetic.plain import Plain
+from refnet.errors import InputError
 from refnet.graph import Graph, Node
 from refnet.kernels.memory import LINE, PIECE, Room, empty, within
 from refnet.kernels.team import Tape
@@ -380,3 +382,49 @@ def test_within_a_room():
     with within(room):
         assert room.lasting(empty((2,), np.float32)) is not None
     assert room.lasting(empty((2,), np.float32)) is None
+
+
+class Odd(np.ndarray):
+    """An array that may be anything."""
+
+
+def test_what_only_looks_like_the_run_before_is_not_it():
+    """Two inputs, recorded; then others, each of which differs from the recorded run in one way."""
+    graph = Graph(
+        "two",
+        {"a": TensorType((1, 3, 4, 4)), "b": TensorType((1, 3, 4, 4))},
+        (Node("p", Mul(), ("a", "b")), Node("y", Relu(), ("p",))),
+        {"y": "y"},
+    ).with_weights({})
+    inputs = {name: floats((1, 3, 4, 4), name) for name in "ab"}
+
+    def runs(inputs, threads=1, values=None):
+        return refnet.run(graph, inputs, Plain(threads), values)
+
+    for _ in range(3):
+        runs(inputs)
+    before, recorded = runs(inputs)["y"], graph.kept["recordings"]._latest
+    assert isinstance(recorded, Recording)
+    for wrong in (
+        {"a": inputs["a"]},
+        {**inputs, "c": inputs["a"]},
+        {"a": inputs["a"], "c": inputs["b"]},
+        {**inputs, "b": inputs["b"].astype(np.float64)},
+        {**inputs, "b": inputs["b"].astype(">f4")},
+        {**inputs, "b": inputs["b"].tolist()},
+        {**inputs, "b": inputs["b"][0]},
+        {**inputs, "b": inputs["b"][:, :, :2]},
+        {**inputs, "b": inputs["b"][:0]},
+        [inputs["a"], inputs["b"]],
+    ):
+        with pytest.raises(InputError, match="two"):
+            runs(wrong)
+    two = {name: np.concatenate([array, array[:, ::-1]]) for name, array in inputs.items()}
+    assert same_bits(runs(two)["y"][:1], before)
+    for again in range(4):  # each kind comes behind another
+        assert same_bits(runs(inputs)["y"], before)
+        assert set(runs(inputs, values=["p", "y"])) == {"p", "y"}
+        assert same_bits(runs(MappingProxyType(inputs))["y"], before)
+        assert same_bits(runs({name: inputs[name].view(Odd) for name in "ba"})["y"], before)
+        assert same_bits(runs(inputs, threads=2)["y"], before), again
+    assert {kind._threads for kind in kept(graph)} == {1, 2}
