@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from refnet.arithmetic.plain import Plain
-    from refnet.errors import RefnetError
-    from refnet.graph import Graph, Node, TensorType
-    from refnet.interpreter import run, steps
-    from refnet.loading import load
+    from refnet.core.errors import RefnetError
+    from refnet.core.graph import Graph, Node, TensorType
+    from refnet.core.interpreter import run, steps
+    from refnet.models.loading import load
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Graph": "refnet.graph",
-    "Node": "refnet.graph",
+    "Graph": "refnet.core.graph",
+    "Node": "refnet.core.graph",
     "Plain": "refnet.arithmetic.plain",
-    "RefnetError": "refnet.errors",
-    "TensorType": "refnet.graph",
-    "load": "refnet.loading",
-    "run": "refnet.interpreter",
-    "steps": "refnet.interpreter",
+    "RefnetError": "refnet.core.errors",
+    "TensorType": "refnet.core.graph",
+    "load": "refnet.models.loading",
+    "run": "refnet.core.interpreter",
+    "steps": "refnet.core.interpreter",
 }
 
 __all__ = ["Graph", "Node", "Plain", "RefnetError", "TensorType", "__version__", "load", "run", "steps"]

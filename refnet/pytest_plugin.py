@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from refnet.reference import Checker, Reference, Updates
+    from refnet.verification.golden_check import Checker, Reference, Updates
 
 MARKER = "golden(path): compare with this golden file or folder (relative to the test's file)"
 NONE_CHOSEN = (
@@ -68,9 +68,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Checker:
-    """check(name, array, within=None | "bound", inputs="golden" | "checked"): refnet.reference.Checker."""
-    from refnet.errors import RefnetError
-    from refnet.reference import Checker, Reference, Updates
+    """check(name, array, within=None | "bound", inputs="golden" | "checked"): a golden_check.Checker."""
+    from refnet.core.errors import RefnetError
+    from refnet.verification.golden_check import Checker, Reference, Updates
 
     path, state = _chosen(request), request.config.stash[STATE]
     if request.config.getoption("golden_update") and state.updates is None:
@@ -124,8 +124,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int | pytest.ExitC
 
 
 def _written(say: Callable[[str], object], path: Path, updates: Updates, reason: str) -> bool:
-    from refnet.errors import RefnetError
-    from refnet.reference import accept
+    from refnet.core.errors import RefnetError
+    from refnet.verification.golden_check import accept
 
     try:
         written = accept(path, updates.pending[path], reason)

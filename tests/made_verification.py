@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from refnet.graph import Graph
-from refnet.ops.base import F32
+from refnet.core.graph import Graph
+from refnet.core.op import F32
 
 REFERENCE = {
     "framework": "pytorch",
@@ -32,7 +32,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Made:
-    """What `refnet.verify.Verification` offers to the report."""
+    """What `refnet.verification.verify.Verification` offers to the report."""
 
     content: dict[str, Any]
     nodes: tuple[Judged, ...]

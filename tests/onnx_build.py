@@ -9,7 +9,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 import refnet
-from refnet.readers.onnx import read_onnx
+from refnet.formats.onnx.reader import read_onnx
 
 
 def tensor(name: str, array: Any) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from refnet.graph import Graph
+from refnet.core.graph import Graph
 from refnet.ops import Conv, Dense, MatMul, ReduceSum
 from tests.bits import floats
 from tests.crosscheck.judge import Tally, check, same_bits

@@ -13,11 +13,11 @@ import numpy as np
 
 import refnet
 from refnet import ops
-from refnet.graph import Graph, Node, TensorType
-from refnet.ops.base import Op
-from refnet.preprocess import pipeline
-from refnet.weights import shipped_folder
-from refnet.zoo import synthetic
+from refnet.core.graph import Graph, Node, TensorType
+from refnet.core.op import Op
+from refnet.models import synthetic
+from refnet.models.preprocess import pipeline
+from refnet.models.weights import shipped_folder
 from tests.bits import floats
 from tests.porting_changes import Array, Change, Seen
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from refnet import ops
-from refnet.ops.base import Op
+from refnet.core.op import Op
 
 F = np.float32
 Array = np.ndarray

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from PIL.Image import Resampling
 
-from refnet.preprocess import Pipeline, cubic, pipeline
+from refnet.models.preprocess import Pipeline, cubic, pipeline
 from tests.bits import floats
 
 F = np.float32

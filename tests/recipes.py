@@ -8,10 +8,10 @@ import numba
 import numpy as np
 from hypothesis import strategies as st
 
-from refnet.arithmetic.recipe import Box, Chain, Expr, Leaf, Order, Part, Program, Recipe, Sum
+from refnet.core.op import Op
+from refnet.core.orders import Box, Chain, Expr, Leaf, Order, Part, Program, Recipe, Sum
 from refnet.kernels.simd import fma
 from refnet.ops import AvgPool, Conv, ConvAdd, Dense, GlobalAvgPool
-from refnet.ops.base import Op
 
 
 @numba.njit(error_model="numpy")
@@ -107,7 +107,7 @@ def element(recipe: Recipe, op: Op, inputs, at: tuple[int, ...]) -> np.float32:
 
 
 def kind(array):
-    from refnet.ops.base import TensorType
+    from refnet.core.op import TensorType
 
     return TensorType(array.shape)
 

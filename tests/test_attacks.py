@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refnet.errors import FormatError, RefnetError, UnsupportedError
-from refnet.graph import Graph
-from refnet.readers import mxnet, safetensors
-from refnet.readers import torch as torch_reader
+from refnet.core.errors import FormatError, RefnetError, UnsupportedError
+from refnet.core.graph import Graph
+from refnet.formats.mxnet import reader as mxnet
+from refnet.formats.torch import reader as torch_reader
+from refnet.formats.torch import safetensors
 from tests import attacks
 from tests.bits import same_bits
 
@@ -241,7 +242,7 @@ def test_a_refused_global_is_unsupported_not_damaged(tmp_path):
 
 def test_every_refused_opcode_is_really_refused(tmp_path):
     """Of all 256 opcodes only those on the list are carried out."""
-    from refnet.readers.torch_pickle import _STEPS, load
+    from refnet.formats.torch.pickle_file import _STEPS, load
 
     for code in set(range(256)) - {ord(".")}:
         if bytes([code]) not in _STEPS:

@@ -13,8 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from refnet.errors import FormatError, GraphError, RefnetError, UnsupportedError
-from refnet.readers import onnx_file
+from refnet.core.errors import FormatError, GraphError, RefnetError, UnsupportedError
+from refnet.formats.onnx import file as onnx_file
 from tests.bits import same_bits
 from tests.onnx_build import model, node, read, tensor, value
 from tests.onnx_models import NEWEST, whole

@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 
 import refnet
-from refnet.bench import prepare as preparing
 from refnet.bench.machine import Machine, machine, measured_peak
-from refnet.bench.prepare import Prepared, Racer, default_against, prepare, python, torch_callable, unfit
 from refnet.bench.profile import Kind, Profile, profile
 from refnet.bench.race import WARMUP, Pair, Side, compare, count_runs, race
 from refnet.bench.scaling import Scale, scaling
 from refnet.bench.startup import Process, Start
 from refnet.cli import main
-from refnet.errors import FrameworkError, InputError
-from refnet.export import export
+from refnet.core.errors import FrameworkError, InputError
+from refnet.core.interpreter import run
+from refnet.frameworks import launch as preparing
+from refnet.frameworks.launch import Prepared, Racer, default_against, prepare, python, torch_callable, unfit
 from refnet.frameworks.process import Worker
-from refnet.interpreter import run
-from refnet.loading import structure
+from refnet.models.catalog import entries
+from refnet.models.export import export
+from refnet.models.loading import structure
 from refnet.report import bench as report
-from refnet.zoo.catalog import entries
 from tests.bits import same_bits
 
 DIGITS = "resnest-digits"

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refnet.arithmetic.recipe import (
+from refnet.core.errors import FormatError, InputError, RefnetError, UnsupportedError
+from refnet.core.orders import (
     Book,
     Box,
     Choice,
@@ -23,11 +24,10 @@ from refnet.arithmetic.recipe import (
     Unconfirmed,
     signature,
 )
-from refnet.errors import FormatError, InputError, RefnetError, UnsupportedError
-from refnet.loading import structure
+from refnet.formats.book import dumps, loads, read, write
+from refnet.formats.json_file import parse
+from refnet.models.loading import structure
 from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool
-from refnet.readers.book import dumps, loads, read, write
-from refnet.readers.json_file import parse
 from tests.recipes import blocked, exprs, lanes, recipe, regions, split
 
 QUIET = settings(deadline=None, database=None, derandomize=True)
@@ -253,7 +253,7 @@ def test_damaged_books_end_in_an_error_or_in_a_book():
 
 
 def test_a_large_file_is_not_read(tmp_path, monkeypatch):
-    import refnet.readers.book as room
+    import refnet.formats.book as room
 
     monkeypatch.setattr(room, "LARGEST", 100)
     path = tmp_path / "b.json"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.arithmetic.recipe import Reference
-from refnet.errors import InputError
+from refnet.core.errors import InputError
+from refnet.core.orders import Reference
 from tests.crosscheck import campaign
 from tests.crosscheck.campaign import INPUTS, PAIRS, Plan, Setting, Streamed
 

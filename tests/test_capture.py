@@ -18,14 +18,14 @@ import pytest
 import refnet
 from refnet.arithmetic.golden import Golden
 from refnet.arithmetic.plain import Plain
-from refnet.capture import PROGRESS, open_capture
-from refnet.capturing.writer import Plan, write
 from refnet.cli import main
-from refnet.errors import FormatError, FrameworkError, InputError, RefnetError
+from refnet.core.errors import FormatError, FrameworkError, InputError, RefnetError
+from refnet.formats import manifest
+from refnet.formats.golden_file import digest
+from refnet.formats.manifest import Manifest, Reference, Stored
+from refnet.frameworks.capture.writer import Plan, write
 from refnet.frameworks.process import Worker
-from refnet.readers import manifest
-from refnet.readers.golden_file import digest
-from refnet.readers.manifest import Manifest, Reference, Stored
+from refnet.verification.capture import PROGRESS, open_capture
 from tests.bits import AWKWARD, same_bits
 
 F = np.float32
@@ -226,9 +226,9 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     from tests.test_capture import VALUES, plan as made
-    from refnet.capture import open_capture
-    from refnet.capturing.writer import write
-    from refnet.errors import InputError
+    from refnet.verification.capture import open_capture
+    from refnet.frameworks.capture.writer import write
+    from refnet.core.errors import InputError
 
     def plan():
         return made(dict(list(VALUES.items())[-2:]))
@@ -622,7 +622,7 @@ def test_the_command_captures_refnet_itself(tmp_path: Path, capsys: pytest.Captu
 def test_the_command_goes_on_after_ctrl_c(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from refnet import interpreter
+    from refnet.core import interpreter
 
     command = ["capture", "refnet", *DIGITS, "-o", str(tmp_path / "c")]
     real = interpreter.steps

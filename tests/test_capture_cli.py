@@ -10,15 +10,15 @@ import pytest
 
 import refnet
 from refnet.arithmetic.golden import Golden
-from refnet.capture import open_capture
-from refnet.capturing.request import Request
-from refnet.capturing.sources import planned
-from refnet.capturing.writer import write
 from refnet.cli import main
-from refnet.errors import InputError
-from refnet.golden import prepare
-from refnet.readers.golden_file import Sources, digest
-from refnet.zoo.synthetic import normal
+from refnet.core.errors import InputError
+from refnet.formats.golden_file import Sources, digest
+from refnet.frameworks.capture.request import Request
+from refnet.frameworks.capture.sources import planned
+from refnet.frameworks.capture.writer import write
+from refnet.models.synthetic import normal
+from refnet.verification.capture import open_capture
+from refnet.verification.golden import prepare
 from tests.bits import floats, same_bits
 
 NET = "resnest-digits"
@@ -57,7 +57,7 @@ def test_a_seeds_input_is_made_anew_if_only_hashes_are_kept(tmp_path):
     assert same_bits(capture.input("data"), normal(3, "data", (1, 1, 32, 32)))
     path = tmp_path / "c" / "manifest.json"
     path.write_text(path.read_text().replace('"seed:3"', '"seed:4"'))
-    with pytest.raises(refnet.errors.FormatError, match="for seed:4"):
+    with pytest.raises(refnet.core.errors.FormatError, match="for seed:4"):
         open_capture(tmp_path / "c").input("data")
 
 
@@ -81,8 +81,8 @@ def test_images_and_samples(tmp_path, more):
 
 
 def test_a_golden_capture_is_what_the_golden_file_says(tmp_path):
-    from refnet.readers.golden_file import read
-    from refnet.weights import shipped_folder
+    from refnet.formats.golden_file import read
+    from refnet.models.weights import shipped_folder
 
     file = read(shipped_folder() / "golden" / "resnest-digits.json")
     source = file.sources.input
@@ -134,7 +134,7 @@ def test_it_goes_on_and_says_so(tmp_path, capsys):
 
 
 def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path, capsys, monkeypatch):
-    from refnet.capturing import writer
+    from refnet.frameworks.capture import writer
 
     monkeypatch.setattr(writer._Folder, "note", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["capture", "refnet", NET, "-o", str(tmp_path / "c")]) == 130

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refnet.capture import open_capture
 from refnet.cli import main
-from refnet.errors import InputError
+from refnet.core.errors import InputError
+from refnet.verification.capture import open_capture
 
 Shown = pytest.CaptureFixture[str]
 

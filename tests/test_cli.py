@@ -17,11 +17,11 @@ import pytest
 
 import refnet
 from refnet.cli import main
-from refnet.errors import FetchError
-from refnet.labels import labels
-from refnet.predict import top
-from refnet.preprocess import pipeline
-from refnet.weights import shipped_folder
+from refnet.core.errors import FetchError
+from refnet.models.labels import labels
+from refnet.models.predict import top
+from refnet.models.preprocess import pipeline
+from refnet.models.weights import shipped_folder
 
 DIGITS = sorted((shipped_folder() / "digits").glob("*.png"))
 TWO = [str(DIGITS[0]), str(DIGITS[1])]
@@ -293,7 +293,7 @@ def test_a_file_of_another_name_needs_a_pipeline(capsys, tmp_path):
 def test_an_unreadable_image_ends_the_run_before_it_begins(capsys, tmp_path, monkeypatch):
     bad = tmp_path / "bad.png"
     bad.write_bytes(DIGITS[0].read_bytes()[:60])
-    monkeypatch.setattr("refnet.predict.run", lambda *_: pytest.fail("a batch was run"))
+    monkeypatch.setattr("refnet.models.predict.run", lambda *_: pytest.fail("a batch was run"))
     for where in ([bad, *DIGITS], [*DIGITS, bad]):
         argv = ["run", OCTAVE, *map(str, where), "--batch", "2", "--output", str(tmp_path / "y.npy")]
         assert str(bad) in refused(capsys, *argv)
@@ -456,7 +456,7 @@ PARTLY = "only the first 8 digits of its sha256 are published: 22405ba7 is what 
 
 
 def test_a_checksum_that_is_known_in_part_is_said(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("refnet.weights.fetch", lambda entry, *_: tmp_path / entry.files[0].name)
+    monkeypatch.setattr("refnet.models.weights.fetch", lambda entry, *_: tmp_path / entry.files[0].name)
     assert main(["fetch", "resnest-101-pytorch"]) == 0
     out, err = capsys.readouterr()
     assert out == f"{tmp_path / 'resnest101-22405ba7.pth'}\n"
@@ -472,7 +472,7 @@ def test_fetch_says_where_the_file_is(capsys, monkeypatch, tmp_path):
         asked.append((entry.name, folder))
         return tmp_path / entry.files[0].name
 
-    monkeypatch.setattr("refnet.weights.fetch", fetch)
+    monkeypatch.setattr("refnet.models.weights.fetch", fetch)
     out = printed(capsys, "fetch", "resnest-50-pytorch", "--folder", str(tmp_path))
     assert out == f"{tmp_path / 'resnest50-528c19ca.pth'}\n"
     assert asked == [("resnest-50-pytorch", tmp_path)]
@@ -482,7 +482,7 @@ def test_fetch_passes_errors_on(capsys, monkeypatch):
     def fetch(entry, folder=None, progress=None):
         raise FetchError("wrong checksum\nof two lines \x1b[31m")
 
-    monkeypatch.setattr("refnet.weights.fetch", fetch)
+    monkeypatch.setattr("refnet.models.weights.fetch", fetch)
     assert (
         refused(capsys, "fetch", "resnest-50-pytorch") == "refnet: wrong checksum\nof two lines \\x1b[31m\n"
     )
@@ -500,7 +500,7 @@ def test_fetch_shows_progress_on_a_terminal_and_unpacks(capsys, monkeypatch, tmp
             progress(archive.name, done, 1000)
         return archive
 
-    monkeypatch.setattr("refnet.weights.fetch", fetch)
+    monkeypatch.setattr("refnet.models.weights.fetch", fetch)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", bar := Terminal())
     assert main(["fetch", "octave-se-resnet-50-0.125", "--unpack"]) == 0
@@ -534,7 +534,7 @@ def test_ctrl_c_exits_with_130(capsys, monkeypatch):
     def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("refnet.zoo.catalog.entries", interrupted)
+    monkeypatch.setattr("refnet.models.catalog.entries", interrupted)
     assert main(["models"]) == 130
     assert capsys.readouterr().err == "refnet: interrupted\n"
 
@@ -543,7 +543,7 @@ def test_a_bug_shows_its_traceback(monkeypatch, capsys):
     def broken():
         raise ZeroDivisionError
 
-    monkeypatch.setattr("refnet.zoo.catalog.entries", broken)
+    monkeypatch.setattr("refnet.models.catalog.entries", broken)
     assert main(["models"]) == 2
     assert "ZeroDivisionError" in capsys.readouterr().err
 

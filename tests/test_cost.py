@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from refnet.cost import Summary, card_operations, merged_norms, summary
-from refnet.graph import Graph, Node
+from refnet.core.graph import Graph, Node
+from refnet.models.catalog import build, entries, entry
+from refnet.models.cost import Summary, card_operations, merged_norms, summary
 from refnet.ops import Add, BatchNorm, Conv, Dense, Relu, TensorType
-from refnet.zoo.catalog import build, entries, entry
 
 
 def of(name: str) -> Summary:

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from refnet.capture import open_capture
 from refnet.cli import main
-from refnet.diff import diff
-from refnet.errors import InputError
-from refnet.readers.manifest import file_name
-from refnet.verify import Values
+from refnet.core.errors import InputError
+from refnet.formats.manifest import file_name
+from refnet.verification.capture import open_capture
+from refnet.verification.diff import diff
+from refnet.verification.verify import Values
 from tests.bits import floats
 from tests.verifying import save
 

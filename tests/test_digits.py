@@ -1,7 +1,7 @@
 """The two small networks: their files, their data, and refnet's answers to all test images.
 
-training/README.md records what MXNet and PyTorch answered with the shipped files; here refnet must give
-exactly these answers (tests/crosscheck/test_digits_real.py asks the frameworks again).
+weights/training/README.md records what MXNet and PyTorch answered with the shipped files; here refnet must
+give exactly these answers (tests/crosscheck/test_digits_real.py asks the frameworks again).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.preprocess import pipelines
-from refnet.readers.mxnet import read_params, read_symbol
-from refnet.readers.torch import read_state_dict
-from refnet.zoo.catalog import build, entry
+from refnet.formats.mxnet.reader import read_params, read_symbol
+from refnet.formats.torch.reader import read_state_dict
+from refnet.models.catalog import build, entry
+from refnet.models.preprocess import pipelines
 from tests.bits import same_bits
 
 ROOT = Path(__file__).parents[1]
@@ -33,9 +33,9 @@ NETWORKS = ("octave-se-resnet-digits", "resnest-digits")
 
 
 def script(name: str) -> ModuleType:
-    """A file of training/ as a module; it is no package."""
+    """A file of weights/training/ as a module; it is no package."""
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "training" / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, ROOT / "weights" / "training" / f"{name}.py")
         assert spec
         assert spec.loader
         sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -64,8 +64,10 @@ class Recorded:
 
 
 def rows(pattern: str) -> list[tuple[str, ...]]:
-    """The rows of training/README.md's tables whose cells match."""
-    return re.findall(rf"^\| {pattern} \|$", (ROOT / "training/README.md").read_text("utf-8"), re.MULTILINE)
+    """The rows of weights/training/README.md's tables whose cells match."""
+    return re.findall(
+        rf"^\| {pattern} \|$", (ROOT / "weights/training/README.md").read_text("utf-8"), re.MULTILINE
+    )
 
 
 def recorded() -> dict[str, Recorded]:

@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from refnet.graph import Graph
-from refnet.loading import structure
+from refnet.core.graph import Graph
+from refnet.core.op import Op, TensorType
+from refnet.formats.mxnet.reader import read_symbol
+from refnet.models.loading import structure
 from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool, MaxPool
-from refnet.ops.base import Op, TensorType
-from refnet.readers.mxnet import read_symbol
 from tests.bits import awkward, floats, same_bits
 from tests.definition import conv_everywhere, conv_plane, dense_at, pool_plane
 from tests.official import SYMBOLS

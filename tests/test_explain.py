@@ -11,15 +11,15 @@ import pytest
 
 import refnet
 from refnet import ops
-from refnet.capture import open_capture
 from refnet.cli import main
-from refnet.element import element, exact_sum, rounded, terms_of
-from refnet.errors import InputError
-from refnet.explain import chain, explain, fma, own_inputs, text
-from refnet.graph import Node
+from refnet.core.errors import InputError
+from refnet.core.graph import Node
+from refnet.models.synthetic import normal
 from refnet.ops.layout import _Move
-from refnet.verify import verify
-from refnet.zoo.synthetic import normal
+from refnet.verification.capture import open_capture
+from refnet.verification.explain import chain, explain, fma, own_inputs, text
+from refnet.verification.trace import element, exact_sum, rounded, terms_of
+from refnet.verification.verify import verify
 from tests.bits import awkward, floats
 from tests.test_ops_rules import EXAMPLES, Example, arguments
 from tests.verifying import save

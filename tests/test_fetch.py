@@ -24,10 +24,10 @@ from typing import Any
 import pytest
 
 import refnet
-from refnet import weights
-from refnet.errors import FetchError, FormatError, InputError, RefnetError
-from refnet.weights import check, fetch, located, shipped_folder, unpack, weights_folder
-from refnet.zoo.catalog import Entry, OfficialFile, entry
+from refnet.core.errors import FetchError, FormatError, InputError, RefnetError
+from refnet.models import weights
+from refnet.models.catalog import Entry, OfficialFile, entry
+from refnet.models.weights import check, fetch, located, shipped_folder, unpack, weights_folder
 
 CONTENT = bytes(i * i * 7 % 251 for i in range(700_000))
 SHA256, SHA384 = hashlib.sha256(CONTENT).hexdigest(), hashlib.sha384(CONTENT).hexdigest()
@@ -290,7 +290,7 @@ def test_two_processes_at_once(server: Server, tmp_path: Path) -> None:
     server.paths["/slow"] = slow
     program = (
         "import sys; from pathlib import Path; from dataclasses import replace\n"
-        "from refnet.weights import fetch; from refnet.zoo.catalog import OfficialFile, entry\n"
+        "from refnet.models.weights import fetch; from refnet.models.catalog import OfficialFile, entry\n"
         "file = OfficialFile('net.pth', sys.argv[2], int(sys.argv[3]), sys.argv[4])\n"
         "print(fetch(replace(entry('resnest-50-pytorch'), files=(file,)), sys.argv[1]))"
     )
@@ -581,8 +581,8 @@ def test_full_disk(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_full_disk_by_the_kernel(server: Server, tmp_path: Path) -> None:
     program = (
         "import resource, signal, sys; from dataclasses import replace\n"
-        "from refnet.errors import FetchError; from refnet.weights import fetch\n"
-        "from refnet.zoo.catalog import OfficialFile, entry\n"
+        "from refnet.core.errors import FetchError; from refnet.models.weights import fetch\n"
+        "from refnet.models.catalog import OfficialFile, entry\n"
         "file = OfficialFile('net.pth', sys.argv[2], sha256='00')\n"
         "net = replace(entry('resnest-50-pytorch'), files=(file,))\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from refnet import ops
-from refnet.arithmetic.recipe import Chain, Leaf, Order, Sum
 from refnet.arithmetic.replay import registers
-from refnet.errors import InputError
+from refnet.core.errors import InputError
+from refnet.core.op import Interval, Op
+from refnet.core.orders import Chain, Leaf, Order, Sum
 from refnet.kernels import formulas as kernels
-from refnet.ops.base import Interval, Op
 from tests.bits import awkward, floats, same_bits
 from tests.definition import exact_fma
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refnet.errors import FrameworkError, InputError
+from refnet.core.errors import FrameworkError, InputError
 from refnet.frameworks import process
 from refnet.frameworks.process import Worker
 from tests.bits import AWKWARD, same_bits

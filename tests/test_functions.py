@@ -8,9 +8,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from refnet import live, ops
+from refnet import ops
+from refnet.frameworks import live
 from refnet.kernels import formulas as kernels
-from refnet.kernels import glibc, mlas, onednn, sleef
+from refnet.kernels.libm import glibc, mlas, onednn, sleef
 from tests.bits import AWKWARD, floats, same_bits
 from tests.definition import round_float32
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import refnet
 from refnet import ops
 from refnet.arithmetic.golden import Golden
-from refnet.graph import Node
-from refnet.kernels import exact
-from refnet.ops.exactly import Tally, nearest
+from refnet.core.graph import Node
+from refnet.exact.correct_rounding import Tally, nearest
+from refnet.kernels import accumulator as exact
 from tests.bits import AWKWARD, floats, same_bits
 from tests.definition import round_float32
 from tests.test_ops_rules import EXAMPLES, SCALES, Example, arguments

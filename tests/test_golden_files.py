@@ -19,11 +19,10 @@ import refnet
 from refnet import ops
 from refnet.arithmetic.golden import Golden
 from refnet.cli import main
-from refnet.errors import FormatError, InputError, RefnetError, UnsupportedError
-from refnet.golden import hashes, located, prepare, record
-from refnet.graph import Node
-from refnet.ops.exactly import Tally
-from refnet.readers.golden_file import (
+from refnet.core.errors import FormatError, InputError, RefnetError, UnsupportedError
+from refnet.core.graph import Node
+from refnet.exact.correct_rounding import Tally
+from refnet.formats.golden_file import (
     Change,
     Digest,
     File,
@@ -35,7 +34,8 @@ from refnet.readers.golden_file import (
     read,
     write,
 )
-from refnet.weights import shipped_folder
+from refnet.models.weights import shipped_folder
+from refnet.verification.golden import hashes, located, prepare, record
 from tests.bits import AWKWARD, awkward, floats
 
 GOLDEN = shipped_folder() / "golden"
@@ -334,7 +334,7 @@ def test_one_bit_of_one_weight_is_seen(capsys, tmp_path):
     arrays = {name: array.copy() for name, array in graph.weights.items()}
     some = "conv1_conv_weight"
     arrays[some].view(np.uint32).flat[0] ^= 0x80000000
-    from refnet.readers.mxnet import write_params
+    from refnet.formats.mxnet.reader import write_params
 
     write_params(tmp_path / "w.params", arrays, graph.statistics())
     path = GOLDEN / f"{DIGITS[0]}.json"
@@ -375,7 +375,7 @@ def test_a_bug_while_checking_does_not_look_like_a_difference(capsys, monkeypatc
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("refnet.golden.hashes", broken)
+    monkeypatch.setattr("refnet.verification.golden.hashes", broken)
     code, out, err = said(capsys, "golden", "--check", SMALL)
     assert (code, out) == (2, "")
     assert "ZeroDivisionError: a bug" in err
@@ -482,7 +482,7 @@ def test_any_damage_ends_in_an_error_of_refnet_or_in_a_file():
 def test_a_golden_file_is_no_folder_and_not_endless(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="no regular file"):
         read(tmp_path)
-    monkeypatch.setattr("refnet.readers.golden_file.LARGEST", 1000)
+    monkeypatch.setattr("refnet.formats.golden_file.LARGEST", 1000)
     with pytest.raises(FormatError, match="more than 1000 bytes"):
         read(SMALL)
     if Path("/dev/zero").exists():

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from refnet import ops
-from refnet.kernels import exact
+from refnet.exact import correct_rounding as exactly
+from refnet.exact import rounding
+from refnet.kernels import accumulator as exact
 from refnet.kernels.pool import avg_pool
 from refnet.kernels.team import next_share, share
-from refnet.ops import conv, dense, exactly, pointwise, rounding
-from refnet.prove import by_enclosure, second
+from refnet.ops import conv, dense, pointwise
+from refnet.prove.prove import by_enclosure, second
 from tests.bits import floats, same_bits
 from tests.crosscheck.oracle import expected
 from tests.definition import round_float32

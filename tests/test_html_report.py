@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.errors import InputError
+from refnet.core.errors import InputError
 from refnet.report import html
 from refnet.report.html_nodes import stages
 from refnet.report.html_parts import VERDICTS, command, explain, float32
 from refnet.report.terminal import clean
-from refnet.verify import Values, verify
+from refnet.verification.verify import Values, verify
 from tests.made_verification import Judged, Made, verification
 
 EVIL = (

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import refnet
+from refnet.arithmetic.fused import Fused, fuse
 from refnet.arithmetic.plain import Plain
-from refnet.errors import GraphError, InputError, WeightsError
-from refnet.graph import Graph, Node, TensorType
+from refnet.core.errors import GraphError, InputError, WeightsError
+from refnet.core.graph import Graph, Node, TensorType
 from refnet.ops import Add, BatchNorm, Conv, Mul, Relu, UpsampleNearest
-from refnet.ops.fused import Fused, fuse
 from tests.bits import awkward, floats, same_bits
 
 X = TensorType((1, 2, 4, 4))

@@ -10,9 +10,13 @@ import pytest
 
 import refnet
 from refnet import ops
-from refnet.arithmetic.joined import FOLDS, folded, hidden, joined
+from refnet.arithmetic.fusion_groups import FOLDS, folded, hidden, joined
 from refnet.arithmetic.plain import Plain
-from refnet.arithmetic.recipe import (
+from refnet.arithmetic.replay import Replay
+from refnet.core.errors import FormatError, InputError
+from refnet.core.graph import Graph, Node
+from refnet.core.op import TensorType
+from refnet.core.orders import (
     Book,
     Chain,
     Choice,
@@ -25,12 +29,8 @@ from refnet.arithmetic.recipe import (
     Sum,
     signature,
 )
-from refnet.arithmetic.replay import Replay
-from refnet.errors import FormatError, InputError
-from refnet.graph import Graph, Node
-from refnet.ops.base import TensorType
-from refnet.readers.book import dumps, loads
-from refnet.verify import Values, verify
+from refnet.formats.book import dumps, loads
+from refnet.verification.verify import Values, verify
 from tests.bits import floats, same_bits
 from tests.definition import round_float32
 from tests.recipes import blocked, element, kind, recipe, split

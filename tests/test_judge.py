@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from refnet.graph import Graph, Node, TensorType
+from refnet.core.graph import Graph, Node, TensorType
+from refnet.core.op import Interval
 from refnet.ops import AvgPool, Conv, Relu
-from refnet.ops.base import Interval
 from tests.bits import floats
 from tests.crosscheck.judge import Disagreement, same_bits, walk, within_bound
 

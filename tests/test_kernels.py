@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import refnet
 from refnet import ops
+from refnet.core.op import Interval
 from refnet.kernels import jit
 from refnet.kernels.channels import _channels, form
 from refnet.kernels.epilogue import Chain, apply
@@ -24,7 +25,6 @@ from refnet.kernels.functions import exp
 from refnet.kernels.panel import TERMS, _panels, convolve, dense
 from refnet.kernels.pool import avg_pool, max_pool
 from refnet.kernels.simd import TILE
-from refnet.ops.base import Interval
 from tests.bits import AWKWARD, awkward, floats, same_bits
 from tests.definition import conv_at, conv_everywhere, dense_at, exact_fma, llvm_fma, round_float32
 

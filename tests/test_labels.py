@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from refnet.errors import FormatError, InputError
-from refnet.labels import Label, labels, parse
+from refnet.core.errors import FormatError, InputError
+from refnet.models.labels import Label, labels, parse
 
 
 def test_imagenet_has_a_thousand_classes_in_synset_order() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from refnet import cli, live, ops
-from refnet.errors import InputError
+from refnet import cli, ops
+from refnet.core.errors import InputError
+from refnet.frameworks import live
 from refnet.frameworks.process import Worker
 
 ROOT = Path(__file__).parents[1]

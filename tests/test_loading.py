@@ -15,14 +15,14 @@ import pytest
 from safetensors.numpy import save_file
 
 import refnet
-from refnet.errors import FormatError, GraphError, InputError, RefnetError, WeightsError
-from refnet.export import export
-from refnet.graph import Graph
-from refnet.loading import load, network_of, structure
-from refnet.readers.mxnet import write_params
-from refnet.zoo.catalog import OfficialFile, build, entries, entry
-from refnet.zoo.octresnet import octave_resnet
-from refnet.zoo.synthetic import weights
+from refnet.core.errors import FormatError, GraphError, InputError, RefnetError, WeightsError
+from refnet.core.graph import Graph
+from refnet.formats.mxnet.reader import write_params
+from refnet.models.catalog import OfficialFile, build, entries, entry
+from refnet.models.export import export
+from refnet.models.loading import load, network_of, structure
+from refnet.models.octresnet import octave_resnet
+from refnet.models.synthetic import weights
 
 OCTAVE, RESNEST = "octave-se-resnet-digits", "resnest-digits"
 
@@ -150,7 +150,7 @@ def test_a_fetched_archive_is_found(
     found = replace(
         entry(OCTAVE), shipped=None, files=(OfficialFile("official.tar", bytes=path.stat().st_size),)
     )
-    monkeypatch.setattr(sys.modules["refnet.loading"], "entry", lambda _: found)
+    monkeypatch.setattr(sys.modules["refnet.models.loading"], "entry", lambda _: found)
     assert same(load(OCTAVE), octave)
     assert load(OCTAVE).name == OCTAVE
 
@@ -164,7 +164,7 @@ def test_another_image_size() -> None:
 def test_the_package_offers_the_function_whatever_was_imported_before() -> None:
     import importlib
 
-    importlib.import_module("refnet.loading")
+    importlib.import_module("refnet.models.loading")
     assert refnet.load is load
     assert refnet.load is load  # the second time too
 

@@ -13,10 +13,12 @@ from onnx.reference import ReferenceEvaluator
 
 import refnet
 from refnet.cli import main
-from refnet.errors import InputError, UnsupportedError, WeightsError
-from refnet.export import export
-from refnet.graph import Graph, Node, TensorType
-from refnet.loading import structure
+from refnet.core.errors import InputError, UnsupportedError, WeightsError
+from refnet.core.graph import Graph, Node, TensorType
+from refnet.formats.onnx import export as onnx_export
+from refnet.formats.onnx.export import graph_to_onnx, write_onnx
+from refnet.models.export import export
+from refnet.models.loading import structure
 from refnet.ops import (
     ALL,
     Add,
@@ -53,8 +55,6 @@ from refnet.ops import (
     UpsampleNearest,
     WeightedSum,
 )
-from refnet.readers import onnx_export
-from refnet.readers.onnx_export import graph_to_onnx, write_onnx
 from tests.bits import floats
 from tests.crosscheck.judge import Tally, check
 

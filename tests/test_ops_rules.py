@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from refnet import ops
-from refnet.errors import GraphError
-from refnet.ops.base import Interval, Op, TensorType
-from refnet.ops.rounding import MAX, gamma
+from refnet.core.errors import GraphError
+from refnet.core.op import Interval, Op, TensorType
+from refnet.exact.rounding import MAX, gamma
 from refnet.ops.sigmoid import CUT, P, Q
 from tests.bits import awkward, floats, same_bits
 

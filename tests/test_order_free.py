@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from refnet import ops
-from refnet.element import terms_of
-from refnet.graph import Node
-from refnet.judge import judge
-from refnet.ops.base import Op
-from refnet.order_free import exact_sums, grid
+from refnet.core.graph import Node
+from refnet.core.op import Op
+from refnet.verification.judge import judge
+from refnet.verification.order_free import exact_sums, grid
+from refnet.verification.trace import terms_of
 from tests.bits import floats
 from tests.verifying import summed
 

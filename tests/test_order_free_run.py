@@ -11,14 +11,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from refnet.capture import open_capture
-from refnet.capturing import orderfree
-from refnet.capturing.orderfree import EXACT, arrays, reductions, spoken
 from refnet.cli import main
-from refnet.errors import GraphError, UnsupportedError
-from refnet.loading import structure
+from refnet.core.errors import GraphError, UnsupportedError
+from refnet.core.op import TensorType
+from refnet.frameworks.capture import orderfree
+from refnet.frameworks.capture.orderfree import EXACT, arrays, reductions, spoken
+from refnet.models.loading import structure
 from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool, Relu
-from refnet.ops.base import TensorType
+from refnet.verification.capture import open_capture
 
 PINNED = "c602d2ab6251c93cf880f0e1ef54a9ca5c2da572b7b94e18ed820f8e0bfedb3f"
 """sha256 of one node's arrays, as they were when the scheme was made."""

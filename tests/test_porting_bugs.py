@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from refnet.cli import main
-from refnet.graph import Graph, TensorType
-from refnet.judge import judge, judge_input
-from refnet.loading import structure
-from refnet.preprocess import pipeline
-from refnet.readers.golden_file import Sources
-from refnet.verify import Values, Verification, verify
-from refnet.weights import shipped_folder
-from refnet.zoo import synthetic
+from refnet.core.graph import Graph, TensorType
+from refnet.formats.golden_file import Sources
+from refnet.models import synthetic
+from refnet.models.loading import structure
+from refnet.models.preprocess import pipeline
+from refnet.models.weights import shipped_folder
+from refnet.verification.judge import judge, judge_input
+from refnet.verification.verify import Values, Verification, verify
 from tests.porting_bugs import HARMLESS, HIDDEN, NETWORKS, PROVED, Array, Bug, Seen, image, network, run
 from tests.porting_catalogue import CATALOGUE, input_table, table
 from tests.porting_inputs import INPUT_BUGS, photograph

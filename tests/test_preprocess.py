@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, features
 
-from refnet.errors import FormatError, InputError, RefnetError, UnsupportedError
-from refnet.preprocess import FORMATS, MAX_PIXELS, MAX_RESIZED, cubic, pipeline, pipelines
+from refnet.core.errors import FormatError, InputError, RefnetError, UnsupportedError
+from refnet.models.preprocess import FORMATS, MAX_PIXELS, MAX_RESIZED, cubic, pipeline, pipelines
 from tests.bits import same_bits
 
 OCTAVE = ("octave-scorer", "octave-accuracy-checker", "octave-conversion")

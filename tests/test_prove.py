@@ -10,10 +10,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from refnet import cli, prove
-from refnet.errors import FormatError, InputError
-from refnet.kernels import prove as kernels
-from refnet.prove import FUNCTIONS, by_enclosure, golden_exp, recorded, second
+from refnet import cli
+from refnet.core.errors import FormatError, InputError
+from refnet.prove import kernels, prove
+from refnet.prove.prove import FUNCTIONS, by_enclosure, golden_exp, recorded, second
 from tests.bits import AWKWARD, floats, same_bits
 from tests.definition import round_float32
 

@@ -12,15 +12,15 @@ from _pytest.pytester import SysModulesSnapshot
 import refnet
 from refnet.arithmetic.golden import Golden
 from refnet.cli import main
-from refnet.errors import InputError
-from refnet.golden import prepare
+from refnet.core.errors import InputError
+from refnet.core.op import Interval
+from refnet.formats.golden_file import canonical, digest, dumps, read
+from refnet.formats.manifest import file_name
 from refnet.kernels.jit import cache_folder
-from refnet.ops.base import Interval
-from refnet.readers.golden_file import canonical, digest, dumps, read
-from refnet.readers.manifest import file_name
-from refnet.reference import Checker, Reference, accept
+from refnet.models.weights import shipped_folder
 from refnet.report.difference import differs, outside, shares, ulps
-from refnet.weights import shipped_folder
+from refnet.verification.golden import prepare
+from refnet.verification.golden_check import Checker, Reference, accept
 
 pytest_plugins = ["pytester"]
 
@@ -96,7 +96,8 @@ def test_it_costs_nothing_at_start_and_bothers_nobody(pytester):
         """
         import sys
 
-        HEAVY = ("numpy", "numba", "llvmlite", "PIL", "rich", "refnet.reference", "refnet.golden")
+        HEAVY = ("numpy", "numba", "llvmlite", "PIL", "rich")
+        HEAVY += ("refnet.verification.golden_check", "refnet.verification.golden")
 
         def test_nothing_heavy_is_imported():
             assert "refnet.pytest_plugin" in sys.modules
@@ -545,8 +546,8 @@ def test_the_tests_of_the_page(pytester):
         import pytest, refnet
         from pathlib import Path
         from refnet.arithmetic.golden import Golden
-        from refnet.golden import prepare
-        from refnet.readers.golden_file import read
+        from refnet.verification.golden import prepare
+        from refnet.formats.golden_file import read
 
         class Port:
             def __init__(self):

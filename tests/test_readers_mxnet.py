@@ -10,8 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refnet.errors import FormatError, GraphError, InputError, RefnetError, UnsupportedError, WeightsError
-from refnet.graph import Graph, Node
+from refnet.core.errors import (
+    FormatError,
+    GraphError,
+    InputError,
+    RefnetError,
+    UnsupportedError,
+    WeightsError,
+)
+from refnet.core.graph import Graph, Node
+from refnet.formats.mxnet import reader as mxnet
+from refnet.formats.mxnet.ops import RULES
+from refnet.formats.mxnet.params import atomic
+from refnet.formats.mxnet.symbol import parse_symbol
 from refnet.ops import (
     ALL,
     Add,
@@ -49,10 +60,6 @@ from refnet.ops import (
     UpsampleNearest,
     WeightedSum,
 )
-from refnet.readers import mxnet
-from refnet.readers.mxnet_ops import RULES
-from refnet.readers.mxnet_params import atomic
-from refnet.readers.mxnet_symbol import parse_symbol
 from tests import attacks
 from tests.attacks import node, symbol, variable
 from tests.bits import floats, same_bits
@@ -947,7 +954,7 @@ def test_export_reads_back():
 def test_exported_split_attention_computes_the_same():
     """Inputs of small whole numbers: every sum and product is exact, so only the softmax could round."""
     pytest.importorskip("refnet.kernels.attention")
-    from refnet.interpreter import run
+    from refnet.core.interpreter import run
 
     radix, cardinality, channels = 3, 2, 4
     nodes = (

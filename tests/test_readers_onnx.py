@@ -15,12 +15,12 @@ from onnx.reference import ReferenceEvaluator
 import refnet
 from refnet import ops
 from refnet.cli import main
-from refnet.errors import InputError, UnsupportedError, WeightsError
-from refnet.loading import structure
-from refnet.readers.onnx import read_onnx
-from refnet.readers.onnx_export import write_onnx
-from refnet.readers.onnx_ops import RULES
-from refnet.weights import shipped_folder
+from refnet.core.errors import InputError, UnsupportedError, WeightsError
+from refnet.formats.onnx.export import write_onnx
+from refnet.formats.onnx.ops import RULES
+from refnet.formats.onnx.reader import read_onnx
+from refnet.models.loading import structure
+from refnet.models.weights import shipped_folder
 from tests.bits import floats, same_bits
 from tests.onnx_build import model, node, read, tensor, value
 from tests.onnx_models import CASES, data_of, judge, versions, whole, write

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refnet.errors import FormatError, UnsupportedError
-from refnet.readers import safetensors
-from refnet.readers.torch import read_state_dict
-from refnet.readers.torch_pickle import ALLOWED, Ordered, load
+from refnet.core.errors import FormatError, UnsupportedError
+from refnet.formats.torch import safetensors
+from refnet.formats.torch.pickle_file import ALLOWED, Ordered, load
+from refnet.formats.torch.reader import read_state_dict
 from tests import attacks
 from tests.attacks import ORDERED, named, number, several, state_dict, tensor, text
 from tests.bits import floats, same_bits

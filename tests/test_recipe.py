@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refnet.arithmetic.recipe import Book, Chain, Leaf, Order, Part, Program, Recipe, Reference, Sum, check
-from refnet.errors import InputError
+from refnet.core.errors import InputError
+from refnet.core.orders import Book, Chain, Leaf, Order, Part, Program, Recipe, Reference, Sum, check
 from refnet.report import recipe as report
 
 QUIET = settings(deadline=None, database=None, derandomize=True)

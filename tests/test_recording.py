@@ -17,15 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import refnet
-from refnet import recording
+from refnet.arithmetic import captured_run as recording
+from refnet.arithmetic.captured_run import KEPT, Recording, Recordings
 from refnet.arithmetic.plain import Plain
-from refnet.errors import InputError
-from refnet.graph import Graph, Node
+from refnet.core.errors import InputError
+from refnet.core.graph import Graph, Node
+from refnet.core.op import TensorType
 from refnet.kernels.memory import LINE, PIECE, Room, empty, within
 from refnet.kernels.team import Tape
 from refnet.ops import Clip, Conv, Identity, Mul, Relu
-from refnet.ops.base import TensorType
-from refnet.recording import KEPT, Recording, Recordings
 from tests.bits import awkward, floats, same_bits
 from tests.test_interpreter import residual
 from tests.test_ops_rules import EXAMPLES

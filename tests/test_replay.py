@@ -12,7 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refnet.arithmetic.recipe import (
+from refnet.arithmetic.replay import Replay, registers, segments
+from refnet.core.errors import InputError
+from refnet.core.graph import Node
+from refnet.core.orders import (
     Book,
     Chain,
     Leaf,
@@ -25,9 +28,6 @@ from refnet.arithmetic.recipe import (
     Unconfirmed,
     signature,
 )
-from refnet.arithmetic.replay import Replay, registers, segments
-from refnet.errors import InputError
-from refnet.graph import Node
 from refnet.ops import AvgPool, Conv, ConvAdd, Dense, GlobalAvgPool
 from tests.bits import awkward, floats, same_bits
 from tests.recipes import blocked, element, exprs, kind, lanes, recipe, regions, split
@@ -235,7 +235,7 @@ import hashlib
 import numpy as np
 from refnet.kernels import simd
 from refnet.ops import Conv, Dense, GlobalAvgPool
-from refnet.arithmetic.recipe import Chain, Leaf, Order, Sum
+from refnet.core.orders import Chain, Leaf, Order, Sum
 from tests.bits import floats
 from tests.recipes import blocked, lanes, recipe, split
 from tests.test_replay import replayed

@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.arithmetic.recipe import (
+from refnet.arithmetic.replay import Replay
+from refnet.cli import main
+from refnet.cli.recipes import show_recipes
+from refnet.core.errors import InputError
+from refnet.core.orders import (
     Book,
     Choice,
     Evidence,
@@ -21,13 +25,9 @@ from refnet.arithmetic.recipe import (
     Unconfirmed,
     signature,
 )
-from refnet.arithmetic.replay import Replay
-from refnet.cli import main
-from refnet.cli.recipes import show_recipes
-from refnet.errors import InputError
+from refnet.formats.book import write
+from refnet.models.weights import shipped_folder
 from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool
-from refnet.readers.book import write
-from refnet.weights import shipped_folder
 from tests.bits import same_bits
 from tests.recipes import recipe, split
 
@@ -144,7 +144,7 @@ def test_a_missing_recipe_is_an_error_also_where_only_zeros_and_nan_differ(graph
 
 @pytest.mark.parametrize(("op", "terms"), [("Softmax", 7), ("Relu", 10), ("Sigmoid", 3)])
 def test_a_sum_that_the_op_does_not_have(graph, op, terms):
-    from refnet.arithmetic.recipe import Chain, Order
+    from refnet.core.orders import Chain, Order
 
     book = book_of(graph)
     total = Chain(Leaf.ZERO, Order.of(range(terms)))

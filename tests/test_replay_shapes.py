@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from refnet.arithmetic.recipe import Box, Chain, Expr, Leaf, Order, Part, Program, Recipe, Sum, signature
-from refnet.loading import structure
+from refnet.core.op import Op
+from refnet.core.orders import Box, Chain, Expr, Leaf, Order, Part, Program, Recipe, Sum, signature
+from refnet.models.loading import structure
 from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool
-from refnet.ops.base import Op
 from tests.bits import AWKWARD, same_bits
 from tests.recipes import blocked, element, kind, lanes, recipe, split
 from tests.test_replay import replayed

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refnet.arithmetic.recipe import Box, Chain, Leaf, Order, Part, Program, Recipe, Sum, check
 from refnet.arithmetic.replay import holds
+from refnet.core.op import TensorType
+from refnet.core.orders import Box, Chain, Leaf, Order, Part, Program, Recipe, Sum, check
+from refnet.frameworks.reveal.caller import Caller, input_names
+from refnet.frameworks.reveal.compress import expression, joints
+from refnet.frameworks.reveal.formulas import reveal_formula
+from refnet.frameworks.reveal.positive import Positive, positive_tree
+from refnet.frameworks.reveal.probe import Reduction, odd_inputs, random_inputs
+from refnet.frameworks.reveal.regions import region, runs
+from refnet.frameworks.reveal.sums import reveal_sum, same_bits
+from refnet.frameworks.reveal.tree import Path, Unexplained, leaves_of, size_under, summation_tree
 from refnet.ops import AvgPool, Conv, ConvAdd, Dense, GlobalAvgPool, Relu, Softmax
-from refnet.ops.base import TensorType
-from refnet.reveal.caller import Caller, input_names
-from refnet.reveal.compress import expression, joints
-from refnet.reveal.formulas import reveal_formula
-from refnet.reveal.positive import Positive, positive_tree
-from refnet.reveal.probe import Reduction, odd_inputs, random_inputs
-from refnet.reveal.regions import region, runs
-from refnet.reveal.sums import reveal_sum, same_bits
-from refnet.reveal.tree import Path, Unexplained, leaves_of, size_under, summation_tree
 from tests.bits import floats
 from tests.recipes import blocked, element, kind, lanes, recipe, split, value
 from tests.test_replay import exprs

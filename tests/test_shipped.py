@@ -9,11 +9,11 @@ import pytest
 
 import refnet
 from refnet.arithmetic.replay import Replay
-from refnet.capture import open_capture
 from refnet.cli import main
-from refnet.readers.book import read
-from refnet.verify import verify
-from refnet.weights import SMALL, shipped_captures
+from refnet.formats.book import read
+from refnet.models.weights import SMALL, shipped_captures
+from refnet.verification.capture import open_capture
+from refnet.verification.verify import verify
 
 FULL = ("octave-se-resnet-50-0.125", "resnest-50-pytorch")
 
@@ -52,7 +52,7 @@ def test_a_flipped_bit_is_seen(name):
     node = graph.nodes[0].name
     value = capture.value(node).copy()
     value.reshape(-1).view(np.uint32)[5] ^= 1
-    from refnet.verify import Values
+    from refnet.verification.verify import Values
 
     values = {n: value if n == node else capture.value(n) for n in capture.names if n in graph.by_name}
     changed = Values(values, {n: capture.input(n) for n in graph.inputs})

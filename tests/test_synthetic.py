@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from refnet.arithmetic.plain import Plain
-from refnet.errors import InputError
-from refnet.graph import Graph, Node
-from refnet.interpreter import steps
+from refnet.core.errors import InputError
+from refnet.core.graph import Graph, Node
+from refnet.core.interpreter import steps
+from refnet.core.op import F32
+from refnet.models import synthetic
+from refnet.models.catalog import build, entry
+from refnet.models.synthetic import normal, philox4x32, statistics, weights
 from refnet.ops import BatchNorm, Conv, RadixSoftmax, Softmax, TensorType
-from refnet.ops.base import F32
-from refnet.zoo import synthetic
-from refnet.zoo.catalog import build, entry
-from refnet.zoo.synthetic import normal, philox4x32, statistics, weights
 
 # Random123 1.14 (D. E. Shaw Research), tests/kat_vectors, lines "philox4x32 10": counter, key, result.
 KNOWN = [

@@ -9,8 +9,8 @@ import pytest
 
 import refnet
 from refnet.cli import main
-from refnet.preprocess import pipeline
-from refnet.weights import shipped_folder
+from refnet.models.preprocess import pipeline
+from refnet.models.weights import shipped_folder
 
 SAMPLES = sorted((shipped_folder() / "digits").glob("*.png"))
 

@@ -11,15 +11,15 @@ import pytest
 import refnet
 from refnet import ops
 from refnet.arithmetic.golden import Golden
-from refnet.capture import open_capture
 from refnet.cli import main
-from refnet.errors import FormatError, InputError
-from refnet.golden import prepare
-from refnet.graph import Graph, Node, TensorType
-from refnet.judge import judge
-from refnet.readers.golden_file import Sources
-from refnet.readers.manifest import file_name
-from refnet.verify import Values, Verification, verify
+from refnet.core.errors import FormatError, InputError
+from refnet.core.graph import Graph, Node, TensorType
+from refnet.formats.golden_file import Sources
+from refnet.formats.manifest import file_name
+from refnet.verification.capture import open_capture
+from refnet.verification.golden import prepare
+from refnet.verification.judge import judge
+from refnet.verification.verify import Values, Verification, verify
 from tests.bits import floats
 from tests.verifying import framework, save
 
@@ -512,7 +512,7 @@ def test_the_command_on_a_plain_folder(graph, data, plain, tmp_path, capsys):
 
 
 def test_a_hash_only_capture_takes_its_input_from_its_sources(graph, tmp_path):
-    from refnet.readers.manifest import read, write
+    from refnet.formats.manifest import read, write
 
     sources = Sources(graph.name, None, "seed:7")
     _, inputs = prepare(sources)

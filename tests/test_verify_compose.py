@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from refnet import ops
-from refnet.compose import Operand, known, through
-from refnet.graph import Graph, Node, TensorType
-from refnet.judge import judge
-from refnet.ops.base import Interval
-from refnet.verify import Values, verify
+from refnet.core.graph import Graph, Node, TensorType
+from refnet.core.op import Interval
+from refnet.verification.judge import judge
+from refnet.verification.propagate import Operand, known, through
+from refnet.verification.verify import Values, verify
 from tests.bits import floats
 from tests.verifying import framework, tree
 

@@ -7,15 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from refnet import compose, judge, ops, verify, walk
-from refnet.compose import known, through
-from refnet.errors import InputError
-from refnet.graph import Graph, Node, TensorType
-from refnet.ops import norm, pointwise, pool, rounding
-from refnet.ops.base import Interval, Op
-from refnet.readers.golden_file import digest
-from refnet.readers.manifest import Manifest, Reference, Stored
-from refnet.verify import Values
+from refnet import ops
+from refnet.core.errors import InputError
+from refnet.core.graph import Graph, Node, TensorType
+from refnet.core.op import Interval, Op
+from refnet.exact import rounding
+from refnet.formats.golden_file import digest
+from refnet.formats.manifest import Manifest, Reference, Stored
+from refnet.ops import norm, pointwise, pool
+from refnet.verification.propagate import known, through
+from refnet.verification.verify import Values, judge, verify
+from refnet.verification.verify import propagate as compose
+from refnet.verification.verify import verifier as walk
 from tests.bits import floats
 from tests.test_verify_compose import folding
 from tests.verifying import evaluated

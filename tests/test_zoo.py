@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from refnet.errors import GraphError, InputError
-from refnet.graph import Graph, Node
+from refnet.core.errors import GraphError, InputError
+from refnet.core.graph import Graph, Node
+from refnet.models.catalog import Entry, build, entries, entry
+from refnet.models.octresnet import LAYERS, octave_resnet
+from refnet.models.resnest import resnest
 from refnet.ops import (
     Add,
     AvgPool,
@@ -28,9 +31,6 @@ from refnet.ops import (
     Softmax,
     UpsampleNearest,
 )
-from refnet.zoo.catalog import Entry, build, entries, entry
-from refnet.zoo.octresnet import LAYERS, octave_resnet
-from refnet.zoo.resnest import resnest
 from tests.official import ABSENT, SYMBOLS
 
 OFFICIAL = {
@@ -125,7 +125,7 @@ def test_nodes_equal_the_official_files(official: tuple[Graph, Path]) -> None:
 
 def test_the_builder_equals_the_reader(official: tuple[Graph, Path]) -> None:
     """The same graph, and so the same types of all weights and values, as read from the file."""
-    from refnet.readers.mxnet import read_symbol
+    from refnet.formats.mxnet.reader import read_symbol
 
     graph, path = official
     read = read_symbol(path)
@@ -265,7 +265,7 @@ def test_every_builder_builds(found: Entry) -> None:
 
 
 def test_default_pipelines_exist() -> None:
-    from refnet.preprocess import pipelines
+    from refnet.models.preprocess import pipelines
 
     known = pipelines()
     for found in entries().values():

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from refnet import ops
-from refnet.element import terms_of
-from refnet.graph import Graph
-from refnet.ops.base import Op, TensorType
-from refnet.readers.golden_file import Sources, digest
-from refnet.readers.manifest import Manifest, Reference, Stored, file_name, write
+from refnet.core.graph import Graph
+from refnet.core.op import Op, TensorType
+from refnet.formats.golden_file import Sources, digest
+from refnet.formats.manifest import Manifest, Reference, Stored, file_name, write
+from refnet.verification.trace import terms_of
 
 F = np.float32
 MADE_UP = Reference("made-up", "1.0", "none", "AVX2", 2, 1, "eager")

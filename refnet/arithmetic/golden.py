@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from refnet.arithmetic.plain import check_threads
-from refnet.ops.base import F32
-from refnet.ops.exactly import Tally
+from refnet.core.op import F32
+from refnet.exact.correct_rounding import Tally
 
 if TYPE_CHECKING:
-    from refnet.graph import Graph, Node
+    from refnet.core.graph import Graph, Node
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from refnet.errors import InputError
-from refnet.ops.base import F32
+from refnet.core.errors import InputError
+from refnet.core.op import F32
 
 if TYPE_CHECKING:
-    from refnet.graph import Graph, Node
+    from refnet.core.graph import Graph, Node
 
 
 MOST_THREADS = 256
@@ -61,6 +61,6 @@ class Plain:
 
     def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
         """The nodes with those joined that can share a pass over memory; the bits are the same."""
-        from refnet.ops.fused import fuse
+        from refnet.arithmetic.fused import fuse
 
         return fuse(nodes, keep)

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.arithmetic.plain import check_threads
-from refnet.arithmetic.recipe import (
+from refnet.core.errors import InputError
+from refnet.core.op import F32, TensorType
+from refnet.core.orders import (
     Book,
     Chain,
     Choice,
@@ -25,9 +27,7 @@ from refnet.arithmetic.recipe import (
     check,
     signature,
 )
-from refnet.errors import InputError
 from refnet.ops.attention import RadixSoftmax
-from refnet.ops.base import F32, TensorType
 from refnet.ops.conv import Conv
 from refnet.ops.conv_add import ConvAdd
 from refnet.ops.dense import Dense
@@ -35,11 +35,11 @@ from refnet.ops.pool import AvgPool, GlobalAvgPool
 from refnet.ops.softmax import Softmax
 
 if TYPE_CHECKING:
-    from refnet.graph import Graph, Node
+    from refnet.core.graph import Graph, Node
+    from refnet.core.op import Op
     from refnet.kernels.epilogue import Chain as Steps
     from refnet.kernels.program import Registers, Window
     from refnet.kernels.segments import Segments
-    from refnet.ops.base import Op
 
 Shapes = tuple[tuple[int, ...], ...]
 Places = npt.NDArray[np.int64]
@@ -97,7 +97,7 @@ class Replay:
         """
         if self.book.joined is None:
             return graph
-        from refnet.arithmetic.joined import joined
+        from refnet.arithmetic.fusion_groups import joined
 
         known = self._graphs.get(id(graph))
         if known is None or known[0] is not graph:
@@ -217,7 +217,7 @@ def _exceptions(recipe: Recipe, shape: tuple[int, ...]) -> tuple[tuple[Program |
 def holds(region: Region, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """Per element of an output of this shape, in row order: whether the region holds it.
 
-    >>> from refnet.arithmetic.recipe import Box
+    >>> from refnet.core.orders import Box
     >>> holds((Box((("c", (1, 3, 1)), ("p", (0, 2, 1)))),), (1, 3, 2, 2)).astype(int)
     array([0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0])
     """

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refnet.bench.prepare import Prepared
+from refnet.core.graph import Node
+from refnet.core.op import TensorType
+from refnet.frameworks.launch import Prepared
 from refnet.frameworks.process import Worker
-from refnet.graph import Node
 from refnet.ops import Conv
-from refnet.ops.base import TensorType
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from refnet.bench.prepare import Prepared, Racer
-from refnet.errors import FrameworkError
+from refnet.core.errors import FrameworkError
+from refnet.frameworks.launch import Prepared, Racer
 from refnet.frameworks.process import Worker
 
 WARMUP = 1

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from statistics import median
 
 from refnet.arithmetic.plain import Plain
-from refnet.bench.prepare import multiply_adds
 from refnet.bench.race import WARMUP, Advance
-from refnet.graph import Graph, Node
-from refnet.interpreter import run
-from refnet.loading import load, structure
+from refnet.core.graph import Graph, Node
+from refnet.core.interpreter import run
+from refnet.core.op import TensorType
+from refnet.frameworks.launch import multiply_adds
+from refnet.models.loading import load, structure
+from refnet.models.synthetic import normal
 from refnet.ops import Conv
-from refnet.ops.base import TensorType
-from refnet.zoo.synthetic import normal
 
 SCALED = ("resnet-26-baseline", "resnet-50-baseline", "resnet-101-baseline", "resnet-200-baseline")
 SIZES = (64, 96, 128, 160, 224, 320, 448)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from refnet.bench.prepare import PACKAGE, Prepared
 from refnet.bench.race import Advance
-from refnet.errors import FrameworkError
+from refnet.core.errors import FrameworkError
+from refnet.frameworks.launch import PACKAGE, Prepared
 
 FIRST = """
 import json, sys, time
@@ -23,8 +23,8 @@ times = [time.perf_counter()]
 sys.path[:0] = json.loads(sys.argv[1])["paths"]
 def passed(): times.append(time.perf_counter())
 from refnet.arithmetic.plain import Plain
-from refnet.interpreter import run
-from refnet.loading import load
+from refnet.core.interpreter import run
+from refnet.models.loading import load
 import numpy as np
 passed()
 request = json.loads(sys.argv[1])

@@ -31,7 +31,7 @@ from refnet.cli import (
     verify,
 )
 from refnet.cli.common import DONE, FAILED, INTERRUPTED, UNREAD, print_json
-from refnet.errors import RefnetError
+from refnet.core.errors import RefnetError
 
 COMMANDS = (models, run, summary, fetch, export, capture, verify, explain, diff, golden, prove, reveal, bench)
 """Modules with TEXT, EXAMPLES, arguments(parser) and run(arguments); the command has the module's name."""

@@ -15,7 +15,7 @@ from refnet.cli.common import (
     usable,
     weights_arguments,
 )
-from refnet.errors import InputError
+from refnet.core.errors import InputError
 
 if TYPE_CHECKING:
     from refnet.bench.machine import Machine
@@ -90,9 +90,9 @@ def run(a: argparse.Namespace) -> None:
 def _bench_races(a: argparse.Namespace, here: Machine) -> None:
     import tempfile
 
-    from refnet.bench.prepare import MODELS, default_against, prepare
     from refnet.bench.profile import profile
     from refnet.bench.race import compare, count_runs
+    from refnet.frameworks.launch import MODELS, default_against, prepare
     from refnet.report import bench as report
 
     pairs, profiles = [], []
@@ -139,8 +139,8 @@ def _bench_scaling(a: argparse.Namespace, here: Machine) -> None:
 def _bench_startup(a: argparse.Namespace, here: Machine) -> None:
     import tempfile
 
-    from refnet.bench.prepare import MODELS, prepare
     from refnet.bench.startup import startup
+    from refnet.frameworks.launch import MODELS, prepare
     from refnet.report import bench as report
 
     model, threads = a.model or MODELS[0], a.threads[0]

@@ -19,7 +19,7 @@ from refnet.cli.common import (
     usable,
     weights_arguments,
 )
-from refnet.errors import InputError
+from refnet.core.errors import InputError
 
 TEXT = "have a framework compute a network, and keep every value in a folder"
 
@@ -58,7 +58,7 @@ are compared with what the framework computes now, the rest is written.
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    from refnet.capturing.names import FRAMEWORKS
+    from refnet.frameworks.capture.names import FRAMEWORKS
 
     parser.add_argument("framework", metavar="FRAMEWORK", choices=FRAMEWORKS, help=", ".join(FRAMEWORKS))
     parser.add_argument("model", metavar="MODEL", help="name or file; torch: package.module:callable too")
@@ -116,10 +116,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> int:
     """Do what the arguments say; the exit code."""
-    from refnet.capturing.orderfree import compare, order_free
-    from refnet.capturing.request import Request
-    from refnet.capturing.sources import planned
-    from refnet.capturing.writer import write
+    from refnet.frameworks.capture.orderfree import compare, order_free
+    from refnet.frameworks.capture.request import Request
+    from refnet.frameworks.capture.sources import planned
+    from refnet.frameworks.capture.writer import write
     from refnet.report.terminal import clean, show
 
     if a.arithmetic is not None and a.framework != "refnet":

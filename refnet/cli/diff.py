@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from refnet.cli.common import FAILED, counting, json_argument, print_json
-from refnet.errors import RefnetError
+from refnet.core.errors import RefnetError
 
 TEXT = "compare two captures bit by bit"
 
@@ -31,9 +31,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> int:
     """Do what the arguments say; the exit code."""
-    from refnet.capture import open_capture
-    from refnet.diff import diff
     from refnet.report.verify import show_diff
+    from refnet.verification.capture import open_capture
+    from refnet.verification.diff import diff
 
     try:
         one, two = open_capture(a.a), open_capture(a.b)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from refnet.cli.common import json_argument, positive, print_json, usable, weights_arguments
 from refnet.cli.verify import input_arguments, sources
-from refnet.errors import InputError
+from refnet.core.errors import InputError
 
 TEXT = "show how one element of a value is computed, term by term"
 
@@ -49,15 +49,15 @@ def place(text: str) -> tuple[int, ...]:
 
 def run(a: argparse.Namespace) -> None:
     """Do what the arguments say."""
-    from refnet.explain import explain, own_inputs
-    from refnet.golden import prepare
     from refnet.kernels.jit import processors
     from refnet.report.explain import show_explanation
-    from refnet.walk import gather
+    from refnet.verification.explain import explain, own_inputs
+    from refnet.verification.golden import prepare
+    from refnet.verification.verifier import gather
 
     threads = a.threads or processors()
     if a.capture is not None:
-        from refnet.capture import open_capture
+        from refnet.verification.capture import open_capture
 
         capture = open_capture(a.capture)
         graph, inputs = sources(a, capture)
@@ -70,8 +70,8 @@ def run(a: argparse.Namespace) -> None:
     else:
         if a.input is None:
             raise InputError("what goes into the network? --input X, or --capture DIR")
-        from refnet.loading import network_of
-        from refnet.readers.golden_file import Sources
+        from refnet.formats.golden_file import Sources
+        from refnet.models.loading import network_of
 
         entry = network_of(usable(a.model, a.network), a.network)
         pipeline = a.pipeline or (entry.pipeline if entry else None)

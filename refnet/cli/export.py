@@ -33,8 +33,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> None:
     """Do what the arguments say; the exit code, None for 0."""
-    from refnet.export import export
-    from refnet.loading import load
+    from refnet.models.export import export
+    from refnet.models.loading import load
     from refnet.report.terminal import clean, show
 
     graph = load(usable(a.model, a.network), weights=a.weights, network=a.network, image=a.image)

@@ -34,9 +34,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> None:
     """Do what the arguments say; the exit code, None for 0."""
+    from refnet.models.catalog import entry
+    from refnet.models.weights import fetch, unpack
     from refnet.report.terminal import clean, show
-    from refnet.weights import fetch, unpack
-    from refnet.zoo.catalog import entry
 
     one = entry(a.model)
     with _downloading() as progress:

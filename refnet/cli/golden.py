@@ -16,10 +16,10 @@ from refnet.cli.common import (
     usable,
     weights_arguments,
 )
-from refnet.errors import InputError
+from refnet.core.errors import InputError
 
 if TYPE_CHECKING:
-    from refnet.readers.golden_file import Sources
+    from refnet.formats.golden_file import Sources
 
 TEXT = "write or check the hashes of every golden value"
 
@@ -68,9 +68,9 @@ def run(a: argparse.Namespace) -> int:
 
 def _golden_record(a: argparse.Namespace) -> int:
     from refnet.arithmetic.golden import Golden
-    from refnet.golden import count, prepare, record
-    from refnet.readers.golden_file import Sources, write
+    from refnet.formats.golden_file import Sources, write
     from refnet.report.terminal import clean, show
+    from refnet.verification.golden import count, prepare, record
 
     if a.model is None or a.input is None or a.output is None:
         raise InputError("a golden file is made of a MODEL and an --input, and -o names it")
@@ -90,9 +90,9 @@ def _golden_record(a: argparse.Namespace) -> int:
 
 def _golden_check(a: argparse.Namespace) -> int:
     from refnet.arithmetic.golden import Golden
-    from refnet.golden import compare, count, hashes, located, prepare
-    from refnet.readers.golden_file import read
+    from refnet.formats.golden_file import read
     from refnet.report import golden as report
+    from refnet.verification.golden import compare, count, hashes, located, prepare
 
     file = read(a.check)
     model = None if a.model is None else usable(a.model, a.network)
@@ -112,8 +112,8 @@ def _with_pipeline(sources: Sources) -> Sources:
     """The sources with the pipeline of the network, if the input is an image and no other is named."""
     from dataclasses import replace
 
-    from refnet.loading import network_of
-    from refnet.preprocess import pipeline as by_name
+    from refnet.models.loading import network_of
+    from refnet.models.preprocess import pipeline as by_name
 
     if sources.pipeline is not None:
         by_name(sources.pipeline)  # an unknown one is an error also where none is needed

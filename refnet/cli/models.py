@@ -27,9 +27,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> None:
     """Do what the arguments say; the exit code, None for 0."""
+    from refnet.models.catalog import entries, entry
+    from refnet.models.weights import located
     from refnet.report import models
-    from refnet.weights import located
-    from refnet.zoo.catalog import entries, entry
 
     if a.name is None:
         found = entries()

@@ -45,14 +45,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> int:
     """Do what the arguments say; the exit code, None for 0."""
-    from refnet.errors import InputError
+    from refnet.core.errors import InputError
     from refnet.kernels.jit import processors
 
     if a.framework:
         return _live(a)
     if a.function not in ("exp", "sigmoid") or a.python or a.formula or a.environment:
         raise InputError(f"{a.function}: --framework must say whose")
-    from refnet.prove import CHUNKS, prove, recorded
+    from refnet.prove.prove import CHUNKS, prove, recorded
     from refnet.report.terminal import show
 
     part, of = a.slice
@@ -81,10 +81,10 @@ def _live(a: argparse.Namespace) -> int:
     """A framework's function against the formulas."""
     from dataclasses import asdict
 
-    from refnet.bench.prepare import python
-    from refnet.errors import InputError
+    from refnet.core.errors import InputError
+    from refnet.frameworks.launch import python
+    from refnet.frameworks.live import CHUNKS, questions, sweep, worker
     from refnet.kernels.jit import processors
-    from refnet.live import CHUNKS, questions, sweep, worker
     from refnet.report.terminal import clean, show
 
     if a.state:

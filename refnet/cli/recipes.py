@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refnet.cli.common import print_json
-from refnet.errors import InputError
+from refnet.core.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from refnet.arithmetic.recipe import Book
-    from refnet.graph import Graph
+    from refnet.core.graph import Graph
+    from refnet.core.orders import Book
 
 
 def show_recipes(
@@ -25,8 +25,8 @@ def show_recipes(
     a part of one. Raises InputError if the book has nothing of that, or several for one picture.
     """
     from refnet.arithmetic.replay import Replay
-    from refnet.readers.book import read, recipe_json
-    from refnet.readers.mxnet_params import atomic
+    from refnet.formats.book import read, recipe_json
+    from refnet.formats.mxnet.params import atomic
     from refnet.report import recipe as report
     from refnet.report.terminal import clean, show
 
@@ -71,9 +71,9 @@ def _said(book: Book, key: str) -> dict[str, Any]:
 
 
 def _keys(book: Book, path: Path, node: str, graph: Graph | None) -> list[str]:
-    from refnet.arithmetic.recipe import signature
     from refnet.arithmetic.replay import missing
-    from refnet.ops.base import TensorType
+    from refnet.core.op import TensorType
+    from refnet.core.orders import signature
     from refnet.report.recipe import find
 
     if graph is not None and node in graph.by_name:
@@ -110,7 +110,7 @@ def _kernel(key: str) -> tuple[int, int]:
 def _formulas(key: str) -> Mapping[str, str]:
     """The menu of the op that a key begins with; none for a word that is no op."""
     import refnet.ops
-    from refnet.ops.base import Op
+    from refnet.core.op import Op
 
     op = getattr(refnet.ops, key.partition("(")[0], None)
     return op.formulas if isinstance(op, type) and issubclass(op, Op) else {}

@@ -20,10 +20,10 @@ from refnet.cli.common import (
     usable,
     weights_arguments,
 )
-from refnet.errors import InputError
+from refnet.core.errors import InputError
 
 if TYPE_CHECKING:
-    from refnet.reveal.network import Revealed
+    from refnet.frameworks.reveal.network import Revealed
 
 KNOWN = ("torch", "mxnet", "onnxruntime")
 
@@ -36,7 +36,7 @@ examples:
   refnet reveal mxnet octave-se-resnet-50-0.125 --weights seed:0 --subgraph default -o joined.book.json
   refnet reveal onnxruntime resnest-50-pytorch --weights seed:0 --batch 4 -o ort.book.json
   refnet reveal torch resnest-50-pytorch --environment ONEDNN_MAX_CPU_ISA=AVX2 -o avx2.book.json
-  refnet reveal torch digits_torch:network --path training --state weights/resnest-digits.pth \\
+  refnet reveal torch digits_torch:network --path weights/training --state weights/resnest-digits.pth \\
       --model resnest-digits -o digits.book.json
   refnet reveal --show layer1.0.conv1 resnest-50-pytorch --book torch.book.json -o conv1.svg
   refnet reveal --show Dense --book mxnet.book.json
@@ -110,8 +110,8 @@ def run(a: argparse.Namespace) -> int:
     if a.framework not in KNOWN or a.model is None or a.output is None:
         given = " ".join(word for word in (a.framework, a.model) if word)
         raise InputError(f"needs FRAMEWORK ({', '.join(KNOWN)}), MODEL and -o BOOK, got {given!r}")
-    from refnet.capturing.request import Request
-    from refnet.reveal.network import reveal, steps_of
+    from refnet.frameworks.capture.request import Request
+    from refnet.frameworks.reveal.network import reveal, steps_of
 
     if a.framework != "torch":
         usable(a.model, a.network)
@@ -149,7 +149,7 @@ def run(a: argparse.Namespace) -> int:
 def _show_recipes(a: argparse.Namespace) -> int:
     """What --show asks for; the one word before it may be a MODEL."""
     from refnet.cli.recipes import show_recipes
-    from refnet.loading import structure
+    from refnet.models.loading import structure
 
     if a.book is None or a.model is not None:
         raise InputError("--show NODE needs --book BOOK, and takes one MODEL at most")

@@ -17,14 +17,14 @@ from refnet.cli.common import (
     usable,
     weights_arguments,
 )
-from refnet.errors import InputError
+from refnet.core.errors import InputError
 
 if TYPE_CHECKING:
-    from refnet.graph import Graph
-    from refnet.interpreter import Arithmetic
-    from refnet.ops.base import F32
-    from refnet.ops.exactly import Tally
-    from refnet.zoo.catalog import Entry
+    from refnet.core.graph import Graph
+    from refnet.core.interpreter import Arithmetic
+    from refnet.core.op import F32
+    from refnet.exact.correct_rounding import Tally
+    from refnet.models.catalog import Entry
 
 TEXT = "run a network on images and print the most probable classes"
 
@@ -78,10 +78,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(a: argparse.Namespace) -> None:
     """Do what the arguments say; the exit code, None for 0."""
     from refnet.arithmetic.replay import Replay
-    from refnet.labels import labels
-    from refnet.loading import load, network_of
-    from refnet.predict import predict, top
-    from refnet.readers.npy import writing
+    from refnet.formats.npy import writing
+    from refnet.models.labels import labels
+    from refnet.models.loading import load, network_of
+    from refnet.models.predict import predict, top
     from refnet.report import predictions
     from refnet.report.golden import refined, show_refined
 
@@ -129,8 +129,8 @@ def run(a: argparse.Namespace) -> None:
 def _arithmetic(a: argparse.Namespace) -> tuple[Arithmetic, Tally | None]:
     """The arithmetic that --arithmetic names, and with --profile what it counts into."""
     from refnet.arithmetic.golden import Golden
-    from refnet.arithmetics import arithmetic
-    from refnet.ops.exactly import Tally
+    from refnet.arithmetic.named import arithmetic
+    from refnet.exact.correct_rounding import Tally
 
     if a.arithmetic == "golden" and a.profile:
         tally = Tally()
@@ -144,9 +144,9 @@ def _inputs(
     a: argparse.Namespace, graph: Graph, entry: Entry | None
 ) -> tuple[list[str], Iterator[F32], str | None]:
     """Names and batches of what is to be run, and the pipeline that it goes through (None: a tensor)."""
-    from refnet.predict import image_batches, input_tensor, tensor_batches
-    from refnet.preprocess import pipeline
-    from refnet.weights import shipped_folder
+    from refnet.models.predict import image_batches, input_tensor, tensor_batches
+    from refnet.models.preprocess import pipeline
+    from refnet.models.weights import shipped_folder
 
     if a.input is not None:
         if a.images:

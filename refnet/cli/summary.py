@@ -30,8 +30,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> None:
     """Do what the arguments say; the exit code, None for 0."""
-    from refnet.cost import summary
-    from refnet.loading import network_of, structure
+    from refnet.models.cost import summary
+    from refnet.models.loading import network_of, structure
     from refnet.report import summary as report
 
     cost = summary(structure(usable(a.model, a.network), network=a.network, image=a.image))

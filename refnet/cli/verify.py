@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refnet.cli.common import counting, json_argument, positive, print_json, usable, weights_arguments
-from refnet.errors import InputError
+from refnet.core.errors import InputError
 
 if TYPE_CHECKING:
-    from refnet.capture import Capture
-    from refnet.graph import Graph
-    from refnet.ops.base import F32
-    from refnet.verify import Verification
+    from refnet.core.graph import Graph
+    from refnet.core.op import F32
+    from refnet.verification.capture import Capture
+    from refnet.verification.verify import Verification
 
 TEXT = "judge every value of a capture: equal, replayed, rounding or defect"
 
@@ -101,7 +101,7 @@ def run(a: argparse.Namespace) -> int:
 
 def _shipped(a: argparse.Namespace) -> list[argparse.Namespace]:
     """The arguments for each capture that ships with refnet, with its book."""
-    from refnet.weights import shipped_captures
+    from refnet.models.weights import shipped_captures
 
     for name in ("book", "html", "input"):
         if getattr(a, name) is not None:
@@ -113,14 +113,14 @@ def _shipped(a: argparse.Namespace) -> list[argparse.Namespace]:
 
 
 def _verified(a: argparse.Namespace) -> Verification:
-    from refnet.capture import open_capture
-    from refnet.verify import verify
+    from refnet.verification.capture import open_capture
+    from refnet.verification.verify import verify
 
     capture = open_capture(a.capture)
     book, replay = None, None
     if a.book is not None:
         from refnet.arithmetic.replay import Replay
-        from refnet.readers.book import read
+        from refnet.formats.book import read
 
         book = read(a.book)
         replay = Replay(book, a.threads)
@@ -143,8 +143,8 @@ def _verified(a: argparse.Namespace) -> Verification:
 
 def sources(a: argparse.Namespace, capture: Capture) -> tuple[Graph, dict[str, F32]]:
     """The graph with its weights, and inputs that the capture lacks: of the arguments, or of its manifest."""
-    from refnet.golden import inputs_from, located
-    from refnet.loading import load, network_of
+    from refnet.models.loading import load, network_of
+    from refnet.verification.golden import inputs_from, located
 
     said = None if capture.manifest is None else capture.manifest.sources
     if a.model is None and (said is None or not said.model):
@@ -169,9 +169,9 @@ def stated_inputs(graph: Graph, capture: Capture) -> dict[str, F32]:
 
     Nothing where it names none, or a file that is not there: the capture's own array is then all there is.
     """
-    from refnet.golden import SAMPLE, SEED, inputs_from
-    from refnet.readers.manifest import file_name
-    from refnet.zoo.synthetic import normal
+    from refnet.formats.manifest import file_name
+    from refnet.models.synthetic import normal
+    from refnet.verification.golden import SAMPLE, SEED, inputs_from
 
     manifest = capture.manifest
     said = None if manifest is None else manifest.sources

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from refnet.errors import InputError
-from refnet.ops.base import F32, Op
+from refnet.core.errors import InputError
+from refnet.core.op import F32, Op
 from refnet.ops.conv import Conv
 from refnet.ops.dense import Dense
 from refnet.ops.pointwise import Relu, Sigmoid

@@ -34,7 +34,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.errors import FrameworkError, InputError
+from refnet.core.errors import FrameworkError, InputError
 
 Array = npt.NDArray[Any]
 

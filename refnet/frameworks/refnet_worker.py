@@ -23,7 +23,7 @@ def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     graph, arithmetic = _loaded(request)
     import numpy as np
 
-    from refnet.interpreter import run
+    from refnet.core.interpreter import run
 
     emit("pid", np.array(os.getpid()))
     for _ in range(request["runs"]):
@@ -47,7 +47,7 @@ def profile(request: Any, arrays: Any, emit: Any) -> Any:
     graph, arithmetic = _loaded(request)
     import numpy as np
 
-    from refnet.interpreter import run, steps
+    from refnet.core.interpreter import run, steps
 
     nodes, whole = [], []
     for _ in range(request["runs"] + 1):
@@ -68,8 +68,8 @@ def _loaded(request: Any) -> Any:
     import sys
 
     sys.path[:0] = [path for path in request["paths"] if path not in sys.path]
-    from refnet.arithmetics import arithmetic
-    from refnet.loading import load
+    from refnet.arithmetic.named import arithmetic
+    from refnet.models.loading import load
 
     image = tuple(request["image"]) if request["image"] else None
     graph = load(request["model"], weights=request["weights"], network=request["network"], image=image)

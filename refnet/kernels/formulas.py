@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels import glibc, mlas, onednn, sleef
 from refnet.kernels.bits32 import largest, multiply_add
 from refnet.kernels.jit import njit
+from refnet.kernels.libm import glibc, mlas, onednn, sleef
 from refnet.kernels.simd import fma
 from refnet.kernels.team import enough, next_share, share, split
 

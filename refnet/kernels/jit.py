@@ -32,14 +32,15 @@ from numba.core import event
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-SOURCES = Path(__file__).parent
+SOURCES = Path(__file__).parents[1]
+"""Every source file of refnet below this folder may hold compiled code."""
 
 
 def cache_key() -> str:
     """Names the cache folder: changes with any kernel source and with the compiler's versions."""
     digest = hashlib.sha256()
-    for path in sorted(SOURCES.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in sorted(SOURCES.rglob("*.py")):
+        digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes())
     digest.update(f"{numba.__version__} {llvmlite.__version__} {np.__version__}".encode())
     return digest.hexdigest()[:16]
 

@@ -8,8 +8,8 @@ thread takes about as long as the short ones, and so does waiting for Python's l
 finds no share left stays in the kernel and looks whether the next one has begun, for about SPIN turns; only
 then does it go to sleep. A kernel has begun when its caller takes its first share: the lock is free then.
 
-A run that is recorded (refnet/recording.py) is repeated by `play`: all its kernels one after another, each
-thread for itself, so that no kernel has to be handed over.
+A run that is recorded (arithmetic/captured_run.py) is repeated by `play`: all its kernels one after another,
+each thread for itself, so that no kernel has to be handed over.
 
 A kernel's first argument is its `work`, int64: shares taken, shares, items, shares done, turns to wait;
 a helper sees the next kernel's behind it. A kernel's frame is

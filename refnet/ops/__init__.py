@@ -1,7 +1,7 @@
 """The ops: one class each, complete in its file. `ALL` lists them for the tests and the docs."""
 
+from refnet.core.op import Cost, Interval, Op, TensorType
 from refnet.ops.attention import RadixSoftmax, RadixSum, WeightedSum
-from refnet.ops.base import Cost, Interval, Op, TensorType
 from refnet.ops.conv import Conv
 from refnet.ops.conv_add import ConvAdd
 from refnet.ops.dense import Dense

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
-from refnet.ops.exactly import Tally, error_factor, finish
+from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
+from refnet.exact.correct_rounding import Tally, error_factor, finish
+from refnet.exact.rounding import sum_of_products
 from refnet.ops.pointwise import Sigmoid, exact_sigmoid, exact_sum, sum_bound
-from refnet.ops.rounding import sum_of_products
 from refnet.ops.sigmoid import sigmoid_bound
 from refnet.ops.softmax import SOFTMAX_FORMULAS, exact_softmax, softmax_bound, softmax_by
 
@@ -235,7 +235,7 @@ class WeightedSum(Op):
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
         if self.one_result:
             return self.run(*inputs, threads=threads)
-        from refnet.kernels.exact import decide_weighted, sum_exactly
+        from refnet.kernels.accumulator import decide_weighted, sum_exactly
         from refnet.kernels.team import split
 
         n, channels, h, w = inputs[1].shape

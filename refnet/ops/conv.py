@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
-from refnet.ops.exactly import Tally, error_factor, finish
-from refnet.ops.rounding import sum_of_products
+from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
+from refnet.exact.correct_rounding import Tally, error_factor, finish
+from refnet.exact.rounding import sum_of_products
 
 Pair = tuple[int, int]
 
@@ -139,7 +139,7 @@ class Conv(Op):
         """The exact sum of the convolution, and of the addend (n, channels, oh, ow) if there is one, rounded
         once. name: of the op in the tally. For symmetric padding.
         """
-        from refnet.kernels import exact
+        from refnet.kernels import accumulator as exact
         from refnet.kernels.epilogue import Chain
         from refnet.kernels.jit import prepared
         from refnet.kernels.panel import convolve, depth

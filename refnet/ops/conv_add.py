@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from refnet.ops.base import F32, Cost, Interval, Op, TensorType
+from refnet.core.op import F32, Cost, Interval, Op, TensorType
+from refnet.exact.correct_rounding import Tally
 from refnet.ops.conv import Conv
-from refnet.ops.exactly import Tally
 from refnet.ops.pointwise import sum_bound
 
 

@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
+from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
+from refnet.exact.correct_rounding import Tally, settle, sum_error
+from refnet.exact.rounding import sum_of_products
 from refnet.ops.conv import widened
-from refnet.ops.exactly import Tally, settle, sum_error
-from refnet.ops.rounding import sum_of_products
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,7 +66,7 @@ class Dense(Op):
         return dense(rows, inputs[1], inputs[2] if self.bias else None, threads)
 
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
-        from refnet.kernels.exact import conv_exactly
+        from refnet.kernels.accumulator import conv_exactly
         from refnet.kernels.jit import prepared
         from refnet.kernels.panel import dense
         from refnet.kernels.team import split

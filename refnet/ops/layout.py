@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from refnet.ops.base import F32, Cost, Interval, Op, Sum, TensorType
+from refnet.core.op import F32, Cost, Interval, Op, Sum, TensorType
 
 Array = npt.NDArray[Any]
 

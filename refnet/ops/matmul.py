@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.ops.base import F32, F64, Cost, Interval, Op, Sum, TensorType
-from refnet.ops.exactly import Tally, error_factor, rounded, settle
-from refnet.ops.rounding import ETA, U64, gamma, outward
+from refnet.core.op import F32, F64, Cost, Interval, Op, Sum, TensorType
+from refnet.exact.correct_rounding import Tally, error_factor, rounded, settle
+from refnet.exact.rounding import ETA, U64, gamma, outward
 
 Array = npt.NDArray[Any]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.errors import InputError
-from refnet.ops.base import F32, F64, Cost, Interval, Op, Sum, TensorType
-from refnet.ops.exactly import Tally, error_factor, finish, nearest
-from refnet.ops.rounding import ETA, U64, gamma, outward
+from refnet.core.errors import InputError
+from refnet.core.op import F32, F64, Cost, Interval, Op, Sum, TensorType
+from refnet.exact.correct_rounding import Tally, error_factor, finish, nearest
+from refnet.exact.rounding import ETA, U64, gamma, outward
 
 if TYPE_CHECKING:
     from refnet.kernels.program import Registers
@@ -155,7 +155,7 @@ class BatchNorm(Op):
             return np.zeros_like(mean), one, a, b
 
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
-        from refnet.kernels.exact import decide_affine
+        from refnet.kernels.accumulator import decide_affine
 
         x = inputs[0]
         n, c = x.shape[:2]

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.errors import GraphError
-from refnet.ops.base import F32, F64, Cost, Interval, Op, Sum, TensorType
-from refnet.ops.exactly import Tally, by_decimals, error_factor, finish, settle
-from refnet.ops.rounding import ETA, U64, gamma, joined, outward
+from refnet.core.errors import GraphError
+from refnet.core.op import F32, F64, Cost, Interval, Op, Sum, TensorType
+from refnet.exact.correct_rounding import Tally, by_decimals, error_factor, finish, settle
+from refnet.exact.rounding import ETA, U64, gamma, joined, outward
 from refnet.ops.sigmoid import sigmoid_bound
 
 if TYPE_CHECKING:
@@ -397,7 +397,7 @@ def sum_bound(inputs: tuple[Interval, ...]) -> Interval:
 
 def exact_sum(op: str, terms: F32, threads: int, tally: Tally | None) -> F32:
     """The correctly rounded sum over the first axis of terms."""
-    from refnet.kernels.exact import decide_sums, sum_exactly
+    from refnet.kernels.accumulator import decide_sums, sum_exactly
     from refnet.kernels.team import split
 
     count = terms.shape[0]

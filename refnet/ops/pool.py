@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
-from refnet.ops.exactly import Tally, error_factor, finish, rounded, settle
-from refnet.ops.rounding import ETA, U64, gamma, outward
+from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
+from refnet.exact.correct_rounding import Tally, error_factor, finish, rounded, settle
+from refnet.exact.rounding import ETA, U64, gamma, outward
 
 if TYPE_CHECKING:
     from refnet.kernels.program import Registers
@@ -364,7 +364,7 @@ def exact_average(
 
     In float64 the sum of n elements and the division are off by (n + 2) U64 times the average of |x|.
     """
-    from refnet.kernels.exact import average_exactly, decide_average
+    from refnet.kernels.accumulator import average_exactly, decide_average
     from refnet.kernels.team import split
 
     kernel, stride, pad, _, include_pad = place

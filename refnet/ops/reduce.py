@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
-from refnet.ops.exactly import Tally
+from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
+from refnet.exact.correct_rounding import Tally
+from refnet.exact.rounding import U64, gamma, outward
 from refnet.ops.pointwise import exact_sum
 from refnet.ops.pool import average_bound, exact_average
-from refnet.ops.rounding import U64, gamma, outward
 
 
 @dataclass(frozen=True, repr=False)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.ops.base import F32, F64, Cost, Interval, Op, TensorType
+from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
 
 
 @dataclass(frozen=True, repr=False)

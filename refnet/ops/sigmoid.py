@@ -25,8 +25,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from refnet.ops.base import F64, Interval
-from refnet.ops.rounding import EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
+from refnet.core.op import F64, Interval
+from refnet.exact.rounding import EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
 
 P = (
     2.48287947061529e-01,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.ops.base import F32, Cost, Interval, Op, TensorType
-from refnet.ops.exactly import Tally, by_decimals, rounded, settle
-from refnet.ops.rounding import ETA, EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
+from refnet.core.op import F32, Cost, Interval, Op, TensorType
+from refnet.exact.correct_rounding import Tally, by_decimals, rounded, settle
+from refnet.exact.rounding import ETA, EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
 
 if TYPE_CHECKING:
     from refnet.kernels.program import Registers

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from refnet.difference import Mask, differs, outside, shares, ulps
-from refnet.ops.base import F32, Interval
+from refnet.core.op import F32, Interval
+from refnet.verification.difference import Mask, differs, outside, shares, ulps
 
 __all__ = ["Mask", "describe", "differs", "outside", "shares", "ulps"]
 

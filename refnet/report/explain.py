@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from refnet.element import Line, Terms
-from refnet.explain import Explanation, text
 from refnet.report.terminal import clean, show, table
-from refnet.verify_record import number
+from refnet.verification.explain import Explanation, text
+from refnet.verification.record import number
+from refnet.verification.trace import Line, Terms
 
 EDGE = 6
 """Terms that are shown at each end of a long sum."""

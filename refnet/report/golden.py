@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from refnet.golden import Difference
-from refnet.readers.golden_file import Digest, File
+from refnet.formats.golden_file import Digest, File
 from refnet.report.terminal import clean, show, table
+from refnet.verification.golden import Difference
 
 if TYPE_CHECKING:
-    from refnet.ops.exactly import Tally
+    from refnet.exact.correct_rounding import Tally
 
 
 def unstated(file: File) -> list[str]:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Protocol
 
-from refnet.ops.base import F32
+from refnet.core.op import F32
 from refnet.report.html_head import findings, header, kinds, surplus
 from refnet.report.html_nodes import blocks, chart, figures, stages
 from refnet.report.html_parts import VERDICTS, count, largest, mark, text
@@ -48,7 +48,7 @@ class Judged(Protocol):
 
 
 class Verified(Protocol):
-    """A verification: `refnet.verify.Verification` is one."""
+    """A verification: `refnet.verification.verify.Verification` is one."""
 
     @property
     def nodes(self) -> Sequence[Judged]:
@@ -72,7 +72,7 @@ def write(
     model, capture: as the user named them, for the commands that the report tells to run (default: the
     graph's name, and a word to replace). Raises InputError if the file cannot be written.
     """
-    from refnet.readers.mxnet_params import atomic
+    from refnet.formats.mxnet.params import atomic
 
     document = page(verification, model=model, capture=capture).encode()
     with atomic(path) as stream:

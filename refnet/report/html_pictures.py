@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.ops.base import F32, F64
+from refnet.core.op import F32, F64
 
 SIDE = 96
 """Pixels of a picture, at most, along each side."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from refnet.report.terminal import fits, show, table
 
 if TYPE_CHECKING:
-    from refnet.zoo.catalog import Entry
+    from refnet.models.catalog import Entry
 
 COLUMNS = (
     *("name", "task", "framework", "input", "output", ">GFLOPs", ">MParams", ">top-1", ">top-5"),
@@ -39,7 +39,7 @@ def shipped_sha256(entry: Entry) -> str | None:
     """The checksum of the weights that come with refnet, as they are on this machine; None if it has none."""
     if entry.shipped is None:
         return None
-    from refnet.weights import shipped_folder
+    from refnet.models.weights import shipped_folder
 
     path = shipped_folder() / entry.shipped
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

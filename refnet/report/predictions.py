@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from refnet.predict import Prediction
+from refnet.models.predict import Prediction
 from refnet.report.terminal import clean, show, table
 
 Results = Sequence[tuple[str, Sequence[Prediction]]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from math import prod
 
-from refnet.arithmetic.recipe import (
+from refnet.core.orders import (
     Book,
     Chain,
     Choice,
@@ -86,7 +86,7 @@ def _part(do: Program | Choice, kernel: tuple[int, int], formulas: Mapping[str, 
 def region(part: Part) -> str:
     """For which output elements a part is meant.
 
-    >>> from refnet.arithmetic.recipe import Box
+    >>> from refnet.core.orders import Box
     >>> region(Part(Choice("f"), (Box((("c", (992, 1000, 1)), ("p", (48, 4096, 2)))),)))
     'channels 992 to 999 of positions 48 to 4095, every 2nd'
     """
@@ -238,7 +238,7 @@ def _loop(count: int, step: int, area: int, columns: int, inner: Sequence[tuple[
 def find(book: Book, text: str) -> list[str]:
     """The keys of a book that a node's name, a key or a part of one means.
 
-    >>> from refnet.arithmetic.recipe import Reference
+    >>> from refnet.core.orders import Reference
     >>> reference = Reference("mxnet", "1.9.1", "", "avx2", 1, 1, "symbol")
     >>> book = Book(reference, {"Dense(units=8)(x)": Recipe(())})
     >>> find(book, "Dense"), find(book, "Conv")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from refnet.report.terminal import clean, show, table
 
 if TYPE_CHECKING:
-    from refnet.cost import Summary
-    from refnet.zoo.catalog import Entry
+    from refnet.models.catalog import Entry
+    from refnet.models.cost import Summary
 
 
 def record(cost: Summary, entry: Entry | None, *, nodes: bool = True, totals: bool = True) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from refnet.errors import InputError
+from refnet.core.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from refnet.diff import DIFFERENT, Diff
-from refnet.judge import DEFECT, EQUAL, MISSING, REPLAYED, ROUNDING, UNJUDGED, Judgement, Worst
 from refnet.report.terminal import clean, show, table
-from refnet.verify import Output, Verification
-from refnet.verify_record import number
+from refnet.verification.diff import DIFFERENT, Diff
+from refnet.verification.judge import DEFECT, EQUAL, MISSING, REPLAYED, ROUNDING, UNJUDGED, Judgement, Worst
+from refnet.verification.record import number
+from refnet.verification.verify import Output, Verification
 
 if TYPE_CHECKING:
     from rich.table import Table

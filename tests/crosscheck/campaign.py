@@ -24,17 +24,17 @@ from typing import Any
 import numpy as np
 
 import refnet
-from refnet.capturing.request import Request
-from refnet.capturing.sources import planned
-from refnet.capturing.writer import Plan as Capture
 from refnet.cli.common import counting, numbers, size
-from refnet.errors import InputError
-from refnet.graph import Graph
-from refnet.preprocess import pipeline
-from refnet.readers.manifest import Reference
-from refnet.verify import Verification, verify
-from refnet.weights import shipped_folder
-from refnet.zoo.synthetic import normal
+from refnet.core.errors import InputError
+from refnet.core.graph import Graph
+from refnet.formats.manifest import Reference
+from refnet.frameworks.capture.request import Request
+from refnet.frameworks.capture.sources import planned
+from refnet.frameworks.capture.writer import Plan as Capture
+from refnet.models.preprocess import pipeline
+from refnet.models.synthetic import normal
+from refnet.models.weights import shipped_folder
+from refnet.verification.verify import Verification, verify
 from tests.crosscheck.conftest import interpreter
 
 F = np.float32

@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 
 import refnet
-from refnet.arithmetic.recipe import Book, Chain, Choice, Leaf, Order, Part, Program, Recipe, Sum, signature
 from refnet.arithmetic.replay import Replay, terms_of
 from refnet.cli.common import counting
-from refnet.errors import InputError
-from refnet.graph import Graph, Node
+from refnet.core.errors import InputError
+from refnet.core.graph import Graph, Node
+from refnet.core.op import F32, TensorType
+from refnet.core.orders import Book, Chain, Choice, Leaf, Order, Part, Program, Recipe, Sum, signature
+from refnet.formats.book import read
+from refnet.frameworks.reveal.sums import same_bits
 from refnet.ops import ConvAdd, RadixSum
-from refnet.ops.base import F32, TensorType
-from refnet.readers.book import read
-from refnet.reveal.sums import same_bits
 from tests.crosscheck.identical import MORE, ROWS
 
 IMAGES = ("digit 0", "normal 1", "NaN")

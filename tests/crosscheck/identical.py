@@ -24,17 +24,17 @@ from typing import Any
 import numpy as np
 
 import refnet
-from refnet.arithmetic.joined import hidden
-from refnet.arithmetic.recipe import Book
+from refnet.arithmetic.fusion_groups import hidden
 from refnet.arithmetic.replay import Replay
-from refnet.capturing.request import Request
-from refnet.capturing.sources import planned
 from refnet.cli.common import counting, size
-from refnet.graph import Graph
+from refnet.core.graph import Graph
+from refnet.core.orders import Book
+from refnet.formats.book import read
+from refnet.frameworks.capture.request import Request
+from refnet.frameworks.capture.sources import planned
+from refnet.frameworks.reveal.network import reveal
+from refnet.frameworks.reveal.sums import same_bits
 from refnet.ops import Softmax
-from refnet.readers.book import read
-from refnet.reveal.network import reveal
-from refnet.reveal.sums import same_bits
 from tests.crosscheck.campaign import INPUTS, Run, Shape, Streamed, drawn, lines
 from tests.crosscheck.conftest import interpreter
 from tests.official import SYMBOLS

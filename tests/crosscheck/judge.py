@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.graph import Graph, Node, TensorType
-from refnet.ops.base import F32, Interval, Op
+from refnet.core.graph import Graph, Node, TensorType
+from refnet.core.op import F32, Interval, Op
 
 Array = npt.NDArray[Any]
 

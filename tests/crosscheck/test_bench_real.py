@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from refnet.bench.prepare import FRAMEWORKS, prepare
 from refnet.bench.race import compare
 from refnet.bench.startup import startup
+from refnet.frameworks.launch import FRAMEWORKS, prepare
 from tests.crosscheck.conftest import interpreter
 
 pytestmark = pytest.mark.crosscheck

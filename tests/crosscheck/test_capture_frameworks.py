@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.capture import PROGRESS, Capture, open_capture
 from refnet.cli import main
-from refnet.errors import InputError
-from refnet.export import export
+from refnet.core.errors import InputError
 from refnet.frameworks.process import Worker
-from refnet.loading import structure
+from refnet.models.export import export
+from refnet.models.loading import structure
+from refnet.models.synthetic import normal
 from refnet.ops import MaxPool, Relu
-from refnet.zoo.synthetic import normal
+from refnet.verification.capture import PROGRESS, Capture, open_capture
 from tests.bits import same_bits
 from tests.crosscheck.conftest import interpreter
 from tests.crosscheck.test_torch_values import SURPLUS

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.capture import PROGRESS, Capture, open_capture
 from refnet.cli import main
-from refnet.export import export
+from refnet.formats.golden_file import digest
 from refnet.frameworks.process import Worker
-from refnet.readers.golden_file import digest
-from refnet.zoo.synthetic import normal
+from refnet.models.export import export
+from refnet.models.synthetic import normal
+from refnet.verification.capture import PROGRESS, Capture, open_capture
 from tests.bits import same_bits
 from tests.crosscheck.conftest import interpreter
 

@@ -20,7 +20,11 @@ MXNET, TORCH = NETWORKS
 def ask(framework: str, weights: Path, folder: Path) -> tuple[np.ndarray, str]:
     """What the framework's own training script says of all images: its values (1797, 10), its score."""
     digits_data.write_npz(folder / "digits.npz", digits())
-    command: list[Path | str] = [interpreter(framework), ROOT / f"training/digits_{framework}.py", "evaluate"]
+    command: list[Path | str] = [
+        interpreter(framework),
+        ROOT / f"weights/training/digits_{framework}.py",
+        "evaluate",
+    ]
     run = subprocess.run(
         [*command, folder / "digits.npz", weights, folder / "values.npy"],
         capture_output=True,

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refnet import live
-from refnet.arithmetic.recipe import Chain, Expr, Leaf, Order, Sum
 from refnet.arithmetic.replay import registers
-from refnet.export import export
+from refnet.core.graph import Graph, Node, TensorType
+from refnet.core.op import F32, Op
+from refnet.core.orders import Chain, Expr, Leaf, Order, Sum
+from refnet.frameworks import live
 from refnet.frameworks.process import Worker
-from refnet.graph import Graph, Node, TensorType
+from refnet.models.export import export
 from refnet.ops import (
     Add,
     BatchNorm,
@@ -26,7 +27,6 @@ from refnet.ops import (
     Softmax,
     WeightedSum,
 )
-from refnet.ops.base import F32, Op
 from tests.bits import awkward, floats, same_bits
 from tests.crosscheck.conftest import interpreter
 

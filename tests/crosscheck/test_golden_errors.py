@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.export import export
+from refnet.core.op import Interval
 from refnet.frameworks.process import Worker
-from refnet.loading import structure
-from refnet.ops.base import Interval
-from refnet.zoo import synthetic
+from refnet.models import synthetic
+from refnet.models.export import export
+from refnet.models.loading import structure
 from tests.crosscheck import judge
 from tests.crosscheck.test_mxnet_values import judged
 from tests.crosscheck.test_torch_values import ABSENT, NETWORKS, SURPLUS, written

@@ -16,11 +16,11 @@ import pytest
 
 import refnet
 from refnet import ops
-from refnet.arithmetic.joined import joined
-from refnet.arithmetic.recipe import Joined
-from refnet.graph import Graph, Node
-from refnet.kernels import exact
-from refnet.zoo import synthetic
+from refnet.arithmetic.fusion_groups import joined
+from refnet.core.graph import Graph, Node
+from refnet.core.orders import Joined
+from refnet.kernels import accumulator as exact
+from refnet.models import synthetic
 from tests.bits import same_bits
 from tests.crosscheck.oracle import ORACLES, dots, expected
 from tests.definition import round_float32

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import refnet
-from refnet.arithmetic.joined import hidden
-from refnet.arithmetic.recipe import Part, Program, Recipe
+from refnet.arithmetic.fusion_groups import hidden
 from refnet.arithmetic.replay import Replay
+from refnet.core.orders import Part, Program, Recipe
+from refnet.formats.book import read, write
 from refnet.ops import BatchNorm
-from refnet.readers.book import read, write
 from tests.crosscheck import identical
 from tests.crosscheck.identical import OCTAVE, run, summary
 from tests.official import needs_official

@@ -10,21 +10,21 @@ import pytest
 
 import refnet
 from refnet import ops
-from refnet.arithmetic.joined import hidden
-from refnet.arithmetic.recipe import Joined
+from refnet.arithmetic.fusion_groups import hidden
 from refnet.arithmetic.replay import Replay
-from refnet.capture import open_capture
-from refnet.capturing.request import Request
-from refnet.capturing.sources import planned
 from refnet.cli import main
-from refnet.errors import InputError
-from refnet.graph import Graph, Node, TensorType
-from refnet.readers.book import read, write
-from refnet.readers.mxnet import write_params, write_symbol
-from refnet.reveal.network import reveal
-from refnet.reveal.sums import same_bits
-from refnet.verify import verify
-from refnet.zoo.synthetic import weights
+from refnet.core.errors import InputError
+from refnet.core.graph import Graph, Node, TensorType
+from refnet.core.orders import Joined
+from refnet.formats.book import read, write
+from refnet.formats.mxnet.reader import write_params, write_symbol
+from refnet.frameworks.capture.request import Request
+from refnet.frameworks.capture.sources import planned
+from refnet.frameworks.reveal.network import reveal
+from refnet.frameworks.reveal.sums import same_bits
+from refnet.models.synthetic import weights
+from refnet.verification.capture import open_capture
+from refnet.verification.verify import verify
 from tests.crosscheck.conftest import interpreter
 from tests.crosscheck.controls import controls, line
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from refnet.labels import labels
+from refnet.models.labels import labels
 from tests.crosscheck import extras
 
 pytestmark = pytest.mark.crosscheck

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.export import export
+from refnet.core.graph import Graph
+from refnet.formats.mxnet.reader import read_params, read_symbol, write_symbol
 from refnet.frameworks.process import Worker
-from refnet.graph import Graph
-from refnet.loading import structure
-from refnet.readers.mxnet import read_params, read_symbol, write_symbol
-from refnet.zoo import synthetic
+from refnet.models import synthetic
+from refnet.models.export import export
+from refnet.models.loading import structure
 from tests.bits import same_bits as equal
 from tests.crosscheck.judge import Tally, walk
 from tests.official import ABSENT, SYMBOLS

@@ -15,10 +15,10 @@ import pytest
 
 import refnet
 from refnet.arithmetic.plain import Plain
-from refnet.golden import hashes, prepare
+from refnet.formats.golden_file import read
 from refnet.kernels.jit import KNOWN
-from refnet.readers.golden_file import read
-from refnet.weights import shipped_folder
+from refnet.models.weights import shipped_folder
+from refnet.verification.golden import hashes, prepare
 from tests.crosscheck.conftest import ROOT, interpreter
 from tests.test_kernels import LOADS
 
@@ -29,8 +29,8 @@ GOLDEN = sorted((shipped_folder() / "golden").glob("*.json"))
 PLAIN = """
 import json, sys
 from refnet.arithmetic.plain import Plain
-from refnet.golden import hashes, prepare
-from refnet.readers.golden_file import read
+from refnet.verification.golden import hashes, prepare
+from refnet.formats.golden_file import read
 
 found = {}
 for path in sys.argv[1:]:

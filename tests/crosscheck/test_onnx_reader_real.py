@@ -11,15 +11,15 @@ import pytest
 
 import refnet
 from refnet import ops
+from refnet.core.graph import Graph
+from refnet.core.op import Interval
+from refnet.formats.onnx.export import write_onnx
+from refnet.formats.onnx.ops import RULES
+from refnet.formats.onnx.reader import read_onnx
 from refnet.frameworks import process
 from refnet.frameworks.process import Worker
-from refnet.graph import Graph
-from refnet.ops.base import Interval
+from refnet.models import synthetic
 from refnet.ops.sigmoid import CUT, RATIONAL, rational
-from refnet.readers.onnx import read_onnx
-from refnet.readers.onnx_export import write_onnx
-from refnet.readers.onnx_ops import RULES
-from refnet.zoo import synthetic
 from tests.crosscheck.conftest import interpreter
 from tests.crosscheck.judge import Disagreement, Tally, check, within_bound
 from tests.onnx_models import CASES, data_of, judge, versions, write

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.errors import FrameworkError
-from refnet.export import export
+from refnet.core.errors import FrameworkError
+from refnet.core.graph import Graph, Node, TensorType
+from refnet.formats.onnx.export import graph_to_onnx
 from refnet.frameworks import process
 from refnet.frameworks.process import Worker
-from refnet.graph import Graph, Node, TensorType
+from refnet.models import synthetic
+from refnet.models.export import export
+from refnet.models.preprocess import pipeline
+from refnet.models.weights import shipped_folder
 from refnet.ops import AvgPool, BatchNorm, MaxPool, RadixSoftmax, RadixSum, Sigmoid, WeightedSum
-from refnet.preprocess import pipeline
-from refnet.readers.onnx_export import graph_to_onnx
-from refnet.weights import shipped_folder
-from refnet.zoo import synthetic
 from tests.bits import floats
 from tests.crosscheck.conftest import interpreter
 from tests.crosscheck.judge import Disagreement, Tally, check

@@ -19,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from refnet.errors import GraphError
+from refnet.core.errors import GraphError
+from refnet.core.op import F32, Interval
 from refnet.frameworks.process import Worker
 from refnet.ops import (
     Add,
@@ -41,7 +42,6 @@ from refnet.ops import (
     TensorType,
     UpsampleNearest,
 )
-from refnet.ops.base import F32, Interval
 from tests.crosscheck.judge import same_bits, within_bound
 
 pytestmark = pytest.mark.crosscheck

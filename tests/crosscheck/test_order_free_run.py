@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from refnet.capture import open_capture
-from refnet.capturing.orderfree import reductions
 from refnet.cli import main
-from refnet.loading import structure
+from refnet.frameworks.capture.orderfree import reductions
+from refnet.models.loading import structure
+from refnet.verification.capture import open_capture
 from tests.crosscheck.conftest import interpreter
 
 pytestmark = pytest.mark.crosscheck

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from refnet.frameworks.process import Worker
-from refnet.preprocess import cubic, pipeline
+from refnet.models.preprocess import cubic, pipeline
 from tests.bits import same_bits
 from tests.crosscheck import extras
 from tests.crosscheck.conftest import interpreter

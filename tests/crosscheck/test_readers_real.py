@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from refnet.core.graph import Graph
+from refnet.formats.mxnet import reader
+from refnet.formats.mxnet.symbol import parse_symbol
+from refnet.formats.torch.reader import read_state_dict
 from refnet.frameworks.process import Worker
-from refnet.graph import Graph
-from refnet.readers import mxnet as reader
-from refnet.readers.mxnet_symbol import parse_symbol
-from refnet.readers.torch import read_state_dict
 from tests import attacks
 from tests.attacks import node, symbol, variable
 from tests.bits import floats, same_bits
@@ -106,8 +106,8 @@ def test_exported_graphs_run_in_mxnet(mxnet: Worker, tmp_path: Path):
 
 
 def test_an_exported_resnest_runs_in_mxnet(mxnet: Worker, tmp_path: Path):
-    from refnet.zoo.catalog import build, entry
-    from refnet.zoo.synthetic import weights
+    from refnet.models.catalog import build, entry
+    from refnet.models.synthetic import weights
 
     graph = build(entry("resnest-50-pytorch"), (64, 64))
     graph = graph.with_weights(weights(graph, 1))

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.arithmetic.recipe import Book, Part, Recipe
 from refnet.arithmetic.replay import Replay
-from refnet.capturing.request import Request
-from refnet.capturing.sources import planned
 from refnet.cli import main
-from refnet.graph import Graph, Node
-from refnet.interpreter import run
-from refnet.loading import load
+from refnet.core.graph import Graph, Node
+from refnet.core.interpreter import run
+from refnet.core.op import F32, TensorType
+from refnet.core.orders import Book, Part, Recipe
+from refnet.formats.book import read
+from refnet.frameworks.capture.request import Request
+from refnet.frameworks.capture.sources import planned
+from refnet.frameworks.reveal.network import signatures
+from refnet.frameworks.reveal.sums import same_bits
+from refnet.models.loading import load
 from refnet.ops import Conv, Dense
-from refnet.ops.base import F32, TensorType
-from refnet.readers.book import read
-from refnet.reveal.network import signatures
-from refnet.reveal.sums import same_bits
 from tests.crosscheck.conftest import ROOT, interpreter
 
 pytestmark = pytest.mark.crosscheck
@@ -49,7 +49,9 @@ def request_of(case) -> Request:
     known = {"threads": threads, "batch": batch, "python": python, "environment": environment}
     if (framework, model) == ("torch", "resnest-digits"):
         known |= {"network": model, "state": str(ROOT / "weights/resnest-digits.pth")}
-        return Request(framework, "digits_torch:network", paths=(str(ROOT / "training"),), **known)
+        return Request(
+            framework, "digits_torch:network", paths=(str(ROOT / "weights" / "training"),), **known
+        )
     weights = None if "digits" in model else "seed:0"
     return Request(framework, model, weights=weights, **known)
 
@@ -100,7 +102,7 @@ def test_a_revealed_network_has_the_frameworks_bits(case, tmp_path: Path, report
 
 def test_each_recipe_matters(tmp_path: Path, report: list[str]) -> None:
     """Each sum's recipe in turn is replaced by refnet's own order: values differ, so the check can fail."""
-    from refnet.arithmetic.recipe import Chain, Leaf, Order, Program, Sum
+    from refnet.core.orders import Chain, Leaf, Order, Program, Sum
 
     path = tmp_path / "book.json"
     assert main(command(TORCH_DIGITS, path)) == 0
@@ -123,7 +125,7 @@ def test_each_recipe_matters(tmp_path: Path, report: list[str]) -> None:
 
 
 def test_an_interrupted_reveal_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from refnet.reveal import network
+    from refnet.frameworks.reveal import network
 
     path = tmp_path / "book.json"
     calls = []
@@ -159,5 +161,5 @@ def test_a_book_replays_the_whole_network_alone(tmp_path: Path) -> None:
     assert same_bits(own[name], theirs[node].reshape(own[name].shape)).all()
     other = Node(graph.nodes[0].name, graph.nodes[0].op, graph.nodes[0].inputs)
     wrong = np.zeros((2, *graph.inputs["data"].shape[1:]), np.float32)
-    with pytest.raises(refnet.errors.InputError, match="batch"):
+    with pytest.raises(refnet.core.errors.InputError, match="batch"):
         Replay(read(path)).evaluate(other, wrong, graph.weights[other.weights[0]])

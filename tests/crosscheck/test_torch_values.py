@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import refnet
+from refnet.core.graph import Graph
+from refnet.formats.torch.reader import read_state_dict
 from refnet.frameworks.process import Worker
-from refnet.graph import Graph
-from refnet.loading import structure
-from refnet.readers.torch import read_state_dict
-from refnet.zoo import synthetic
+from refnet.models import synthetic
+from refnet.models.loading import structure
 from tests.bits import same_bits as equal
 from tests.crosscheck.judge import walk
 from tests.crosscheck.test_mxnet_values import distance

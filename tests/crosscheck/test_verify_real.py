@@ -15,16 +15,16 @@ import pytest
 
 import refnet
 from refnet import ops
-from refnet.capture import open_capture
-from refnet.export import export
+from refnet.core.graph import Graph
+from refnet.formats.manifest import file_name
+from refnet.formats.onnx.export import graph_to_onnx
 from refnet.frameworks import process
 from refnet.frameworks.process import Worker
-from refnet.graph import Graph
-from refnet.loading import structure
-from refnet.readers.manifest import file_name
-from refnet.readers.onnx_export import graph_to_onnx
-from refnet.verify import Verification, verify
-from refnet.zoo import synthetic
+from refnet.models import synthetic
+from refnet.models.export import export
+from refnet.models.loading import structure
+from refnet.verification.capture import open_capture
+from refnet.verification.verify import Verification, verify
 from tests.crosscheck.conftest import interpreter
 from tests.crosscheck.test_torch_values import NETWORKS, written
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from refnet.formats.mxnet.reader import write_symbol
 from refnet.frameworks.process import Worker
-from refnet.readers.mxnet import write_symbol
-from refnet.zoo.catalog import Entry, build, entries
+from refnet.models.catalog import Entry, build, entries
 from tests.crosscheck.conftest import interpreter
 
 pytestmark = pytest.mark.crosscheck

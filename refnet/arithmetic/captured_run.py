@@ -1,0 +1,230 @@
+"""A run that is kept as its kernel calls: another run on data of the same shapes is these calls, no more.
+
+A network is hundreds of kernels, some of a few microseconds. The Python between them (which form of a
+convolution, where its terms lie, how many threads are worth while) says the same at every run on data of
+the same shapes. So the second such run is recorded, and those that follow repeat its calls with the same
+arrays:
+
+    first run ── the interpreter's loop
+    second ──── the same, in a room (kernels/memory.py), each call noted (kernels/team.py)
+    later ───── data into the room ── the calls ── results out of it
+
+Ops say by `recordable` that all they do with data is done by kernels, by `reshapes` that they do nothing;
+the others are run as ever, between the calls.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from refnet.arithmetic.plain import Plain
+from refnet.core.graph import Graph, Node, Schedule
+from refnet.core.op import F32, Op, TensorType
+from refnet.kernels.memory import Room, within
+from refnet.kernels.team import Call, Tape, play, recorded
+
+KEPT = 16
+"""Recordings that a graph keeps at most: those used last."""
+MOST = 1 << 25
+"""Bytes of wanted values beyond which nothing is recorded: they would stay in memory."""
+ROOM = 1 << 28
+"""Bytes that a graph's recordings keep at most: those used last. One that needs more alone is not kept."""
+
+
+class Seen(Enum):
+    """What is known of a kind of run that is not kept."""
+
+    ONCE = "it is recorded next time"
+    LARGE = "it was recorded, and needs more memory than ROOM"
+
+
+@dataclass(frozen=True)
+class _Aside:
+    """A node whose op is not recordable: run anew each time, on arrays that stay where they are."""
+
+    arithmetic: Plain
+    node: Node
+    data: tuple[F32, ...]
+    weights: tuple[F32, ...]
+    output: F32
+
+    def __call__(self) -> None:
+        data = [array.view() for array in self.data]  # kernels may keep what they make of a read-only array
+        np.copyto(self.output, self.arithmetic.evaluate(self.node, *data, *self.weights))
+
+
+class Recording:
+    """One run of a plan, from its inputs to the values that were wanted (`values`), kept to be repeated."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, F32],
+        arithmetic: Plain,
+        plan: Schedule,
+        wanted: Collection[str],
+    ) -> None:
+        self._room, self._busy = Room(), threading.Lock()
+        self._threads, self._wanted = arithmetic.count(), frozenset(wanted)
+        steps: list[list[Call] | _Aside] = []
+        types = graph.types({name: TensorType(array.shape) for name, array in inputs.items()})
+        values = {name: self._held(array.shape) for name, array in inputs.items()}
+        self._inputs = {name: self._lasting(array) for name, array in values.items()}
+        for name, array in inputs.items():
+            np.copyto(self._inputs[name], array)
+        for array in values.values():
+            array.flags.writeable = False
+        results = {}
+        for node, data, learned, done in plan:
+            given, weights = [values[name] for name in data], [graph.weights[name] for name in learned]
+            value = self._execute(node, given, weights, types[node.name].shape, arithmetic, steps)
+            del given
+            value.flags.writeable = False
+            values[node.name] = value
+            if node.name in wanted:
+                results[node.name] = value
+            del value
+            for name in done:
+                del values[name]
+        self._steps = [Tape(step, self._threads) if isinstance(step, list) else step for step in steps]
+        self._outputs = {name: self._lasting(value) for name, value in results.items()}
+        self.values = {name: value.copy() for name, value in results.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it keeps."""
+        return sum(piece.size for piece in self._room.pieces)
+
+    def _held(self, shape: tuple[int, ...]) -> F32:
+        return self._room.empty(shape, np.float32)
+
+    def _execute(
+        self,
+        node: Node,
+        data: list[F32],
+        weights: list[F32],
+        shape: tuple[int, ...],
+        arithmetic: Plain,
+        steps: list[list[Call] | _Aside],
+    ) -> F32:
+        """The node's value, in the room; what it takes to compute it again becomes steps."""
+        if node.op.reshapes and _says(node.op, "reshapes"):
+            return data[0].reshape(shape)
+        calls: list[Call] = []
+        if _says(node.op, "recordable") and node.op.recordable(*[array.shape for array in (*data, *weights)]):
+            with within(self._room), recorded(calls):
+                value = arithmetic.evaluate(node, *data, *weights)
+            if value.size and self._room.lasting(value) is None:
+                raise RuntimeError(f"{node.op!r} says that it is recordable, and its value is not a kernel's")
+            last = steps[-1] if steps else None
+            row = last if isinstance(last, list) else []
+            if row is not last:
+                steps.append(row)
+            for call in calls:
+                row.append(replace(call, arguments=tuple(map(self._lasting, call.arguments))))
+            return value
+        value = self._held(shape)
+        lasting = tuple(map(self._lasting, data))
+        aside = _Aside(arithmetic, node, lasting, tuple(weights), self._lasting(value))
+        aside()
+        steps.append(aside)
+        return value
+
+    def _lasting(self, argument: Any) -> Any:
+        """The argument; an array in the room without its claim to a place there."""
+        if not isinstance(argument, np.ndarray):
+            return argument
+        lasting = self._room.lasting(argument)
+        return argument if lasting is None else lasting
+
+    def fits(self, inputs: Mapping[str, F32], threads: int, wanted: Collection[str]) -> bool:
+        """Whether this is that run on other data, as far as can be said at a glance."""
+        if type(inputs) is not dict or threads != self._threads or wanted != self._wanted:
+            return False
+        if len(inputs) != len(self._inputs):
+            return False
+        for name, place in self._inputs.items():
+            array = inputs.get(name)
+            if type(array) is not np.ndarray or array.dtype != place.dtype or array.shape != place.shape:
+                return False
+        return True
+
+    def repeat(self, inputs: Mapping[str, F32]) -> dict[str, F32] | None:
+        """The wanted values for other data of the same shapes; None while another thread repeats it."""
+        if not self._busy.acquire(blocking=False):
+            return None
+        try:
+            for name, place in self._inputs.items():
+                np.copyto(place, inputs[name])
+            for step in self._steps:
+                if isinstance(step, Tape):
+                    play(step)
+                else:
+                    step()
+            return {name: place.copy() for name, place in self._outputs.items()}
+        finally:
+            self._busy.release()
+
+
+def _says(op: Op, what: str) -> bool:
+    """Whether the class that `run` is from says so, or one derived from it: others may do what they like."""
+    return next(what in vars(kind) for kind in type(op).__mro__ if what in vars(kind) or "run" in vars(kind))
+
+
+class Recordings:
+    """A graph's recordings, by what was run. Copies of a graph begin without any."""
+
+    def __init__(self) -> None:
+        self._seen: dict[object, Recording | Seen] = {}
+        self._latest: Recording | Seen | None = None
+
+    def __reduce__(self) -> tuple[type[Recordings], tuple[()]]:
+        return Recordings, ()
+
+    def run(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, F32],
+        arithmetic: Plain,
+        plan: Schedule,
+        wanted: Collection[str],
+    ) -> dict[str, F32] | None:
+        """The wanted values, recorded or repeated; None if this run is neither: the first of its kind, one
+        that needs too much memory to keep it, or one while another thread repeats the same.
+        """
+        latest, threads = self._latest, arithmetic.count()
+        if isinstance(latest, Recording) and latest.fits(inputs, threads, wanted):
+            return latest.repeat(inputs)
+        given = graph.check_inputs(inputs)
+        types = graph.types(given)
+        if sum(types[name].nbytes for name in wanted) > MOST:
+            return None
+        key = (threads, frozenset(wanted), tuple(given.items()))
+        known = self._seen.get(key)
+        values = None
+        if known is None:
+            known = Seen.ONCE
+        elif known is Seen.ONCE:
+            made = Recording(graph, inputs, arithmetic, plan, wanted)
+            values, made.values = made.values, {}
+            known = made if made.nbytes <= ROOM else Seen.LARGE
+        elif isinstance(known, Recording):
+            values = known.repeat(inputs)
+        self._keep(key, known)
+        return values
+
+    def _keep(self, key: object, known: Recording | Seen) -> None:
+        """Put it at the end, and forget what was used longest ago and is too much."""
+        self._seen.pop(key, None)
+        self._seen[key] = self._latest = known
+        total = 0
+        for at, (old, value) in enumerate(reversed(list(self._seen.items()))):
+            total += value.nbytes if isinstance(value, Recording) else 0
+            if at >= KEPT or total > ROOM:
+                self._seen.pop(old, None)

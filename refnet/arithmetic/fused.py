@@ -1,0 +1,129 @@
+"""Runs of nodes that are computed in one pass over memory: no bit changes, only stores and loads go.
+
+A convolution, and the batch norms, additions and relus that follow it, are computed tile by tile while
+the tile is in the cache; so are pointwise runs without a convolution, which may start with a product.
+Only values that nobody asked for, and that only the next node of the run reads, are never stored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from refnet.core.op import F32, Op
+from refnet.ops.conv import Conv
+from refnet.ops.norm import BatchNorm
+from refnet.ops.pointwise import Add, Mul, Relu
+
+if TYPE_CHECKING:
+    from refnet.core.graph import Node
+    from refnet.kernels.epilogue import Chain
+
+
+@dataclass(frozen=True, repr=False)
+class Fused(Op):
+    """y = the last of `ops`, each applied to the result of the one before
+
+    Inputs: the data that the ops read besides the result before them, in order, then the weights of
+    all ops, in order. Bits: those of the ops one by one; a NaN may carry another payload.
+    """
+
+    ops: tuple[Op, ...]
+
+    def weight_roles(self) -> tuple[str, ...]:
+        return tuple(role for op in self.ops for role in op.weight_roles())
+
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        adds = sum(isinstance(op, Add) for op in self.ops)
+        factor = not isinstance(self.ops[0], Mul) or _image(*inputs[:2]) is not None
+        return adds < 2 and factor
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        from refnet.kernels.epilogue import apply
+        from refnet.kernels.panel import convolve
+
+        count = len(inputs) - len(self.weight_roles())
+        data, weights = inputs[:count], inputs[count:]
+        chain = self._chain(weights)
+        first, x = self.ops[0], data[0]
+        if isinstance(first, Conv):
+            place = (first.stride, first.pad, first.dilation, first.groups)
+            return convolve(x, weights[0], *place, threads, chain.over(data[1:]))
+        if not isinstance(first, Mul):
+            return apply(x, chain.over(data[1:]), threads)
+        order = _image(x.shape, data[1].shape)
+        if order is not None:  # the product takes no pass of its own
+            x, factor = data[order], data[1 - order]
+            return apply(x, chain.over(data[2:]), threads, factor)
+        return apply(Mul().run(*data[:2], threads=threads), chain.over(data[2:]), threads)
+
+    def _chain(self, inputs: Sequence[F32]) -> Chain:
+        """The steps after the convolution, or all, without the arrays to add."""
+        from refnet.kernels.epilogue import Chain
+
+        chain, weights = Chain(), iter(inputs)
+        for op in self.ops:
+            if isinstance(op, Conv):
+                next(weights)
+                chain = chain.bias(next(weights)) if op.bias else chain
+            elif isinstance(op, BatchNorm):
+                chain = chain.scale_shift(*op.folded(*(next(weights) for _ in op.weight_roles())))
+            elif not isinstance(op, Mul):
+                chain = chain.adding() if isinstance(op, Add) else chain.relu()
+        return chain
+
+
+def _image(a: tuple[int, ...], b: tuple[int, ...]) -> int | None:
+    """Which of a and b is (n, c, h, w) while the other one is (n, c, 1, 1); None if neither."""
+    for at, (image, factor) in enumerate(((a, b), (b, a))):
+        if len(image) == 4 and factor == (*image[:2], 1, 1):
+            return at
+    return None
+
+
+def fuse(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
+    """The nodes, with runs that may be computed in one pass replaced by one node named after the last.
+
+    keep: values that must exist. A run starts at a convolution, product, batch norm, addition of two or
+    relu, and goes on while its value is read once, by a batch norm, an addition of two or a relu. It has
+    one addition at most. A product or an addition alone is a run, too: its pass is a kernel's.
+    """
+    from refnet.core.graph import Node
+
+    reads = Counter(name for node in nodes for name in node.data)
+    reader = {name: node for node in nodes for name in node.data}
+    taken: set[str] = set()
+    place: dict[str, Node] = {}  # name of a run's last node -> the run
+    for node in nodes:
+        if node.name in taken or not _begins(node.op):
+            continue
+        run = [node]
+        while run[-1].name not in keep and reads[run[-1].name] == 1:
+            following = reader[run[-1].name]
+            adds = following.op == Add(2) and all(before.op != Add(2) for before in run)
+            joins = isinstance(following.op, BatchNorm | Relu) or adds
+            if not joins or following.name in taken:
+                break
+            run.append(following)
+        if len(run) > 1 or node.op in (Add(2), Mul()):
+            taken.update(member.name for member in run)
+            place[run[-1].name] = _join(run, Node)
+    return tuple(place.get(n.name, n) for n in nodes if n.name in place or n.name not in taken)
+
+
+def _begins(op: Op) -> bool:
+    """Whether a run may start with this op."""
+    if isinstance(op, Conv):
+        return op.symmetric
+    return isinstance(op, BatchNorm | Relu) or op in (Add(2), Mul())
+
+
+def _join(run: Sequence[Node], make: type[Node]) -> Node:
+    data = list(run[0].data)
+    for before, node in pairwise(run):
+        data += [name for name in node.data if name != before.name]
+    weights = [name for node in run for name in node.weights]
+    return make(run[-1].name, Fused(tuple(node.op for node in run)), (*data, *weights))

@@ -1,0 +1,49 @@
+"""An arithmetic by the words in which a user names it: plain, golden, replay:BOOK."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from refnet.core.errors import InputError
+
+if TYPE_CHECKING:
+    from refnet.core.interpreter import Arithmetic
+
+REPLAY = "replay:"
+
+
+def arithmetic(text: str, threads: int | None = None) -> Arithmetic:
+    """The arithmetic that is named so; threads: how many compute, which changes no bit.
+
+    Raises InputError for another word or a book that cannot be read, FormatError for what is no book.
+
+    >>> arithmetic("golden").name
+    'golden'
+    >>> arithmetic("exact")
+    Traceback (most recent call last):
+    refnet.core.errors.InputError: arithmetic must be plain, golden or replay:BOOK, got 'exact'
+    """
+    if text == "plain":
+        from refnet.arithmetic.plain import Plain
+
+        return Plain(threads)
+    if text == "golden":
+        from refnet.arithmetic.golden import Golden
+
+        return Golden(threads)
+    if text.startswith(REPLAY) and len(text) > len(REPLAY):
+        from refnet.arithmetic.replay import Replay
+        from refnet.formats.book import read
+
+        return Replay(read(text.removeprefix(REPLAY)), threads)
+    raise InputError(f"arithmetic must be plain, golden or replay:BOOK, got {text!r}")
+
+
+def absolute(text: str) -> str:
+    """The same name for a process in another folder: the book's path is absolute.
+
+    >>> absolute("plain")
+    'plain'
+    """
+    return REPLAY + os.path.abspath(text.removeprefix(REPLAY)) if text.startswith(REPLAY) else text

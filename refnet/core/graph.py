@@ -1,0 +1,226 @@
+"""A network as plain data: inputs, weights, nodes in execution order, outputs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from refnet.core.errors import GraphError, InputError, WeightsError
+from refnet.core.op import F32, Op, TensorType
+
+__all__ = ["Graph", "Node", "TensorType"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation that makes one value; the value has the node's name."""
+
+    name: str
+    op: Op
+    inputs: tuple[str, ...]
+
+    @cached_property
+    def data(self) -> tuple[str, ...]:
+        """The inputs that are values."""
+        return self.inputs[: len(self.inputs) - len(self.op.weight_roles())]
+
+    @cached_property
+    def weights(self) -> tuple[str, ...]:
+        """The inputs that are weights, in the order of `op.weight_roles()`."""
+        return self.inputs[len(self.inputs) - len(self.op.weight_roles()) :]
+
+    def __str__(self) -> str:
+        return f"{self.name} = {self.op!r}({', '.join(self.inputs)})"
+
+
+Names = tuple[str, ...]
+Schedule = tuple[tuple[Node, Names, Names, Names], ...]
+"""What the interpreter walks: node, names of its data and of its weights, values that end with it."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Inputs, nodes in execution order, outputs, and (once loaded) the weights.
+
+    inputs: name -> TensorType, whose first dimension is the batch and may be fed at any size.
+    nodes: each reads only inputs, weights and earlier nodes.
+    outputs: output name -> value name, for example {"prob": "softmax"}.
+    weights: name -> float32 array; empty until `with_weights`.
+
+    >>> from refnet.ops import Relu
+    >>> g = Graph("tiny", {"data": TensorType((1, 2))}, (Node("r", Relu(), ("data",)),), {"out": "r"})
+    >>> print(g)
+    tiny(data: float32[1, 2]):
+        r = Relu()(data)
+        return out=r
+    """
+
+    name: str
+    inputs: Mapping[str, TensorType]
+    nodes: tuple[Node, ...]
+    outputs: Mapping[str, str]
+    weights: Mapping[str, F32] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        known = set(self.inputs)
+        weights: set[str] = set()
+        for node in self.nodes:
+            if node.name in known or node.name in weights:
+                raise GraphError(f"{self.name}: two values are named {node.name!r}")
+            for name in node.data:
+                if name not in known:
+                    raise GraphError(
+                        f"{self.name}: {node.name} reads {name!r}, which nothing makes before it"
+                    )
+            for name in node.weights:
+                if name in known:
+                    raise GraphError(f"{self.name}: {node.name} takes the value {name!r} for a weight")
+                weights.add(name)
+            known.add(node.name)
+        for output, name in self.outputs.items():
+            if name not in known:
+                raise GraphError(f"{self.name}: output {output!r} names {name!r}, which nothing makes")
+
+    def __str__(self) -> str:
+        head = ", ".join(f"{n}: {t!r}" for n, t in self.inputs.items())
+        body = "".join(f"    {node}\n" for node in self.nodes)
+        tail = ", ".join(f"{o}={n}" for o, n in self.outputs.items())
+        return f"{self.name}({head}):\n{body}    return {tail}"
+
+    @cached_property
+    def by_name(self) -> dict[str, Node]:
+        """Node name -> node."""
+        return {node.name: node for node in self.nodes}
+
+    def types(self, inputs: Mapping[str, TensorType] | None = None) -> dict[str, TensorType]:
+        """The type of every input, weight and value, inferred in execution order.
+
+        inputs: other types for the graph's inputs (another batch or image size).
+        Raises GraphError, naming the node, where shapes do not fit.
+        """
+        found: dict[str, TensorType] = dict(self.inputs if inputs is None else inputs)
+        key = tuple(found.items())
+        if key in self._typed:
+            return self._typed[key]
+        for node in self.nodes:
+            try:
+                data = [found[name] for name in node.data]
+                for name, kind in zip(node.weights, node.op.weight_types(*data), strict=True):
+                    if found.setdefault(name, kind) != kind:
+                        raise GraphError(f"weight {name} is {found[name]!r} elsewhere and {kind!r} here")
+                found[node.name] = node.op.type(*(found[name] for name in node.inputs))
+            except GraphError as error:
+                raise GraphError(f"{self.name}: {node.name}: {error}") from None
+        self._typed[key] = found
+        return found
+
+    @cached_property
+    def kept(self) -> dict[object, Any]:
+        """What the interpreter keeps for this graph, which never changes: schedules, recordings."""
+        return {}
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the weights are those of `with_weights`, and none may be written to now."""
+        return isinstance(self.weights, MappingProxyType) and not any(
+            array.flags.writeable for array in self.weights.values()
+        )
+
+    @cached_property
+    def _typed(self) -> dict[tuple[tuple[str, TensorType], ...], dict[str, TensorType]]:
+        """What `types` found, by the types of the inputs: inference takes milliseconds."""
+        return {}
+
+    @cached_property
+    def weight_types(self) -> dict[str, TensorType]:
+        """The type of every weight, in order of first use."""
+        types = self.types()
+        return {name: types[name] for node in self.nodes for name in node.weights}
+
+    def statistics(self) -> set[str]:
+        """Names of the weights that are running statistics (batch norm's mean and variance)."""
+        return {
+            name
+            for node in self.nodes
+            for name, role in zip(node.weights, node.op.weight_roles(), strict=True)
+            if role in node.op.statistics
+        }
+
+    def with_weights(
+        self, weights: Mapping[str, F32], surplus: Iterable[str] = (), *, own: bool = False
+    ) -> Graph:
+        """This graph with its weights, after checking every name, shape and dtype.
+
+        The graph's arrays are read-only, so that kernels may keep what they derived from them, and copies.
+
+        surplus: names that may be there without being used (`num_batches_tracked` and the like).
+        own: nobody else has the arrays (a reader just made them), so they become read-only themselves; what
+        they are views of, if anything, must not be written to.
+        Raises WeightsError listing what is missing, surplus or of another shape.
+        """
+        wanted = self.weight_types
+        allowed = set(surplus)
+        faults = [f"missing: {name} {kind!r}" for name, kind in wanted.items() if name not in weights]
+        faults += [f"surplus: {name}" for name in weights if name not in wanted and name not in allowed]
+        for name, kind in wanted.items():
+            array = weights.get(name)
+            if array is not None and (array.shape != kind.shape or array.dtype != np.float32):
+                found = TensorType(tuple(array.shape), str(array.dtype))
+                faults.append(f"wrong: {name} is {found!r}, the graph needs {kind!r}")
+        if faults:
+            shown = "\n  ".join(faults[:20])
+            more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
+            raise WeightsError(f"{self.name}: weights do not fit the graph:\n  {shown}{more}")
+        frozen = {name: _frozen(weights[name], own) for name in wanted}
+        return replace(self, weights=MappingProxyType(frozen))
+
+    def check_inputs(self, inputs: Mapping[str, F32]) -> dict[str, TensorType]:
+        """The types of the given inputs; raises InputError if they do not fit the graph."""
+        if not isinstance(inputs, Mapping):
+            raise InputError(
+                f"{self.name}: inputs must be a mapping of names to arrays, got {type(inputs).__name__}"
+            )
+        for name in inputs:
+            if name not in self.inputs:
+                raise InputError(
+                    f"{self.name} has no input {name!r}; its inputs are {', '.join(self.inputs)}"
+                )
+        types = {}
+        for name, kind in self.inputs.items():
+            if name not in inputs:
+                raise InputError(f"{self.name}: input {name!r} {kind!r} is missing")
+            array = inputs[name]
+            if not isinstance(array, np.ndarray):
+                raise InputError(f"{self.name}: input {name!r} must be an array, got {type(array).__name__}")
+            if array.dtype != np.float32:
+                raise InputError(f"{self.name}: input {name!r} must be float32, got {array.dtype}")
+            if array.ndim != len(kind.shape) or array.shape[1:] != kind.shape[1:] or array.shape[0] < 1:
+                want = ", ".join(["batch", *map(str, kind.shape[1:])])
+                raise InputError(f"{self.name}: input {name!r} must be [{want}], got {list(array.shape)}")
+            types[name] = TensorType(tuple(array.shape))
+        return types
+
+    def structure_hash(self) -> str:
+        """sha256 over the printed graph: equal graphs, equal hash; weights are not in it."""
+        return hashlib.sha256(str(self).encode()).hexdigest()
+
+    def weights_hash(self) -> str:
+        """sha256 over every weight's name, shape and bytes, in order of first use."""
+        digest = hashlib.sha256()
+        for name, array in self.weights.items():
+            digest.update(f"{name}{list(array.shape)}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def _frozen(array: F32, own: bool) -> F32:
+    """The array, read-only and in row order; a copy, which nobody else can write to, unless it is our own."""
+    array = np.require(array, requirements=("C", "A")) if own else array.copy(order="C")
+    array.flags.writeable = False
+    return array

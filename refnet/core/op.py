@@ -1,0 +1,243 @@
+"""What every op has: a formula (its docstring), a shape rule, a plain run, a bound and a cost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.core.errors import GraphError, InputError
+
+if TYPE_CHECKING:
+    from refnet.exact.correct_rounding import Tally
+    from refnet.kernels.program import Registers
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Shape and dtype of a value. Values of a graph are float32.
+
+    >>> TensorType((1, 3, 224, 224))
+    float32[1, 3, 224, 224]
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    def __repr__(self) -> str:
+        return f"{self.dtype}{list(self.shape)}"
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        count = 1
+        for n in self.shape:
+            count *= n
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array's data."""
+        return self.size * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one execution of a node costs.
+
+    macs: multiply-adds of convolution and dense (the figure that papers call FLOPs).
+    flops: every float operation, a multiply-add as two: pointwise ops, pooling, normalisation too.
+    """
+
+    macs: int = 0
+    flops: int = 0
+
+
+@dataclass(frozen=True)
+class Sum:
+    """What is known of a value besides its interval if it is a sum: what comes next may be folded into it.
+
+    A batch norm after a convolution is folded into its weights, an addition joins its sum: then no value
+    of the graph's own is computed in between. size: per element, the sum of the terms' absolute values.
+    roundings: how many each term passed at most; gamma(roundings) * size is part of the radius. terms: how
+    many there are. reach: at least the sum of |x| that an element's weights are multiplied with.
+    """
+
+    size: F64
+    roundings: int
+    terms: int
+    reach: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Per element: the set of reals [center - radius, center + radius]. Both float64, one shape.
+
+    As input of `Op.bound`: where an input value may lie. As its result: where *any* float32
+    evaluation of the op (any order of additions, with or without FMA, any of the formula variants
+    that the op's docstring lists) must lie. A radius of inf says that nothing is promised there
+    (overflow may happen in some orders and not in others).
+
+    sum: given where the value is a sum that its readers may be folded into; their bounds then hold the
+    folded forms too. A value that a framework showed was computed as such: it has none.
+    """
+
+    center: F64
+    radius: F64
+    sum: Sum | None = None
+
+    @staticmethod
+    def exactly(array: npt.NDArray[Any]) -> Interval:
+        """The interval of a known array: radius 0.
+
+        >>> Interval.exactly(np.float32([1.5])).radius
+        array([0.])
+        """
+        center = np.ascontiguousarray(array, np.float64)
+        return Interval(center, np.zeros_like(center))
+
+    @property
+    def magnitude(self) -> F64:
+        """The largest absolute value in the interval."""
+        return np.abs(self.center) + self.radius
+
+
+class Op:
+    """One kind of operation with its attributes. Subclasses are frozen dataclasses.
+
+    The fields are the attributes, and the repr is how a graph prints: `Conv(channels=64, ...)`.
+    Rules that every subclass gives (tests/test_ops_rules.py walks them all):
+
+    - `type(*inputs)`: the output's TensorType; raises GraphError when inputs do not fit.
+    - `run(*inputs, threads)`: the value in plain arithmetic, float32, in the order that the
+      docstring states.
+    - `golden(*inputs, threads, tally)`: the correctly rounded value; inherited where there is one result.
+    - `replay(formula, *inputs, threads, total)`: the value by a formula of the op's menu `formulas`.
+    - `bound(*inputs)`: an Interval that holds every float32 evaluation (derivation in the docstring).
+    - `recordable(*shapes)`: whether a run may be repeated as the kernel calls that `run` made.
+    - `flops(*inputs)`: the Cost, from the types of the inputs.
+    """
+
+    roles: ClassVar[tuple[str, ...]] = ("data",)
+    """Names of the inputs in order; the last repeats if the op takes any number."""
+
+    statistics: ClassVar[tuple[str, ...]] = ()
+    """Roles whose weights are running statistics: stored with the model but not learned."""
+
+    frameworks_vary: ClassVar[bool] = False
+    """True if frameworks differ, each with reason, in the sign of a zero result and in what NaN becomes."""
+
+    formulas: ClassVar[Mapping[str, str]] = {}
+    """The ways in which frameworks evaluate this op: name -> formula with its source. A book chooses one."""
+
+    reshapes: ClassVar[bool] = False
+    """True if the value is the one input's elements, in their order, in another shape."""
+
+    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+        """Whether all that `run` does with data of these shapes is done by kernels (captured_run.py).
+
+        What Python does then may depend on shapes and on weights, never on what is in the data.
+        """
+        return False
+
+    @property
+    def one_result(self) -> bool:
+        """True if float32 has only one right result (relu, max, concat, one add): bits must agree."""
+        return False
+
+    @property
+    def needs_recipe(self) -> bool:
+        """Whether frameworks may give it other bits: it has more than one right result, or a menu."""
+        return bool(self.formulas) or not self.one_result
+
+    def agrees(self, found: F32, expected: F32) -> npt.NDArray[np.bool_]:
+        """Per element: whether a framework's value is the one right result that `expected` holds.
+
+        Bits are compared as bits, every NaN counting as the same; where `frameworks_vary`, zeros of either
+        sign agree, and so does anything with a NaN.
+        """
+        found, expected = np.ascontiguousarray(found), np.ascontiguousarray(expected)
+        same: npt.NDArray[np.bool_] = found.view(np.uint32) == expected.view(np.uint32)
+        same |= np.isnan(found) & np.isnan(expected)
+        if self.frameworks_vary:
+            same |= ((found == 0) & (expected == 0)) | np.isnan(expected)
+        return same
+
+    def propagates(self, *weights: F32) -> bool:
+        """Whether NaN, or infinities that cancel, make NaN in every evaluation, and an infinity makes one of
+        a known sign (or NaN, where finite terms overflow on the way). False: unknown, or frameworks vary.
+        """
+        return False
+
+    def weight_roles(self) -> tuple[str, ...]:
+        """Roles of the inputs that are weights, as this op's attributes ask for them, in order."""
+        return ()
+
+    def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
+        """The types that the weights must have, one per weight role, given the data inputs."""
+        return ()
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        """The output's type."""
+        raise NotImplementedError
+
+    def run(self, *inputs: F32, threads: int = 1) -> F32:
+        """The value in plain arithmetic."""
+        raise NotImplementedError
+
+    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+        """The exact real result of the formula, rounded once to float32, nearest even."""
+        if self.one_result:
+            return self.run(*inputs, threads=threads)
+        raise NotImplementedError
+
+    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
+        """The value by that formula of the menu; total: the order of its sum along an axis, if it has one.
+
+        Raises InputError for a formula that is not in the menu.
+        """
+        raise NotImplementedError
+
+    def bound(self, *inputs: Interval) -> Interval:
+        """Where any float32 evaluation must lie."""
+        raise NotImplementedError
+
+    def flops(self, *inputs: TensorType) -> Cost:
+        """The cost of one execution."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)  # type: ignore[arg-type]
+            if getattr(self, f.name) != f.default
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    # Helpers for the rules of subclasses.
+
+    def _expect(self, condition: bool, message: str) -> None:
+        if not condition:
+            raise GraphError(f"{self!r}: {message}")
+
+    def _count(self, inputs: Sequence[object], least: int, most: int | None = None) -> None:
+        most = least if most is None else most
+        self._expect(
+            least <= len(inputs) <= most,
+            f"takes {least if least == most else f'{least} to {most}'} inputs, got {len(inputs)}",
+        )
+
+    def _one_of(self, formula: str, formulas: Collection[str]) -> None:
+        """InputError unless the formula is one of these."""
+        if formula not in formulas:
+            known = ", ".join(formulas) or "none"
+            raise InputError(f"{self!r}: formula must be one of {known}, got {formula!r}")
+
+    def _rank(self, value: TensorType, rank: int, role: str = "data") -> None:
+        self._expect(len(value.shape) == rank, f"{role} must have {rank} dimensions, got {value!r}")

@@ -1,0 +1,1 @@
+"""One right answer: decide a rounding from a bound, refine it where that does not decide."""

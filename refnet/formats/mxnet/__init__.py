@@ -1,0 +1,1 @@
+"""MXNet: symbol.json, .params, and archives of both."""

@@ -1,0 +1,154 @@
+"""NumPy's .npy files of float32, read row by row and written whole or not at all.
+
+A file: b"\\x93NUMPY", version (2 bytes), header length (2 bytes little endian in version 1, 4 bytes in 2
+and 3), the header (text of a dict with descr, fortran_order and shape), then the elements in row order.
+Nothing of the header is evaluated, and its shape is compared with the file's size before memory is taken.
+
+Source: NumPy Enhancement Proposal 1 and numpy.lib.format.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from refnet.core.errors import FormatError, InputError
+from refnet.core.op import F32
+
+MAGIC = b"\x93NUMPY"
+HEADER = re.compile(
+    r"\{ *'descr': *(?:'([^'\\]*)'|(\[.*\])), *'fortran_order': *(True|False),"
+    r" *'shape': *\(([0-9, ]*)\),? *\}\s*"
+)
+LONGEST_HEADER = 10000
+"""Bytes; NumPy's own headers of plain arrays are 64 to 128 bytes long."""
+
+
+@dataclass(frozen=True)
+class Npy:
+    """A checked float32 .npy file: where its elements begin, and their shape."""
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+
+    def read(self, start: int = 0, stop: int | None = None) -> F32:
+        """Rows start to stop (default: all) along the first dimension; InputError if they are gone."""
+        start, stop, _ = slice(start, stop).indices(self.shape[0])
+        row = math.prod(self.shape[1:])
+        count = max(stop - start, 0) * row
+        with _mending(self.path, "read"), open(self.path, "rb") as file:
+            file.seek(self.offset + 4 * start * row)
+            flat = np.fromfile(file, "<f4", count)
+        if flat.size != count:
+            raise FormatError(self.path, None, f"{flat.size} elements from row {start}", f"{count}")
+        return flat.astype(np.float32, copy=False).reshape(-1, *self.shape[1:])
+
+
+def open_npy(path: str | os.PathLike[str]) -> Npy:
+    """Check a .npy file's header and size, and read none of its elements.
+
+    Raises InputError (naming the file) if it cannot be opened, is not float32, is empty or is
+    stored column by column; FormatError (with the offset) if it is no .npy file, or cut, or too long.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "x.npy")
+    ...     np.save(file, np.arange(6, dtype=np.float32).reshape(3, 2))
+    ...     print(open_npy(file).shape, open_npy(file).read(1, 2))
+    (3, 2) [[2. 3.]]
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():  # opening a pipe would wait for somebody to write
+        raise InputError(f"{path}: is no regular file")
+    with _mending(path, "read"), open(path, "rb") as file:
+        head = file.read(12)
+        wide = head[6:7] in (b"\x02", b"\x03")
+        start = 12 if wide else 10
+        if head[:6] != MAGIC or len(head) < 12:
+            raise FormatError(path, 0, f"{head[:6]!r}", f"{MAGIC!r} (a .npy file)")
+        if head[6:8] not in (b"\x01\0", b"\x02\0", b"\x03\0"):
+            raise FormatError(path, 6, f"version {head[6]}.{head[7]}", "1.0, 2.0 or 3.0")
+        length = int.from_bytes(head[8:start], "little")
+        if length > LONGEST_HEADER:
+            raise FormatError(path, 8, f"a header of {length} bytes", f"at most {LONGEST_HEADER}")
+        file.seek(start)
+        text = file.read(length).decode("latin-1")
+        size = file.seek(0, os.SEEK_END)
+    match = HEADER.fullmatch(text)
+    if len(text) < length or match is None:
+        raise FormatError(
+            path, start, f"the header {text[:80]!r}", "descr, fortran_order and shape of one array"
+        )
+    kind, fields, fortran, numbers = match.groups()
+    shape = tuple(int(n[:40]) for n in numbers.replace(" ", "").split(",") if n)
+    if kind != "<f4":
+        raise InputError(f"{path}: must be float32 ('<f4'), found {kind or fields!r}")
+    if fortran == "True" and len(shape) > 1:
+        raise InputError(f"{path}: is stored column by column; save np.ascontiguousarray(x)")
+    if not 1 <= len(shape) <= 32 or 0 in shape:
+        raise InputError(f"{path}: must have 1 to 32 dimensions and elements, found the shape {shape}")
+    offset = start + length
+    if size - offset != 4 * math.prod(shape):
+        raise FormatError(
+            path, offset, f"{size - offset} bytes of elements", f"{4 * math.prod(shape)} for {shape}"
+        )
+    return Npy(path, offset, shape)
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str], shape: tuple[int, ...]) -> Iterator[Callable[[F32], None]]:
+    """Write a float32 .npy file of this shape part by part; it takes its name when it is complete.
+
+    Yields a function that appends rows. If anything goes wrong, no file of that name is left or
+    changed. Raises InputError if the folder cannot be written or the disk is full.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with writing(Path(folder, "y.npy"), (2, 2)) as append:
+    ...         append(np.float32([[1, 2]]))
+    ...         append(np.float32([[3, 4]]))
+    ...     print(np.load(Path(folder, "y.npy")).tolist())
+    [[1.0, 2.0], [3.0, 4.0]]
+    """
+    with _mending(path, "written"):
+        target = Path(path).resolve()
+        if target.exists() and not target.is_file():
+            raise InputError(f"{path}: is there already, and no file that could be replaced")
+        part = target.with_name(f".refnet-{os.getpid()}.part")
+        file = open(part, "wb")  # noqa: SIM115 (closed in the next block's finally)
+
+    def append(rows: F32) -> None:
+        with _mending(path, "written"):
+            file.write(np.ascontiguousarray(rows, "<f4").data)
+
+    try:
+        with _mending(path, "written"):
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+        yield append
+        with _mending(path, "written"):
+            file.close()
+            os.replace(part, target)
+    finally:
+        with suppress(OSError):
+            file.close()
+        with suppress(OSError):
+            part.unlink()
+
+
+@contextmanager
+def _mending(path: str | os.PathLike[str], done: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a path that no system takes
+        raise InputError(
+            f"{os.fspath(path)!r} cannot be {done}: {getattr(error, 'strerror', error)}"
+        ) from None

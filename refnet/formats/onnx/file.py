@@ -1,0 +1,391 @@
+"""An .onnx file -> its nodes and constants, checked; nothing outside of its folder is read.
+
+    open_model ── Model: inputs, outputs, nodes (attributes by ONNX's schemas), constants (decoded when read)
+
+The package onnx parses the protobuf and knows the operators' schemas; what it leaves open is checked here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.core.errors import FormatError, InputError, UnsupportedError
+from refnet.formats.bounded import Bounded, check_name, open_file
+
+Array = npt.NDArray[Any]
+
+OLDEST = 7
+"""The opset from which on operators stretch their operands as NumPy does."""
+LARGEST_FILE = (1 << 31) - 1
+"""Bytes: what a protobuf message can have; larger models keep their weights in files beside it."""
+LARGEST_VALUE = 2**31 - 1
+"""Elements of a value or weight."""
+LARGEST_NUMBER = 1 << 31
+"""Of a dimension, stride, pad and the like."""
+DTYPES = (
+    "FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "BOOL",
+    "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64",
+)  # fmt: skip
+"""The element types of constants that are read."""
+STORED = {"FLOAT16": "int32", "BFLOAT16": "int32", "BOOL": "int32", "DOUBLE": "double", "FLOAT": "float",
+          "INT64": "int64", "UINT64": "uint64", "UINT32": "uint64"}  # fmt: skip
+"""Element type -> the typed field that holds it (the rest: int32)."""
+WIDTHS = {"DOUBLE": 8, "INT64": 8, "UINT64": 8, "FLOAT16": 2, "BFLOAT16": 2, "INT16": 2, "UINT16": 2,
+          "BOOL": 1, "INT8": 1, "UINT8": 1}  # fmt: skip
+"""Element type -> bytes of an element (the rest: 4)."""
+
+
+@dataclass(frozen=True)
+class OnnxNode:
+    """One node: its attributes have ONNX's defaults where absent, or None where there is none.
+
+    since: the first opset of the operator's version that the file's opset means.
+    """
+
+    file: str
+    index: int
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    opset: int
+    since: int
+    proto: Any = field(repr=False, compare=False)
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        return f"{self.op} {self.name or self.outputs[0]!r} (node {self.index}, opset {self.opset})"
+
+    def wrong(self, found: str, expected: str = "") -> FormatError:
+        """A FormatError that names the node."""
+        return FormatError(self.file, None, f"{found} in {self.title}", expected)
+
+    def unsupported(self, what: str) -> UnsupportedError:
+        """An UnsupportedError that names the node."""
+        return UnsupportedError(f"{self.file}: {self.title}: {what}")
+
+
+@dataclass(frozen=True)
+class Model:
+    """What stands in a file. inputs, without constants: name -> dimensions (numbers, names, None)."""
+
+    file: str
+    opset: int
+    inputs: Mapping[str, tuple[int | str | None, ...]]
+    outputs: tuple[str, ...]
+    nodes: tuple[OnnxNode, ...]
+    constants: Constants
+    size: int
+
+
+def open_model(path: str | os.PathLike[str]) -> Model:
+    """Read and check a file. Raises InputError without the package onnx, FormatError and UnsupportedError."""
+    file = os.fspath(path)
+    onnx = package("reading")
+    stream, size = open_file(path)
+    with stream:
+        if size > LARGEST_FILE:
+            raise FormatError(file, LARGEST_FILE, "more bytes", f"at most {LARGEST_FILE} in an .onnx")
+        data = stream.read(size)
+    try:
+        return parse_model(data, file, onnx)
+    except UnicodeDecodeError as error:
+        raise FormatError(file, None, f"{error.object[:60]!r} as a name", "UTF-8 text") from None
+
+
+def package(what: str) -> Any:
+    """The package onnx, or an InputError that says how to get it."""
+    try:
+        import onnx
+        import onnx.defs
+        import onnx.numpy_helper
+    except ImportError:
+        raise InputError(f'{what} .onnx needs the package onnx: pip install "refnet[onnx]"') from None
+    return onnx
+
+
+def parse_model(data: bytes, file: str, onnx: Any) -> Model:
+    """The model in a file's bytes."""
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except Exception as error:  # protobuf's DecodeError; its class depends on the implementation
+        raise FormatError(file, None, f"no protobuf message ({str(error)[:200]})", "an ONNX model") from None
+    _check_text(proto, file)
+    graph = proto.graph
+    if not graph.node:
+        raise FormatError(file, None, "no nodes", "an ONNX model")
+    opset = _opset(proto, file, onnx)
+    if proto.functions:
+        names = ", ".join(f.name[:60] for f in proto.functions[:8])
+        raise UnsupportedError(
+            f"{file}: functions ({names}); onnx.inliner.inline_local_functions removes them"
+        )
+    if graph.sparse_initializer:
+        raise UnsupportedError(f"{file}: sparse initializers")
+    constants = Constants(file, onnx)
+    for tensor in graph.initializer:
+        constants.store(tensor.name, tensor)
+    inputs = {}
+    for value in graph.input:
+        check_name(value.name, file, None, "an input's name")
+        if value.name in inputs:
+            raise FormatError(file, None, f"two inputs {value.name[:100]!r}", "one of a name")
+        if value.name not in constants:
+            inputs[value.name] = _shape(value, file, onnx)
+    nodes = _nodes(graph.node, {*inputs, *constants.tensors}, file, opset, onnx)
+    made = {name for node in nodes for name in node.outputs} | {*inputs, *constants.tensors}
+    outputs = tuple(value.name for value in graph.output)
+    if not outputs or len(set(outputs)) < len(outputs):
+        raise FormatError(
+            file, None, f"outputs {[name[:60] for name in outputs[:8]]}", "at least one, each once"
+        )
+    if missing := [name for name in outputs if name not in made]:
+        raise FormatError(file, None, f"output {missing[0][:100]!r}", "a value that some node makes")
+    return Model(file, opset, inputs, outputs, nodes, constants, len(data))
+
+
+def _check_text(message: Any, file: str) -> None:
+    """Refuse text that is no UTF-8, wherever it stands: protobuf hands it out as bytes."""
+    for kind, value in message.ListFields():
+        if kind.type == kind.TYPE_MESSAGE:
+            for part in value if not hasattr(value, "ListFields") else (value,):
+                _check_text(part, file)
+        elif kind.type == kind.TYPE_STRING:
+            for text in (value,) if isinstance(value, str | bytes) else value:
+                if isinstance(text, bytes):
+                    raise FormatError(file, None, f"{text[:60]!r} as {kind.name}", "UTF-8 text")
+
+
+def _opset(proto: Any, file: str, onnx: Any) -> int:
+    versions = [e.version for e in proto.opset_import if e.domain in ("", "ai.onnx")]
+    if len(set(versions)) != 1:
+        raise FormatError(file, None, f"opsets {versions[:8]} of ONNX's own domain", "one")
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST <= versions[0] <= newest:
+        raise UnsupportedError(
+            f"{file}: opset {versions[0]}; refnet with onnx {onnx.__version__} reads {OLDEST} to {newest}"
+        )
+    return int(versions[0])
+
+
+def _shape(value: Any, file: str, onnx: Any) -> tuple[int | str | None, ...]:
+    """The dimensions of an input: each a number, a name or None (unknown)."""
+    kind = value.type.tensor_type
+    if value.type.WhichOneof("value") != "tensor_type" or not kind.HasField("shape"):
+        raise FormatError(
+            file, None, f"input {value.name[:100]!r} without a shape", "a tensor with its dimensions"
+        )
+    if kind.elem_type != onnx.TensorProto.FLOAT:
+        shown = (
+            onnx.TensorProto.DataType.Name(kind.elem_type)
+            if kind.elem_type in _types(onnx)
+            else kind.elem_type
+        )
+        raise UnsupportedError(f"{file}: input {value.name[:100]!r} is {shown}, refnet's values are float32")
+    shape: list[int | str | None] = []
+    for d in kind.shape.dim:
+        which = d.WhichOneof("value")
+        shape.append(None if which is None else getattr(d, which))
+        if which == "dim_value" and not 1 <= d.dim_value <= LARGEST_NUMBER:
+            raise FormatError(
+                file, None, f"dimension {d.dim_value} of input {value.name[:100]!r}", "1 or more"
+            )
+    return tuple(shape)
+
+
+def _types(onnx: Any) -> dict[int, str]:
+    """Number of an element type -> its name."""
+    return {number: name for name, number in onnx.TensorProto.DataType.items()}
+
+
+def _nodes(protos: Any, known: set[str], file: str, opset: int, onnx: Any) -> tuple[OnnxNode, ...]:
+    """The nodes in order; each reads only inputs, initializers and earlier nodes, and makes new names."""
+    known = {*known, ""}
+    found: list[OnnxNode] = []
+    unknown: dict[str, list[str]] = {}
+    for index, proto in enumerate(protos):
+        where = f"node {index} {proto.name[:60]!r}"
+        inputs, outputs = tuple(proto.input), tuple(proto.output)
+        if not any(outputs):
+            raise FormatError(file, None, f"no outputs of {where}", "at least one")
+        for name in (*inputs, *outputs):
+            check_name(name, file, None, f"a name in {where}")
+        if missing := [name for name in inputs if name not in known]:
+            raise FormatError(
+                file, None, f"{missing[0][:100]!r} as input of {where}", "a value made before it"
+            )
+        if twice := [n for i, n in enumerate(outputs) if n and (n in known or n in outputs[:i])]:
+            raise FormatError(file, None, f"a second value {twice[0][:100]!r}, of {where}", "one of a name")
+        known.update(outputs)
+        try:
+            if proto.domain not in ("", "ai.onnx"):
+                raise KeyError
+            schema = onnx.defs.get_schema(proto.op_type, opset, "")
+        except Exception:  # SchemaError of onnx's C++ part
+            domain = f"{proto.domain[:60]}::" if proto.domain else ""
+            unknown.setdefault(f"{domain}{proto.op_type[:60]}", []).append(
+                proto.name or next(filter(None, outputs))
+            )
+            continue
+        attributes = _attributes(proto, schema, file, where, onnx)
+        if not schema.min_input <= len(inputs) <= schema.max_input or len(outputs) > schema.max_output:
+            found_ = f"{len(inputs)} inputs and {len(outputs)} outputs of {where}"
+            expected = f"{schema.min_input} to {schema.max_input}, and at most {schema.max_output}"
+            raise FormatError(file, None, found_, f"{expected} of {proto.op_type} in opset {opset}")
+        found.append(
+            OnnxNode(file, index, proto.op_type, proto.name, inputs, outputs, attributes, opset,
+                     schema.since_version, proto)
+        )  # fmt: skip
+    if unknown:
+        raise unknown_ops(file, opset, unknown)
+    return tuple(found)
+
+
+def unknown_ops(file: str, opset: int, unknown: Mapping[str, list[str]]) -> UnsupportedError:
+    """The error for operators that are not known, all at once."""
+    lines = []
+    for op, names in list(unknown.items())[:40]:
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        lines.append(f"\n  {op}: {', '.join(name[:60] for name in names[:8])}{more}")
+    return UnsupportedError(f"{file}: operators that refnet does not have (opset {opset}):{''.join(lines)}")
+
+
+def _attributes(proto: Any, schema: Any, file: str, where: str, onnx: Any) -> dict[str, Any]:
+    """The attributes by name, as the operator's schema has them."""
+    found: dict[str, Any] = dict.fromkeys(schema.attributes)
+    for name, rule in schema.attributes.items():
+        if rule.default_value.name:
+            found[name] = onnx.helper.get_attribute_value(rule.default_value)
+    given = set()
+    for attribute in proto.attribute:
+        rule = schema.attributes.get(attribute.name)
+        if rule is None or attribute.name in given or attribute.ref_attr_name:
+            what = "an unknown attribute" if rule is None else "a second or indirect"
+            raise FormatError(file, None, f"{what} {attribute.name[:60]!r} of {where}", proto.op_type)
+        given.add(attribute.name)
+        if attribute.type != int(rule.type.value):
+            raise FormatError(file, None, f"attribute {attribute.name!r} of {where}", f"{rule.type}")
+        if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+            raise UnsupportedError(f"{file}: {proto.op_type}, {where}: subgraphs")
+        value = onnx.helper.get_attribute_value(attribute)
+        if attribute.type == onnx.AttributeProto.INTS and len(value) > 64 and one_per_axis(proto.op_type):
+            raise FormatError(
+                file, None, f"{len(value)} numbers as {attribute.name!r} of {where}", "at most 64"
+            )
+        found[attribute.name] = value
+    if lacking := [n for n, rule in schema.attributes.items() if rule.required and n not in given]:
+        raise FormatError(file, None, f"no attribute {lacking[0]!r} of {where}", f"one of {proto.op_type}")
+    return {name: _plain(value, file, where, name) for name, value in found.items()}
+
+
+def one_per_axis(op: str) -> bool:
+    """Whether an operator's lists of integers are one number per axis or so."""
+    return op not in ("Constant", "Split")
+
+
+def _plain(value: Any, file: str, where: str, name: str) -> Any:
+    """Text as str; the rest as it is."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            raise FormatError(file, None, f"{value[:60]!r} as {name!r} of {where}", "UTF-8 text") from None
+    return value
+
+
+class Constants:
+    """The constant values by name: initializers, decoded when they are asked for, and what was folded."""
+
+    def __init__(self, file: str, onnx: Any) -> None:
+        self.file, self.onnx = file, onnx
+        self.tensors: dict[str, Any] = {}
+        self.arrays: dict[str, Array] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors or name in self.arrays
+
+    def store(self, name: str, tensor: Any) -> None:
+        """Keep an initializer."""
+        check_name(name, self.file, None, "an initializer's name")
+        if name in self or not name:
+            raise FormatError(self.file, None, f"two initializers {name[:100]!r}", "one of a name")
+        self.tensors[name] = tensor
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.arrays:
+            self.arrays[name] = self.decode(self.tensors[name], f"initializer {name[:100]!r}")
+        return self.arrays[name]
+
+    def decode(self, tensor: Any, what: str) -> Array:
+        """A tensor's array; every length is compared with what is there first."""
+        kind = _types(self.onnx).get(tensor.data_type, str(tensor.data_type))
+        if kind not in DTYPES:
+            raise UnsupportedError(f"{self.file}: {what} is {kind}, refnet reads {', '.join(DTYPES)}")
+        shape = tuple(tensor.dims)
+        if len(shape) > 32 or any(not 0 <= n <= LARGEST_NUMBER for n in shape):
+            raise FormatError(self.file, None, f"dimensions {shape[:8]} of {what}", "whole numbers from 0 on")
+        count = math.prod(shape)
+        width = WIDTHS.get(kind, 4)
+        if tensor.HasField("segment"):
+            raise UnsupportedError(f"{self.file}: {what} is in segments")
+        if count > LARGEST_VALUE:
+            raise FormatError(self.file, None, f"{what} of {count} elements", f"at most {LARGEST_VALUE}")
+        if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
+            raw = self._external(tensor, what, count * width)
+            tensor = self.onnx.TensorProto(dims=shape, data_type=tensor.data_type, raw_data=raw)
+        if tensor.HasField("raw_data"):
+            length, needed = len(tensor.raw_data), count * width
+        else:
+            stored = getattr(tensor, f"{STORED.get(kind, 'int32')}_data")
+            length, needed = len(stored), count
+        if length != needed:
+            raise FormatError(
+                self.file, None, f"{length} bytes or numbers in {what}", f"{needed} for {kind} {shape[:8]}"
+            )
+        try:
+            with np.errstate(all="ignore"):
+                array: Array = np.asarray(self.onnx.numpy_helper.to_array(tensor))
+        except Exception as error:  # numbers that do not fit their type
+            raise FormatError(self.file, None, f"{what} that onnx refuses ({str(error)[:200]})") from None
+        return array
+
+    def _external(self, tensor: Any, what: str, needed: int) -> bytes:
+        """Data in a file beside the model: only in its folder or below, links followed."""
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        check_name(location, self.file, None, f"the location of {what}")
+        folder = Path(self.file).parent.resolve()
+        path = Path(os.path.realpath(folder / location))
+        if (
+            not location
+            or Path(location).is_absolute()
+            or ".." in Path(location).parts
+            or folder not in path.parents
+        ):
+            raise FormatError(
+                self.file, None, f"{location[:100]!r} as location of {what}", "a file in the model's folder"
+            )
+        numbers = [entries.get("offset", "0"), entries.get("length", str(needed))]
+        if any(not (n.isdecimal() and n.isascii() and len(n) < 19) for n in numbers):
+            raise FormatError(
+                self.file, None, f"offset and length {[n[:30] for n in numbers]} of {what}", "whole numbers"
+            )
+        offset, length = map(int, numbers)
+        if length != needed:
+            raise FormatError(self.file, None, f"{length} bytes of {what}", f"{needed}")
+        stream, size = open_file(path)
+        with stream:
+            data = Bounded(stream, str(path), size)
+            data.skip(offset, what)
+            return data.bytes(length, what)

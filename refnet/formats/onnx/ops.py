@@ -1,0 +1,205 @@
+"""One rule per ONNX operator: the refnet node that it is, in every form of its attributes from opset 7 on.
+
+A rule takes a `Use`, the node with what is known of its inputs, and gives the nodes of its outputs. Operators
+with windows are in onnx_window.py, those that only move values in onnx_shape.py.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from refnet.formats.onnx import shape, window
+from refnet.formats.onnx.use import Made, Rule, Use
+from refnet.ops import (
+    Add,
+    BatchNorm,
+    Clip,
+    Concat,
+    Dense,
+    Div,
+    GlobalAvgPool,
+    Identity,
+    MatMul,
+    Mul,
+    Op,
+    ReduceMean,
+    ReduceSum,
+    Relu,
+    Sigmoid,
+    Softmax,
+    Sub,
+)
+
+
+def _batch_norm(u: Use) -> list[Made]:
+    if u["training_mode"] or u["spatial"] == 0:
+        raise u.node.unsupported("training_mode=1 or spatial=0")
+    u.only_first_output()
+    weights = [u.weight(i, role)[0] for i, role in enumerate(BatchNorm.roles) if i]
+    return u.one(BatchNorm(decimal(u["epsilon"])), *weights)
+
+
+def decimal(value: float) -> float:
+    """The float64 that the shortest decimal of a float32 names: 1e-05, of which the file has the float32."""
+    return float(str(np.float32(value)))
+
+
+def _clip(u: Use) -> list[Made]:
+    limits = []
+    for i, name, default in ((1, "min", -np.inf), (2, "max", np.inf)):
+        value = u[name]
+        if u.has(i):
+            array = u.constant(i, name)
+            if array.size != 1:
+                raise u.node.wrong(f"{list(array.shape)} as {name}", "one number")
+            value = array.reshape(-1)[0]
+        limits.append(default if value is None else float(value))
+    if any(np.isnan(limit) for limit in limits):
+        raise u.node.unsupported("a NaN as limit")
+    return u.one(Clip(*limits))
+
+
+def _softmax(u: Use) -> list[Made]:
+    shape = u.type().shape
+    axis = u.axis(u["axis"], len(shape))
+    return u.one(Softmax(axis, trailing=u.opset < 13 and math.prod(shape[axis + 1 :]) > 1))
+
+
+def _add(u: Use) -> list[Made]:
+    """Add of two and Sum of any number."""
+    data, weights = _sides(u)
+    count = len(u.node.inputs)
+    if count == 1:
+        return u.one(Identity())
+    if not weights and len({u.type(i).shape for i in range(count)}) == 1:
+        return u.one(Add(count), data=data)
+    constants = tuple(tuple(u.constants[name].shape) for name in weights)
+    return u.one(Add(count, True, constants), *weights, data=data)
+
+
+def _sides(u: Use) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The inputs that are values, and those that are constants."""
+    inputs = u.node.inputs
+    if not all(inputs):
+        raise u.node.wrong("an empty input")
+    constant = [u.is_constant(i) for i in range(len(inputs))]
+    return (
+        tuple(name for name, c in zip(inputs, constant, strict=True) if not c),
+        tuple(name for name, c in zip(inputs, constant, strict=True) if c),
+    )
+
+
+def _two(make: type[Mul | Sub | Div]) -> Rule:
+    def rule(u: Use) -> list[Made]:
+        data, weights = _sides(u)
+        constants = tuple(tuple(u.constants[name].shape) for name in weights)
+        swapped = u.is_constant(0)
+        op = make(constants) if make is Mul or not swapped else make(constants, True)  # type: ignore[call-arg]
+        return u.one(op, *weights, data=data)
+
+    return rule
+
+
+def _gemm(u: Use) -> list[Made]:
+    a, b = u.type(0), u.type(1)
+    if len(a.shape) != 2 or len(b.shape) != 2:
+        raise u.node.wrong(f"{a!r} and {b!r}", "matrices")
+    inputs = [name for name in u.node.inputs if name]
+    beta = float(u["beta"])
+    addend = u.has(2) and beta != 0
+    inputs = inputs[: 2 + addend]
+    op = MatMul(float(u["alpha"]), beta if addend else 1.0, bool(u["transA"]), bool(u["transB"]), addend)
+    count = len(inputs)
+    while count > 1 and u.is_constant(count - 1):
+        count -= 1
+    constants = tuple(tuple(u.constants[name].shape) for name in inputs[count:])
+    units = b.shape[0]
+    plain = op == MatMul(transpose_b=True, addend=addend)
+    if plain and count == 1 and (not addend or constants[1] == (units,)):
+        return u.one(Dense(units, bias=addend), *inputs[1:])
+    op = MatMul(op.alpha, op.beta, op.transpose_a, op.transpose_b, addend, constants)
+    return u.one(op, *inputs[count:], data=tuple(inputs[:count]))
+
+
+def _matmul(u: Use) -> list[Made]:
+    if u.is_constant(1):
+        return u.one(MatMul(constants=(tuple(u.type(1).shape),)), u.node.inputs[1])
+    return u.one(MatMul(), data=u.node.inputs)
+
+
+def _concat(u: Use) -> list[Made]:
+    return u.one(Concat(u.axis(u["axis"], u.rank())), data=u.node.inputs)
+
+
+def _reduce(make: type[ReduceMean | ReduceSum]) -> Rule:
+    def rule(u: Use) -> list[Made]:
+        shape = u.type().shape
+        given = u.numbers("axes", 1, "axes")
+        if not given and u["noop_with_empty_axes"]:
+            return u.one(Identity())
+        axes = tuple(sorted(u.axes(given, len(shape)))) if given else tuple(range(len(shape)))
+        keepdims = bool(u["keepdims"])
+        if make is ReduceMean:
+            same = len(shape) == 4 and axes == (2, 3) and keepdims
+            return u.one(GlobalAvgPool() if same else ReduceMean(axes, keepdims))
+        terms = None if 0 in axes else math.prod(shape[i] for i in axes)
+        return u.one(ReduceSum(axes, keepdims, terms))
+
+    return rule
+
+
+def _dropout(u: Use) -> list[Made]:
+    if u.has(2) and bool(u.constant(2, "training_mode").any()):
+        raise u.node.unsupported("training_mode: it drops at random")
+    u.only_first_output()
+    return u.one(Identity())
+
+
+def _cast(u: Use) -> list[Made]:
+    if u["to"] != 1:
+        raise u.node.unsupported("refnet's values are float32")
+    return u.one(Identity())
+
+
+def _simple(op: Op) -> Rule:
+    return lambda u: u.one(op)
+
+
+RULES: dict[str, Rule] = {
+    "Add": _add,
+    "AveragePool": window.average_pool,
+    "BatchNormalization": _batch_norm,
+    "Cast": _cast,
+    "Clip": _clip,
+    "Concat": _concat,
+    "Conv": window.conv,
+    "Div": _two(Div),
+    "Dropout": _dropout,
+    "Flatten": shape.flatten,
+    "Gemm": _gemm,
+    "GlobalAveragePool": window.global_average,
+    "GlobalMaxPool": window.global_max,
+    "Identity": _simple(Identity()),
+    "MatMul": _matmul,
+    "MaxPool": window.max_pool,
+    "Mul": _two(Mul),
+    "Pad": shape.pad,
+    "ReduceMean": _reduce(ReduceMean),
+    "ReduceSum": _reduce(ReduceSum),
+    "Relu": _simple(Relu()),
+    "Reshape": shape.reshape,
+    "Resize": window.resize,
+    "Sigmoid": _simple(Sigmoid()),
+    "Slice": shape.slice_,
+    "Softmax": _softmax,
+    "Split": shape.split,
+    "Squeeze": shape.squeeze,
+    "Sub": _two(Sub),
+    "Sum": _add,
+    "Transpose": shape.transpose,
+    "Unsqueeze": shape.unsqueeze,
+    "Upsample": window.resize,
+}
+"""Operator -> its rule."""

@@ -1,0 +1,267 @@
+"""An .onnx file -> Graph: each node of the file one node, each value under its own name.
+
+    read_onnx ── onnx_file.open_model ── _needed ── _build (per batch) ── onnx_fold.fold | onnx_ops.RULES
+      └──── _finished ── onnx_shape.merged
+
+Constants, and what is computed of constants and shapes alone, are folded. Shapes may depend on the batch: the
+graph is built for the batches 1, 2 and 3, and the three must be one (a reshape copies or infers dimensions).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.core.errors import FormatError, GraphError, InputError, UnsupportedError, WeightsError
+from refnet.core.graph import Graph, Node
+from refnet.formats.bounded import text
+from refnet.formats.heads import with_outputs
+from refnet.formats.onnx.file import LARGEST_VALUE, Model, OnnxNode, open_model, unknown_ops
+from refnet.formats.onnx.fold import fold, shape_of
+from refnet.formats.onnx.ops import RULES
+from refnet.formats.onnx.shape import merged
+from refnet.formats.onnx.use import Made, Use
+from refnet.ops import Constant, TensorType
+
+Array = npt.NDArray[Any]
+BATCHES = (1, 2, 3)
+
+
+def read_onnx(path: str | os.PathLike[str], image: tuple[int, int] | None = None) -> Graph:
+    """The graph of an .onnx file with its weights.
+
+    image: (h, w) of the one input (n, c, h, w), instead of those in the file; needed where it leaves them
+    open. Values and weights keep ONNX's names. A constant that stands where an op takes a value becomes a
+    `Constant` node of its name, whose weight is called NAME/value. Outputs: see `with_outputs`.
+    Nodes that no output needs are left out.
+    Raises InputError (the package onnx or a size is missing), FormatError, UnsupportedError (all unknown
+    operators at once), GraphError (shapes that do not fit), WeightsError. Source: the ONNX operator schemas.
+
+    >>> read_onnx("missing.onnx")
+    Traceback (most recent call last):
+    refnet.core.errors.FormatError: missing.onnx: found no such file
+    """
+    model = open_model(path)
+    try:
+        return _graph(model, image)
+    except (GraphError, WeightsError) as error:
+        raise type(error)(f"{model.file}: {error}") from None
+    except UnicodeDecodeError:
+        raise FormatError(model.file, None, "a name that is no UTF-8", "text") from None
+
+
+def _graph(model: Model, image: tuple[int, int] | None) -> Graph:
+    nodes = _needed(model)
+    _refuse_unknown(model, nodes)
+    read = {name for node in nodes for name in node.inputs} | {*model.outputs}
+    inputs = {name: shape for name, shape in model.inputs.items() if name in read}
+    sizes = _sizes(model, inputs, image)
+    if not sizes:
+        raise UnsupportedError(f"{model.file}: its outputs are constant: no input is read")
+    fixed = all(isinstance(shape[0], int) for shape in inputs.values())
+    builds = []
+    for batch in (None,) if fixed else BATCHES:
+        types = {
+            name: TensorType((n if isinstance(n := inputs[name][0], int) else batch or 1, *rest))
+            for name, rest in sizes.items()
+        }
+        try:
+            builds.append(_build(model, nodes, types))
+        except (GraphError, FormatError) as error:
+            if batch in (None, 1):
+                raise
+            raise UnsupportedError(
+                f"{error} (with a batch of {batch}: give the input a fixed batch of 1)"
+            ) from None
+    return _finished(model, builds)
+
+
+def _needed(model: Model) -> list[OnnxNode]:
+    """The nodes that the outputs need, in order."""
+    wanted, kept = {*model.outputs}, []
+    for node in reversed(model.nodes):
+        if wanted.intersection(filter(None, node.outputs)):
+            kept.append(node)
+            wanted.update(node.inputs)
+    return kept[::-1]
+
+
+def _refuse_unknown(model: Model, nodes: list[OnnxNode]) -> None:
+    """All operators that work on values and have no rule, at once."""
+    values = {*model.inputs}
+    unknown: dict[str, list[str]] = {}
+    for node in nodes:
+        if values.isdisjoint(node.inputs) or node.op in ("Shape", "Size"):
+            continue
+        values.update(node.outputs)
+        if node.op not in RULES:
+            unknown.setdefault(node.op, []).append(node.name or node.outputs[0])
+    if unknown:
+        raise unknown_ops(model.file, model.opset, unknown)
+
+
+def _sizes(
+    model: Model, inputs: Mapping[str, tuple[int | str | None, ...]], image: tuple[int, int] | None
+) -> dict[str, tuple[int, ...]]:
+    """The dimensions of each input after the batch."""
+    found = {}
+    maps = [name for name, shape in inputs.items() if len(shape) == 4]
+    if image is not None and len(maps) != 1:
+        raise InputError(
+            f"{model.file}: image takes the size of one input (n, c, h, w); the file has {len(maps)}"
+        )
+    for name, shape in inputs.items():
+        if not shape:
+            raise UnsupportedError(f"{model.file}: input {name[:100]!r} is a single number, without a batch")
+        rest = list(shape[1:])
+        if image is not None and name in maps:
+            rest[1:] = image
+        if any(not isinstance(n, int) for n in rest):
+            shown = ", ".join(str(n) for n in shape)
+            how = (
+                "image (--image H,W) gives it"
+                if len(shape) == 4 and isinstance(rest[0], int)
+                else "the file must say it"
+            )
+            raise InputError(f"{model.file}: input {name[:100]!r} is [{shown}]: of what size? {how}")
+        found[name] = tuple(n for n in rest if isinstance(n, int))
+        if TensorType(found[name]).size > LARGEST_VALUE:
+            raise FormatError(
+                model.file,
+                None,
+                f"input {name[:100]!r} of {list(found[name])}",
+                f"at most {LARGEST_VALUE} elements",
+            )
+    return found
+
+
+@dataclass
+class _Building:
+    """The nodes for one batch."""
+
+    types: dict[str, TensorType]
+    constants: dict[str, Array]
+    inputs: dict[str, TensorType]
+    made: list[Made] = field(default_factory=list)
+
+
+class _Constants(dict[str, Array]):
+    """Folded values, and the file's own, decoded when they are asked for."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def __missing__(self, name: str) -> Array:
+        return self.model.constants[name]
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self.model.constants.tensors
+
+
+def _build(model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType]) -> _Building:
+    constants, folded = _Constants(model), 0
+    building = _Building(dict(inputs), constants, inputs)
+    wanted = frozenset(name for node in nodes for name in node.inputs) | {*model.outputs}
+    for node in nodes:
+        values = [name for name in node.inputs if name in building.types]
+        if not values or (node.op in ("Shape", "Size") and node.inputs[0] in building.types):
+            if values:
+                outputs = shape_of(node, building.types[values[0]].shape)
+            else:
+                given = [constants[name] if name else None for name in node.inputs]
+                outputs = fold(node, given, model, folded)
+            folded += sum(x.size for x in outputs)
+            constants.update({n: x for n, x in zip(node.outputs, outputs, strict=False) if n})
+            continue
+        if not node.inputs[0]:
+            raise node.wrong("an empty first input")
+        for made in RULES[node.op](Use(node, building.types, constants, wanted)):
+            _typed(node, made, building)
+    return building
+
+
+def _typed(node: OnnxNode, made: Made, building: _Building) -> None:
+    """Note a node's type, after its constants and its shape have been checked."""
+    for name in (*made.weights, *(n for n in made.data if n not in building.types)):
+        if not name:
+            raise node.wrong("an empty input")
+        if building.constants[name].dtype != np.float32:
+            raise node.unsupported(
+                f"{name[:100]!r} is {building.constants[name].dtype}, refnet's values are float32"
+            )
+        if not building.constants[name].size:
+            raise node.unsupported(f"{name[:100]!r} is empty")
+    data = [_type(name, building) for name in made.data]
+    weights = tuple(_type(name, building) for name in made.weights)
+    try:
+        wanted = made.op.weight_types(*data)
+        if wanted != weights:
+            raise GraphError(f"weights are {list(weights)}, needed are {list(wanted)}")
+        kind = made.op.type(*data, *weights)
+    except GraphError as error:
+        raise GraphError(f"{node.title}: {error}") from None
+    if not 1 <= kind.size <= LARGEST_VALUE or not kind.shape or len(kind.shape) > 32:
+        raise node.wrong(f"{kind!r}", f"1 to 32 dimensions, 1 to {LARGEST_VALUE} elements")
+    building.types[made.name] = kind
+    building.made.append(made)
+
+
+def _type(name: str, building: _Building) -> TensorType:
+    return building.types[name] if name in building.types else TensorType(building.constants[name].shape)
+
+
+def _finished(model: Model, builds: list[_Building]) -> Graph:
+    """One graph of what was built for each batch."""
+    first = builds[0]
+    made = [_join(model, builds, i) for i in range(len(first.made))]
+    constants = first.constants
+    weights = dict.fromkeys(name for m in made for name in m.weights)
+    values = {*first.types}
+    single = dict.fromkeys(name for m in made for name in m.data if name not in values)
+    single.update(dict.fromkeys(name for name in model.outputs if name not in values))
+    taken = {*values, *weights, *single}
+    names = {name: name for name in weights}
+    nodes = []
+    for name in single:
+        own = f"{name}/value"
+        while own in taken:
+            own += "_"
+        taken.add(own)
+        names[name] = own
+        nodes.append(Node(name, Constant(constants[name].shape), (own,)))
+    nodes += [Node(m.name, m.op, (*m.data, *(names[name] for name in m.weights))) for m in made]
+    for build in builds[1:]:
+        if changed := [
+            name for name in names if constants[name].tobytes() != build.constants[name].tobytes()
+        ]:
+            raise UnsupportedError(f"{model.file}: the weight {changed[0][:100]!r} depends on the batch")
+    kinds = {**first.types, **{name: TensorType(constants[name].shape) for name in single}}
+    if given := [name for name in model.outputs if name in first.inputs]:
+        raise UnsupportedError(
+            f"{model.file}: the output {given[0][:100]!r} is an input, refnet's outputs are values"
+        )
+    finished, outputs = with_outputs(nodes, model.outputs, kinds, taken)
+    name = text(Path(model.file).name.removesuffix(".onnx"))
+    graph = Graph(name, first.inputs, tuple(finished), outputs)
+    return graph.with_weights({own: constants[name] for name, own in names.items()})
+
+
+def _join(model: Model, builds: list[_Building], i: int) -> Made:
+    """Node i, as it is for every batch."""
+    made = [build.made[i] for build in builds if i < len(build.made)]
+    first = made[0]
+    same = all((m.name, m.data, m.weights) == (first.name, first.data, first.weights) for m in made)
+    if same and len(made) == len(builds):
+        shapes = [_type(m.data[0], b).shape if m.data else () for m, b in zip(made, builds, strict=True)]
+        op = merged([m.op for m in made], shapes, [b.types[first.name].shape for b in builds])
+        if op is not None:
+            return Made(first.name, op, first.data, first.weights)
+    what = f"{first.name[:100]!r} depends on the batch in a way that refnet cannot say: {first.op!r}"
+    raise UnsupportedError(f"{model.file}: {what}")

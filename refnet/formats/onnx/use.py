@@ -1,0 +1,110 @@
+"""What a rule for an ONNX operator sees of a node and its inputs, and what it makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from refnet.formats.onnx.file import LARGEST_NUMBER, OnnxNode
+from refnet.ops import Op, TensorType
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A node of refnet before its constants are told from its values. data may name constants."""
+
+    name: str
+    op: Op
+    data: tuple[str, ...]
+    weights: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Use:
+    """A node and its inputs: the types of values, the arrays of constants. wanted: outputs that are read."""
+
+    node: OnnxNode
+    types: Mapping[str, TensorType]
+    constants: Mapping[str, Array]
+    wanted: frozenset[str]
+
+    def __getitem__(self, attribute: str) -> Any:
+        return self.node.attributes.get(attribute)
+
+    @property
+    def opset(self) -> int:
+        """The file's opset."""
+        return self.node.opset
+
+    def has(self, i: int) -> bool:
+        """Whether there is an input i."""
+        return i < len(self.node.inputs) and bool(self.node.inputs[i])
+
+    def is_constant(self, i: int) -> bool:
+        """Whether input i is a constant."""
+        return self.node.inputs[i] in self.constants
+
+    def type(self, i: int = 0) -> TensorType:
+        """The type of input i."""
+        name = self.node.inputs[i]
+        return TensorType(self.constants[name].shape) if name in self.constants else self.types[name]
+
+    def rank(self, i: int = 0) -> int:
+        """How many dimensions input i has."""
+        return len(self.type(i).shape)
+
+    def constant(self, i: int, what: str) -> Array:
+        """Input i, which must be constant."""
+        if not self.is_constant(i):
+            raise self.node.unsupported(
+                f"its {what} {self.node.inputs[i][:100]!r} is computed from the input"
+            )
+        return self.constants[self.node.inputs[i]]
+
+    def weight(self, i: int, what: str) -> tuple[str, TensorType]:
+        """The name and type of a constant input i."""
+        self.constant(i, what)
+        return self.node.inputs[i], self.type(i)
+
+    def numbers(self, attribute: str, i: int, what: str) -> list[int] | None:
+        """Whole numbers that are an attribute in older opsets and input i in newer ones; None if absent."""
+        found = self[attribute]
+        if attribute not in self.node.attributes and self.has(i):
+            array = self.constant(i, what)
+            if array.dtype.kind not in "iu" or array.size > LARGEST_NUMBER:
+                raise self.node.wrong(f"{array.dtype} {list(array.shape)} as {what}", "whole numbers")
+            found = array.reshape(-1).tolist()
+        return None if found is None else [int(n) for n in found]
+
+    def axis(self, value: int, rank: int, what: str = "axis") -> int:
+        """An axis from 0 on."""
+        if not -rank <= value < rank:
+            raise self.node.wrong(f"{what} {value}", f"{-rank} to {rank - 1}")
+        return value % rank
+
+    def axes(self, values: list[int], rank: int) -> tuple[int, ...]:
+        """Axes from 0 on, each once."""
+        if len(values) > rank:
+            raise self.node.wrong(f"{len(values)} axes", f"at most {rank}")
+        found = tuple(self.axis(value, rank) for value in values)
+        if len(set(found)) < len(found):
+            raise self.node.wrong(f"axes {values}", "each once")
+        return found
+
+    def one(self, op: Op, *weights: str, data: tuple[str, ...] | None = None) -> list[Made]:
+        """The one output, of the first input unless `data` says another."""
+        return [Made(self.node.outputs[0], op, self.node.inputs[:1] if data is None else data, weights)]
+
+    def only_first_output(self) -> None:
+        """Refuse a node of whose outputs more than the first is read."""
+        if extra := [name for name in self.node.outputs[1:] if name in self.wanted]:
+            raise self.node.unsupported(f"its output {extra[0][:100]!r} is read; refnet has the first only")
+
+
+Rule = Callable[[Use], list[Made]]
+"""The nodes of a node's outputs."""

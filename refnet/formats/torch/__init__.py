@@ -1,0 +1,1 @@
+"""PyTorch checkpoints, zipped or not, and safetensors."""

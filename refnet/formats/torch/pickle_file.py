@@ -1,0 +1,417 @@
+"""An inert unpickler: a pickle's opcodes -> plain data. No global is imported and nothing is called.
+
+Pickle is a small stack language. This interpreter knows the opcodes that torch's files use, and
+represents what torch would build by stand-ins of its own: a Global is a name, a Storage and a Tensor are
+descriptions. REDUCE and BUILD work on the allow-list `ALLOWED` only; every other global is refused by its
+name, when it is named, before anything could be done with it.
+
+Memory and time are bounded by the file: every string and integer is a slice of it, every opcode
+pushes at most one object, and memo entries are references (a tower of doubling lists costs what its
+opcodes cost; what walks the result must not unfold it, and `read_state_dict` does not).
+Source of the opcodes: Python's pickletools module.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from refnet.core.errors import FormatError, UnsupportedError
+
+LONGEST_INTEGER = 64
+"""Bytes of an integer: torch's longest, the legacy magic, takes 10."""
+LONGEST_NAME = 1024
+"""Bytes of a module's or global's name."""
+MOST_OPCODES = 2_000_000
+"""ResNeSt-269's state dict takes about 100,000."""
+MOST_DIMENSIONS = 32
+
+
+@dataclass(frozen=True)
+class Global:
+    """A class or function, by name only."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A storage's description, from a persistent id.
+
+    kind: the class's name. key: what it is stored under. count: elements stored. begin, elements: the
+    part of them that this storage is (all, except for views in legacy files).
+    """
+
+    kind: str
+    key: str
+    count: int
+    begin: int
+    elements: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor's description: offset, size and stride in elements of the storage.
+
+    at: the byte of the file where it is described, for messages.
+    """
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    at: int
+
+
+@dataclass
+class Ordered:
+    """Stand-in of collections.OrderedDict: its items. What BUILD attaches (`_metadata`) is dropped."""
+
+    items: dict[Any, Any] = field(default_factory=dict)
+
+
+STORAGES = (
+    "FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage", "LongStorage", "IntStorage",
+    "ShortStorage", "CharStorage", "ByteStorage", "BoolStorage",
+)  # fmt: skip
+"""Storage classes of torch that are known. As globals they are names; they cannot be called."""
+
+
+def load(data: bytes, file: str, start: int = 0, persistent: bool = True) -> tuple[Any, int]:
+    """(object, bytes used) of the pickle that `data` begins with.
+
+    file, start: for messages, the file and where data stands in it. persistent: whether persistent ids
+    (storages) may occur. Raises FormatError with the opcode's offset; UnsupportedError for any global that
+    is not on the list.
+
+    >>> load(bytes([0x80, 2]) + b"]Na.", "a.pth")
+    ([None], 6)
+    >>> load(b"cos" + bytes([10]) + b"system" + bytes([10]), "a.pth")
+    Traceback (most recent call last):
+    refnet.core.errors.UnsupportedError: a.pth: at byte 0: the pickle asks for os.system, which is not allowed
+    """
+    return _Machine(data, file, start, persistent).run()
+
+
+@dataclass
+class _Machine:
+    """The stack, the marks (stack heights) and the memo of one pickle."""
+
+    data: bytes
+    file: str
+    start: int
+    persistent: bool
+    place: int = 0
+    at: int = 0
+    stack: list[Any] = field(default_factory=list)
+    marks: list[int] = field(default_factory=list)
+    memo: dict[int, Any] = field(default_factory=dict)
+
+    def run(self) -> tuple[Any, int]:
+        for _ in range(MOST_OPCODES):
+            self.at = self.place
+            code = self.take(1)
+            if code == b".":
+                return self.pop(), self.place
+            step = _STEPS.get(code)
+            if step is None:
+                name = _NAMES.get(code, "an opcode")
+                raise self.wrong(f"{name} ({code[0]:#04x})", "an opcode of torch's state dicts")
+            step(self)
+        raise self.wrong(f"more than {MOST_OPCODES} opcodes", "a state dict")
+
+    # Reading: every length is checked against what is left.
+
+    def wrong(self, found: str, expected: str) -> FormatError:
+        return FormatError(self.file, self.start + self.at, found, expected)
+
+    def take(self, count: int) -> bytes:
+        left = len(self.data) - self.place
+        if count > left:
+            raise self.wrong(f"{left} bytes left in the pickle", f"{count} more")
+        self.place += count
+        return self.data[self.place - count : self.place]
+
+    def number(self, code: str) -> int:
+        (value,) = struct.unpack(code, self.take(struct.calcsize(code)))
+        return int(value)
+
+    def line(self) -> str:
+        end = self.data.find(b"\n", self.place, self.place + LONGEST_NAME)
+        if end < 0:
+            raise self.wrong("a name without end", f"a line of at most {LONGEST_NAME} bytes")
+        return self.decoded(self.take(end + 1 - self.place)[:-1])
+
+    def decoded(self, raw: bytes) -> str:
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise self.wrong(f"the string {raw[:40]!r}", "UTF-8") from None
+
+    # The stack.
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def pop(self) -> Any:
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
+            raise self.wrong("an empty stack", "a value")
+        return self.stack.pop()
+
+    def pop_mark(self) -> list[Any]:
+        if not self.marks:
+            raise self.wrong("no mark", "one on the stack")
+        height = self.marks.pop()
+        values = self.stack[height:]
+        del self.stack[height:]
+        return values
+
+    def top(self) -> Any:
+        value = self.pop()
+        self.push(value)
+        return value
+
+    # The opcodes that are more than a line.
+
+    def put(self, index: int) -> None:
+        self.memo[index] = self.top()
+
+    def get(self, index: int) -> None:
+        if index not in self.memo:
+            raise self.wrong(f"memo {index}", "one that was stored before")
+        self.push(self.memo[index])
+
+    def integer(self, size: int) -> None:
+        if not 0 <= size <= LONGEST_INTEGER:
+            raise self.wrong(f"an integer of {size} bytes", f"at most {LONGEST_INTEGER}")
+        self.push(int.from_bytes(self.take(size), "little", signed=True))
+
+    def extend(self, values: list[Any]) -> None:
+        target = self.top()
+        if type(target) is not list:
+            raise self.wrong(f"an append to {_kind(target)}", "a list")
+        target.extend(values)
+
+    def set_items(self, values: list[Any]) -> None:
+        target = self.top()
+        items = target.items if type(target) is Ordered else target
+        if type(items) is not dict:
+            raise self.wrong(f"an item set in {_kind(target)}", "a dict")
+        if len(values) % 2:
+            raise self.wrong("a key without a value", "pairs")
+        for key, value in zip(values[::2], values[1::2], strict=True):
+            self.set_item(items, key, value)
+
+    def set_item(self, items: dict[Any, Any], key: Any, value: Any) -> None:
+        if type(key) not in (str, int):  # hashing nested tuples could take forever
+            raise self.wrong(f"{_kind(key)} as a key", "a string or a number")
+        items[key] = value
+
+    def name_global(self, module: Any, name: Any) -> None:
+        if type(module) is not str or type(name) is not str:
+            raise self.wrong("a global named by other things than strings", "module and name")
+        found = Global(module, name)
+        if found not in _CALLS and not (module == "torch" and name in STORAGES):
+            shown = f"{module[:100]}.{name[:100]}"
+            where = f"{self.file}: at byte {self.start + self.at}:"
+            raise UnsupportedError(f"{where} the pickle asks for {shown}, which is not allowed")
+        self.push(found)
+
+    def reduce(self) -> None:
+        arguments, function = self.pop(), self.pop()
+        call = _CALLS.get(function) if type(function) is Global else None
+        if call is None:
+            raise self.wrong(f"a call of {_kind(function)}", "one of " + ", ".join(map(str, _CALLS)))
+        if type(arguments) is not tuple:
+            raise self.wrong(f"a call with {_kind(arguments)}", "a tuple of arguments")
+        self.push(call(self, arguments))
+
+    def build(self) -> None:
+        state = self.pop()
+        target = self.top()
+        if type(target) is not Ordered or type(state) is not dict:
+            raise self.wrong(f"a state set in {_kind(target)}", "an OrderedDict, with a dict")
+
+    def persistent_id(self) -> None:
+        match self.pop():
+            case ("storage", Global(module="torch", name=kind), str(key), str(), int(count), *view) if (
+                self.persistent and kind in STORAGES and type(count) is int and count >= 0 and len(view) <= 1
+            ):
+                begin, elements = self.part(view[0] if view else None, count)
+                self.push(Storage(kind, key, count, begin, elements))
+            case _:
+                raise self.wrong("another persistent id", "('storage', class, key, location, count)")
+
+    def part(self, view: Any, count: int) -> tuple[int, int]:
+        """(begin, elements) of a storage that is a part of the stored one (legacy files)."""
+        match view:
+            case None:
+                return 0, count
+            case (str(), int(begin), int(elements)) if begin >= 0 and 0 <= elements <= count - begin:
+                return begin, elements
+        raise self.wrong("a storage view that does not fit", "(key, offset, elements)")
+
+
+def _kind(value: Any) -> str:
+    """A value's kind, for messages: never its contents, which may be endless."""
+    return str(value) if type(value) is Global else type(value).__name__
+
+
+# What may be called, and the inert stand-ins that are called instead.
+
+
+def _ordered(machine: _Machine, arguments: tuple[Any, ...]) -> Ordered:
+    """OrderedDict() or, from Python 2, OrderedDict([[key, value], ...])"""
+    made = Ordered()
+    pairs = arguments[0] if arguments else []
+    if len(arguments) > 1 or type(pairs) is not list:
+        raise machine.wrong("other arguments of OrderedDict", "none or a list of pairs")
+    for pair in pairs:
+        if type(pair) not in (list, tuple) or len(pair) != 2:
+            raise machine.wrong("other arguments of OrderedDict", "a list of pairs")
+        machine.set_item(made.items, pair[0], pair[1])
+    return made
+
+
+def _tensor(machine: _Machine, arguments: tuple[Any, ...]) -> Tensor:
+    """_rebuild_tensor(storage, offset, size, stride), _v2(..., requires_grad, hooks, metadata)"""
+    match arguments:
+        case (Storage() as storage, int(offset), tuple() as size, tuple() as stride, *rest) if len(rest) <= 3:
+            numbers = (offset, *size, *stride)
+            if len(size) == len(stride) <= MOST_DIMENSIONS and all(
+                type(n) is int and n >= 0 for n in numbers
+            ):
+                return Tensor(storage, offset, size, stride, machine.start + machine.at)
+    raise machine.wrong("other arguments of _rebuild_tensor", "storage, offset, size, stride (all >= 0)")
+
+
+def _parameter(machine: _Machine, arguments: tuple[Any, ...]) -> Tensor:
+    """_rebuild_parameter(tensor, requires_grad, hooks)"""
+    if len(arguments) != 3 or type(arguments[0]) is not Tensor:
+        raise machine.wrong("other arguments of _rebuild_parameter", "tensor, requires_grad, hooks")
+    return arguments[0]
+
+
+def _size(machine: _Machine, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """torch.Size((...)): the tuple itself"""
+    if len(arguments) != 1 or type(arguments[0]) is not tuple:
+        raise machine.wrong("other arguments of torch.Size", "a tuple")
+    return arguments[0]
+
+
+def _device(machine: _Machine, arguments: tuple[Any, ...]) -> str:
+    """torch.device("cpu"): the string itself"""
+    if not arguments or type(arguments[0]) is not str:
+        raise machine.wrong("other arguments of torch.device", "a string")
+    return arguments[0]
+
+
+_CALLS: dict[Global, Callable[[_Machine, tuple[Any, ...]], Any]] = {
+    Global("collections", "OrderedDict"): _ordered,
+    Global("torch._utils", "_rebuild_tensor"): _tensor,
+    Global("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    Global("torch._utils", "_rebuild_parameter"): _parameter,
+    Global("torch", "Size"): _size,
+    Global("torch", "device"): _device,
+}
+
+ALLOWED: tuple[str, ...] = (*map(str, _CALLS), *(f"torch.{name}" for name in STORAGES))
+"""The globals that a file may name. There are no others."""
+
+
+def _proto(m: _Machine) -> None:
+    version = m.number("B")
+    if not 2 <= version <= 5:
+        raise m.wrong(f"pickle protocol {version}", "2 to 5")
+
+
+def _frame(m: _Machine) -> None:
+    length = m.number("<Q")
+    if length > len(m.data) - m.place:
+        raise m.wrong(f"a frame of {length} bytes", f"at most {len(m.data) - m.place}")
+
+
+def _stack_global(m: _Machine) -> None:
+    name, module = m.pop(), m.pop()
+    m.name_global(module, name)
+
+
+def _set_item(m: _Machine) -> None:
+    value, key = m.pop(), m.pop()
+    m.set_items([key, value])
+
+
+def _tuple(m: _Machine, count: int) -> None:
+    values = [m.pop() for _ in range(count)]
+    m.push(tuple(reversed(values)))
+
+
+def _float(m: _Machine) -> None:
+    m.push(struct.unpack(">d", m.take(8))[0])
+
+
+_STEPS: dict[bytes, Callable[[_Machine], None]] = {
+    b"\x80": _proto,
+    b"\x95": _frame,
+    b"(": lambda m: m.marks.append(len(m.stack)),
+    b"N": lambda m: m.push(None),
+    b"\x88": lambda m: m.push(True),
+    b"\x89": lambda m: m.push(False),
+    b"J": lambda m: m.push(m.number("<i")),
+    b"K": lambda m: m.push(m.number("B")),
+    b"M": lambda m: m.push(m.number("<H")),
+    b"\x8a": lambda m: m.integer(m.number("B")),
+    b"\x8b": lambda m: m.integer(m.number("<i")),
+    b"G": _float,
+    b"X": lambda m: m.push(m.decoded(m.take(m.number("<I")))),
+    b"\x8c": lambda m: m.push(m.decoded(m.take(m.number("B")))),
+    b"\x8d": lambda m: m.push(m.decoded(m.take(m.number("<Q")))),
+    b"U": lambda m: m.push(m.decoded(m.take(m.number("B")))),
+    b"T": lambda m: m.push(m.decoded(m.take(m.number("<I")))),
+    b"C": lambda m: m.push(m.take(m.number("B"))),
+    b"B": lambda m: m.push(m.take(m.number("<I"))),
+    b"]": lambda m: m.push([]),
+    b"}": lambda m: m.push({}),
+    b")": lambda m: m.push(()),
+    b"\x85": lambda m: _tuple(m, 1),
+    b"\x86": lambda m: _tuple(m, 2),
+    b"\x87": lambda m: _tuple(m, 3),
+    b"t": lambda m: m.push(tuple(m.pop_mark())),
+    b"a": lambda m: m.extend([m.pop()]),
+    b"e": lambda m: m.extend(m.pop_mark()),
+    b"s": _set_item,
+    b"u": lambda m: m.set_items(m.pop_mark()),
+    b"q": lambda m: m.put(m.number("B")),
+    b"r": lambda m: m.put(m.number("<I")),
+    b"\x94": lambda m: m.put(len(m.memo)),
+    b"h": lambda m: m.get(m.number("B")),
+    b"j": lambda m: m.get(m.number("<I")),
+    b"c": lambda m: m.name_global(m.line(), m.line()),
+    b"\x93": _stack_global,
+    b"R": lambda m: m.reduce(),
+    b"b": lambda m: m.build(),
+    b"Q": lambda m: m.persistent_id(),
+}
+
+_NAMES = {
+    b"i": "INST",
+    b"o": "OBJ",
+    b"\x81": "NEWOBJ",
+    b"\x92": "NEWOBJ_EX",
+    b"\x82": "EXT1",
+    b"\x83": "EXT2",
+    b"\x84": "EXT4",
+    b"P": "PERSID",
+    b"2": "DUP",
+    b"0": "POP",
+    b"1": "POP_MARK",
+    b"\x8f": "EMPTY_SET",
+    b"\x97": "NEXT_BUFFER",
+}
+"""Opcodes that are refused by name: they make objects of other classes, or torch does not write them."""

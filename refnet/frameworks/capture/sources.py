@@ -1,0 +1,347 @@
+"""From a Request to a Plan: what each framework is asked, and what it says of itself.
+
+planned ── _torch ────────┐
+    ├───── _mxnet ────────┼── Worker.stream ── (name, array), ...
+    ├───── _onnxruntime ──┘
+    ├───── _own ───────────── refnet.steps
+    └───── _folder ────────── .npy files of anybody's
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import refnet
+from refnet.core.errors import FrameworkError, InputError, UnsupportedError
+from refnet.core.graph import Graph
+from refnet.formats.golden_file import Sources
+from refnet.formats.manifest import Reference
+from refnet.formats.npy import open_npy
+from refnet.frameworks.capture.request import Inputs, Request, inputs, network, processor, said_sources
+from refnet.frameworks.capture.writer import Array, Plan
+from refnet.frameworks.launch import WORKERS, python, torch_callable, unfit
+from refnet.frameworks.process import Answer, Worker
+from refnet.models.loading import network_of
+from refnet.verification.capture import open_capture
+
+SHAPE = (1, 3, 224, 224)
+"""What `seed:N` makes for a callable that refnet has no graph of."""
+
+
+@contextmanager
+def planned(request: Request) -> Iterator[Plan]:
+    """The Plan of a capture, while its framework's process runs.
+
+    Raises InputError for what cannot be asked, FrameworkError if the framework does not come up, and as
+    `refnet.load` and the readers of inputs.
+
+    >>> with planned(Request("refnet", "resnest-digits")) as plan:
+    ...     print(plan.reference, plan.total)
+    refnet 0.1.0, plain, 1 thread, batch 1 97
+    """
+    graph, sources = network(request)
+    with ExitStack() as stack:
+        make = {"torch": _torch, "mxnet": _mxnet, "onnxruntime": _onnxruntime, "refnet": _own}
+        yield make.get(request.framework, _folder)(request, graph, sources, stack)
+
+
+def reference(
+    framework: str,
+    worker: Worker,
+    *,
+    threads: int,
+    batch: int,
+    mode: str,
+    flags: Mapping[str, str],
+) -> Reference:
+    """What the framework behind a worker says of itself.
+
+    Raises FrameworkError if it lacks the framework, or runs with other threads than it was told.
+    """
+    said = worker.ask("info", {"threads": threads}).fields
+    if said.get("threads", threads) != threads:
+        raise FrameworkError(f"{framework} runs {said['threads']} threads, not {threads}")
+    version = said["onnxruntime" if framework == "onnxruntime" else "version"]
+    build, isa = str(said["build"]), str(said["isa"])
+    return Reference(framework, str(version), build, isa, threads, batch, mode, dict(flags), processor())
+
+
+@dataclass
+class _Stream:
+    """Values from a worker. answer: the last word, once all values came."""
+
+    worker: Worker
+    command: str
+    request: Mapping[str, Any]
+    arrays: Mapping[str, Array]
+    answer: Answer | None = None
+
+    def values(self) -> Iterator[tuple[str, Array]]:
+        self.answer = yield from self.worker.stream(self.command, self.request, self.arrays)
+
+    def again(self, arrays: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
+        """The values that other inputs make."""
+        yield from self.worker.stream(self.command, self.request, arrays)
+
+    def outputs(self) -> Mapping[str, str]:
+        assert self.answer is not None
+        return {str(k): str(v) for k, v in dict(self.answer.fields.get("outputs", {})).items()}
+
+    def left_out(self) -> Mapping[str, str]:
+        """What the worker could not hand over."""
+        assert self.answer is not None
+        return {str(k): str(v) for k, v in dict(self.answer.fields.get("left_out", {})).items()}
+
+
+def _plan(
+    graph: Graph | None, sources: Sources | None, given: Inputs, who: Reference, stream: _Stream
+) -> Plan:
+    return Plan(
+        who,
+        given.arrays,
+        stream.values,
+        stream.outputs if graph is None else lambda: graph.outputs,
+        said_sources(sources, given),
+        None if graph is None else graph.structure_hash(),
+        None if graph is None else graph.weights_hash(),
+        given.remade and graph is not None,
+        None if graph is None else len(graph.nodes),
+        stream.left_out,
+        stream.again,
+        returned=stream.outputs,
+    )
+
+
+def worker_of(request: Request, environment: Mapping[str, str], stack: ExitStack) -> Worker:
+    """The framework's process. The interpreter: --python, or the environment that `refnet bench` uses."""
+    place = {"onnxruntime": "onnx"}.get(request.framework, request.framework)
+    given = {} if request.python is None else {place: request.python}
+    file = str(WORKERS / "onnx_worker.py") if place == "onnx" else place
+    found = python(place, given)
+    more = {**environment, **request.environment}
+    return stack.enter_context(
+        Worker(file, found, threads=request.threads, environment=more, timeout=request.timeout)
+    )
+
+
+def _kinds(graph: Graph) -> dict[str, tuple[int, ...]]:
+    return {name: kind.shape for name, kind in graph.inputs.items()}
+
+
+def _temporary(stack: ExitStack) -> Path:
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="refnet-capture-")))
+
+
+# Frameworks.
+
+
+def _torch(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> Plan:
+    """A callable with its state, or a network of the package resnest with refnet's weights."""
+    flags = dict(request.environment)
+    asked: dict[str, Any] = {"threads": request.threads}
+    if request.is_callable:
+        given = _callable_inputs(request, graph)
+        asked |= {"model": request.model, "arguments": list(request.arguments)}
+        asked |= {"options": dict(request.options), "paths": [os.path.abspath(p) for p in request.paths]}
+        asked["keywords"] = len(given.arrays) > 1
+        flags |= {
+            "model": request.model,
+            "arguments": repr(request.arguments),
+            "options": repr(request.options),
+        }
+        if request.state is not None:
+            if not os.path.isfile(request.state):
+                raise InputError(f"--state {request.state}: no such file")
+            asked["weights"] = os.path.abspath(request.state)
+            with open(request.state, "rb") as file:
+                flags["state"] = "sha256 " + hashlib.file_digest(file, "sha256").hexdigest()
+    else:
+        assert graph is not None
+        entry = network_of(request.model, request.network)
+        if entry is None or (reason := unfit("torch", entry)):
+            why = (
+                reason if entry else "it is no network of the package resnest: name a package.module:callable"
+            )
+            raise InputError(f"torch cannot run {request.model}: {why}")
+        given = inputs(request, _kinds(graph))
+        asked["model"] = torch_callable(entry.name)
+    worker = worker_of(request, {}, stack)
+    who = reference("torch", worker, threads=request.threads, batch=given.batch, mode="eager", flags=flags)
+    if not request.is_callable:
+        assert graph is not None
+        asked["weights"] = str(_temporary(stack) / "net.pth")
+        worker.ask("save", {"path": asked["weights"]}, graph.weights)
+    return _plan(graph, sources, given, who, _Stream(worker, "run", asked, given.arrays))
+
+
+def _callable_inputs(request: Request, graph: Graph | None) -> Inputs:
+    """A graph says its inputs; without, they are whatever the files hold, a seed's are SHAPE."""
+    if graph is not None:
+        return inputs(request, _kinds(graph))
+    files = dict(text.split("=", 1) for text in request.input if "=" in text and text.endswith(".npy"))
+    if len(request.input) == 1 and not files and request.input[0].endswith(".npy"):
+        files = {"data": request.input[0]}
+    kinds: dict[str, tuple[int, ...]] = {name: (1, *open_npy(path).shape[1:]) for name, path in files.items()}
+    return inputs(request, kinds or {"data": (*SHAPE[:2], *(request.image or SHAPE[2:]))})
+
+
+def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> Plan:
+    """A symbol file with its parameters as they are; any other model as refnet exports it."""
+    from refnet.formats.mxnet.reader import write_symbol
+
+    assert graph is not None
+    if reason := unfit("mxnet", network_of(request.model, request.network)):
+        raise InputError(f"mxnet cannot run {request.model}: {reason}")
+    given = inputs(request, _kinds(graph))
+    backend = {"MXNET_SUBGRAPH_BACKEND": "NONE"} if request.subgraph == "NONE" else {}
+    worker = worker_of(request, backend, stack)
+    mode = f"{request.executed}, subgraph backend {request.subgraph}"
+    flags = {**backend, **request.environment}
+    who = reference("mxnet", worker, threads=request.threads, batch=given.batch, mode=mode, flags=flags)
+    folder = _temporary(stack)
+    symbol, params = Path(request.model), folder / "net-0000.params"
+    if not request.model.endswith(".json"):
+        symbol = folder / "net-symbol.json"
+        write_symbol(symbol, graph)
+    statistics = graph.statistics()
+    prefixed = {("aux:" if n in statistics else "arg:") + n: array for n, array in graph.weights.items()}
+    worker.ask("save", {"path": str(params)}, prefixed)
+    asked = {"symbol": str(symbol.resolve()), "params": str(params), "mode": request.executed}
+    plan = _plan(graph, sources, given, who, _Stream(worker, "run", asked, given.arrays))
+
+    def joined() -> tuple[tuple[str, ...], ...]:
+        groups = worker.ask("joined", asked, given.arrays).fields["groups"]
+        return tuple(tuple(map(str, names)) for names in groups)
+
+    return plan if request.subgraph == "NONE" else replace(plan, joined=joined)
+
+
+def _onnxruntime(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> Plan:
+    """A .onnx file as it is; any other model as refnet exports it."""
+    from refnet.models.export import export
+
+    worker = worker_of(request, {}, stack)
+    path = Path(request.model).resolve()
+    if not request.model.endswith(".onnx"):
+        assert graph is not None
+        (path,) = export(graph, _temporary(stack) / "net", "onnx")
+    about = worker.ask("signature", {"path": str(path)}).fields
+    kinds = {}
+    for name, shape in about["inputs"].items():
+        if None in shape[1:] or not shape:
+            raise UnsupportedError(f"{path.name}: input {name!r} is {shape}: only its first size may be free")
+        kinds[name] = (shape[0] or 1, *shape[1:])
+    given = inputs(request, _kinds(graph) if graph is not None else kinds)
+    exposed = request.executed != "outputs"
+    level = request.executed if exposed else "all"
+    flags = dict(request.environment)
+    if graph is None:
+        flags["model"] = "sha256 " + hashlib.sha256(path.read_bytes()).hexdigest()
+    said: dict[str, Any] = {"threads": request.threads, "batch": given.batch, "mode": request.executed}
+    who = reference("onnxruntime", worker, **said, flags=flags)
+    asked = {"path": str(path), "threads": request.threads, "level": level, "exposed": exposed}
+    plan = _plan(graph, sources, given, who, _Stream(worker, "capture", asked, given.arrays))
+    return replace(plan, total=about["values"])
+
+
+def _own(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> Plan:
+    """refnet itself, plain or golden."""
+    from refnet.arithmetic.golden import Golden
+    from refnet.arithmetic.plain import Plain
+    from refnet.core.interpreter import steps
+
+    assert graph is not None
+    given = inputs(request, _kinds(graph))
+    arithmetic = (Golden if request.executed == "golden" else Plain)(request.threads)
+    who = Reference("refnet", refnet.__version__, threads=request.threads, batch=given.batch)
+    who = replace(who, mode=request.executed, processor=processor())
+
+    def values() -> Iterator[tuple[str, Array]]:
+        for node, value in steps(graph, given.arrays, arithmetic):
+            yield node.name, value
+            del value  # steps frees it after its last use
+
+    return Plan(
+        who,
+        given.arrays,
+        values,
+        lambda: graph.outputs,
+        said_sources(sources, given),
+        graph.structure_hash(),
+        graph.weights_hash(),
+        given.remade,
+        len(graph.nodes),
+    )
+
+
+def _said(said: Mapping[str, str]) -> Reference:
+    """The reference that the user states."""
+    texts = {key: said.get(key, "") for key in ("version", "build", "isa", "mode", "processor")}
+    for key in said:
+        if key not in (*texts, "framework", "threads", "batch"):
+            raise InputError(
+                f"a reference has no {key!r}; it has framework, threads, batch, {', '.join(texts)}"
+            )
+    counts = {}
+    for key in ("threads", "batch"):
+        text = said.get(key, "1")
+        counts[key] = int(text) if text.isdecimal() and len(text) < 7 else 0
+        if not counts[key]:
+            raise InputError(f"reference: {key} must be a whole number from 1 on, got {text!r}")
+    return Reference(
+        said.get("framework", "unknown"),
+        texts["version"],
+        texts["build"],
+        texts["isa"],
+        counts["threads"],
+        counts["batch"],
+        texts["mode"],
+        processor=texts["processor"],
+    )
+
+
+def _folder(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> Plan:
+    """Arrays of anybody's: a folder of .npy files that have the values' names.
+
+    A graph's inputs are taken from the folder too, if their files are there.
+    """
+    who = _said(request.said)
+    dump = open_capture(request.model)
+    if dump.manifest is not None:
+        raise InputError(f"{request.model} is a capture already")
+    names = list(dump.names)
+    own: Mapping[str, str] = {}
+    if graph is not None:
+        own = {name: f"{name}={dump.files[name]}" for name in graph.inputs if name in dump.files}
+        order = {node.name: i for i, node in enumerate(graph.nodes)}
+        names.sort(key=lambda name: order.get(name, len(order)))
+    if own and len(own) == len(graph.inputs if graph else ()):
+        request = replace(request, input=tuple(own.values()))
+    given = inputs(request, _kinds(graph)) if graph is not None else None
+    if given is not None:
+        who = replace(who, batch=given.batch)
+
+    def values() -> Iterator[tuple[str, Array]]:
+        for name in names:
+            if given is None or name not in given.arrays:
+                yield name, dump.value(name)
+
+    outputs: Callable[[], Mapping[str, str]] = (lambda: {}) if graph is None else (lambda: graph.outputs)
+    return Plan(
+        who,
+        {} if given is None else given.arrays,
+        values,
+        outputs,
+        None if given is None else said_sources(sources, given),
+        None if graph is None else graph.structure_hash(),
+        None if graph is None else graph.weights_hash(),
+        given is not None and given.remade,
+        len(names),
+    )

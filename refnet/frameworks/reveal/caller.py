@@ -1,0 +1,154 @@
+"""One op of a network, executed by a framework as it executes the network: many calls per request.
+
+    caller(framework, worker, op, types, threads) -> Caller
+        caller(fixed, each, take) -> (calls, ...)
+
+MXNet and ONNX Runtime get a graph of one node, written by refnet's own exporters; PyTorch gets a call of its
+functional interface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from refnet.core.errors import UnsupportedError
+from refnet.core.graph import Graph, Node
+from refnet.core.op import F32, Op, TensorType
+from refnet.frameworks.process import Worker
+from refnet.ops import (
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dense,
+    GlobalAvgPool,
+    MaxPool,
+    RadixSoftmax,
+    RadixSum,
+    Relu,
+    Sigmoid,
+    Softmax,
+    WeightedSum,
+)
+
+BYTES = 1 << 26
+"""Of the arrays of one request."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """What executes an op. names: of its inputs, in order (see `input_names`)."""
+
+    names: tuple[str, ...]
+    request: Callable[[Mapping[str, F32], Mapping[str, F32], Sequence[int | None]], F32]
+
+    def __call__(
+        self, fixed: Mapping[str, F32], each: Mapping[str, F32], take: Sequence[int | None] = ()
+    ) -> F32:
+        """The results (calls, ...), cut by `take`: an index, or None for all, per axis of the op's result.
+
+        fixed: arrays that are the same in all calls. each: arrays with a first axis that counts the calls.
+        """
+        calls = len(next(iter(each.values())))
+        per = max(1, BYTES // max(1, sum(a.nbytes // calls for a in each.values())))
+        parts = [
+            self.request(fixed, {name: a[i : i + per] for name, a in each.items()}, take)
+            for i in range(0, calls, per)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def whole(self, inputs: Sequence[F32]) -> F32:
+        """The framework's value for these inputs, in the order of `names`."""
+        found: F32 = self({}, {n: a[None] for n, a in zip(self.names, inputs, strict=True)})[0]
+        return found
+
+
+def input_names(op: Op, count: int) -> tuple[str, ...]:
+    """`x`, or `x0`, `x1` ... where there are several, then the op's weights by their roles.
+
+    >>> from refnet.ops import Add
+    >>> input_names(Add(), 2), input_names(Conv(8, (3, 3)), 2)
+    (('x0', 'x1'), ('x', 'weight'))
+    """
+    data = count - len(op.weight_roles())
+    return (*(["x"] if data == 1 else [f"x{i}" for i in range(data)]), *op.weight_roles())
+
+
+def caller(framework: str, worker: Worker, op: Op, types: Sequence[TensorType], threads: int) -> Caller:
+    """What executes this op on inputs of these types. framework: "torch", "mxnet" or "onnxruntime".
+
+    Raises UnsupportedError where the framework has no such op.
+    """
+    names = input_names(op, len(types))
+    if framework == "torch":
+        function, arguments = _torch(op)
+        request: dict[str, Any] = {"function": function, "arguments": arguments}
+        more: dict[str, Any] = {}
+    else:
+        graph = _one_node(op, types, names)
+        request, more = _written(framework, graph)
+    request["threads"] = threads
+
+    def ask(fixed: Mapping[str, F32], each: Mapping[str, F32], take: Sequence[int | None]) -> F32:
+        order = {name: each.get(name, fixed.get(name)) for name in names}
+        arrays = {name: array for name, array in order.items() if array is not None}
+        cut = {**request, "each": list(each), "take": list(take)}
+        found: F32 = worker.ask("probe", cut, {**arrays, **more}).arrays["y"]
+        return found
+
+    return Caller(names, ask)
+
+
+def _torch(op: Op) -> tuple[str, dict[str, Any]]:
+    """The function and its keywords."""
+    match op:
+        case Conv():
+            place = {"stride": op.stride, "padding": op.pad, "dilation": op.dilation, "groups": op.groups}
+            return "conv2d", place
+        case Dense():
+            return "linear", {}
+        case AvgPool() if op.convention in ("valid", "ceil"):
+            how = {"ceil_mode": op.convention == "ceil", "count_include_pad": op.count_include_pad}
+            return "avg_pool2d", {"kernel_size": op.kernel, "stride": op.stride, "padding": op.pad, **how}
+        case GlobalAvgPool():
+            return "adaptive_avg_pool2d", {"output_size": 1}
+        case BatchNorm():
+            return "batch_norm", {"eps": op.eps}
+        case MaxPool() if op.convention in ("valid", "ceil"):
+            window = {"kernel_size": op.kernel, "stride": op.stride, "padding": op.pad}
+            return "max_pool2d", {**window, "ceil_mode": op.convention == "ceil"}
+        case Softmax():
+            return "softmax", {"dim": op.axis}
+        case Relu() | Sigmoid():
+            return type(op).__name__.lower(), {}
+        case RadixSum():
+            return "radix_sum", {"radix": op.radix}
+        case WeightedSum():
+            return "weighted_sum", {"radix": op.radix}
+        case RadixSoftmax():
+            return "radix_softmax", {"radix": op.radix, "cardinality": op.cardinality}
+    raise UnsupportedError(f"{op!r} has no counterpart in PyTorch")
+
+
+def _one_node(op: Op, types: Sequence[TensorType], names: Sequence[str]) -> Graph:
+    count = len(types) - len(op.weight_roles())
+    data = dict(zip(names[:count], types[:count], strict=True))
+    held = zip(names[count:], types[count:], strict=True)
+    weights = {name: np.zeros(kind.shape, np.float32) for name, kind in held}
+    return Graph("probe", data, (Node("y", op, tuple(names)),), {"y": "y"}, weights)
+
+
+def _written(framework: str, graph: Graph) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The request's fields and arrays that hold the graph."""
+    if framework == "mxnet":
+        from refnet.formats.mxnet.reader import graph_to_symbol
+
+        return {"symbol": graph_to_symbol(graph)}, {}
+    if framework == "onnxruntime":
+        from refnet.formats.onnx.export import graph_to_onnx
+
+        return {}, {"model": np.frombuffer(graph_to_onnx(graph).SerializeToString(), np.uint8)}
+    raise UnsupportedError(f"framework must be torch, mxnet or onnxruntime, got {framework!r}")

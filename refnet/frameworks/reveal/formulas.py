@@ -1,0 +1,126 @@
+"""Which formula of an op's menu a framework evaluates: the one that gives its bits, on chosen inputs.
+
+reveal_formula ── candidates          the menu; for a softmax with the order of its sum (positive.py)
+    └── matching, arrange             on random data, then zeros of both signs, NaN and infinities
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.core.errors import InputError
+from refnet.core.op import F32, Op, TensorType
+from refnet.core.orders import Choice, Expr, Recipe
+from refnet.frameworks.reveal.caller import Caller
+from refnet.frameworks.reveal.compress import expression
+from refnet.frameworks.reveal.positive import Positive, positive_tree
+from refnet.frameworks.reveal.probe import odd_inputs, random_inputs
+from refnet.frameworks.reveal.sums import SAMPLES, Do, Mask, Samples, arrange, matching
+from refnet.frameworks.reveal.tree import Unexplained
+from refnet.ops import BatchNorm, RadixSoftmax, Softmax
+
+ABSENT = -100.0
+"""A logit whose exponential, 4e-44, is added to nothing that is looked at without vanishing."""
+
+
+def usual_inputs(op: Op, types: Sequence[TensorType], seed: int) -> list[F32]:
+    """Random inputs as the op meets them: variances are positive."""
+    found = random_inputs(types, seed)
+    if isinstance(op, BatchNorm):
+        found[4] = np.abs(found[4]) + np.float32(0.01)
+    return found
+
+
+def special_inputs(op: Op, types: Sequence[TensorType], seed: int) -> list[F32]:
+    """Zeros of both signs, subnormals, infinities and NaN, in the data only."""
+    weights = len(op.weight_roles())
+    found = usual_inputs(op, types, seed)
+    odd = odd_inputs(types, seed)
+    count = len(types) - weights
+    found[:count] = odd[:count]
+    return found
+
+
+def reveal_formula(op: Op, types: Sequence[TensorType], caller: Caller, threads: int = 1) -> Recipe:
+    """The recipe of an op with a menu. Raises Unexplained if nothing in it gives the framework's bits."""
+    shape = (*op.type(*types).shape, 1, 1)[:4]
+    usual, odd = (
+        Samples(made, [caller.whole(one) for one in made])
+        for made in (
+            [usual_inputs(op, types, seed) for seed in range(SAMPLES)],
+            [special_inputs(op, types, seed) for seed in range(SAMPLES)],
+        )
+    )
+    choices = candidates(op, _total(op, types, caller))
+    held = [matching(op, one, usual, shape, threads) for one in choices]
+    rest = [matching(op, one, odd, shape, threads) for one in choices]
+    open_: Mask = np.ones(shape, np.bool_)
+    found: list[tuple[Do, Mask]] = []
+    while open_.any():
+        worth = [((h & open_).sum(), (r & h & open_).sum()) for h, r in zip(held, rest, strict=True)]
+        best = max(range(len(choices)), key=lambda k: worth[k]) if choices else -1
+        if best < 0 or not worth[best][0]:
+            menu = ", ".join(choice.formula for choice in choices)
+            raise Unexplained(f"{open_.sum()} of {open_.size} elements are by none of: {menu}")
+        found.append((choices[best], held[best]))
+        open_ &= ~held[best]
+    return arrange(found, shape)
+
+
+def candidates(op: Op, total: Expr | None = None) -> list[Choice]:
+    """Every formula of the op's menu that applies to it."""
+    found = []
+    for name in op.formulas:
+        try:
+            op._one_of(name, _menu(op))
+        except InputError:
+            continue
+        found.append(Choice(name, total))
+    return found
+
+
+def _menu(op: Op) -> Sequence[str]:
+    """Of a radix softmax those of the softmax or, for radix 1, the sigmoid's."""
+    if isinstance(op, RadixSoftmax):
+        from refnet.ops import Sigmoid
+
+        return list(Sigmoid.formulas if op.radix == 1 else Softmax.formulas)
+    return list(op.formulas)
+
+
+def _total(op: Op, types: Sequence[TensorType], caller: Caller) -> Expr | None:
+    """The order in which a softmax adds; None where there is only one."""
+    places = _row(op, types[0].shape)
+    if places is None or len(places) < 3:
+        return None
+
+    def shows(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        with np.errstate(divide="ignore"):
+            logits = np.maximum(np.log(rows), ABSENT).astype(np.float32)
+        data = np.zeros((len(rows), TensorType(types[0].shape).size), np.float32)
+        data[:, places] = logits
+        y = caller({}, {"x": data.reshape(len(rows), *types[0].shape)}).reshape(len(rows), -1)
+        one = _row(op, types[0].shape, output=True)
+        assert one is not None
+        found: npt.NDArray[np.bool_] = y[:, one][np.arange(len(rows)), rows.argmax(1)] != 1
+        return found
+
+    path = positive_tree(Positive(len(places), shows))
+    return expression(path, ())
+
+
+def _row(op: Op, shape: tuple[int, ...], output: bool = False) -> npt.NDArray[np.int64] | None:
+    """The flat indices of the elements of the first sum, in its input or its output."""
+    if isinstance(op, Softmax):
+        index = np.arange(TensorType(shape).size).reshape(shape)
+        rows: npt.NDArray[np.int64] = np.moveaxis(index, op.axis, -1).reshape(-1, shape[op.axis])[0]
+        return rows
+    if isinstance(op, RadixSoftmax) and op.radix > 1:
+        size = shape[1] // (op.radix * op.cardinality)
+        step = size * (op.cardinality if output else 1)
+        parts: npt.NDArray[np.int64] = np.arange(0, op.radix * step, step)
+        return parts
+    return None

@@ -1,0 +1,517 @@
+"""A whole network in a framework -> a book: every op asked, every recipe confirmed on two captures.
+
+    reveal ── ask_all     each distinct op, by sums.py and formulas.py            signature -> recipes
+      ├────── confirm     values straight from the framework, one at a time       which recipes gave each node
+      └────── bind        the recipe that serves most nodes of a signature, exceptions by node -> Book
+
+A recipe is kept for a node only if it gave the framework's bits for all elements of both captures, computed
+from the framework's own inputs to that node; of several, one that does so with infinities and NaN too. Where
+an op asked alone is not executed as it is in the network (MXNet hands memory layouts on), the capture decides
+among the formulas of the op's menu.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from refnet.arithmetic.fusion_groups import FOLDS, hidden, joined
+from refnet.arithmetic.replay import Replay
+from refnet.core.errors import InputError, UnsupportedError
+from refnet.core.graph import Graph, Node
+from refnet.core.op import F32, Op, TensorType
+from refnet.core.orders import (
+    FINISHES,
+    Book,
+    Choice,
+    Evidence,
+    Joined,
+    Part,
+    Program,
+    Recipe,
+    Reference,
+    Unconfirmed,
+    signature,
+)
+from refnet.formats import book as book_file
+from refnet.frameworks.capture.request import Request, network
+from refnet.frameworks.capture.sources import planned
+from refnet.frameworks.capture.writer import Plan
+from refnet.frameworks.launch import WORKERS, python
+from refnet.frameworks.process import Worker
+from refnet.frameworks.reveal.caller import Caller, caller
+from refnet.frameworks.reveal.formulas import candidates, reveal_formula
+from refnet.frameworks.reveal.probe import Reducing, Reduction
+from refnet.frameworks.reveal.sums import reveal_sum, same_bits
+from refnet.frameworks.reveal.tree import Unexplained
+from refnet.models.synthetic import normal
+from refnet.ops import AvgPool, BatchNorm, GlobalAvgPool
+
+SEEDS = ("seed:1", "seed:2")
+"""The inputs of the two captures."""
+
+Advance = Callable[[int], object]
+
+
+@dataclass
+class Asked:
+    """One signature: its op, the nodes that have it, what was found when it was asked alone."""
+
+    op: Op
+    types: tuple[TensorType, ...]
+    nodes: list[str] = field(default_factory=list)
+    recipes: list[Recipe] = field(default_factory=list)
+    reason: str = ""
+
+    @property
+    def open(self) -> bool:
+        """Whether a recipe is needed."""
+        return self.op.needs_recipe
+
+
+@dataclass
+class State:
+    """A node during confirmation: the recipes that gave its bits so far (indices), in how many captures.
+
+    A node with one right result has [0] while it has it. special: whether they give its bits with infinities
+    and NaN among its inputs too; None if that was not tried. reason: why none is left, if it is not its own.
+    """
+
+    alive: list[int]
+    captures: int = 0
+    elements: int = 0
+    special: bool | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Revealed:
+    """The book, and how many nodes it replays. settled: nodes with one right result, which had it.
+
+    usual: nodes whose bits were the framework's in both captures, but not with infinities and NaN.
+    """
+
+    book: Book
+    nodes: int
+    replayed: int
+    settled: int
+    usual: tuple[str, ...] = ()
+
+
+def signatures(graph: Graph, batch: int) -> dict[str, Asked]:
+    """The distinct ops of the graph, in order of execution."""
+    types = graph.types({k: TensorType((batch, *v.shape[1:])) for k, v in graph.inputs.items()})
+    found: dict[str, Asked] = {}
+    for node in graph.nodes:
+        kinds = tuple(types[name] for name in node.inputs)
+        found.setdefault(signature(node.op, kinds), Asked(node.op, kinds)).nodes.append(node.name)
+    return found
+
+
+def steps_of(request: Request) -> int:
+    """How often `reveal` will call `advance`. Raises as `refnet.load`."""
+    from refnet.models.loading import structure
+
+    model = request.network if request.is_callable else request.model
+    if model is None:
+        return 0
+    graph = structure(model, network=request.network, image=request.image)
+    return len(signatures(graph, request.batch or 1)) + len(SEEDS) + 1
+
+
+def reveal(
+    request: Request, output: Path, advance: Advance | None = None, threads: int | None = None
+) -> Revealed:
+    """Ask a framework for the recipes of a network and write the book.
+
+    request: as for a capture: who, which network, threads, batch, mode; its input is not used.
+    output: the book's file. Beside it OUTPUT.partial holds what was asked so far: the same command goes on
+    there after an interruption. advance: called after each op asked and each capture.
+    threads: how many refnet itself takes (default: all processors); changes no bit.
+
+    Raises InputError for what cannot be asked, FrameworkError if the framework fails, and as `refnet.load`.
+    """
+    from refnet.kernels.jit import processors
+
+    own = threads or processors()
+    graph, _ = network(request)
+    if graph is None or "outputs" in request.executed:
+        raise InputError("reveal needs a network that refnet knows, and a mode that shows every value")
+    batch = request.batch or 1
+    request = replace(request, batch=batch)
+    with ExitStack() as stack:
+        worker = stack.enter_context(_worker(request))
+        callers: dict[str, Caller] = {}
+
+        def call(key: str) -> Caller:
+            if key not in callers:
+                one = asked[key]
+                callers[key] = caller(request.framework, worker, one.op, one.types, request.threads)
+            return callers[key]
+
+        with planned(replace(request, input=(SEEDS[0],))) as plan:
+            reference = _reference(plan)
+            groups = () if plan.joined is None else plan.joined()
+        forms = [Joined(groups, fold) for fold in _folds(graph, groups)] if groups else [None]
+        asked = signatures(_executed(graph, forms[0]), batch)
+        if advance is not None and groups:  # fewer nodes, mostly fewer signatures
+            advance(max(0, len(signatures(graph, batch)) - len(asked)))
+        partial = output.with_name(output.name + ".partial")
+        ask_all(asked, call, reference, partial, own, advance)
+        tried: list[tuple[dict[str, State], Joined | None]] = []
+        for by in forms:
+            again = None if tried else advance
+            tried.append((confirm(_executed(graph, by), asked, request, call, own, again, by), by))
+            if all(state.alive for state in tried[-1][0].values()):
+                break
+        nodes, by = max(tried, key=lambda one: sum(bool(state.alive) for state in one[0].values()))
+    book, replayed, settled = bind(asked, nodes, reference, by)
+    book_file.write(output, book)
+    partial.unlink(missing_ok=True)
+    usual = tuple(name for name, state in nodes.items() if state.alive and state.special is False)
+    return Revealed(book, len(nodes), replayed, settled, usual)
+
+
+def _executed(graph: Graph, by: Joined | None) -> Graph:
+    return graph if by is None else joined(graph, by)
+
+
+def _folds(graph: Graph, groups: Sequence[Sequence[str]]) -> list[str]:
+    """How batch norms may have been folded; nothing to ask where none was."""
+    norms = any(isinstance(graph.by_name[name].op, BatchNorm) for names in groups for name in names)
+    return list(FOLDS) if norms else [""]
+
+
+def _worker(request: Request) -> Worker:
+    place = {"onnxruntime": "onnx"}.get(request.framework, request.framework)
+    found = python(place, {} if request.python is None else {place: request.python})
+    backend = {"MXNET_SUBGRAPH_BACKEND": "NONE"} if (place, request.subgraph) == ("mxnet", "NONE") else {}
+    file = str(WORKERS / "onnx_worker.py") if place == "onnx" else place
+    environment = {**backend, **request.environment}
+    return Worker(file, found, threads=request.threads, environment=environment, timeout=request.timeout)
+
+
+def _reference(plan: Plan) -> Reference:
+    """Who is asked, as a book says it: one line each."""
+    who = plan.reference
+
+    def line(text: str) -> str:
+        return " ".join(text.split())[:2000]
+
+    flags = {name: line(value) for name, value in who.flags.items()}
+    return Reference(
+        who.framework,
+        line(who.version),
+        line(who.build),
+        line(who.isa),
+        who.threads,
+        who.batch,
+        line(who.mode),
+        flags,
+    )
+
+
+# Asking.
+
+
+def ask_all(
+    asked: Mapping[str, Asked],
+    call: Callable[[str], Caller],
+    reference: Reference,
+    partial: Path,
+    threads: int,
+    advance: Advance | None = None,
+) -> None:
+    """Fill in `recipes` or `reason` of each signature that needs it; go on where `partial` ends."""
+    before = _partial(partial, reference)
+    known = {} if before is None else dict(before.recipes)
+    failed = {} if before is None else {one.signature: one.reason for one in before.unconfirmed}
+    for key, one in asked.items():
+        if one.open and key not in known and key not in failed:
+            try:
+                known[key] = _ask(one, call(key), threads)
+            except (Unexplained, UnsupportedError) as error:
+                failed[key] = str(error)
+            unknown = tuple(Unconfirmed(k, (), reason) for k, reason in failed.items())
+            book_file.write(partial, Book(reference, known, {}, unknown))
+        one.recipes = [known[key]] if key in known else []
+        one.reason = failed.get(key, "")
+        if advance is not None:
+            advance(1)
+
+
+def _partial(path: Path, reference: Reference) -> Book | None:
+    """What an interrupted run left. Raises InputError if it is of another reference."""
+    if not path.exists():
+        return None
+    found = book_file.read(path)
+    if found.reference != reference:
+        raise InputError(
+            f"{path} is what is left of revealing something else; remove it, or name another book"
+        )
+    return found
+
+
+def _ask(one: Asked, call: Caller, threads: int) -> Recipe:
+    if isinstance(one.op, Reducing):
+        return reveal_sum(Reduction(one.op, one.types, call), threads)
+    return reveal_formula(one.op, one.types, call, threads)
+
+
+# Confirming.
+
+
+def confirm(
+    graph: Graph,
+    asked: Mapping[str, Asked],
+    request: Request,
+    call: Callable[[str], Caller],
+    threads: int,
+    advance: Advance | None = None,
+    by: Joined | None = None,
+) -> dict[str, State]:
+    """Which of the recipes of its signature gave each node's bits in all captures.
+
+    graph: as it is executed. by: what the executor joined in it.
+    """
+    for one in asked.values():
+        _widen(one)
+    keys = {name: key for key, one in asked.items() for name in one.nodes}
+    nodes = {
+        name: State(list(range(len(asked[key].recipes))) if asked[key].open else [0])
+        for name, key in keys.items()
+    }
+    replays: dict[tuple[str, int], Replay] = {}
+    inner = frozenset() if by is None else hidden(by)
+
+    def walk(
+        inputs: Mapping[str, F32], values: Iterator[tuple[str, F32]], plan: Plan
+    ) -> Iterator[tuple[State, list[int]]]:
+        for node, arguments, value in _values(
+            graph, inputs, values, keys, call, inner, lambda: _absent(graph, plan)
+        ):
+            one, state = asked[keys[node.name]], nodes[node.name]
+            if one.open:
+                yield state, _alive(state, node, keys[node.name], one, arguments, value, replays, threads)
+            else:
+                same = same_bits(node.op.run(*arguments, threads=threads), value).all()
+                yield state, state.alive if same else []
+            state.elements += value.size
+
+    for source in SEEDS:
+        with planned(replace(request, input=(source,))) as plan:
+            for state, alive in walk(plan.inputs, plan.values(), plan):
+                state.captures += 1
+                state.alive = alive
+            if advance is not None:
+                advance(1)
+            if source == SEEDS[-1] and plan.again is not None:
+                odd = {name: special(name, array.shape) for name, array in plan.inputs.items()}
+                for state, alive in walk(odd, plan.again(odd), plan):
+                    state.special = bool(alive)
+                    state.alive = alive or state.alive
+                if advance is not None:
+                    advance(1)
+    for names in () if by is None else by.groups:
+        last = nodes[names[-1]]
+        if not last.alive or last.captures < len(SEEDS):
+            _doubt(nodes, names)
+    return nodes
+
+
+def _doubt(nodes: Mapping[str, State], names: Sequence[str]) -> None:
+    """The last of joined nodes has not these bits: nothing speaks for what was found for the others alone."""
+    for name in names[:-1]:
+        if name in nodes:
+            nodes[name].alive = []
+            nodes[name].reason = f"it is joined with {names[-1]}, which is not confirmed"
+
+
+def _absent(graph: Graph, plan: Plan) -> set[str]:
+    """The graph's outputs that the framework's network does not return; known once it has run."""
+    return set(graph.outputs.values()) - set(plan.returned().values())
+
+
+def special(name: str, shape: tuple[int, ...]) -> F32:
+    """Numbers with some infinities, NaN, zeros, subnormal and huge ones among them.
+
+    >>> int(np.isnan(special("data", (1, 3, 64, 64))).sum())
+    3
+    """
+    x = normal(3, name, shape)
+    values = (np.inf, -0.0, np.nan, -np.inf, 0.0, 1e-40, 3e38, -1e-40)
+    flat = x.reshape(-1)[::499]
+    flat[:] = np.resize(np.array(values, np.float32), flat.size)
+    return x
+
+
+def _widen(one: Asked) -> None:
+    """After what was found for the op alone come the other formulas of its menu: the network may differ.
+
+    So may the division of a pool's sum: a framework can have several ops that are one of refnet's. And one
+    part of a sum's recipe may hold everywhere: in another memory layout borders may be no special case.
+    """
+    first = one.recipes[0].parts[-1].do if one.recipes else None
+    total = first.total if isinstance(first, Choice) else None
+    more = [Recipe((Part(choice),)) for choice in candidates(one.op, total)]
+    if isinstance(first, Program) and isinstance(one.op, AvgPool | GlobalAvgPool):
+        parts = one.recipes[0].parts
+        more += [Recipe(tuple(_finishing(part, finish) for part in parts)) for finish in FINISHES[1:]]
+    if isinstance(first, Program):
+        more += [Recipe((Part(part.do),)) for part in reversed(one.recipes[0].parts)]
+    one.recipes += [recipe for recipe in more if recipe not in one.recipes]
+
+
+def _finishing(part: Part, finish: str) -> Part:
+    return replace(part, do=replace(part.do, finish=finish)) if isinstance(part.do, Program) else part
+
+
+def _values(
+    graph: Graph,
+    data: Mapping[str, F32],
+    values: Iterator[tuple[str, F32]],
+    keys: Mapping[str, str],
+    call: Callable[[str], Caller],
+    inner: Collection[str] = (),
+    outputs: Callable[[], Collection[str]] = tuple,
+) -> Iterator[tuple[Node, list[F32], F32]]:
+    """(node, its inputs and weights, its value), all the framework's; each freed after its last use.
+
+    Two kinds of values that the framework does not show it computes alone: outputs that its network does not
+    have (a softmax on top of a module that returns logits), and what lies inside of nodes that it joins
+    (inner). Whether these are computed so in the network, too, the value of the last of them says: `_doubt`.
+    """
+    uses = Counter(name for node in graph.nodes for name in set(node.data))
+    known: dict[str, F32] = dict(data)
+    seen: set[str] = set()
+
+    def arguments(node: Node) -> list[F32]:
+        return [known[n] for n in node.data] + [graph.weights[n] for n in node.weights]
+
+    def used(node: Node) -> None:
+        for name in (*set(node.data), node.name):
+            uses[name] -= name != node.name
+            if uses[name] <= 0:
+                known.pop(name, None)
+
+    def unseen(node: Node) -> list[Node]:
+        """The inner nodes between this one and what is known, in order."""
+        found: list[Node] = []
+        for name in node.data:
+            if name in inner and name not in known and name not in seen:
+                found += [*unseen(graph.by_name[name]), graph.by_name[name]]
+        return found
+
+    def alone(node: Node) -> tuple[Node, list[F32], F32]:
+        """The node's value as the framework computes it when it is asked for it alone."""
+        inputs = arguments(node)
+        known[node.name] = call(keys[node.name]).whole(inputs)
+        seen.add(node.name)
+        return node, inputs, known[node.name]
+
+    for name, found in values:
+        node = graph.by_name.get(name)
+        if node is None or name in seen:
+            continue
+        for before in unseen(node):
+            if all(n in known for n in before.data):
+                yield alone(before)
+                used(before)
+        if any(n not in known for n in node.data):
+            continue
+        seen.add(name)
+        inputs = arguments(node)
+        shape = node.op.type(*(TensorType(a.shape) for a in inputs)).shape
+        known[name] = np.ascontiguousarray(found, np.float32).reshape(shape)
+        yield node, inputs, known[name]
+        used(node)
+    absent = outputs()
+    for node in graph.nodes:
+        unshown = node.name in inner or node.name in absent
+        if unshown and node.name not in seen and all(n in known for n in node.data):
+            yield alone(node)
+            used(node)
+
+
+def _alive(
+    state: State,
+    node: Node,
+    key: str,
+    one: Asked,
+    arguments: Sequence[F32],
+    value: F32,
+    replays: dict[tuple[str, int], Replay],
+    threads: int,
+) -> list[int]:
+    """The recipes that are alive and give this value too."""
+    alive = []
+    for k in state.alive:
+        if (key, k) not in replays:
+            empty = Reference("", "", "", "", 1, 1, "")
+            replays[key, k] = Replay(Book(empty, {key: one.recipes[k]}), threads)
+        found = replays[key, k].evaluate(Node(key, node.op, ()), *arguments)
+        if same_bits(found, value).all():
+            alive.append(k)
+    return alive
+
+
+# The book.
+
+
+def bind(
+    asked: Mapping[str, Asked], nodes: Mapping[str, State], reference: Reference, by: Joined | None = None
+) -> tuple[Book, int, int]:
+    """The book; how many nodes have a recipe, and how many need none and are right."""
+    recipes: dict[str, Recipe] = {}
+    evidence: dict[str, Evidence] = {}
+    special: dict[str, str] = {}
+    unknown: list[Unconfirmed] = []
+    replayed = settled = 0
+    for key, one in asked.items():
+        seen = {name: nodes[name] for name in one.nodes if nodes[name].captures == len(SEEDS)}
+        if missing := tuple(name for name in one.nodes if name not in seen):
+            unknown.append(Unconfirmed(key, missing, "the framework did not show the value or its inputs"))
+        if not one.open:
+            wrong = tuple(name for name, state in seen.items() if not state.alive)
+            if wrong:
+                unknown.append(Unconfirmed(key, wrong, "not the one right result"))
+            settled += len(seen) - len(wrong)
+            continue
+        left = {name: state for name, state in seen.items() if state.alive}
+        lost = tuple(name for name in seen if name not in left)
+        if lost:
+            by_reason: dict[str, list[str]] = {}
+            for name in lost:
+                by_reason.setdefault(seen[name].reason or one.reason or _tried(one), []).append(name)
+            unknown += [Unconfirmed(key, tuple(names), reason) for reason, names in by_reason.items()]
+        shared = not lost and not missing
+        while left:
+            votes = Counter(k for state in left.values() for k in state.alive)
+            best = min(votes, key=lambda k: (-votes[k], k))
+            held = [name for name, state in left.items() if best in state.alive]
+            name = key if shared else f"{key} #{_word(one.recipes[best], best)}"
+            recipes[name] = one.recipes[best]
+            evidence[name] = Evidence(len(SEEDS), sum(left[n].elements for n in held))
+            if not shared:
+                special |= dict.fromkeys(held, name)
+            replayed += len(held)
+            left = {n: state for n, state in left.items() if n not in held}
+            shared = False
+    return Book(reference, recipes, evidence, tuple(unknown), special, by), replayed, settled
+
+
+def _word(recipe: Recipe, index: int) -> str:
+    do = recipe.parts[-1].do
+    if isinstance(do, Choice):
+        return do.formula
+    return str(index) if do.finish == "none" else do.finish
+
+
+def _tried(one: Asked) -> str:
+    words = [_word(recipe, k) for k, recipe in enumerate(one.recipes)]
+    return f"not these bits in the network: {', '.join(words)}" if words else "nothing to try"

@@ -1,0 +1,1 @@
+"""The exp and sigmoid of named libraries, operation by operation."""

@@ -1,0 +1,1 @@
+"""The networks that refnet knows by name: builders, catalog, weights, preprocessing, cost."""

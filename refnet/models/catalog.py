@@ -1,0 +1,149 @@
+"""The networks that refnet knows by name: catalog.toml as data, and a graph for each that has a builder."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from refnet.core.errors import InputError
+from refnet.core.graph import Graph
+from refnet.models.octresnet import octave_resnet
+from refnet.models.resnest import resnest
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """One file that the authors of a network published. Facts only: what is unknown is None.
+
+    name: the official file name; where only size and checksum are known (url None), the name under
+        which refnet looks for it.
+    bytes: its size. sha256, sha384: hex checksums. sha256_prefix: how the sha256 begins, where only
+        that is known (PyTorch hub names files so).
+    inside: the members of an archive that refnet reads.
+    """
+
+    name: str
+    url: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    sha256_prefix: str | None = None
+    sha384: str | None = None
+    inside: tuple[str, ...] = ()
+
+    @property
+    def partly_checked(self) -> str:
+        """What to say of a file of which no whole checksum is known; "" if one is.
+
+        >>> OfficialFile("a.pth", sha256_prefix="22405ba7").partly_checked
+        'only the first 8 digits of its sha256 are published: 22405ba7 is what is checked'
+        """
+        known = self.sha256_prefix
+        if known is None or self.sha256 or self.sha384:
+            return ""
+        return f"only the first {len(known)} digits of its sha256 are published: {known} is what is checked"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network of the catalog.
+
+    framework: "mxnet" or "pytorch". dataset: "imagenet" or "digits".
+    builder: "octresnet" or "resnest", called with options; "symbol": the graph is only in a symbol
+        file of MXNet.
+    input_shape: (c, h, w) of the input `data`. pipeline: name of the default preprocessing.
+    colour, mean, scale: what the pipeline does to pixels, as the card states it: (p - mean) / scale.
+    gflops, mparams, top1, top5: the card's figures (10^9 operations, 10^6 parameters, percent) or None.
+    licence: of the official weights. source: where the network is defined.
+    files: what `fetch` gets. shipped: weights that come with the project, a path in weights/.
+    """
+
+    name: str
+    task: str
+    framework: str
+    dataset: str
+    builder: str
+    input_shape: tuple[int, int, int]
+    pipeline: str
+    colour: str
+    mean: str
+    scale: str
+    licence: str
+    source: str
+    options: Mapping[str, Any]
+    gflops: float | None = None
+    mparams: float | None = None
+    top1: float | None = None
+    top5: float | None = None
+    files: tuple[OfficialFile, ...] = ()
+    shipped: str | None = None
+
+
+def entries() -> dict[str, Entry]:
+    """All networks by name, in the catalog's order.
+
+    >>> list(entries())[:2]
+    ['octave-se-resnet-50-0.125', 'resnest-50-pytorch']
+    """
+    return dict(_read())
+
+
+def entry(name: str) -> Entry:
+    """The network of this name. Raises InputError with the closest names if there is none.
+
+    >>> entry("resnest-50-pytorch").top1
+    81.11
+    >>> entry("octave-resnet-50")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    refnet.core.errors.InputError: no network is named 'octave-resnet-50'; close: ...
+    """
+    known = _read()
+    if name not in known:
+        close = get_close_matches(name, known, 3) or [n for n in known if name and name in n][:3]
+        hint = f"close: {', '.join(close)}" if close else "`refnet models` lists them all"
+        raise InputError(f"no network is named {name!r}; {hint}")
+    return known[name]
+
+
+def build(entry: Entry, image: tuple[int, int] | None = None) -> Graph:
+    """The graph of a catalog entry, without weights.
+
+    image: (h, w) of the input, default the entry's own.
+    Raises InputError if the entry has no builder (its graph is in the official symbol file only),
+    GraphError if the image does not fit the network.
+
+    >>> build(entry("resnest-digits")).inputs
+    {'data': float32[1, 1, 32, 32]}
+    """
+    channels, height, width = entry.input_shape
+    shape = (channels, *(image or (height, width)))
+    match entry.builder:
+        case "octresnet":
+            return octave_resnet(**entry.options, image=shape, name=entry.name)
+        case "resnest":
+            return resnest(**entry.options, image=shape, name=entry.name)
+    raise InputError(
+        f"{entry.name} has no builder: its graph is in the symbol file that MXNet wrote; "
+        "give the path of the *-symbol.json or of the official archive instead of the name"
+    )
+
+
+@cache
+def _read() -> dict[str, Entry]:
+    """catalog.toml, families filled in."""
+    table = tomllib.loads((files("refnet.models") / "catalog.toml").read_text(encoding="utf-8"))
+    return {name: _entry(name, table["family"], fields) for name, fields in table["network"].items()}
+
+
+def _entry(name: str, families: Mapping[str, Any], fields: Mapping[str, Any]) -> Entry:
+    merged = {"name": name, "options": {}} | families[fields["family"]] | dict(fields)
+    del merged["family"]
+    merged["input_shape"] = tuple(merged["input_shape"])
+    merged["files"] = tuple(
+        OfficialFile(**file | {"inside": tuple(file.get("inside", ()))}) for file in merged.get("files", ())
+    )
+    return Entry(**merged)

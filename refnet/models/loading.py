@@ -1,0 +1,405 @@
+"""From a name or a file to a graph with its weights: the one function that knows all kinds of models.
+
+    load ── _catalog ── zoo.catalog.build ─┐
+      ├──── _symbol ─── readers.mxnet ─────┼── _with ── seed:N | .params | .tar | .pth | .safetensors
+      ├──── _archive ── readers.mxnet      │
+      ├──── _onnx ───── readers.onnx       │
+      └──── _state ──── zoo.catalog.build ─┘
+
+`structure` is the same without weights, for what needs only shapes. A symbol file or an archive of a network
+that the catalog has a builder for must have the builder's weights, by name and shape.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refnet.core.errors import FormatError, InputError, WeightsError
+from refnet.core.graph import Graph
+from refnet.core.op import F32, TensorType
+from refnet.formats.bounded import open_file
+from refnet.models.catalog import Entry, build, entries, entry
+from refnet.models.labels import labels
+from refnet.ops import Conv
+
+STATES = (".pth", ".pt", ".safetensors")
+MOST_PIXELS = 1 << 24
+LARGEST_STRUCTURE = 64 << 20
+"""Bytes of a *-structure.json; that of Oct-SE-ResNet-152 has 220,583."""
+IGNORED = "num_batches_tracked"
+"""Ending of the only names that may stand in a file without being used: a counter of training steps."""
+
+Size = tuple[int, int]
+Model = str | os.PathLike[str]
+
+
+def load(
+    model: Model,
+    *,
+    weights: Model | None = None,
+    network: str | None = None,
+    image: Size | None = None,
+) -> Graph:
+    """The graph of a model with its weights.
+
+    model: a name of the catalog, or the path of a `*-symbol.json`, of an official `.tar`, of an `.onnx`, or
+        of a state dict (`.pth`, `.pt`, `.safetensors`) or `.params`, the latter two together with `network`.
+    weights: the path of a `.params`, `.tar`, `.pth`, `.pt` or `.safetensors`, or "seed:N" for synthetic
+        weights. Default: for a name the weights that ship with refnet, else the fetched official file; for
+        X-symbol.json the file X-0000.params beside it, else the only .params in its folder; an `.onnx`
+        holds its own.
+    network: the catalog name whose architecture a file belongs to.
+    image: (h, w) of the input, default the catalog's, or 224, 224 for a symbol file that is not in it, or
+        what an `.onnx` says.
+
+    Raises InputError (an argument of the wrong kind, no such name, no weights found, ambiguous, a bad
+    seed), WeightsError (weights do not fit, or a file is of another network), and the readers'
+    FormatError, UnsupportedError and GraphError.
+
+    >>> graph = load("resnest-digits", weights="seed:0")
+    >>> graph.inputs, len(graph.weights)
+    ({'data': float32[1, 1, 32, 32]}, 124)
+    >>> load("resnest-digits", weights="seed:z")
+    Traceback (most recent call last):
+    refnet.core.errors.InputError: weights must be a file or seed:N with N from 0 to 2**64 - 1, got 'seed:z'
+    """
+    name, image = _check(model, weights, network, image)
+    if name in entries():
+        return _catalog(_chosen(entry(name), network), weights, image)
+    if name.endswith(".json"):
+        return _symbol(Path(name), weights, network_of(name, network), image)
+    if name.endswith(".tar"):
+        graph = _archive(Path(name), network_of(name, network), image)
+        return graph if weights is None else _with(graph, weights)
+    if name.endswith(".onnx"):
+        graph = _onnx(Path(name), network_of(name, network), image)
+        return graph if weights is None else _with(graph, weights)
+    if name.endswith((*STATES, ".params")):
+        return _state(name, weights, network, image)
+    raise _unknown(name)
+
+
+def structure(model: Model, *, network: str | None = None, image: Size | None = None) -> Graph:
+    """The graph of a model without weights; model, network, image and errors as for `load`.
+
+    >>> len(structure("octave-se-resnet-50-0.125").nodes)
+    806
+    """
+    name, image = _check(model, None, network, image)
+    if name in entries():
+        chosen = _chosen(entry(name), network)
+        if chosen.builder == "symbol":
+            return replace(_fetched(chosen, image), weights={})
+        return build(chosen, image)
+    if name.endswith(".json"):
+        return _read_symbol(Path(name), None, network_of(name, network), image)
+    if name.endswith(".tar"):
+        return replace(_archive(Path(name), network_of(name, network), image), weights={})
+    if name.endswith(".onnx"):
+        return replace(_onnx(Path(name), network_of(name, network), image), weights={})
+    if name.endswith((*STATES, ".params")):
+        return build(_needed(name, network), image)
+    raise _unknown(name)
+
+
+def network_of(model: Model, network: str | None = None) -> Entry | None:
+    """The catalog's entry of a model: the one named, or the one whose name a model or its file has.
+
+    A file has a network's name if it is called NAME-symbol.json, NAME.json, NAME.tar or NAME.onnx, or as one
+    of its official files. Raises InputError if `network` is in no catalog.
+
+    >>> network_of("nets/resnest-digits-symbol.json").dataset, network_of("net-symbol.json")
+    ('digits', None)
+    """
+    name = os.fspath(model)
+    if network is not None or name in entries():
+        return entry(network or name)
+    name = Path(name).name
+    stem = name.removesuffix(".json").removesuffix("-symbol").removesuffix(".tar").removesuffix(".onnx")
+    for found in entries().values():
+        if stem == found.name or any(name == official.name for official in found.files):
+            return found
+    return None
+
+
+def _check(
+    model: Model, weights: Model | None, network: str | None, image: Size | None
+) -> tuple[str, Size | None]:
+    """The model as text and the image as whole numbers, all arguments checked."""
+    name = _path("model", "a name or a path", model)
+    if weights is not None:
+        _path("weights", "a path or seed:N", weights)
+    if network is not None and not isinstance(network, str):
+        raise InputError(f"network must be a name of the catalog, got {network!r}")
+    return name, None if image is None else _size(image)
+
+
+def _path(argument: str, what: str, value: object) -> str:
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(path, str):
+        raise InputError(f"{argument} must be {what}, got {value!r}")
+    return path
+
+
+def _size(image: object) -> Size:
+    """Two whole numbers (NumPy's, too) that make an image."""
+    pair = image if isinstance(image, tuple | list) and len(image) == 2 else (None, None)
+    try:
+        height, width = map(operator.index, pair)
+    except TypeError:
+        height = width = 0
+    if min(height, width) < 1 or height * width > MOST_PIXELS:
+        raise InputError(
+            f"image must be (h, w), both at least 1, at most {MOST_PIXELS} pixels, got {image!r}"
+        )
+    return height, width
+
+
+def _unknown(name: str) -> InputError:
+    """What to say of a model that is neither a name nor a kind of file that can be read."""
+    if os.path.isfile(name):
+        kinds = f"*-symbol.json, .tar, .onnx, {', '.join(STATES)} or .params"
+        return InputError(f"{name} is no {kinds}, nor the name of a network")
+    try:
+        entry(name)
+    except InputError as error:
+        return InputError(f"{error} (and there is no such file)")
+    raise AssertionError(name)
+
+
+def _chosen(found: Entry, network: str | None) -> Entry:
+    if network not in (None, found.name):
+        raise InputError(f"network is {network!r}, but the model is {found.name!r} already: leave it out")
+    return found
+
+
+def _needed(file: str, network: str | None) -> Entry:
+    if network is None:
+        raise InputError(f"{file} holds weights without a graph: name the network that they belong to")
+    return entry(network)
+
+
+# Catalog names.
+
+
+def _catalog(chosen: Entry, weights: Model | None, image: Size | None) -> Graph:
+    if weights is None:
+        if chosen.shipped is None:
+            return _fetched(chosen, image)
+        from refnet.models.weights import shipped_folder
+
+        weights = shipped_folder() / chosen.shipped
+    if os.fspath(weights).endswith(".tar"):
+        return _archive(Path(weights), chosen, image)
+    return _with(build(chosen, image), weights)
+
+
+def _fetched(chosen: Entry, image: Size | None) -> Graph:
+    """The entry with its official file, or InputError that says how to get one."""
+    from refnet.models.weights import located
+
+    path = located(chosen)
+    if path is None:
+        known = bool(chosen.files) and all(file.url for file in chosen.files)
+        get = f"`refnet fetch {chosen.name}` gets the official file" if known else "no url of a file is known"
+        seed = "" if chosen.builder == "symbol" else ', or weights="seed:0" for synthetic ones'
+        raise InputError(f"{chosen.name} has no weights on this machine: {get}; weights takes a file{seed}")
+    if path.suffix == ".tar":
+        return _archive(path, chosen, image)
+    return _with(build(chosen, image), path)
+
+
+# Files.
+
+
+def _archive(path: Path, chosen: Entry | None, image: Size | None) -> Graph:
+    """An official archive: its own graph, whose running numbers are those of its framework's values."""
+    from refnet.formats.mxnet.reader import read_tar
+
+    graph = read_tar(path, _shape(chosen, image))
+    if chosen is None:
+        return graph
+    _check_network(path, "archive", graph, chosen, image)
+    return replace(graph, name=chosen.name)
+
+
+def _onnx(path: Path, chosen: Entry | None, image: Size | None) -> Graph:
+    """An ONNX file's graph. Weights that an exporter folded or renamed tell nothing: the output must fit."""
+    from refnet.formats.onnx.reader import read_onnx
+
+    graph = read_onnx(path, image)
+    if chosen is not None:
+        wanted = TensorType((1, len(labels(chosen.dataset))))
+        prob = graph.types().get(graph.outputs.get("prob", ""))
+        if prob != wanted:
+            raise WeightsError(f"{path} is not {chosen.name}: its output prob is {prob!r}, not {wanted!r}")
+    return graph
+
+
+def _check_network(path: Path, what: str, graph: Graph, chosen: Entry, image: Size | None) -> None:
+    """Refuse a file of another network than the one it is said to be, or is called like."""
+    found = graph.weight_types
+    if chosen.builder == "symbol":  # its graph is in such a file only
+        wanted = TensorType((1, len(labels(chosen.dataset))))
+        prob = graph.types().get(graph.outputs.get("prob", ""))
+        faults = [] if prob == wanted else [f"wrong: prob is {prob!r}, not {wanted!r}"]
+    else:
+        built = build(chosen, image).weight_types
+        faults = [f"missing: {name} {kind!r}" for name, kind in built.items() if name not in found]
+        faults += [f"surplus: {name}" for name in found if name not in built]
+        both = [name for name in built if name in found and found[name] != built[name]]
+        faults += [f"wrong: {name} is {found[name]!r}, not {built[name]!r}" for name in both]
+    if faults:
+        lines = [*faults[:20], *([f"and {len(faults) - 20} more"] if len(faults) > 20 else [])]
+        shown = "".join(f"\n  {line}" for line in lines)
+        raise WeightsError(f"{path} is not the {what} of {chosen.name}:{shown}")
+
+
+def _symbol(path: Path, weights: Model | None, chosen: Entry | None, image: Size | None) -> Graph:
+    if weights is None:
+        weights = _beside(path)
+    if _seed(weights) is not None:
+        return _with(_read_symbol(path, None, chosen, image), weights)
+    arrays = _arrays(Path(weights))
+    graph = _read_symbol(path, arrays, chosen, image)
+    return _named(graph, arrays, Path(weights), _structure(path))
+
+
+def _read_symbol(
+    path: Path, arrays: Mapping[str, F32] | None, chosen: Entry | None, image: Size | None
+) -> Graph:
+    """A symbol file's graph. The input's channels stand in no symbol file: the catalog or a weight tells."""
+    from refnet.formats.mxnet.reader import read_symbol
+
+    channels, height, width = _shape(chosen, image)
+    graph = read_symbol(path, (channels, height, width))
+    if chosen is not None:
+        _check_network(path, "symbol file", graph, chosen, image)
+        return graph
+    first = next((node for node in graph.nodes if isinstance(node.op, Conv)), None)
+    if arrays is None or first is None or not isinstance(first.op, Conv):
+        return graph
+    weight = arrays.get(first.weights[0])
+    if weight is None or weight.ndim != 4 or weight.shape[1] * first.op.groups == channels:
+        return graph
+    return read_symbol(path, (weight.shape[1] * first.op.groups, height, width))
+
+
+def _shape(chosen: Entry | None, image: Size | None) -> tuple[int, int, int]:
+    channels, *size = (3, 224, 224) if chosen is None else chosen.input_shape
+    height, width = image or size
+    return channels, height, width
+
+
+def _beside(symbol: Path) -> Path:
+    """The .params of a symbol file: X-0000.params for X-symbol.json, else the only one in the folder."""
+    own = symbol.with_name(symbol.name.removesuffix(".json").removesuffix("-symbol") + "-0000.params")
+    if os.path.isfile(own):
+        return own
+    if not os.path.isfile(symbol):
+        raise FormatError(symbol, None, "no such file")
+    found = sorted(path for path in symbol.parent.glob("*.params") if os.path.isfile(path))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InputError(
+            f'{symbol} has no {own.name} beside it: weights takes its file, or "seed:0" for synthetic ones'
+        )
+    shown = ", ".join(path.name for path in found[:8]) + (", ..." if len(found) > 8 else "")
+    raise InputError(f"{symbol} has several .params files beside it ({shown}): weights must name one")
+
+
+def _structure(symbol: Path) -> dict[str, Any] | None:
+    """X-structure.json beside X-symbol.json, which maps structural names to the symbol's; None if absent."""
+    path = symbol.with_name(symbol.name.removesuffix(".json").removesuffix("-symbol") + "-structure.json")
+    if not os.path.isfile(path):
+        return None
+    stream, size = open_file(path)
+    with stream:
+        if size > LARGEST_STRUCTURE:
+            raise FormatError(path, None, f"{size} bytes", f"at most {LARGEST_STRUCTURE}")
+        data = stream.read(size)
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(path, getattr(error, "pos", None), f"no JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise FormatError(path, 0, type(found).__name__, "a JSON object")
+    return found
+
+
+def _state(file: str, weights: Model | None, network: str | None, image: Size | None) -> Graph:
+    if weights is not None:
+        raise InputError(f"{file} is a weights file itself: weights must not name another, got {weights!r}")
+    return _with(build(_needed(file, network), image), file)
+
+
+# Weights.
+
+
+def _seed(weights: Model) -> int | None:
+    """N of "seed:N"; None if it is a path. Raises InputError for a bad N."""
+    if not isinstance(weights, str) or not weights.startswith("seed:"):
+        return None
+    if re.fullmatch("seed:[0-9]{1,20}", weights) and int(weights[5:]) < 1 << 64:
+        return int(weights[5:])
+    raise InputError(f"weights must be a file or seed:N with N from 0 to 2**64 - 1, got {weights!r}")
+
+
+def _with(graph: Graph, weights: Model) -> Graph:
+    """The graph with the weights of a seed or a file."""
+    seed = _seed(weights)
+    if seed is not None:
+        from refnet.models.synthetic import weights as synthetic
+
+        return graph.with_weights(synthetic(graph, seed))
+    path = Path(weights)
+    return _named(graph, _arrays(path), path, None)
+
+
+def _arrays(path: Path) -> dict[str, F32]:
+    """Names and arrays of a weights file, by its ending."""
+    match path.suffix:
+        case ".params":
+            from refnet.formats.mxnet.reader import read_params
+
+            return read_params(path)
+        case ".tar":
+            from refnet.formats.mxnet.reader import read_tar
+
+            return dict(read_tar(path).weights)
+        case ".pth" | ".pt":
+            from refnet.formats.torch.reader import read_state_dict
+
+            return read_state_dict(path)
+        case ".safetensors":
+            from refnet.formats.torch.safetensors import read
+
+            return read(path)
+    raise InputError(
+        f"weights must be .params, .tar, .pth, .pt, .safetensors or seed:N, got {os.fspath(path)!r}"
+    )
+
+
+def _named(graph: Graph, arrays: Mapping[str, F32], path: Path, structure: dict[str, Any] | None) -> Graph:
+    """The graph with arrays of a file, under structural names or its own."""
+    from refnet.formats.mxnet.reader import is_structural, rename_structural
+
+    try:
+        if path.suffix == ".params" and is_structural(arrays, graph):
+            arrays = rename_structural(arrays, graph, structure)
+        surplus = [
+            name for name, array in arrays.items() if name.endswith(IGNORED) and array.dtype != np.float32
+        ]
+        return graph.with_weights(arrays, surplus, own=True)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None

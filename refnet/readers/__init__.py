@@ -1,1 +1,0 @@
-"""Files of others -> Graph, or names and arrays. Nothing in a file is ever executed."""

@@ -1,0 +1,132 @@
+"""A verification as JSON and in one line: docs/verify.md describes the record."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from refnet.verification.judge import DEFECT, EQUAL, MISSING, REPLAYED, ROUNDING, UNJUDGED, Judgement, Worst
+
+if TYPE_CHECKING:
+    from refnet.verification.verify import Verification
+
+FORMAT = "refnet verification"
+VERSION = 1
+
+
+def record(found: Verification) -> dict[str, Any]:
+    """The JSON record. Numbers that JSON lacks are null (shares, radii) or text (elements)."""
+    from refnet import __version__
+
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "written_by": f"refnet {__version__}",
+        "graph": {"name": found.graph, "hash": found.graph_hash},
+        "reference": None if found.reference is None else dict(found.reference),
+        "book": None if found.book is None else dict(found.book),
+        "summary": {
+            "values": len(found.nodes) - found.counts[MISSING],
+            **found.counts,
+            "surplus": len(found.surplus),
+            "line": found.line,
+        },
+        "first_defect": found.first_defect,
+        "first_difference": found.first_difference,
+        "suggestion": found.suggestion,
+        "notes": list(found.notes),
+        "nodes": [_node(one) for one in found.nodes],
+        "outputs": [{**vars(one), "largest": one.largest} for one in found.outputs],
+        "surplus": list(found.surplus),
+        "seconds": round(found.seconds, 3),
+    }
+
+
+def _node(one: Judgement) -> dict[str, Any]:
+    share = one.share
+    return {
+        "name": one.name,
+        "op": one.op,
+        "kind": one.kind,
+        "inputs": list(one.inputs),
+        "shape": list(one.shape),
+        "verdict": one.verdict,
+        "reason": one.reason,
+        "over": list(one.over),
+        "elements": one.elements,
+        "differ": one.differ,
+        "outside": one.outside,
+        "unpromised": one.unpromised,
+        "share": share
+        and {
+            "max": finite(share.largest),
+            "median": finite(share.median),
+            "histogram": list(share.histogram),
+        },
+        "ulps": None if one.ulps is None else {"max": one.ulps},
+        "worst": None if one.worst is None else _worst(one.worst),
+        "inherited": None if one.inherited is None else vars(one.inherited),
+    }
+
+
+def _worst(one: Worst) -> dict[str, Any]:
+    bound = None
+    if one.bound is not None:
+        bound = {"center": finite(one.bound[0]), "radius": finite(one.bound[1])}
+    return {
+        "at": list(one.at),
+        "found": number(one.found),
+        "plain": number(one.plain),
+        "golden": None if one.golden is None else number(one.golden),
+        "bound": bound,
+        "ulps": one.ulps,
+        "share": None if one.share is None else finite(one.share),
+    }
+
+
+def number(value: np.float32) -> dict[str, Any]:
+    """Bits, and the shortest decimal that reads back as the same float32; "nan", "inf" or "-inf" as text.
+
+    >>> number(np.float32(0.1))
+    {'hex': '0x3dcccccd', 'value': 0.1}
+    """
+    text = str(np.float32(value))
+    return {
+        "hex": f"0x{int(np.float32(value).view(np.uint32)):08x}",
+        "value": float(text) if np.isfinite(value) else text,
+    }
+
+
+def finite(value: float) -> float | None:
+    """The number, None if JSON has none such."""
+    return float(value) if math.isfinite(value) else None
+
+
+def line(found: Verification) -> str:
+    """What was found, in one line."""
+    counts = found.counts
+    said = [f"{counts[verdict]} {verdict}" for verdict in (EQUAL, REPLAYED, ROUNDING) if counts[verdict]]
+    shares = [(one.share.largest, one.name) for one in found.nodes if one.share and one.verdict == ROUNDING]
+    if shares:
+        largest, name = max(shares)
+        said[-1] += f" (at most {largest:.3g} of the bound, {name})"
+    defects = counts[DEFECT]
+    said.append(f"{defects or 'no'} defect{'s' if defects != 1 else ''}")
+    if defects:
+        said[-1] += f", first {found.first_defect}"
+    said += [f"{counts[verdict]} {verdict}" for verdict in (UNJUDGED, MISSING) if counts[verdict]]
+    if found.surplus:
+        said.append(f"{len(found.surplus)} surplus")
+    return f"{len(found.nodes) - counts[MISSING]} values: " + ", ".join(said)
+
+
+def suggestion(found: Verification) -> str | None:
+    """The order-free run, where only rounding was found: a bug smaller than the bound can hide under it."""
+    if found.counts[DEFECT] or not found.counts[ROUNDING]:
+        return None
+    return (
+        "every difference is inside its bound, and a bug smaller than that could hide there: "
+        "`refnet capture ... --order-free` makes weights and inputs on which nothing is rounded"
+    )

@@ -1,0 +1,103 @@
+"""One output element of a node as exact arithmetic: which inputs it is made of, and its exact value.
+
+    element ── sums of products ── terms.py ── exact sum (integers) ── nearest float32
+       ├────── maxima and copies ─ terms.py ── one of the inputs
+       └────── roots, exponentials ─ lines.py: named steps, 40 digits
+
+Sums share no arithmetic with the kernels. `refnet explain` shows an element, and `refnet verify` takes the
+golden value of the worst one from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.core.errors import InputError
+from refnet.core.graph import Node
+from refnet.core.op import F32, Op, TensorType
+from refnet.exact.correct_rounding import rounded
+from refnet.verification.trace.lines import LINES, Line, Number
+from refnet.verification.trace.terms import Index, Terms, terms_of
+
+__all__ = ["Element", "Index", "Line", "Terms", "element", "exact_sum", "exactly_at", "rounded", "terms_of"]
+
+
+@dataclass(frozen=True)
+class Element:
+    """One output element. exact is None where inputs are NaN or infinite, or the op has no breakdown."""
+
+    at: Index
+    terms: Terms | None
+    lines: tuple[Line, ...]
+    exact: Number | None
+    golden: np.float32
+
+
+def element(node: Node, inputs: Sequence[F32], at: Index) -> Element:
+    """The element `at` of a node's value, from its inputs: data first, then weights.
+
+    Raises InputError if `at` is no place of the value.
+
+    >>> from refnet import ops
+    >>> x, w = np.float32([[1, 2]]), np.float32([[3, 4]])
+    >>> one = element(Node("y", ops.Dense(1, bias=False), ("x", "w")), [x, w], (0, 0))
+    >>> one.exact, one.golden
+    (Fraction(11, 1), np.float32(11.0))
+    """
+    shape = node.op.type(*(TensorType(a.shape) for a in inputs)).shape
+    if len(at) != len(shape) or not all(0 <= i < n for i, n in zip(at, shape, strict=True)):
+        raise InputError(f"{node.name} is {list(shape)}: there is no element {list(at)}")
+    return _element(node.op, inputs, at)
+
+
+def exactly_at(node: Node, inputs: Sequence[F32], at: Index) -> np.float32:
+    """The correctly rounded value of one element, from rational or decimal arithmetic."""
+    return element(node, inputs, at).golden
+
+
+def _element(op: Op, inputs: Sequence[F32], at: Index) -> Element:
+    steps = LINES[type(op)](op, inputs, at) if type(op) in LINES else None
+    if steps is not None:
+        lines, golden = steps
+        return Element(at, None, lines, lines[-1].exact if lines else None, golden)
+    found = terms_of(op, inputs, at)
+    if found is None:
+        return Element(at, None, (), None, op.golden(*inputs)[at])
+    exact = _exact(found)
+    if exact is None or op.one_result:  # signed zeros, NaN and infinities are as IEEE makes them
+        return Element(at, found, (), exact, _one(op, inputs, at))
+    return Element(at, found, (), exact, rounded(exact))
+
+
+def _one(op: Op, inputs: Sequence[F32], at: Index) -> np.float32:
+    value: np.float32 = op.golden(*inputs)[at]
+    return value
+
+
+def _exact(found: Terms) -> Fraction | None:
+    """The exact value of the terms; None if one is no number."""
+    products = found.products
+    bias = np.float64(0 if found.bias is None else found.bias)
+    if not (np.isfinite(products).all() and np.isfinite(bias)):
+        return None
+    if found.how in ("max", "copy"):
+        return Fraction(float(products.max())) if products.size else None
+    return exact_sum(np.append(products, bias)) / found.divisor
+
+
+def exact_sum(values: npt.NDArray[np.float64]) -> Fraction:
+    """The sum of float64 that are products of two float32, exactly: as integers times 2**-400.
+
+    >>> exact_sum(np.float64([1e30, 2.0**-149, -1e30])) == Fraction(1, 2**149)
+    True
+    """
+    mantissa, exponent = np.frexp(values)
+    whole = (mantissa * 2.0**53).astype(np.int64)
+    shift = exponent.astype(np.int64) - 53 + 400  # a product is 2**-298 at least: its shift is above 0
+    total = sum(int(m) << int(s) for m, s in zip(whole, shift, strict=True) if m)
+    return Fraction(total, 1 << 400)

@@ -1,0 +1,257 @@
+"""A capture against the graph it was made of: what can be proved of every value, in order.
+
+verify ── Walk (walk.py) ── judge (judge.py): one Judgement per node
+   └───── Verification: the judgements, the first difference, the first defect, the outputs
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from refnet.core.errors import InputError
+from refnet.core.graph import Graph
+from refnet.core.op import F32
+from refnet.verification.judge import (
+    DEFECT,
+    EQUAL,
+    REPLAYED,
+    ROUNDING,
+    UNJUDGED,
+    VERDICTS,
+    Judgement,
+    Replay,
+    judge_input,
+)
+from refnet.verification.record import line, record, suggestion
+from refnet.verification.verifier import Capture, Walk, inputs_of
+
+if TYPE_CHECKING:
+    from refnet.formats.manifest import Manifest
+
+__all__ = ["Capture", "Output", "Values", "Verification", "verify"]
+
+Advance = Callable[[int], object]
+"""Called with how many more nodes are done."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where refnet's own run end to end and the capture part at an output; None where it has no such value.
+
+    differ: elements. ulps: the most float32 between; -1 if only NaN differ. largest: absolute difference.
+    """
+
+    name: str
+    value: str
+    differ: int | None
+    ulps: int | None
+    largest: float | None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found: one Judgement per node in execution order, and the whole run's outputs.
+
+    reference: what the capture says of the framework. surplus: captured values that are no node's. notes:
+    what else a reader must know. seconds: the time it took.
+    """
+
+    graph: str
+    graph_hash: str
+    reference: Mapping[str, Any] | None
+    book: Mapping[str, Any] | None
+    nodes: tuple[Judgement, ...]
+    outputs: tuple[Output, ...]
+    surplus: tuple[str, ...]
+    notes: tuple[str, ...]
+    seconds: float
+    counts: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = [one.verdict for one in self.nodes]
+        object.__setattr__(self, "counts", {verdict: found.count(verdict) for verdict in VERDICTS})
+
+    @property
+    def first_defect(self) -> str | None:
+        """The first node whose value is proved to be wrong."""
+        return next((one.name for one in self.nodes if one.verdict == DEFECT), None)
+
+    @property
+    def first_difference(self) -> str | None:
+        """The first node that introduces a difference: other bits than plain's on the capture's inputs."""
+        said = (ROUNDING, DEFECT)
+        found = (one for one in self.nodes if one.verdict in said or one.differ)
+        return next((one.name for one in found), None)
+
+    @property
+    def judged(self) -> int:
+        """How many values were judged."""
+        return sum(self.counts[verdict] for verdict in (EQUAL, REPLAYED, ROUNDING, DEFECT))
+
+    @property
+    def exit_code(self) -> int:
+        """0 no defect; 1 a defect; 2 no defect, but some values, or all, could not be judged."""
+        if self.counts[DEFECT]:
+            return 1
+        return 2 if self.counts[UNJUDGED] or not self.judged else 0
+
+    @property
+    def line(self) -> str:
+        """The summary in one line."""
+        return line(self)
+
+    @property
+    def suggestion(self) -> str | None:
+        """What to run next, if the differences leave something open."""
+        return suggestion(self)
+
+    def record(self) -> dict[str, Any]:
+        """The JSON record that docs/verify.md describes."""
+        return record(self)
+
+
+def verify(
+    graph: Graph,
+    capture: Capture,
+    *,
+    inputs: Mapping[str, F32] | None = None,
+    stated: Mapping[str, F32] | None = None,
+    replay: Replay | None = None,
+    book: Mapping[str, Any] | None = None,
+    only: Collection[str] = (),
+    threads: int | None = None,
+    other_sources: bool = False,
+    advance: Advance | None = None,
+) -> Verification:
+    """Judge every value of a capture.
+
+    graph: with its weights. inputs: the network's inputs, if the capture has none. stated: what the source
+    that the capture names makes: an input of the capture that has other bits is the first defect, of an op
+    Input. replay, book: a book's recipes, and what the report says of it. only: judge these nodes only,
+    without a whole run. threads: None takes all processors. other_sources: go on although the capture's
+    manifest names another graph or other weights. advance: called with 1 after each node.
+
+    Raises InputError if there is nothing to judge with: other weights, no such node, inputs that do not
+    fit; FormatError for a file that is not what the manifest says.
+
+    >>> import numpy as np
+    >>> import refnet
+    >>> graph = refnet.load("resnest-digits")
+    >>> x = np.zeros((1, 1, 32, 32), np.float32)
+    >>> values = {node.name: value for node, value in refnet.steps(graph, {"data": x})}
+    >>> verify(graph, Values(values, {"data": x})).exit_code
+    0
+    """
+    from refnet.kernels.jit import at_most, processors
+
+    begin = time.perf_counter()
+    if unknown := [name for name in only if name not in graph.by_name]:
+        raise InputError(f"{graph.name} has no value {unknown[0]!r}")
+    notes = _foundations(graph, capture, other_sources)
+    data = inputs_of(graph, capture, inputs or {})
+    walk = Walk(graph, capture, data, replay, frozenset(only), threads or processors())
+    judgements = []
+    for name, expected in (stated or {}).items():
+        own = data.get(name)
+        judgement = None if own is None else judge_input(name, own, expected)
+        if judgement is not None and judgement.verdict == DEFECT:
+            judgements.append(judgement)
+        elif judgement is not None:
+            notes.append(f"the input {name} is what its source makes, to the last bit")
+    with at_most(threads):
+        for node in graph.nodes:
+            judgement = walk.step(node)
+            if judgement is not None:
+                judgements.append(judgement)
+            if advance is not None:
+                advance(1)
+    if absent := [name for name, value in data.items() if value is None]:
+        notes.append(f"the capture has no input {', '.join(absent)}: its readers cannot be judged")
+    inner = {*graph.by_name, *graph.inputs}
+    manifest = capture.manifest
+    if book is not None and manifest is not None:
+        notes += other_reference(book, vars(manifest.reference))
+    return Verification(
+        graph.name,
+        graph.structure_hash(),
+        None if manifest is None else {**vars(manifest.reference), "flags": dict(manifest.reference.flags)},
+        book,
+        tuple(judgements),
+        () if only else tuple(_output(walk, name, value) for name, value in graph.outputs.items()),
+        tuple(name for name in capture.names if name not in inner),
+        tuple(notes),
+        time.perf_counter() - begin,
+    )
+
+
+@dataclass(frozen=True)
+class Values:
+    """A capture in memory: values and inputs by name, without a manifest."""
+
+    values: Mapping[str, F32]
+    inputs: Mapping[str, F32] = field(default_factory=dict)
+    manifest: Manifest | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The values' names, in their order."""
+        return tuple(self.values)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a value."""
+        return name in self.values
+
+    def value(self, name: str) -> F32:
+        """The value's array."""
+        return self.values[name]
+
+    def input(self, name: str) -> F32:
+        """The array of an input; InputError if there is none."""
+        if name not in self.inputs:
+            raise InputError(f"there is no input {name!r}")
+        return self.inputs[name]
+
+
+def other_reference(book: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
+    """What a book is true of, where the capture says otherwise of itself: its recipes may not hold.
+
+    >>> other_reference({"framework": "torch", "threads": 1}, {"framework": "torch", "threads": 2})
+    ['the book is of threads 1, the capture of threads 2: its recipes may be others']
+    """
+    keys = ("framework", "version", "isa", "threads", "batch", "mode")
+    return [
+        f"the book is of {key} {book[key]}, the capture of {key} {reference[key]}: its recipes may be others"
+        for key in keys
+        if book.get(key) and reference.get(key) and book[key] != reference[key]
+    ]
+
+
+def _output(walk: Walk, name: str, value: str) -> Output:
+    found = walk.output(value)
+    return Output(name, value, None, None, None) if found is None else Output(name, value, *found)
+
+
+def _foundations(graph: Graph, capture: Capture, other_sources: bool) -> list[str]:
+    """Notes where the capture was made of another graph or other weights: errors, unless accepted."""
+    notes: list[str] = []
+    manifest = capture.manifest
+    if manifest is None:
+        return notes
+    for what, said, own in (
+        ("graph", manifest.graph, graph.structure_hash),
+        ("weights", manifest.weights, graph.weights_hash),
+    ):
+        if said is None:
+            continue
+        here = own()
+        if said != here:
+            text = (
+                f"the capture was made of another {what} ({said[:12]}...) than {graph.name} ({here[:12]}...)"
+            )
+            if not other_sources:
+                raise InputError(f"{text}: nothing can be said of its values")
+            notes.append(text)
+    return notes

@@ -1,1 +1,0 @@
-"""The networks: builders, catalog, synthetic weights."""
