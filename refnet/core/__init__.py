@@ -1,1 +1,1 @@
-"""What every part of refnet stands on: types, errors, the op, the graph, the interpreter, orders of summation."""
+"""What all of refnet stands on: types, errors, the op, the graph, the interpreter, orders of summation."""
