@@ -320,7 +320,7 @@ def test_every_op_has_an_example_and_every_rule():
         assert "Source:" in op.__doc__ or "attention" in op.__module__, op
         for rule in ("type", "run", "bound", "flops"):
             assert getattr(op, rule) is not getattr(Op, rule), f"{op} lacks {rule}"
-        one = all(e.op.one_result for e in EXAMPLES if type(e.op) is op)
+        one = all(e.op.exactly_specified for e in EXAMPLES if type(e.op) is op)
         assert one or op.golden is not Op.golden, f"{op} lacks golden"
 
 
@@ -354,7 +354,7 @@ def test_bound_holds_the_exact_value_and_the_plain_one(example, scale):
             assert inside(fraction(plain[at]), interval, at), at
         else:
             assert np.isinf(interval.radius[at])
-        if example.op.one_result and abs(true) < MAX:
+        if example.op.exactly_specified and abs(true) < MAX:
             nearest = np.float32(float(true))  # these results are exact or one rounding of a float64
             assert plain[at] == nearest, at
 

@@ -84,7 +84,7 @@ def test_refnets_own_values_are_equal_or_replayed(graph, data, plain):
     assert found.first_difference is None
     assert found.suggestion is None
     for node in found.nodes:
-        assert (node.verdict == "equal") == graph.by_name[node.name].op.one_result
+        assert (node.verdict == "equal") == graph.by_name[node.name].op.exactly_specified
         assert (node.differ, node.outside, node.worst, node.map) == (0, 0, None, None)
         assert (node.inherited.differ, node.inherited.ulps, node.inherited.largest) == (0, 0, 0.0)
     assert found.outputs[0].differ == 0

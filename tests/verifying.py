@@ -41,7 +41,7 @@ def save(
 
 def evaluated(op: Op, inputs: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """The op in float32 as some framework might evaluate it: any order, any formula, without FMA or with."""
-    if op.one_result:
+    if op.exactly_specified:
         return op.run(*inputs)
     if isinstance(op, ops.BatchNorm):
         return normalised(op, inputs, rng)

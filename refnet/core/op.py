@@ -147,14 +147,14 @@ class Op:
         return False
 
     @property
-    def one_result(self) -> bool:
+    def exactly_specified(self) -> bool:
         """True if float32 has only one right result (relu, max, concat, one add): bits must agree."""
         return False
 
     @property
     def needs_recipe(self) -> bool:
         """Whether frameworks may give it other bits: it has more than one right result, or a menu."""
-        return bool(self.formulas) or not self.one_result
+        return bool(self.formulas) or not self.exactly_specified
 
     def agrees(self, found: F32, expected: F32) -> npt.NDArray[np.bool_]:
         """Per element: whether a framework's value is the one right result that `expected` holds.
@@ -193,7 +193,7 @@ class Op:
 
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
         """The exact real result of the formula, rounded once to float32, nearest even."""
-        if self.one_result:
+        if self.exactly_specified:
             return self.run(*inputs, threads=threads)
         raise NotImplementedError
 

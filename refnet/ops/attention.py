@@ -52,7 +52,7 @@ class RadixSum(Op):
     }
 
     @property
-    def one_result(self) -> bool:
+    def exactly_specified(self) -> bool:
         return self.radix <= 2
 
     def propagates(self, *weights: F32) -> bool:
@@ -83,7 +83,7 @@ class RadixSum(Op):
         return parts_sum(parts, None, formula == "zero", threads).reshape(n, c, h, w)
 
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
-        if self.one_result:
+        if self.exactly_specified:
             return self.run(*inputs, threads=threads)
         terms = np.stack(np.split(inputs[0], self.radix, 1))
         return exact_sum(type(self).__name__, terms, threads, tally)
@@ -199,7 +199,7 @@ class WeightedSum(Op):
     }
 
     @property
-    def one_result(self) -> bool:
+    def exactly_specified(self) -> bool:
         return self.radix == 1
 
     def propagates(self, *weights: F32) -> bool:
@@ -233,7 +233,7 @@ class WeightedSum(Op):
         return parts_sum(parts, weights, formula == "zero", threads).reshape(n, c, h, w)
 
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
-        if self.one_result:
+        if self.exactly_specified:
             return self.run(*inputs, threads=threads)
         from refnet.kernels.accumulator import decide_weighted, sum_exactly
         from refnet.kernels.team import split

@@ -17,7 +17,7 @@ class _Move(Op):
     """An op that copies elements: `_move` says where, for arrays of any dtype."""
 
     @property
-    def one_result(self) -> bool:
+    def exactly_specified(self) -> bool:
         return True
 
     def _move(self, *arrays: Array) -> Array:
@@ -203,7 +203,7 @@ class Pad(Op):
     value: float = 0.0
 
     @property
-    def one_result(self) -> bool:
+    def exactly_specified(self) -> bool:
         return True
 
     def type(self, *inputs: TensorType) -> TensorType:

@@ -50,7 +50,7 @@ class Relu(Op):
     }
 
     @property
-    def one_result(self) -> bool:
+    def exactly_specified(self) -> bool:
         return True
 
     def type(self, *inputs: TensorType) -> TensorType:
@@ -100,7 +100,7 @@ class Clip(Op):
     frameworks_vary: ClassVar[bool] = True
 
     @property
-    def one_result(self) -> bool:
+    def exactly_specified(self) -> bool:
         return True
 
     def type(self, *inputs: TensorType) -> TensorType:
@@ -214,7 +214,7 @@ class Add(Op):
     constants: Shapes = ()
 
     @property
-    def one_result(self) -> bool:
+    def exactly_specified(self) -> bool:
         return self.count <= 2
 
     def weight_roles(self) -> tuple[str, ...]:
@@ -248,7 +248,7 @@ class Add(Op):
         return self.run(*(inputs if formula == "left" else inputs[::-1]), threads=threads)
 
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
-        if self.one_result:
+        if self.exactly_specified:
             return self.run(*inputs, threads=threads)
         return exact_sum(type(self).__name__, np.stack(np.broadcast_arrays(*inputs)), threads, tally)
 
@@ -271,7 +271,7 @@ class _Two(Op):
     constants: Shapes = ()
 
     @property
-    def one_result(self) -> bool:
+    def exactly_specified(self) -> bool:
         return True
 
     def weight_roles(self) -> tuple[str, ...]:

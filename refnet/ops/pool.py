@@ -127,7 +127,7 @@ class MaxPool(_Window):
     }
 
     @property
-    def one_result(self) -> bool:
+    def exactly_specified(self) -> bool:
         return True
 
     def recordable(self, *inputs: tuple[int, ...]) -> bool:

@@ -78,7 +78,7 @@ class ReduceSum(_Reduce):
     frameworks_vary: ClassVar[bool] = True  # a sum from +0 makes +0 of -0, a copy does not
 
     @property
-    def one_result(self) -> bool:
+    def exactly_specified(self) -> bool:
         return self.terms in (1, 2)
 
     def type(self, *inputs: TensorType) -> TensorType:
@@ -91,7 +91,7 @@ class ReduceSum(_Reduce):
         return self._chain(inputs[0])[0].reshape(self._shape(inputs[0]))
 
     def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
-        if self.one_result:
+        if self.exactly_specified:
             return self.run(*inputs, threads=threads)
         y = exact_sum(type(self).__name__, self.terms_of(inputs[0]), threads, tally)
         return y.reshape(self._shape(inputs[0]))

@@ -23,7 +23,7 @@ class UpsampleNearest(Op):
     scale: int = 2
 
     @property
-    def one_result(self) -> bool:
+    def exactly_specified(self) -> bool:
         return True
 
     def type(self, *inputs: TensorType) -> TensorType:
@@ -98,7 +98,7 @@ class ResizeNearest(Op):
     extrapolation: float = 0.0
 
     @property
-    def one_result(self) -> bool:
+    def exactly_specified(self) -> bool:
         return True
 
     def type(self, *inputs: TensorType) -> TensorType:

@@ -108,10 +108,10 @@ def _show_results(one: Explanation) -> None:
         bits = number(value)
         apart, share = one.ulps(value), one.share(value)
         ulps = "no number" if apart < 0 else f"{apart} ulp{'s' * (apart != 1)}"
-        used = "" if one.node.op.one_result and not one.hidden else f"{share:.3g}"
+        used = "" if one.node.op.exactly_specified and not one.hidden else f"{share:.3g}"
         rows.append((name, bits["hex"], bits["value"], ulps, used, what))
     show(table(("", "bits", ">value", ">from golden", ">share of the bound", ""), rows), "")
-    if one.node.op.one_result and not one.hidden:
+    if one.node.op.exactly_specified and not one.hidden:
         show(f"{type(one.node.op).__name__} has one right result: the bits must be golden's")
     elif np.isfinite(radius):
         show(f"any float32 order lies in {center!r} +- {radius:.3g}")

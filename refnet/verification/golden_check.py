@@ -248,11 +248,15 @@ class Checker:
         if found.shape != golden.shape:
             return f"{name}: the shape is {list(found.shape)}, must be {list(golden.shape)}"
         bound = node.op.bound(*map(Interval.exactly, arguments))
-        wrong = differs(found, golden) if node.op.one_result else outside(found, golden, bound)
+        wrong = differs(found, golden) if node.op.exactly_specified else outside(found, golden, bound)
         if not wrong.any():
             return None
         kind = type(node.op).__name__
-        word = f"differ, and {kind} has one right result" if node.op.one_result else "lie outside the bound"
+        word = (
+            f"differ, and {kind} has one right result"
+            if node.op.exactly_specified
+            else "lie outside the bound"
+        )
         own = "golden inputs" if self.reference.capture is None else "the capture's values"
         fed = own if inputs == "golden" else "the inputs checked before"
         text = describe(found, golden, bound, wrong, word)

@@ -155,7 +155,7 @@ def judge(
     if plain is None:
         plain = node.op.run(*(one.value for one in operands), threads=threads)
     hidden = any(one.interval is not None for one in operands)
-    if node.op.one_result and not hidden:
+    if node.op.exactly_specified and not hidden:
         judged = _one_result(head, node, found, plain, operands)
     else:
         value = None if replay is None else lambda: _recipes(replay, replayed, node, operands)
@@ -336,7 +336,7 @@ def _shown(
     golden = None
     if not hidden:
         arrays = [one.value for one in operands]
-        golden = plain[at] if node.op.one_result else exactly_at(node, arrays, at)
+        golden = plain[at] if node.op.exactly_specified else exactly_at(node, arrays, at)
     center = None if bound is None else (float(bound.center[at]), float(bound.radius[at]))
     share = None if bound is None or not np.isfinite(bound.radius[at]) else float(weight[at])
     other = differs(found, plain)

@@ -78,6 +78,6 @@ def through(node: Node, operands: Sequence[Operand], threads: int = 1, plain: F3
     with np.errstate(all="ignore"):
         interval = op.bound(*(one.bound for one in operands))
     bits_known = all(one.interval is None for one in operands)
-    if op.one_result and bits_known and not interval.radius.any():
+    if op.exactly_specified and bits_known and not interval.radius.any():
         return Operand(value, None, over, loose)
     return Operand(value, interval, over, loose)

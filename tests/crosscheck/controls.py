@@ -110,7 +110,7 @@ def controls(graph: Graph, book: Book, images: tuple[str, ...] = IMAGES) -> list
 def _rounds(node: Node, types: dict[str, TensorType]) -> bool:
     kinds = [types[n] for n in node.inputs]
     alone = isinstance(node.op, RadixSum) and node.op.radix == 2
-    return not (node.op.one_result or alone or (terms_of(node.op, kinds) == 1 and len(kinds) == 1))
+    return not (node.op.exactly_specified or alone or (terms_of(node.op, kinds) == 1 and len(kinds) == 1))
 
 
 def _control(

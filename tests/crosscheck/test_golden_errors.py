@@ -71,7 +71,7 @@ class Table:
         """judge.check, and the errors."""
         arguments = list(inputs)
         CHECK(node, found, arguments, tally)
-        if node.op.one_result:
+        if node.op.exactly_specified:
             return  # equal to the bit, or CHECK had raised
         kind = type(node.op).__name__
         golden = node.op.golden(*arguments, threads=2)

@@ -69,7 +69,7 @@ def _element(op: Op, inputs: Sequence[F32], at: Index) -> Element:
     if found is None:
         return Element(at, None, (), None, op.golden(*inputs)[at])
     exact = _exact(found)
-    if exact is None or op.one_result:  # signed zeros, NaN and infinities are as IEEE makes them
+    if exact is None or op.exactly_specified:  # signed zeros, NaN and infinities are as IEEE makes them
         return Element(at, found, (), exact, _one(op, inputs, at))
     return Element(at, found, (), exact, rounded(exact))
 
