@@ -130,7 +130,7 @@ class Op:
     statistics: ClassVar[tuple[str, ...]] = ()
     """Roles whose weights are running statistics: stored with the model but not learned."""
 
-    frameworks_vary: ClassVar[bool] = False
+    zero_sign_unspecified: ClassVar[bool] = False
     """True if frameworks differ, each with reason, in the sign of a zero result and in what NaN becomes."""
 
     formulas: ClassVar[Mapping[str, str]] = {}
@@ -159,13 +159,13 @@ class Op:
     def agrees(self, found: F32, expected: F32) -> npt.NDArray[np.bool_]:
         """Per element: whether a framework's value is the one right result that `expected` holds.
 
-        Bits are compared as bits, every NaN counting as the same; where `frameworks_vary`, zeros of either
+        Bits are compared as bits, every NaN counting as the same; where `zero_sign_unspecified`, zeros of either
         sign agree, and so does anything with a NaN.
         """
         found, expected = np.ascontiguousarray(found), np.ascontiguousarray(expected)
         same: npt.NDArray[np.bool_] = found.view(np.uint32) == expected.view(np.uint32)
         same |= np.isnan(found) & np.isnan(expected)
-        if self.frameworks_vary:
+        if self.zero_sign_unspecified:
             same |= ((found == 0) & (expected == 0)) | np.isnan(expected)
         return same
 

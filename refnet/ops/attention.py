@@ -45,7 +45,7 @@ class RadixSum(Op):
 
     radix: int
 
-    frameworks_vary: ClassVar[bool] = True  # a sum from +0 makes +0 of -0, a copy or product does not
+    zero_sign_unspecified: ClassVar[bool] = True  # a sum from +0 makes +0 of -0, a copy or product does not
     formulas: ClassVar[Mapping[str, str]] = {
         "zero": "+0 + part 0 + part 1 + ... (the official code: Python's sum of PyTorch's tensors)",
         "first": "part 0 + part 1 + ... (the exported ONNX model in ONNX Runtime)",
@@ -192,7 +192,7 @@ class WeightedSum(Op):
 
     roles: ClassVar[tuple[str, ...]] = ("attention", "data")
 
-    frameworks_vary: ClassVar[bool] = True  # a sum from +0 makes +0 of -0, a copy or product does not
+    zero_sign_unspecified: ClassVar[bool] = True  # a sum from +0 makes +0 of -0, a copy or product does not
     formulas: ClassVar[Mapping[str, str]] = {
         "zero": "+0 + product 0 + product 1 + ... (the official code: Python's sum of PyTorch's tensors)",
         "first": "product 0 + product 1 + ... (the exported ONNX model in ONNX Runtime)",

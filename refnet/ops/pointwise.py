@@ -40,7 +40,7 @@ class Relu(Op):
     Source: MXNet Activation act_type=relu and relu, torch.nn.ReLU.
     """
 
-    frameworks_vary: ClassVar[bool] = True
+    zero_sign_unspecified: ClassVar[bool] = True
     formulas: ClassVar[Mapping[str, str]] = {
         "plain": "x if x > 0, +0 if x <= 0, NaN if NaN (MXNet's nd.relu)",
         "keeps": "x if x >= 0, so -0 stays, +0 if x < 0, NaN if NaN (PyTorch, ONNX Runtime)",
@@ -97,7 +97,7 @@ class Clip(Op):
     low: float = -np.inf
     high: float = np.inf
 
-    frameworks_vary: ClassVar[bool] = True
+    zero_sign_unspecified: ClassVar[bool] = True
 
     @property
     def exactly_specified(self) -> bool:

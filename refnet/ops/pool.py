@@ -119,7 +119,7 @@ class MaxPool(_Window):
     Source: MXNet Pooling pool_type=max, torch.nn.MaxPool2d.
     """
 
-    frameworks_vary: ClassVar[bool] = True
+    zero_sign_unspecified: ClassVar[bool] = True
     formulas: ClassVar[Mapping[str, str]] = {
         "plain": "row by row the first of equals, NaN if there is one (PyTorch)",
         "running": "row by row from the lowest finite number: v if v > the largest so far; no NaN (MXNet)",

@@ -75,7 +75,7 @@ class ReduceSum(_Reduce):
 
     terms: int | None = None
 
-    frameworks_vary: ClassVar[bool] = True  # a sum from +0 makes +0 of -0, a copy does not
+    zero_sign_unspecified: ClassVar[bool] = True  # a sum from +0 makes +0 of -0, a copy does not
 
     @property
     def exactly_specified(self) -> bool:

@@ -73,7 +73,7 @@ def through(node: Node, operands: Sequence[Operand], threads: int = 1, plain: F3
     """
     op = node.op
     over = (*nodes_over(operands), node.name)
-    loose = op.frameworks_vary or any(one.loose for one in operands)
+    loose = op.zero_sign_unspecified or any(one.loose for one in operands)
     value = op.run(*(one.value for one in operands), threads=threads) if plain is None else plain
     with np.errstate(all="ignore"):
         interval = op.bound(*(one.bound for one in operands))
