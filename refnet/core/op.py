@@ -169,7 +169,7 @@ class Op:
             same |= ((found == 0) & (expected == 0)) | np.isnan(expected)
         return same
 
-    def propagates(self, *weights: F32) -> bool:
+    def nan_propagates(self, *weights: F32) -> bool:
         """Whether NaN, or infinities that cancel, make NaN in every evaluation, and an infinity makes one of
         a known sign (or NaN, where finite terms overflow on the way). False: unknown, or frameworks vary.
         """

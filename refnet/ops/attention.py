@@ -55,7 +55,7 @@ class RadixSum(Op):
     def exactly_specified(self) -> bool:
         return self.radix <= 2
 
-    def propagates(self, *weights: F32) -> bool:
+    def nan_propagates(self, *weights: F32) -> bool:
         return True
 
     def type(self, *inputs: TensorType) -> TensorType:
@@ -202,7 +202,7 @@ class WeightedSum(Op):
     def exactly_specified(self) -> bool:
         return self.radix == 1
 
-    def propagates(self, *weights: F32) -> bool:
+    def nan_propagates(self, *weights: F32) -> bool:
         return True
 
     def type(self, *inputs: TensorType) -> TensorType:

@@ -74,7 +74,7 @@ class Conv(Op):
         weight = TensorType((self.channels, x.shape[1] // self.groups, *self.kernel))
         return (weight, TensorType((self.channels,))) if self.bias else (weight,)
 
-    def propagates(self, *weights: F32) -> bool:
+    def nan_propagates(self, *weights: F32) -> bool:
         return all(bool(np.isfinite(w).all()) for w in weights)
 
     def type(self, *inputs: TensorType) -> TensorType:

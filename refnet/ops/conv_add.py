@@ -45,8 +45,8 @@ class ConvAdd(Op):
         self._count(data, 2)
         return self.conv.weight_types(data[0])
 
-    def propagates(self, *weights: F32) -> bool:
-        return self.conv.propagates(*weights)
+    def nan_propagates(self, *weights: F32) -> bool:
+        return self.conv.nan_propagates(*weights)
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 2 + len(self.weight_roles()))

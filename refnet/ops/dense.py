@@ -47,7 +47,7 @@ class Dense(Op):
         weight = TensorType((self.units, TensorType(x.shape[1:]).size))
         return (weight, TensorType((self.units,))) if self.bias else (weight,)
 
-    def propagates(self, *weights: F32) -> bool:
+    def nan_propagates(self, *weights: F32) -> bool:
         return all(bool(np.isfinite(w).all()) for w in weights)
 
     def type(self, *inputs: TensorType) -> TensorType:

@@ -61,7 +61,7 @@ class MatMul(Op):
         self._expect(len(self.constants) < 2 + self.addend, "a is no weight")
         return tuple(map(TensorType, self.constants))
 
-    def propagates(self, *weights: F32) -> bool:
+    def nan_propagates(self, *weights: F32) -> bool:
         return bool(weights) and all(bool(np.isfinite(w).all()) for w in weights)
 
     def type(self, *inputs: TensorType) -> TensorType:

@@ -89,7 +89,7 @@ class BatchNorm(Op):
         self._expect(len(x.shape) >= 2, f"data must have a batch and channels, got {x!r}")
         return (TensorType((x.shape[1],)),) * 4
 
-    def propagates(self, *weights: F32) -> bool:
+    def nan_propagates(self, *weights: F32) -> bool:
         var = weights[3].astype(np.float64) + self.eps
         return all(bool(np.isfinite(w).all()) for w in weights) and bool((var >= 2.0**-126).all())
 

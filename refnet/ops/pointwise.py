@@ -223,7 +223,7 @@ class Add(Op):
     def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
         return tuple(map(TensorType, self.constants))
 
-    def propagates(self, *weights: F32) -> bool:
+    def nan_propagates(self, *weights: F32) -> bool:
         return all(bool(np.isfinite(w).all()) for w in weights)
 
     def type(self, *inputs: TensorType) -> TensorType:

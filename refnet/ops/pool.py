@@ -211,7 +211,7 @@ class AvgPool(_Window):
         rows, columns = self.counts(shape)
         return rows[:, None] * columns
 
-    def propagates(self, *weights: F32) -> bool:
+    def nan_propagates(self, *weights: F32) -> bool:
         return True
 
     def recordable(self, *inputs: tuple[int, ...]) -> bool:
@@ -296,7 +296,7 @@ class GlobalAvgPool(Op):
     output_size=1, torch adaptive_avg_pool2d(x, 1).
     """
 
-    def propagates(self, *weights: F32) -> bool:
+    def nan_propagates(self, *weights: F32) -> bool:
         return True
 
     def type(self, *inputs: TensorType) -> TensorType:

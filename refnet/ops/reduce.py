@@ -33,7 +33,7 @@ class _Reduce(Op):
             kept = tuple(n for i, n in enumerate(shape) if i not in self.axes)
         return TensorType(kept)
 
-    def propagates(self, *weights: F32) -> bool:
+    def nan_propagates(self, *weights: F32) -> bool:
         return True
 
     def terms_of(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -294,11 +294,11 @@ def _propagated(node: Node, found: F32, bound: Interval, operands: Sequence[Oper
 
     A sum with a NaN, or with infinities of both signs, is NaN in every order; one with an infinity is that
     infinity, or NaN if finite terms overflow to the other one before. The center, a float64, is not finite
-    for no other reason, if the op says that it `propagates`.
+    for no other reason, if the op says that it `nan_propagates`.
     """
     nothing = np.zeros(found.shape, np.bool_)
     hidden = any(one.interval is not None for one in operands)
-    if hidden or not node.op.propagates(*(one.value for one in operands[len(node.data) :])):
+    if hidden or not node.op.nan_propagates(*(one.value for one in operands[len(node.data) :])):
         return nothing, nothing
     nan, infinite = np.isnan(bound.center), np.isinf(bound.center)
     right = (nan & np.isnan(found)) | (infinite & (found == bound.center))
