@@ -1,6 +1,6 @@
 """The nodes of a graph beside a capture: what is known of each value, theirs and refnet's own, in order.
 
-    Walk.step ── captured ── read ── judge (judge.py), on the capture's own inputs
+    Verifier.step ── captured ── read ── judge (judge.py), on the capture's own inputs
         └─────── missing ─── through (compose.py): its readers are judged over both; with a book also
                              Behind (behind.py): their bits by the recipes of what the executor joined
 
@@ -55,7 +55,7 @@ class Capture(Protocol):
         ...
 
 
-class Walk:
+class Verifier:
     """The nodes in order, with what is known of each value: of the capture's, and of refnet's own run."""
 
     def __init__(

@@ -1,6 +1,6 @@
 """A capture against the graph it was made of: what can be proved of every value, in order.
 
-verify ── Walk (walk.py) ── judge (judge.py): one Judgement per node
+verify ── Verifier (verifier.py) ── judge (judge.py): one Judgement per node
    └───── Verification: the judgements, the first difference, the first defect, the outputs
 """
 
@@ -26,7 +26,7 @@ from refnet.verification.judge import (
     judge_input,
 )
 from refnet.verification.record import line, record, suggestion
-from refnet.verification.verifier import Capture, Walk, inputs_of
+from refnet.verification.verifier import Capture, Verifier, inputs_of
 
 if TYPE_CHECKING:
     from refnet.formats.manifest import Manifest
@@ -152,7 +152,7 @@ def verify(
         raise InputError(f"{graph.name} has no value {unknown[0]!r}")
     notes = _foundations(graph, capture, other_sources)
     data = inputs_of(graph, capture, inputs or {})
-    walk = Walk(graph, capture, data, replay, frozenset(only), threads or processors())
+    walk = Verifier(graph, capture, data, replay, frozenset(only), threads or processors())
     judgements = []
     for name, expected in (stated or {}).items():
         own = data.get(name)
@@ -229,7 +229,7 @@ def other_reference(book: Mapping[str, Any], reference: Mapping[str, Any]) -> li
     ]
 
 
-def _output(walk: Walk, name: str, value: str) -> Output:
+def _output(walk: Verifier, name: str, value: str) -> Output:
     found = walk.output(value)
     return Output(name, value, None, None, None) if found is None else Output(name, value, *found)
 
