@@ -9,7 +9,7 @@ import numpy as np
 from refnet.report.terminal import clean, show, table
 from refnet.verification.explain import Explanation, text
 from refnet.verification.record import number
-from refnet.verification.trace import Line, Terms
+from refnet.verification.trace import Step, Terms
 
 EDGE = 6
 """Terms that are shown at each end of a long sum."""
@@ -75,12 +75,12 @@ def _show_terms(one: Explanation, terms: Terms, everything: bool) -> None:
         show(f"in the padding, so no terms (row, column): {places}{more}", "")
 
 
-def _show_lines(lines: Sequence[Line], everything: bool) -> None:
+def _show_lines(lines: Sequence[Step], everything: bool) -> None:
     listed = list(lines)
     if not everything and len(listed) > 3 * EDGE:
         listed = [
             *lines[: 2 * EDGE],
-            Line("...", f"{len(lines) - 3 * EDGE} lines", lines[0].exact),
+            Step("...", f"{len(lines) - 3 * EDGE} lines", lines[0].exact),
             *lines[-EDGE:],
         ]
     rows = []

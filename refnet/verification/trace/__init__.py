@@ -21,7 +21,7 @@ from refnet.core.errors import InputError
 from refnet.core.graph import Node
 from refnet.core.op import F32, Op, TensorType
 from refnet.exact.correct_rounding import rounded
-from refnet.verification.trace.lines import LINES, Line, Number
+from refnet.verification.trace.lines import LINES, Number, Step
 from refnet.verification.trace.terms import Index, Terms, terms_of
 
 __all__ = ["Element", "Index", "Line", "Terms", "element", "exact_sum", "exactly_at", "rounded", "terms_of"]
@@ -33,7 +33,7 @@ class Element:
 
     at: Index
     terms: Terms | None
-    lines: tuple[Line, ...]
+    lines: tuple[Step, ...]
     exact: Number | None
     golden: np.float32
 

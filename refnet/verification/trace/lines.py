@@ -22,7 +22,7 @@ Number = Fraction | Decimal
 
 
 @dataclass(frozen=True)
-class Line:
+class Step:
     """A named step: its formula in words, its exact value, and what plain makes of it in float32."""
 
     symbol: str
@@ -31,7 +31,7 @@ class Line:
     plain: np.float32 | None = None
 
 
-Lines = tuple[tuple[Line, ...], np.float32]
+Lines = tuple[tuple[Step, ...], np.float32]
 """The steps, and the correctly rounded value. No steps where an input is no number."""
 
 
@@ -61,14 +61,14 @@ def batch_norm(op: ops.BatchNorm, inputs: Sequence[F32], at: Index) -> Lines:
         apart = Fraction(float(x)) - Fraction(mean)
         product = scale * _decimal(apart)
         return (
-            Line("x", "the input element", Fraction(float(x)), x),
-            Line("v", f"var + eps = {var!r} + {op.eps!r}", under),
-            Line("r", "sqrt(v)", root),
-            Line("s", f"gamma / r, gamma = {g!r}" + (" (fix_gamma)" if op.fix_gamma else ""), scale, s),
-            Line("t", f"beta - mean * s, beta = {beta!r}", _decimal(beta) - _decimal(mean) * scale, t),
-            Line("d", f"x - mean, mean = {mean!r}", apart),
-            Line("p", "s * d", product),
-            Line("y", "p + beta; plain: fma(x, s, t)", product + _decimal(beta), plain),
+            Step("x", "the input element", Fraction(float(x)), x),
+            Step("v", f"var + eps = {var!r} + {op.eps!r}", under),
+            Step("r", "sqrt(v)", root),
+            Step("s", f"gamma / r, gamma = {g!r}" + (" (fix_gamma)" if op.fix_gamma else ""), scale, s),
+            Step("t", f"beta - mean * s, beta = {beta!r}", _decimal(beta) - _decimal(mean) * scale, t),
+            Step("d", f"x - mean, mean = {mean!r}", apart),
+            Step("p", "s * d", product),
+            Step("y", "p + beta; plain: fma(x, s, t)", product + _decimal(beta), plain),
         ), golden
 
 
@@ -89,10 +89,10 @@ def _sigmoid(x: np.float32) -> Lines:
         context.prec = DIGITS
         exact = (-_decimal(x)).exp()
         return (
-            Line("x", "the input element", Fraction(float(x)), x),
-            Line("e", "exp(-x)", exact, e),
-            Line("s", "1 + e", 1 + exact, plain_sum),
-            Line("y", "1 / s", 1 / (1 + exact), ops.Sigmoid().run(one)[0]),
+            Step("x", "the input element", Fraction(float(x)), x),
+            Step("e", "exp(-x)", exact, e),
+            Step("s", "1 + e", 1 + exact, plain_sum),
+            Step("y", "1 / s", 1 / (1 + exact), ops.Sigmoid().run(one)[0]),
         ), golden
 
 
@@ -130,14 +130,14 @@ def _softmax(row: F32, i: int) -> Lines:
         m = _decimal(largest)
         exact = [(_decimal(v) - m).exp() for v in row]
         each = [
-            Line(f"e[{j}]", f"exp(x[{j}] - m), x[{j}] = {v!s}", e, p)
+            Step(f"e[{j}]", f"exp(x[{j}] - m), x[{j}] = {v!s}", e, p)
             for j, (v, e, p) in enumerate(zip(row, exact, powers, strict=True))
         ]
         return (
-            Line("m", f"the largest of {row.size} x", Fraction(float(largest)), largest),
+            Step("m", f"the largest of {row.size} x", Fraction(float(largest)), largest),
             *each,
-            Line("s", "the sum of all e", sum(exact, Decimal(0)), total),
-            Line("y", f"e[{i}] / s", exact[i] / sum(exact), ops.Softmax(1).run(row[None])[0, i]),
+            Step("s", "the sum of all e", sum(exact, Decimal(0)), total),
+            Step("y", f"e[{i}] / s", exact[i] / sum(exact), ops.Softmax(1).run(row[None])[0, i]),
         ), golden
 
 
@@ -156,8 +156,8 @@ def clip(op: ops.Clip, inputs: Sequence[F32], at: Index) -> Lines:
     if not np.isfinite([x, y]).all():
         return (), y
     return (
-        Line("x", "the input element", Fraction(float(x)), x),
-        Line("y", f"min(max(x, {op.low!r}), {op.high!r})", Fraction(float(y)), y),
+        Step("x", "the input element", Fraction(float(x)), x),
+        Step("y", f"min(max(x, {op.low!r}), {op.high!r})", Fraction(float(y)), y),
     ), y
 
 
@@ -171,9 +171,9 @@ def divide(op: ops.Div, inputs: Sequence[F32], at: Index) -> Lines:
         return (), y
     exact = Fraction(float(a)) / Fraction(float(b))
     return (
-        Line("a", "the dividend", Fraction(float(a)), a),
-        Line("b", "the divisor", Fraction(float(b)), b),
-        Line("y", "a / b", exact, y),
+        Step("a", "the dividend", Fraction(float(a)), a),
+        Step("b", "the divisor", Fraction(float(b)), b),
+        Step("y", "a / b", exact, y),
     ), y
 
 
@@ -186,9 +186,9 @@ def moved(op: ops.Pad | ops.ResizeNearest, inputs: Sequence[F32], at: Index) -> 
     if not np.isfinite(y):
         return (), y
     if not number:
-        return (Line("y", "what stands outside of the input", Fraction(float(y)), y),), y
+        return (Step("y", "what stands outside of the input", Fraction(float(y)), y),), y
     place = [int(i) for i in np.unravel_index(number - 1, x.shape)]
-    return (Line("y", f"the input element at {place}", Fraction(float(y)), y),), y
+    return (Step("y", f"the input element at {place}", Fraction(float(y)), y),), y
 
 
 def matmul(op: ops.MatMul, inputs: Sequence[F32], at: Index) -> Lines | None:
@@ -208,13 +208,13 @@ def matmul(op: ops.MatMul, inputs: Sequence[F32], at: Index) -> Lines | None:
     )
     exact = Fraction(op.alpha) * total + Fraction(op.beta) * Fraction(float(c))
     found = [
-        Line(
+        Step(
             "s", f"the sum of {row.size} products", total, ops.MatMul().run(row[None], column[:, None])[0, 0]
         ),
-        Line("y", f"{op.alpha!r} * s" + (f" + {op.beta!r} * c" if op.addend else ""), exact, plain),
+        Step("y", f"{op.alpha!r} * s" + (f" + {op.beta!r} * c" if op.addend else ""), exact, plain),
     ]
     if op.addend:
-        found.insert(1, Line("c", "what is added", Fraction(float(c)), c))
+        found.insert(1, Step("c", "what is added", Fraction(float(c)), c))
     return tuple(found), golden
 
 
