@@ -11,7 +11,7 @@ from refnet import ops
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import Interval
 from refnet.verification.judge import judge
-from refnet.verification.propagate import Operand, known, through
+from refnet.verification.propagate import AbstractValue, known, through
 from refnet.verification.verify import Values, verify
 from tests.bits import floats
 from tests.verifying import framework, tree
@@ -154,7 +154,7 @@ def test_composed_bounds_hold_the_exact_value(seed):
             assert distance <= Fraction(float(bound.radius[at])), (name, at)
 
 
-def folding() -> tuple[list[Operand], np.ndarray, np.ndarray]:
+def folding() -> tuple[list[AbstractValue], np.ndarray, np.ndarray]:
     """64 terms of 2**-25 and a term of 1: added into the 1 one after another, they are lost."""
     x = np.full((1, 64, 1, 1), 2.0**-25, F)
     w = np.ones((1, 64, 1, 1), F)
@@ -232,7 +232,9 @@ def test_hidden_operations_may_be_contracted():
 
 
 def test_a_hidden_value_without_bound_promises_nothing_behind_it():
-    everything = Operand(np.zeros((1, 2), F), Interval(np.zeros((1, 2)), np.full((1, 2), np.inf)), ("h",))
+    everything = AbstractValue(
+        np.zeros((1, 2), F), Interval(np.zeros((1, 2)), np.full((1, 2), np.inf)), ("h",)
+    )
     for op in (ops.Sigmoid(), ops.Softmax(1), ops.Relu(), ops.Flatten()):
         behind = through(Node("y", op, ("h",)), [everything])
         assert np.isinf(behind.bound.radius).all(), op
@@ -243,9 +245,9 @@ def test_ops_with_one_result_pass_known_bits_on():
     x = np.array([[-1, 2, -0.0]], F)
     relu = through(Node("r", ops.Relu(), ("x",)), [known(x)])
     assert relu.interval is None
-    assert relu.loose
+    assert relu.zero_sign_unknown
     flat = through(Node("f", ops.Flatten(), ("r",)), [relu])
-    assert (flat.interval, flat.loose, flat.over) == (None, True, ("r", "f"))
+    assert (flat.interval, flat.zero_sign_unknown, flat.over) == (None, True, ("r", "f"))
     add = Node("a", ops.Add(2), ("f", "z"))
     minus = np.array([[-0.0, 2, -0.0]], F)  # a relu that keeps -0, added to -0
     judged = judge(add, minus, [flat, known(np.full((1, 3), -0.0, F))])

@@ -248,7 +248,9 @@ def worst_element() -> str:
 
 def whole_bound() -> str:
     """Behind a bound wider than the value."""
-    wide = compose.Operand(np.zeros((1, 3), F), Interval(np.zeros((1, 3)), np.full((1, 3), 9.0)), ("h",))
+    wide = compose.AbstractValue(
+        np.zeros((1, 3), F), Interval(np.zeros((1, 3)), np.full((1, 3), 9.0)), ("h",)
+    )
     return judge.judge(Node("y", ops.Flatten(), ("h",)), F([[1, 2, 3]]), [wide]).verdict
 
 

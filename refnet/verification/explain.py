@@ -17,7 +17,7 @@ from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32
 from refnet.verification.difference import shares, ulps
-from refnet.verification.propagate import Operand, known
+from refnet.verification.propagate import AbstractValue, known
 from refnet.verification.record import finite, number
 from refnet.verification.trace import Element, Index, Terms, element
 
@@ -63,7 +63,7 @@ class Explanation:
 
 
 def explain(
-    node: Node, inputs: Sequence[F32 | Operand], at: Index, found: F32 | None = None, threads: int = 1
+    node: Node, inputs: Sequence[F32 | AbstractValue], at: Index, found: F32 | None = None, threads: int = 1
 ) -> Explanation:
     """Explain the element `at` of a node's value.
 
@@ -76,7 +76,7 @@ def explain(
     >>> [float(acc) for acc in one.chain], float(one.golden)
     ([16777216.0, 16777216.0, 16777216.0], 16777218.0)
     """
-    operands = [one if isinstance(one, Operand) else known(one) for one in inputs]
+    operands = [one if isinstance(one, AbstractValue) else known(one) for one in inputs]
     arrays = [one.value for one in operands]
     made = element(node, arrays, at)
     plain = node.op.run(*arrays, threads=threads)

@@ -21,7 +21,7 @@ from refnet.core.op import F32, F64, Interval
 from refnet.ops import Div
 from refnet.verification.difference import Mask, differs, shares, ulps
 from refnet.verification.order_free import exact_sums
-from refnet.verification.propagate import Operand, known, nodes_over
+from refnet.verification.propagate import AbstractValue, known, nodes_over
 from refnet.verification.trace import exactly_at
 
 BINS = 20
@@ -119,7 +119,7 @@ class Judgement:
 def judge(
     node: Node,
     found: F32,
-    inputs: Sequence[F32 | Operand],
+    inputs: Sequence[F32 | AbstractValue],
     replay: Replay | None = None,
     *,
     plain: F32 | None = None,
@@ -138,7 +138,7 @@ def judge(
     >>> judge(Node("sum", Add(2), ("a", "b")), np.float32([[1, 2.0000002]]), [one, tiny]).verdict
     'defect'
     """
-    operands = [one if isinstance(one, Operand) else known(one) for one in inputs]
+    operands = [one if isinstance(one, AbstractValue) else known(one) for one in inputs]
     kinds = [TensorType(one.value.shape) for one in operands]
     shape = node.op.type(*kinds).shape
     head = Judgement(node.name, repr(node.op), type(node.op).__name__, node.inputs, shape, DEFECT)
@@ -195,12 +195,12 @@ def _with(judgement: Judgement, **fields: object) -> Judgement:
 
 
 def _one_result(
-    head: Judgement, node: Node, found: F32, plain: F32, operands: Sequence[Operand]
+    head: Judgement, node: Node, found: F32, plain: F32, operands: Sequence[AbstractValue]
 ) -> Judgement:
     """The bits must be plain's, up to what frameworks choose differently."""
     other = differs(found, plain)
     wrong = ~node.op.agrees(found, plain)
-    if any(one.loose for one in operands):
+    if any(one.zero_sign_unknown for one in operands):
         wrong &= ~((found == 0) & (plain == 0))
         if isinstance(node.op, Div):  # 1 / -0
             wrong &= ~(np.isinf(found) & np.isinf(plain))
@@ -222,7 +222,7 @@ def _bounded(
     node: Node,
     found: F32,
     plain: F32,
-    operands: Sequence[Operand],
+    operands: Sequence[AbstractValue],
     replay: Callable[[], F32 | None] | None,
 ) -> Judgement:
     """The bits of a known recipe, or within the bound that holds for any."""
@@ -277,7 +277,9 @@ def _bounded(
     return _shown(head, node, found, plain, chosen, weight, bound, operands)
 
 
-def _recipes(replay: Replay, replayed: F32 | None, node: Node, operands: Sequence[Operand]) -> F32 | None:
+def _recipes(
+    replay: Replay, replayed: F32 | None, node: Node, operands: Sequence[AbstractValue]
+) -> F32 | None:
     """What the book's recipe gives; None if it has none, or an input is not captured."""
     if replayed is not None or any(one.interval is not None for one in operands):
         return replayed
@@ -289,7 +291,9 @@ def _unreplayed(value: F32 | None, found: F32) -> int | None:
     return None if value is None else int(differs(found, value.reshape(found.shape)).sum())
 
 
-def _propagated(node: Node, found: F32, bound: Interval, operands: Sequence[Operand]) -> tuple[Mask, Mask]:
+def _propagated(
+    node: Node, found: F32, bound: Interval, operands: Sequence[AbstractValue]
+) -> tuple[Mask, Mask]:
     """Where NaN and infinities that went in settle the result: it is wrong; it is what it must be.
 
     A sum with a NaN, or with infinities of both signs, is NaN in every order; one with an infinity is that
@@ -324,7 +328,7 @@ def _shown(
     chosen: Mask,
     weight: F64,
     bound: Interval | None,
-    operands: Sequence[Operand],
+    operands: Sequence[AbstractValue],
 ) -> Judgement:
     """The judgement with its worst element, of those chosen; weight: per element, what makes it worse."""
     among = np.flatnonzero(chosen)

@@ -23,7 +23,7 @@ from refnet.core.op import F32, Interval
 
 
 @dataclass(frozen=True)
-class Operand:
+class AbstractValue:
     """An input of a node, as far as the capture tells.
 
     value: its bits, or, for a value in between, what plain makes of the captured ones. interval: where it
@@ -34,7 +34,7 @@ class Operand:
     value: F32
     interval: Interval | None = None
     over: tuple[str, ...] = ()
-    loose: bool = False
+    zero_sign_unknown: bool = False
 
     @property
     def bound(self) -> Interval:
@@ -42,21 +42,23 @@ class Operand:
         return Interval.exactly(self.value) if self.interval is None else self.interval
 
 
-def known(value: F32) -> Operand:
+def known(value: F32) -> AbstractValue:
     """An operand whose bits are known: a captured value, an input, a weight.
 
     >>> known(np.float32([1.5])).bound.radius
     array([0.])
     """
-    return Operand(np.ascontiguousarray(value).reshape(value.shape))
+    return AbstractValue(np.ascontiguousarray(value).reshape(value.shape))
 
 
-def nodes_over(operands: Sequence[Operand]) -> tuple[str, ...]:
+def nodes_over(operands: Sequence[AbstractValue]) -> tuple[str, ...]:
     """The nodes between these operands and captured values, each once."""
     return tuple(dict.fromkeys(name for one in operands for name in one.over))
 
 
-def through(node: Node, operands: Sequence[Operand], threads: int = 1, plain: F32 | None = None) -> Operand:
+def through(
+    node: Node, operands: Sequence[AbstractValue], threads: int = 1, plain: F32 | None = None
+) -> AbstractValue:
     """What is known of a node's value when only its inputs are: operands, data first, then weights.
 
     plain: the node's plain value on the operands' values, if it is known already.
@@ -73,11 +75,11 @@ def through(node: Node, operands: Sequence[Operand], threads: int = 1, plain: F3
     """
     op = node.op
     over = (*nodes_over(operands), node.name)
-    loose = op.zero_sign_unspecified or any(one.loose for one in operands)
+    zero_sign_unknown = op.zero_sign_unspecified or any(one.zero_sign_unknown for one in operands)
     value = op.run(*(one.value for one in operands), threads=threads) if plain is None else plain
     with np.errstate(all="ignore"):
         interval = op.bound(*(one.bound for one in operands))
     bits_known = all(one.interval is None for one in operands)
     if op.exactly_specified and bits_known and not interval.radius.any():
-        return Operand(value, None, over, loose)
-    return Operand(value, interval, over, loose)
+        return AbstractValue(value, None, over, zero_sign_unknown)
+    return AbstractValue(value, interval, over, zero_sign_unknown)

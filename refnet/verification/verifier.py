@@ -23,7 +23,7 @@ from refnet.verification.capture import Capture as Folder
 from refnet.verification.difference import differs, ulps
 from refnet.verification.hidden import Behind
 from refnet.verification.judge import MISSING, UNJUDGED, Inherited, Judgement, Replay, judge
-from refnet.verification.propagate import Operand, known, through
+from refnet.verification.propagate import AbstractValue, known, through
 
 if TYPE_CHECKING:
     from refnet.formats.manifest import Manifest
@@ -73,7 +73,9 @@ class Verifier:
         self.types = graph.types(full) if len(full) == len(data) else graph.types()
         self.last = {name: node.name for node in graph.nodes for name in node.data}
         self.last |= dict.fromkeys(graph.outputs.values(), "")  # kept to the end
-        self.theirs: dict[str, Operand | None] = {n: None if v is None else known(v) for n, v in data.items()}
+        self.theirs: dict[str, AbstractValue | None] = {
+            n: None if v is None else known(v) for n, v in data.items()
+        }
         self.own: dict[str, F32 | None] = {name: None if only else value for name, value in data.items()}
         self.needed = needed_by(graph, capture, only)
         self.behind = None if replay is None else Behind(graph, replay, data)
@@ -109,7 +111,7 @@ class Verifier:
                 self.own.pop(name, None)
         return judgement if judged else None
 
-    def _replayed(self, node: Node, inputs: list[Operand] | None, captured: bool) -> F32 | None:
+    def _replayed(self, node: Node, inputs: list[AbstractValue] | None, captured: bool) -> F32 | None:
         """What the book makes of captured values; not where the judge can ask it for the node itself."""
         if self.behind is None or node.name not in self.needed:
             return None
@@ -119,7 +121,7 @@ class Verifier:
     def _captured(
         self,
         node: Node,
-        inputs: list[Operand] | None,
+        inputs: list[AbstractValue] | None,
         hidden: str | None,
         plain: F32 | None,
         replayed: F32 | None,
@@ -153,7 +155,7 @@ class Verifier:
         return (*found.shape[:1], *shape[1:])
 
     def _read(
-        self, node: Node, inputs: list[Operand] | None, plain: F32 | None, replayed: F32 | None
+        self, node: Node, inputs: list[AbstractValue] | None, plain: F32 | None, replayed: F32 | None
     ) -> F32 | None:
         size = TensorType(self.types[node.name].shape).size
         return captured(self.capture, node, size, inputs, plain, self.replay, self.threads, replayed)
@@ -169,7 +171,7 @@ class Verifier:
         return "the capture lacks it, and no captured value was made of it"
 
     def _beside(
-        self, node: Node, judgement: Judgement, plain: F32 | None, operands: list[Operand | None]
+        self, node: Node, judgement: Judgement, plain: F32 | None, operands: list[AbstractValue | None]
     ) -> Judgement:
         """refnet's own run, one node on; the judgement with what came down to it."""
         own = [self.own.get(name) for name in node.data]
@@ -207,7 +209,7 @@ def captured(
     capture: Capture,
     node: Node,
     size: int,
-    inputs: Sequence[Operand] | None,
+    inputs: Sequence[AbstractValue] | None,
     plain: F32 | None,
     replay: Replay | None,
     threads: int,
@@ -243,10 +245,12 @@ def captured(
 
 def gather(
     graph: Graph, capture: Capture, node: Node, inputs: Mapping[str, F32] | None = None, threads: int = 1
-) -> list[Operand]:
+) -> list[AbstractValue]:
     """What the capture tells of a node's inputs, weights last. Raises InputError where it tells nothing."""
     data = inputs_of(graph, capture, inputs or {})
-    table: dict[str, Operand] = {name: known(value) for name, value in data.items() if value is not None}
+    table: dict[str, AbstractValue] = {
+        name: known(value) for name, value in data.items() if value is not None
+    }
     full = {name: TensorType(v.shape) for name, v in data.items() if v is not None}
     types = graph.types(full) if len(full) == len(data) else graph.types()
     needed = needed_by(graph, capture, {node.name})
