@@ -11,7 +11,7 @@ from refnet import ops
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import Interval
 from refnet.verification.judge import judge
-from refnet.verification.propagate import AbstractValue, known, through
+from refnet.verification.propagate import AbstractValue, known, propagate
 from refnet.verification.verify import Values, verify
 from tests.bits import floats
 from tests.verifying import framework, tree
@@ -128,12 +128,12 @@ def test_composed_bounds_hold_the_exact_value(seed):
     x, w = floats((1, 3, 4, 4), (seed, "x")), floats((3, 3, 3, 3), (seed, "w"))
     g, h, m = (floats((3,), (seed, name)) for name in "ghm")
     var = np.full(3, 4, F)  # its root is rational
-    one = through(Node("c", ops.Conv(3, (3, 3), pad=(1, 1)), ("x", "w")), [known(x), known(w)])
+    one = propagate(Node("c", ops.Conv(3, (3, 3), pad=(1, 1)), ("x", "w")), [known(x), known(w)])
     norm = ops.BatchNorm(0.0)
-    two = through(Node("b", norm, ("c", "g", "h", "m", "v")), [one, *map(known, (g, h, m, var))])
-    three = through(Node("a", ops.Add(2), ("b", "x")), [two, known(x)])
-    four = through(Node("r", ops.Relu(), ("a",)), [three])
-    five = through(Node("p", ops.AvgPool((2, 2)), ("r",)), [four])
+    two = propagate(Node("b", norm, ("c", "g", "h", "m", "v")), [one, *map(known, (g, h, m, var))])
+    three = propagate(Node("a", ops.Add(2), ("b", "x")), [two, known(x)])
+    four = propagate(Node("r", ops.Relu(), ("a",)), [three])
+    five = propagate(Node("p", ops.AvgPool((2, 2)), ("r",)), [four])
     column = (None, slice(None), None, None)
     y = exact_conv(rational(x), rational(w))
     parts = [("c", one, y)]
@@ -158,7 +158,7 @@ def folding() -> tuple[list[AbstractValue], np.ndarray, np.ndarray]:
     """64 terms of 2**-25 and a term of 1: added into the 1 one after another, they are lost."""
     x = np.full((1, 64, 1, 1), 2.0**-25, F)
     w = np.ones((1, 64, 1, 1), F)
-    conv = through(Node("c", ops.Conv(1, (1, 1)), ("x", "w")), [known(x), known(w)])
+    conv = propagate(Node("c", ops.Conv(1, (1, 1)), ("x", "w")), [known(x), known(w)])
     lost = F(1)
     for _ in range(64):
         lost = F(lost + F(2.0**-25))
@@ -184,7 +184,7 @@ def test_a_batch_norm_may_be_folded_into_the_convolution_before_it():
     weights = [known(v) for v in (one, one, zero, one)]
     assert judge(norm, lost, [*operands, *weights]).verdict == "rounding"
     assert judge(norm, lost, [known(operands[0].value), *weights]).verdict == "defect"
-    added = through(Node("b", norm.op, norm.inputs), [*operands, *weights])
+    added = propagate(Node("b", norm.op, norm.inputs), [*operands, *weights])
     twice = np.full((1, 1, 1, 1), 2, F)
     add = Node("a", ops.Add(2), ("b", "r"))
     assert judge(add, twice, [added, known(twice - 1)]).verdict == "rounding"
@@ -201,8 +201,8 @@ def test_folded_layers_lie_inside(seed):
     )
     g, h, m, v = (floats((8,), (seed, name)) * F(3) for name in "ghmv")
     v = np.abs(v) + F(0.01)
-    conv = through(Node("c", ops.Conv(8, (1, 1)), ("x", "w")), [known(x), known(w)])
-    norm = through(Node("b", ops.BatchNorm(1e-5), ("c", *"ghmv")), [conv, *map(known, (g, h, m, v))])
+    conv = propagate(Node("c", ops.Conv(8, (1, 1)), ("x", "w")), [known(x), known(w)])
+    norm = propagate(Node("b", ops.BatchNorm(1e-5), ("c", *"ghmv")), [conv, *map(known, (g, h, m, v))])
     a = g / np.sqrt((v + F(1e-5)).astype(F))
     folded, shift = w * a[:, None, None, None], h - m * a
     found = np.empty((1, 8, 3, 3), F)
@@ -219,14 +219,14 @@ def test_hidden_operations_may_be_contracted():
     product = Node("m", ops.Mul(), ("x", "y"))
     add = Node("a", ops.Add(2), ("m", "z"))
     assert (fused != x * y + z).any()
-    hidden = through(product, [known(x), known(y)])
+    hidden = propagate(product, [known(x), known(y)])
     assert judge(add, fused, [hidden, known(z)]).verdict == "rounding"
     assert judge(add, x * y + z, [hidden, known(z)]).verdict == "replayed"
     assert judge(add, fused, [known(x * y), known(z)]).verdict == "defect"
     assert judge(add, fused + F(2.0**-20), [hidden, known(z)]).verdict == "defect"
     other = x + (y + z)
     assert (other != (x + y) + z).any()
-    hidden = through(Node("s", ops.Add(2), ("x", "y")), [known(x), known(y)])
+    hidden = propagate(Node("s", ops.Add(2), ("x", "y")), [known(x), known(y)])
     assert judge(Node("a", ops.Add(2), ("s", "z")), other, [hidden, known(z)]).verdict == "rounding"
     assert judge(Node("a", ops.Add(2), ("s", "z")), other, [known(x + y), known(z)]).verdict == "defect"
 
@@ -236,24 +236,24 @@ def test_a_hidden_value_without_bound_promises_nothing_behind_it():
         np.zeros((1, 2), F), Interval(np.zeros((1, 2)), np.full((1, 2), np.inf)), ("h",)
     )
     for op in (ops.Sigmoid(), ops.Softmax(1), ops.Relu(), ops.Flatten()):
-        behind = through(Node("y", op, ("h",)), [everything])
+        behind = propagate(Node("y", op, ("h",)), [everything])
         assert np.isinf(behind.bound.radius).all(), op
         assert judge(Node("y", op, ("h",)), np.full((1, 2), np.nan, F), [everything]).verdict == "unjudged"
 
 
 def test_ops_with_one_result_pass_known_bits_on():
     x = np.array([[-1, 2, -0.0]], F)
-    relu = through(Node("r", ops.Relu(), ("x",)), [known(x)])
+    relu = propagate(Node("r", ops.Relu(), ("x",)), [known(x)])
     assert relu.interval is None
     assert relu.zero_sign_unknown
-    flat = through(Node("f", ops.Flatten(), ("r",)), [relu])
+    flat = propagate(Node("f", ops.Flatten(), ("r",)), [relu])
     assert (flat.interval, flat.zero_sign_unknown, flat.over) == (None, True, ("r", "f"))
     add = Node("a", ops.Add(2), ("f", "z"))
     minus = np.array([[-0.0, 2, -0.0]], F)  # a relu that keeps -0, added to -0
     judged = judge(add, minus, [flat, known(np.full((1, 3), -0.0, F))])
     assert (judged.verdict, judged.over) == ("equal", ("r", "f", "a"))
     assert judge(add, minus, [known(relu.value), known(np.full((1, 3), -0.0, F))]).verdict == "defect"
-    hole = through(Node("r", ops.Relu(), ("x",)), [known(np.array([[np.nan, 1, 1]], F))])
+    hole = propagate(Node("r", ops.Relu(), ("x",)), [known(np.array([[np.nan, 1, 1]], F))])
     assert hole.interval is not None
     assert np.isinf(hole.interval.radius[0, 0])
     assert not np.isinf(hole.interval.radius[0, 1])
@@ -277,20 +277,20 @@ def test_a_hidden_sum_that_is_moved_may_start_with_what_is_added_to_it(kind, mov
     row, column = np.ones((1, k), F), np.full((k, 1), small)
     if kind == "weighted":
         node = Node("sum", ops.WeightedSum(k), ("a", "x"))
-        hidden = through(node, [known(row), known(column.reshape(1, k, 1, 1))])
+        hidden = propagate(node, [known(row), known(column.reshape(1, k, 1, 1))])
         move = move if move is None or not isinstance(move, ops.Transpose) else ops.Transpose((0, 1, 2, 3))
     elif kind == "dense":
-        hidden = through(
+        hidden = propagate(
             Node("sum", ops.Dense(1, bias=False), ("a", "w")), [known(row), known(column.T.copy())]
         )
     elif kind == "matmul":
-        hidden = through(Node("sum", ops.MatMul(), ("a", "b")), [known(row), known(column)])
+        hidden = propagate(Node("sum", ops.MatMul(), ("a", "b")), [known(row), known(column)])
     else:
         op = ops.MatMul(addend=True)
         node = Node("sum", op, ("a", "b", "c"))
-        hidden = through(node, [known(row), known(column), known(np.zeros((1, 1), F))])
+        hidden = propagate(node, [known(row), known(column), known(np.zeros((1, 1), F))])
     if move is not None:
-        hidden = through(Node("moved", move, ("sum",)), [hidden])
+        hidden = propagate(Node("moved", move, ("sum",)), [hidden])
     start = np.ones(hidden.value.shape, F)
     accumulated = start.copy()
     for _ in range(k):
@@ -303,11 +303,11 @@ def test_a_hidden_sum_that_is_moved_may_start_with_what_is_added_to_it(kind, mov
 
 def test_concat_of_different_sums_promises_no_joined_order():
     a = known(np.ones((1, 2), F))
-    short = through(Node("s", ops.Dense(1, bias=False), ("a", "w")), [a, known(np.ones((1, 2), F))])
+    short = propagate(Node("s", ops.Dense(1, bias=False), ("a", "w")), [a, known(np.ones((1, 2), F))])
     wide = known(np.ones((1, 9), F))
-    long = through(Node("l", ops.Dense(1, bias=False), ("b", "v")), [wide, known(np.ones((1, 9), F))])
-    same = through(Node("c", ops.Concat(1), ("s", "s")), [short, short])
-    mixed = through(Node("c", ops.Concat(1), ("s", "l")), [short, long])
+    long = propagate(Node("l", ops.Dense(1, bias=False), ("b", "v")), [wide, known(np.ones((1, 9), F))])
+    same = propagate(Node("c", ops.Concat(1), ("s", "s")), [short, short])
+    mixed = propagate(Node("c", ops.Concat(1), ("s", "l")), [short, long])
     assert same.interval.sum is not None
     assert mixed.interval.sum is None
 
@@ -324,7 +324,7 @@ def test_an_average_that_overflows_in_one_order_promises_nothing():
 
 def test_a_zero_whose_sign_is_free_makes_an_infinity_whose_sign_is():
     x, one = np.full((1, 2), -0.0, F), np.ones((1, 2), F)
-    hidden = through(Node("r", ops.Relu(), ("x",)), [known(x)])
+    hidden = propagate(Node("r", ops.Relu(), ("x",)), [known(x)])
     node = Node("y", ops.Div(), ("one", "r"))
     for sign in (1, -1):
         assert judge(node, np.full((1, 2), sign * np.inf, F), [known(one), hidden]).verdict == "equal"

@@ -15,7 +15,7 @@ from refnet.exact import rounding
 from refnet.formats.golden_file import digest
 from refnet.formats.manifest import Manifest, Reference, Stored
 from refnet.ops import norm, pointwise, pool
-from refnet.verification.propagate import known, through
+from refnet.verification.propagate import known, propagate
 from refnet.verification.verify import Values, judge, verify
 from refnet.verification.verify import propagate as compose
 from refnet.verification.verify import verifier as walk
@@ -112,7 +112,7 @@ def hidden_bug() -> str:
     op = ops.Conv(4, (1, 1))
     cut = w.copy()
     cut[:, 0] = 0
-    hidden = through(Node("c", op, ("x", "w")), [known(x), known(w)])
+    hidden = propagate(Node("c", op, ("x", "w")), [known(x), known(w)])
     return judge.judge(Node("r", ops.Relu(), ("c",)), op.run(x, cut), [hidden]).verdict
 
 
@@ -296,7 +296,7 @@ def test_unbroken_it_says_what_is_right(case):
 SHARES, DIFFERS, THROUGH, OUTWARD, JOINED = (
     judge.shares,
     judge.differs,
-    walk.through,
+    walk.propagate,
     rounding.outward,
     rounding.joined,
 )
@@ -479,8 +479,8 @@ BREAKS = [
     (no_overflow, rounding, "outward", (overflow_in_another_order,)),
     (nothing_propagates, judge, "_propagated", (nan_lost, infinity_of_the_other_sign)),
     (any_infinity, judge, "_propagated", (infinity_of_the_other_sign,)),
-    (bits_taken_for_known, walk, "through", (hidden_rounding,)),
-    (hidden_anything, walk, "through", (missing_then_wrong,)),
+    (bits_taken_for_known, walk, "propagate", (hidden_rounding,)),
+    (hidden_anything, walk, "propagate", (missing_then_wrong,)),
     (parts_apart, pointwise, "joined", (folded_addition,)),
     (not_folded, norm.BatchNorm, "_folded", (folded_batch_norm,)),
     (any_book, judge, "_unreplayed", (replays,)),

@@ -56,7 +56,7 @@ def nodes_over(operands: Sequence[AbstractValue]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for one in operands for name in one.over))
 
 
-def through(
+def propagate(
     node: Node, operands: Sequence[AbstractValue], threads: int = 1, plain: F32 | None = None
 ) -> AbstractValue:
     """What is known of a node's value when only its inputs are: operands, data first, then weights.
@@ -69,7 +69,7 @@ def through(
     in another order.
 
     >>> from refnet.ops import Relu
-    >>> one = through(Node("r", Relu(), ("x",)), [known(np.float32([[-1, 2]]))])
+    >>> one = propagate(Node("r", Relu(), ("x",)), [known(np.float32([[-1, 2]]))])
     >>> one.value, one.interval, one.over
     (array([[0., 2.]], dtype=float32), None, ('r',))
     """

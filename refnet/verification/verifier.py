@@ -23,7 +23,7 @@ from refnet.verification.capture import Capture as Folder
 from refnet.verification.difference import differs, ulps
 from refnet.verification.hidden import Behind
 from refnet.verification.judge import MISSING, UNJUDGED, Inherited, Judgement, Replay, judge
-from refnet.verification.propagate import AbstractValue, known, through
+from refnet.verification.propagate import AbstractValue, known, propagate
 
 if TYPE_CHECKING:
     from refnet.formats.manifest import Manifest
@@ -98,7 +98,7 @@ class Verifier:
             judgement = self._captured(node, inputs, hidden, plain, replayed, judged)
         else:
             passed = inputs is not None and node.name in self.needed
-            self.theirs[node.name] = through(node, inputs or [], self.threads, plain) if passed else None
+            self.theirs[node.name] = propagate(node, inputs or [], self.threads, plain) if passed else None
             judgement = self._unjudged(node, MISSING, self._why_missing(node))
         judgement = self._beside(node, judgement, plain, operands)
         if self.behind is not None:
@@ -272,7 +272,7 @@ def gather(
             if value is not None and value.size % TensorType(shape[1:]).size == 0:
                 table[one.name] = known(value.reshape(-1, *shape[1:]))
         elif operands is not None:
-            table[one.name] = through(one, operands, threads)
+            table[one.name] = propagate(one, operands, threads)
     if absent := [name for name in node.data if name not in table]:
         raise InputError(f"the capture does not tell what {node.name} reads: {', '.join(absent)}")
     return [*(table[name] for name in node.data), *(known(graph.weights[name]) for name in node.weights)]
