@@ -72,7 +72,7 @@ class Sum:
     size: F64
     roundings: int
     terms: int
-    reach: float
+    input_abs_sum: float
 
 
 @dataclass(frozen=True)

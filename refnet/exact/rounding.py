@@ -63,7 +63,7 @@ def sum_of_products(
     roundings: int,
     products: int,
     terms: int,
-    reach: float | None = None,
+    input_abs_sum: float | None = None,
 ) -> Interval:
     """The bound of a float32 sum of products, any order, with or without FMA.
 
@@ -77,7 +77,7 @@ def sum_of_products(
     """
     g = gamma(roundings)
     radius = spread + (g + (terms + 2) * U64) * total + products * (ETA / 2) * (1 + g)
-    known = None if reach is None else Sum(total, roundings, terms, reach)
+    known = None if input_abs_sum is None else Sum(total, roundings, terms, input_abs_sum)
     return outward(center, radius, total + spread, roundings, known)
 
 
@@ -98,4 +98,4 @@ def joined(parts: Sequence[Interval]) -> tuple[F64, Sum]:
             for p, s in zip(parts, sums, strict=True)
         )
         size: F64 = sum(s.size for s in sums)  # type: ignore[assignment]
-    return radius, Sum(size, deepest, terms, sum(s.reach for s in sums))
+    return radius, Sum(size, deepest, terms, sum(s.input_abs_sum for s in sums))

@@ -263,8 +263,8 @@ class WeightedSum(Op):
         center = product(a.center, x.center)
         spread = product(a.radius, x.magnitude) + product(np.abs(a.center), x.radius)
         total = product(a.magnitude, x.magnitude)
-        reach = float(product(np.ones_like(a.center), x.magnitude).max(initial=0.0))
-        return sum_of_products(center, spread, total, self.radix, self.radix, self.radix, reach)
+        input_abs_sum = float(product(np.ones_like(a.center), x.magnitude).max(initial=0.0))
+        return sum_of_products(center, spread, total, self.radix, self.radix, self.radix, input_abs_sum)
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost(0, 2 * inputs[1].size)

@@ -206,8 +206,10 @@ class Conv(Op):
             spread += conv(np.abs(x.center), w.radius, None)
             total = conv(x.magnitude, w.magnitude, b.magnitude if b else None)
         terms = int(np.prod(w.center.shape[1:]))
-        reach = terms * float(x.magnitude.max(initial=0.0))
-        return sum_of_products(center, spread, total, terms + self.bias, terms, terms + self.bias, reach)
+        input_abs_sum = terms * float(x.magnitude.max(initial=0.0))
+        return sum_of_products(
+            center, spread, total, terms + self.bias, terms, terms + self.bias, input_abs_sum
+        )
 
     def flops(self, *inputs: TensorType) -> Cost:
         size = self.type(*inputs).size

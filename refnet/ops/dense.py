@@ -102,8 +102,10 @@ class Dense(Op):
         spread = product(x.radius, w.magnitude, b.radius if b else None)
         spread += product(np.abs(x.center), w.radius, None)
         terms = w.center.shape[1]
-        reach = terms * float(x.magnitude.max(initial=0.0))
-        return sum_of_products(center, spread, total, terms + self.bias, terms, terms + self.bias, reach)
+        input_abs_sum = terms * float(x.magnitude.max(initial=0.0))
+        return sum_of_products(
+            center, spread, total, terms + self.bias, terms, terms + self.bias, input_abs_sum
+        )
 
     def flops(self, *inputs: TensorType) -> Cost:
         size = self.type(*inputs).size

@@ -36,7 +36,7 @@ class _Move(Op):
         if not known or len(known) < len(sums) or len({one.roundings for one in known}) > 1:
             return None
         size = self._move(*(one.size for one in known))
-        most = max(one.terms for one in known), max(one.reach for one in known)
+        most = max(one.terms for one in known), max(one.input_abs_sum for one in known)
         return Sum(size, known[0].roundings, *most)
 
     def flops(self, *inputs: TensorType) -> Cost:

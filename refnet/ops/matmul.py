@@ -212,8 +212,10 @@ class MatMul(Op):
             g = gamma(roundings)
             radius = spread + (g + (k + 4) * U64) * total + small * (ETA / 2) * (1 + g)
             plainly = not scaled and self.beta == 1
-            reach = float(product(a.magnitude, np.ones_like(b.center)).max(initial=0.0)) if plainly else 0.0
-        as_sum = Sum(total, roundings, k + self.addend, reach) if plainly else None
+            input_abs_sum = (
+                float(product(a.magnitude, np.ones_like(b.center)).max(initial=0.0)) if plainly else 0.0
+            )
+        as_sum = Sum(total, roundings, k + self.addend, input_abs_sum) if plainly else None
         return outward(center, radius, largest, roundings, as_sum)
 
     def flops(self, *inputs: TensorType) -> Cost:

@@ -214,7 +214,7 @@ class BatchNorm(Op):
             folded = self._folded(x, x.sum, s, mean, beta) + 8 * U64 * total
             constants = np.abs(mean * s) + np.abs(beta)
             deepest = x.sum.roundings + 8
-            as_sum = Sum(x.sum.size * np.abs(s) + constants, deepest, x.sum.terms + 1, x.sum.reach)
+            as_sum = Sum(x.sum.size * np.abs(s) + constants, deepest, x.sum.terms + 1, x.sum.input_abs_sum)
         largest = np.maximum(largest, as_sum.size)
         return outward(center, np.maximum(radius, folded), largest, deepest, as_sum)
 
@@ -222,7 +222,7 @@ class BatchNorm(Op):
         """The radius of a sum of products whose weights the batch norm was folded into."""
         g, before = gamma(terms.roundings + 8), gamma(terms.roundings)
         radius = np.abs(s) * (x.radius + (g - before) * terms.size) + g * (np.abs(mean * s) + np.abs(beta))
-        lost: F64 = radius + ETA * (terms.reach + terms.size + np.abs(mean) + terms.terms + 8)
+        lost: F64 = radius + ETA * (terms.input_abs_sum + terms.size + np.abs(mean) + terms.terms + 8)
         return lost
 
     def flops(self, *inputs: TensorType) -> Cost:

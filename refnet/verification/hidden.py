@@ -15,7 +15,7 @@ from refnet.core.op import F32
 from refnet.verification.judge import Replay
 
 
-class Behind:
+class HiddenReplay:
     """Bits of the executed graph's values, known or replayed; each is forgotten after its last use."""
 
     def __init__(self, graph: Graph, replay: Replay, data: Mapping[str, F32 | None]) -> None:

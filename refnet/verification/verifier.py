@@ -21,7 +21,7 @@ from refnet.core.op import F32
 from refnet.formats.golden_file import digest
 from refnet.verification.capture import Capture as Folder
 from refnet.verification.difference import differs, ulps
-from refnet.verification.hidden import Behind
+from refnet.verification.hidden import HiddenReplay
 from refnet.verification.judge import MISSING, UNJUDGED, Inherited, Judgement, Replay, judge
 from refnet.verification.propagate import AbstractValue, known, propagate
 
@@ -78,7 +78,7 @@ class Verifier:
         }
         self.own: dict[str, F32 | None] = {name: None if only else value for name, value in data.items()}
         self.needed = needed_by(graph, capture, only)
-        self.behind = None if replay is None else Behind(graph, replay, data)
+        self.behind = None if replay is None else HiddenReplay(graph, replay, data)
 
     def step(self, node: Node) -> Judgement | None:
         """Judge one node; None if nobody asked for it."""
