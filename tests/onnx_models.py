@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from refnet.core.graph import Graph
 from refnet.ops import Conv, Dense, MatMul, ReduceSum
 from tests.bits import floats
-from tests.crosscheck.judge import Tally, check, same_bits
+from tests.crosscheck.judge import RefineCount, check, same_bits
 
 NEWEST = onnx.defs.onnx_opset_version()
 ORDER_FREE = (Conv, Dense, MatMul, ReduceSum)
@@ -359,9 +359,9 @@ def write(case: Case, opset: int, folder: Path) -> Path:
     return path
 
 
-def judge(graph: Graph, data: Mapping[str, Array], found: Mapping[str, Array]) -> Tally:
+def judge(graph: Graph, data: Mapping[str, Array], found: Mapping[str, Array]) -> RefineCount:
     """Every value that was found, on the evaluator's own inputs: same bits, or inside the bound."""
-    tally = Tally()
+    refine_count = RefineCount()
     known = {**data, **found}
     for node in graph.nodes:
         if not node.data:
@@ -369,10 +369,10 @@ def judge(graph: Graph, data: Mapping[str, Array], found: Mapping[str, Array]) -
         if node.name not in found:
             continue
         arguments = [known[name] for name in node.data] + [graph.weights[name] for name in node.weights]
-        check(node, found[node.name], arguments, tally)
+        check(node, found[node.name], arguments, refine_count)
         if isinstance(node.op, ORDER_FREE):
             assert (found[node.name] + 0.0).tobytes() == (node.op.run(*arguments) + 0.0).tobytes(), node
-    return tally
+    return refine_count
 
 
 __all__ = ["CASES", "Case", "data_of", "judge", "model_of", "same_bits", "versions", "whole", "write"]

@@ -13,7 +13,7 @@ import refnet
 from refnet import ops
 from refnet.arithmetic.golden import Golden
 from refnet.core.graph import Node
-from refnet.exact.correct_rounding import Tally, nearest
+from refnet.exact.correct_rounding import RefineCount, nearest
 from refnet.kernels import accumulator as exact
 from tests.bits import AWKWARD, floats, same_bits
 from tests.definition import round_float32
@@ -274,10 +274,10 @@ def test_the_same_bits_for_threads_and_batch(name):
 
 
 def test_the_tally_counts_what_was_open():
-    tally = Tally()
+    refine_count = RefineCount()
     x, w = np.ones((5, 3), np.float32), np.ones((2, 3), np.float32)
     x[3] = (2.0**24, 1, 2.0**-40)  # next to a tie: open for float64
     node = Node("d", ops.Dense(2, bias=False), ("x", "w"))
-    y = Golden(threads=1, tally=tally).evaluate(node, x, w)
+    y = Golden(threads=1, refine_count=refine_count).evaluate(node, x, w)
     assert same_bits(y[3], np.full(2, 2.0**24 + 2, np.float32))
-    assert tally.by_op == {"Dense": (10, 2)}
+    assert refine_count.by_op == {"Dense": (10, 2)}

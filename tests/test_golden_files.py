@@ -21,7 +21,7 @@ from refnet.arithmetic.golden import Golden
 from refnet.cli import main
 from refnet.core.errors import FormatError, InputError, RefnetError, UnsupportedError
 from refnet.core.graph import Node
-from refnet.exact.correct_rounding import Tally
+from refnet.exact.correct_rounding import RefineCount
 from refnet.formats.golden_file import (
     Change,
     Digest,
@@ -510,19 +510,19 @@ def test_run_in_golden_arithmetic(capsys, tmp_path):
 def test_profile_prints_the_share_that_was_refined(capsys, tmp_path):
     x = floats((2, 1, 32, 32), "x")
     np.save(tmp_path / "x.npy", x)
-    tally = Tally()
-    refnet.run(refnet.load(DIGITS[1]), {"data": x}, Golden(1, tally))
+    refine_count = RefineCount()
+    refnet.run(refnet.load(DIGITS[1]), {"data": x}, Golden(1, refine_count))
     argv = ["run", DIGITS[1], "--input", tmp_path / "x.npy", "--arithmetic", "golden", "--profile"]
     code, out, _ = said(capsys, *argv, "--json")
     assert code == 0
     found = json.loads(out)["refined"]
-    assert found == {op: {"elements": n, "refined": k} for op, (n, k) in tally.by_op.items()}
+    assert found == {op: {"elements": n, "refined": k} for op, (n, k) in refine_count.by_op.items()}
     code, out, _ = said(capsys, *argv)
     rows = [line.split() for line in out[out.index("exact refinement") :].splitlines()]
-    total, refined = (sum(pair[i] for pair in tally.by_op.values()) for i in (0, 1))
+    total, refined = (sum(pair[i] for pair in refine_count.by_op.values()) for i in (0, 1))
     assert [
         "Conv",
-        *map(str, tally.by_op["Conv"]),
+        *map(str, refine_count.by_op["Conv"]),
         f"{tally.by_op['Conv'][1] / tally.by_op['Conv'][0]:.2e}",
     ] in rows
     assert ["all", str(total), str(refined), f"{refined / total:.2e}"] in rows

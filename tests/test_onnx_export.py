@@ -56,24 +56,24 @@ from refnet.ops import (
     WeightedSum,
 )
 from tests.bits import floats
-from tests.crosscheck.judge import Tally, check
+from tests.crosscheck.judge import RefineCount, check
 
 DIGITS = ("octave-se-resnet-digits", "resnest-digits")
 
 
-def judged(graph: Graph, data: dict[str, np.ndarray]) -> Tally:
+def judged(graph: Graph, data: dict[str, np.ndarray]) -> RefineCount:
     """Every value of the exported model, by the reference evaluator, on its own inputs: bits or bound."""
     model = graph_to_onnx(graph, [node.name for node in graph.nodes])
     onnx.checker.check_model(model, full_check=True)
     found = dict(zip(graph.by_name, ReferenceEvaluator(model).run(None, data), strict=True))
-    tally = Tally()
+    refine_count = RefineCount()
     for node in graph.nodes:
         inputs = [(data | found)[name] for name in node.data] + [graph.weights[name] for name in node.weights]
-        check(node, found[node.name], inputs, tally)
-    return tally
+        check(node, found[node.name], inputs, refine_count)
+    return refine_count
 
 
-def single(op: Op, *shapes: tuple[int, ...], batch: int = 2) -> Tally:
+def single(op: Op, *shapes: tuple[int, ...], batch: int = 2) -> RefineCount:
     """The same for one op on data of these shapes (of one image)."""
     types = tuple(TensorType((1, *shape)) for shape in shapes)
     data = {f"x{i}": floats((batch, *shape), (repr(op), i)) for i, shape in enumerate(shapes)}

@@ -143,15 +143,15 @@ NEAR_TIES = 0x368C0000 >> 18
 def test_a_wrong_evaluation_is_found(small, monkeypatch):
     assert prove.chunk("sigmoid", NEAR_TIES).different == 0
 
-    def cast(op, x, threads, tally):
-        tally.count(op, x.size, 0)
+    def cast(op, x, threads, refine_count):
+        refine_count.count(op, x.size, 0)
         return (1 / (1 + np.exp(-x.astype(np.float64)))).astype(np.float32)
 
     monkeypatch.setattr(prove, "exact_sigmoid", cast)
     found = prove.chunk("sigmoid", NEAR_TIES)
     assert found.different > 0
     x = np.array([found.first], np.uint32).view(np.float32)
-    assert not same_bits(cast("sigmoid", x, 1, prove.Tally())[0], by_enclosure("sigmoid", float(x[0])))
+    assert not same_bits(cast("sigmoid", x, 1, prove.RefineCount())[0], by_enclosure("sigmoid", float(x[0])))
     proof = prove.Proof("sigmoid", (found,), 1.0)
     assert proof.record()["first_different"] == found.first
 

@@ -46,8 +46,8 @@ def test_every_form_means_what_onnx_means(op: str, tmp_path: Path) -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = ReferenceEvaluator(str(path)).run(None, data)
-            tally = judge(graph, data, {f"y{k}": value for k, value in enumerate(found)})
-            assert tally.compared == case.outputs, case
+            refine_count = judge(graph, data, {f"y{k}": value for k, value in enumerate(found)})
+            assert refine_count.compared == case.outputs, case
             compared += 1
     assert compared or op in ("Upsample",)  # which the reference cannot evaluate: ONNX Runtime does
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from refnet.arithmetic.plain import check_threads
 from refnet.core.op import F32
-from refnet.exact.correct_rounding import Tally
+from refnet.exact.correct_rounding import RefineCount
 
 if TYPE_CHECKING:
     from refnet.core.graph import Graph, Node
@@ -30,7 +30,7 @@ class Golden:
     """
 
     threads: int | None = None
-    tally: Tally | None = None
+    refine_count: RefineCount | None = None
     name = "golden"
 
     def __post_init__(self) -> None:
@@ -40,7 +40,7 @@ class Golden:
         """The node's value: `node.op.golden(*inputs)`."""
         from refnet.kernels.jit import processors
 
-        return node.op.golden(*inputs, threads=self.threads or processors(), tally=self.tally)
+        return node.op.golden(*inputs, threads=self.threads or processors(), refine_count=self.refine_count)
 
     def executed(self, graph: Graph) -> Graph:
         """The graph as it is."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from refnet.core.graph import Graph
     from refnet.core.interpreter import Arithmetic
     from refnet.core.op import F32
-    from refnet.exact.correct_rounding import Tally
+    from refnet.exact.correct_rounding import RefineCount
     from refnet.models.catalog import Entry
 
 TEXT = "run a network on images and print the most probable classes"
@@ -87,7 +87,7 @@ def run(a: argparse.Namespace) -> None:
 
     if a.value is not None and a.output is None:
         raise InputError(f"--value {a.value} is what --output FILE.npy saves: name the file")
-    arithmetic, tally = _arithmetic(a)
+    arithmetic, refine_count = _arithmetic(a)
     reference = arithmetic.book.reference if isinstance(arithmetic, Replay) else None
     a.batch = a.batch or (reference.batch if reference else 8)
     name = usable(EMBEDDED if a.model is None else a.model, a.network)
@@ -111,7 +111,7 @@ def run(a: argparse.Namespace) -> None:
     known = labels(entry.dataset) if entry else ()
     results = [(n, top(row, a.top, known)) for n, row in zip(names, rows, strict=True)]
     head = {"model": name, "weights": a.weights, "pipeline": pipeline, "arithmetic": arithmetic.name}
-    counted = {"refined": refined(tally)} if tally else {}
+    counted = {"refined": refined(refine_count)} if refine_count else {}
     if reference:
         head["arithmetic"] = f"{arithmetic.name} of {reference.framework} {reference.version}"
         counted = {"reference": vars(reference)}
@@ -122,19 +122,19 @@ def run(a: argparse.Namespace) -> None:
             "" if a.model else "no model named: this small network is embedded in refnet, trained on digits"
         )
         predictions.show_all(head, output, results, note, f"{value} is in {a.output}" if a.output else "")
-        if tally:
-            show_refined(refined(tally))
+        if refine_count:
+            show_refined(refined(refine_count))
 
 
-def _arithmetic(a: argparse.Namespace) -> tuple[Arithmetic, Tally | None]:
+def _arithmetic(a: argparse.Namespace) -> tuple[Arithmetic, RefineCount | None]:
     """The arithmetic that --arithmetic names, and with --profile what it counts into."""
     from refnet.arithmetic.golden import Golden
     from refnet.arithmetic.named import arithmetic
-    from refnet.exact.correct_rounding import Tally
+    from refnet.exact.correct_rounding import RefineCount
 
     if a.arithmetic == "golden" and a.profile:
-        tally = Tally()
-        return Golden(a.threads, tally), tally
+        refine_count = RefineCount()
+        return Golden(a.threads, refine_count), refine_count
     if a.profile:
         raise InputError("--profile counts exact refinements: it needs --arithmetic golden")
     return arithmetic(a.arithmetic, a.threads), None

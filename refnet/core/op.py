@@ -12,7 +12,7 @@ import numpy.typing as npt
 from refnet.core.errors import GraphError, InputError
 
 if TYPE_CHECKING:
-    from refnet.exact.correct_rounding import Tally
+    from refnet.exact.correct_rounding import RefineCount
     from refnet.kernels.program import Registers
 
 F32 = npt.NDArray[np.float32]
@@ -191,7 +191,7 @@ class Op:
         """The value in plain arithmetic."""
         raise NotImplementedError
 
-    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
         """The exact real result of the formula, rounded once to float32, nearest even."""
         if self.exactly_specified:
             return self.run(*inputs, threads=threads)

@@ -21,12 +21,12 @@ from refnet.exact.rounding import U64
 
 
 @dataclass
-class Tally:
+class RefineCount:
     """Per op: how many elements were computed, and how many of them a float64 evaluation left open.
 
-    >>> tally = Tally()
-    >>> tally.count("Conv", 1000, 2)
-    >>> tally.by_op
+    >>> refine_count = RefineCount()
+    >>> refine_count.count("Conv", 1000, 2)
+    >>> refine_count.by_op
     {'Conv': (1000, 2)}
     """
 
@@ -41,19 +41,26 @@ class Tally:
 Refine = Callable[[npt.NDArray[np.int64], F32], None]
 
 
-def settle(
-    op: str, center: F64, error: F64, refine: Refine, threads: int = 1, tally: Tally | None = None
+def round_or_refine(
+    op: str,
+    center: F64,
+    error: F64,
+    refine: Refine,
+    threads: int = 1,
+    refine_count: RefineCount | None = None,
 ) -> F32:
     """Round `center` where `error` decides; refine(at, y) must write the flat indices `at` of y."""
     from refnet.kernels.accumulator import decide
 
-    return finish(op, *decide(center, error, threads), refine, tally)
+    return finish(op, *decide(center, error, threads), refine, refine_count)
 
 
-def finish(op: str, y: F32, at: npt.NDArray[np.int64], refine: Refine, tally: Tally | None = None) -> F32:
+def finish(
+    op: str, y: F32, at: npt.NDArray[np.int64], refine: Refine, refine_count: RefineCount | None = None
+) -> F32:
     """y with its open elements, at the flat indices `at`, refined; both are counted."""
-    if tally is not None:
-        tally.count(op, y.size, at.size)
+    if refine_count is not None:
+        refine_count.count(op, y.size, at.size)
     if at.size:
         refine(at, y)
     return y

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
-from refnet.exact.correct_rounding import Tally, error_factor, finish
+from refnet.exact.correct_rounding import RefineCount, error_factor, finish
 from refnet.exact.rounding import sum_of_products
 from refnet.ops.pointwise import Sigmoid, exact_sigmoid, exact_sum, sum_bound
 from refnet.ops.sigmoid import sigmoid_bound
@@ -82,11 +82,11 @@ class RadixSum(Op):
         parts = np.ascontiguousarray(inputs[0]).reshape(n, self.radix, c, h * w)
         return parts_sum(parts, None, formula == "zero", threads).reshape(n, c, h, w)
 
-    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
         if self.exactly_specified:
             return self.run(*inputs, threads=threads)
         terms = np.stack(np.split(inputs[0], self.radix, 1))
-        return exact_sum(type(self).__name__, terms, threads, tally)
+        return exact_sum(type(self).__name__, terms, threads, refine_count)
 
     def bound(self, *inputs: Interval) -> Interval:
         (x,) = inputs
@@ -149,13 +149,13 @@ class RadixSoftmax(Op):
         y = softmax_by(formula, rows, threads, total)
         return np.ascontiguousarray(np.moveaxis(y, -1, 1).reshape(n, -1))
 
-    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
         (x,) = inputs
         name, n = type(self).__name__, x.shape[0]
         if self.radix == 1:
-            return exact_sigmoid(name, np.ascontiguousarray(x.reshape(n, -1)), threads, tally)
+            return exact_sigmoid(name, np.ascontiguousarray(x.reshape(n, -1)), threads, refine_count)
         rows = np.ascontiguousarray(np.moveaxis(self._split(x), 1, -1))  # (n, K, m, R)
-        y = exact_softmax(name, rows, threads, tally)
+        y = exact_softmax(name, rows, threads, refine_count)
         return np.ascontiguousarray(np.moveaxis(y, -1, 1).reshape(n, -1))
 
     def bound(self, *inputs: Interval) -> Interval:
@@ -232,7 +232,7 @@ class WeightedSum(Op):
         weights = np.ascontiguousarray(attention).reshape(n, self.radix, c)
         return parts_sum(parts, weights, formula == "zero", threads).reshape(n, c, h, w)
 
-    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
         if self.exactly_specified:
             return self.run(*inputs, threads=threads)
         from refnet.kernels.accumulator import decide_weighted, sum_exactly
@@ -251,7 +251,7 @@ class WeightedSum(Op):
             split(sum_exactly, at.size, threads, np.ascontiguousarray(products.T), settled)
             y.reshape(-1)[at] = settled
 
-        return finish(type(self).__name__, y, at, refine, tally).reshape(n, c, h, w)
+        return finish(type(self).__name__, y, at, refine, refine_count).reshape(n, c, h, w)
 
     def bound(self, *inputs: Interval) -> Interval:
         from refnet.kernels.attention import weighted_sum

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
-from refnet.exact.correct_rounding import Tally, error_factor, finish
+from refnet.exact.correct_rounding import RefineCount, error_factor, finish
 from refnet.exact.rounding import sum_of_products
 
 Pair = tuple[int, int]
@@ -126,15 +126,20 @@ class Conv(Op):
         place = (self.stride, self.pad, self.dilation, self.groups)
         return convolve(inputs[0], inputs[1], *place, threads, chain)
 
-    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
         if not self.symmetric:
             wide, take = self._wide(*(x.shape for x in inputs))
-            cut: F32 = take(wide.golden(*inputs, threads=threads, tally=tally))
+            cut: F32 = take(wide.golden(*inputs, threads=threads, refine_count=refine_count))
             return cut
-        return self.exactly(type(self).__name__, None, *inputs, threads=threads, tally=tally)
+        return self.exactly(type(self).__name__, None, *inputs, threads=threads, refine_count=refine_count)
 
     def exactly(
-        self, name: str, addend: F32 | None, *inputs: F32, threads: int = 1, tally: Tally | None = None
+        self,
+        name: str,
+        addend: F32 | None,
+        *inputs: F32,
+        threads: int = 1,
+        refine_count: RefineCount | None = None,
     ) -> F32:
         """The exact sum of the convolution, and of the addend (n, channels, oh, ow) if there is one, rounded
         once. name: of the op in the tally. For symmetric padding.
@@ -181,7 +186,7 @@ class Conv(Op):
             arrays = (at, inputs[0], inputs[1], b, others)
             split(exact.conv_exactly, at.size, threads, *arrays, where, self.groups, y)
 
-        return finish(name, y.reshape(center.shape), at, refine, tally)
+        return finish(name, y.reshape(center.shape), at, refine, refine_count)
 
     def bound(self, *inputs: Interval) -> Interval:
         if not self.symmetric:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from refnet.core.op import F32, Cost, Interval, Op, TensorType
-from refnet.exact.correct_rounding import Tally
+from refnet.exact.correct_rounding import RefineCount
 from refnet.ops.conv import Conv
 from refnet.ops.pointwise import sum_bound
 
@@ -61,9 +61,11 @@ class ConvAdd(Op):
             total += inputs[1]
         return total
 
-    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
         data, addend, *weights = inputs
-        return self.conv.exactly(type(self).__name__, addend, data, *weights, threads=threads, tally=tally)
+        return self.conv.exactly(
+            type(self).__name__, addend, data, *weights, threads=threads, refine_count=refine_count
+        )
 
     def bound(self, *inputs: Interval) -> Interval:
         return sum_bound((self.conv.bound(inputs[0], *inputs[2:]), inputs[1]))

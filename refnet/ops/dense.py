@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
-from refnet.exact.correct_rounding import Tally, settle, sum_error
+from refnet.exact.correct_rounding import RefineCount, round_or_refine, sum_error
 from refnet.exact.rounding import sum_of_products
 from refnet.ops.conv import widened
 
@@ -65,7 +65,7 @@ class Dense(Op):
         rows = np.ascontiguousarray(inputs[0].reshape(inputs[0].shape[0], -1))
         return dense(rows, inputs[1], inputs[2] if self.bias else None, threads)
 
-    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
         from refnet.kernels.accumulator import conv_exactly
         from refnet.kernels.jit import prepared
         from refnet.kernels.panel import dense
@@ -86,7 +86,7 @@ class Dense(Op):
             arrays = (at, points, weights, b, np.zeros(0, np.float32))
             split(conv_exactly, at.size, threads, *arrays, where, 1, y[:, :, None, None])
 
-        return settle(type(self).__name__, center, error, refine, threads, tally)
+        return round_or_refine(type(self).__name__, center, error, refine, threads, refine_count)
 
     def bound(self, *inputs: Interval) -> Interval:
         from refnet.kernels.jit import processors

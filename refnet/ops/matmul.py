@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.op import F32, F64, Cost, Interval, Op, Sum, TensorType
-from refnet.exact.correct_rounding import Tally, error_factor, rounded, settle
+from refnet.exact.correct_rounding import RefineCount, error_factor, round_or_refine, rounded
 from refnet.exact.rounding import ETA, U64, gamma, outward
 
 Array = npt.NDArray[Any]
@@ -131,7 +131,7 @@ class MatMul(Op):
         rows_, columns_ = left.shape[-2:-1] * (a.ndim > 1), right[-1:] * (b.ndim > 1)
         return y.reshape((*lead, *rows_, *columns_))
 
-    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
         wide = [x.astype(np.float64) for x in inputs]
         with np.errstate(all="ignore"):
             center, total = self._sizes(wide, threads)
@@ -143,7 +143,9 @@ class MatMul(Op):
                 true = element(int(i))
                 y.reshape(-1)[i] = rounded(true)
 
-        return settle(type(self).__name__, center, error_factor(k + 2) * total, refine, threads, tally)
+        return round_or_refine(
+            type(self).__name__, center, error_factor(k + 2) * total, refine, threads, refine_count
+        )
 
     def _sizes(self, wide: list[F64], threads: int) -> tuple[F64, F64]:
         """In float64: the formula, and T."""

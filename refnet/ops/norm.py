@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from refnet.core.errors import InputError
 from refnet.core.op import F32, F64, Cost, Interval, Op, Sum, TensorType
-from refnet.exact.correct_rounding import Tally, error_factor, finish, nearest
+from refnet.exact.correct_rounding import RefineCount, error_factor, finish, nearest
 from refnet.exact.rounding import ETA, U64, gamma, outward
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class BatchNorm(Op):
             b = fused_multiply_add(-mean, a, beta) if formula == "scaled-fused" else beta - mean * a
             return np.zeros_like(mean), one, a, b
 
-    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
         from refnet.kernels.accumulator import decide_affine
 
         x = inputs[0]
@@ -174,7 +174,7 @@ class BatchNorm(Op):
                 guess = (float(values[k]) - mean[i]) * s[i] + beta[i]
                 flat[k] = self._exactly(float(guess), float(values[k]), *weights)
 
-        return finish(type(self).__name__, y.reshape(x.shape), at, refine, tally)
+        return finish(type(self).__name__, y.reshape(x.shape), at, refine, refine_count)
 
     def _exactly(self, guess: float, x: float, g: float, beta: float, mean: float, var: float) -> np.float32:
         """One element: y > m means g (x - mean) > (m - beta) sqrt(var + eps); both sides squared, no root."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from refnet.core.errors import GraphError
 from refnet.core.op import F32, F64, Cost, Interval, Op, Sum, TensorType
-from refnet.exact.correct_rounding import Tally, by_decimals, error_factor, finish, settle
+from refnet.exact.correct_rounding import RefineCount, by_decimals, error_factor, finish, round_or_refine
 from refnet.exact.rounding import ETA, U64, gamma, joined, outward
 from refnet.ops.sigmoid import sigmoid_bound
 
@@ -175,8 +175,8 @@ class Sigmoid(Op):
         }
         return kernels.sigmoid(inputs[0], whose[formula], threads)
 
-    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
-        return exact_sigmoid(type(self).__name__, inputs[0], threads, tally)
+    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
+        return exact_sigmoid(type(self).__name__, inputs[0], threads, refine_count)
 
     def bound(self, *inputs: Interval) -> Interval:
         (x,) = inputs
@@ -247,10 +247,10 @@ class Add(Op):
         self._one_of(formula, self.formulas)
         return self.run(*(inputs if formula == "left" else inputs[::-1]), threads=threads)
 
-    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
         if self.exactly_specified:
             return self.run(*inputs, threads=threads)
-        return exact_sum(type(self).__name__, np.stack(np.broadcast_arrays(*inputs)), threads, tally)
+        return exact_sum(type(self).__name__, np.stack(np.broadcast_arrays(*inputs)), threads, refine_count)
 
     def bound(self, *inputs: Interval) -> Interval:
         return sum_bound(inputs)
@@ -395,7 +395,7 @@ def sum_bound(inputs: tuple[Interval, ...]) -> Interval:
     return outward(center, radius, np.maximum(total, as_sum.size), as_sum.roundings, as_sum)
 
 
-def exact_sum(op: str, terms: F32, threads: int, tally: Tally | None) -> F32:
+def exact_sum(op: str, terms: F32, threads: int, refine_count: RefineCount | None) -> F32:
     """The correctly rounded sum over the first axis of terms."""
     from refnet.kernels.accumulator import decide_sums, sum_exactly
     from refnet.kernels.team import split
@@ -409,10 +409,10 @@ def exact_sum(op: str, terms: F32, threads: int, tally: Tally | None) -> F32:
         split(sum_exactly, at.size, threads, flat[:, at].astype(np.float64), settled)
         y.reshape(-1)[at] = settled
 
-    return finish(op, y, at, refine, tally).reshape(terms.shape[1:])
+    return finish(op, y, at, refine, refine_count).reshape(terms.shape[1:])
 
 
-def exact_sigmoid(op: str, x: F32, threads: int, tally: Tally | None) -> F32:
+def exact_sigmoid(op: str, x: F32, threads: int, refine_count: RefineCount | None) -> F32:
     """The correctly rounded sigmoid; see Sigmoid."""
     from refnet.kernels.pointwise import exponential
 
@@ -429,4 +429,4 @@ def exact_sigmoid(op: str, x: F32, threads: int, tally: Tally | None) -> F32:
 
             flat[k] = by_decimals(evaluate, float(center.flat[k]))
 
-    return settle(op, center, center * 2.0**-48, refine, threads, tally)
+    return round_or_refine(op, center, center * 2.0**-48, refine, threads, refine_count)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
-from refnet.exact.correct_rounding import Tally, error_factor, finish, rounded, settle
+from refnet.exact.correct_rounding import RefineCount, error_factor, finish, round_or_refine, rounded
 from refnet.exact.rounding import ETA, U64, gamma, outward
 
 if TYPE_CHECKING:
@@ -235,14 +235,14 @@ class AvgPool(_Window):
             total += values
         return total
 
-    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
         (x,) = inputs
         if not self.symmetric:
-            return self._exactly(x, threads, tally)
+            return self._exactly(x, threads, refine_count)
         place = (self.kernel, self.stride, self.pad, self._output(x), self.count_include_pad)
-        return exact_average(type(self).__name__, x, place, threads, tally)
+        return exact_average(type(self).__name__, x, place, threads, refine_count)
 
-    def _exactly(self, x: F32, threads: int, tally: Tally | None) -> F32:
+    def _exactly(self, x: F32, threads: int, refine_count: RefineCount | None) -> F32:
         wide, counts = x.astype(np.float64), self._divisors(x.shape)
         with np.errstate(all="ignore"):
             center = self._total(wide) / counts
@@ -256,7 +256,7 @@ class AvgPool(_Window):
                 true = sum(map(Fraction, row.tolist()), Fraction(0)) / int(divisor)
                 y.reshape(-1)[k] = rounded(true)
 
-        return settle(type(self).__name__, center, error, refine, threads, tally)
+        return round_or_refine(type(self).__name__, center, error, refine, threads, refine_count)
 
     def bound(self, *inputs: Interval) -> Interval:
         from refnet.kernels.pool import avg_pool
@@ -318,10 +318,10 @@ class GlobalAvgPool(Op):
         (x,) = inputs
         return avg_pool(x, (x.shape[2], x.shape[3]), (1, 1), (0, 0), (1, 1), True, threads)
 
-    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
         (x,) = inputs
         place = ((x.shape[2], x.shape[3]), (1, 1), (0, 0), (1, 1), True)
-        return exact_average(type(self).__name__, x, place, threads, tally)
+        return exact_average(type(self).__name__, x, place, threads, refine_count)
 
     def bound(self, *inputs: Interval) -> Interval:
         from refnet.kernels.pool import avg_pool
@@ -358,7 +358,11 @@ def average_bound(center: F64, spread: F64, total: F64, terms: int, divisor: int
 
 
 def exact_average(
-    op: str, x: F32, place: tuple[Pair, Pair, Pair, Pair, bool], threads: int, tally: Tally | None
+    op: str,
+    x: F32,
+    place: tuple[Pair, Pair, Pair, Pair, bool],
+    threads: int,
+    refine_count: RefineCount | None,
 ) -> F32:
     """The correctly rounded averages; place: kernel, stride, pad, output, count_include_pad.
 
@@ -374,4 +378,4 @@ def exact_average(
         where = np.array([*stride, *pad])
         split(average_exactly, at.size, threads, at, x, np.array(kernel), where, include_pad, y)
 
-    return finish(op, y, at, refine, tally)
+    return finish(op, y, at, refine, refine_count)

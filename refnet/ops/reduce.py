@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
-from refnet.exact.correct_rounding import Tally
+from refnet.exact.correct_rounding import RefineCount
 from refnet.exact.rounding import U64, gamma, outward
 from refnet.ops.pointwise import exact_sum
 from refnet.ops.pool import average_bound, exact_average
@@ -90,10 +90,10 @@ class ReduceSum(_Reduce):
     def run(self, *inputs: F32, threads: int = 1) -> F32:
         return self._chain(inputs[0])[0].reshape(self._shape(inputs[0]))
 
-    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
         if self.exactly_specified:
             return self.run(*inputs, threads=threads)
-        y = exact_sum(type(self).__name__, self.terms_of(inputs[0]), threads, tally)
+        y = exact_sum(type(self).__name__, self.terms_of(inputs[0]), threads, refine_count)
         return y.reshape(self._shape(inputs[0]))
 
     def bound(self, *inputs: Interval) -> Interval:
@@ -124,10 +124,12 @@ class ReduceMean(_Reduce):
         with np.errstate(all="ignore"):
             return (total / np.float32(count)).reshape(self._shape(inputs[0]))
 
-    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
         rows = np.ascontiguousarray(self.terms_of(inputs[0]).T)[:, None, None, :]  # (sums, 1, 1, terms)
         place = ((1, rows.shape[3]), (1, 1), (0, 0), (1, 1), True)
-        return exact_average(type(self).__name__, rows, place, threads, tally).reshape(self._shape(inputs[0]))
+        return exact_average(type(self).__name__, rows, place, threads, refine_count).reshape(
+            self._shape(inputs[0])
+        )
 
     def bound(self, *inputs: Interval) -> Interval:
         (x,) = inputs

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.op import F32, Cost, Interval, Op, TensorType
-from refnet.exact.correct_rounding import Tally, by_decimals, rounded, settle
+from refnet.exact.correct_rounding import RefineCount, by_decimals, round_or_refine, rounded
 from refnet.exact.rounding import ETA, EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
 
 if TYPE_CHECKING:
@@ -97,12 +97,12 @@ class Softmax(Op):
         rows = np.ascontiguousarray(np.moveaxis(inputs[0], self.axis, -1))
         return np.ascontiguousarray(np.moveaxis(softmax_by(formula, rows, threads, total), -1, self.axis))
 
-    def golden(self, *inputs: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
         name = type(self).__name__
         if self.trailing:
-            return exact_softmax(name, self._rows(inputs[0]), threads, tally).reshape(inputs[0].shape)
+            return exact_softmax(name, self._rows(inputs[0]), threads, refine_count).reshape(inputs[0].shape)
         rows = np.moveaxis(inputs[0], self.axis, -1)
-        y = exact_softmax(name, np.ascontiguousarray(rows), threads, tally)
+        y = exact_softmax(name, np.ascontiguousarray(rows), threads, refine_count)
         return np.ascontiguousarray(np.moveaxis(y, -1, self.axis))
 
     def bound(self, *inputs: Interval) -> Interval:
@@ -135,7 +135,7 @@ def softmax_bound(x: Interval, axis: int) -> Interval:
     return outward(y, radius, np.where(r < 0.25, y, np.nan))
 
 
-def exact_softmax(op: str, x: F32, threads: int, tally: Tally | None) -> F32:
+def exact_softmax(op: str, x: F32, threads: int, refine_count: RefineCount | None) -> F32:
     """The correctly rounded softmax over the last axis; see Softmax."""
     from refnet.kernels.pointwise import exponential
 
@@ -160,7 +160,7 @@ def exact_softmax(op: str, x: F32, threads: int, tally: Tally | None) -> F32:
                 one = _part(Decimal(float(value)), row, totals)
                 flat[same] = by_decimals(one, float(center.flat[same[0]]))
 
-    return settle(op, center, center * (2.0**-44 + n * 2.0**-51), refine, threads, tally)
+    return round_or_refine(op, center, center * (2.0**-44 + n * 2.0**-51), refine, threads, refine_count)
 
 
 def _part(

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from refnet.core.errors import FormatError, InputError
 from refnet.core.op import F32
-from refnet.exact.correct_rounding import Tally, by_decimals, settle
+from refnet.exact.correct_rounding import RefineCount, by_decimals, round_or_refine
 from refnet.ops.pointwise import exact_sigmoid
 
 FUNCTIONS = ("exp", "sigmoid")
@@ -116,7 +116,7 @@ def recorded(function: str) -> dict[str, Any]:
     return found
 
 
-def golden_exp(x: F32, threads: int = 1, tally: Tally | None = None) -> F32:
+def golden_exp(x: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
     """The correctly rounded e ** x of a float32 array of any shape.
 
     exp in float64 is off by the relative 2**-50 and beyond float32's range 0 or inf; 2**-48 decides. For
@@ -140,7 +140,7 @@ def golden_exp(x: F32, threads: int = 1, tally: Tally | None = None) -> F32:
 
             y.flat[k] = by_decimals(evaluate, float(center.flat[k]))
 
-    return settle("exp", center, center * 2.0**-48, refine, threads, tally)
+    return round_or_refine("exp", center, center * 2.0**-48, refine, threads, refine_count)
 
 
 def second(function: str, x: F32, wide: float | None = None) -> tuple[F32, int]:
@@ -198,22 +198,22 @@ def _nearest(value: Fraction) -> np.float32:
 def chunk(function: str, index: int) -> Chunk:
     """Compute all results of one chunk both ways and compare them."""
     begin, size = index * ((1 << 32) // CHUNKS), (1 << 32) // CHUNKS
-    digest, tally = hashlib.sha256(), Tally()
+    digest, refine_count = hashlib.sha256(), RefineCount()
     opened = different = 0
     first = None
     for start in range(begin, begin + size, BLOCK):
         x = np.arange(start, start + BLOCK, dtype=np.uint32).view(np.float32)
         if function == "exp":
-            shipped = _canonical(golden_exp(x, 1, tally))
+            shipped = _canonical(golden_exp(x, 1, refine_count))
         else:
-            shipped = _canonical(exact_sigmoid("sigmoid", x, 1, tally))
+            shipped = _canonical(exact_sigmoid("sigmoid", x, 1, refine_count))
         other, count = second(function, x)
         opened += count
         if (unequal := shipped != _canonical(other)).any():
             first = start + int(np.argmax(unequal)) if first is None else first
             different += int(unequal.sum())
         digest.update(shipped.astype("<u4", copy=False).data)
-    return Chunk(index, digest.hexdigest(), tally.by_op[function][1], opened, different, first)
+    return Chunk(index, digest.hexdigest(), refine_count.by_op[function][1], opened, different, first)
 
 
 def _canonical(y: F32) -> Bits:

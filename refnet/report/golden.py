@@ -11,7 +11,7 @@ from refnet.report.terminal import clean, show, table
 from refnet.verification.golden import Difference
 
 if TYPE_CHECKING:
-    from refnet.exact.correct_rounding import Tally
+    from refnet.exact.correct_rounding import RefineCount
 
 
 def unstated(file: File) -> list[str]:
@@ -61,9 +61,9 @@ def _text(one: Difference, here: bool = False) -> str:
     return f"{side.dtype}{list(side.shape)} {side.sha256}" if isinstance(side, Digest) else side
 
 
-def refined(tally: Tally) -> dict[str, dict[str, int]]:
+def refined(refine_count: RefineCount) -> dict[str, dict[str, int]]:
     """For JSON: per op, the elements computed and those that float64 left open."""
-    return {op: {"elements": n, "refined": open_} for op, (n, open_) in tally.by_op.items()}
+    return {op: {"elements": n, "refined": open_} for op, (n, open_) in refine_count.by_op.items()}
 
 
 def show_refined(by_op: Mapping[str, Mapping[str, int]]) -> None:
