@@ -523,7 +523,7 @@ def test_profile_prints_the_share_that_was_refined(capsys, tmp_path):
     assert [
         "Conv",
         *map(str, refine_count.by_op["Conv"]),
-        f"{tally.by_op['Conv'][1] / tally.by_op['Conv'][0]:.2e}",
+        f"{refine_count.by_op['Conv'][1] / refine_count.by_op['Conv'][0]:.2e}",
     ] in rows
     assert ["all", str(total), str(refined), f"{refined / total:.2e}"] in rows
     code, _, err = said(capsys, "run", DIGITS[1], "--profile")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Golden:
     """Each op's own `golden`: one right answer for every value, the same bits everywhere.
 
-    threads: how many threads share the outputs of a node; None takes all processors. tally: counts,
+    threads: how many threads share the outputs of a node; None takes all processors. refine_count: counts,
     per kind of op, how many elements were settled at once and how many needed exact arithmetic.
 
     >>> import numpy as np

@@ -66,7 +66,7 @@ class Sum:
     A batch norm after a convolution is folded into its weights, an addition joins its sum: then no value
     of the graph's own is computed in between. size: per element, the sum of the terms' absolute values.
     roundings: how many each term passed at most; gamma(roundings) * size is part of the radius. terms: how
-    many there are. reach: at least the sum of |x| that an element's weights are multiplied with.
+    many there are. input_abs_sum: at least the sum of |x| that an element's weights are multiplied with.
     """
 
     size: F64
@@ -117,7 +117,7 @@ class Op:
     - `type(*inputs)`: the output's TensorType; raises GraphError when inputs do not fit.
     - `run(*inputs, threads)`: the value in plain arithmetic, float32, in the order that the
       docstring states.
-    - `golden(*inputs, threads, tally)`: the correctly rounded value; inherited where there is one result.
+    - `golden(*inputs, threads, refine_count)`: the correctly rounded value; inherited if exactly specified.
     - `replay(formula, *inputs, threads, total)`: the value by a formula of the op's menu `formulas`.
     - `bound(*inputs)`: an Interval that holds every float32 evaluation (derivation in the docstring).
     - `recordable(*shapes)`: whether a run may be repeated as the kernel calls that `run` made.
@@ -159,8 +159,8 @@ class Op:
     def agrees(self, found: F32, expected: F32) -> npt.NDArray[np.bool_]:
         """Per element: whether a framework's value is the one right result that `expected` holds.
 
-        Bits are compared as bits, every NaN counting as the same; where `zero_sign_unspecified`, zeros of either
-        sign agree, and so does anything with a NaN.
+        Bits are compared as bits, every NaN counting as the same; where `zero_sign_unspecified`, zeros of
+        either sign agree, and so does anything with a NaN.
         """
         found, expected = np.ascontiguousarray(found), np.ascontiguousarray(expected)
         same: npt.NDArray[np.bool_] = found.view(np.uint32) == expected.view(np.uint32)

@@ -70,8 +70,8 @@ def sum_of_products(
     center: the sum in float64. spread: how far the inputs' radii can move it. total: sum of |a||b|.
     roundings: how many a term passes at most (its multiplication, and every addition above it in any
     tree of n terms: n - 1). products: how many multiplications may underflow by ETA / 2 each. terms:
-    additions in float64, for the center's own error (terms + 2) U64 total. reach: that of the `Sum` which
-    the interval then has.
+    additions in float64, for the center's own error (terms + 2) U64 total. input_abs_sum: that of the `Sum`
+    which the interval then has.
 
     radius = spread + gamma(roundings) total + products ETA / 2 (1 + gamma) + (terms + 2) U64 total
     """

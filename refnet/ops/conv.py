@@ -142,7 +142,7 @@ class Conv(Op):
         refine_count: RefineCount | None = None,
     ) -> F32:
         """The exact sum of the convolution, and of the addend (n, channels, oh, ow) if there is one, rounded
-        once. name: of the op in the tally. For symmetric padding.
+        once. name: of the op in the count. For symmetric padding.
         """
         from refnet.kernels import accumulator as exact
         from refnet.kernels.epilogue import Chain

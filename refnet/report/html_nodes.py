@@ -90,7 +90,7 @@ def blocks(
             for i in members
         )
         found = [nodes[i]["verdict"] for i in members]
-        refine_count = " ".join(
+        tally = " ".join(
             f'<span class="tally">{mark(verdict)} {found.count(verdict)}'
             f'<span class="unseen"> {verdict}</span></span>'
             for verdict in VERDICTS

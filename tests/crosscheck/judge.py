@@ -80,7 +80,7 @@ def _comparable(found: Array, shape: tuple[int, ...]) -> None:
 
 
 @dataclass
-class RefineCount:
+class Tally:
     """What a walk compared."""
 
     bits: Counter[str] = field(default_factory=Counter)
@@ -112,7 +112,7 @@ class RefineCount:
         return rows
 
 
-def check(node: Node, found: Array, inputs: Iterable[F32], refine_count: RefineCount) -> None:
+def check(node: Node, found: Array, inputs: Iterable[F32], tally: Tally) -> None:
     """Judge one value of a framework, given the framework's own inputs to the node."""
     arguments = list(inputs)
     kind = type(node.op).__name__
@@ -122,12 +122,12 @@ def check(node: Node, found: Array, inputs: Iterable[F32], refine_count: RefineC
         own = node.op.run(*arguments, threads=2)
         if node.op.exactly_specified:
             same_bits(found, own, node.op)
-            refine_count.bits[kind] += 1
+            tally.bits[kind] += 1
         else:
             interval = node.op.bound(*map(Interval.exactly, arguments))
-            refine_count.shares[kind] = max(refine_count.shares[kind], within_bound(found, interval))
-            refine_count.own[kind] = max(refine_count.own[kind], within_bound(own, interval))
-            refine_count.bounds[kind] += 1
+            tally.shares[kind] = max(tally.shares[kind], within_bound(found, interval))
+            tally.own[kind] = max(tally.own[kind], within_bound(own, interval))
+            tally.bounds[kind] += 1
     except Disagreement as error:
         raise Disagreement(f"{node}: {error}") from None
 
@@ -140,7 +140,7 @@ def walk(
     surplus: Mapping[str, str],
     absent: Mapping[str, str],
     reshaped: tuple[str, ...] = (),
-) -> RefineCount:
+) -> Tally:
     """Judge every value of a framework's run as it arrives, keeping each only until its last use.
 
     values: (name, array) in the framework's order of execution. surplus: pattern of a name -> why refnet
@@ -148,7 +148,7 @@ def walk(
     elements are compared in row order, the framework's shape being another one.
     Raises Disagreement for any value that is wrong, doubled, unexplained or missing.
     """
-    refine_count = RefineCount()
+    tally = Tally()
     uses = Counter(name for node in graph.nodes for name in set(node.data))
     known: dict[str, F32] = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
     seen: set[str] = set()
@@ -161,7 +161,7 @@ def walk(
             why = next((why for pattern, why in surplus.items() if re.fullmatch(pattern, name)), None)
             if why is None:
                 raise Disagreement(f"the framework's value {name!r} is no node of {graph.name}")
-            refine_count.surplus[why] += 1
+            tally.surplus[why] += 1
             continue
         if missing := [n for n in node.data if n not in known]:
             raise Disagreement(f"{name!r} came before its inputs {missing}")
@@ -169,7 +169,7 @@ def walk(
         if type(node.op).__name__ in reshaped:
             shape = node.op.type(*(TensorType(tuple(a.shape)) for a in arguments)).shape
             value = value.reshape(shape) if value.size == np.prod(shape) else value  # noqa: PLW2901
-        check(node, value, arguments, refine_count)
+        check(node, value, arguments, tally)
         known[name] = value
         for used in {*node.data}:
             uses[used] -= 1
@@ -181,6 +181,6 @@ def walk(
         raise Disagreement(f"{len(unseen)} values never came, first {unseen[:5]}")
     if wrong := [name for name in absent if name in seen or name not in graph.by_name]:
         raise Disagreement(f"said to be absent, but shown or unknown: {wrong}")
-    if refine_count.compared != len(graph.nodes) - len(absent):
+    if tally.compared != len(graph.nodes) - len(absent):
         raise Disagreement(f"{tally.compared} values compared, {len(graph.nodes) - len(absent)} expected")
-    return refine_count
+    return tally

@@ -67,10 +67,10 @@ class Table:
     theirs: dict[str, Errors] = field(default_factory=lambda: defaultdict(Errors))
     plain: dict[str, Errors] = field(default_factory=lambda: defaultdict(Errors))
 
-    def check(self, node, found, inputs, refine_count) -> None:
+    def check(self, node, found, inputs, tally) -> None:
         """judge.check, and the errors."""
         arguments = list(inputs)
-        CHECK(node, found, arguments, refine_count)
+        CHECK(node, found, arguments, tally)
         if node.op.exactly_specified:
             return  # equal to the bit, or CHECK had raised
         kind = type(node.op).__name__

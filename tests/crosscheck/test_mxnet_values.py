@@ -15,7 +15,7 @@ from refnet.models import synthetic
 from refnet.models.export import export
 from refnet.models.loading import structure
 from tests.bits import same_bits as equal
-from tests.crosscheck.judge import RefineCount, walk
+from tests.crosscheck.judge import Tally, walk
 from tests.official import ABSENT, SYMBOLS
 
 pytestmark = pytest.mark.crosscheck
@@ -47,7 +47,7 @@ def written(mxnet: Worker, graph: Graph, folder: Path) -> tuple[Graph, Path]:
     return graph.with_weights(read), path
 
 
-def judged(mxnet: Worker, graph: Graph, symbol: Path, params: Path, mode: str) -> RefineCount:
+def judged(mxnet: Worker, graph: Graph, symbol: Path, params: Path, mode: str) -> Tally:
     """Walk over MXNet's values of one image; nothing that MXNet computes is left out."""
     data = {"data": synthetic.normal(1, "data", graph.inputs["data"].shape)}
     request = {"symbol": str(symbol), "params": str(params), "mode": mode}
@@ -85,9 +85,9 @@ def test_every_value_of_an_exported_network_exposed_or_monitored(
         graph.weights
     )
     for mode in ("monitor", "internals"):
-        refine_count = judged(mxnet, graph, symbol, params, mode)
-        assert refine_count.compared == len(graph.nodes)
-        report.extend([mode, *refine_count.lines()])
+        tally = judged(mxnet, graph, symbol, params, mode)
+        assert tally.compared == len(graph.nodes)
+        report.extend([mode, *tally.lines()])
     data = {"data": synthetic.normal(1, "data", graph.inputs["data"].shape)}
     request = {"symbol": str(symbol), "params": str(params)}
     plain = mxnet.ask("run", {**request, "mode": "outputs"}, data).arrays["output0"]

@@ -21,7 +21,7 @@ from refnet.frameworks.process import Worker
 from refnet.models import synthetic
 from refnet.ops.sigmoid import CUT, RATIONAL, rational
 from tests.crosscheck.conftest import interpreter
-from tests.crosscheck.judge import Disagreement, RefineCount, check, within_bound
+from tests.crosscheck.judge import Disagreement, Tally, check, within_bound
 from tests.onnx_models import CASES, data_of, judge, versions, write
 
 pytestmark = pytest.mark.crosscheck
@@ -62,16 +62,14 @@ def test_every_form_means_what_onnx_runtime_does(
         for opset in versions(case, RUNTIME_NEWEST):
             path, data = write(case, opset, tmp_path), data_of(case)
             found = dict(onnx.stream("run", runtime(path), data))
-            refine_count = judge(read_onnx(path), data, found)
-            assert refine_count.compared == case.outputs, case
+            tally = judge(read_onnx(path), data, found)
+            assert tally.compared == case.outputs, case
             compared += 1
     assert compared
     report.append(f"{op}: {compared} models")
 
 
-def everything(
-    onnx: Worker, path: Path, data: dict[str, np.ndarray], folder: Path
-) -> tuple[Graph, RefineCount]:
+def everything(onnx: Worker, path: Path, data: dict[str, np.ndarray], folder: Path) -> tuple[Graph, Tally]:
     """Judge every value of a file that the graph has, on ONNX Runtime's own inputs to the node."""
     graph = read_onnx(path)
     proto = package.load(path)
@@ -82,18 +80,16 @@ def everything(
     package.save(proto, whole)
     found = dict(onnx.stream("run", runtime(whole), data))
     assert set(made) <= set(found)
-    refine_count = RefineCount()
+    tally = Tally()
     own = [node.name for node in graph.nodes if node.name not in made]
     assert own in ([], ["prob"]), own  # refnet's own softmax on the file's logits
     for node in graph.nodes:
         if node.name in own:
             continue
         arguments = [(data | found)[name] for name in node.data]
-        check(
-            node, found[node.name], arguments + [graph.weights[name] for name in node.weights], refine_count
-        )
-    assert refine_count.compared == len(graph.nodes) - len(own)
-    return graph, refine_count
+        check(node, found[node.name], arguments + [graph.weights[name] for name in node.weights], tally)
+    assert tally.compared == len(graph.nodes) - len(own)
+    return graph, tally
 
 
 @pytest.mark.parametrize("name", ["octave-se-resnet-50-0.125", "resnest-50-pytorch"])
@@ -105,8 +101,8 @@ def test_refnets_own_export_of_whole_networks(
     path = tmp_path / "net.onnx"
     write_onnx(path, graph)
     data = {"data": synthetic.normal(1, "data", graph.inputs["data"].shape)}
-    back, refine_count = everything(onnx, path, data, tmp_path)
-    report.extend(refine_count.lines())
+    back, tally = everything(onnx, path, data, tmp_path)
+    report.extend(tally.lines())
     values = data | {node.name: value for node, value in refnet.steps(back, data)}
     differ = 0
     for node in graph.nodes:
@@ -140,10 +136,10 @@ def test_pytorchs_exports_of_the_official_resnest(
     exporter.ask("export", {"path": str(path), "seed": 0, **how})
     batch = 2 if how["free"] else 1
     data = {"data": synthetic.normal(1, "data", (batch, 3, 224, 224))}
-    graph, refine_count = everything(onnx, path, data, tmp_path)
+    graph, tally = everything(onnx, path, data, tmp_path)
     assert graph.types()[graph.outputs["logits"]].shape == (1, 1000)
     assert sum(isinstance(node.op, ops.Conv) for node in graph.nodes) == 3 + 16 * 5 + 4
-    report.extend(refine_count.lines())
+    report.extend(tally.lines())
     own = refnet.run(graph, data)
     assert np.isfinite(own["logits"]).all()
     other = next(iter(dict(onnx.stream("run", runtime(path), data)).values()))
@@ -166,12 +162,7 @@ def test_a_value_that_is_wrong_is_seen(onnx: Worker, tmp_path: Path) -> None:
     for node in graph.nodes:
         arguments = [(data | found)[name] for name in node.data]
         try:
-            check(
-                node,
-                found[node.name],
-                arguments + [graph.weights[name] for name in node.weights],
-                RefineCount(),
-            )
+            check(node, found[node.name], arguments + [graph.weights[name] for name in node.weights], Tally())
         except Disagreement as error:
             wrong.append((node.name, str(error)))
     ((name, what),) = wrong

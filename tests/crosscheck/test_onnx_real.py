@@ -21,7 +21,7 @@ from refnet.models.weights import shipped_folder
 from refnet.ops import AvgPool, BatchNorm, MaxPool, RadixSoftmax, RadixSum, Sigmoid, WeightedSum
 from tests.bits import floats
 from tests.crosscheck.conftest import interpreter
-from tests.crosscheck.judge import Disagreement, RefineCount, check
+from tests.crosscheck.judge import Disagreement, Tally, check
 from tests.crosscheck.test_mxnet_values import distance
 
 pytestmark = pytest.mark.crosscheck
@@ -37,7 +37,7 @@ def onnx() -> Iterator[Worker]:
         yield worker
 
 
-def everything(onnx: Worker, graph: Graph, data: dict[str, np.ndarray], folder: Path) -> RefineCount:
+def everything(onnx: Worker, graph: Graph, data: dict[str, np.ndarray], folder: Path) -> Tally:
     """Judge all values of a model whose every value is an output, nothing optimised away."""
     path = folder / "all.onnx"
     path.write_bytes(graph_to_onnx(graph, [node.name for node in graph.nodes]).SerializeToString())
@@ -45,14 +45,12 @@ def everything(onnx: Worker, graph: Graph, data: dict[str, np.ndarray], folder: 
     request = {"path": str(path), "engine": "onnxruntime", "threads": 1, "optimise": False}
     found = dict(onnx.stream("run", request, data))
     assert list(found) == [node.name for node in graph.nodes]
-    refine_count = RefineCount()
+    tally = Tally()
     for node in graph.nodes:
         inputs = [(data | found)[name] for name in node.data]
-        check(
-            node, found[node.name], [*inputs, *(graph.weights[name] for name in node.weights)], refine_count
-        )
-    assert refine_count.compared == len(graph.nodes)
-    return refine_count
+        check(node, found[node.name], [*inputs, *(graph.weights[name] for name in node.weights)], tally)
+    assert tally.compared == len(graph.nodes)
+    return tally
 
 
 def test_its_sigmoid_is_inside_the_bound_and_a_wrong_one_is_not(
@@ -62,9 +60,9 @@ def test_its_sigmoid_is_inside_the_bound_and_a_wrong_one_is_not(
     steps = np.ldexp(np.float32(1) + np.arange(512, dtype=np.float32) / 512, np.arange(-30, 8)[:, None])
     x = np.concatenate([steps, -steps, np.linspace(-20, 20, 38 * 512, dtype=np.float32).reshape(38, 512)])
     node = Node("y", Sigmoid(), ("x",))
-    refine_count = everything(onnx, Graph("s", {"x": TensorType((1, 512))}, (node,), {}), {"x": x}, tmp_path)
-    report.extend(refine_count.lines())
-    assert 0.05 < refine_count.shares["Sigmoid"] <= 1
+    tally = everything(onnx, Graph("s", {"x": TensorType((1, 512))}, (node,), {}), {"x": x}, tmp_path)
+    report.extend(tally.lines())
+    assert 0.05 < tally.shares["Sigmoid"] <= 1
     y = Sigmoid().run(x)
     half = y.astype(np.float16).astype(np.float32)
     hard = np.clip(x * np.float32(0.2) + np.float32(0.5), 0, 1)
@@ -72,7 +70,7 @@ def test_its_sigmoid_is_inside_the_bound_and_a_wrong_one_is_not(
         coarse = np.float32(1) / (np.float32(1) + np.exp(-np.round(x * 1024) / 1024))
     for wrong in (half, hard, coarse, y + np.float32(2.0**-19)):
         with pytest.raises(Disagreement, match="outside of the bound"):
-            check(node, wrong.astype(np.float32), [x], RefineCount())
+            check(node, wrong.astype(np.float32), [x], Tally())
 
 
 @pytest.mark.parametrize("name", DIGITS)

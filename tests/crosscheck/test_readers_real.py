@@ -92,8 +92,8 @@ def compare(
     }  # fmt: skip
     (name,) = graph.inputs
     data = {name: floats((2, *graph.inputs[name].shape[1:]), "x")}
-    refine_count = walk(graph, data, mxnet.stream("run", request, data), surplus=surplus, absent=absent or {})
-    assert refine_count.compared == len(graph.nodes) - len(absent or {})
+    tally = walk(graph, data, mxnet.stream("run", request, data), surplus=surplus, absent=absent or {})
+    assert tally.compared == len(graph.nodes) - len(absent or {})
 
 
 def test_exported_graphs_run_in_mxnet(mxnet: Worker, tmp_path: Path):

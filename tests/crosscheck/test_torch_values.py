@@ -61,7 +61,7 @@ def test_every_value_of_the_official_networks(
     graph, path = written(torch, structure(name), tmp_path)
     data = {"data": synthetic.normal(1, "data", graph.inputs["data"].shape)}
     request = {"model": f"resnest.torch:{NETWORKS[name]}", "weights": str(path), "threads": 1}
-    refine_count = walk(
+    tally = walk(
         graph,
         data,
         torch.stream("run", request, data),
@@ -69,7 +69,7 @@ def test_every_value_of_the_official_networks(
         absent=ABSENT,
         reshaped=("RadixSoftmax",),
     )
-    report.extend(refine_count.lines())
+    report.extend(tally.lines())
     theirs = torch.ask("run", {**request, "weights": str(tmp_path / "legacy.pth")}, data).arrays["output"]
     own = refnet.run(graph, data)["logits"]
     assert np.isfinite(own).all()

@@ -24,7 +24,7 @@ from refnet.exact.correct_rounding import rounded
 from refnet.verification.trace.lines import LINES, Number, Step
 from refnet.verification.trace.terms import Index, Terms, terms_of
 
-__all__ = ["Element", "Index", "Line", "Terms", "element", "exact_sum", "exactly_at", "rounded", "terms_of"]
+__all__ = ["Element", "Index", "Step", "Terms", "element", "exact_sum", "exactly_at", "rounded", "terms_of"]
 
 
 @dataclass(frozen=True)
