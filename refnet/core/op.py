@@ -112,7 +112,7 @@ class Op:
     """One kind of operation with its attributes. Subclasses are frozen dataclasses.
 
     The fields are the attributes, and the repr is how a graph prints: `Conv(channels=64, ...)`.
-    Rules that every subclass gives (tests/test_ops_rules.py walks them all):
+    Rules that every subclass gives (tests/ops/test_ops_rules.py walks them all):
 
     - `type(*inputs)`: the output's TensorType; raises GraphError when inputs do not fit.
     - `run(*inputs, threads)`: the value in plain arithmetic, float32, in the order that the

@@ -33,13 +33,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 SOURCES = Path(__file__).parents[1]
-"""Every source file of refnet below this folder may hold compiled code."""
+COMPILED = ("kernels", "loops", "prove")
+"""The packages of refnet that hold compiled code."""
 
 
 def cache_key() -> str:
     """Names the cache folder: changes with any kernel source and with the compiler's versions."""
     digest = hashlib.sha256()
-    for path in sorted(SOURCES.rglob("*.py")):
+    for path in sorted(path for name in COMPILED for path in (SOURCES / name).rglob("*.py")):
         digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes())
     digest.update(f"{numba.__version__} {llvmlite.__version__} {np.__version__}".encode())
     return digest.hexdigest()[:16]

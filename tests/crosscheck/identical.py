@@ -37,7 +37,7 @@ from refnet.frameworks.reveal.sums import same_bits
 from refnet.ops import Softmax
 from tests.crosscheck.campaign import INPUTS, Run, Shape, Streamed, drawn, lines
 from tests.crosscheck.conftest import interpreter
-from tests.official import SYMBOLS
+from tests.helpers.official import SYMBOLS
 
 F = np.float32
 OCTAVE, RESNEST = "octave-se-resnet-50-0.125", "resnest-50-pytorch"

@@ -1,7 +1,7 @@
 """Exact values of chosen elements of an op, by integers, fractions and decimals: no refnet arithmetic.
 
     expected(op, at, *inputs) -> float32, one per flat index: the formula of the op's docstring, exactly,
-    rounded once by tests/definition.py round_float32
+    rounded once by tests/helpers/definition.py round_float32
 
 Sums of products go through `dots`: float32 are integers times powers of two, their products have 48 bits,
 and int64 adds thousands of them without a rounding once they are cut into halves and sorted by exponent.
@@ -18,7 +18,7 @@ from math import isqrt
 import numpy as np
 
 from refnet import ops
-from tests.definition import round_float32
+from tests.helpers.definition import round_float32
 
 LOWEST = -344
 """No product of two float32 mantissas, as 24-bit integers, has a smaller exponent."""

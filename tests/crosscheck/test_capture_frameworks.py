@@ -23,9 +23,9 @@ from refnet.models.loading import structure
 from refnet.models.synthetic import normal
 from refnet.ops import MaxPool, Relu
 from refnet.verification.capture import PROGRESS, Capture, open_capture
-from tests.bits import same_bits
 from tests.crosscheck.conftest import interpreter
 from tests.crosscheck.test_torch_values import SURPLUS
+from tests.helpers.bits import same_bits
 
 pytestmark = pytest.mark.crosscheck
 

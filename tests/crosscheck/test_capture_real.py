@@ -20,8 +20,8 @@ from refnet.frameworks.process import Worker
 from refnet.models.export import export
 from refnet.models.synthetic import normal
 from refnet.verification.capture import PROGRESS, Capture, open_capture
-from tests.bits import same_bits
 from tests.crosscheck.conftest import interpreter
+from tests.helpers.bits import same_bits
 
 pytestmark = pytest.mark.crosscheck
 

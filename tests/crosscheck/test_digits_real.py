@@ -10,7 +10,7 @@ import pytest
 
 import refnet
 from tests.crosscheck.conftest import interpreter
-from tests.test_digits import NETWORKS, ROOT, WEIGHTS, digits, digits_data, recorded
+from tests.models.test_digits import NETWORKS, ROOT, WEIGHTS, digits, digits_data, recorded
 
 pytestmark = pytest.mark.crosscheck
 

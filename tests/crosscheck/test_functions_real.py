@@ -27,8 +27,8 @@ from refnet.ops import (
     Softmax,
     WeightedSum,
 )
-from tests.bits import awkward, floats, same_bits
 from tests.crosscheck.conftest import interpreter
+from tests.helpers.bits import awkward, floats, same_bits
 
 pytestmark = pytest.mark.crosscheck
 

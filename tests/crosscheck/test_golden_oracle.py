@@ -21,12 +21,12 @@ from refnet.core.graph import Graph, Node
 from refnet.core.orders import Joined
 from refnet.kernels import accumulator as exact
 from refnet.models import synthetic
-from tests.bits import same_bits
 from tests.crosscheck.oracle import ORACLES, dots, expected
-from tests.definition import round_float32
-from tests.test_golden import POOL
-from tests.test_ops_rules import EXAMPLES, arguments
-from tests.test_ops_rules import dense as dense_by_fractions
+from tests.exact.test_correct_rounding import POOL
+from tests.helpers.bits import same_bits
+from tests.helpers.definition import round_float32
+from tests.ops.test_ops_rules import EXAMPLES, arguments
+from tests.ops.test_ops_rules import dense as dense_by_fractions
 
 pytestmark = pytest.mark.crosscheck
 

@@ -15,8 +15,8 @@ import refnet
 from refnet.report import html
 from refnet.report.terminal import clean
 from tests.crosscheck import browser as chromium
-from tests.made_verification import Made, verification
-from tests.test_html_report import EVIL, spoiled
+from tests.helpers.made_verification import Made, verification
+from tests.report.test_html_report import EVIL, spoiled
 
 pytestmark = pytest.mark.crosscheck
 

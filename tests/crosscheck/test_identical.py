@@ -17,7 +17,7 @@ from refnet.formats.book import read, write
 from refnet.ops import BatchNorm
 from tests.crosscheck import identical
 from tests.crosscheck.identical import OCTAVE, run, summary
-from tests.official import needs_official
+from tests.helpers.official import needs_official
 
 pytestmark = pytest.mark.crosscheck
 

@@ -14,9 +14,9 @@ from refnet.frameworks.process import Worker
 from refnet.models import synthetic
 from refnet.models.export import export
 from refnet.models.loading import structure
-from tests.bits import same_bits as equal
 from tests.crosscheck.judge import Tally, walk
-from tests.official import ABSENT, SYMBOLS
+from tests.helpers.bits import same_bits as equal
+from tests.helpers.official import ABSENT, SYMBOLS
 
 pytestmark = pytest.mark.crosscheck
 

@@ -20,7 +20,7 @@ from refnet.kernels.jit import KNOWN
 from refnet.models.weights import shipped_folder
 from refnet.verification.golden import hashes, prepare
 from tests.crosscheck.conftest import ROOT, interpreter
-from tests.test_kernels import LOADS
+from tests.kernels.test_kernels import LOADS
 
 pytestmark = pytest.mark.crosscheck
 

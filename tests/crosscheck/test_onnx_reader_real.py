@@ -22,7 +22,7 @@ from refnet.models import synthetic
 from refnet.ops.sigmoid import CUT, RATIONAL, rational
 from tests.crosscheck.conftest import interpreter
 from tests.crosscheck.judge import Disagreement, Tally, check, within_bound
-from tests.onnx_models import CASES, data_of, judge, versions, write
+from tests.helpers.onnx_models import CASES, data_of, judge, versions, write
 
 pytestmark = pytest.mark.crosscheck
 

@@ -19,10 +19,10 @@ from refnet.models.export import export
 from refnet.models.preprocess import pipeline
 from refnet.models.weights import shipped_folder
 from refnet.ops import AvgPool, BatchNorm, MaxPool, RadixSoftmax, RadixSum, Sigmoid, WeightedSum
-from tests.bits import floats
 from tests.crosscheck.conftest import interpreter
 from tests.crosscheck.judge import Disagreement, Tally, check
 from tests.crosscheck.test_mxnet_values import distance
+from tests.helpers.bits import floats
 
 pytestmark = pytest.mark.crosscheck
 

@@ -11,10 +11,10 @@ from PIL import Image
 
 from refnet.frameworks.process import Worker
 from refnet.models.preprocess import cubic, pipeline
-from tests.bits import same_bits
 from tests.crosscheck import extras
 from tests.crosscheck.conftest import interpreter
-from tests.test_preprocess import numbered
+from tests.helpers.bits import same_bits
+from tests.models.test_preprocess import numbered
 
 pytestmark = pytest.mark.crosscheck
 

@@ -14,11 +14,11 @@ from refnet.formats.mxnet import reader
 from refnet.formats.mxnet.symbol import parse_symbol
 from refnet.formats.torch.reader import read_state_dict
 from refnet.frameworks.process import Worker
-from tests import attacks
-from tests.attacks import node, symbol, variable
-from tests.bits import floats, same_bits
 from tests.crosscheck.judge import walk
-from tests.test_readers_mxnet import every_op, old_network
+from tests.formats.test_mxnet import every_op, old_network
+from tests.helpers import attacks
+from tests.helpers.attacks import node, symbol, variable
+from tests.helpers.bits import floats, same_bits
 
 pytestmark = pytest.mark.crosscheck
 

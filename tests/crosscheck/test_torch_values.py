@@ -13,9 +13,9 @@ from refnet.formats.torch.reader import read_state_dict
 from refnet.frameworks.process import Worker
 from refnet.models import synthetic
 from refnet.models.loading import structure
-from tests.bits import same_bits as equal
 from tests.crosscheck.judge import walk
 from tests.crosscheck.test_mxnet_values import distance
+from tests.helpers.bits import same_bits as equal
 
 pytestmark = pytest.mark.crosscheck
 

@@ -20,6 +20,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any
 
 from refnet.core.errors import GraphError, UnsupportedError
@@ -29,6 +30,7 @@ from refnet.ops import (
     Add,
     AvgPool,
     BatchNorm,
+    Clip,
     Concat,
     Conv,
     ConvAdd,
@@ -196,6 +198,8 @@ def _simple(node: Node, types: Mapping[str, TensorType]) -> tuple[str, Attribute
             return "expand_dims", {"axis": axis}
         case Softmax(axis=axis, trailing=False):
             return "softmax", {"axis": axis}
+        case Clip(low=low, high=high) if isfinite(low) and isfinite(high):
+            return "clip", {"a_min": low, "a_max": high}
         case Relu():
             return "Activation", {"act_type": "relu"}
         case Sigmoid():

@@ -83,7 +83,7 @@ def structural_names(shapes: Mapping[str, Shape], graph: Graph) -> dict[str, str
     3. What is left (blocks inside of a Sequential, whose structural name is a number; renamed ones):
        the k-th array to the k-th weight, in the two files' orders, where role and shape agree pair by pair.
 
-    The derived names equal those of both published structure files (tests/test_readers_mxnet.py).
+    The derived names equal those of both published structure files (tests/formats/test_mxnet.py).
     Raises WeightsError, with the first array that finds no partner, if any of it fails.
 
     >>> structural_names({"a.weight": (2, 2)}, Graph("g", {}, (), {}))

@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from struct import pack, unpack
 
 from refnet.core.errors import FormatError, UnsupportedError
 from refnet.ops import (
     Add,
     AvgPool,
     BatchNorm,
+    Clip,
     Concat,
     Conv,
     Dense,
@@ -94,9 +96,9 @@ class SymbolNode:
         """A whole number, or None where the attribute is absent or says None."""
         return None if self.text(key, "None") == "None" else self.integer(key, least=-LARGEST)
 
-    def number(self, key: str, default: float) -> float:
-        """A finite decimal number."""
-        value = self.text(key, repr(default)).strip()
+    def number(self, key: str, default: float | None) -> float:
+        """A finite decimal number; required where there is no default."""
+        value = self.text(key, None if default is None else repr(default)).strip()
         pattern = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?f?"
         if len(value) > 400 or not re.fullmatch(pattern, value, re.ASCII):
             raise self.wrong(key, "a decimal number")
@@ -219,6 +221,11 @@ def _batch_norm(node: SymbolNode, data: list[TensorType]) -> Op:
     if eps < 0:
         raise node.wrong("eps", "a number >= 0")
     return BatchNorm(eps=eps, fix_gamma=node.boolean("fix_gamma", True))
+
+
+def _clip(node: SymbolNode, data: list[TensorType]) -> Op:
+    low, high = (node.number(key, None) for key in ("a_min", "a_max"))
+    return Clip(*(unpack("<f", pack("<f", bound))[0] for bound in (low, high)))
 
 
 def _activation(node: SymbolNode, data: list[TensorType]) -> Op:
@@ -378,6 +385,7 @@ RULES: dict[str, Rule] = {
     ),
     "Activation": Rule(_activation, known=("act_type",)),
     "relu": Rule(lambda node, data: Relu()),
+    "clip": Rule(_clip, known=("a_min", "a_max")),
     "sigmoid": Rule(lambda node, data: Sigmoid()),
     "Pooling": Rule(_pooling, known=(*_POOLING, "layout", "p_value")),
     "_contrib_AdaptiveAvgPooling2D": Rule(_adaptive_pooling, known=("output_size",)),

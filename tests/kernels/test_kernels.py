@@ -1,0 +1,602 @@
+"""The compiled loops equal the scalar definition to the last bit, whatever the shape, thread or data."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import refnet
+from refnet import ops
+from refnet.core.op import Interval
+from refnet.kernels import jit
+from refnet.kernels.channels import _channels, form
+from refnet.kernels.epilogue import Chain, apply
+from refnet.kernels.functions import exp
+from refnet.kernels.panel import TERMS, _panels, convolve, dense
+from refnet.kernels.pool import avg_pool, max_pool
+from refnet.kernels.simd import TILE
+from tests.helpers.bits import AWKWARD, awkward, floats, same_bits
+from tests.helpers.definition import conv_at, conv_everywhere, dense_at, exact_fma, llvm_fma, round_float32
+
+KERNELS = Path(refnet.__file__).parent / "kernels"
+QUIET = settings(deadline=None, database=None, derandomize=True)
+
+float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@settings(QUIET, max_examples=2000)
+@given(float32s, float32s, float32s)
+def test_fma_rounds_once(a, b, c):
+    a, b, c = np.float32(a), np.float32(b), np.float32(c)
+    assert same_bits(llvm_fma(a, b, c), exact_fma(a, b, c))
+
+
+def test_fma_is_not_multiply_then_add():
+    a, c = np.float32(1 + 2.0**-12), np.float32(-(1 + 2.0**-11))
+    assert llvm_fma(a, a, c) == np.float32(2.0**-24)
+    assert a * a + c == 0
+
+
+def test_rounding_of_the_definition():
+    from fractions import Fraction
+
+    halfway = Fraction(2**24 + 1)
+    assert round_float32(halfway) == 2**24  # tie to even
+    assert round_float32(halfway + Fraction(1, 10**30)) == 2**24 + 2
+    assert round_float32(Fraction(1, 2**150)) == 0.0
+    assert round_float32(Fraction(3, 2**151)) == np.float32(1e-45)
+    assert round_float32(Fraction(2**128 - 2**103)) == np.inf
+
+
+@st.composite
+def convolutions(draw):
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    dilation = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    pad = draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
+    stride = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    size = [
+        draw(st.integers(max(1, d * (k - 1) + 1 - 2 * p), 14))
+        for k, d, p in zip(kernel, dilation, pad, strict=True)
+    ]
+    groups = draw(st.sampled_from([1, 1, 2, 3, 5]))
+    per = draw(st.integers(1, 7)), draw(st.integers(1, 14))
+    batch = draw(st.integers(1, 3))
+    return batch, groups, per, kernel, stride, pad, dilation, tuple(size)
+
+
+@pytest.mark.parametrize("odd", [0.0, 0.1])
+@pytest.mark.parametrize("segments", [False, True])
+def test_tiles_that_begin_within_a_row(odd, segments, monkeypatch):
+    """Panels over padded rows: the ends of rows are left out in every tile, wherever it begins."""
+    monkeypatch.setattr("refnet.kernels.panel.form", lambda *_: None)  # not lanes across channels
+    x, w, one = awkward((2, 5, 20, 29), "x", odd), floats((8, 5, 3, 3), "w"), (1, 1)
+    assert 2 * TILE < 20 * 32
+    y = convolve(x, w, one, one, one, 1, 2, segments=segments)
+    assert same_bits(y, conv_everywhere(x, w, np.array([1] * 6), 1, y.shape))
+
+
+@pytest.mark.parametrize("odd", [0.0, 0.2])
+@pytest.mark.parametrize("segments", [False, True])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("size", [(1, 40), (8, 8), (17, 19)])
+def test_panels_read_where_they_lie(size, threads, segments, odd, monkeypatch):
+    """1x1, stride 1: whole columns of the data itself, the last positions gathered; more terms than TERMS."""
+    monkeypatch.setattr("refnet.kernels.panel.form", lambda *_: None)  # not lanes across channels
+    x, w, one = awkward((2, 2 * 270, *size), "x", odd), floats((2 * 11, 270, 1, 1), "w"), (1, 1)
+    parts = [slice(TERMS), slice(TERMS, None)] if segments else [slice(None)]
+    sums = []
+    for part in parts:
+        data = np.ascontiguousarray(x.reshape(2, 2, 270, *size)[:, :, part]).reshape(2, -1, *size)
+        weights, place = np.ascontiguousarray(w[:, part]), np.array([1, 1, 0, 0, 1, 1])
+        sums.append(conv_everywhere(data, weights, place, 2, (2, 22, *size)))
+    expected = sums[0] + sums[1] if segments else sums[0]
+    assert same_bits(convolve(x, w, one, (0, 0), one, 2, threads, segments=segments), expected)
+
+
+GUARDED = """
+import ctypes, mmap
+import numpy as np
+from refnet.kernels import panel
+from tests.helpers.bits import floats, same_bits
+
+def guarded(values):  # the same array, ending where memory ends that may be read
+    size = -(-values.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    area = mmap.mmap(-1, size + mmap.PAGESIZE)
+    behind = ctypes.addressof(ctypes.c_char.from_buffer(area)) + size
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(behind), mmap.PAGESIZE, 0) == 0
+    array = np.frombuffer(area, values.dtype, values.size, size - values.nbytes).reshape(values.shape)
+    array[...] = values
+    return array
+
+kinds = (1, 1, 0, 1), (1, 2, 0, 1), (3, 1, 1, 1), (3, 2, 1, 2), (3, 1, 0, 6), (1, 1, 1, 1)
+for panel.form in (panel.form, lambda *_: None):
+    for kernel, stride, pad, groups in kinds:
+        for size in ((1, 1), (3, 5), (5, 7), (1, 33), (16, 17)):
+            if min(size) + 2 * pad >= kernel:
+                x, w = floats((2, 6, *size), "x"), floats((12, 6 // groups, kernel, kernel), "w")
+                place = ((stride, stride), (pad, pad), (1, 1), groups, 2)
+                assert same_bits(panel.convolve(guarded(x), w, *place), panel.convolve(x, w, *place))
+print("whole")
+"""
+
+
+def test_nothing_behind_the_data_is_read():
+    assert _output_of(GUARDED) == "whole\n"
+
+
+@settings(QUIET, max_examples=300)
+@given(convolutions(), st.sampled_from([0.0, 0.0, 0.1, 0.9]), st.sampled_from([0.0, 0.2]), st.booleans())
+def test_convolution(case, odd_data, odd_weights, biased):
+    batch, groups, (channels, outputs), kernel, stride, pad, dilation, size = case
+    x = awkward((batch, groups * channels, *size), case, odd_data)
+    w = awkward((groups * outputs, channels, *kernel), (case, "w"), odd_weights)
+    bias = floats((groups * outputs,), (case, "b")) if biased else None
+    place = np.array([*stride, *pad, *dilation])
+    chain = Chain().bias(bias) if biased else Chain()
+    y = convolve(x, w, stride, pad, dilation, groups, 1, chain)
+    expected = conv_everywhere(x, w, place, groups, y.shape)
+    if biased:
+        expected = expected + bias[:, None, None]
+    assert same_bits(y, expected)
+    assert same_bits(y, convolve(x, w, stride, pad, dilation, groups, 3, chain))
+    one_by_one = [convolve(x[i : i + 1], w, stride, pad, dilation, groups, 1, chain) for i in range(batch)]
+    assert same_bits(y, np.concatenate(one_by_one))
+
+
+def test_padding_is_left_out_not_multiplied_by_zero():
+    """The one case in which adding w * 0 shows in finite data: a partial sum that underflowed to -0."""
+    x = np.full((1, 1, 1, 2), -1e-30, np.float32)
+    w = np.full((4, 1, 1, 2), 1e-30, np.float32)  # each product rounds to -0
+    y = convolve(x, w, (1, 1), (0, 1), (1, 1), 1, 1)
+    assert np.signbit(y).all()
+    w[:, :, :, 0] = np.inf
+    y = convolve(np.abs(x), w, (1, 1), (0, 1), (1, 1), 1, 1)
+    assert same_bits(y[0, 0, 0], np.array([0, np.inf, np.inf], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("shape", "weights", "stride", "pad", "groups"),
+    [
+        ((1, 3, 224, 224), (64, 3, 7, 7), 2, 3, 1),
+        ((1, 64, 56, 56), (64, 64, 3, 3), 1, 1, 1),
+        ((2, 512, 14, 14), (96, 512, 1, 1), 1, 0, 1),
+        ((1, 160, 7, 7), (160, 160, 3, 3), 1, 1, 1),  # 1440 terms: several panels
+        ((1, 128, 28, 28), (256, 64, 3, 3), 1, 1, 2),
+        ((1, 56, 28, 28), (56, 1, 3, 3), 1, 1, 56),
+    ],
+)
+def test_convolution_of_real_size(shape, weights, stride, pad, groups):
+    x, w = floats(shape, "x"), floats(weights, "w")
+    y = convolve(x, w, (stride, stride), (pad, pad), (1, 1), groups, 2)
+    place = np.array([stride, stride, pad, pad, 1, 1])
+    picks = (np.abs(floats((400, 4), "at")).astype(np.float64) * y.shape).astype(int)
+    corners = [(0, 0, 0, 0), tuple(n - 1 for n in y.shape)]
+    for at in [*map(tuple, picks), *corners]:
+        assert y[at] == conv_at(x, w, place, groups, *at), at
+
+
+def test_convolution_in_float64():
+    x, w = floats((1, 5, 9, 9), "x").astype(np.float64), floats((7, 5, 3, 3), "w").astype(np.float64)
+    y = convolve(x, w, (2, 1), (1, 1), (1, 1), 1, 2)
+    assert same_bits(y, conv_everywhere(x, w, np.array([2, 1, 1, 1, 1, 1]), 1, y.shape))
+
+
+@settings(QUIET, max_examples=60)
+@given(
+    st.integers(1, 5), st.integers(1, 1100), st.integers(1, 140), st.booleans(), st.sampled_from([0.0, 0.1])
+)
+def test_dense(n, terms, outputs, biased, odd):
+    x, w = awkward((n, terms), "x", odd), awkward((outputs, terms), "w", odd)
+    bias = floats((outputs,), "b") if biased else None
+    expected = np.array([[dense_at(x, w, i, o) for o in range(outputs)] for i in range(n)], np.float32)
+    if biased:
+        expected = expected + bias
+    y = dense(x, w, bias, 1)
+    assert same_bits(y, expected)
+    assert same_bits(y, dense(x, w, bias, 2))
+    assert same_bits(y[:1], dense(x[:1], w, bias, 1))
+
+
+@settings(QUIET, max_examples=150)
+@given(convolutions(), st.booleans(), st.sampled_from([0.0, 0.3]))
+def test_pooling(case, include_pad, odd):
+    _, _, (channels, _), kernel, stride, pad, _, size = case
+    pad = tuple(min(p, k - 1) for p, k in zip(pad, kernel, strict=True))
+    x = awkward((2, channels, *size), case, odd)
+    if any(h + 2 * p < k for h, p, k in zip(size, pad, kernel, strict=True)):
+        return
+    output = tuple((h + 2 * p - k) // s + 1 for h, p, k, s in zip(size, pad, kernel, stride, strict=True))
+    largest = max_pool(x, kernel, stride, pad, output, 2)
+    average = avg_pool(x, kernel, stride, pad, output, include_pad, 2)
+    for n, c, i, j in np.ndindex(largest.shape):
+        window = [
+            x[n, c, row, column]
+            for row in range(i * stride[0] - pad[0], i * stride[0] - pad[0] + kernel[0])
+            for column in range(j * stride[1] - pad[1], j * stride[1] - pad[1] + kernel[1])
+            if 0 <= row < size[0] and 0 <= column < size[1]
+        ]
+        best = window[0]
+        total = np.float32(0)
+        with np.errstate(all="ignore"):
+            for value in window:
+                best = value if value > best or np.isnan(value) else best
+                total = total + value
+            divisor = kernel[0] * kernel[1] if include_pad else len(window)
+            mean = total / np.float32(divisor)
+        assert same_bits(largest[n, c, i, j], best)
+        assert same_bits(average[n, c, i, j], mean)
+
+
+SIDES = st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(0, 5), st.integers(0, 80))
+
+
+def pooled(x, kernel, stride, pad, output, include_pad):
+    """The maximum and the average, for all windows at once: one place of the window after the other."""
+    ends = [(o - 1) * s + k - p for o, s, k, p in zip(output, stride, kernel, pad, strict=True)]
+    around = [(p, max(end - h, 0)) for p, end, h in zip(pad, ends, x.shape[2:], strict=True)]
+    best = np.full((*x.shape[:2], *output), -np.inf, x.dtype)
+    total = np.zeros_like(best)
+    largest, summed = (np.pad(x, [(0, 0), (0, 0), *around], constant_values=v) for v in (-np.inf, 0))
+    for place in np.ndindex(kernel):
+        where = [slice(p, p + (o - 1) * s + 1, s) for p, o, s in zip(place, output, stride, strict=True)]
+        value = largest[:, :, *where]
+        best = np.where((value > best) | np.isnan(value), value, best)
+        total = total + summed[:, :, *where]
+    counts = []
+    for o, s, k, p, h in zip(output, stride, kernel, pad, x.shape[2:], strict=True):
+        first = np.arange(o) * s - p
+        inside = np.minimum(first + k, h) - np.maximum(first, 0)
+        counts.append(np.minimum(first + k, h + p) - first if include_pad else inside)
+    return best, (total / np.multiply.outer(*counts)).astype(x.dtype)
+
+
+@settings(QUIET, max_examples=300)
+@given(SIDES, SIDES, st.booleans(), st.booleans(), st.sampled_from([0.0, 0.01, 0.3, 1.0]), st.booleans())
+def test_pooling_at_any_width(rows, columns, over, include_pad, odd, double):
+    """Rows of less than a vector, of some vectors and a rest; windows that overhang; strides above 2."""
+    sides = [(k, s, p % k, max(more, 1, k - 2 * (p % k))) for k, s, p, more in (rows, columns)]
+    kernel, stride, pad, size = zip(*sides, strict=True)
+    output = []
+    for k, s, p, h in sides:
+        room = h + 2 * p - k
+        count = -(-room // s) + 1 if over else room // s + 1
+        output.append(count - ((count - 1) * s - p >= h))
+    x = awkward((1, 3, *size), (sides, over), odd).astype(np.float64 if double else np.float32)
+    with np.errstate(all="ignore"):
+        best, mean = pooled(x, kernel, stride, pad, tuple(output), include_pad)
+    assert same_bits(max_pool(x, kernel, stride, pad, tuple(output), 2), best)
+    assert same_bits(avg_pool(x, kernel, stride, pad, tuple(output), include_pad, 2), mean)
+
+
+@pytest.mark.parametrize("width", [1, 3, 7, 8, 14, 16, 17, 33, 56])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_average_of_squares(width, dtype):
+    x = awkward((2, 5, 6, 2 * width), width, 0.2).astype(dtype)
+    x[0, 0] = -0.0
+    with np.errstate(all="ignore"):
+        _, mean = pooled(x, (2, 2), (2, 2), (0, 0), (3, width), True)
+    assert same_bits(avg_pool(x, (2, 2), (2, 2), (0, 0), (3, width), True, 2), mean)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_average_of_single_elements(dtype):
+    x = awkward((2, 3, 5, 7), "single", 0.5).astype(dtype)
+    with np.errstate(all="ignore"):
+        expected = x + dtype(0)
+    for given_x in (x, np.asfortranarray(x)):
+        mean = avg_pool(given_x, (1, 1), (1, 1), (0, 0), (5, 7), True, 2)
+        assert same_bits(mean, expected)
+        assert mean.flags.c_contiguous
+
+
+def test_average_of_more_elements_than_float32_can_count():
+    """The divisor is no float32, and not made one. (The window sees one element, and padding.)"""
+    x, count = floats((1, 50, 3, 5), "many"), 4099
+    mean = avg_pool(x, (count, count), (1, 1), (count - 1, count - 1), (1, 1), True, 1)
+    assert same_bits(mean, (x[:, :, :1, :1].astype(np.float64) / count**2).astype(np.float32))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 2**24])
+def test_a_window_much_larger_than_the_image(stride):
+    """What it has beyond the image takes no memory, and little time."""
+    x, wide = floats((1, 2, 3, 5), "small"), 2**24
+    output = (3, min(wide // stride + 1, 7))
+    best = max_pool(x, (1, wide), (1, stride), (0, wide - 1), output, 1)
+    mean = avg_pool(x, (1, wide), (1, stride), (0, wide - 1), output, False, 1)
+    for j in range(output[1]):
+        total, largest = np.zeros((1, 2, 3), np.float32), np.full((1, 2, 3), -np.inf, np.float32)
+        seen = range(max(j * stride - wide + 1, 0), min(j * stride + 1, 5))
+        for column in seen:
+            total, largest = total + x[..., column], np.maximum(largest, x[..., column])
+        assert same_bits(best[..., j], largest)
+        assert same_bits(mean[..., j], total / np.float32(len(seen)))
+
+
+@settings(QUIET, max_examples=60)
+@given(st.permutations(range(4)), st.integers(1, 4), st.integers(1, 5), st.integers(1, 150), st.booleans())
+def test_a_chain_rounds_like_its_steps(order, count, outputs, size, odd):
+    """Bias, scale and shift, addition, relu in any order, fused into a convolution or alone."""
+    x = awkward((2, 3, size, 1), "x", 0.1 * odd)
+    w = floats((outputs, 3, 1, 1), "w")
+    y = convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 1)
+    chain, expected = Chain(), y
+    for kind in order[:count]:
+        scale, shift = floats((outputs,), (kind, "s")), floats((outputs,), (kind, "t"))
+        other = awkward(y.shape, kind, 0.1 * odd)
+        column = (slice(None), None, None)
+        with np.errstate(all="ignore"):
+            if kind == 0:
+                chain, expected = chain.bias(shift), expected + shift[column]
+            elif kind == 1:
+                chain = chain.scale_shift(scale, shift)
+                fused = np.empty_like(expected)
+                for at in np.ndindex(expected.shape):
+                    fused[at] = llvm_fma(expected[at], scale[at[1]], shift[at[1]])
+                expected = fused
+            elif kind == 2:
+                chain, expected = chain.add(other), expected + other
+            else:
+                chain, expected = chain.relu(), np.where(expected <= 0, np.float32(0), expected)
+    assert same_bits(convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 2, chain), expected)
+    assert same_bits(apply(y, chain, 2), expected)
+
+
+@pytest.mark.parametrize("planes", [1, 3, 4, 9, 16, 17, 40])
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (4, 4), (3, 6)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_mean_of_whole_planes(planes, size, dtype):
+    x = awkward((1, planes, *size), "planes", 0.02).astype(dtype)
+    x[0, 0] = -0.0
+    mean = avg_pool(x, size, (1, 1), (0, 0), (1, 1), True, 2)
+    for c in range(planes):
+        total = dtype(0)
+        with np.errstate(all="ignore"):
+            for value in x[0, c].ravel():
+                total = total + value
+            assert same_bits(mean[0, c, 0, 0], total / dtype(x[0, c].size))
+
+
+def test_exp_against_decimal():
+    """The float64 exp lies within 2**-50 of the true value, relative."""
+    from decimal import Decimal, getcontext
+
+    getcontext().prec = 60
+    xs = np.concatenate(
+        [floats((2000,), "exp") * 100, np.linspace(-0.4, 0.4, 500), [0.0, -0.0, 127.9, -127.9]]
+    )
+    for x in map(float, xs):
+        true = Decimal(x).exp()
+        assert abs(Decimal(float(exp(x))) - true) < true / 2**50, x
+    assert exp(np.inf) == np.inf
+    assert exp(-np.inf) == 0
+    assert np.isnan(exp(np.nan))
+
+
+SCRIPT = """
+import hashlib, sys
+import numpy as np
+from refnet.kernels import simd
+from refnet.kernels.epilogue import Chain
+from refnet.kernels.panel import _panels, convolve, dense
+from refnet.kernels.pointwise import scale_shift, sigmoid, softmax_parts
+from tests.helpers.bits import awkward, floats
+digest = hashlib.sha256()
+x, w = floats((2, 6, 9, 11), "x"), floats((20, 3, 3, 3), "w")
+digest.update(convolve(x, w, (2, 1), (1, 2), (1, 1), 2, 2, Chain().bias(floats((20,), "b"))))
+digest.update(np.nan_to_num(convolve(awkward(x.shape, "y", 0.3), w, (1, 1), (1, 1), (1, 1), 2, 1)))
+digest.update(convolve(x, floats((6, 1, 3, 3), "d"), (1, 1), (1, 1), (1, 1), 6, 1))
+digest.update(dense(floats((3, 700), "p"), floats((90, 700), "q"), None, 2))
+digest.update(sigmoid(x * 20, 1)); digest.update(softmax_parts(x * 20, 1))
+digest.update(scale_shift(x, w[:6, 0, 0, 0].copy(), w[:6, 0, 0, 1].copy(), 1))
+print(simd.VECTOR, digest.hexdigest())
+"""
+
+
+def _output_of(script: str, **environment: str) -> str:
+    """What a process of its own prints."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), **environment},
+    )
+    return done.stdout
+
+
+def _bits_of_a_process(**environment: str) -> list[str]:
+    return _output_of(SCRIPT, **environment).split()
+
+
+def test_the_same_bits_without_fma_and_avx():
+    """A generic x86-64 processor has neither: FMA then comes from the C library."""
+    native = _bits_of_a_process()
+    generic = _bits_of_a_process(NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES="+sse2")
+    assert generic[0] == "16"
+    assert generic[1] == native[1]
+
+
+def test_cache_is_named_after_the_sources(tmp_path, monkeypatch):
+    """Editing any kernel file gives another cache folder, so that no stale kernel is ever loaded."""
+    before = jit.cache_key()
+    files = [path for name in jit.COMPILED for path in (jit.SOURCES / name).rglob("*.py")]
+    for path in files:
+        target = tmp_path / path.relative_to(jit.SOURCES)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    monkeypatch.setattr(jit, "SOURCES", tmp_path)
+    assert jit.cache_key() == before
+    for path in (
+        KERNELS / "functions.py",
+        KERNELS / "libm" / "glibc.py",
+        jit.SOURCES / "prove" / "kernels.py",
+    ):
+        with (tmp_path / path).open("a") as file:
+            file.write("# edited\n")
+        after = jit.cache_key()
+        assert after != before
+        before = after
+
+
+def test_an_edited_helper_shows_at_once(tmp_path):
+    """The whole story in processes of their own: compile, edit a helper in another file, run again."""
+    script = (
+        "import numpy as np; from refnet.kernels.pointwise import sigmoid;"
+        "print(sigmoid(np.ones(1, np.float32), 1)[0])"
+    )
+    package = tmp_path / "refnet"
+    for path in KERNELS.parent.rglob("*.py"):
+        target = package / path.relative_to(KERNELS.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+
+    def result() -> str:
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "REFNET_CACHE": str(tmp_path / "cache")}
+        command = [sys.executable, "-c", script]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+        ).stdout
+
+    first = result()
+    helper = package / "kernels" / "functions.py"
+    helper.write_text(
+        helper.read_text().replace("return math.ldexp(y, int(n))", "return math.ldexp(y, int(n) + 1)")
+    )
+    second = result()
+    assert first != second
+
+
+LOADS = """
+import sys
+import numpy as np
+from refnet.kernels import jit
+jit.KNOWN = {known}
+from refnet.kernels.pointwise import sigmoid, softmax_parts
+x = np.linspace(-9, 9, 64, dtype=np.float32).reshape(4, 16)
+def compiler(): return "numba.np.arraymath" in sys.modules
+print(sigmoid(x, 1).tobytes().hex(), compiler())
+print(softmax_parts(x.reshape(4, 1, 16, 1), 1).tobytes().hex(), compiler())
+"""
+"""Two kernels, and whether what only compiling needs has been imported after each."""
+
+
+def loads(cache: Path, known: object, what: str = LOADS) -> list[list[str]]:
+    environment = {**os.environ, "REFNET_QUIET": "1", "REFNET_CACHE": str(cache)}
+    command = [sys.executable, "-c", what.format(known=known)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+def test_loading_a_kernel_imports_no_compiler_and_compiling_after_it_does(tmp_path):
+    """In processes of their own; an unknown version of Numba takes the slower way to the same bits."""
+    assert jit.known(numba.__version__)
+    only_sigmoid = LOADS[: LOADS.rindex("print")]
+    (first,) = loads(tmp_path, jit.KNOWN, only_sigmoid)
+    (loaded,) = loads(tmp_path, jit.KNOWN, only_sigmoid)
+    (slowly,) = loads(tmp_path, ((0, 0), (0, 0)), only_sigmoid)
+    assert [first[1], loaded[1], slowly[1]] == ["True", "False", "True"]
+    assert first[0] == loaded[0] == slowly[0]
+    mixed, both = loads(tmp_path, jit.KNOWN), loads(tmp_path, jit.KNOWN)
+    assert [line[1] for line in mixed] == ["False", "True"]  # softmax had to be compiled
+    assert [line[1] for line in both] == ["False", "False"]
+    assert [line[0] for line in mixed] == [line[0] for line in both]
+    assert mixed[0][0] == first[0]
+
+
+@pytest.mark.parametrize("kernel", [_panels, _channels])
+def test_the_largest_kernels_are_one_for_arrays_that_may_be_written_and_others(kernel):
+    """Each version takes seconds to compile. Read-only or not, padded or not, added to or not: one."""
+    sizes = ((1, 2), (10, 10), (14, 14), (20, 20), (28, 28))
+    segments = kernel is _panels  # which only panels compute
+    seen = set()
+    for size, kernel_size, stride in product(sizes, (1, 3), (1, 2, 3)):
+        x, w = floats((1, 3, *size), "x"), floats((32, 3, kernel_size, kernel_size), "w")
+        place = ((stride, stride), (kernel_size // 2, kernel_size // 2), (1, 1), 1)
+        if form(x.shape, w.shape, *place) is None:
+            continue
+        seen.add((kernel_size, stride))
+        fixed = x.copy()
+        fixed.flags.writeable = False
+        for data in (x, fixed):
+            sums = convolve(data, w, *place, 1, Chain(), segments)
+            frozen = sums.copy()
+            frozen.flags.writeable = False
+            for y in (sums, frozen):
+                assert same_bits(convolve(data, w, *place, 1, Chain().add(y), segments), sums + sums)
+        assert x.flags.writeable
+        assert sums.flags.writeable
+    assert {size for size, _ in seen} == {1, 3}
+    assert len(seen) > 2
+    assert len([one for one in kernel.signatures if "float32" in str(one)]) == 1
+
+
+def test_a_convolution_that_sees_only_padding():
+    """Stride 3 and padding 1 leave one output of a 1 x 1 image, whose one term lies in the padding."""
+    x, w = floats((2, 5, 1, 1), "x"), floats((7, 5, 1, 1), "w")
+    for stride, pad in (((3, 3), (1, 1)), ((5, 3), (2, 1)), ((3, 1), (1, 0)), ((3, 2), (1, 0))):
+        op = ops.Conv(7, (1, 1), stride, pad)
+        zeros = np.zeros((2, 7, 1, 1), np.float32)
+        assert same_bits(op.run(x, w), zeros)
+        assert same_bits(op.golden(x, w), zeros)
+        interval = op.bound(Interval.exactly(x), Interval.exactly(w))
+        assert not interval.center.any()
+
+
+def test_arrays_to_add_in_any_memory_order():
+    x = floats((1, 4, 5, 1), "x")  # whose rows are a view in either order
+    others = [np.asfortranarray(floats(x.shape, key)) for key in ("a", "b")]
+    chain = Chain().add(others[0]).add(others[1])
+    assert same_bits(apply(x, chain, 1), (x + others[0]) + others[1])
+    with pytest.raises(ValueError, match="reshape"):
+        apply(x, Chain().add(others[0][:, :2]), 1)
+
+
+def test_a_chain_serves_both_precisions():
+    chain = Chain().bias(np.float32([0.1, 0.2]))
+    x = floats((1, 2, 3, 3), "x")
+    wide = x.astype(np.float64)
+    column = np.float32([0.1, 0.2]).reshape(2, 1, 1)
+    for _ in range(2):
+        assert same_bits(apply(x, chain, 1), x + column)
+        assert (apply(wide, chain, 1) == wide + column.astype(np.float64)).all()
+
+
+def test_what_numba_does_not_compile_stays_as_it_is():
+    """With NUMBA_DISABLE_JIT Numba gives the function back."""
+    script = "from refnet.kernels.jit import njit; f = lambda x: x + 1; assert njit(f) is f"
+    subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "NUMBA_DISABLE_JIT": "1"})
+
+
+def test_every_compiled_function_is_in_the_cache_key():
+    """Kernels compile with `njit` of jit.py only, in the packages whose files name the cache folder."""
+    for path in KERNELS.parent.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        sources = {(n.module or "", a.name) for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names}
+        imports = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+        if "numba" in imports or any(module.split(".")[0] == "numba" for module, _ in sources):
+            assert path.relative_to(jit.SOURCES).parts[0] in jit.COMPILED, path
+        called = {ast.unparse(n.func) for n in nodes if isinstance(n, ast.Call)}
+        called |= {ast.unparse(d) for n in nodes if isinstance(n, ast.FunctionDef) for d in n.decorator_list}
+        compiles = {name for name in called if name.split(".")[-1] in {"njit", "jit", "vectorize", "cfunc"}}
+        if path.name != "jit.py" and compiles:
+            assert path.relative_to(jit.SOURCES).parts[0] in jit.COMPILED, path
+            assert compiles == {"njit"}, path
+            assert ("refnet.kernels.jit", "njit") in sources, path
+
+
+def test_awkward_numbers_are_what_they_should_be():
+    assert len(AWKWARD) == 12
+    assert np.signbit(AWKWARD[1])
+    assert 0 < AWKWARD[5] < np.finfo(np.float32).tiny

@@ -1,0 +1,305 @@
+"""The builders against the official symbol files; the catalog against its rules and weights/README.md."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from refnet.core.errors import GraphError, InputError
+from refnet.core.graph import Graph, Node
+from refnet.models.catalog import Entry, build, entries, entry
+from refnet.models.octresnet import LAYERS, octave_resnet
+from refnet.models.resnest import resnest
+from refnet.ops import (
+    Add,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dense,
+    ExpandDims,
+    Flatten,
+    GlobalAvgPool,
+    MaxPool,
+    Mul,
+    Op,
+    Relu,
+    Sigmoid,
+    Softmax,
+    UpsampleNearest,
+)
+from tests.helpers.official import ABSENT, SYMBOLS
+
+OFFICIAL = {
+    "se-resnet-50_alpha-0.125": {
+        "options": {"depth": 50, "ratio": 0.125, "se": True},
+        "numbers": {"pooling": 504, "upsampling": 384, "elementwisesum": 20, "broadcast_mul": 0},
+    },
+    "resnet-26_alpha-0.25": {
+        "options": {"depth": 26, "ratio": 0.25},
+        "numbers": {"pooling": 203, "upsampling": 188, "elementwisesum": 2},
+    },
+    "resnet-50_alpha-baseline": {"options": {"depth": 50, "ratio": 0.0}, "numbers": {}},
+    "resnext-50_32x4d_alpha-0.25": {
+        "options": {"depth": 50, "ratio": 0.25, "groups": 32, "width": 2},
+        "numbers": {"pooling": 712, "upsampling": 532, "elementwisesum": 32},
+    },
+}
+
+
+def expected_op(op: str, attrs: dict[str, str]) -> Op:
+    """The op that a node of the official files stands for; every attribute must be known."""
+    a = {key: ast.literal_eval(v) if v[0] in "(0123456789TF" else v for key, v in attrs.items()}
+    match op:
+        case "Convolution":
+            assert a.pop("no_bias") is True
+            return Conv(a.pop("num_filter"), a["kernel"], a["stride"], a["pad"], groups=a["num_group"])
+        case "BatchNorm":
+            assert a["momentum"] == 0.92
+            return BatchNorm(a["eps"], a["fix_gamma"])
+        case "Activation":
+            return {"relu": Relu(), "sigmoid": Sigmoid()}[a["act_type"]]
+        case "Pooling" if a.get("global_pool"):
+            assert a["pool_type"] == "avg"
+            return GlobalAvgPool()
+        case "Pooling":
+            kind = {"max": MaxPool, "avg": AvgPool}[a["pool_type"]]
+            return kind(a["kernel"], a["stride"], a["pad"])
+        case "UpSampling":
+            assert (a["sample_type"], a["num_args"]) == ("nearest", 1)
+            return UpsampleNearest(a["scale"])
+        case "add_n":
+            return Add(a["num_args"])
+        case "broadcast_mul":
+            return Mul()
+        case "expand_dims":
+            return ExpandDims(a["axis"])
+        case "FullyConnected":
+            return Dense(a["num_hidden"], bias=not a.get("no_bias", False))
+        case "Flatten":
+            return Flatten()
+        case "SoftmaxOutput":
+            return Softmax()
+    raise AssertionError(op)
+
+
+def official_nodes(path: Path) -> tuple[list[Node], list[str]]:
+    """Nodes as refnet writes them, and all names in the file's order without data and label."""
+    symbol = json.loads(path.read_text())
+    nodes, names = symbol["nodes"], [node["name"] for node in symbol["nodes"]]
+    assert all(output == 0 for node in nodes for _, output, *_ in node["inputs"])
+    made = [
+        Node(
+            node["name"],
+            expected_op(node["op"], node.get("attrs", {})),
+            tuple(names[i] for i, *_ in node["inputs"] if not names[i].endswith("_label")),
+        )
+        for node in nodes
+        if node["op"] != "null"
+    ]
+    assert [names[i] for i, *_ in symbol["heads"]] == [made[-1].name]
+    return made, [name for name in names if name not in ("data", "softmax_label")]
+
+
+@pytest.fixture(params=OFFICIAL)
+def official(request: pytest.FixtureRequest) -> tuple[Graph, Path]:
+    path = SYMBOLS / f"{request.param}-symbol.json"
+    if not path.exists():
+        pytest.skip(ABSENT)
+    case = OFFICIAL[request.param]
+    return octave_resnet(**case["options"], numbers=case["numbers"]), path
+
+
+def test_nodes_equal_the_official_files(official: tuple[Graph, Path]) -> None:
+    """Names, ops, attributes, inputs and order, node by node."""
+    graph, path = official
+    nodes, names = official_nodes(path)
+    for ours, theirs in zip(graph.nodes, nodes, strict=True):
+        assert ours == theirs
+    ours_with_weights = [name for node in graph.nodes for name in (*node.weights, node.name)]
+    assert ours_with_weights == names
+
+
+def test_the_builder_equals_the_reader(official: tuple[Graph, Path]) -> None:
+    """The same graph, and so the same types of all weights and values, as read from the file."""
+    from refnet.formats.mxnet.reader import read_symbol
+
+    graph, path = official
+    read = read_symbol(path)
+    assert read.nodes == graph.nodes
+    assert read.types() == graph.types()
+    assert read.outputs == graph.outputs
+
+
+def test_running_numbers_start_at_zero_by_default() -> None:
+    names = {node.name for node in octave_resnet(26, 0.25, se=True).nodes}
+    for kind in ("pooling", "upsampling", "elementwisesum", "broadcast_mul"):
+        numbers = sorted(int(n.removeprefix(kind)) for n in names if re.fullmatch(kind + "[0-9]+", n))
+        assert numbers == list(range(len(numbers)))
+        assert numbers
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"depth": 34},
+        {"ratio": 1.0},
+        {"ratio": -0.5},
+        {"layers": (1, 1)},
+        {"layers": (1, 0, 1, 1)},
+        {"numbers": {"conv": 3}},
+    ],
+)
+def test_octave_options_out_of_range_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
+        octave_resnet(**options)  # type: ignore[arg-type]
+
+
+def test_groups_are_capped_at_the_channels_of_a_part() -> None:
+    graph = octave_resnet(ratio=0.5, groups=32, layers=(1, 1), channels=(32, 256))
+    for path in ("h2h", "h2l", "l2h", "l2l"):
+        assert graph.by_name[f"L2_B01_conv2_conv-{path}"].op == Conv(4, (3, 3), pad=(1, 1), groups=4)
+    assert graph.by_name["L3_B01_conv2_conv-h2h"].op == Conv(64, (3, 3), pad=(1, 1), groups=32)
+
+
+def test_an_image_that_does_not_halve_evenly_is_refused() -> None:
+    with pytest.raises(GraphError, match="L2_B01_conv2_conv-h"):
+        octave_resnet(26, 0.25, image=(3, 228, 228))
+
+
+@pytest.mark.parametrize("options", [{"layers": (3, 4)}, {"layers": (0, 1, 1, 1)}, {"radix": 0}])
+def test_resnest_options_out_of_range_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
+        resnest(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("depth", "convolutions"), [(26, 26), (50, 50), (101, 101), (152, 152), (200, 200)])
+def test_depth_counts_convolutions_and_classifier(depth: int, convolutions: int) -> None:
+    """A bottleneck has three; the stem and the classifier make two more (shortcuts are not counted)."""
+    assert 3 * sum(LAYERS[depth]) + 2 == convolutions
+
+
+VALUES = {
+    2: {"layer1.0.conv2.add_1": "RadixSum(radix=2)", "layer1.0.conv2.add_3": "WeightedSum(radix=2)"},
+    4: {"layer1.0.conv2.add_3": "RadixSum(radix=4)", "layer1.0.conv2.add_7": "WeightedSum(radix=4)"},
+    1: {"layer1.0.conv2.mul": "Mul()"},
+}
+
+
+@pytest.mark.parametrize("radix", VALUES)
+def test_resnest_values_are_named_as_pytorch_makes_them(radix: int) -> None:
+    graph = resnest(radix=radix)
+    by_name = graph.by_name
+    for name, op in VALUES[radix].items():
+        assert repr(by_name[name].op) == op
+    sums = {n for n in by_name if re.search(r"\.(add|mul)", n) and n.startswith("layer1.0.")}
+    assert sums == set(VALUES[radix])
+    assert by_name["layer1.0.iadd"].inputs == ("layer1.0.bn3", "layer1.0.downsample.2")
+    assert by_name["layer1.1.iadd"].inputs == ("layer1.1.bn3", "layer1.0.relu_1")
+    assert graph.outputs == {"prob": "prob", "logits": "fc"}
+    assert graph.types()["avgpool"].shape == (1, 2048)
+
+
+def test_average_pool_stands_after_or_before_the_split_attention() -> None:
+    slow, fast = resnest(), resnest(avd_first=True)
+    assert slow.by_name["layer2.0.avd_layer"].inputs == ("layer2.0.conv2.add_3",)
+    assert fast.by_name["layer2.0.avd_layer"].inputs == ("layer2.0.relu",)
+    for graph in (slow, fast):
+        assert [n for n in graph.by_name if "avd" in n] == [f"layer{i}.0.avd_layer" for i in (2, 3, 4)]
+        assert graph.by_name["layer3.0.avd_layer"].op == AvgPool((3, 3), (2, 2), (1, 1))
+        shortcut = AvgPool((2, 2), (2, 2), convention="ceil", count_include_pad=False)
+        assert graph.by_name["layer3.0.downsample.0"].op == shortcut
+
+
+# The catalog.
+
+
+def test_catalog_is_complete() -> None:
+    names = set(entries())
+    assert {"octave-se-resnet-50-0.125", "resnest-50-pytorch"} <= names
+    assert {"octave-se-resnet-digits", "resnest-digits"} <= names
+    table = {
+        "densenet-121": "0.125 0.25",
+        "resnet-26": "0.125 0.25 0.5 0.75",
+        "resnet-50": "0.125 0.25 0.5 0.75",
+        "se-resnet-50": "0.125 0.25 0.5 0.75",
+        "resnext-50": "0.25 0.5 0.75",
+        "resnet-101": "0.125 0.25 0.5",
+        "resnext-101": "0.25 0.5",
+        "resnet-200": "0.125 0.25 0.5",
+    }
+    assert {f"octave-{kind}-{a}" for kind, alphas in table.items() for a in alphas.split()} <= names
+    assert {f"{kind}-baseline" for kind in table} <= names
+    assert sum(e.builder == "symbol" for e in entries().values()) == 3 + 6
+
+
+@pytest.mark.parametrize("found", entries().values(), ids=lambda found: found.name)
+def test_entries_keep_their_rules(found: Entry) -> None:
+    assert found.framework in ("mxnet", "pytorch")
+    assert found.dataset in ("imagenet", "digits")
+    for file in found.files:
+        for digest, length in ((file.sha256, 64), (file.sha384, 96), (file.sha256_prefix, 8)):
+            assert digest is None or re.fullmatch(f"[0-9a-f]{{{length}}}", digest)
+        assert file.sha256 or file.sha256_prefix  # nothing unchecked is offered
+        assert file.url is None or file.url.endswith("/" + file.name)
+        assert file.bytes is None or file.bytes > 0
+    if found.builder == "symbol":
+        with pytest.raises(InputError, match="has no builder"):
+            build(found)
+
+
+BUILT = [found for found in entries().values() if found.builder != "symbol"]
+
+
+@pytest.mark.parametrize("found", BUILT, ids=lambda found: found.name)
+def test_every_builder_builds(found: Entry) -> None:
+    graph = build(found)
+    types = graph.types()
+    classes = {"imagenet": 1000, "digits": 10}[found.dataset]
+    assert graph.name == found.name
+    assert graph.inputs["data"].shape == (1, *found.input_shape)
+    assert types[graph.outputs["prob"]].shape == (1, classes)
+
+
+def test_default_pipelines_exist() -> None:
+    from refnet.models.preprocess import pipelines
+
+    known = pipelines()
+    for found in entries().values():
+        assert known[found.pipeline].shape == found.input_shape
+
+
+def test_another_image_size() -> None:
+    assert build(entry("resnest-50-pytorch"), (256, 192)).types()["layer4.2.relu_1"].shape == (1, 2048, 8, 6)
+
+
+def test_digits_networks_are_small() -> None:
+    for name, limit in (("octave-se-resnet-digits", 250_000), ("resnest-digits", 200_000)):
+        assert sum(kind.size for kind in build(entry(name)).weight_types.values()) < limit
+
+
+@pytest.mark.parametrize("name", ["", "x", "resnest-50", "octave-se-resnet-50", "../weights", "\0"])
+def test_unknown_names_are_refused_with_help(name: str) -> None:
+    with pytest.raises(InputError, match=r"close: |refnet models"):
+        entry(name)
+
+
+def test_readme_of_the_weights_lists_every_official_file() -> None:
+    """Each row of the tables is one official file, with exactly what the catalog knows of it."""
+    text = (Path(__file__).parents[2] / "weights" / "README.md").read_text()
+    rows = re.findall(r"^\| `(.+?)` \| `(.+?)` \| (\S+) \| (.+?) \| (\S+) \|$", text, re.MULTILINE)
+    expected = []
+    for found in entries().values():
+        for file in found.files:
+            sums = {"sha256": file.sha256, "sha256 begins": file.sha256_prefix, "sha384": file.sha384}
+            shown = ", ".join(f"{kind} `{digest}`" for kind, digest in sums.items() if digest) or "-"
+            url = f"<{file.url}>" if file.url else "-"
+            expected.append((found.name, file.name, str(file.bytes or "-"), shown, url))
+            assert all(f"`{member}`" in text for member in file.inside)
+    assert sorted(rows) == sorted(expected)
+    for found in entries().values():
+        assert f"`{found.name}`" in text
+        assert found.shipped is None or f"`{found.shipped}`" in text

@@ -1,0 +1,226 @@
+"""`refnet prove`: its second evaluation, its exact arithmetic, its record, and a slice of the proof."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from decimal import Decimal, localcontext
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from refnet import cli
+from refnet.core.errors import FormatError, InputError
+from refnet.prove import kernels, prove
+from refnet.prove.prove import FUNCTIONS, by_enclosure, golden_exp, recorded, second
+from tests.helpers.bits import AWKWARD, floats, same_bits
+from tests.helpers.definition import round_float32
+
+SLICE = (0x00, 0x33, 0x36, 0x3F, 0x42, 0x7F, 0x80, 0xC2)
+"""Subnormals; 2**-25 to 2**-23, where exp rounds to its first two results above 1; near-ties of the sigmoid;
+1/2 to 2; 32 to 128 with the overflow; infinity and NaN; the same from -0 and from -32 to -128."""
+
+BOTH = pytest.mark.parametrize("function", FUNCTIONS)
+
+
+def spread(count: int) -> np.ndarray:
+    """float32 of all sizes that matter, both signs, from hashes."""
+    exponents = np.abs(floats((count,), "exponents").astype(np.float64)) * -160
+    x = floats((count,), "mantissas").astype(np.float64) * 128 * 2.0**exponents
+    few = floats((count,), "large") * np.float32(104.5)
+    return np.concatenate([x.astype(np.float32), few, AWKWARD[np.abs(AWKWARD) < 100]])
+
+
+def true(function: str, x: float) -> Fraction:
+    """To 60 digits."""
+    with localcontext() as context:
+        context.prec = 60
+        e = Decimal(x).exp() if function == "exp" else 1 / (1 + (-Decimal(x)).exp())
+    return Fraction(e)
+
+
+@BOTH
+def test_the_double_double_keeps_its_proven_error(function):
+    evaluate = {"exp": kernels._exp, "sigmoid": kernels._sigmoid}[function]
+    worst = Fraction(0)
+    for x in map(float, spread(1500)):
+        h, low = evaluate(x)
+        exact = true(function, x)
+        worst = max(worst, abs(Fraction(h) + Fraction(low) - exact) / exact)
+    assert worst < Fraction(1, 2**84)
+    assert worst > Fraction(1, 2**100)  # it is not the oracle itself
+
+
+def test_rounding_of_double_doubles():
+    """Next to, on and far from the middle between two float32, normal and subnormal, by integers."""
+    for h in (
+        1.0,
+        1 + 2.0**-24,
+        1 + 3 * 2.0**-24,
+        2.0**-150,
+        3 * 2.0**-150,
+        1.7e38,
+        2.0**128 - 2.0**103,
+        0.1,
+    ):
+        for low in (0.0, 2.0**-60, -(2.0**-60), 2.0**-105, -(2.0**-105), 2.0**-53 / 3, -(2.0**-54)):
+            found = kernels._rounded(h, h * low)
+            assert same_bits(np.float32(found), round_float32(Fraction(h) + Fraction(h * low))), (h, low)
+
+
+@BOTH
+def test_what_is_open_is_settled_by_decimals(function):
+    """With a uselessly wide enclosure nearly everything is open, and the results are the same."""
+    x = spread(150)
+    narrow, none = second(function, x)
+    wide, opened = second(function, x, 2.0**-20)
+    assert none == 0
+    assert opened > 100
+    assert same_bits(narrow, wide)
+    assert same_bits(narrow, np.array([round_float32(true(function, float(v))) for v in x], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Fraction(1), 1.0),
+        (1 + Fraction(1, 2**24), 1.0),
+        (1 + Fraction(3, 2**24), 1 + 2.0**-22),
+        (2 - Fraction(1, 2**30), 2.0),
+        (Fraction(1, 2**150), 0.0),
+        (Fraction(3, 2**151), 2.0**-149),
+        (Fraction(2) ** 128 - Fraction(2) ** 103, np.inf),
+        (Fraction(2) ** 128 - Fraction(2) ** 103 - 1, 2.0**128 - 2.0**104),
+    ],
+)
+def test_rounding_of_rationals(value, expected):
+    assert same_bits(prove._nearest(value), np.float32(expected))
+    assert same_bits(prove._nearest(value), round_float32(value))
+
+
+def test_exp_where_it_is_not_ordinary():
+    x = np.float32(
+        [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, 88.72283, 88.72284, -103.97207, -103.97209, -200, 200]
+    )
+    y = np.array([np.nan, np.inf, 0, 1, 1, 1, 3.4027985e38, np.inf, 1e-45, 0, 0, np.inf], np.float32)
+    assert same_bits(golden_exp(x), y)
+    assert same_bits(second("exp", x)[0], y)
+    assert same_bits(golden_exp(x.reshape(3, 4)), y.reshape(3, 4))
+
+
+@BOTH
+def test_the_record_is_whole(function):
+    record = recorded(function)
+    hashes = [bytes.fromhex(h) for h in record["chunks"]]
+    assert len(hashes) == 256
+    assert hashlib.sha256(b"".join(hashes)).hexdigest() == record["sha256"]
+    assert (record["function"], record["inputs"], record["different"]) == (function, 1 << 32, 0)
+    everywhere_one = hashlib.sha256(np.float32(1).tobytes() * (1 << 24)).hexdigest()
+    assert record["chunks"][0x43] == (everywhere_one if function == "sigmoid" else record["chunks"][0x44])
+
+
+@BOTH
+def test_a_slice_of_the_proof(function):
+    proof = prove.prove(function, SLICE, threads=2)
+    assert proof.inputs == len(SLICE) << 24
+    assert proof.different == 0
+    assert proof.unlike(recorded(function)) == []
+    assert proof.sha256 is None
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Chunks of 2**18 inputs."""
+    monkeypatch.setattr(prove, "CHUNKS", 1 << 14)
+    monkeypatch.setattr(prove, "LARGEST", 1 << 16)
+
+
+NEAR_TIES = 0x368C0000 >> 18
+"""2**18 inputs from 35 * 2**-23 on, where the sigmoid is a middle less 2**-59, too little for float64."""
+
+
+def test_a_wrong_evaluation_is_found(small, monkeypatch):
+    assert prove.chunk("sigmoid", NEAR_TIES).different == 0
+
+    def cast(op, x, threads, refine_count):
+        refine_count.count(op, x.size, 0)
+        return (1 / (1 + np.exp(-x.astype(np.float64)))).astype(np.float32)
+
+    monkeypatch.setattr(prove, "exact_sigmoid", cast)
+    found = prove.chunk("sigmoid", NEAR_TIES)
+    assert found.different > 0
+    x = np.array([found.first], np.uint32).view(np.float32)
+    assert not same_bits(cast("sigmoid", x, 1, prove.RefineCount())[0], by_enclosure("sigmoid", float(x[0])))
+    proof = prove.Proof("sigmoid", (found,), 1.0)
+    assert proof.record()["first_different"] == found.first
+
+
+def test_it_goes_on_where_it_stopped(small, tmp_path, monkeypatch):
+    state, done = tmp_path / "state", []
+    whole = prove.prove("exp", range(4), state=state, advance=done.append)
+    assert done == [0, 1, 1, 1, 1]
+    assert [p.name for p in tmp_path.iterdir()] == ["state"]
+    computed = []
+    chunk = prove.chunk
+    monkeypatch.setattr(prove, "chunk", lambda *a: computed.append(a[1]) or chunk(*a))
+    more = prove.prove("exp", range(2, 6), threads=2, state=state)
+    assert sorted(computed) == [4, 5]
+    assert more.chunks[:2] == whole.chunks[2:]
+    assert prove.prove("exp", range(6), state=state).chunks == whole.chunks + more.chunks[2:]
+    with pytest.raises(InputError, match="function is 'exp', not 'sigmoid'"):
+        prove.prove("sigmoid", [0], state=state)
+    state.write_text(state.read_text().replace('"code": "', '"code": "0'))
+    with pytest.raises(InputError, match="code is"):
+        prove.prove("exp", [0], state=state)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"function": "exp", "code": "", "seconds": "x", "chunks": []}',
+        '{"function": "exp", "code": "", "seconds": 1, "chunks": [{"index": -1}]}',
+        '{"function": "exp", "code": "", "seconds": 1, "chunks": 7}',
+        '{"function": "exp", "code": "", "seconds": 1, "chunks": [{"index": 0, "open_shipped": 0, '
+        '"open_second": 0, "different": 0, "first": null, "sha256": "00"}]}',
+        '{"function": "exp", "code": "", "seconds": 1, "chunks": [{"index": 0, "open_shipped": 0, '
+        '"open_second": 0, "different": 0, "first": null, "sha256": 5}]}',
+        "7" * 70_000,
+    ],
+)
+def test_a_file_that_is_no_state(small, tmp_path, text):
+    (tmp_path / "state").write_text(text)
+    with pytest.raises(FormatError, match="state"):
+        prove.prove("exp", [0], state=tmp_path / "state")
+    assert (tmp_path / "state").read_text() == text
+
+
+def test_unusable_arguments(tmp_path):
+    with pytest.raises(InputError, match="function must be one of"):
+        prove.prove("tanh")
+    with pytest.raises(InputError, match="chunks must be 0 to 255"):
+        prove.prove("exp", [256])
+    with pytest.raises(InputError, match="cannot be written"):
+        prove.prove("exp", [0], state=tmp_path / "no" / "state")
+    with pytest.raises(FormatError, match="no regular file"):
+        prove.prove("exp", [0], state=tmp_path)
+
+
+def test_command_line(capsys, monkeypatch):
+    assert cli.main(["prove", "exp", "--slice", "256/256", "--threads", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "16777216 inputs, 0 results differ" in out
+    assert "every hash is as in the record" in out
+    known = recorded("exp")
+    monkeypatch.setattr(prove, "recorded", lambda function: {**known, "chunks": known["chunks"][::-1]})
+    assert cli.main(["prove", "exp", "--slice", "256/256", "--json"]) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["unlike_recorded"] == [255]
+    assert printed["chunks"] == {"255": known["chunks"][255]}
+    for wrong in ("0/4", "5/4", "1", "1/257", "a/b"):
+        with pytest.raises(SystemExit):
+            cli.main(["prove", "exp", "--slice", wrong])
