@@ -41,4 +41,3 @@ def exp(x: Any) -> Any:
     for i in range(12, -1, -1):
         y = fma(y, r, INVERSE_FACTORIALS[i])
     return math.ldexp(y, int(n))
-# edited

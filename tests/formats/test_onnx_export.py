@@ -55,25 +55,25 @@ from refnet.ops import (
     UpsampleNearest,
     WeightedSum,
 )
-from tests.crosscheck.judge import RefineCount, check
+from tests.crosscheck.judge import Tally, check
 from tests.helpers.bits import floats
 
 DIGITS = ("octave-se-resnet-digits", "resnest-digits")
 
 
-def judged(graph: Graph, data: dict[str, np.ndarray]) -> RefineCount:
+def judged(graph: Graph, data: dict[str, np.ndarray]) -> Tally:
     """Every value of the exported model, by the reference evaluator, on its own inputs: bits or bound."""
     model = graph_to_onnx(graph, [node.name for node in graph.nodes])
     onnx.checker.check_model(model, full_check=True)
     found = dict(zip(graph.by_name, ReferenceEvaluator(model).run(None, data), strict=True))
-    refine_count = RefineCount()
+    tally = Tally()
     for node in graph.nodes:
         inputs = [(data | found)[name] for name in node.data] + [graph.weights[name] for name in node.weights]
-        check(node, found[node.name], inputs, refine_count)
-    return refine_count
+        check(node, found[node.name], inputs, tally)
+    return tally
 
 
-def single(op: Op, *shapes: tuple[int, ...], batch: int = 2) -> RefineCount:
+def single(op: Op, *shapes: tuple[int, ...], batch: int = 2) -> Tally:
     """The same for one op on data of these shapes (of one image)."""
     types = tuple(TensorType((1, *shape)) for shape in shapes)
     data = {f"x{i}": floats((batch, *shape), (repr(op), i)) for i, shape in enumerate(shapes)}

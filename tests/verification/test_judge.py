@@ -96,12 +96,12 @@ def test_a_bound_without_a_center_disagrees():
 
 
 def test_a_right_run_passes_and_is_counted():
-    refine_count = judge(run().items())
-    assert refine_count.compared == 3
-    assert dict(refine_count.bits) == {"Relu": 1}
-    assert dict(refine_count.bounds) == {"Conv": 1, "AvgPool": 1}
-    assert 0 < refine_count.shares["Conv"] <= 1
-    assert refine_count.lines()[0] == "3 values compared"
+    tally = judge(run().items())
+    assert tally.compared == 3
+    assert dict(tally.bits) == {"Relu": 1}
+    assert dict(tally.bounds) == {"Conv": 1, "AvgPool": 1}
+    assert 0 < tally.shares["Conv"] <= 1
+    assert tally.lines()[0] == "3 values compared"
 
 
 @pytest.mark.parametrize("name", ["conv", "relu", "pool"])
