@@ -16,7 +16,7 @@ from refnet.core.errors import InputError
 from refnet.core.op import Interval
 from refnet.formats.golden_file import canonical, digest, dumps, read
 from refnet.formats.manifest import file_name
-from refnet.kernels.jit import cache_folder
+from refnet.loops.jit import cache_folder
 from refnet.models.weights import shipped_folder
 from refnet.report.difference import differs, outside, shares, ulps
 from refnet.verification.golden import prepare

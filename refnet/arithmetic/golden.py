@@ -38,7 +38,7 @@ class Golden:
 
     def evaluate(self, node: Node, *inputs: F32) -> F32:
         """The node's value: `node.op.golden(*inputs)`."""
-        from refnet.kernels.jit import processors
+        from refnet.kernels.resources import processors
 
         return node.op.golden(*inputs, threads=self.threads or processors(), refine_count=self.refine_count)
 

@@ -51,7 +51,7 @@ class Plain:
         """How many threads that is here and now."""
         if self.threads is not None:
             return self.threads
-        from refnet.kernels.jit import processors
+        from refnet.kernels.resources import processors
 
         return processors()
 

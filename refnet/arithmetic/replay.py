@@ -78,7 +78,7 @@ class Replay:
 
     def evaluate_or_none(self, node: Node, *inputs: F32) -> F32 | None:
         """The node's value, or None if it needs a recipe and the book has none."""
-        from refnet.kernels.jit import processors
+        from refnet.kernels.resources import processors
 
         threads = self.threads or processors()
         shapes = tuple(x.shape for x in inputs)

@@ -55,7 +55,7 @@ def machine(threads: Sequence[int]) -> Machine:
     from importlib.metadata import version
 
     import refnet
-    from refnet.kernels.jit import processors
+    from refnet.kernels.resources import processors
     from refnet.kernels.simd import VECTOR
 
     name = platform.processor() or platform.machine()

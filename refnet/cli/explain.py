@@ -49,7 +49,7 @@ def place(text: str) -> tuple[int, ...]:
 
 def run(a: argparse.Namespace) -> None:
     """Do what the arguments say."""
-    from refnet.kernels.jit import processors
+    from refnet.kernels.resources import processors
     from refnet.report.explain import show_explanation
     from refnet.verification.explain import explain, own_inputs
     from refnet.verification.golden import prepare

@@ -46,7 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(a: argparse.Namespace) -> int:
     """Do what the arguments say; the exit code, None for 0."""
     from refnet.core.errors import InputError
-    from refnet.kernels.jit import processors
+    from refnet.kernels.resources import processors
 
     if a.framework:
         return _live(a)
@@ -84,7 +84,7 @@ def _live(a: argparse.Namespace) -> int:
     from refnet.core.errors import InputError
     from refnet.frameworks.launch import python
     from refnet.frameworks.live import CHUNKS, questions, sweep, worker
-    from refnet.kernels.jit import processors
+    from refnet.kernels.resources import processors
     from refnet.report.terminal import clean, show
 
     if a.state:

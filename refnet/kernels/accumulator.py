@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.jit import njit
 from refnet.kernels.team import next_share, share, split
+from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.jit import njit
 from refnet.kernels.memory import empty
-from refnet.kernels.simd import fma
 from refnet.kernels.team import enough, next_share, share, split
+from refnet.loops.fma import fma
+from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
 

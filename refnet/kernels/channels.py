@@ -27,7 +27,6 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.epilogue import Chain, follow
-from refnet.kernels.jit import njit, prepared, reading
 from refnet.kernels.lanes import (
     GROUP,
     HALF,
@@ -41,8 +40,11 @@ from refnet.kernels.lanes import (
     transpose,
 )
 from refnet.kernels.memory import aligned, empty, scratch
-from refnet.kernels.simd import ROWS, VECTOR, fma
+from refnet.kernels.resources import prepared, reading
+from refnet.kernels.simd import ROWS, VECTOR
 from refnet.kernels.team import enough, next_share, share, split
+from refnet.loops.fma import fma
+from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]

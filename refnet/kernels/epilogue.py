@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
-from refnet.kernels.jit import njit, reading
 from refnet.kernels.memory import empty
+from refnet.kernels.resources import reading
 from refnet.kernels.team import enough, next_share, share, split
+from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
 

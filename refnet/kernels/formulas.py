@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.bits32 import largest, multiply_add
-from refnet.kernels.jit import njit
-from refnet.kernels.libm import glibc, mlas, onednn, sleef
-from refnet.kernels.simd import fma
 from refnet.kernels.team import enough, next_share, share, split
+from refnet.loops.bits32 import largest, multiply_add
+from refnet.loops.fma import fma
+from refnet.loops.jit import njit
+from refnet.loops.libm import glibc, mlas, onednn, sleef
 
 F32 = npt.NDArray[np.float32]
 Pair = tuple[int, int]

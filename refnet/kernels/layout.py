@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.jit import njit, reading
 from refnet.kernels.memory import empty
+from refnet.kernels.resources import reading
 from refnet.kernels.simd import copy
 from refnet.kernels.team import enough, next_share, share, split
+from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.jit import njit
+from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
 

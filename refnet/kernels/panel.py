@@ -28,11 +28,13 @@ import numpy.typing as npt
 
 from refnet.kernels.channels import across, cropped, form
 from refnet.kernels.epilogue import Chain, apply, store
-from refnet.kernels.jit import njit, prepared, reading
 from refnet.kernels.lanes import column_block
 from refnet.kernels.memory import aligned, empty, scratch
-from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, direct_block, fma, masked_block
+from refnet.kernels.resources import prepared, reading
+from refnet.kernels.simd import PITCH, ROWS, TILE, VECTOR, block, copy, direct_block, masked_block
 from refnet.kernels.team import enough, next_share, share, split
+from refnet.loops.fma import fma
+from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]

@@ -12,9 +12,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from refnet.kernels.jit import njit
 from refnet.kernels.simd import VECTOR
 from refnet.kernels.team import next_share, share
+from refnet.loops.jit import njit
 
 CHAINS = 12
 """More than the latency (4 cycles) times the units (2), and with two factors fewer than 16 registers."""

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.functions import exp
-from refnet.kernels.jit import njit, reading
 from refnet.kernels.memory import empty
-from refnet.kernels.simd import fma
+from refnet.kernels.resources import reading
 from refnet.kernels.team import enough, next_share, share, split
+from refnet.loops.fma import fma
+from refnet.loops.functions import exp
+from refnet.loops.jit import njit
 
 F32 = npt.NDArray[np.float32]
 

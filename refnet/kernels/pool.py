@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.epilogue import Chain, apply
-from refnet.kernels.jit import njit, reading
 from refnet.kernels.memory import empty
+from refnet.kernels.resources import reading
 from refnet.kernels.simd import VECTOR, copy
 from refnet.kernels.team import enough, next_share, share, split
 from refnet.kernels.windows import average, deal, halve, largest, mean
+from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]

@@ -24,12 +24,14 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.epilogue import Chain, apply, store
-from refnet.kernels.jit import njit, prepared
 from refnet.kernels.panel import TERMS, Layout, _padded, _touches, layout, pack
 from refnet.kernels.program import Window
-from refnet.kernels.simd import PITCH, ROWS, TILE, fma
+from refnet.kernels.resources import prepared
+from refnet.kernels.simd import PITCH, ROWS, TILE
 from refnet.kernels.team import enough, next_share, share, split
 from refnet.kernels.tiles import ADDEND, BIAS, FIRST, ON, ZERO, follow_steps, must_mask
+from refnet.loops.fma import fma
+from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
 

@@ -1,7 +1,4 @@
-"""The pieces of LLVM that Numba does not offer: a true FMA, and the inner loop of a matrix product.
-
-`fma` is llvm.fma: one rounding, on any processor (where there is no such instruction, LLVM calls the
-C library's fma, which computes the same bits, slowly).
+"""The pieces of LLVM that Numba does not offer: the inner loop of a matrix product.
 
 `block` is the inner loop of every reduction: ROWS outputs x (2 vectors of) LANES positions, all
 accumulators in registers, one term of the sum after the other. How wide the host's vectors are
@@ -37,24 +34,6 @@ AHEAD = 64
 """How many terms ahead of their use the weights are called into the cache."""
 PITCH = TILE + 16
 """Elements from one row of sums to the next; not a power of two, so that rows do not fight for cache sets."""
-
-
-def _fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
-    """The typing and code of `fma`."""
-    if not (a == b == c and a in (types.float32, types.float64)):
-        return None
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = context.get_value_type(signature.return_type)
-        name = "llvm.fma.f32" if signature.return_type == types.float32 else "llvm.fma.f64"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
-        return builder.call(function, args)
-
-    return a(a, a, a), codegen
-
-
-fma: Any = intrinsic(_fma)
-"""fma(a, b, c): a * b + c with one rounding, for three float32 or three float64."""
 
 
 def _copy(typingctx: Any, target: Any, at: Any, source: Any, begin: Any, count: Any) -> Any:

@@ -39,7 +39,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from refnet.kernels.jit import njit, processors
+from refnet.kernels.resources import processors
+from refnet.loops.jit import njit
 
 Work = npt.NDArray[np.int64]
 

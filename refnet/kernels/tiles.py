@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from refnet.kernels.jit import njit
 from refnet.kernels.panel import TERMS, _zeros
 from refnet.kernels.simd import (
     PITCH,
@@ -32,6 +31,7 @@ from refnet.kernels.simd import (
     rounded_direct,
     rounded_masked,
 )
+from refnet.loops.jit import njit
 
 ZERO, FIRST, BIAS, ADDEND, ON = range(5)
 """Seeds of a step: +0, -0, the bias, another value's element, the sum so far."""

@@ -146,8 +146,8 @@ class Conv(Op):
         """
         from refnet.kernels import accumulator as exact
         from refnet.kernels.epilogue import Chain
-        from refnet.kernels.jit import prepared
         from refnet.kernels.panel import convolve, depth
+        from refnet.kernels.resources import prepared
         from refnet.kernels.team import split
 
         x = exact.widened(inputs[0], threads)
@@ -194,8 +194,8 @@ class Conv(Op):
             found = wide.bound(*inputs)
             return Interval(take(found.center), take(found.radius))
         from refnet.kernels.epilogue import Chain
-        from refnet.kernels.jit import processors
         from refnet.kernels.panel import convolve
+        from refnet.kernels.resources import processors
 
         def conv(x: F64, w: F64, b: F64 | None) -> F64:
             chain = Chain() if b is None else Chain().bias(b)

@@ -67,8 +67,8 @@ class Dense(Op):
 
     def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
         from refnet.kernels.accumulator import conv_exactly
-        from refnet.kernels.jit import prepared
         from refnet.kernels.panel import dense
+        from refnet.kernels.resources import prepared
         from refnet.kernels.team import split
 
         rows = np.ascontiguousarray(inputs[0].reshape(inputs[0].shape[0], -1))
@@ -89,8 +89,8 @@ class Dense(Op):
         return round_or_refine(type(self).__name__, center, error, refine, threads, refine_count)
 
     def bound(self, *inputs: Interval) -> Interval:
-        from refnet.kernels.jit import processors
         from refnet.kernels.panel import dense
+        from refnet.kernels.resources import processors
 
         def product(x: F64, w: F64, b: F64 | None) -> F64:
             return dense(np.ascontiguousarray(x.reshape(x.shape[0], -1)), w, b, processors())

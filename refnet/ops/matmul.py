@@ -106,8 +106,8 @@ class MatMul(Op):
 
     def _product(self, a: Array, b: Array, threads: int) -> Array:
         """A B as y is shaped: one chain of FMA per element."""
-        from refnet.kernels.jit import prepared
         from refnet.kernels.panel import dense
+        from refnet.kernels.resources import prepared
 
         def columns() -> Array:
             made = np.array(b if self.transpose_b else b.T, order="C")
@@ -183,7 +183,7 @@ class MatMul(Op):
         return pair
 
     def bound(self, *inputs: Interval) -> Interval:
-        from refnet.kernels.jit import processors
+        from refnet.kernels.resources import processors
 
         def product(x: F64, w: F64) -> F64:
             return self._product(x, w, processors())

@@ -109,7 +109,7 @@ class BatchNorm(Op):
 
     def folded(self, gamma_: F32, beta: F32, mean: F32, var: F32) -> tuple[F32, F32]:
         """Plain's s and t of y = fma(x, s, t), one per channel; kept as long as the weights live."""
-        from refnet.kernels.jit import prepared
+        from refnet.kernels.resources import prepared
 
         arrays = (gamma_, beta, mean, var)
         return prepared(arrays, self, lambda: self._fold(*arrays))
@@ -132,7 +132,7 @@ class BatchNorm(Op):
         m is +0 for the scaled ones, and i is 1 for all but the normalised ones, which changes no number. Kept
         as long as the weights live.
         """
-        from refnet.kernels.jit import prepared
+        from refnet.kernels.resources import prepared
 
         self._one_of(formula, self.formulas)
         arrays = (gamma_, beta, mean, var)

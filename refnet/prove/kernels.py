@@ -18,8 +18,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from refnet.kernels.jit import njit
-from refnet.kernels.simd import fma
+from refnet.loops.fma import fma
+from refnet.loops.jit import njit
 
 STEPS = 128
 """Entries of the table: 2 ** (j / STEPS)."""

@@ -270,7 +270,7 @@ class _State:
 def _code() -> str:
     """Names the code that makes the results: changes with the kernels and with the Python around them."""
     from refnet.exact import correct_rounding as exactly
-    from refnet.kernels.jit import cache_key
+    from refnet.loops.jit import cache_key
     from refnet.ops import pointwise
 
     digest = hashlib.sha256(cache_key().encode())

@@ -145,7 +145,7 @@ def verify(
     >>> verify(graph, Values(values, {"data": x})).exit_code
     0
     """
-    from refnet.kernels.jit import at_most, processors
+    from refnet.kernels.resources import at_most, processors
 
     begin = time.perf_counter()
     if unknown := [name for name in only if name not in graph.by_name]:

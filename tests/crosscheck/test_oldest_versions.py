@@ -16,7 +16,7 @@ import pytest
 import refnet
 from refnet.arithmetic.plain import Plain
 from refnet.formats.golden_file import read
-from refnet.kernels.jit import KNOWN
+from refnet.loops.jit import KNOWN
 from refnet.models.weights import shipped_folder
 from refnet.verification.golden import hashes, prepare
 from tests.crosscheck.conftest import ROOT, interpreter

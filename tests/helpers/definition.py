@@ -11,7 +11,7 @@ from fractions import Fraction
 import numba
 import numpy as np
 
-from refnet.kernels.simd import fma
+from refnet.loops.fma import fma
 
 
 def round_float32(value: Fraction, zero: float = 0.0) -> np.float32:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from refnet.core.op import Op
 from refnet.core.orders import Box, Chain, Expr, Leaf, Order, Part, Program, Recipe, Sum
-from refnet.kernels.simd import fma
+from refnet.loops.fma import fma
 from refnet.ops import AvgPool, Conv, ConvAdd, Dense, GlobalAvgPool
 
 

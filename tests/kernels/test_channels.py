@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from refnet.kernels.channels import LEAST, STRETCH, cropped, form, shares
 from refnet.kernels.epilogue import Chain
 from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
-from refnet.kernels.jit import njit
 from refnet.kernels.lanes import GROUP, HALF, ODD
 from refnet.kernels.panel import convolve
-from refnet.kernels.simd import fma
 from refnet.kernels.team import WORTH
+from refnet.loops.fma import fma
+from refnet.loops.jit import njit
 from tests.helpers.bits import awkward, floats, same_bits
 from tests.helpers.definition import conv_everywhere, llvm_fma
 

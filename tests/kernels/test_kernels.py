@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 import refnet
 from refnet import ops
 from refnet.core.op import Interval
-from refnet.kernels import jit
 from refnet.kernels.channels import _channels, form
 from refnet.kernels.epilogue import Chain, apply
-from refnet.kernels.functions import exp
 from refnet.kernels.panel import TERMS, _panels, convolve, dense
 from refnet.kernels.pool import avg_pool, max_pool
 from refnet.kernels.simd import TILE
+from refnet.loops import jit
+from refnet.loops.functions import exp
 from tests.helpers.bits import AWKWARD, awkward, floats, same_bits
 from tests.helpers.definition import conv_at, conv_everywhere, dense_at, exact_fma, llvm_fma, round_float32
 
@@ -438,7 +438,7 @@ def test_cache_is_named_after_the_sources(tmp_path, monkeypatch):
         target.write_bytes(path.read_bytes())
     monkeypatch.setattr(jit, "SOURCES", tmp_path)
     assert jit.cache_key() == before
-    for path in ("kernels/functions.py", "kernels/libm/glibc.py", "prove/kernels.py"):
+    for path in ("kernels/panel.py", "loops/functions.py", "loops/libm/glibc.py", "prove/kernels.py"):
         with (tmp_path / path).open("a") as file:
             file.write("# edited\n")
         after = jit.cache_key()
@@ -466,7 +466,7 @@ def test_an_edited_helper_shows_at_once(tmp_path):
         ).stdout
 
     first = result()
-    helper = package / "kernels" / "functions.py"
+    helper = package / "loops" / "functions.py"
     helper.write_text(
         helper.read_text().replace("return math.ldexp(y, int(n))", "return math.ldexp(y, int(n) + 1)")
     )
@@ -477,7 +477,7 @@ def test_an_edited_helper_shows_at_once(tmp_path):
 LOADS = """
 import sys
 import numpy as np
-from refnet.kernels import jit
+from refnet.loops import jit
 jit.KNOWN = {known}
 from refnet.kernels.pointwise import sigmoid, softmax_parts
 x = np.linspace(-9, 9, 64, dtype=np.float32).reshape(4, 16)
@@ -571,7 +571,7 @@ def test_a_chain_serves_both_precisions():
 
 def test_what_numba_does_not_compile_stays_as_it_is():
     """With NUMBA_DISABLE_JIT Numba gives the function back."""
-    script = "from refnet.kernels.jit import njit; f = lambda x: x + 1; assert njit(f) is f"
+    script = "from refnet.loops.jit import njit; f = lambda x: x + 1; assert njit(f) is f"
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "NUMBA_DISABLE_JIT": "1"})
 
 
@@ -589,7 +589,7 @@ def test_every_compiled_function_is_in_the_cache_key():
         if path.name != "jit.py" and compiles:
             assert path.relative_to(jit.SOURCES).parts[0] in jit.COMPILED, path
             assert compiles == {"njit"}, path
-            assert ("refnet.kernels.jit", "njit") in sources, path
+            assert ("refnet.loops.jit", "njit") in sources, path
 
 
 def test_awkward_numbers_are_what_they_should_be():

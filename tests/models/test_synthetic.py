@@ -103,7 +103,7 @@ def test_weights_do_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) -> No
     graph = build(entry("octave-se-resnet-digits"))
     hashes = set()
     for threads in (1, 2):
-        monkeypatch.setattr("refnet.kernels.jit.processors", lambda threads=threads: threads)
+        monkeypatch.setattr("refnet.kernels.resources.processors", lambda threads=threads: threads)
         hashes.add(graph.with_weights(weights(graph, 5)).weights_hash())
     assert len(hashes) == 1
 

@@ -222,7 +222,7 @@ def test_a_bound_that_is_wider_than_the_value_judges_nothing(graph, data, plain)
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_change_nothing_and_are_not_exceeded(graph, data, golden, threads, monkeypatch):
-    from refnet.kernels import jit
+    from refnet.kernels import resources as jit
 
     asked = []
     real = jit.processors

@@ -136,7 +136,7 @@ def reveal(
 
     Raises InputError for what cannot be asked, FrameworkError if the framework fails, and as `refnet.load`.
     """
-    from refnet.kernels.jit import processors
+    from refnet.kernels.resources import processors
 
     own = threads or processors()
     graph, _ = network(request)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from refnet.kernels.bits32 import multiply_add
-from refnet.kernels.jit import njit
+from refnet.loops.bits32 import multiply_add
+from refnet.loops.jit import njit
 
 BITS = 5
 STEPS = 1 << BITS

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from refnet.kernels.bits32 import largest, least, power_of_two, scaled
-from refnet.kernels.jit import njit
-from refnet.kernels.simd import fma
+from refnet.loops.bits32 import largest, least, power_of_two, scaled
+from refnet.loops.fma import fma
+from refnet.loops.jit import njit
 
 LOWEST_512 = np.float32(-103.9720840454)
 LOWEST = np.float32(-88.3762626647949)

@@ -9,8 +9,9 @@ from itertools import permutations
 import numba
 import pytest
 
-from refnet.kernels import cached, jit
 from refnet.kernels.pointwise import _sigmoid
+from refnet.loops import jit
+from refnet.loops import numba_cache as cached
 
 STEPS = ("_load_index", "_save_index", "_save_data")
 

@@ -11,7 +11,7 @@ import pytest
 from refnet import ops
 from refnet.frameworks import live
 from refnet.kernels import formulas as kernels
-from refnet.kernels.libm import glibc, mlas, onednn, sleef
+from refnet.loops.libm import glibc, mlas, onednn, sleef
 from tests.helpers.bits import AWKWARD, floats, same_bits
 from tests.helpers.definition import round_float32
 

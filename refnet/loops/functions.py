@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from refnet.kernels.jit import njit
-from refnet.kernels.simd import fma
+from refnet.loops.fma import fma
+from refnet.loops.jit import njit
 
 LOG2_E = 1.4426950408889634  # 1 / ln 2 rounded to float64
 LN2_HIGH = float.fromhex("0x1.62e42fefa0000p-1")  # the leading 36 bits of ln 2: n * LN2_HIGH is exact

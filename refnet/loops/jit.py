@@ -3,8 +3,8 @@
 Numba's disk cache does not notice when a function that a kernel calls changes in another file, and
 would go on returning the old numbers. So the cache lives in a folder named after the sha256 of all
 kernel sources and of the versions of numba, llvmlite and NumPy, set here before any kernel is
-defined. Every compiled function stands in refnet/kernels/, and every kernel module imports `njit`
-from here (a test checks both).
+defined. Every compiled function stands in a package named in `COMPILED`, and imports
+`njit` from here (a test checks both).
 
 Environment: REFNET_CACHE names another folder for the compiled kernels (default: the user's cache
 folder, XDG_CACHE_HOME or ~/.cache, in refnet/kernels).
@@ -16,17 +16,13 @@ import hashlib
 import os
 import re
 import sys
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import llvmlite
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba.core import event
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -77,7 +73,7 @@ event.register("numba:compile", _Announce())
 
 
 KNOWN = (0, 61), (0, 68)
-"""The oldest and the newest Numba that `cached.py`, which uses what is no public part of Numba, was tested
+"""The oldest and the newest Numba that `numba_cache.py`, which uses what is no public part of Numba, was tested
 with. Any other loads kernels in its own way, more slowly."""
 
 
@@ -97,67 +93,7 @@ def njit(function: F) -> F:
     """
     kernel = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     if known(numba.__version__):
-        from refnet.kernels.cached import lighten
+        from refnet.loops.numba_cache import lighten
 
         lighten(kernel)
     return cast(F, kernel)
-
-
-def reading(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The array as a read-only view.
-
-    Numba compiles a kernel, and loads it, once for arrays that may be written and once more for others; one
-    that is given both must say which it wants.
-    """
-    if array.flags.writeable:
-        array = array.view()
-        array.flags.writeable = False
-    return array
-
-
-_prepared: dict[tuple[object, ...], tuple[tuple[weakref.ref[Any], ...], Any]] = {}
-
-
-def prepared(arrays: Sequence[npt.NDArray[Any]], how: object, make: Callable[[], T]) -> T:
-    """make(), kept as long as the arrays live if all are read-only (a graph's weights are).
-
-    arrays: what it is made of. how: says, together with them, what is kept; two calls with equal arrays
-    and `how` must make the same.
-    """
-    for array in arrays:  # loops: this is called for every node of a run
-        if array.flags.writeable:
-            return make()
-    key = (how, *map(id, arrays))
-    known = _prepared.get(key)
-    if known is not None:
-        for reference, array in zip(known[0], arrays, strict=True):
-            if reference() is not array:
-                break
-        else:
-            return cast(T, known[1])
-
-    def forget(_: object, kept: dict[Any, Any] = _prepared) -> None:  # also when the interpreter ends
-        kept.pop(key, None)
-
-    references = tuple(weakref.ref(a, forget) for a in arrays)
-    known = _prepared[key] = (references, make())
-    return known[1]
-
-
-_most: ContextVar[int | None] = ContextVar("most", default=None)
-
-
-@contextmanager
-def at_most(threads: int | None) -> Iterator[None]:
-    """Within it, `processors` says no more than that: for what takes as many threads as there are."""
-    token = _most.set(threads)
-    try:
-        yield
-    finally:
-        _most.reset(token)
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(count, _most.get() or count)

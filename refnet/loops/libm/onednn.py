@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from refnet.kernels.bits32 import largest, least, multiply_add, power_of_two
-from refnet.kernels.jit import njit
+from refnet.loops.bits32 import largest, least, multiply_add, power_of_two
+from refnet.loops.jit import njit
 
 LOG2_E = np.uint32(0x3FB8AA3B).view(np.float32)
 LN2 = np.uint32(0x3F317218).view(np.float32)

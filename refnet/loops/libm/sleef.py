@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from refnet.kernels.bits32 import scaled
-from refnet.kernels.jit import njit
-from refnet.kernels.simd import fma
+from refnet.loops.bits32 import scaled
+from refnet.loops.fma import fma
+from refnet.loops.jit import njit
 
 LOG2_E = np.float32(1.442695040888963407)
 LN2_HIGH = np.float32(0.693145751953125)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from refnet.kernels.jit import njit
-from refnet.kernels.simd import fma
+from refnet.loops.fma import fma
+from refnet.loops.jit import njit
 
 
 @njit
