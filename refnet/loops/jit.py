@@ -73,8 +73,8 @@ event.register("numba:compile", _Announce())
 
 
 KNOWN = (0, 61), (0, 68)
-"""The oldest and the newest Numba that `numba_cache.py`, which uses what is no public part of Numba, was tested
-with. Any other loads kernels in its own way, more slowly."""
+"""The oldest and the newest Numba that `numba_cache.py`, which uses what is no public part of Numba, was
+tested with. Any other loads kernels in its own way, more slowly."""
 
 
 def known(version: str) -> bool:

@@ -134,8 +134,8 @@ class Sigmoid(Op):
     value is transcendental and no midpoint, so decimals of growing precision settle what is open.
 
     Formulas, each identical to the framework's on all 2**32 inputs (docs/numerics.md): see `formulas` and
-    loops/libm: sleef.py, glibc.py, onednn.py, mlas.py. PyTorch evaluates what is left of a thread's share after
-    its pairs of vectors one by one, with glibc.
+    loops/libm: sleef.py, glibc.py, onednn.py, mlas.py. PyTorch evaluates what is left of a thread's share
+    after its pairs of vectors one by one, with glibc.
 
     Source: MXNet Activation act_type=sigmoid, torch.sigmoid.
     """
