@@ -112,6 +112,56 @@ def test_readers_know_no_kernels_and_kernels_no_graphs():
         assert imports(path) <= {"kernels", "loops", "core"}, path
 
 
+def modules() -> dict[str, Path]:
+    """Module name -> file, of all of refnet."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        if "_weights" not in parts:
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported(path: Path, known: dict[str, Path]) -> set[str]:
+    """The modules of refnet that a file imports when it runs, inside functions too; not for type checks."""
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
+        for node in ast.walk(block)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in members if name in known} or {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & set(known) - {"refnet"}
+
+
+def test_no_circular_import():
+    """Inside a package neither: a file can be read after those that it imports."""
+    known = modules()
+    waiting = {name: imported(path, known) - {name} for name, path in known.items() if name != "refnet"}
+    while free := [name for name, needs in waiting.items() if not needs & waiting.keys()]:
+        for name in free:
+            del waiting[name]
+    assert waiting == {}, "these import one another, or something that does"
+
+
+def test_no_private_name_crosses_a_package():
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("refnet."):
+                home = (node.module or "").split(".")[1]
+                private = [alias.name for alias in node.names if alias.name.startswith("_")]
+                assert not private or home == name.split(".")[1], f"{path} imports {private} of {node.module}"
+
+
 def test_frameworks_are_never_imported():
     for path in PACKAGE.rglob("*.py"):
         if path.name.endswith("_worker.py") or path.parent.name == "_weights":
