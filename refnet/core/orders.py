@@ -28,8 +28,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from functools import cached_property
+from enum import Enum, IntEnum
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from refnet import __version__
@@ -359,3 +359,72 @@ def _depth(expr: Expr) -> int:
         elif isinstance(one, Sum):
             todo += [(part, depth + 1) for part in one.parts]
     return deepest
+
+
+# The same as a list of instructions, which is what loops can follow.
+
+
+class Code(IntEnum):
+    """What an instruction of a StackProgram does; (code, at, count) are its three numbers."""
+
+    ZERO = 0
+    """Push +0."""
+    FIRST = 1
+    """Push -0: a sum that its first term starts, since -0 + a is a, whatever a is."""
+    BIAS = 2
+    """Push the bias of the output's channel."""
+    ADDEND = 3
+    """Push the addend's element at the output's place."""
+    CHAIN = 4
+    """top = fma(w, x, top) for the `count` terms that stand in the order from `at` on."""
+    ROUNDED = 5
+    """top = top + round(w * x) for these."""
+    ADD = 6
+    """b = pop, a = pop, push a + b."""
+
+
+@dataclass(frozen=True)
+class StackProgram:
+    """An expression in reverse Polish order: instructions for a stack of sums, which ends with one.
+
+    code: (Code, at, count) per instruction. order: the terms, as CHAIN and ROUNDED take them. depth: how many
+    sums lie on the stack at most.
+    """
+
+    code: tuple[tuple[int, int, int], ...]
+    order: tuple[int, ...]
+    depth: int
+
+
+@lru_cache(maxsize=4096)
+def stack_program(expr: Expr) -> StackProgram:
+    """The expression as a program. Raises InputError if it lists more than MOST_TERMS.
+
+    >>> program = stack_program(Sum((Chain(Leaf.ZERO, Order.of((2, 0, 1))), Leaf.BIAS)))
+    >>> [(Code(code).name, at, count) for code, at, count in program.code]
+    [('ZERO', 0, 0), ('CHAIN', 0, 3), ('BIAS', 0, 0), ('ADD', 0, 0)]
+    >>> program.order, program.depth
+    ((2, 0, 1), 2)
+    """
+    code: list[tuple[int, int, int]] = []
+    order: list[int] = []
+
+    def push(expr: Expr) -> int:
+        """Append the code that pushes one expression; how many sums it needs room for."""
+        if isinstance(expr, Leaf):
+            code.append((Code[expr.name].value, 0, 0))
+            return 1
+        if isinstance(expr, Chain):
+            depth = push(expr.seed)
+            terms = expr.terms.indices()
+            code.append(((Code.CHAIN if expr.fused else Code.ROUNDED).value, len(order), len(terms)))
+            order.extend(terms)
+            return depth
+        depth = push(expr.parts[0])
+        for part in expr.parts[1:]:
+            depth = max(depth, 1 + push(part))
+            code.append((Code.ADD.value, 0, 0))
+        return depth
+
+    depth = push(expr)
+    return StackProgram(tuple(code), tuple(order), depth)

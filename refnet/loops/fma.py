@@ -1,13 +1,17 @@
-"""A true fused multiply-add, which Numba does not offer.
+"""A true fused multiply-add, which neither Numba nor NumPy offers.
 
-`fma` is llvm.fma: one rounding, on any processor (where there is no such instruction, LLVM calls the
-C library's fma, which computes the same bits, slowly).
+Compiled, `fma` is llvm.fma: one rounding, on any processor (where there is no such instruction, LLVM calls
+the C library's fma, which computes the same bits, slowly). With NUMBA_DISABLE_JIT it is `exact_fma` below.
 """
 
 from __future__ import annotations
 
+import math
+import struct
 from typing import Any
 
+import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -28,5 +32,53 @@ def _fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     return a(a, a, a), codegen
 
 
-fma: Any = intrinsic(_fma)
+@np.errstate(all="ignore")
+def exact_fma(a: Any, b: Any, c: Any) -> Any:
+    """a * b + c with one rounding, in Python: of three float32 a float32, of three float64 a float64.
+
+    >>> a = np.float32(1 + 2**-12)  # a * a is 1 + 2**-11 + 2**-24: a float32 has no place for the last
+    >>> print(exact_fma(a, a, np.float32(-1 - 2**-11)) == 2**-24, a * a - np.float32(1 + 2**-11))
+    True 0.0
+    """
+    kinds = {type(a), type(b), type(c)}
+    if kinds == {np.float32}:
+        return np.float32(_odd_sum(float(a) * float(b), float(c)))
+    if np.float32 in kinds:
+        raise TypeError(f"three float32 or three float64, got {a!r}, {b!r}, {c!r}")
+    return np.float64(_rational(float(a), float(b), float(c)))
+
+
+def _odd_sum(p: float, c: float) -> float:
+    """p + c in float64, rounded to odd: rounding that to float32 is rounding the exact sum to float32.
+
+    p is the product of two float32, which is exact. Rounded to odd means: an inexact sum takes the one of its
+    two neighbours whose last bit is 1. So a sum that is near the middle of two float32 never becomes it.
+    """
+    s = p + c
+    if not math.isfinite(s):
+        return s
+    t = s - p
+    error = (p - (s - t)) + (c - t)  # Knuth's TwoSum: exactly what the addition lost
+    if error and struct.unpack("<q", struct.pack("<d", s))[0] % 2 == 0:
+        s = math.nextafter(s, math.copysign(math.inf, error))
+    return s
+
+
+def _rational(a: float, b: float, c: float) -> float:
+    """a * b + c in exact integers; their quotient is rounded once, as Python's division of integers is."""
+    if not (math.isfinite(a) and math.isfinite(b)):
+        return a * b + c
+    if not math.isfinite(c):
+        return c  # though a * b may overflow
+    (an, ad), (bn, bd), (cn, cd) = a.as_integer_ratio(), b.as_integer_ratio(), c.as_integer_ratio()
+    numerator = an * bn * cd + cn * ad * bd
+    if numerator == 0:
+        return a * b + c  # which is exact here, and has the sign of zero that IEEE 754 gives it
+    try:
+        return numerator / (ad * bd * cd)
+    except OverflowError:
+        return -math.inf if numerator < 0 else math.inf
+
+
+fma: Any = exact_fma if numba.config.DISABLE_JIT else intrinsic(_fma)
 """fma(a, b, c): a * b + c with one rounding, for three float32 or three float64."""

@@ -4,7 +4,7 @@ Numba's disk cache does not notice when a function that a kernel calls changes i
 would go on returning the old numbers. So the cache lives in a folder named after the sha256 of all
 kernel sources and of the versions of numba, llvmlite and NumPy, set here before any kernel is
 defined. Every compiled function stands in a package named in `COMPILED`, and imports
-`njit` from here (a test checks both).
+`njit` from here (a test checks both). What they take from elsewhere stands in the files `SHARED`.
 
 Environment: REFNET_CACHE names another folder for the compiled kernels (default: the user's cache
 folder, XDG_CACHE_HOME or ~/.cache, in refnet/kernels).
@@ -31,12 +31,15 @@ T = TypeVar("T")
 SOURCES = Path(__file__).parents[1]
 COMPILED = ("kernels", "loops", "prove")
 """The packages of refnet that hold compiled code."""
+SHARED = ("core/engine.py", "core/orders.py")
+"""Files that compiled code takes constants and the fields of tuples from."""
 
 
 def cache_key() -> str:
     """Names the cache folder: changes with any kernel source and with the compiler's versions."""
     digest = hashlib.sha256()
-    for path in sorted(path for name in COMPILED for path in (SOURCES / name).rglob("*.py")):
+    files = [path for name in COMPILED for path in (SOURCES / name).rglob("*.py")]
+    for path in sorted(files + [SOURCES / name for name in SHARED]):
         digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes())
     digest.update(f"{numba.__version__} {llvmlite.__version__} {np.__version__}".encode())
     return digest.hexdigest()[:16]
@@ -90,7 +93,12 @@ def known(version: str) -> bool:
 def njit(function: F) -> F:
     """The one way to compile a kernel: no fastmath (nothing is contracted or reassociated), no GIL, and
     IEEE division (x / 0 is inf or NaN, not an exception).
+
+    With NUMBA_DISABLE_JIT the function stays Python, which computes the same bits slowly. There NumPy's
+    warnings are off, since machine code has none: infinities, NaN and integers that wrap are computed with.
     """
+    if numba.config.DISABLE_JIT:
+        return np.errstate(all="ignore")(function)
     kernel = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     if known(numba.__version__):
         from refnet.loops.numba_cache import lighten

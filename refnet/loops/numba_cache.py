@@ -50,6 +50,6 @@ class Cache(FunctionCache):  # type: ignore[misc]  # numba is not typed
 
 
 def lighten(kernel: Any) -> None:
-    """Let a kernel load so. (With NUMBA_DISABLE_JIT there is none: a plain function stays as it is.)"""
+    """Let a kernel load so."""
     if type(getattr(kernel, "_cache", None)) is FunctionCache:
         kernel._cache = Cache(kernel.py_func)

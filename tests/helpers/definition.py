@@ -1,4 +1,4 @@
-"""The ops' formulas as simple scalar loops: what the kernels must equal to the last bit.
+"""What the kernels must equal to the last bit: the loops of refnet.loops, asked with plain numbers.
 
 Two independent FMAs check each other: `fma` is LLVM's scalar one, `exact_fma` is rational arithmetic
 rounded once by integer operations, without any floating point.
@@ -11,6 +11,9 @@ from fractions import Fraction
 import numba
 import numpy as np
 
+from refnet.core.engine import ConvGeometry, PoolGeometry
+from refnet.core.orders import Chain, Leaf, Order
+from refnet.loops.engine import REFERENCE
 from refnet.loops.fma import fma
 
 
@@ -52,78 +55,47 @@ def llvm_fma(a: np.float32, b: np.float32, c: np.float32) -> np.float32:
     return result[0]
 
 
-@numba.njit(error_model="numpy")
-def conv_at(x, w, place, groups, n, o, i, j):
-    """One output of a convolution, without bias."""
-    sh, sw, ph, pw, dh, dw = place
-    height, width = x.shape[2:]
-    outputs, channels, kh, kw = w.shape
-    base = o // (outputs // groups) * channels
-    acc = x.dtype.type(0)
-    for c in range(channels):
-        for p in range(kh):
-            for q in range(kw):
-                row = i * sh - ph + p * dh
-                column = j * sw - pw + q * dw
-                if 0 <= row < height and 0 <= column < width:
-                    acc = fma(w[o, c, p, q], x[n, base + c, row, column], acc)
-    return acc
-
-
-@numba.njit(error_model="numpy")
-def dense_at(x, w, n, o):
-    """One output of a dense layer, without bias."""
-    acc = x.dtype.type(0)
-    for k in range(x.shape[1]):
-        acc = fma(w[o, k], x[n, k], acc)
-    return acc
-
-
-@numba.njit(error_model="numpy", nogil=True)
-def conv_plane(x, w, place, groups, n, o, y):
-    """One plane (oh, ow) of a convolution's output: conv_at's loops, the terms outside, the positions inside.
-
-    Each position goes through the same terms in the same order; none waits for the one before it.
-    """
-    sh, sw, ph, pw, dh, dw = place
-    height, width = x.shape[2:]
-    outputs, channels, kh, kw = w.shape
-    base = o // (outputs // groups) * channels
-    y[:] = 0
-    for c in range(channels):
-        for p in range(kh):
-            for q in range(kw):
-                for i in range(y.shape[0]):
-                    row = i * sh - ph + p * dh
-                    if 0 <= row < height:
-                        for j in range(y.shape[1]):
-                            column = j * sw - pw + q * dw
-                            if 0 <= column < width:
-                                y[i, j] = fma(w[o, c, p, q], x[n, base + c, row, column], y[i, j])
-
-
-@numba.njit(error_model="numpy", nogil=True)
-def pool_plane(x, place, include_pad, largest, y):
-    """One plane of a pooling: the maximum or the average of each window."""
-    kh, kw, sh, sw, ph, pw = place
-    height, width = x.shape
-    for i in range(y.shape[0]):
-        for j in range(y.shape[1]):
-            total, count = x.dtype.type(0), 0
-            best = x.dtype.type(-np.inf)
-            for row in range(i * sh - ph, i * sh - ph + kh):
-                for column in range(j * sw - pw, j * sw - pw + kw):
-                    if 0 <= row < height and 0 <= column < width:
-                        total += x[row, column]
-                        best = max(best, x[row, column])
-                        count += 1
-                    elif include_pad and row < height + ph and column < width + pw:
-                        count += 1
-            y[i, j] = best if largest else total / x.dtype.type(count)
+# What kernels must equal, asked of the loops with plain numbers; place: stride, pad, dilation.
 
 
 def conv_everywhere(x, w, place, groups, shape):
-    y = np.empty(shape, x.dtype)
-    for at in np.ndindex(shape):
-        y[at] = conv_at(x, w, place, groups, *at)
-    return y
+    """A convolution without bias, one element after another: the terms inside, the positions outside."""
+    order = Chain(Leaf.ZERO, Order.of(range(w[0].size)))
+    kernel, output = (w.shape[2], w.shape[3]), (shape[2], shape[3])
+    return REFERENCE.conv_in_order(x, w, None, _geometry(place, groups), kernel, output, order, False)
+
+
+def conv_plane(x, w, place, groups, n, o, y):
+    """One plane (oh, ow) of a convolution's output, without bias: the positions inside, the terms outside."""
+    y[...] = _plane(x, w, place, groups, n, o)
+
+
+def conv_at(x, w, place, groups, n, o, i, j):
+    """One output of a convolution, without bias."""
+    return _plane(x, w, place, groups, n, o)[i, j]
+
+
+def dense_at(x, w, n, o):
+    """One output of a dense layer, without bias."""
+    return REFERENCE.dense(x[n : n + 1], w[o : o + 1], None)[0, 0]
+
+
+def pool_plane(x, place, include_pad, largest, y):
+    """One plane of a pooling: the maximum or the average of each window; place: kernel, stride, pad."""
+    kh, kw, sh, sw, ph, pw = map(int, place)
+    geometry = PoolGeometry((kh, kw), (sh, sw), (ph, pw), y.shape)
+    data = x[None, None]
+    y[...] = (
+        REFERENCE.max_pool(data, geometry) if largest else REFERENCE.avg_pool(data, geometry, include_pad)
+    )
+
+
+def _plane(x, w, place, groups, n, o):
+    channels = w.shape[1]
+    first = o // (w.shape[0] // groups) * channels
+    return REFERENCE.conv(x[n : n + 1, first : first + channels], w[o : o + 1], _geometry(place, 1))[0, 0]
+
+
+def _geometry(place, groups):
+    sh, sw, ph, pw, dh, dw = map(int, place)
+    return ConvGeometry((sh, sw), (ph, pw), (dh, dw), groups)

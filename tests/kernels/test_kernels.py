@@ -432,13 +432,19 @@ def test_cache_is_named_after_the_sources(tmp_path, monkeypatch):
     """Editing any kernel file gives another cache folder, so that no stale kernel is ever loaded."""
     before = jit.cache_key()
     files = [path for name in jit.COMPILED for path in (jit.SOURCES / name).rglob("*.py")]
-    for path in files:
+    for path in [*files, *(jit.SOURCES / name for name in jit.SHARED)]:
         target = tmp_path / path.relative_to(jit.SOURCES)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
     monkeypatch.setattr(jit, "SOURCES", tmp_path)
     assert jit.cache_key() == before
-    for path in ("kernels/panel.py", "loops/functions.py", "loops/libm/glibc.py", "prove/kernels.py"):
+    for path in (
+        "kernels/panel.py",
+        "loops/functions.py",
+        "loops/libm/glibc.py",
+        "prove/kernels.py",
+        *jit.SHARED,
+    ):
         with (tmp_path / path).open("a") as file:
             file.write("# edited\n")
         after = jit.cache_key()
@@ -569,10 +575,15 @@ def test_a_chain_serves_both_precisions():
         assert (apply(wide, chain, 1) == wide + column.astype(np.float64)).all()
 
 
-def test_what_numba_does_not_compile_stays_as_it_is():
-    """With NUMBA_DISABLE_JIT Numba gives the function back."""
-    script = "from refnet.loops.jit import njit; f = lambda x: x + 1; assert njit(f) is f"
-    subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "NUMBA_DISABLE_JIT": "1"})
+def test_what_numba_does_not_compile_stays_python():
+    """With NUMBA_DISABLE_JIT the function itself runs, and like machine code it warns of nothing."""
+    script = (
+        "import numpy as np; from refnet.loops.jit import njit; f = lambda x, y: x + y;"
+        "assert njit(f).__wrapped__ is f; assert njit(f)('a', 'b') == 'ab';"
+        "assert njit(f)(np.int32(2**31 - 1), np.int32(1)) == -(2**31)"
+    )
+    command = [sys.executable, "-W", "error", "-c", script]
+    subprocess.run(command, check=True, env={**os.environ, "NUMBA_DISABLE_JIT": "1"})
 
 
 def test_every_compiled_function_is_in_the_cache_key():
