@@ -38,7 +38,7 @@ def test_public_names_exist():
 
 
 def test_importing_refnet_and_its_command_line_imports_no_compiler():
-    heavy = ("numba", "numpy", "PIL", "rich")
+    heavy = ("numba", "numpy", "PIL", "rich", "jinja2", "platformdirs")
     script = f"import sys, refnet, refnet.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
