@@ -24,7 +24,8 @@ def clean(text: object) -> str:
     >>> clean("a\\x1b[31m\\n")
     'a\\\\x1b[31m\\\\n'
     """
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+    said = str(text)
+    return said if said.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in said)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
