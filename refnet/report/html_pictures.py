@@ -65,7 +65,7 @@ def differences(share: F32) -> Picture:
     """Where a value differs: the share of the bound per pixel, 0 (no difference) being left transparent.
 
     share: (h, w). The scale runs from 0 to the largest share up to 1. Above 1, and infinite where an op with
-    one right result has other bits: red. NaN, where nothing is promised: magenta.
+    one right result has other bits: red. NaN, where there is no finite bound: magenta.
 
     >>> differences(np.float32([[0, 0.25], [0.5, np.inf]])).highest
     0.5

@@ -123,11 +123,11 @@ def distance(ulps: int | None) -> str:
     """How many float32 lie between, in words.
 
     >>> distance(37), distance(1), distance(-1)
-    ('37 ulps', '1 ulp', 'one is no number')
+    ('37 ulps', '1 ulp', 'one is NaN')
     """
     if ulps is None:
         return "-"
-    return "one is no number" if ulps < 0 else number_of(ulps, "ulp", "ulps")
+    return "one is NaN" if ulps < 0 else number_of(ulps, "ulp", "ulps")
 
 
 def place(worst: Mapping[str, Any]) -> str:

@@ -339,7 +339,7 @@ def test_without_a_manifest_without_outputs_and_with_words_for_numbers(made):
     shown = Page(html.page(Made(content, made.nodes))).find("body")[0]["text"]
     assert "without a manifest" in shown
     assert "0x7fc00000" in shown
-    assert "one is no number" in shown
+    assert "one is NaN" in shown
     assert "largest inf" in shown
     assert "17 of those that differ" in shown
     assert "another graph" in shown
