@@ -15,7 +15,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3.11}
-oldest="numpy==2.0.0 numba==0.61.0 pillow==10.3.0 rich==13.7.0 pooch==1.8.1 safetensors==0.4.3"
+oldest="numpy==2.0.0 numba==0.61.0 pillow==10.3.0 rich==13.7.0 jinja2==3.1.2 platformdirs==2.6.0 safetensors==0.4.3"
 
 say() { printf '%4d s  %s\n' $SECONDS "$*"; }
 
@@ -87,7 +87,7 @@ for framework in "${@:-mxnet torch extras onnx oldest browser}"; do
             "opencv-python-headless==5.0.0.93 numpy" "--no-deps timm==1.0.31" ;;
         onnx) make .venv-onnx "onnx==1.23.2 onnxruntime==1.31.1" "onnx.reference, onnxruntime" \
             "onnx==1.23.2 onnxruntime==1.31.1 numpy" ;;
-        oldest) make .venv-oldest "$oldest" "numpy, numba, PIL, rich, pooch, safetensors" "$oldest" ;;
+        oldest) make .venv-oldest "$oldest" "numpy, numba, PIL, rich, jinja2, platformdirs, safetensors" "$oldest" ;;
         browser) browser ;;
         *) echo "no environment $name; there are mxnet, torch, extras, onnx, oldest and browser" >&2 && exit 2 ;;
         esac

@@ -28,6 +28,21 @@ def test_every_package_is_installed():
     assert listed == found
 
 
+def test_every_file_beside_the_code_is_installed():
+    """Styles, templates, tables: each is named by its package's entry in package-data."""
+    patterns = project()["tool"]["setuptools"]["package-data"]
+    known = {
+        path
+        for package, globs in patterns.items()
+        if package != "refnet._weights"
+        for pattern in globs
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    found = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert {path.name for path in found} >= {"py.typed", "html.css", "page.html"}
+    assert found - known == set()
+
+
 def test_version_is_stated_once():
     assert project()["project"]["version"] == refnet.__version__
 
@@ -38,7 +53,7 @@ def test_public_names_exist():
 
 
 def test_importing_refnet_and_its_command_line_imports_no_compiler():
-    heavy = ("numba", "numpy", "PIL", "rich")
+    heavy = ("numba", "numpy", "PIL", "rich", "jinja2", "platformdirs")
     script = f"import sys, refnet, refnet.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -251,7 +251,7 @@ def test_input_and_nan(values, tmp_path):
     np.save(tmp_path / "v.npy", nan)
     own = Checker(Reference(tmp_path))
     own.check("v", np.float32([-np.nan, 1]))
-    with pytest.raises(AssertionError, match="one of the two is no number"):
+    with pytest.raises(AssertionError, match="one of the two is NaN"):
         own.check("v", np.float32([0, 1]))
     with pytest.raises(AssertionError, match=r"first at \[1\]"):
         own.check("v", np.float32([np.nan, -1]))

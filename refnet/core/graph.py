@@ -59,6 +59,8 @@ class Graph:
     tiny(data: float32[1, 2]):
         r = Relu()(data)
         return out=r
+    >>> g
+    <Graph 'tiny': data float32[1, 2]; 1 node, 0 parameters; outputs out>
     """
 
     name: str
@@ -86,6 +88,18 @@ class Graph:
         for output, name in self.outputs.items():
             if name not in known:
                 raise GraphError(f"{self.name}: output {output!r} names {name!r}, which nothing makes")
+
+    def __repr__(self) -> str:
+        """One line of bounded length, for interactive use; `print` shows the whole program."""
+        inputs = _few(f"{name} {kind!r}" for name, kind in self.inputs.items())
+        nodes = f"{len(self.nodes)} node{'s' * (len(self.nodes) != 1)}"
+        learned = {name for node in self.nodes for name in node.weights} - self.statistics()
+        parameters = (
+            f"{sum(self.weights[name].size for name in learned if name in self.weights):,} parameters"
+        )
+        if learned and not self.weights:
+            parameters = f"{len(learned)} weights, not loaded"
+        return f"<Graph {self.name[:60]!r}: {inputs}; {nodes}, {parameters}; outputs {_few(self.outputs)}>"
 
     def __str__(self) -> str:
         head = ", ".join(f"{n}: {t!r}" for n, t in self.inputs.items())
@@ -217,6 +231,12 @@ class Graph:
             digest.update(f"{name}{list(array.shape)}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def _few(items: Iterable[str]) -> str:
+    """The first four of them, each cut at 60 characters, unprintable ones escaped."""
+    listed = [repr(item[:60])[1:-1] for item in items]
+    return ", ".join(listed[:4]) + (f" and {len(listed) - 4} more" if len(listed) > 4 else "")
 
 
 def _frozen(array: F32, own: bool) -> F32:

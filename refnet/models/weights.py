@@ -95,9 +95,9 @@ def weights_folder() -> Path:
             return Path(chosen).expanduser()
         except RuntimeError as error:
             raise InputError(f"REFNET_WEIGHTS is {chosen!r}: {error}") from None
-    import pooch
+    import platformdirs
 
-    return Path(pooch.os_cache("refnet")) / "weights"
+    return platformdirs.user_cache_path("refnet") / "weights"
 
 
 def shipped_folder() -> Path:
@@ -208,7 +208,7 @@ def open_url(request: urllib.request.Request, timeout: float) -> Reply:
 
 
 def _certificates() -> Any:
-    """The system's certificate authorities; certifi's where the system has none."""
+    """The system's certificate authorities; certifi's where the system has none and certifi is installed."""
     import ssl
 
     context = ssl.create_default_context()

@@ -106,8 +106,7 @@ def show_profile(profile: Profile, machine: Machine) -> None:
     show(
         f"\n{profile.model}, {threads}, batch {profile.batch}: every node executed alone",
         table(["kind", ">nodes", ">ms", ">share", ">GFLOP/s", ">of peak"], rows),
-        f"sum {_milliseconds(total)} ms; the run as it is, with nodes joined: "
-        f"{_milliseconds(profile.whole)} ms",
+        f"sum {_milliseconds(total)} ms; the whole run, with nodes fused: {_milliseconds(profile.whole)} ms",
     )
 
 

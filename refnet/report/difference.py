@@ -40,9 +40,9 @@ def _number(value: Any) -> str:
 
 def _apart(count: int) -> str:
     if count < 0:
-        return "one of the two is no number"
+        return "one of the two is NaN"
     return "zeros of different sign" if count == 0 else f"{count} ulp{'s' * (count > 1)}"
 
 
 def _share(share: float) -> str:
-    return "no share (nothing is promised there)" if np.isnan(share) else f"{share:.3g}"
+    return "no share (no finite bound there)" if np.isnan(share) else f"{share:.3g}"

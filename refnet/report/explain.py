@@ -30,7 +30,9 @@ def show_explanation(one: Explanation, everything: bool = False) -> None:
     if one.element.lines:
         _show_lines(one.element.lines, everything)
     elif terms is None:
-        show("its terms are not listed: an input is no number or huge, or the op has no breakdown", "")
+        show(
+            "its terms are not listed: an input is NaN, infinite or huge, or the op has no list of terms", ""
+        )
     _show_results(one)
 
 
@@ -107,13 +109,13 @@ def _show_results(one: Explanation) -> None:
     for name, what, value in said:
         bits = number(value)
         apart, share = one.ulps(value), one.share(value)
-        ulps = "no number" if apart < 0 else f"{apart} ulp{'s' * (apart != 1)}"
+        ulps = "NaN" if apart < 0 else f"{apart} ulp{'s' * (apart != 1)}"
         used = "" if one.node.op.exactly_specified and not one.hidden else f"{share:.3g}"
         rows.append((name, bits["hex"], bits["value"], ulps, used, what))
     show(table(("", "bits", ">value", ">from golden", ">share of the bound", ""), rows), "")
     if one.node.op.exactly_specified and not one.hidden:
         show(f"{type(one.node.op).__name__} has one right result: the bits must be golden's")
     elif np.isfinite(radius):
-        show(f"any float32 order lies in {center!r} +- {radius:.3g}")
+        show(f"float32 in any order of operations stays within {center!r} +- {radius:.3g}")
     else:
-        show("nothing is promised here: some order overflows, or an input is NaN or infinite")
+        show("there is no finite bound here: some order overflows, or an input is NaN or infinite")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def unstated(file: File) -> list[str]:
-    """What the file says nothing about, so that it was not compared."""
+    """What the file does not state, and so was not compared."""
     said = {"graph": file.graph, "weights": file.weights, "input": file.inputs}
     return [what for what, value in said.items() if not value]
 
@@ -62,8 +62,8 @@ def _text(one: Difference, here: bool = False) -> str:
 
 
 def refined(refine_count: RefineCount) -> dict[str, dict[str, int]]:
-    """For JSON: per op, the elements computed and those that float64 left open."""
-    return {op: {"elements": n, "refined": open_} for op, (n, open_) in refine_count.by_op.items()}
+    """For JSON: per op, the elements computed and those that float64 could not decide."""
+    return {op: {"elements": n, "refined": undecided} for op, (n, undecided) in refine_count.by_op.items()}
 
 
 def show_refined(by_op: Mapping[str, Mapping[str, int]]) -> None:
@@ -71,7 +71,7 @@ def show_refined(by_op: Mapping[str, Mapping[str, int]]) -> None:
     rows = [(op, one["elements"], one["refined"], _share(one)) for op, one in by_op.items()]
     total = {key: sum(one[key] for one in by_op.values()) for key in ("elements", "refined")}
     rows.append(("all", total["elements"], total["refined"], _share(total)))
-    show("", "exact refinement: elements that a float64 evaluation with its proven bound left open")
+    show("", "exact refinement: elements that float64 with its proven bound could not decide")
     show(table(("op", ">elements", ">refined", ">share"), rows))
 
 

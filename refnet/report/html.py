@@ -1,12 +1,13 @@
 """`refnet verify --html`: a verification as one self-contained page.
 
-    record ── html_head: result, reference, findings, shares per op ──┐
-           └─ html_nodes: map, a block per node ── html_charts (SVG)  ├─ page ── written whole or not at all
-    maps ──── html_pictures: PNG data URIs, within a budget ──────────┘
+    record ── templates/page.html ─┬─ head.html: result, reference, findings, shares per op
+                                   └─ network.html: filter, map, a block per node
+    html_text: filters, harmless ──┤   html_charts: SVG   html_pictures: PNG data URIs, within a budget
 
 The page asks nothing of any network: its policy forbids every load but its own style sheet, its own
-script (both named by their sha256) and data URIs of pictures. Every text in it is escaped: names come
-from files of others. It works without JavaScript, which adds the filter and folds what is unsuspicious.
+script (both named by their sha256) and data URIs of pictures. Names come from files of others, so whatever
+a template prints is first made harmless and then escaped. The page works without JavaScript, which adds the
+filter and folds what is unsuspicious.
 """
 
 from __future__ import annotations
@@ -15,17 +16,42 @@ import base64
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Protocol
+from itertools import groupby
+from typing import Any, NamedTuple, Protocol
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from refnet.core.op import F32
-from refnet.report.html_head import findings, header, kinds, surplus
-from refnet.report.html_nodes import blocks, chart, figures, stages
-from refnet.report.html_parts import VERDICTS, count, largest, mark, text
-from refnet.report.html_pictures import differences, values
+from refnet.report import html_charts, html_text
+from refnet.report.html_pictures import Picture, differences, values
+from refnet.report.html_text import VERDICTS, harmless, largest, number_of
 
 BUDGET = 1_600_000
 """Characters of pictures in a page: the gravest nodes come first, the rest say that theirs is left out."""
+
+LISTED = 500
+"""Names of surplus values that the page lists; all of them are in the record (--json)."""
+
+FILTERS = {
+    each.__name__: each
+    for each in (
+        *(html_text.distance, html_text.figure, html_text.float32, html_text.hexadecimal, html_text.largest),
+        *(html_text.number_of, html_text.place, html_text.shell_word, html_text.thousands),
+    )
+}
+
+DRAWINGS = {
+    each.__name__: each
+    for each in (
+        *(html_charts.histogram, html_charts.share_bar),
+        *(html_charts.proportions, html_charts.number_line),
+    )
+}
+
+Record = Mapping[str, Any]
 
 
 class Judged(Protocol):
@@ -82,75 +108,140 @@ def write(
 def page(verification: Verified, *, model: str | None = None, capture: str = "CAPTURE") -> str:
     """The report as HTML text."""
     record = verification.record()
-    model = str(record["graph"]["name"]) if model is None else model
     nodes = record["nodes"]
     names = [str(node["name"]) for node in nodes]
-    links = {name: i for i, name in enumerate(names)}
-    groups = stages(names)
-    style, script = _resource("html.css"), _resource("html.js")
-    policy = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
+    pictures, left_out = _pictures(verification.nodes, nodes)
+    template = _templates().get_template("page.html")
+    return template.render(
+        record=record,
+        nodes=nodes,
+        links={name: i for i, name in enumerate(names)},
+        groups=stages(names),
+        counts={verdict: int(record["summary"][verdict]) for verdict in VERDICTS},
+        result=result(record["summary"]),
+        findings=findings(record),
+        kinds=kinds(nodes),
+        surplus=record.get("surplus") or (),
+        pictures=pictures,
+        left_out=left_out,
+        model=str(record["graph"]["name"]) if model is None else model,
+        capture=capture,
+        style=_resource("html.css"),
+        script=_resource("html.js"),
     )
-    return f"""\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>{text(record["graph"]["name"])}: refnet verification</title>
-<style>{style}</style>
-</head>
-<body>
-<a class="skip" href="#nodes">Skip to the nodes</a>
-{header(record)}
-{findings(record, links, model, capture)}
-{kinds(record)}
-<section class="network" aria-labelledby="nodes">
-<h2 id="nodes" tabindex="-1">The network, top to bottom</h2>
-{_filter(nodes)}
-<div class="columns">
-<nav aria-label="Map of the network">{chart(nodes, groups)}<p id="pointed" class="pointed"></p></nav>
-<div class="list">
-{blocks(nodes, groups, _pictures(verification.nodes, nodes), model, capture)}
-<p id="nothing" class="nothing" hidden>No node fits the filter.</p>
-</div>
-</div>
-</section>
-{surplus(record.get("surplus") or ())}
-<script>{script}</script>
-</body>
-</html>
-"""
 
 
-def _filter(nodes: Sequence[Mapping[str, Any]]) -> str:
-    """The filter bar; hidden until the script, without which it could do nothing, shows it."""
-    found = [node["verdict"] for node in nodes]
-    buttons = "".join(
-        f'<button type="button" class="chip" aria-pressed="true" data-verdict="{verdict}">'
-        f"{mark(verdict)}{verdict} <b>{count(found.count(verdict))}</b></button>"
-        for verdict in VERDICTS
-        if verdict in found
+def _templates() -> Environment:
+    """Every value is made harmless (`finalize`) and escaped; a name that a template misspells is an error."""
+    environment = Environment(
+        loader=PackageLoader("refnet.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=harmless,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    options = "".join(f"<option>{text(kind)}</option>" for kind in dict.fromkeys(n["kind"] for n in nodes))
-    return f"""\
-<form id="filter" class="filter" hidden>
-<div class="chips" role="group" aria-label="Verdicts to show">{buttons}</div>
-<select id="kind" aria-label="Op to show"><option value="">all ops</option>{options}</select>
-<input id="text" type="search" aria-label="Part of the name" placeholder="part of the name" autocomplete="off"
- spellcheck="false">
-<button type="button" id="unfold">Unfold all</button>
-<button type="reset">Reset</button>
-<p id="shown" class="shown" role="status"></p>
-</form>"""
+    environment.filters |= FILTERS | {"sha256": _sha256}
+    environment.globals |= {"VERDICTS": VERDICTS, "BUDGET": BUDGET, "LISTED": LISTED}
+    environment.globals |= {"explain": html_text.explain, **DRAWINGS}
+    return environment
 
 
-def _pictures(judged: Sequence[Judged], nodes: Sequence[Mapping[str, Any]]) -> dict[int, str]:
-    """Per index the HTML of a node's pictures: defects first, then by share, as the budget lasts."""
+def _resource(name: str) -> Markup:
+    """The package's own style or script, which is no text of anybody's: it goes into the page as it is."""
+    return Markup(files("refnet.report").joinpath(name).read_text(encoding="utf-8"))
+
+
+def _sha256(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+class Result(NamedTuple):
+    """The headline: the verdict whose sign it has, and a sentence."""
+
+    verdict: str
+    sentence: str
+
+
+def result(summary: Record) -> Result:
+    """What was found in all. Nothing judged is not called right."""
+    defects, unjudged = int(summary["defect"]), int(summary["unjudged"])
+    judged = sum(int(summary[verdict]) for verdict in VERDICTS if verdict not in ("missing", "unjudged"))
+    if defects:
+        return Result("defect", number_of(defects, "value is", "values are") + " proved not to be rounding")
+    if not judged:
+        return Result("unjudged", "Nothing could be judged")
+    said = f"No defect in {number_of(judged, 'judged value', 'judged values')}"
+    if unjudged:
+        return Result("unjudged", f"{said}, and {html_text.thousands(unjudged)} could not be judged")
+    return Result("equal", said)
+
+
+def findings(record: Record) -> list[tuple[str, Record]]:
+    """Where to look first: titles and nodes."""
+    nodes = {node["name"]: node for node in record["nodes"]}
+    defect, difference = record.get("first_defect"), record.get("first_difference")
+    found = [("First defect", defect), ("First difference", difference)]
+    if defect is not None and defect == difference:
+        found = [("First defect, and first difference", defect)]
+    return [(title, nodes[name]) for title, name in found if name is not None and name in nodes]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """All nodes of one kind of op. largest, histogram: of their shares of the bound; None if none has one."""
+
+    name: str
+    nodes: int
+    differ: int
+    largest: float | None
+    histogram: list[int] | None
+
+
+def kinds(nodes: Sequence[Record]) -> list[Kind]:
+    """The kinds of ops, in order of first use."""
+    found = []
+    for name in dict.fromkeys(node["kind"] for node in nodes):
+        some = [node for node in nodes if node["kind"] == name]
+        shares = [node["share"] for node in some if node.get("share")]
+        total = [sum(bins) for bins in zip(*(share["histogram"] for share in shares), strict=True)]
+        highest = max((largest(share) for share in shares), default=None)
+        found.append(Kind(name, len(some), sum(node["differ"] or 0 for node in some), highest, total or None))
+    return found
+
+
+def stages(names: Sequence[str]) -> list[tuple[str, range]]:
+    """The names in order, cut into groups: (title, indices). A name of one part stays with those before it.
+
+    >>> stages(["conv1.0", "relu", "layer1.0.conv1", "layer1.0.bn1", "avgpool", "fc"])
+    [('conv1', range(0, 2)), ('layer1.0', range(2, 4)), ('avgpool ... fc', range(4, 6))]
+    """
+    prefixes = [_prefix(name) for name in names]
+    last = max((i for i, prefix in enumerate(prefixes) if prefix is not None), default=-1)
+    for i in range(1, last + 1):
+        prefixes[i] = prefixes[i - 1] if prefixes[i] is None else prefixes[i]
+    groups = []
+    for prefix, group in groupby(range(len(names)), lambda i: prefixes[i]):
+        members = list(group)
+        first, end = names[members[0]], names[members[-1]]
+        title = prefix or (first if len(members) == 1 else f"{first} ... {end}")
+        groups.append((title, range(members[0], members[-1] + 1)))
+    return groups
+
+
+def _prefix(name: str) -> str | None:
+    """What a name shares with its neighbours: its first part, and its second if there is a third."""
+    for separator in "/._":
+        parts = [part for part in name.split(separator) if part]
+        if len(parts) > 1:
+            return separator.join(parts[: min(2, len(parts) - 1)])
+    return None
+
+
+def _pictures(
+    judged: Sequence[Judged], nodes: Sequence[Record]
+) -> tuple[dict[int, list[Picture]], frozenset[int]]:
+    """Per index a node's pictures, and the indices of those left out: defects first, as the budget lasts."""
     having = [i for i, one in enumerate(judged) if _drawable(one.map) or _drawable(one.picture)]
     order = {"defect": 0, "unjudged": 1}
 
@@ -158,29 +249,18 @@ def _pictures(judged: Sequence[Judged], nodes: Sequence[Mapping[str, Any]]) -> d
         share = nodes[i].get("share")
         return order.get(nodes[i]["verdict"], 2), -largest(share) if share else 0.0, i
 
-    drawn: dict[int, str] = {}
+    drawn: dict[int, list[Picture]] = {}
     left = BUDGET
     for i in sorted(having, key=gravity):
+        if left <= 0:
+            break
         one = judged[i]
-        if left > 0:
-            where = differences(one.map) if one.map is not None and _drawable(one.map) else None
-            value = values(one.picture) if one.picture is not None and _drawable(one.picture) else None
-            drawn[i] = figures(value, where)
-            left -= len(drawn[i])
-        else:
-            drawn[i] = f'<p class="left-out">No pictures: those of others fill the {count(BUDGET)} characters'
-            drawn[i] += " that the page has for pictures.</p>"
-    return drawn
+        drawn[i] = [differences(one.map)] if one.map is not None and _drawable(one.map) else []
+        drawn[i] += [values(one.picture)] if one.picture is not None and _drawable(one.picture) else []
+        left -= sum(len(picture.uri) for picture in drawn[i])
+    return drawn, frozenset(having) - drawn.keys()
 
 
 def _drawable(array: F32 | None) -> bool:
     """A picture of one pixel says nothing that the numbers do not say."""
     return array is not None and array.ndim == 2 and array.size > 1
-
-
-def _resource(name: str) -> str:
-    return files("refnet.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(content: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()

@@ -1,16 +1,19 @@
 """The drawings of the HTML report: histograms, bars and a line of numbers, as SVG without any style in it.
 
 Colours come from the page's classes, so that the drawings follow light and dark; positions and sizes are
-attributes of SVG, which the page's policy allows where it forbids style attributes.
+attributes of SVG, which the page's policy allows where it forbids style attributes. What is put into markup
+goes through `Markup.format`, which escapes it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from refnet.report.html_parts import count, figure, real, text
+from markupsafe import Markup
+
+from refnet.report.html_text import figure, real, thousands
 
 BINS = 21
 """Of a histogram of shares: 20 of width 0.05 from 0 to 1, and one for all above 1."""
@@ -19,7 +22,7 @@ WIDTH, HEIGHT, LEFT, TOP = 252, 48, 1, 4  # of a histogram's bars, in the drawin
 STEP = WIDTH // BINS
 
 
-def histogram(counts: Sequence[int]) -> str:
+def histogram(counts: Sequence[int]) -> Markup:
     """How many elements use which share of the bound. Heights are logarithmic: one element stays visible.
 
     counts: 21, of the bins [0, 0.05), [0.05, 0.1) ... [0.95, 1] and above 1.
@@ -28,15 +31,14 @@ def histogram(counts: Sequence[int]) -> str:
     2
     """
     top = math.log1p(max(counts, default=0)) or 1.0
+    base = TOP + HEIGHT
     bars = []
     for i, n in enumerate(counts):
         tall = max(math.log1p(n) / top * HEIGHT, 2.0) if n else 0.0
-        x = LEFT + i * STEP
-        bars.append(f"M{x} {TOP + HEIGHT}v{-tall:.1f}h{STEP - 2}v{tall:.1f}z" if n else "")
-    said = "; ".join(f"{_bin(i)}: {count(n)}" for i, n in enumerate(counts) if n)
-    base = TOP + HEIGHT
-    labels = "".join(
-        f'<text x="{LEFT + at * STEP}" y="{base + 13}" text-anchor="{anchor}">{word}</text>'
+        bars.append(f"M{LEFT + i * STEP} {base}v{-tall:.1f}h{STEP - 2}v{tall:.1f}z" if n else "")
+    said = "; ".join(f"{_bin(i)}: {thousands(n)}" for i, n in enumerate(counts) if n)
+    labels = _labels(
+        (LEFT + at * STEP, base + 13, anchor, word)
         for at, anchor, word in (
             (0, "start", "0"),
             (10, "middle", "0.5"),
@@ -44,11 +46,14 @@ def histogram(counts: Sequence[int]) -> str:
             (21, "end", ">1"),
         )
     )
-    return (
-        f'<svg class="histogram" viewBox="0 0 {WIDTH + 2} {base + 17}" role="img">'
-        f"<title>Elements by share of the bound: {said or 'none'}</title>"
-        f'<path class="bars" d="{"".join(bars[:20])}"/><path class="over" d="{bars[20]}"/>'
-        f'<path class="axis" d="M{LEFT} {base + 0.5}h{20 * STEP - 2}m2 0h{STEP - 2}"/>{labels}</svg>'
+    return Markup(
+        '<svg class="histogram" viewBox="0 0 {} {}" role="img">'
+        "<title>Elements by share of the bound: {}</title>"
+        '<path class="bars" d="{}"/><path class="over" d="{}"/>'
+        '<path class="axis" d="M{} {}h{}m2 0h{}"/>{}</svg>'
+    ).format(
+        *(WIDTH + 2, base + 17, said or "none", "".join(bars[:20]), bars[20]),
+        *(LEFT, base + 0.5, 20 * STEP - 2, STEP - 2, labels),
     )
 
 
@@ -56,56 +61,48 @@ def _bin(i: int) -> str:
     return "above 1" if i == BINS - 1 else f"{i / 20:.2f} to {(i + 1) / 20:.2f}"
 
 
-def share_bar(share: float) -> str:
-    """A share as a bar that is full at 1. Not drawn for what is no number."""
+def _labels(labels: Iterable[tuple[float | str, int, str, str]]) -> Markup:
+    """Words at places: (x, y, anchor, word)."""
+    text = Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>')
+    return Markup("").join(text.format(*label) for label in labels)
+
+
+def share_bar(share: float) -> Markup:
+    """A share as a bar that is full at 1. Not drawn for NaN."""
     if math.isnan(share):
-        return ""
-    full = "over" if share > 1 else "bars"
-    wide = 100 * min(max(share, 0.0), 1.0)
-    return (
+        return Markup("")
+    return Markup(
         '<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">'
-        '<rect class="rail" width="100" height="6"/>'
-        f'<rect class="{full}" width="{wide:.1f}" height="6"/></svg>'
-    )
+        '<rect class="rail" width="100" height="6"/><rect class="{}" width="{:.1f}" height="6"/></svg>'
+    ).format("over" if share > 1 else "bars", 100 * min(max(share, 0.0), 1.0))
 
 
-def proportions(counts: Mapping[str, int]) -> str:
+def proportions(counts: Mapping[str, int]) -> Markup:
     """All values as one bar of 1000 units, a part per verdict; the smallest is still seen."""
     least = 6.0
     found = {verdict: n for verdict, n in counts.items() if n}
     scale = (1000 - least * len(found)) / (sum(found.values()) or 1)
+    part = Markup('<rect class="{}" x="{:.2f}" width="{:.2f}" height="10"/>')
     parts, x = [], 0.0
     for verdict, n in found.items():
-        wide = least + scale * n
-        parts.append(f'<rect class="{verdict}" x="{x:.2f}" width="{wide:.2f}" height="10"/>')
-        x += wide
-    said = ", ".join(f"{count(n)} {verdict}" for verdict, n in found.items())
-    return (
+        parts.append(part.format(verdict, x, least + scale * n))
+        x += least + scale * n
+    said = ", ".join(f"{thousands(n)} {verdict}" for verdict, n in found.items())
+    return Markup(
         '<svg class="proportions" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img">'
-        f"<title>{text(said)}</title>{''.join(parts)}</svg>"
-    )
+        "<title>{}</title>{}</svg>"
+    ).format(said, Markup("").join(parts))
 
 
-def number_line(worst: Mapping[str, Any], verdict: str) -> str:
+def number_line(worst: Mapping[str, Any], verdict: str) -> Markup:
     """Where the framework's value, refnet's and the exact one lie in the bound; empty without a bound.
 
     The unit is the bound's radius, 0 its centre. What lies beyond the drawing's ends stands at the end,
     with the distance in words.
     """
-    bound = worst.get("bound")
-    if not bound:
-        return ""
-    center, radius = real(bound["center"]), real(bound["radius"])
-    if not (math.isfinite(center) and math.isfinite(radius) and radius > 0):
-        return ""
-    places = {}
-    for who in ("found", "plain", "golden"):
-        one = worst.get(who)
-        place = (real(one["value"]) - center) / radius if one else math.nan
-        if not math.isnan(place):
-            places[who] = place
+    places = _places(worst)
     if "found" not in places:
-        return ""
+        return Markup("")
     reach = min(max(1.3, 1.15 * max(abs(place) for place in places.values())), 6.0)
 
     def x(place: float) -> float:
@@ -113,21 +110,34 @@ def number_line(worst: Mapping[str, Any], verdict: str) -> str:
 
     found = places["found"]
     marks = {"found": "m0 -2l-6 -10h12z", "plain": "m0 2l-4 9h8z", "golden": "m0 -5l5 5l-5 5l-5 -5z"}
-    shapes = "".join(
-        f'<path class="{verdict if who == "found" else who}" d="M{x(place):.1f} 30{marks[who]}"/>'
-        for who, place in sorted(places.items(), key=lambda one: one[0] == "found")
+    mark = Markup('<path class="{}" d="M{:.1f} 30{}"/>')
+    shapes = Markup("").join(
+        mark.format(verdict if who == "found" else who, x(places[who]), marks[who])
+        for who in ("plain", "golden", "found")
+        if who in places
     )
     anchor = "start" if x(found) < 110 else "end" if x(found) > 210 else "middle"
     shift = {"start": -6, "end": 6, "middle": 0}[anchor]
     said = "; ".join(f"{who} at {figure(place)} of the bound's radius" for who, place in places.items())
-    ends = "".join(
-        f'<text x="{x(place):.1f}" y="58" text-anchor="middle">{word}</text>'
-        for place, word in ((-1.0, "&minus;1"), (0.0, "0"), (1.0, "+1"))
+    ends = _labels(
+        (f"{x(place):.1f}", 58, "middle", word)
+        for place, word in ((-1.0, Markup("&minus;1")), (0.0, "0"), (1.0, "+1"))
         if place == 0 or reach < 4
     )
-    return (
-        f'<svg class="line" viewBox="0 0 320 62" role="img"><title>{said}</title>'
-        f'<rect class="band" x="{x(-1):.1f}" y="22" width="{x(1) - x(-1):.1f}" height="16"/>'
-        f'<path class="axis" d="M6 30.5h308M{x(0):.1f} 19v22"/>{shapes}{ends}'
-        f'<text x="{x(found) + shift:.1f}" y="12" text-anchor="{anchor}">found {figure(found)}</text></svg>'
-    )
+    label = _labels([(f"{x(found) + shift:.1f}", 12, anchor, f"found {figure(found)}")])
+    return Markup(
+        '<svg class="line" viewBox="0 0 320 62" role="img"><title>{}</title>'
+        '<rect class="band" x="{:.1f}" y="22" width="{:.1f}" height="16"/>'
+        '<path class="axis" d="M6 30.5h308M{:.1f} 19v22"/>{}{}{}</svg>'
+    ).format(said, x(-1), x(1) - x(-1), x(0), shapes, ends, label)
+
+
+def _places(worst: Mapping[str, Any]) -> dict[str, float]:
+    """Per value its distance to the bound's center in radii; empty without a bound that can be drawn."""
+    bound = worst.get("bound") or {"center": None, "radius": None}
+    center, radius = real(bound["center"]), real(bound["radius"])
+    if not (math.isfinite(center) and math.isfinite(radius) and radius > 0):
+        return {}
+    values = {who: worst[who]["value"] for who in ("found", "plain", "golden") if worst.get(who)}
+    places = {who: (real(value) - center) / radius for who, value in values.items()}
+    return {who: place for who, place in places.items() if not math.isnan(place)}

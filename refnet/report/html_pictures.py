@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
 from refnet.core.op import F32, F64
+from refnet.report.html_text import figure, thousands
 
 SIDE = 96
 """Pixels of a picture, at most, along each side."""
@@ -35,12 +37,15 @@ RED, MAGENTA = (0xE0, 0x31, 0x31), (0xE0, 0x31, 0xC8)
 class Picture:
     """A picture and what its colours mean.
 
+    title: what it shows. over_axes: how it came from an array of four dimensions.
     uri: the PNG. width, height: of the PNG in pixels. lowest, highest: the values of the scale's two ends.
     fold: rows and columns that one pixel stands for (1, 1 where nothing was folded).
-    over: pixels beyond the bound. nans: pixels that are no number (values: not finite).
+    over: pixels beyond the bound. nans: NaN pixels (values: not finite). colours: all of that in words.
     """
 
-    uri: str
+    title: str
+    over_axes: str
+    uri: Markup
     width: int
     height: int
     lowest: float
@@ -48,13 +53,19 @@ class Picture:
     fold: tuple[int, int]
     over: int
     nans: int
+    colours: str
+
+    @property
+    def scale(self) -> int:
+        """Small pictures are enlarged by whole factors, so that pixels stay square and sharp."""
+        return max(1, 168 // max(self.width, self.height))
 
 
 def differences(share: F32) -> Picture:
     """Where a value differs: the share of the bound per pixel, 0 (no difference) being left transparent.
 
     share: (h, w). The scale runs from 0 to the largest share up to 1. Above 1, and infinite where an op with
-    one right result has other bits: red. NaN, where nothing is promised: magenta.
+    one right result has other bits: red. NaN, where there is no finite bound: magenta.
 
     >>> differences(np.float32([[0, 0.25], [0.5, np.inf]])).highest
     0.5
@@ -64,11 +75,28 @@ def differences(share: F32) -> Picture:
     folded, fold = _fold(grave, np.maximum)
     inside = (folded > 0) & (folded <= 1)
     highest = float(folded[inside].max(initial=0.0))
-    places = np.full(folded.shape, NONE, np.uint8)
+    places: npt.NDArray[np.uint8] = np.full(folded.shape, NONE, np.uint8)
     places[inside] = 1 + np.round((STEPS - 1) * folded[inside] / (highest or 1.0)).astype(np.uint8)
     places[folded == beyond] = OVER
     places[folded == nothing_promised] = NAN
-    return _picture(_png(places, transparent=True), fold, 0.0, highest, places)
+    over, nans = int((places == OVER).sum()), int((places == NAN).sum())
+    colours = f"dark just above 0 to yellow {figure(highest)} of the bound; " if highest else ""
+    colours += "blank where the bits are equal"
+    colours += f"; red: proved wrong ({thousands(over)})" if over else ""
+    colours += f"; magenta: nothing is promised ({thousands(nans)})" if nans else ""
+    return Picture(
+        title="where it differs",
+        over_axes="largest over batch and channels",
+        uri=_png(places, transparent=True),
+        width=places.shape[1],
+        height=places.shape[0],
+        lowest=0.0,
+        highest=highest,
+        fold=fold,
+        over=over,
+        nans=nans,
+        colours=colours,
+    )
 
 
 def values(mean: F32) -> Picture:
@@ -83,18 +111,25 @@ def values(mean: F32) -> Picture:
     finite = np.isfinite(folded)
     lowest = float(folded[finite].min(initial=np.inf)) if finite.any() else 0.0
     highest = float(folded[finite].max(initial=-np.inf)) if finite.any() else 0.0
-    places = np.full(folded.shape, NAN, np.uint8)
+    places: npt.NDArray[np.uint8] = np.full(folded.shape, NAN, np.uint8)
     scaled = (folded[finite] - lowest) / ((highest - lowest) or 1.0)
     places[finite] = 1 + np.round((STEPS - 1) * scaled).astype(np.uint8)
-    return _picture(_png(places, transparent=False), fold, lowest, highest, places)
-
-
-def _picture(
-    uri: str, fold: tuple[int, int], lowest: float, highest: float, places: npt.NDArray[np.uint8]
-) -> Picture:
-    height, width = places.shape
-    over, nans = int((places == OVER).sum()), int((places == NAN).sum())
-    return Picture(uri, width, height, lowest, highest, fold, over, nans)
+    nans = int((places == NAN).sum())
+    colours = f"black {figure(lowest)} to white {figure(highest)}"
+    colours += f"; magenta: not finite ({thousands(nans)})" if nans else ""
+    return Picture(
+        title="the framework's value",
+        over_axes="mean over batch and channels",
+        uri=_png(places, transparent=False),
+        width=places.shape[1],
+        height=places.shape[0],
+        lowest=lowest,
+        highest=highest,
+        fold=fold,
+        over=0,
+        nans=nans,
+        colours=colours,
+    )
 
 
 def _fold(array: npt.NDArray[Any], together: np.ufunc) -> tuple[F64, tuple[int, int]]:
@@ -122,7 +157,7 @@ def _palette(transparent: bool) -> bytes:
     return colours.tobytes()
 
 
-def _png(places: npt.NDArray[np.uint8], transparent: bool) -> str:
+def _png(places: npt.NDArray[np.uint8], transparent: bool) -> Markup:
     from PIL import Image
 
     image = Image.frombytes("P", places.shape[::-1], places.tobytes())
@@ -132,4 +167,4 @@ def _png(places: npt.NDArray[np.uint8], transparent: bool) -> str:
         image.save(stream, "PNG", optimize=True, transparency=NONE)
     else:
         image.save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return Markup("data:image/png;base64,{}").format(base64.b64encode(stream.getvalue()).decode())

@@ -42,7 +42,7 @@ def show_all(
 def _record(prediction: Prediction) -> dict[str, Any]:
     """The probability is the shortest decimal that reads back as the same float32.
 
-    A value that is no number (which JSON cannot write) is null; its bits are always there.
+    JSON has no NaN and no infinity: such a probability is null. Its bits are always there.
     """
     value = float(str(prediction.probability))
     return {

@@ -84,7 +84,7 @@ def _part(do: Program | Choice, kernel: tuple[int, int], formulas: Mapping[str, 
 
 
 def region(part: Part) -> str:
-    """For which output elements a part is meant.
+    """The output elements that a part of a recipe is for, in words.
 
     >>> from refnet.core.orders import Box
     >>> region(Part(Choice("f"), (Box((("c", (992, 1000, 1)), ("p", (48, 4096, 2)))),)))
@@ -236,7 +236,7 @@ def _loop(count: int, step: int, area: int, columns: int, inner: Sequence[tuple[
 
 
 def find(book: Book, text: str) -> list[str]:
-    """The keys of a book that a node's name, a key or a part of one means.
+    """The keys of the recipes that a text means: it is a node's name, a key, or part of one or more keys.
 
     >>> from refnet.core.orders import Reference
     >>> reference = Reference("mxnet", "1.9.1", "", "avx2", 1, 1, "symbol")

@@ -19,12 +19,13 @@ ENDLESS = 100_000
 
 
 def clean(text: object) -> str:
-    """The text with its unprintable characters escaped: names come from files, and terminals obey.
+    """The text with its unprintable characters escaped: in names from files they could control a terminal.
 
     >>> clean("a\\x1b[31m\\n")
     'a\\\\x1b[31m\\\\n'
     """
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+    said = str(text)
+    return said if said.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in said)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
@@ -78,7 +79,7 @@ def write(text: str) -> None:
 
 @contextmanager
 def _stdout() -> Iterator[None]:
-    """Where standard output fails, what is buffered goes nowhere: or Python would fail again at its end."""
+    """If standard output fails, drop what is buffered; otherwise Python would fail again when it exits."""
     try:
         yield
     except OSError as error:

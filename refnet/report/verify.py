@@ -74,7 +74,7 @@ def show_shipped(found: Sequence[Verification], full: bool) -> None:
 def _reference(found: Verification) -> list[str]:
     said = found.reference
     if said is None:
-        return [f"{found.graph}, a folder that does not say what made it"]
+        return [f"{found.graph}: a folder of values without a manifest, so what made them is not known"]
     parts = [f"{said.get('framework')} {said.get('version')}"]
     parts += [f"{key} {said[key]}" for key in ("build", "isa", "threads", "batch", "mode") if said.get(key)]
     return [f"{found.graph} by {', '.join(parts)}"]
@@ -134,19 +134,19 @@ def worst(one: Worst) -> list[str]:
     if one.bound is not None:
         share = "no share" if one.share is None else f"{one.share:.3g} of it used"
         lines.append(f"    bound  {one.bound[0]!r} +- {one.bound[1]:.3g}, {share}")
-    apart = "one of the two is no number" if one.ulps < 0 else f"{one.ulps} float32 from plain"
+    apart = "one of the two is NaN" if one.ulps < 0 else f"{one.ulps} float32 from plain"
     lines.append(f"    {apart}")
     return lines
 
 
 def _output(one: Output) -> str:
     if one.differ is None:
-        return f"output {one.name} ({one.value}): not compared, one side lacks it"
+        return f"output {one.name} ({one.value}): not compared, as one side lacks it"
     if not one.differ:
-        return f"output {one.name} ({one.value}): the bits of refnet's own run from the input on"
+        return f"output {one.name} ({one.value}): bit-identical to refnet's own run from the input"
     return (
-        f"output {one.name} ({one.value}): {one.differ} elements differ from refnet's own run from the input "
-        f"on, by {one.largest:.3g} at most ({one.ulps} ulps)"
+        f"output {one.name} ({one.value}): {one.differ} elements differ from refnet's own run from the "
+        f"input, by at most {one.largest:.3g} ({one.ulps} ulps)"
     )
 
 
@@ -154,7 +154,7 @@ def _surplus(found: Verification) -> list[str]:
     if not found.surplus:
         return []
     shown = ", ".join(found.surplus[:8]) + (", ..." if len(found.surplus) > 8 else "")
-    return [f"{len(found.surplus)} values of the capture are no node of the graph: {shown}"]
+    return [f"{len(found.surplus)} captured values are not in the graph: {shown}"]
 
 
 def show_diff(found: Diff, a: str, b: str, everything: bool = False) -> None:

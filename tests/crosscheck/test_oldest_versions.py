@@ -108,3 +108,26 @@ def test_the_command_line_prints_the_same():
         assert (theirs.returncode, theirs.stderr) == (0, "")
         assert theirs.stdout == ours.stdout
     assert refnet.__version__ in oldest("-m", "refnet", "--version").stdout
+
+
+PAGE = """
+import re, refnet
+from refnet.report.html import page
+from tests.helpers.made_verification import verification
+
+graph = refnet.load("resnest-digits")
+made = verification(graph, verdicts={graph.nodes[20].name: "defect", graph.nodes[21].name: "missing"})
+print(re.sub("base64,[A-Za-z0-9+/=]+", "base64,", page(made, capture="a capture <b>")))
+"""
+"""The HTML report without the bytes of its pictures, which Pillow compresses better or worse."""
+
+
+def test_the_html_report_is_the_same():
+    """The templates, with the oldest jinja2 and the MarkupSafe that comes with it."""
+    theirs = oldest("-c", PAGE)
+    assert (theirs.returncode, theirs.stderr) == (0, "")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "REFNET_QUIET": "1"}
+    command = [sys.executable, "-c", PAGE]
+    ours = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=ROOT)
+    assert theirs.stdout.startswith("<!doctype html>")
+    assert theirs.stdout == ours.stdout

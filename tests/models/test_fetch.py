@@ -176,6 +176,12 @@ def test_weights_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert weights_folder().name == "weights"
     assert weights_folder().parent.name == "refnet"
+    if sys.platform == "linux":
+        assert weights_folder() == tmp_path / "cache" / "refnet" / "weights"
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        assert weights_folder() == tmp_path / "home" / ".cache" / "refnet" / "weights"
+        assert not (tmp_path / "home").exists(), "the question where files are kept makes no folder"
 
 
 def test_shipped_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,16 +7,18 @@ import hashlib
 import re
 import shlex
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 
 import refnet
 from refnet.core.errors import InputError
 from refnet.report import html
-from refnet.report.html_nodes import stages
-from refnet.report.html_parts import VERDICTS, command, explain, float32
+from refnet.report.html import stages
+from refnet.report.html_text import LONGEST, VERDICTS, float32
 from refnet.report.terminal import clean
 from refnet.verification.verify import Values, verify
 from tests.helpers.made_verification import Judged, Made, verification
@@ -24,6 +26,8 @@ from tests.helpers.made_verification import Judged, Made, verification
 EVIL = (
     "</style></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'`&lt;\u202e\x1b\x00\n\ud800é漢"
 )
+CALM = "x/y/CALM"
+"""A text with the separators that `stages` looks for, as EVIL has them, and nothing hostile in it."""
 VOID = {"meta", "img", "input", "br", "rect"}
 
 
@@ -107,6 +111,113 @@ def test_hostile_text_adds_no_element_and_no_attribute(made, page):
     assert "\u202e" not in shown
     assert "\x1b" not in shown
     assert hostile.encode()
+
+
+def changed(value: Any, path: tuple[str | int, ...], text: Any) -> Any:
+    """A copy of a record in which one place has another value; a path's last part `KEY` renames a key."""
+    step, rest = path[0], path[1:]
+    if isinstance(value, dict):
+        if rest == ("KEY",):
+            return {text if key == step else key: one for key, one in value.items()}
+        return value | {step: changed(value[step], rest, text) if rest else text}
+    return [(changed(one, rest, text) if rest else text) if i == step else one for i, one in enumerate(value)]
+
+
+NODE, OUTPUT = ("nodes", 5), ("outputs", 0)
+TEXTS = [
+    ("graph", "name"),
+    ("graph", "hash"),
+    ("reference", "framework"),
+    ("reference", "framework", "KEY"),
+    ("reference", "flags", "A", "KEY"),
+    ("reference", "flags", "A"),
+    ("reference", "more", 0),
+    ("reference", "more", 1, "deep"),
+    ("reference", "more", 1, "deep", "KEY"),
+    ("book", "reference"),
+    ("book", "reference", "KEY"),
+    ("summary", "line"),
+    ("written_by",),
+    ("seconds",),
+    ("notes", 0),
+    ("suggestion",),
+    ("surplus", 0),
+    (*OUTPUT, "name"),
+    (*OUTPUT, "value"),
+    (*OUTPUT, "largest"),
+    *((*NODE, key) for key in ("name", "op", "kind", "reason")),
+    *((*NODE, key, 0) for key in ("inputs", "over", "shape")),
+    *((*NODE, "worst", who, key) for who in ("found", "plain", "golden") for key in ("hex", "value")),
+    (*NODE, "worst", "share"),
+    (*NODE, "worst", "bound", "center"),
+    (*NODE, "worst", "bound", "radius"),
+    (*NODE, "share", "median"),
+    (*NODE, "inherited", "largest"),
+]
+"""Where a record may hold a text that somebody else chose, or a word in the place of a number."""
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: ".".join(map(str, path)))
+def test_each_text_of_a_capture_is_shown_as_text(made, path):
+    """One hostile text at a time: it is on the page, escaped, and adds no element and no attribute."""
+    content = made.content | {"nodes": made.content["nodes"][:8], "book": {"reference": "a book"}}
+    content |= {
+        "notes": ["a note"],
+        "reference": {"framework": "f", "flags": {"A": "B"}, "more": ["x", {"deep": "y"}]},
+    }
+    index = next(i for i, node in enumerate(content["nodes"]) if node["worst"])
+    content = changed(
+        content, ("nodes", index), content["nodes"][index] | {"over": ["data"], "reason": "why"}
+    )
+    path = tuple(index if part == 5 else part for part in path)
+    sources = [
+        html.page(Made(changed(content, path, text), made.nodes[:8]), model="m") for text in (CALM, EVIL)
+    ]
+    calm, found = map(Page, sources)
+    assert elements(found) == elements(calm)
+    for tag in ("script", "style"):
+        assert [e["text"] for e in found.find(tag)] == [e["text"] for e in calm.find(tag)]
+    assert times_shown(found, clean(EVIL)) == times_shown(calm, CALM) > 0
+    assert "<img src=x" not in sources[1]
+
+
+def elements(page: Page) -> list[tuple[str, list[str]]]:
+    """Tags and names of attributes, in order."""
+    return [(e["tag"], sorted(e["attrs"])) for e in page.all]
+
+
+def times_shown(page: Page, text: str) -> int:
+    """How often a text is on the page, commands left out: there it is quoted for the shell."""
+    return page.find("html")[0]["text"].count(text) - sum(e["text"].count(text) for e in page.find("pre"))
+
+
+@pytest.mark.parametrize("who", ["model", "capture"])
+def test_the_names_that_a_user_gave_are_shown_as_text(made, who):
+    calm, hostile = (Page(html.page(made, **{who: name})) for name in (CALM, EVIL))
+    assert elements(hostile) == elements(calm)
+    commands = [shlex.split(e["text"]) for e in hostile.find("pre")]
+    assert commands
+    assert all(clean(EVIL) in words for words in commands)
+
+
+def test_a_text_that_is_too_long_is_cut_and_says_so(made):
+    content = changed(made.content, ("graph", "name"), "x" * (LONGEST + 1))
+    shown = Page(html.page(Made(content, made.nodes))).find("h1")[0]["text"]
+    assert shown == f"{'x' * LONGEST}... ({LONGEST + 1} characters)"
+
+
+def test_no_template_marks_anything_as_safe():
+    """Whatever a template prints is escaped, unless `html_charts` or `shell_word` made markup of it."""
+    templates = list((Path(html.__file__).parent / "templates").glob("*.html"))
+    assert {path.name for path in templates} >= {"page.html", "head.html", "network.html", "macros.html"}
+    for path in templates:
+        words = set(re.findall(r"\w+", " ".join(re.findall(r"{[{%].*?[%}]}", path.read_text(), re.DOTALL))))
+        assert not words & {"safe", "autoescape", "Markup"}, path
+
+
+def test_a_template_cannot_misspell_a_name():
+    with pytest.raises(UndefinedError):
+        html._templates().from_string("{{ VERDICT }}").render()
 
 
 def test_no_attribute_runs_or_loads_anything(page):
@@ -228,7 +339,7 @@ def test_without_a_manifest_without_outputs_and_with_words_for_numbers(made):
     shown = Page(html.page(Made(content, made.nodes))).find("body")[0]["text"]
     assert "without a manifest" in shown
     assert "0x7fc00000" in shown
-    assert "one is no number" in shown
+    assert "one is NaN" in shown
     assert "largest inf" in shown
     assert "17 of those that differ" in shown
     assert "another graph" in shown
@@ -318,11 +429,15 @@ def test_resnest_50_with_forty_pictures_is_below_three_megabytes(tmp_path):
     assert (tmp_path / "r.html").stat().st_size < 3e6
 
 
-def test_the_command_gives_back_every_name():
-    for name in ("a b", "it's", '"', "$(x)", "layer1.0"):
-        node = {"name": name, "worst": {"at": [0, 1]}}
-        shown = Page(command(explain("m", node, "c d"))).find("pre")[0]["text"]
-        assert shlex.split(shown)[3:] == [name, "--at", "0,1", "--capture", "c d"]
+def test_the_command_gives_back_every_name(made):
+    """Also one that is longer than any other text may be: a command that is cut would be another command."""
+    one = next(node for node in made.content["nodes"] if node["worst"])
+    for name in ("a b", "it's", '"', "$(x)", "layer1.0", "x y" * LONGEST):
+        content = made.content | {"nodes": [one | {"name": name}], "first_difference": name}
+        shown = Page(html.page(Made(content, made.nodes[:1]), model="m n", capture="c d"))
+        commands = [shlex.split(each["text"]) for each in shown.find("pre")]
+        at = ",".join(map(str, one["worst"]["at"]))
+        assert commands == 2 * [["refnet", "explain", "m n", name, "--at", at, "--capture", "c d"]]
 
 
 def test_the_file_is_written_whole_or_not_at_all(tmp_path, made):

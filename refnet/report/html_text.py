@@ -1,0 +1,166 @@
+"""The words of the HTML report: text made harmless, numbers made readable, what each verdict means."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from refnet.report.terminal import clean
+
+
+class Meaning(NamedTuple):
+    """A verdict's sign, so that colour is never alone, and what the verdict says."""
+
+    sign: str
+    meaning: str
+
+
+VERDICTS = {
+    "equal": Meaning("=", "the only right result, bit for bit"),
+    "replayed": Meaning("R", "a stated order gives exactly these bits"),
+    "rounding": Meaning("~", "inside of the proven bound of rounding"),
+    "defect": Meaning("!", "proved not to be rounding"),
+    "unjudged": Meaning("?", "nothing could be proved either way"),
+    "missing": Meaning("-", "not in the capture"),
+}
+
+LONGEST, COMMAND = 1000, 100_000
+"""Characters of a text, and of a command's word, that are shown; networks' own names have up to 60."""
+
+
+def harmless(value: object, longest: int = LONGEST) -> str:
+    """What a template prints, before it is escaped: names come from files of others.
+
+    Unprintable characters (controls, marks that turn the direction of writing) become Python's escapes. What
+    is longer than any honest name is cut and says so. Markup stays: only templates and drawings make it.
+
+    >>> harmless("a\\u202eb"), harmless("name", 2)
+    ('a\\\\u202eb', 'na... (4 characters)')
+    """
+    if isinstance(value, Markup):
+        return value
+    said = str(value)
+    if len(said) > longest:
+        said = f"{said[:longest]}... ({len(said)} characters)"
+    return clean(said)
+
+
+def thousands(value: int) -> str:
+    """A whole number with its thousands apart.
+
+    >>> thousands(802816)
+    '802,816'
+    """
+    return f"{int(value):,}"
+
+
+def number_of(value: int, one: str, more: str) -> str:
+    """A whole number with its noun.
+
+    >>> number_of(1, "value", "values"), number_of(2000, "value", "values")
+    ('1 value', '2,000 values')
+    """
+    return f"{thousands(value)} {one if value == 1 else more}"
+
+
+def figure(value: object, digits: int = 3) -> str:
+    """A measured number, to some digits; a word such as "nan" or "inf" stays one, None is a dash.
+
+    >>> figure(0.123456), figure(float("inf")), figure(None)
+    ('0.123', 'inf', '-')
+    """
+    if value is None:
+        return "-"
+    return f"{value:.{digits}g}" if isinstance(value, int | float) else str(value)
+
+
+def float32(value: object) -> str:
+    """A float32 as the shortest decimal that reads back as the same bits.
+
+    >>> float32(0.10000000149011612)
+    '0.1'
+    """
+    return str(np.float32(value)) if isinstance(value, int | float) else str(value)
+
+
+def hexadecimal(bits: object) -> str:
+    """A float32's bits, with 0x in front whether the record has it or not.
+
+    >>> hexadecimal("7fc00000")
+    '0x7fc00000'
+    """
+    return f"0x{str(bits).removeprefix('0x')}"
+
+
+def real(value: object) -> float:
+    """The number that JSON holds: as a number, or as the word "inf" or "nan"; NaN for anything else.
+
+    >>> real("inf"), real(2), real(None)
+    (inf, 2.0, nan)
+    """
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def largest(share: Mapping[str, Any] | None) -> float:
+    """The largest share of a node; infinite where the record says null, NaN where there is no share at all.
+
+    A share is infinite where a value is NaN or infinite, or lies outside of a bound of radius 0.
+    """
+    if not share:
+        return math.nan
+    return math.inf if share["max"] is None else real(share["max"])
+
+
+def distance(ulps: int | None) -> str:
+    """How many float32 lie between, in words.
+
+    >>> distance(37), distance(1), distance(-1)
+    ('37 ulps', '1 ulp', 'one is NaN')
+    """
+    if ulps is None:
+        return "-"
+    return "one is NaN" if ulps < 0 else number_of(ulps, "ulp", "ulps")
+
+
+def place(worst: Mapping[str, Any]) -> str:
+    """Where the worst element lies: its distance, its share of the bound, the bound itself.
+
+    >>> place({"ulps": 2, "share": 0.25, "bound": {"center": 1.0, "radius": 1e-6}})
+    '2 ulps apart; 0.25 of the bound; bound 1 ± 1e-06'
+    """
+    said = []
+    ulps, share, bound = worst.get("ulps"), worst.get("share"), worst.get("bound")
+    if ulps is not None:
+        said.append(distance(ulps) if ulps < 0 else f"{distance(ulps)} apart")
+    if share is not None:
+        said.append(f"{figure(share)} of the bound")
+    if bound:
+        said.append(f"bound {figure(bound['center'], 9)} ± {figure(bound['radius'])}")
+    return "; ".join(said)
+
+
+def shell_word(word: str) -> Markup:
+    """A word of a command line, quoted for the shell and escaped for the page; not cut as other texts are.
+
+    >>> shell_word("a <b>")
+    Markup('&#39;a &lt;b&gt;&#39;')
+    """
+    return escape(harmless(shlex.quote(word), COMMAND))
+
+
+def explain(model: str, node: Mapping[str, Any], capture: str) -> list[str]:
+    """The words of the command that shows the worst element's arithmetic term by term.
+
+    >>> explain("resnest-digits", {"name": "fc", "worst": {"at": [0, 3]}}, "captured")
+    ['refnet', 'explain', 'resnest-digits', 'fc', '--at', '0,3', '--capture', 'captured']
+    """
+    at = ",".join(str(int(i)) for i in node["worst"]["at"])
+    return ["refnet", "explain", model, str(node["name"]), "--at", at, "--capture", capture]
