@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from refnet.core.bits import equal_bits
 from refnet.core.errors import InputError
 from refnet.core.op import F32
 from refnet.frameworks import process
@@ -198,9 +198,7 @@ def questions(framework: str, function: str) -> Question:
 
 def _unequal(theirs: F32, own: F32, x: F32, formula: str) -> Found:
     """Compare the bits; a row of a softmax is one result."""
-    other: npt.NDArray[np.bool_] = theirs.view(np.uint32) != own.view(np.uint32)
-    other &= ~(np.isnan(theirs) & np.isnan(own))
-    rows = other.reshape(x.size, -1).any(1)
+    rows = ~equal_bits(theirs, own).reshape(x.size, -1).all(1)
     first = int(x.view(np.uint32)[np.argmax(rows)]) if rows.any() else None
     return Found(formula, x.size, int(rows.sum()), first)
 

@@ -1,7 +1,8 @@
 """What a port's arrays are compared with: a golden file, or a folder of arrays. The pytest fixture's core.
 
-Checker.check ── Reference.digest                 equal hashes: done, and no kernel was loaded
-          └───── Reference.value, .bound          else the element and the bound are shown
+Checker.check ── GoldenSource.digest                 equal hashes: done, and no kernel is loaded
+          ├───── judge (judge.py)                 with within="bound": the verdict on the node
+          └───── GoldenSource.value, describe        on failure: the element, and its share of the bound
                         └── Recomputed            refnet's own golden run, kept on disk
 """
 
@@ -76,7 +77,7 @@ class Recomputed:
         return open_npy(self._files[name]).read()
 
 
-class Reference:
+class GoldenSource:
     """A golden file; a capture; or a folder of .npy files named by value (`file_name`), golden.json or not.
 
     Raises InputError or FormatError if there is no such file or folder, it is not sound, or the capture is
@@ -174,7 +175,7 @@ class Updates:
 class Checker:
     """The fixture `golden`: check(name, array) compares an array of a port with its golden value."""
 
-    def __init__(self, reference: Reference, updates: Updates | None = None) -> None:
+    def __init__(self, reference: GoldenSource, updates: Updates | None = None) -> None:
         self.reference = reference
         self._updates = updates
         self._checked: dict[str, F32] = {}
@@ -184,14 +185,15 @@ class Checker:
 
         name: a value, or an input of the network. array: float32, of the value's shape; anything that
         NumPy can read. Every NaN is the same NaN.
-        within: "bound" accepts what refnet proves to be a rounding of the node's formula, in whatever
-        order it was summed: each element within the op's bound. Ops that have one right result (relu, max,
-        concat, one add) must have its bits even so.
+        within: "bound" accepts what `refnet verify` calls equal, replayed or rounding (judge.py): a value
+        that any order of the node's sum may give. Ops that have one right result (relu, max, concat, one
+        add) must have its bits even so, up to the sign of a zero where frameworks vary.
         inputs: what the bound is computed from. "golden": the golden values of the node's inputs (of a
         capture: the captured ones), so the port's node must have been fed with these. "checked": the arrays
         that were passed to `check` before in the same test (a network's input that was not: the reference's).
 
-        Raises InputError for what cannot be compared: no such value, no bound known.
+        Raises InputError for what cannot be compared: no such value, or with within="bound" no finite bound
+        where the bits are neither the golden value's nor those of refnet's plain order.
         """
         __tracebackhide__ = True
         if not isinstance(name, str):
@@ -224,16 +226,14 @@ class Checker:
         self._updates.pending.setdefault(self.reference.path, {})[name] = (expected, found.copy(), text)
 
     def _within(self, name: str, found: F32, inputs: str) -> None:
-        __tracebackhide__ = True
-        text = self._judge(name, found, inputs)
-        if text is not None:
-            raise AssertionError(text)
-
-    def _judge(self, name: str, found: F32, inputs: str) -> str | None:
-        """What is wrong, if it is proved to be no rounding of the node's formula."""
+        """Raise unless the one judge accepts the value of the node, run on `inputs`."""
         from refnet.core.op import Interval
-        from refnet.report.difference import describe, differs, outside
+        from refnet.verification import compute
+        from refnet.verification.describe import describe
+        from refnet.verification.difference import differs
+        from refnet.verification.judge import DEFECT, UNJUDGED, judge
 
+        __tracebackhide__ = True
         run = self.reference.recomputed()
         node = run.graph.by_name.get(name)
         if node is None:
@@ -244,23 +244,23 @@ class Checker:
             )
         arguments = self._arguments(run.graph, node, inputs)
         recorded = inputs == "golden" and self.reference.capture is None
-        golden = run.value(name) if recorded else node.op.golden(*arguments)
+        golden = run.value(name) if recorded else compute.golden(node.op, arguments)
         if found.shape != golden.shape:
-            return f"{name}: the shape is {list(found.shape)}, must be {list(golden.shape)}"
-        bound = node.op.bound(*map(Interval.exactly, arguments))
-        wrong = differs(found, golden) if node.op.exactly_specified else outside(found, golden, bound)
-        if not wrong.any():
-            return None
-        kind = type(node.op).__name__
-        word = (
-            f"differ, and {kind} has one right result"
-            if node.op.exactly_specified
-            else "lie outside the bound"
-        )
+            raise AssertionError(f"{name}: the shape is {list(found.shape)}, must be {list(golden.shape)}")
+        judgement = judge(node, found, arguments)
         own = "golden inputs" if self.reference.capture is None else "the capture's values"
         fed = own if inputs == "golden" else "the inputs checked before"
-        text = describe(found, golden, bound, wrong, word)
-        return f"{name} is no rounding of its formula, {node}, on {fed}\n{text}"
+        if judgement.verdict == UNJUDGED and differs(found, golden).any():
+            raise InputError(f"{name} cannot be judged, {node}, on {fed}: {judgement.reason}")
+        if judgement.verdict != DEFECT:
+            return
+        word = "lie outside the bound"
+        if node.op.exactly_specified:
+            word = f"differ, and {judgement.kind} has one right result"
+        bound = compute.bound(node.op, list(map(Interval.exactly, arguments)))
+        assert judgement.wrong is not None
+        text = describe(found, golden, bound, judgement.wrong, word)
+        raise AssertionError(f"{name} is no rounding of its formula, {node}, on {fed}\n{text}")
 
     def _arguments(self, graph: Graph, node: Node, inputs: str) -> list[F32]:
         data = []
@@ -284,7 +284,9 @@ class Checker:
     def _difference(self, name: str, found: F32, expected: Digest | None) -> str:
         """What differs, as far as it can be shown."""
         from refnet.core.op import Interval
-        from refnet.report.difference import describe, differs
+        from refnet.verification import compute
+        from refnet.verification.describe import describe
+        from refnet.verification.difference import differs
 
         if expected is None:
             return f"it has no such value; found {digest(found)}"
@@ -303,7 +305,8 @@ class Checker:
             run = self.reference.recomputed()
             if name in run.graph.by_name:
                 node = run.graph.by_name[name]
-                bound = node.op.bound(*map(Interval.exactly, self._arguments(run.graph, node, "golden")))
+                arguments = self._arguments(run.graph, node, "golden")
+                bound = compute.bound(node.op, list(map(Interval.exactly, arguments)))
         except RefnetError as error:
             lines.append(f"no bound is known: {error}")
         wrong = differs(found, golden)
@@ -356,7 +359,7 @@ def accept(path: Path, pending: Mapping[str, tuple[Digest | None, F32, str]], re
 
     A folder's arrays are written first, then its golden.json, which is made if there is none.
     """
-    reference = Reference(path)
+    reference = GoldenSource(path)
     if reference.capture is not None:
         raise InputError(f"{path} is a capture: it has what was computed, and is not updated")
     new = {name: digest(array) for name, (_, array, _) in pending.items()}

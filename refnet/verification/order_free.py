@@ -11,13 +11,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from refnet.core.bits import Mask, bit_patterns
 from refnet.core.op import F32
 from refnet.exact.rounding import ETA
 from refnet.ops import Add, Conv, ConvAdd, Dense, Op, RadixSum, WeightedSum
-
-Mask = npt.NDArray[np.bool_]
+from refnet.verification import compute
 
 EXACT = 2.0**24
 """Integers up to here are exact in float32."""
@@ -49,7 +48,7 @@ def exact_sums(op: Op, inputs: Sequence[F32], threads: int = 1) -> Mask | None:
     if _unit(op, [array.reshape(-1)[:SAMPLE] for array in inputs]) == 0 or not (unit := _unit(op, inputs)):
         return None
     with np.errstate(all="ignore"):
-        size = op.run(*(np.abs(array) for array in inputs), threads=threads)
+        size = compute.plain(op, [np.abs(array) for array in inputs], threads)
     exact: Mask = size < np.float32(min(EXACT * unit, float(np.finfo(np.float32).max)))
     return exact if exact.any() else None
 
@@ -77,7 +76,7 @@ def grid(array: F32) -> float:
     >>> grid(np.float32([0.75, -2, 0])), grid(np.float32([0.1])) == 2.0**-27
     (0.25, True)
     """
-    bits = np.ascontiguousarray(array, np.float32).reshape(-1).view(np.uint32)
+    bits = bit_patterns(array).reshape(-1)
     bits = bits[(bits << np.uint32(1)) != 0]
     if not bits.size:
         return math.inf

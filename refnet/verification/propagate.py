@@ -20,6 +20,7 @@ import numpy as np
 
 from refnet.core.graph import Node
 from refnet.core.op import F32, Interval
+from refnet.verification import compute
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,8 @@ def propagate(
     op = node.op
     over = (*nodes_over(operands), node.name)
     zero_sign_unknown = op.zero_sign_unspecified or any(one.zero_sign_unknown for one in operands)
-    value = op.run(*(one.value for one in operands), threads=threads) if plain is None else plain
-    with np.errstate(all="ignore"):
-        interval = op.bound(*(one.bound for one in operands))
+    value = compute.plain(op, [one.value for one in operands], threads) if plain is None else plain
+    interval = compute.bound(op, [one.bound for one in operands])
     bits_known = all(one.interval is None for one in operands)
     if op.exactly_specified and bits_known and not interval.radius.any():
         return AbstractValue(value, None, over, zero_sign_unknown)

@@ -19,13 +19,15 @@ from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import F32
 from refnet.formats.golden_file import digest
+from refnet.verification import compute
 from refnet.verification.capture import Capture as Folder
 from refnet.verification.difference import differs, ulps
 from refnet.verification.hidden import HiddenReplay
-from refnet.verification.judge import MISSING, UNJUDGED, Inherited, Judgement, Replay, judge
+from refnet.verification.judge import MISSING, UNJUDGED, Inherited, Judgement, judge
 from refnet.verification.propagate import AbstractValue, known, propagate
 
 if TYPE_CHECKING:
+    from refnet.arithmetic.replay import Replay
     from refnet.formats.manifest import Manifest
 
 
@@ -92,7 +94,7 @@ class Verifier:
         plain = None
         captured = present(self.capture, node.name)
         if inputs is not None and ((judged and captured) or node.name in self.needed):
-            plain = node.op.run(*(one.value for one in inputs), threads=self.threads)
+            plain = compute.plain(node.op, [one.value for one in inputs], self.threads)
         replayed = self._replayed(node, inputs, captured)
         if captured:
             judgement = self._captured(node, inputs, hidden, plain, replayed, judged)
@@ -145,7 +147,8 @@ class Verifier:
         if inputs is None or plain is None or not judged:
             return self._unjudged(node, UNJUDGED, f"its input {hidden} is not known")
         made = {"plain": plain, "replayed": replayed}
-        return judge(node, found, inputs, self.replay, **made, threads=self.threads)
+        judgement = judge(node, found, inputs, self.replay, **made, threads=self.threads)
+        return replace(judgement, wrong=None)  # as large as the value
 
     def _shape(self, node: Node, found: F32, plain: F32 | None) -> tuple[int, ...]:
         """The shape that the node's value has, of the batch that was found."""
@@ -187,7 +190,7 @@ class Verifier:
             value = plain
         else:
             weights = [self.graph.weights[name] for name in node.weights]
-            value = node.op.run(*arrays, *weights, threads=self.threads)
+            value = compute.plain(node.op, [*arrays, *weights], self.threads)
         self.own[node.name] = value
         if judgement.verdict == MISSING or plain is None:
             return judgement
@@ -234,7 +237,7 @@ def captured(
         lambda: plain,
         lambda: replayed,
         lambda: None if replay is None else replay.evaluate_or_none(node, *arrays),
-        lambda: node.op.golden(*arrays, threads=threads),
+        lambda: compute.golden(node.op, arrays, threads),
     )
     for make in makes:
         value = make()
@@ -267,7 +270,7 @@ def gather(
             shape = types[one.name].shape
             plain = None
             if operands is not None and not capture.has(one.name):  # only its hash
-                plain = one.op.run(*(operand.value for operand in operands), threads=threads)
+                plain = compute.plain(one.op, [operand.value for operand in operands], threads)
             value = captured(capture, one, TensorType(shape).size, operands, plain, None, threads)
             if value is not None and value.size % TensorType(shape[1:]).size == 0:
                 table[one.name] = known(value.reshape(-1, *shape[1:]))

@@ -22,13 +22,13 @@ from refnet.verification.judge import (
     UNJUDGED,
     VERDICTS,
     Judgement,
-    Replay,
     judge_input,
 )
 from refnet.verification.record import line, record, suggestion
 from refnet.verification.verifier import Capture, Verifier, inputs_of
 
 if TYPE_CHECKING:
+    from refnet.arithmetic.replay import Replay
     from refnet.formats.manifest import Manifest
 
 __all__ = ["Capture", "Output", "Values", "Verification", "verify"]

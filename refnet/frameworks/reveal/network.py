@@ -22,6 +22,7 @@ import numpy as np
 
 from refnet.arithmetic.fusion_groups import FOLDS, hidden, joined
 from refnet.arithmetic.replay import Replay
+from refnet.core.bits import equal_bits
 from refnet.core.errors import InputError, UnsupportedError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32, Op, TensorType
@@ -47,7 +48,7 @@ from refnet.frameworks.process import Worker
 from refnet.frameworks.reveal.caller import Caller, caller
 from refnet.frameworks.reveal.formulas import candidates, reveal_formula
 from refnet.frameworks.reveal.probe import Reducing, Reduction
-from refnet.frameworks.reveal.sums import reveal_sum, same_bits
+from refnet.frameworks.reveal.sums import reveal_sum
 from refnet.frameworks.reveal.tree import Unexplained
 from refnet.models.synthetic import normal
 from refnet.ops import AvgPool, BatchNorm, GlobalAvgPool
@@ -299,7 +300,7 @@ def confirm(
             if one.open:
                 yield state, _alive(state, node, keys[node.name], one, arguments, value, replays, threads)
             else:
-                same = same_bits(node.op.run(*arguments, threads=threads), value).all()
+                same = equal_bits(node.op.run(*arguments, threads=threads), value).all()
                 yield state, state.alive if same else []
             state.elements += value.size
 
@@ -455,7 +456,7 @@ def _alive(
             empty = Reference("", "", "", "", 1, 1, "")
             replays[key, k] = Replay(Book(empty, {key: one.recipes[k]}), threads)
         found = replays[key, k].evaluate(Node(key, node.op, ()), *arguments)
-        if same_bits(found, value).all():
+        if equal_bits(found, value).all():
             alive.append(k)
     return alive
 
