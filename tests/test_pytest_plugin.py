@@ -17,9 +17,9 @@ from refnet.core.op import Interval
 from refnet.formats.golden_file import canonical, digest, dumps, read
 from refnet.formats.manifest import file_name
 from refnet.loops.jit import cache_folder
+from refnet.models.inputs import prepare
 from refnet.models.weights import shipped_folder
 from refnet.verification.difference import differs, shares, ulps
-from refnet.verification.golden import prepare
 from refnet.verification.golden_check import Checker, GoldenSource, accept
 
 pytest_plugins = ["pytester"]
@@ -251,7 +251,7 @@ def test_input_and_nan(values, tmp_path):
     np.save(tmp_path / "v.npy", nan)
     own = Checker(GoldenSource(tmp_path))
     own.check("v", np.float32([-np.nan, 1]))
-    with pytest.raises(AssertionError, match="one of the two is no number"):
+    with pytest.raises(AssertionError, match="one of the two is NaN"):
         own.check("v", np.float32([0, 1]))
     with pytest.raises(AssertionError, match=r"first at \[1\]"):
         own.check("v", np.float32([np.nan, -1]))
@@ -545,7 +545,7 @@ def test_the_tests_of_the_page(pytester):
         import pytest, refnet
         from pathlib import Path
         from refnet.arithmetic.golden import Golden
-        from refnet.verification.golden import prepare
+        from refnet.models.inputs import prepare
         from refnet.formats.golden_file import read
 
         class Port:

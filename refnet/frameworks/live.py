@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy as np
 from refnet.core.bits import equal_bits
 from refnet.core.errors import InputError
 from refnet.core.op import F32
-from refnet.frameworks import process
+from refnet.frameworks import launch
 from refnet.frameworks.process import Worker
 from refnet.ops.pointwise import Sigmoid
 from refnet.ops.softmax import SOFTMAX_FORMULAS, Softmax
@@ -98,8 +97,7 @@ class Sweep:
 
 def worker(framework: str, python: str, environment: Mapping[str, str]) -> Worker:
     """The framework, on one thread. python: its interpreter. environment: variables for its process."""
-    file = framework if framework != "onnx" else Path(process.__file__).with_name("onnx_worker.py")
-    return Worker(file, python, threads=1, environment=environment)
+    return launch.start(framework, python, environment=environment)
 
 
 def formulas(function: str) -> Mapping[str, str]:

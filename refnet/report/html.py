@@ -19,6 +19,7 @@ from importlib.resources import files
 from typing import Any, Protocol
 
 from refnet.core.op import F32
+from refnet.formats.write import whole_file
 from refnet.report.html_head import findings, header, kinds, surplus
 from refnet.report.html_nodes import blocks, chart, figures, stages
 from refnet.report.html_parts import VERDICTS, count, largest, mark, text
@@ -72,10 +73,8 @@ def write(
     model, capture: as the user named them, for the commands that the report tells to run (default: the
     graph's name, and a word to replace). Raises InputError if the file cannot be written.
     """
-    from refnet.formats.mxnet.params import atomic
-
     document = page(verification, model=model, capture=capture).encode()
-    with atomic(path) as stream:
+    with whole_file(path) as stream:
         stream.write(document)
 
 

@@ -1,9 +1,11 @@
-"""What a port's arrays are compared with: a golden file, or a folder of arrays. The pytest fixture's core.
+"""The core of the pytest fixture `golden`: a port's arrays against a golden file or a folder of arrays.
 
 Checker.check ── GoldenSource.digest                 equal hashes: done, and no kernel is loaded
           ├───── judge (judge.py)                 with within="bound": the verdict on the node
           └───── GoldenSource.value, describe        on failure: the element, and its share of the bound
                         └── Recomputed            refnet's own golden run, kept on disk
+
+What computes is imported inside functions: a test that passes by equal bits must not wait for a compiler.
 """
 
 from __future__ import annotations
@@ -37,13 +39,14 @@ MANIFEST = "golden.json"
 
 
 class Recomputed:
-    """refnet's golden run of what a golden file names, as far as it was asked for; values lie on disk."""
+    """refnet's golden run of the network that a golden file names, node by node as needed, kept on disk."""
 
     def __init__(self, file: File, folder: Path, inputs: Mapping[str, F32]) -> None:
-        """folder: where files are looked for. inputs: those that need not be. Raises InputError for another
-        network, or none.
+        """folder: where files are looked for. inputs: arrays that are known already. Raises InputError if the
+        network cannot be found or is not the file's.
         """
-        from refnet.verification.golden import foundations, located, prepare
+        from refnet.models.inputs import located, prepare
+        from refnet.verification.golden import foundations
 
         self.graph, found = prepare(located(file.sources, folder))
         self.inputs = {**found, **inputs}
@@ -78,10 +81,9 @@ class Recomputed:
 
 
 class GoldenSource:
-    """A golden file; a capture; or a folder of .npy files named by value (`file_name`), golden.json or not.
+    """Where golden values come from: a golden file, a capture, or a folder of .npy files named by value.
 
-    Raises InputError or FormatError if there is no such file or folder, it is not sound, or the capture is
-    not finished.
+    Raises InputError or FormatError if the file or folder is missing or damaged, or the capture unfinished.
     """
 
     def __init__(self, path: Path) -> None:
@@ -181,7 +183,7 @@ class Checker:
         self._checked: dict[str, F32] = {}
 
     def check(self, name: str, array: Any, *, within: str | None = None, inputs: str = "golden") -> None:
-        """Pass if the array has the bits of the golden value; else AssertionError that shows the difference.
+        """Pass if the array has the golden value's bits; otherwise raise AssertionError with the difference.
 
         name: a value, or an input of the network. array: float32, of the value's shape; anything that
         NumPy can read. Every NaN is the same NaN.
@@ -327,7 +329,7 @@ class Checker:
 
 
 def _array(name: str, array: Any) -> F32:
-    """The array as NumPy's, not converted: a rounding here would be nobody's."""
+    """The array as NumPy's, never converted: a conversion would round in nobody's name."""
     __tracebackhide__ = True
     if np.ma.is_masked(array):
         raise AssertionError(f"{name}: the array has masked elements, which have no value")
@@ -341,7 +343,7 @@ def _array(name: str, array: Any) -> F32:
 
 
 def _as_golden(capture: Capture) -> File:
-    """What a capture says of itself, as a golden file says it."""
+    """A capture's manifest as a golden file."""
     said = capture.manifest
     assert said is not None
     return File(

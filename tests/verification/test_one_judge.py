@@ -16,10 +16,11 @@ from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.formats.golden_file import Sources, write
 from refnet.models.export import export
-from refnet.verification.golden import prepare, record
+from refnet.models.inputs import prepare
+from refnet.verification.golden import record
 from refnet.verification.golden_check import Checker, GoldenSource
 from refnet.verification.judge import judge
-from refnet.verification.verify import Values, verify
+from refnet.verification.verify import Values, verify_values
 from tests.crosscheck.judge import Disagreement, Tally, check
 from tests.helpers.bits import floats
 
@@ -89,7 +90,7 @@ def test_the_judge(case: Case) -> None:
 
 
 def test_verify(case: Case) -> None:
-    found = verify(case.graph, Values({"y": case.found}, {"x": case.x}))
+    found = verify_values(case.graph, Values({"y": case.found}, {"x": case.x}))
     assert [one.verdict for one in found.nodes] == [case.verdict]
 
 
