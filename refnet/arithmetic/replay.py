@@ -63,8 +63,8 @@ class Replay:
     >>> capture, path = next(one for one in shipped_captures() if "resnest" in one[0].name)
     >>> x = {"data": refnet.open_capture(capture).input("data")}
     >>> arithmetic = Replay(refnet.read_book(path))
-    >>> found = refnet.run(refnet.load("resnest-digits"), x, arithmetic)["prob"]
-    >>> np.array_equal(found, refnet.open_capture(capture).value("prob"))
+    >>> found = refnet.run(refnet.load("resnest-digits"), x, arithmetic, ["fc"])["fc"]
+    >>> np.array_equal(found, refnet.open_capture(capture).value("fc"))
     True
     """
 

@@ -60,9 +60,9 @@ class GraphError(RefnetError):
     >>> import refnet
     >>> from refnet.ops import Relu
     >>> node = refnet.Node("r", Relu(), ("nowhere",))
-    >>> refnet.Graph("g", {"data": refnet.TensorType((1, 2))}, (node,), {"out": "s"})
+    >>> refnet.Graph("g", {"data": refnet.TensorType((1, 2))}, (node,), {"out": "r"})
     Traceback (most recent call last):
-    refnet.core.errors.GraphError: g: output 'out' is 's', which is no value
+    refnet.core.errors.GraphError: g: r reads 'nowhere', which nothing makes before it
     """
 
 
