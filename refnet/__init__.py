@@ -1,6 +1,13 @@
 """refnet: executes convolutional networks for bit-level verification against framework outputs.
 
-The public names, nothing else; each is imported when it is first used, so that `import refnet` is fast.
+Everything public stands here. Each name is imported when it is first used, so `import refnet` is fast.
+
+    load, run, steps               a network, and its values
+    Plain, Golden, Replay          in which arithmetic
+    capture, open_capture          what a framework computed, as a folder
+    verify, explain, diff          what can be proved of it
+    reveal, read_book              in which order a framework adds
+    write_golden, check_golden     hashes of the golden values
 """
 
 from __future__ import annotations
@@ -8,31 +15,132 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from refnet.arithmetic.golden import Golden
     from refnet.arithmetic.plain import Plain
-    from refnet.core.errors import RefnetError
+    from refnet.arithmetic.replay import Replay
+    from refnet.core.errors import (
+        FetchError,
+        FormatError,
+        FrameworkError,
+        GraphError,
+        InputError,
+        RefnetError,
+        UnsupportedError,
+        WeightsError,
+    )
     from refnet.core.graph import Graph, Node, TensorType
     from refnet.core.interpreter import run, steps
+    from refnet.core.orders import Book
+    from refnet.formats.book import read as read_book
+    from refnet.formats.golden_file import File as GoldenFile
+    from refnet.frameworks.public import CaptureResult, capture, reveal
+    from refnet.frameworks.reveal.network import Revealed
     from refnet.models.loading import load
+    from refnet.verification.capture import Capture, open_capture
+    from refnet.verification.diff import Diff, ValueDiff, diff
+    from refnet.verification.explain import Explanation
+    from refnet.verification.golden import Difference as GoldenDifference
+    from refnet.verification.judge import Judgement
+    from refnet.verification.public import check_golden, explain, verify, write_golden
+    from refnet.verification.verify import Output, Verification
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Book": "refnet.core.orders",
+    "Capture": "refnet.verification.capture",
+    "CaptureResult": "refnet.frameworks.public",
+    "Diff": "refnet.verification.diff",
+    "Explanation": "refnet.verification.explain",
+    "FetchError": "refnet.core.errors",
+    "FormatError": "refnet.core.errors",
+    "FrameworkError": "refnet.core.errors",
+    "Golden": "refnet.arithmetic.golden",
+    "GoldenDifference": "refnet.verification.golden",
+    "GoldenFile": "refnet.formats.golden_file",
     "Graph": "refnet.core.graph",
+    "GraphError": "refnet.core.errors",
+    "InputError": "refnet.core.errors",
+    "Judgement": "refnet.verification.judge",
     "Node": "refnet.core.graph",
+    "Output": "refnet.verification.verify",
     "Plain": "refnet.arithmetic.plain",
     "RefnetError": "refnet.core.errors",
+    "Replay": "refnet.arithmetic.replay",
+    "Revealed": "refnet.frameworks.reveal.network",
     "TensorType": "refnet.core.graph",
+    "UnsupportedError": "refnet.core.errors",
+    "ValueDiff": "refnet.verification.diff",
+    "Verification": "refnet.verification.verify",
+    "WeightsError": "refnet.core.errors",
+    "capture": "refnet.frameworks.public",
+    "check_golden": "refnet.verification.public",
+    "diff": "refnet.verification.diff",
+    "explain": "refnet.verification.public",
     "load": "refnet.models.loading",
+    "open_capture": "refnet.verification.capture",
+    "read_book": "refnet.formats.book",
+    "reveal": "refnet.frameworks.public",
     "run": "refnet.core.interpreter",
     "steps": "refnet.core.interpreter",
+    "verify": "refnet.verification.public",
+    "write_golden": "refnet.verification.public",
 }
+"""Public name -> the module that defines it."""
 
-__all__ = ["Graph", "Node", "Plain", "RefnetError", "TensorType", "__version__", "load", "run", "steps"]
+_OWN_NAME = {"GoldenDifference": "Difference", "GoldenFile": "File", "read_book": "read"}
+"""What a public name is called in its module, where its module says the rest."""
+
+__all__ = [
+    "Book",
+    "Capture",
+    "CaptureResult",
+    "Diff",
+    "Explanation",
+    "FetchError",
+    "FormatError",
+    "FrameworkError",
+    "Golden",
+    "GoldenDifference",
+    "GoldenFile",
+    "Graph",
+    "GraphError",
+    "InputError",
+    "Judgement",
+    "Node",
+    "Output",
+    "Plain",
+    "RefnetError",
+    "Replay",
+    "Revealed",
+    "TensorType",
+    "UnsupportedError",
+    "ValueDiff",
+    "Verification",
+    "WeightsError",
+    "__version__",
+    "capture",
+    "check_golden",
+    "diff",
+    "explain",
+    "load",
+    "open_capture",
+    "read_book",
+    "reveal",
+    "run",
+    "steps",
+    "verify",
+    "write_golden",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         from importlib import import_module
 
-        return getattr(import_module(_HOME[name]), name)
+        return getattr(import_module(_HOME[name]), _OWN_NAME.get(name, name))
     raise AttributeError(f"module 'refnet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

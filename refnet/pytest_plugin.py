@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from refnet.verification.golden_check import Checker, Reference, Updates
+    from refnet.verification.golden_check import Checker, GoldenSource, Updates
 
 MARKER = "golden(path): compare with this golden file or folder (relative to the test's file)"
 NONE_CHOSEN = (
@@ -32,7 +32,7 @@ NONE_CHOSEN = (
 class State:
     """What this pytest run has opened, and what --golden-update is to write."""
 
-    references: dict[Path, Reference] = field(default_factory=dict)
+    references: dict[Path, GoldenSource] = field(default_factory=dict)
     updates: Updates | None = None
 
 
@@ -70,7 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def golden(request: pytest.FixtureRequest) -> Checker:
     """check(name, array, within=None | "bound", inputs="golden" | "checked"): a golden_check.Checker."""
     from refnet.core.errors import RefnetError
-    from refnet.verification.golden_check import Checker, Reference, Updates
+    from refnet.verification.golden_check import Checker, GoldenSource, Updates
 
     path, state = _chosen(request), request.config.stash[STATE]
     if request.config.getoption("golden_update") and state.updates is None:
@@ -78,7 +78,7 @@ def golden(request: pytest.FixtureRequest) -> Checker:
     if path not in state.references:
         fault = None
         try:
-            state.references[path] = Reference(path)
+            state.references[path] = GoldenSource(path)
         except RefnetError as error:
             fault = str(error)
         if fault is not None:  # outside of the except: its own traceback is nobody's business

@@ -56,6 +56,16 @@ class Replay:
     many threads compute (None: all processors) and changes no bit. Ops with one right result need no
     recipe. Whatever else the book does not know, another batch or shape for example, is an InputError:
     nothing falls back to another arithmetic.
+
+    >>> import numpy as np
+    >>> import refnet
+    >>> from refnet.models.weights import shipped_captures
+    >>> capture, path = next(one for one in shipped_captures() if "resnest" in one[0].name)
+    >>> x = {"data": refnet.open_capture(capture).input("data")}
+    >>> arithmetic = Replay(refnet.read_book(path))
+    >>> found = refnet.run(refnet.load("resnest-digits"), x, arithmetic, ["fc"])["fc"]
+    >>> np.array_equal(found, refnet.open_capture(capture).value("fc"))
+    True
     """
 
     book: Book

@@ -6,15 +6,16 @@ import argparse
 import sys
 from pathlib import Path
 
+import refnet
 from refnet.cli.common import (
     DIFFERENT,
     DONE,
-    counting,
     json_argument,
     json_value,
     pairs,
     positive,
     print_json,
+    progress_bar,
     subgraph_argument,
     usable,
     weights_arguments,
@@ -116,59 +117,57 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> int:
     """Do what the arguments say; the exit code."""
-    from refnet.frameworks.capture.orderfree import compare, order_free
-    from refnet.frameworks.capture.request import Request
-    from refnet.frameworks.capture.sources import planned
-    from refnet.frameworks.capture.writer import write
     from refnet.report.terminal import clean, show
 
     if a.arithmetic is not None and a.framework != "refnet":
         raise InputError(f"--arithmetic is refnet's own; {a.framework} has its own way to round")
     if a.framework not in ("torch", "folder"):
         usable(a.model, a.network)
-    request = Request(
-        a.framework,
-        a.model,
-        tuple(a.input or ("seed:0",)),
-        a.weights,
-        a.network,
-        a.image,
-        a.pipeline,
-        a.threads,
-        a.batch,
-        a.arithmetic or a.mode,
-        a.python,
-        pairs("--environment", a.environment),
-        a.timeout,
-        a.subgraph,
-        a.state,
-        tuple(json_value("--argument", text) for text in a.argument),
-        json_value("--option", a.option, dict) if a.option else {},
-        tuple(a.path),
-        pairs("--reference", a.reference),
-    )
     try:
-        plans = order_free(request) if a.order_free else planned(request)
-        with plans as plan, counting("values", plan.total) as advance:
-            done = write(a.output, plan, hash_only=a.hash_only, advance=advance)
+        with progress_bar("values") as progress:
+            done = refnet.capture(
+                a.framework,
+                a.model,
+                a.output,
+                inputs=a.input or "seed:0",
+                weights=a.weights,
+                network=a.network,
+                image=a.image,
+                pipeline=a.pipeline,
+                threads=a.threads,
+                batch=a.batch,
+                mode=a.arithmetic or a.mode,
+                subgraph=a.subgraph,
+                hash_only=a.hash_only,
+                order_free=a.order_free,
+                python=a.python,
+                environment=pairs("--environment", a.environment),
+                timeout=a.timeout,
+                state=a.state,
+                arguments=[json_value("--argument", text) for text in a.argument],
+                options=json_value("--option", a.option, dict) if a.option else {},
+                paths=a.path,
+                reference=pairs("--reference", a.reference),
+                progress=progress,
+            )
     except KeyboardInterrupt:
         print(f"refnet: {a.output} is unfinished; the same command goes on", file=sys.stderr)
         raise
     for name, reason in done.left_out.items():
         print(clean(f"refnet: {name} is left out: {reason}"), file=sys.stderr)
-    wrong = compare(request, done.manifest) if a.order_free else ()
+    count, reference = len(done.manifest.values), done.manifest.reference
     if a.json:
-        record = {"folder": str(a.output), "values": len(done.manifest.values), "found": done.found}
-        record |= {"left_out": dict(done.left_out), "reference": vars(done.manifest.reference)}
-        print_json(record | ({"different": list(wrong)} if a.order_free else {}))
+        record = {"folder": str(a.output), "values": count, "found": done.resumed}
+        record |= {"left_out": dict(done.left_out), "reference": vars(reference)}
+        print_json(record | ({"different": list(done.different)} if a.order_free else {}))
     else:
-        went_on = f", {done.found} of them from before an interruption" if done.found else ""
+        went_on = f", {done.resumed} of them from before an interruption" if done.resumed else ""
         kept = "hashes of " if a.hash_only else ""
-        show(clean(f"{a.output}: {kept}{len(done.manifest.values)} values of {plan.reference}{went_on}"))
-        for name in wrong:
+        show(clean(f"{a.output}: {kept}{count} values of {reference}{went_on}"))
+        for name in done.different:
             show(
                 clean(f"{name}: not the exact result, though no sum in it can round: it means another thing")
             )
-        if a.order_free and not wrong:
+        if a.order_free and not done.different:
             show("all of them have the exact result's bits")
-    return DIFFERENT if wrong else DONE
+    return DIFFERENT if done.different else DONE

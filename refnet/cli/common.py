@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,23 @@ def counting(what: str, total: int | None) -> Iterator[Callable[[int], object]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.advance(task, done)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int | None], object]]:
+    """progress(done, total) of the public functions as a bar on standard error, if that is a terminal."""
+    with ExitStack() as stack:
+        bars: list[Callable[[int], object]] = []
+        shown = 0
+
+        def progress(done: int, total: int | None) -> None:
+            nonlocal shown
+            if not bars:
+                bars.append(stack.enter_context(counting(what, total)))
+            bars[0](done - shown)
+            shown = done
+
+        yield progress
 
 
 def print_json(record: object) -> None:

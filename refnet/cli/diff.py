@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from refnet.cli.common import FAILED, counting, json_argument, print_json
+import refnet
+from refnet.cli.common import FAILED, json_argument, print_json, progress_bar
 from refnet.core.errors import RefnetError
 
 TEXT = "compare two captures bit by bit"
@@ -32,13 +33,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(a: argparse.Namespace) -> int:
     """Do what the arguments say; the exit code."""
     from refnet.report.verify import show_diff
-    from refnet.verification.capture import open_capture
-    from refnet.verification.diff import diff
 
     try:
-        one, two = open_capture(a.a), open_capture(a.b)
-        with counting("values", len(one.names)) as advance:
-            found = diff(one, two, advance)
+        with progress_bar("values") as progress:
+            found = refnet.diff(a.a, a.b, progress)
     except (RefnetError, BrokenPipeError):
         raise
     except Exception:  # a bug must not end with 1, which says that values differ

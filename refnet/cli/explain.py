@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import refnet
 from refnet.cli.common import json_argument, positive, print_json, usable, weights_arguments
-from refnet.cli.verify import input_arguments, sources
-from refnet.core.errors import InputError
+from refnet.cli.verify import input_arguments
 
 TEXT = "show how one element of a value is computed, term by term"
 
@@ -49,47 +49,21 @@ def place(text: str) -> tuple[int, ...]:
 
 def run(a: argparse.Namespace) -> None:
     """Do what the arguments say."""
-    from refnet.kernels.resources import processors
     from refnet.report.explain import show_explanation
-    from refnet.verification.explain import explain, own_inputs
-    from refnet.verification.golden import prepare
-    from refnet.verification.verifier import gather
 
-    threads = a.threads or processors()
-    if a.capture is not None:
-        from refnet.verification.capture import open_capture
-
-        capture = open_capture(a.capture)
-        graph, inputs = sources(a, capture)
-        node = graph.by_name.get(a.node)
-        if node is None:
-            raise unknown(a.node, graph.name, tuple(graph.by_name))
-        operands = gather(graph, capture, node, inputs, threads)
-        found = capture.value(a.node) if capture.has(a.node) else None
-        one = explain(node, operands, a.at, found, threads)
-    else:
-        if a.input is None:
-            raise InputError("what goes into the network? --input X, or --capture DIR")
-        from refnet.formats.golden_file import Sources
-        from refnet.models.loading import network_of
-
-        entry = network_of(usable(a.model, a.network), a.network)
-        pipeline = a.pipeline or (entry.pipeline if entry else None)
-        graph, inputs = prepare(Sources(a.model, a.weights, a.input, pipeline, a.network, a.image))
-        node = graph.by_name.get(a.node)
-        if node is None:
-            raise unknown(a.node, graph.name, tuple(graph.by_name))
-        one = explain(node, own_inputs(graph, inputs, node, threads), a.at, None, threads)
+    one = refnet.explain(
+        usable(a.model, a.network),
+        a.node,
+        a.at,
+        capture=a.capture,
+        weights=a.weights,
+        network=a.network,
+        image=a.image,
+        inputs=a.input,
+        pipeline=a.pipeline,
+        threads=a.threads,
+    )
     if a.json:
         print_json(one.record())
     else:
         show_explanation(one, a.all)
-
-
-def unknown(name: str, graph: str, names: tuple[str, ...]) -> InputError:
-    """What to say of a value that is not in the graph."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, names, 3, 0.6)
-    hint = f"; did you mean {' or '.join(near)}?" if near else f" among its {len(names)}"
-    return InputError(f"{graph} has no value {name!r}{hint}")

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import refnet
 from refnet.cli.common import (
     DIFFERENT,
     DONE,
-    counting,
     json_argument,
     positive,
     print_json,
+    progress_bar,
     usable,
     weights_arguments,
 )
 from refnet.core.errors import InputError
-
-if TYPE_CHECKING:
-    from refnet.formats.golden_file import Sources
 
 TEXT = "write or check the hashes of every golden value"
 
@@ -67,20 +64,23 @@ def run(a: argparse.Namespace) -> int:
 
 
 def _golden_record(a: argparse.Namespace) -> int:
-    from refnet.arithmetic.golden import Golden
-    from refnet.formats.golden_file import Sources, write
     from refnet.report.terminal import clean, show
-    from refnet.verification.golden import count, prepare, record
 
     if a.model is None or a.input is None or a.output is None:
         raise InputError("a golden file is made of a MODEL and an --input, and -o names it")
-    sources = _with_pipeline(
-        Sources(usable(a.model, a.network), a.weights, a.input, a.pipeline, a.network, a.image)
-    )
-    graph, inputs = prepare(sources)
-    with counting("nodes", count(graph, inputs, a.batch)) as advance:
-        file = record(graph, inputs, sources, Golden(a.threads), a.batch, advance)
-    write(a.output, file)
+    with progress_bar("nodes") as progress:
+        file = refnet.write_golden(
+            a.output,
+            usable(a.model, a.network),
+            a.input,
+            weights=a.weights,
+            network=a.network,
+            image=a.image,
+            pipeline=a.pipeline,
+            batch=a.batch,
+            threads=a.threads,
+            progress=progress,
+        )
     if a.json:
         print_json({"file": str(a.output), "values": len(file.values)})
     else:
@@ -89,35 +89,25 @@ def _golden_record(a: argparse.Namespace) -> int:
 
 
 def _golden_check(a: argparse.Namespace) -> int:
-    from refnet.arithmetic.golden import Golden
     from refnet.formats.golden_file import read
     from refnet.report import golden as report
-    from refnet.verification.golden import compare, count, hashes, located, prepare
 
     file = read(a.check)
-    model = None if a.model is None else usable(a.model, a.network)
-    sources = located(file.sources, a.check.parent, model, a.weights, a.input, a.pipeline, a.network, a.image)
-    graph, inputs = prepare(_with_pipeline(sources))
-    with counting("nodes", count(graph, inputs, a.batch)) as advance:
-        values = hashes(graph, inputs, Golden(a.threads), a.batch, advance)
-    differences = compare(file, graph, inputs, values)
+    with progress_bar("nodes") as progress:
+        differences = refnet.check_golden(
+            a.check,
+            None if a.model is None else usable(a.model, a.network),
+            inputs=a.input,
+            weights=a.weights,
+            network=a.network,
+            image=a.image,
+            pipeline=a.pipeline,
+            batch=a.batch,
+            threads=a.threads,
+            progress=progress,
+        )
     if a.json:
         print_json(report.record(str(a.check), file, differences))
     else:
         report.show_check(str(a.check), file, differences)
     return DIFFERENT if differences else DONE
-
-
-def _with_pipeline(sources: Sources) -> Sources:
-    """The sources with the pipeline of the network, if the input is an image and no other is named."""
-    from dataclasses import replace
-
-    from refnet.models.loading import network_of
-    from refnet.models.preprocess import pipeline as by_name
-
-    if sources.pipeline is not None:
-        by_name(sources.pipeline)  # an unknown one is an error also where none is needed
-    if sources.input.startswith("seed:") or sources.input.endswith(".npy"):
-        return replace(sources, pipeline=None)
-    entry = network_of(sources.model, sources.network)
-    return replace(sources, pipeline=sources.pipeline or (entry.pipeline if entry else None))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from refnet.cli.common import print_json
 from refnet.core.errors import InputError
+from refnet.formats.write import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +27,6 @@ def show_recipes(
     """
     from refnet.arithmetic.replay import Replay
     from refnet.formats.book import read, recipe_json
-    from refnet.formats.mxnet.params import atomic
     from refnet.report import recipe as report
     from refnet.report.terminal import clean, show
 
@@ -43,7 +43,7 @@ def show_recipes(
             raise InputError(
                 f"{node!r} means {len(keys)} recipes of {book}, {picture} holds one: {keys[0]}, ..."
             )
-        with atomic(picture) as stream:
+        with whole_file(picture) as stream:
             stream.write(report.svg(known.recipes[keys[0]], keys[0], _kernel(keys[0])).encode())
     if as_json:
         found = [{"key": key, "recipe": recipe_json(known.recipes[key])} | _said(known, key) for key in keys]

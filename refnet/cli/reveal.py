@@ -7,15 +7,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import refnet
 from refnet.cli.common import (
     DIFFERENT,
     DONE,
-    counting,
     json_argument,
     json_value,
     pairs,
     positive,
     print_json,
+    progress_bar,
     subgraph_argument,
     usable,
     weights_arguments,
@@ -23,7 +24,7 @@ from refnet.cli.common import (
 from refnet.core.errors import InputError
 
 if TYPE_CHECKING:
-    from refnet.frameworks.reveal.network import Revealed
+    from refnet import Revealed
 
 KNOWN = ("torch", "mxnet", "onnxruntime")
 
@@ -110,32 +111,30 @@ def run(a: argparse.Namespace) -> int:
     if a.framework not in KNOWN or a.model is None or a.output is None:
         given = " ".join(word for word in (a.framework, a.model) if word)
         raise InputError(f"needs FRAMEWORK ({', '.join(KNOWN)}), MODEL and -o BOOK, got {given!r}")
-    from refnet.frameworks.capture.request import Request
-    from refnet.frameworks.reveal.network import reveal, steps_of
-
     if a.framework != "torch":
         usable(a.model, a.network)
-    request = Request(
-        a.framework,
-        a.model,
-        weights=a.weights,
-        network=a.network,
-        image=a.image,
-        threads=a.threads,
-        batch=a.batch,
-        mode=a.mode,
-        python=a.python,
-        subgraph=a.subgraph,
-        environment=pairs("--environment", a.environment),
-        timeout=a.timeout,
-        state=a.state,
-        arguments=tuple(json_value("--argument", text) for text in a.argument),
-        options=json_value("--option", a.option, dict) if a.option else {},
-        paths=tuple(a.path),
-    )
     try:
-        with counting("ops and captures", steps_of(request)) as advance:
-            found = reveal(request, a.output, advance)
+        with progress_bar("ops and captures") as progress:
+            found = refnet.reveal(
+                a.framework,
+                a.model,
+                a.output,
+                weights=a.weights,
+                network=a.network,
+                image=a.image,
+                threads=a.threads,
+                batch=a.batch,
+                mode=a.mode,
+                subgraph=a.subgraph,
+                python=a.python,
+                environment=pairs("--environment", a.environment),
+                timeout=a.timeout,
+                state=a.state,
+                arguments=[json_value("--argument", text) for text in a.argument],
+                options=json_value("--option", a.option, dict) if a.option else {},
+                paths=a.path,
+                progress=progress,
+            )
     except KeyboardInterrupt:
         print(f"refnet: {a.output}.partial has what was asked; the same command goes on", file=sys.stderr)
         raise

@@ -6,14 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from refnet.cli.common import counting, json_argument, positive, print_json, usable, weights_arguments
+import refnet
+from refnet.cli.common import json_argument, positive, print_json, progress_bar, usable, weights_arguments
 from refnet.core.errors import InputError
 
 if TYPE_CHECKING:
-    from refnet.core.graph import Graph
-    from refnet.core.op import F32
-    from refnet.verification.capture import Capture
-    from refnet.verification.verify import Verification
+    from refnet import Verification
 
 TEXT = "judge every value of a capture: equal, replayed, rounding or defect"
 
@@ -113,79 +111,20 @@ def _shipped(a: argparse.Namespace) -> list[argparse.Namespace]:
 
 
 def _verified(a: argparse.Namespace) -> Verification:
-    from refnet.verification.capture import open_capture
-    from refnet.verification.verify import verify
-
-    capture = open_capture(a.capture)
-    book, replay = None, None
-    if a.book is not None:
-        from refnet.arithmetic.replay import Replay
-        from refnet.formats.book import read
-
-        book = read(a.book)
-        replay = Replay(book, a.threads)
-    graph, inputs = sources(a, capture)
-    stated = {} if inputs else stated_inputs(graph, capture)
-    with counting("nodes", len(graph.nodes)) as advance:
-        return verify(
-            graph,
-            capture,
-            inputs=inputs,
-            stated=stated,
-            replay=replay,
-            book=None if book is None else vars(book.reference) | {"recipes": len(book.recipes)},
+    if a.model is not None:
+        usable(a.model, a.network)
+    with progress_bar("nodes") as progress:
+        return refnet.verify(
+            a.capture,
+            a.model,
+            weights=a.weights,
+            network=a.network,
+            image=a.image,
+            inputs=a.input,
+            pipeline=a.pipeline,
+            book=a.book,
             only=a.only,
             threads=a.threads,
             other_sources=a.other_sources,
-            advance=advance,
+            progress=progress,
         )
-
-
-def sources(a: argparse.Namespace, capture: Capture) -> tuple[Graph, dict[str, F32]]:
-    """The graph with its weights, and inputs that the capture lacks: of the arguments, or of its manifest."""
-    from refnet.models.loading import load, network_of
-    from refnet.verification.golden import inputs_from, located
-
-    said = None if capture.manifest is None else capture.manifest.sources
-    if a.model is None and (said is None or not said.model):
-        raise InputError(f"{a.capture} does not say of which network its values are: name the MODEL")
-    model = None if a.model is None else usable(a.model, a.network)
-    chosen = located(said, a.capture, model, a.weights, "seed:0", None, a.network, a.image)
-    graph = load(chosen.model, weights=chosen.weights, network=chosen.network, image=chosen.image)
-    source, pipeline = a.input, a.pipeline
-    if source is None and capture.manifest is not None and said is not None:
-        if all(one.file is not None for one in capture.manifest.inputs.values()):
-            return graph, {}
-        found = located(said, a.capture, None, None, None, None, None, None)  # the hashes of inputs only
-        source, pipeline = found.input, pipeline or found.pipeline
-    if source is None:
-        return graph, {}
-    entry = network_of(chosen.model, chosen.network)
-    return graph, inputs_from(graph, source, pipeline or (entry.pipeline if entry else None))
-
-
-def stated_inputs(graph: Graph, capture: Capture) -> dict[str, F32]:
-    """What the source that a manifest names makes: a seed or a sample, or an image beside the capture.
-
-    Nothing where it names none, or a file that is not there: the capture's own array is then all there is.
-    """
-    from refnet.formats.manifest import file_name
-    from refnet.models.synthetic import normal
-    from refnet.verification.golden import SAMPLE, SEED, inputs_from
-
-    manifest = capture.manifest
-    said = None if manifest is None else manifest.sources
-    if manifest is None or said is None or set(manifest.inputs) != set(graph.inputs):
-        return {}
-    source = said.input
-    if source.startswith(SEED):  # of any batch
-        made = inputs_from(graph, source, None)
-        return {name: normal(int(source[5:]), name, capture.input(name).shape) for name in made}
-    if source in {file_name(name) for name in graph.inputs} or not source or said.pipeline is None:
-        return {}
-    if not source.startswith(SAMPLE):
-        path = capture.folder / source
-        if Path(source).name != source or not path.is_file():
-            return {}
-        source = str(path)
-    return inputs_from(graph, source, said.pipeline)

@@ -18,7 +18,15 @@ import os
 
 
 class RefnetError(Exception):
-    """Base of all errors that refnet raises on purpose."""
+    """Base of all errors that refnet raises on purpose.
+
+    >>> import refnet
+    >>> try:
+    ...     refnet.load("no-such-network")
+    ... except refnet.RefnetError as error:
+    ...     print(type(error).__name__)
+    InputError
+    """
 
 
 class FormatError(RefnetError):
@@ -39,24 +47,56 @@ class FormatError(RefnetError):
 
 
 class UnsupportedError(RefnetError):
-    """A sound file needs something that refnet does not have (an op, a storage type, a dtype)."""
+    """A sound file needs something that refnet does not have (an op, a storage type, a dtype).
+
+    >>> str(UnsupportedError("net.onnx: no operator LSTM"))
+    'net.onnx: no operator LSTM'
+    """
 
 
 class GraphError(RefnetError):
-    """A graph contradicts itself."""
+    """A graph contradicts itself.
+
+    >>> import refnet
+    >>> from refnet.ops import Relu
+    >>> node = refnet.Node("r", Relu(), ("nowhere",))
+    >>> refnet.Graph("g", {"data": refnet.TensorType((1, 2))}, (node,), {"out": "r"})
+    Traceback (most recent call last):
+    refnet.core.errors.GraphError: g: r reads 'nowhere', which nothing makes before it
+    """
 
 
 class WeightsError(RefnetError):
-    """Weights do not fit the graph."""
+    """Weights do not fit the graph.
+
+    >>> import refnet
+    >>> refnet.load("resnest-digits").with_weights({})
+    Traceback (most recent call last):
+    refnet.core.errors.WeightsError: ...
+    """
 
 
 class InputError(RefnetError):
-    """An argument or an input array is not usable."""
+    """An argument or an input array is not usable.
+
+    >>> import refnet
+    >>> refnet.Plain(threads=0)
+    Traceback (most recent call last):
+    refnet.core.errors.InputError: threads must be a whole number from 1 to 256, got 0
+    """
 
 
 class FetchError(RefnetError):
-    """A download failed, was cut, or has a wrong checksum."""
+    """A download failed, was cut, or has a wrong checksum.
+
+    >>> issubclass(FetchError, RefnetError)
+    True
+    """
 
 
 class FrameworkError(RefnetError):
-    """A framework's process died, hung or answered nonsense."""
+    """A framework's process died, hung or answered nonsense.
+
+    >>> issubclass(FrameworkError, RefnetError)
+    True
+    """

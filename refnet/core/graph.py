@@ -19,7 +19,12 @@ __all__ = ["Graph", "Node", "TensorType"]
 
 @dataclass(frozen=True)
 class Node:
-    """One operation that makes one value; the value has the node's name."""
+    """One operation that makes one value; the value has the node's name.
+
+    >>> from refnet.ops import Relu
+    >>> print(Node("relu1", Relu(), ("conv1",)))
+    relu1 = Relu()(conv1)
+    """
 
     name: str
     op: Op

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.bits import equal_bits
 from refnet.core.errors import GraphError, InputError
 
 if TYPE_CHECKING:
@@ -162,9 +163,7 @@ class Op:
         Bits are compared as bits, every NaN counting as the same; where `zero_sign_unspecified`, zeros of
         either sign agree, and so does anything with a NaN.
         """
-        found, expected = np.ascontiguousarray(found), np.ascontiguousarray(expected)
-        same: npt.NDArray[np.bool_] = found.view(np.uint32) == expected.view(np.uint32)
-        same |= np.isnan(found) & np.isnan(expected)
+        same = equal_bits(found, expected)
         if self.zero_sign_unspecified:
             same |= ((found == 0) & (expected == 0)) | np.isnan(expected)
         return same

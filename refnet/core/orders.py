@@ -274,6 +274,9 @@ class Book:
     signature differ (by the memory layout that flows through MXNet's graph); `nodes` names these.
     joined: what the executor joins; the recipes are of the graph that it then has.
     evidence: key -> Evidence.
+
+    >>> Book(Reference("torch", "2.13.0", "", "AVX2", 1, 1, "eager"), {}).reference.framework
+    'torch'
     """
 
     reference: Reference

@@ -42,6 +42,7 @@ from refnet.core.orders import (
     check,
 )
 from refnet.formats.json_file import Checked, parse, read_bytes
+from refnet.formats.write import whole_file
 
 FORMAT, VERSION = "refnet book", 1
 LARGEST = 8 << 20
@@ -125,9 +126,7 @@ def _expr_json(expr: Expr) -> Any:
 
 def write(path: str | os.PathLike[str], book: Book) -> None:
     """Write a book, whole or not at all. Raises InputError if that is not possible."""
-    from refnet.formats.mxnet.params import atomic
-
-    with atomic(path) as stream:
+    with whole_file(path) as stream:
         stream.write(dumps(book).encode())
 
 

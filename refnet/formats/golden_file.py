@@ -20,6 +20,7 @@ import numpy.typing as npt
 from refnet import __version__
 from refnet.core.errors import FormatError, InputError, UnsupportedError
 from refnet.formats.json_file import Checked, parse, read_bytes
+from refnet.formats.write import whole_file
 
 FORMAT, VERSION = "refnet golden", 1
 HEAD = ("format", "version", "written_by", "sources", "graph", "weights")
@@ -75,7 +76,12 @@ class Change:
 
 @dataclass(frozen=True)
 class File:
-    """A golden file. graph, weights: their sha256. None, or no inputs: the file does not say."""
+    """A golden file. graph, weights: their sha256. None, or no inputs: the file does not say.
+
+    >>> file = File({"relu1": digest(np.zeros((1, 2), np.float32))})
+    >>> file.values["relu1"].shape, file.accepted("relu1")
+    ((1, 2), None)
+    """
 
     values: Mapping[str, Digest]
     sources: Sources | None = None
@@ -113,9 +119,7 @@ def digest(array: Array) -> Digest:
 
 def write(path: str | os.PathLike[str], file: File) -> None:
     """Write a golden file, whole or not at all. Raises InputError if that is not possible."""
-    from refnet.formats.mxnet.params import atomic
-
-    with atomic(path) as stream:
+    with whole_file(path) as stream:
         stream.write(dumps(file).encode())
 
 

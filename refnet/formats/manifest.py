@@ -18,6 +18,7 @@ from refnet import __version__
 from refnet.core.errors import FormatError, UnsupportedError
 from refnet.formats.golden_file import Digest, Sources, parse_digest, parse_sources
 from refnet.formats.json_file import Checked, parse, read_bytes
+from refnet.formats.write import whole_file
 
 NAME = "manifest.json"
 FORMAT, VERSION = "refnet capture", 1
@@ -37,7 +38,7 @@ def file_name(value: str) -> str:
 
 
 @dataclass(frozen=True)
-class Reference:
+class Origin:
     """Who computed the values. Without these, "identical to PyTorch" means nothing.
 
     build: how the framework was built. isa: the instruction set it used. mode: how the graph was executed
@@ -76,7 +77,7 @@ class Manifest:
     graph, weights: their sha256; None if it is not said.
     """
 
-    reference: Reference
+    reference: Origin
     values: Mapping[str, Stored]
     inputs: Mapping[str, Stored] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
@@ -130,8 +131,8 @@ def loads(raw: bytes, path: str) -> Manifest:
     )
 
 
-def _reference(check: Checked, found: Any) -> Reference:
-    check.keys(found, "reference", set(Reference.__dataclass_fields__), {"framework"})
+def _reference(check: Checked, found: Any) -> Origin:
+    check.keys(found, "reference", set(Origin.__dataclass_fields__), {"framework"})
     texts = {
         key: check.text(found.get(key, ""), f"reference.{key}") or ""
         for key in ("framework", "version", "build", "isa", "mode", "processor")
@@ -146,7 +147,7 @@ def _reference(check: Checked, found: Any) -> Reference:
     if not isinstance(flags, dict):
         raise check.wrong("reference.flags", flags, "an object")
     said = {key: check.text(value, f"reference.flags.{key}") or "" for key, value in flags.items()}
-    return Reference(
+    return Origin(
         texts["framework"],
         texts["version"],
         texts["build"],
@@ -201,7 +202,5 @@ def _text(value: object) -> str:
 
 def write(path: str | os.PathLike[str], manifest: Manifest) -> None:
     """Write a manifest, whole or not at all. Raises InputError if that is not possible."""
-    from refnet.formats.mxnet.params import atomic
-
-    with atomic(path) as stream:
+    with whole_file(path) as stream:
         stream.write(dumps(manifest).encode())

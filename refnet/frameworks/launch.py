@@ -149,6 +149,24 @@ def python(environment: str, given: Mapping[str, str]) -> str:
     )
 
 
+def start(
+    framework: str,
+    interpreter: str,
+    *,
+    threads: int = 1,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 600.0,
+) -> Worker:
+    """The running worker of a framework: a name of FRAMEWORKS, or of the environment that has it.
+
+    interpreter: the Python that has the framework (`python` finds it). environment: variables for its
+    process. timeout: seconds for any one answer.
+    """
+    place = FRAMEWORKS.get(framework, framework)
+    file = str(WORKERS / "onnx_worker.py") if place == "onnx" else place
+    return Worker(file, interpreter, threads=threads, environment=environment, timeout=timeout)
+
+
 def torch_callable(name: str) -> str:
     """Where the package resnest defines a network of the catalog.
 
@@ -194,7 +212,7 @@ def _framework(name: str, python: str, graph: Graph, entry: Entry | None, folder
     """
     environment = FRAMEWORKS[name]
     file = environment if environment != "onnx" else str(WORKERS / "onnx_worker.py")
-    with Worker(file, python) as worker:
+    with start(name, python) as worker:
         fields = worker.ask("info").fields
         if name == "torch" and entry is not None:
             path = folder / "net.pth"

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from refnet.core.bits import equal_bits
 from refnet.core.errors import InputError
 from refnet.core.op import F32
-from refnet.frameworks import process
+from refnet.frameworks import launch
 from refnet.frameworks.process import Worker
 from refnet.ops.pointwise import Sigmoid
 from refnet.ops.softmax import SOFTMAX_FORMULAS, Softmax
@@ -98,8 +97,7 @@ class Sweep:
 
 def worker(framework: str, python: str, environment: Mapping[str, str]) -> Worker:
     """The framework, on one thread. python: its interpreter. environment: variables for its process."""
-    file = framework if framework != "onnx" else Path(process.__file__).with_name("onnx_worker.py")
-    return Worker(file, python, threads=1, environment=environment)
+    return launch.start(framework, python, environment=environment)
 
 
 def formulas(function: str) -> Mapping[str, str]:
@@ -198,9 +196,7 @@ def questions(framework: str, function: str) -> Question:
 
 def _unequal(theirs: F32, own: F32, x: F32, formula: str) -> Found:
     """Compare the bits; a row of a softmax is one result."""
-    other: npt.NDArray[np.bool_] = theirs.view(np.uint32) != own.view(np.uint32)
-    other &= ~(np.isnan(theirs) & np.isnan(own))
-    rows = other.reshape(x.size, -1).any(1)
+    rows = ~equal_bits(theirs, own).reshape(x.size, -1).all(1)
     first = int(x.view(np.uint32)[np.argmax(rows)]) if rows.any() else None
     return Found(formula, x.size, int(rows.sum()), first)
 

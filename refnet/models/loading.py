@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import operator
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from refnet.core.op import F32, TensorType
 from refnet.formats.bounded import open_file
 from refnet.models.catalog import Entry, build, entries, entry
 from refnet.models.labels import labels
+from refnet.models.seed import seed_of
 from refnet.ops import Conv
 
 STATES = (".pth", ".pt", ".safetensors")
@@ -348,11 +348,7 @@ def _state(file: str, weights: Model | None, network: str | None, image: Size | 
 
 def _seed(weights: Model) -> int | None:
     """N of "seed:N"; None if it is a path. Raises InputError for a bad N."""
-    if not isinstance(weights, str) or not weights.startswith("seed:"):
-        return None
-    if re.fullmatch("seed:[0-9]{1,20}", weights) and int(weights[5:]) < 1 << 64:
-        return int(weights[5:])
-    raise InputError(f"weights must be a file or seed:N with N from 0 to 2**64 - 1, got {weights!r}")
+    return seed_of(weights, "weights") if isinstance(weights, str) else None
 
 
 def _with(graph: Graph, weights: Model) -> Graph:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,14 +21,7 @@ from refnet.formats.npy import Npy, open_npy
 
 if TYPE_CHECKING:
     from refnet.models.labels import Label
-
-
-class Pipeline(Protocol):
-    """What `refnet.models.preprocess.Pipeline` offers: an image file becomes an input tensor."""
-
-    def apply(self, path: Path) -> F32:
-        """(1, c, h, w)"""
-        ...
+    from refnet.models.preprocess import Pipeline
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from refnet.core.op import F32
+from refnet.formats.write import whole_file
 from refnet.report import html_charts, html_text
 from refnet.report.html_pictures import Picture, differences, values
 from refnet.report.html_text import VERDICTS, harmless, largest, number_of
@@ -98,10 +99,8 @@ def write(
     model, capture: as the user named them, for the commands that the report tells to run (default: the
     graph's name, and a word to replace). Raises InputError if the file cannot be written.
     """
-    from refnet.formats.mxnet.params import atomic
-
     document = page(verification, model=model, capture=capture).encode()
-    with atomic(path) as stream:
+    with whole_file(path) as stream:
         stream.write(document)
 
 

@@ -1,6 +1,7 @@
-"""Captures: folders with the values that a framework, or refnet, computed. Reading one.
+"""Captures: the values that a framework, or refnet, computed, read from a folder or held in memory.
 
-    open_capture(folder) -> Capture ── .names, .value(name), .input(name)
+    open_capture(folder) -> Capture ─┐
+    Values(arrays) ──────────────────┴── CapturedValues: .manifest, .names, .has, .value(name), .input(name)
 
 A capture is a folder with manifest.json and one .npy file per value (docs/formats.md). A folder of .npy files
 without a manifest opens too: hardware dumps are that. An unfinished capture does not.
@@ -10,17 +11,18 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
 from refnet.core.errors import FormatError, InputError
 from refnet.formats.golden_file import Digest, digest
 from refnet.formats.manifest import NAME, Manifest, Stored, read
 from refnet.formats.npy import open_npy
+from refnet.models.seed import seed_number
 
 if TYPE_CHECKING:
     from refnet.core.op import F32
@@ -31,9 +33,35 @@ MOST_SYNTHETIC = 1 << 28
 """Elements of an input that a manifest may have made from a seed: 1 GiB, 1700 images of 3 by 224 by 224."""
 
 
+class CapturedValues(Protocol):
+    """What verification reads of a capture, wherever its values are."""
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """None for a plain folder of .npy files."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The values, in order of execution if that is known."""
+        ...
+
+    def has(self, name: str) -> bool:
+        """Whether the value's array is there."""
+        ...
+
+    def value(self, name: str) -> F32:
+        """The value's array."""
+        ...
+
+    def input(self, name: str) -> F32:
+        """The array of one of the network's inputs."""
+        ...
+
+
 @dataclass(frozen=True)
 class Capture:
-    """A capture that lies on disk. manifest: None for a plain folder of .npy files.
+    """A capture on disk. manifest: None for a plain folder of .npy files.
 
     names: of the values, in order of execution (of a plain folder: sorted).
 
@@ -108,8 +136,7 @@ class Capture:
     def _seed(self) -> int | None:
         """N of the inputs' seed:N; None if they have none."""
         source = "" if self.manifest is None or self.manifest.sources is None else self.manifest.sources.input
-        found = re.fullmatch("seed:([0-9]{1,20})", source)
-        return int(found[1]) if found and int(found[1]) < 1 << 64 else None
+        return seed_number(source)
 
     def _stored(self, name: str) -> Stored | None:
         if self.manifest is None:
@@ -140,10 +167,14 @@ def open_capture(folder: str | os.PathLike[str]) -> Capture:
 
     Raises InputError if there is no such folder, it has no .npy file, or the capture in it is not
     finished; FormatError or UnsupportedError for its manifest.
+
+    >>> from refnet.models.weights import shipped_captures
+    >>> open_capture(shipped_captures()[0][0]).manifest.reference.framework
+    'mxnet'
     """
     path = Path(folder)
     if not path.is_dir():
-        raise InputError(f"{os.fspath(folder)!r} is no folder")
+        raise InputError(f"{os.fspath(folder)!r} is not a folder")
     if os.path.lexists(path / PROGRESS):
         raise InputError(
             f"{path}: the capture is not finished; `refnet capture` with the same arguments goes on"
@@ -157,3 +188,43 @@ def open_capture(folder: str | os.PathLike[str]) -> Capture:
     if manifest is None and not files:
         raise InputError(f"{path}: no capture: neither {NAME} nor any .npy file")
     return Capture(path, manifest, files)
+
+
+@dataclass(frozen=True)
+class Values:
+    """A capture in memory: values and inputs by name, without a manifest.
+
+    >>> import numpy as np
+    >>> Values({"relu": np.zeros((1, 2), np.float32)}).names
+    ('relu',)
+    """
+
+    values: Mapping[str, F32]
+    inputs: Mapping[str, F32] = field(default_factory=dict)
+    manifest: Manifest | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The values' names, in their order."""
+        return tuple(self.values)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a value."""
+        return name in self.values
+
+    def value(self, name: str) -> F32:
+        """The value's array."""
+        return self.values[name]
+
+    def input(self, name: str) -> F32:
+        """The array of an input; InputError if there is none."""
+        if name not in self.inputs:
+            raise InputError(f"there is no input {name!r}")
+        return self.inputs[name]
+
+
+def opened(capture: str | os.PathLike[str] | Mapping[str, F32] | CapturedValues) -> CapturedValues:
+    """The capture in a folder, or of arrays by name. Raises as `open_capture`."""
+    if isinstance(capture, str | os.PathLike):
+        return open_capture(capture)
+    return Values(capture) if isinstance(capture, Mapping) else capture

@@ -1,8 +1,9 @@
-"""Two captures of whatever origin, value by value: which are equal, and how far the others are apart."""
+"""Two captures, value by value: which values have equal bits, and how far the others are apart."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,20 +11,26 @@ import numpy as np
 
 from refnet.core.errors import InputError
 from refnet.core.op import F32
+from refnet.verification.capture import CapturedValues, opened
 from refnet.verification.difference import differs, ulps
+from refnet.verification.progress import Progress
 from refnet.verification.record import finite
-from refnet.verification.verifier import Capture
+
+Source = str | os.PathLike[str] | Mapping[str, F32] | CapturedValues
 
 EQUAL, DIFFERENT, SHAPE, HASH = "equal", "different", "shape", "hash"
 
 
 @dataclass(frozen=True)
-class Pair:
+class ValueDiff:
     """One value that both captures have.
 
     result: "equal"; "different"; "shape": not even as many elements; "hash": one of the two has only a hash,
     and it is another one. differ: elements; ulps: the most float32 between, -1 if only NaN differ; largest:
     absolute difference of finite elements; the last three are None where they cannot be known.
+
+    >>> ValueDiff("y", "equal", ((1, 2), (1, 2)), 2).differ
+    0
     """
 
     name: str
@@ -37,14 +44,20 @@ class Pair:
 
 @dataclass(frozen=True)
 class Diff:
-    """Two captures side by side. only_a, only_b: values that only one of them has."""
+    """Two captures side by side. only_a, only_b: values that only one of them has.
 
-    pairs: tuple[Pair, ...]
+    >>> x = np.zeros((1, 2), np.float32)
+    >>> found = diff({"a": x, "b": x}, {"a": x})
+    >>> found.different, found.only_a, found.exit_code
+    ((), ('b',), 1)
+    """
+
+    pairs: tuple[ValueDiff, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
 
     @property
-    def different(self) -> tuple[Pair, ...]:
+    def different(self) -> tuple[ValueDiff, ...]:
         """The values that are not equal, in order."""
         return tuple(pair for pair in self.pairs if pair.result != EQUAL)
 
@@ -73,26 +86,30 @@ class Diff:
         }
 
 
-def diff(a: Capture, b: Capture, advance: Callable[[int], object] | None = None) -> Diff:
-    """Compare two captures. Bits are compared as bits, every NaN counting as the same; shapes that hold as
-    many elements are read in row order.
+def diff(a: Source, b: Source, progress: Progress | None = None) -> Diff:
+    """Compare two captures, each a folder, an open capture, or arrays by name.
 
-    advance: called with 1 after each value. Raises InputError if they have no value in common.
+    Bits are compared as bits, every NaN counting as the same NaN; a value of another shape with as many
+    elements is read in row order. progress: called after each value with (values done, of how many).
+    Raises InputError if they have no value in common.
 
-    >>> from refnet.verification.verify import Values
-    >>> one = Values({"y": np.float32([1, 2])})
-    >>> diff(one, Values({"y": np.float32([1, 2.0000002])})).pairs[0].ulps
+    >>> import refnet
+    >>> one = {"y": np.float32([1, 2])}
+    >>> refnet.diff(one, {"y": np.float32([1, 2.0000002])}).pairs[0].ulps
     1
     """
+    a, b = opened(a), opened(b)
     theirs = set(b.names)
     common = [name for name in a.names if name in theirs]
     if not common:
         raise InputError("the two captures have no value in common")
-    pairs = []
+    pairs: list[ValueDiff] = []
+    if progress is not None:
+        progress(0, len(common))
     for name in common:
         pairs.append(_pair(name, a, b))
-        if advance is not None:
-            advance(1)
+        if progress is not None:
+            progress(len(pairs), len(common))
     both = set(common)
     return Diff(
         tuple(pairs),
@@ -101,24 +118,24 @@ def diff(a: Capture, b: Capture, advance: Callable[[int], object] | None = None)
     )
 
 
-def _pair(name: str, a: Capture, b: Capture) -> Pair:
+def _pair(name: str, a: CapturedValues, b: CapturedValues) -> ValueDiff:
     hashes = [_hash_only(name, one) for one in (a, b)]
     if any(hashes):
         stored = [_digest(name, one) for one in (a, b)]
         shapes = (stored[0][1], stored[1][1])
         elements = int(np.prod(shapes[0]))
         if stored[0] == stored[1]:
-            return Pair(name, EQUAL, shapes, elements)
-        return Pair(name, HASH if shapes[0] == shapes[1] else SHAPE, shapes, elements, None, None, None)
+            return ValueDiff(name, EQUAL, shapes, elements)
+        return ValueDiff(name, HASH if shapes[0] == shapes[1] else SHAPE, shapes, elements, None, None, None)
     x, y = a.value(name), b.value(name)
     shapes = (x.shape, y.shape)
     if x.size != y.size:
-        return Pair(name, SHAPE, shapes, x.size, None, None, None)
+        return ValueDiff(name, SHAPE, shapes, x.size, None, None, None)
     y = y.reshape(x.shape)
     other = differs(x, y)
     if not other.any():
-        return Pair(name, EQUAL, shapes, x.size)
-    return Pair(name, DIFFERENT, shapes, x.size, int(other.sum()), *_far(x[other], y[other]))
+        return ValueDiff(name, EQUAL, shapes, x.size)
+    return ValueDiff(name, DIFFERENT, shapes, x.size, int(other.sum()), *_far(x[other], y[other]))
 
 
 def _far(x: F32, y: F32) -> tuple[int, float]:
@@ -128,12 +145,12 @@ def _far(x: F32, y: F32) -> tuple[int, float]:
     return int(ulps(x, y).max()), float(distance[np.isfinite(distance)].max(initial=0.0))
 
 
-def _hash_only(name: str, capture: Capture) -> bool:
+def _hash_only(name: str, capture: CapturedValues) -> bool:
     manifest = capture.manifest
     return manifest is not None and manifest.values[name].file is None
 
 
-def _digest(name: str, capture: Capture) -> tuple[str, tuple[int, ...]]:
+def _digest(name: str, capture: CapturedValues) -> tuple[str, tuple[int, ...]]:
     from refnet.formats.golden_file import digest
 
     if capture.manifest is not None:

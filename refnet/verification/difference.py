@@ -1,13 +1,14 @@
-"""How far two arrays are apart: bits, ulps, share of a bound. Numbers only; reports put them into words."""
+"""How far two arrays are apart: bits, ulps, share of a bound. Numbers; describe.py puts them into words."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.bits import Mask, bit_patterns, equal_bits
 from refnet.core.op import F32, Interval
 
-Mask = npt.NDArray[np.bool_]
+__all__ = ["Mask", "differs", "shares", "ulps"]
 
 
 def differs(found: F32, golden: F32) -> Mask:
@@ -16,22 +17,13 @@ def differs(found: F32, golden: F32) -> Mask:
     >>> differs(np.float32([0, np.nan, 1]), np.float32([-0.0, -np.nan, 1]))
     array([ True, False, False])
     """
-    different: Mask = _bits(found) != _bits(golden)
-    return different & ~(np.isnan(found) & np.isnan(golden))
-
-
-def outside(found: F32, golden: F32, bound: Interval) -> Mask:
-    """Per element, whether it is proved to be no rounding of the formula: its bits are not the golden
-    value's, and it is not within a finite bound (an infinite one promises nothing).
-    """
-    inside = (_distance(found, bound) <= bound.radius) & np.isfinite(bound.radius)
-    return differs(found, golden) & ~inside
+    return ~equal_bits(found, golden)
 
 
 def shares(found: F32, bound: Interval) -> npt.NDArray[np.float64]:
     """|found - center| / radius per element: at most 1 inside of the bound, NaN where nothing is promised."""
-    distance = _distance(found, bound)
     with np.errstate(all="ignore"):
+        distance = np.abs(found.astype(np.float64) - bound.center)
         share = np.where(distance == 0, 0.0, distance / bound.radius)
     return np.where(np.isfinite(bound.radius), share, np.nan)
 
@@ -46,20 +38,7 @@ def ulps(found: F32, golden: F32) -> npt.NDArray[np.int64]:
     return np.where(np.isnan(found) | np.isnan(golden), -1, apart)
 
 
-def _bits(array: F32) -> npt.NDArray[np.uint32]:
-    bits: npt.NDArray[np.uint32] = (
-        np.ascontiguousarray(array, np.float32).reshape(array.shape).view(np.uint32)
-    )
-    return bits
-
-
 def _place(array: F32) -> npt.NDArray[np.int64]:
     """The number of each float32 on the line of all of them; both zeros are number 0."""
-    bits = _bits(array).astype(np.int64)
+    bits = bit_patterns(array).astype(np.int64)
     return np.where(bits >> 31, -(bits & 0x7FFFFFFF), bits)
-
-
-def _distance(found: F32, bound: Interval) -> npt.NDArray[np.float64]:
-    with np.errstate(all="ignore"):
-        distance: npt.NDArray[np.float64] = np.abs(found.astype(np.float64) - bound.center)
-    return distance

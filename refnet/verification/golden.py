@@ -1,36 +1,30 @@
 """The golden values of a network as hashes: recording them in a golden file, and checking one.
 
-    record ── prepare ── hashes ── File (readers/golden_file.py)
-    check ─── located ── prepare ── hashes ── compare
+    record ── hashes ── File (formats/golden_file.py)
+    check ─── located, prepare (models/inputs.py) ── hashes ── compare
 
-There is one right answer for every value, the same bits on every machine, so a hash says as much as the
-value. Kernels are loaded when a network is run, not before.
+Every value has one right answer, with the same bits on every machine, so its hash says as much as the value.
+Kernels are loaded when a network is run, not before.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from refnet.core.errors import GraphError, InputError
 from refnet.core.op import TensorType
 from refnet.formats.golden_file import Digest, File, Sources, canonical, digest
+from refnet.models.inputs import portable
 from refnet.ops.softmax import Softmax
+from refnet.verification.progress import Advance
 
 if TYPE_CHECKING:
     from refnet.core.graph import Graph
     from refnet.core.interpreter import Arithmetic
     from refnet.core.op import F32
-
-SEED, SAMPLE = "seed:", "sample:"
-
-Advance = Callable[[int], object]
-"""Called with how many more nodes are done."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +32,9 @@ class Difference:
     """One thing that is not as the golden file has it. expected, found: None where there is none.
 
     what: "graph", "weights", "input" or "value".
+
+    >>> Difference("value", "relu1", None, Digest("0" * 64, (1, 2))).what
+    'value'
     """
 
     what: str
@@ -88,10 +85,11 @@ def hashes(
 
 
 def keeps_apart(graph: Graph) -> bool:
-    """Whether every value has one part per image, which the other images have no share in.
+    """Whether each image of a batch is computed independently of the others.
 
-    So it is if every value's first dimension, and no other, is the batch, for any batch, and no softmax runs
-    along it: what else mixes images (sums along the batch, transposition, constants) shows in the shapes.
+    True if, for every batch size, the first dimension of every value and no other is the batch, and no
+    softmax runs along it. Whatever else mixes images (sums along the batch, transposition, constants) shows
+    in the shapes.
 
     >>> import refnet
     >>> keeps_apart(refnet.load("resnest-digits"))
@@ -113,123 +111,6 @@ def keeps_apart(graph: Graph) -> bool:
     return True
 
 
-# Sources.
-
-
-def prepare(sources: Sources) -> tuple[Graph, dict[str, F32]]:
-    """The graph with its weights, and its inputs by name. Errors: as `refnet.load` and the readers of inputs.
-
-    >>> graph, inputs = prepare(Sources("resnest-digits", input="sample:1700-label-5.png", pipeline="digits"))
-    >>> inputs["data"].shape
-    (1, 1, 32, 32)
-    """
-    from refnet.models.loading import load
-
-    graph = load(sources.model, weights=sources.weights, network=sources.network, image=sources.image)
-    return graph, inputs_from(graph, sources.input, sources.pipeline)
-
-
-def inputs_from(graph: Graph, source: str, pipeline: str | None) -> dict[str, F32]:
-    """The inputs by name, of a .npy file, an image (with a pipeline), "sample:NAME" or "seed:N"."""
-    from refnet.models.synthetic import normal
-
-    if source.startswith(SEED):
-        if not re.fullmatch("seed:[0-9]{1,20}", source) or int(source[5:]) >= 1 << 64:
-            raise InputError(f"input must be a file or seed:N with N from 0 to 2**64 - 1, got {source!r}")
-        return {name: normal(int(source[5:]), name, kind.shape) for name, kind in graph.inputs.items()}
-    if len(graph.inputs) != 1:
-        raise InputError(f"{graph.name} has {len(graph.inputs)} inputs ({', '.join(graph.inputs)}), not one")
-    ((name, kind),) = graph.inputs.items()
-    if source.endswith(".npy"):
-        from refnet.models.predict import input_tensor
-
-        return {name: input_tensor(Path(source), kind).read()}
-    from refnet.models.preprocess import pipeline as by_name
-
-    if pipeline is None:
-        raise InputError(f"{source} is an image: say how it becomes a tensor, with a pipeline")
-    inputs = {name: by_name(pipeline).apply(sample(source) if source.startswith(SAMPLE) else Path(source))}
-    graph.check_inputs(inputs)
-    return inputs
-
-
-def sample(source: str) -> Path:
-    """The file of "sample:NAME"."""
-    from refnet.models.weights import shipped_folder
-
-    folder = shipped_folder() / "digits"
-    known = sorted(path.name for path in folder.glob("*.png"))
-    if source[len(SAMPLE) :] not in known:
-        raise InputError(f"{source!r} is no sample image; there are {', '.join(known)}")
-    return folder / source[len(SAMPLE) :]
-
-
-def stated(sources: Sources) -> Sources:
-    """The sources as a golden file has them: without folders, a sample image by its name.
-
-    >>> stated(Sources("a/net-symbol.json", "b/net-0000.params", "/c/x.npy")).input
-    'x.npy'
-    """
-    from refnet.models.weights import shipped_folder
-
-    source = sources.input
-    if not source.startswith((SEED, SAMPLE)):
-        samples = (shipped_folder() / "digits").resolve()
-        where = Path(source).resolve()
-        source = SAMPLE + where.name if where.parent == samples else where.name
-    weights = sources.weights
-    if weights is not None and not weights.startswith(SEED):
-        weights = Path(weights).name
-    return replace(sources, model=Path(sources.model).name, weights=weights, input=source)
-
-
-def located(
-    sources: Sources | None,
-    folder: Path,
-    model: str | None = None,
-    weights: str | None = None,
-    source: str | None = None,
-    pipeline: str | None = None,
-    network: str | None = None,
-    image: tuple[int, int] | None = None,
-) -> Sources:
-    """A golden file's sources: what is given here counts; files are else looked for in its folder only.
-
-    source: the input. Raises InputError for what is not there, or is neither in the file nor given.
-    """
-    from refnet.models.catalog import entries
-    from refnet.models.loading import STATES
-
-    def find(what: str, given: str | None, said: str | None, known: bool) -> str | None:
-        if given is not None or said is None or known:
-            return said if given is None else given
-        path = folder / said
-        if Path(said).name != said or not os.path.isfile(path):
-            raise InputError(f"the golden file's {what}, {said!r}, is not beside it: say where it is")
-        return str(path)
-
-    said = sources or Sources("", None, "")
-    chosen = find("model", model, said.model, said.model in {"", *entries()})
-    holds_weights = model is not None and model.endswith((*STATES, ".params", ".tar"))
-    old = None if holds_weights else said.weights
-    values = find("weights", weights, old, (old or "").startswith(SEED))
-    tensor = find("input", source, said.input, said.input == "" or said.input.startswith((SEED, SAMPLE)))
-    if not chosen or not tensor:
-        raise InputError(f"the golden file does not say its {'input' if chosen else 'model'}: say which")
-    other = model is not None
-    return Sources(
-        chosen,
-        values,
-        tensor,
-        pipeline or said.pipeline,
-        network if other else network or said.network,
-        image or said.image,
-    )
-
-
-# Recording and checking.
-
-
 def count(graph: Graph, inputs: Mapping[str, F32], batch: int = 1) -> int:
     """How many nodes `hashes` goes through, for progress."""
     images = max((array.shape[0] for array in inputs.values()), default=0)
@@ -248,6 +129,7 @@ def record(
 
     sources: where they come from, so that the file can be checked without being told.
 
+    >>> from refnet.models.inputs import prepare
     >>> sources = Sources("resnest-digits")
     >>> file = record(*prepare(sources), sources)
     >>> len(file.values), file.sources.input
@@ -255,7 +137,7 @@ def record(
     """
     return File(
         hashes(graph, inputs, arithmetic, batch, advance),
-        None if sources is None else stated(sources),
+        None if sources is None else portable(sources),
         graph.structure_hash(),
         graph.weights_hash(),
         {name: digest(array) for name, array in inputs.items()},

@@ -1,8 +1,11 @@
-"""What a port's arrays are compared with: a golden file, or a folder of arrays. The pytest fixture's core.
+"""The core of the pytest fixture `golden`: a port's arrays against a golden file or a folder of arrays.
 
-Checker.check ── Reference.digest                 equal hashes: done, and no kernel was loaded
-          └───── Reference.value, .bound          else the element and the bound are shown
+Checker.check ── GoldenSource.digest                 equal hashes: done, and no kernel is loaded
+          ├───── judge (judge.py)                 with within="bound": the verdict on the node
+          └───── GoldenSource.value, describe        on failure: the element, and its share of the bound
                         └── Recomputed            refnet's own golden run, kept on disk
+
+What computes is imported inside functions: a test that passes by equal bits must not wait for a compiler.
 """
 
 from __future__ import annotations
@@ -36,13 +39,14 @@ MANIFEST = "golden.json"
 
 
 class Recomputed:
-    """refnet's golden run of what a golden file names, as far as it was asked for; values lie on disk."""
+    """refnet's golden run of the network that a golden file names, node by node as needed, kept on disk."""
 
     def __init__(self, file: File, folder: Path, inputs: Mapping[str, F32]) -> None:
-        """folder: where files are looked for. inputs: those that need not be. Raises InputError for another
-        network, or none.
+        """folder: where files are looked for. inputs: arrays that are known already. Raises InputError if the
+        network cannot be found or is not the file's.
         """
-        from refnet.verification.golden import foundations, located, prepare
+        from refnet.models.inputs import located, prepare
+        from refnet.verification.golden import foundations
 
         self.graph, found = prepare(located(file.sources, folder))
         self.inputs = {**found, **inputs}
@@ -76,11 +80,10 @@ class Recomputed:
         return open_npy(self._files[name]).read()
 
 
-class Reference:
-    """A golden file; a capture; or a folder of .npy files named by value (`file_name`), golden.json or not.
+class GoldenSource:
+    """Where golden values come from: a golden file, a capture, or a folder of .npy files named by value.
 
-    Raises InputError or FormatError if there is no such file or folder, it is not sound, or the capture is
-    not finished.
+    Raises InputError or FormatError if the file or folder is missing or damaged, or the capture unfinished.
     """
 
     def __init__(self, path: Path) -> None:
@@ -174,24 +177,25 @@ class Updates:
 class Checker:
     """The fixture `golden`: check(name, array) compares an array of a port with its golden value."""
 
-    def __init__(self, reference: Reference, updates: Updates | None = None) -> None:
+    def __init__(self, reference: GoldenSource, updates: Updates | None = None) -> None:
         self.reference = reference
         self._updates = updates
         self._checked: dict[str, F32] = {}
 
     def check(self, name: str, array: Any, *, within: str | None = None, inputs: str = "golden") -> None:
-        """Pass if the array has the bits of the golden value; else AssertionError that shows the difference.
+        """Pass if the array has the golden value's bits; otherwise raise AssertionError with the difference.
 
         name: a value, or an input of the network. array: float32, of the value's shape; anything that
         NumPy can read. Every NaN is the same NaN.
-        within: "bound" accepts what refnet proves to be a rounding of the node's formula, in whatever
-        order it was summed: each element within the op's bound. Ops that have one right result (relu, max,
-        concat, one add) must have its bits even so.
+        within: "bound" accepts what `refnet verify` calls equal, replayed or rounding (judge.py): a value
+        that any order of the node's sum may give. Ops that have one right result (relu, max, concat, one
+        add) must have its bits even so, up to the sign of a zero where frameworks vary.
         inputs: what the bound is computed from. "golden": the golden values of the node's inputs (of a
         capture: the captured ones), so the port's node must have been fed with these. "checked": the arrays
         that were passed to `check` before in the same test (a network's input that was not: the reference's).
 
-        Raises InputError for what cannot be compared: no such value, no bound known.
+        Raises InputError for what cannot be compared: no such value, or with within="bound" no finite bound
+        where the bits are neither the golden value's nor those of refnet's plain order.
         """
         __tracebackhide__ = True
         if not isinstance(name, str):
@@ -224,16 +228,14 @@ class Checker:
         self._updates.pending.setdefault(self.reference.path, {})[name] = (expected, found.copy(), text)
 
     def _within(self, name: str, found: F32, inputs: str) -> None:
-        __tracebackhide__ = True
-        text = self._judge(name, found, inputs)
-        if text is not None:
-            raise AssertionError(text)
-
-    def _judge(self, name: str, found: F32, inputs: str) -> str | None:
-        """What is wrong, if it is proved to be no rounding of the node's formula."""
+        """Raise unless the one judge accepts the value of the node, run on `inputs`."""
         from refnet.core.op import Interval
-        from refnet.report.difference import describe, differs, outside
+        from refnet.verification import compute
+        from refnet.verification.describe import describe
+        from refnet.verification.difference import differs
+        from refnet.verification.judge import DEFECT, UNJUDGED, judge
 
+        __tracebackhide__ = True
         run = self.reference.recomputed()
         node = run.graph.by_name.get(name)
         if node is None:
@@ -244,23 +246,23 @@ class Checker:
             )
         arguments = self._arguments(run.graph, node, inputs)
         recorded = inputs == "golden" and self.reference.capture is None
-        golden = run.value(name) if recorded else node.op.golden(*arguments)
+        golden = run.value(name) if recorded else compute.golden(node.op, arguments)
         if found.shape != golden.shape:
-            return f"{name}: the shape is {list(found.shape)}, must be {list(golden.shape)}"
-        bound = node.op.bound(*map(Interval.exactly, arguments))
-        wrong = differs(found, golden) if node.op.exactly_specified else outside(found, golden, bound)
-        if not wrong.any():
-            return None
-        kind = type(node.op).__name__
-        word = (
-            f"differ, and {kind} has one right result"
-            if node.op.exactly_specified
-            else "lie outside the bound"
-        )
+            raise AssertionError(f"{name}: the shape is {list(found.shape)}, must be {list(golden.shape)}")
+        judgement = judge(node, found, arguments)
         own = "golden inputs" if self.reference.capture is None else "the capture's values"
         fed = own if inputs == "golden" else "the inputs checked before"
-        text = describe(found, golden, bound, wrong, word)
-        return f"{name} is no rounding of its formula, {node}, on {fed}\n{text}"
+        if judgement.verdict == UNJUDGED and differs(found, golden).any():
+            raise InputError(f"{name} cannot be judged, {node}, on {fed}: {judgement.reason}")
+        if judgement.verdict != DEFECT:
+            return
+        word = "lie outside the bound"
+        if node.op.exactly_specified:
+            word = f"differ, and {judgement.kind} has one right result"
+        bound = compute.bound(node.op, list(map(Interval.exactly, arguments)))
+        assert judgement.wrong is not None
+        text = describe(found, golden, bound, judgement.wrong, word)
+        raise AssertionError(f"{name} is no rounding of its formula, {node}, on {fed}\n{text}")
 
     def _arguments(self, graph: Graph, node: Node, inputs: str) -> list[F32]:
         data = []
@@ -284,7 +286,9 @@ class Checker:
     def _difference(self, name: str, found: F32, expected: Digest | None) -> str:
         """What differs, as far as it can be shown."""
         from refnet.core.op import Interval
-        from refnet.report.difference import describe, differs
+        from refnet.verification import compute
+        from refnet.verification.describe import describe
+        from refnet.verification.difference import differs
 
         if expected is None:
             return f"it has no such value; found {digest(found)}"
@@ -303,7 +307,8 @@ class Checker:
             run = self.reference.recomputed()
             if name in run.graph.by_name:
                 node = run.graph.by_name[name]
-                bound = node.op.bound(*map(Interval.exactly, self._arguments(run.graph, node, "golden")))
+                arguments = self._arguments(run.graph, node, "golden")
+                bound = compute.bound(node.op, list(map(Interval.exactly, arguments)))
         except RefnetError as error:
             lines.append(f"no bound is known: {error}")
         wrong = differs(found, golden)
@@ -324,7 +329,7 @@ class Checker:
 
 
 def _array(name: str, array: Any) -> F32:
-    """The array as NumPy's, not converted: a rounding here would be nobody's."""
+    """The array as NumPy's, never converted: a conversion would round in nobody's name."""
     __tracebackhide__ = True
     if np.ma.is_masked(array):
         raise AssertionError(f"{name}: the array has masked elements, which have no value")
@@ -338,7 +343,7 @@ def _array(name: str, array: Any) -> F32:
 
 
 def _as_golden(capture: Capture) -> File:
-    """What a capture says of itself, as a golden file says it."""
+    """A capture's manifest as a golden file."""
     said = capture.manifest
     assert said is not None
     return File(
@@ -356,7 +361,7 @@ def accept(path: Path, pending: Mapping[str, tuple[Digest | None, F32, str]], re
 
     A folder's arrays are written first, then its golden.json, which is made if there is none.
     """
-    reference = Reference(path)
+    reference = GoldenSource(path)
     if reference.capture is not None:
         raise InputError(f"{path} is a capture: it has what was computed, and is not updated")
     new = {name: digest(array) for name, (_, array, _) in pending.items()}

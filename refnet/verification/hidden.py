@@ -1,18 +1,21 @@
-"""What a book makes of values that a capture does not have, from those that it has.
+"""Values that a capture lacks, computed by a book's recipes from the values that it has.
 
-    captured values ── Behind.step(node) ── its bits by the book's recipes ── Behind.step(node) ── ...
+    captured values ── HiddenReplay.value(name) ── bits by the book's recipe ── HiddenReplay.known ── ...
 
-A framework that joins nodes shows only the last one's value. The book says which are joined, and the recipes
-are of what the executor makes of them; so the bits of a value are known although its inputs are not.
+A framework that fuses nodes shows only the last one's value. The book says which nodes are fused, and has
+recipes for the fused ones; so a value's bits can be known although its inputs were never shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from refnet.core.graph import Graph
 from refnet.core.op import F32
-from refnet.verification.judge import Replay
+
+if TYPE_CHECKING:
+    from refnet.arithmetic.replay import Replay
 
 
 class HiddenReplay:

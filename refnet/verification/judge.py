@@ -1,28 +1,34 @@
-"""One captured value and its node, the op run on the capture's own inputs: what can be said of it, and why.
+"""The one judge: what can be proved of a value that somebody computed, given the inputs of its node.
 
-judge ── op.run ─────────────────────────── other bits?
-   ├──── op.agrees                          one right result: equal, or a defect
-   ├──── replay.evaluate_or_none             a book's recipe gives these bits: replayed (behind.py, where
-   │                                         inputs are not captured)
-   ├──── op.bound ── shares                 inside: rounding; outside: a defect; no bound: unjudged
-   └──── exact_sums (order_free.py)         no order rounds there: plain's bits, or a defect
+judge ── compute.plain                      are its bits plain's?
+   ├──── op.agrees                          an op with one right result: equal, or a defect
+   ├──── replay.evaluate_or_none            the book's recipe gives these bits: replayed (hidden.py, where
+   │                                        inputs are not captured)
+   ├──── compute.bound ── shares            inside: rounding; outside: a defect; no bound: unjudged
+   └──── exact_sums (order_free.py)         where no order rounds: plain's bits, or a defect
+
+`refnet verify`, the pytest plugin and the cross-checks all decide by it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from refnet.core.graph import Graph, Node, TensorType
+from refnet.core.graph import Node, TensorType
 from refnet.core.op import F32, F64, Interval
 from refnet.ops import Div
+from refnet.verification import compute
 from refnet.verification.difference import Mask, differs, shares, ulps
 from refnet.verification.order_free import exact_sums
 from refnet.verification.propagate import AbstractValue, known, nodes_over
 from refnet.verification.trace import exactly_at
+
+if TYPE_CHECKING:
+    from refnet.arithmetic.replay import Replay
 
 BINS = 20
 """Of a histogram of shares from 0 to 1; one more counts what lies above."""
@@ -32,24 +38,12 @@ DEFECT, UNJUDGED, MISSING = "defect", "unjudged", "missing"
 VERDICTS = (EQUAL, REPLAYED, ROUNDING, DEFECT, UNJUDGED, MISSING)
 
 
-class Replay(Protocol):
-    """Evaluates a node in the order of a named framework build; `refnet.arithmetic.replay.Replay` is one."""
-
-    def evaluate_or_none(self, node: Node, *inputs: F32) -> F32 | None:
-        """The node's value; None if the book has no recipe for it."""
-        ...
-
-    def executed(self, graph: Graph) -> Graph:
-        """The graph as the book's executor computes it, joined nodes being one."""
-        ...
-
-
 @dataclass(frozen=True)
 class Shares:
     """How much of its bound a value uses, over the elements that have a finite one.
 
     histogram: 20 counts for the widths of 0.05 from 0 to 1, then one of what lies above. largest is inf
-    where a value that is no number, or lies outside of a radius of 0, was found.
+    where the value is NaN, or the radius is 0 and the value is not the center.
     """
 
     largest: float
@@ -59,10 +53,11 @@ class Shares:
 
 @dataclass(frozen=True)
 class Worst:
-    """The element that tells most: outside of its bound, else with the largest share, else the most ulps off.
+    """The worst element: outside of its bound, else with the largest share, else the most ulps off.
 
-    golden: None where it cannot be known (an input of the node is hidden). bound: (center, radius), None
-    for an op with one right result. share: None without a bound.
+    found: the value that is judged; plain, golden: refnet's, on the same inputs. golden: None where it
+    cannot be known (an input of the node is hidden). bound: (center, radius), None for an op with one right
+    result. share: None without a bound.
     """
 
     at: tuple[int, ...]
@@ -76,7 +71,7 @@ class Worst:
 
 @dataclass(frozen=True)
 class Inherited:
-    """How far plain on the capture's inputs and refnet's own run end to end are apart: what came down.
+    """The inherited difference: refnet's plain value on the capture's inputs, and in refnet's own whole run.
 
     differ: elements. ulps: the most float32 between; -1 if only NaN differ. largest: absolute difference.
     """
@@ -88,12 +83,18 @@ class Inherited:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is said of one value. Counts are elements; `docs/verify.md` explains every field.
+    """The verdict on one value. Counts are elements; `docs/verify.md` explains every field.
 
     over: nodes that were judged as one because the capture lacks the values between them; () is the node
-    alone. differ: bits that are not plain's on the same inputs. outside: proved to be no rounding.
+    alone. differ: bits that are not plain's on the same inputs. outside: proved not to be rounding.
     unpromised: differ where no bound exists. ulps: the most, of those that differ. map: (h, w) largest share
-    over batch and channels, picture: (h, w) mean of what was found; both only where something differs.
+    over batch and channels, picture: (h, w) mean of the value; both only where something differs. wrong: of a
+    defect, the elements that are proved wrong, in the value's shape; `verify` does not keep it.
+
+    >>> import refnet
+    >>> node = refnet.load("resnest-digits").by_name["prob"]
+    >>> Judgement(node.name, repr(node.op), "Softmax", node.inputs, (1, 10), "missing").verdict
+    'missing'
     """
 
     name: str
@@ -114,11 +115,12 @@ class Judgement:
     inherited: Inherited | None = None
     map: F32 | None = field(default=None, repr=False, compare=False)
     picture: F32 | None = field(default=None, repr=False, compare=False)
+    wrong: Mask | None = field(default=None, repr=False, compare=False)
 
 
 def judge(
     node: Node,
-    found: F32,
+    result: F32,
     inputs: Sequence[F32 | AbstractValue],
     replay: Replay | None = None,
     *,
@@ -126,12 +128,12 @@ def judge(
     replayed: F32 | None = None,
     threads: int = 1,
 ) -> Judgement:
-    """Judge a value that a framework computed, given what went into its node: data, then weights.
+    """Judge a value that a framework computed, given the inputs of its node: data, then weights.
 
-    found: of the node's shape, or another one with as many elements in row order. inputs: arrays whose bits
-    the framework had, or operands of which less is known (propagate.py). replay: a book's recipes.
-    plain: the node's plain value on these inputs, if it is known already. replayed: where inputs are not
-    captured, what the book makes of the captured values that they are made of.
+    result: the value, of the node's shape, or of another one with as many elements in row order. inputs:
+    the arrays that the framework had, or what is known of hidden ones (propagate.py). replay: a book's
+    recipes. plain: the node's plain value on these inputs, if it is known already. replayed: where inputs
+    are hidden, what the book makes of the captured values that they are made of. threads: change no bit.
 
     >>> from refnet.ops import Add
     >>> one, tiny = np.float32([[1, 2]]), np.float32([[2.0**-24, 0]])
@@ -143,67 +145,63 @@ def judge(
     shape = node.op.type(*kinds).shape
     head = Judgement(node.name, repr(node.op), type(node.op).__name__, node.inputs, shape, DEFECT)
     over = nodes_over(operands)
-    head = _with(head, over=(*over, node.name) if over else (), elements=TensorType(shape).size)
-    if found.dtype != np.float32:
-        return _with(head, reason=f"its dtype is {found.dtype}, not float32")
-    if found.size != head.elements:
-        return _with(head, reason=f"its shape is {list(found.shape)}, not {list(shape)}")
+    head = replace(head, over=(*over, node.name) if over else (), elements=TensorType(shape).size)
+    if result.dtype != np.float32:
+        return replace(head, reason=f"its dtype is {result.dtype}, not float32")
+    if result.size != head.elements:
+        return replace(head, reason=f"its shape is {list(result.shape)}, not {list(shape)}")
     said = []
-    if found.shape != shape:
-        said.append(f"shape {list(found.shape)}, read in row order as {list(shape)}")
-        found = found.reshape(shape)
+    if result.shape != shape:
+        said.append(f"shape {list(result.shape)}, read in row order as {list(shape)}")
+        result = result.reshape(shape)
     if plain is None:
-        plain = node.op.run(*(one.value for one in operands), threads=threads)
+        plain = compute.plain(node.op, [one.value for one in operands], threads)
     hidden = any(one.interval is not None for one in operands)
     if node.op.exactly_specified and not hidden:
-        judged = _one_result(head, node, found, plain, operands)
+        judged = _one_result(head, node, result, plain, operands)
     else:
         value = None if replay is None else lambda: _recipes(replay, replayed, node, operands)
-        judged = _bounded(head, node, found, plain, operands, value)
+        judged = _bounded(head, node, result, plain, operands, value)
     if judged.reason:
         said.append(judged.reason)
-    return _with(judged, reason="; ".join(said) or None)
+    return replace(judged, reason="; ".join(said) or None)
 
 
-def judge_input(name: str, found: F32, expected: F32) -> Judgement:
-    """Judge an input of the network by what its stated source makes: every step of it is stated to the bit.
+def judge_input(name: str, result: F32, expected: F32) -> Judgement:
+    """Judge an input of the network by what its stated source makes: that is exact to the last bit.
 
     >>> judge_input("data", np.float32([[1]]), np.float32([[2]])).verdict
     'defect'
     """
     head = Judgement(name, "Input()", "Input", (), expected.shape, EQUAL, elements=expected.size)
-    if found.shape != expected.shape:
-        said = f"its shape is {list(found.shape)}, its source makes {list(expected.shape)}"
-        return _with(head, verdict=DEFECT, reason=said)
-    wrong = differs(found, expected)
+    if result.shape != expected.shape:
+        said = f"its shape is {list(result.shape)}, its source makes {list(expected.shape)}"
+        return replace(head, verdict=DEFECT, reason=said)
+    wrong = differs(result, expected)
     if not wrong.any():
         return head
-    apart = ulps(found, expected)
+    apart = ulps(result, expected)
     with np.errstate(all="ignore"):
-        distance = np.where(wrong, np.abs(found.astype(np.float64) - expected), -1.0)
+        distance = np.where(wrong, np.abs(result.astype(np.float64) - expected), -1.0)
     distance = np.where(np.isnan(distance), np.inf, distance)
-    at = tuple(map(int, np.unravel_index(int(np.argmax(distance)), found.shape)))
-    worst = Worst(at, found[at], expected[at], expected[at], None, int(apart[at]), None)
+    at = tuple(map(int, np.unravel_index(int(np.argmax(distance)), result.shape)))
+    worst = Worst(at, result[at], expected[at], expected[at], None, int(apart[at]), None)
     count = int(wrong.sum())
-    reason = f"{count} of {found.size} elements are not what its source makes"
+    reason = f"{count} of {result.size} elements are not what its source makes"
     most = int(apart[wrong].max())
-    return _with(head, verdict=DEFECT, reason=reason, differ=count, outside=count, ulps=most, worst=worst)
-
-
-def _with(judgement: Judgement, **fields: object) -> Judgement:
-    return Judgement(**{**vars(judgement), **fields})
+    return replace(head, verdict=DEFECT, reason=reason, differ=count, outside=count, ulps=most, worst=worst)
 
 
 def _one_result(
-    head: Judgement, node: Node, found: F32, plain: F32, operands: Sequence[AbstractValue]
+    head: Judgement, node: Node, result: F32, plain: F32, operands: Sequence[AbstractValue]
 ) -> Judgement:
-    """The bits must be plain's, up to what frameworks choose differently."""
-    other = differs(found, plain)
-    wrong = ~node.op.agrees(found, plain)
+    """The bits must be plain's, up to the zeros and NaN in which frameworks vary."""
+    other = differs(result, plain)
+    wrong = ~node.op.agrees(result, plain)
     if any(one.zero_sign_unknown for one in operands):
-        wrong &= ~((found == 0) & (plain == 0))
+        wrong &= ~((result == 0) & (plain == 0))
         if isinstance(node.op, Div):  # 1 / -0
-            wrong &= ~(np.isinf(found) & np.isinf(plain))
+            wrong &= ~(np.isinf(result) & np.isinf(plain))
     reason = None
     count, free = int(wrong.sum()), int((other & ~wrong).sum())
     if count:
@@ -211,44 +209,44 @@ def _one_result(
     elif free:
         reason = f"{free} zeros have the other sign, or NaN became something else, in which frameworks vary"
     verdict = DEFECT if count else EQUAL
-    head = _with(head, verdict=verdict, reason=reason, differ=int(other.sum()), outside=count)
+    head = replace(head, verdict=verdict, reason=reason, differ=int(other.sum()), outside=count)
     if not count:
         return head
-    return _shown(head, node, found, plain, wrong, np.where(wrong, np.inf, 0.0), None, operands)
+    weight = np.where(wrong, np.inf, 0.0)
+    return replace(_shown(head, node, result, plain, wrong, weight, None, operands), wrong=wrong)
 
 
 def _bounded(
     head: Judgement,
     node: Node,
-    found: F32,
+    result: F32,
     plain: F32,
     operands: Sequence[AbstractValue],
     replay: Callable[[], F32 | None] | None,
 ) -> Judgement:
     """The bits of a known recipe, or within the bound that holds for any."""
-    with np.errstate(all="ignore"):
-        bound = node.op.bound(*(one.bound for one in operands))
-    other = differs(found, plain)
-    share = shares(found, bound)  # NaN where nothing is promised
+    bound = compute.bound(node.op, [one.bound for one in operands])
+    other = differs(result, plain)
+    share = shares(result, bound)  # NaN where nothing is promised
     promised = np.isfinite(bound.radius)
-    share = np.where(promised & np.isnan(share), np.inf, share)  # found is NaN: farther than any number
+    share = np.where(promised & np.isnan(share), np.inf, share)  # NaN is farther than any number
     outside = other & promised & ~(share <= 1)
     hidden = any(one.interval is not None for one in operands)
     exact = None
     if other.any() and not hidden:
         exact = exact_sums(node.op, [one.value for one in operands])
     if exact is not None:  # where no order rounds, all give plain's bits, but for the sign of a zero
-        wrong = other & exact & ~((found == 0) & (plain == 0))
+        wrong = other & exact & ~((result == 0) & (plain == 0))
         outside |= wrong
         share = np.where(wrong, np.inf, share)
     unknown = other & ~promised
     if unknown.any():
-        must, may = _propagated(node, found, bound, operands)
+        must, may = _propagated(node, result, bound, operands)
         outside |= unknown & must
         unknown &= ~(must | may)
     differ, count, open_ = int(other.sum()), int(outside.sum()), int(unknown.sum())
     verdict, reason = ROUNDING, None
-    other_bits = None if replay is None or not differ else _unreplayed(replay(), found)
+    other_bits = None if replay is None or not differ else _unreplayed(replay(), result)
     if count:
         verdict, reason = DEFECT, f"{count} of {head.elements} elements lie outside of the bound"
         if exact is not None:
@@ -268,13 +266,14 @@ def _bounded(
         reason = "the book has no recipe for it"
         if other_bits is not None:
             reason = f"the book's recipe gives other bits in {other_bits} of {head.elements} elements"
-    head = _with(head, verdict=verdict, reason=reason, differ=differ, outside=count, unpromised=open_)
-    head = _with(head, share=_summary(share[promised]))
+    head = replace(head, verdict=verdict, reason=reason, differ=differ, outside=count, unpromised=open_)
+    head = replace(head, share=_summary(share[promised]))
     if not differ:
         return head
     chosen = outside if count else other & promised if (other & promised).any() else other
     weight = np.where(other & promised, share, np.where(outside, np.inf, 0.0))
-    return _shown(head, node, found, plain, chosen, weight, bound, operands)
+    shown = _shown(head, node, result, plain, chosen, weight, bound, operands)
+    return replace(shown, wrong=outside if count else None)
 
 
 def _recipes(
@@ -286,27 +285,27 @@ def _recipes(
     return replay.evaluate_or_none(node, *(one.value for one in operands))
 
 
-def _unreplayed(value: F32 | None, found: F32) -> int | None:
+def _unreplayed(value: F32 | None, result: F32) -> int | None:
     """How many elements are not what the book's recipe gives; None if the book has none."""
-    return None if value is None else int(differs(found, value.reshape(found.shape)).sum())
+    return None if value is None else int(differs(result, value.reshape(result.shape)).sum())
 
 
 def _propagated(
-    node: Node, found: F32, bound: Interval, operands: Sequence[AbstractValue]
+    node: Node, result: F32, bound: Interval, operands: Sequence[AbstractValue]
 ) -> tuple[Mask, Mask]:
-    """Where NaN and infinities that went in settle the result: it is wrong; it is what it must be.
+    """Where NaN and infinities among the inputs decide the result: (it is wrong, it is right).
 
-    A sum with a NaN, or with infinities of both signs, is NaN in every order; one with an infinity is that
-    infinity, or NaN if finite terms overflow to the other one before. The center, a float64, is not finite
-    for no other reason, if the op says that it `nan_propagates`.
+    A sum with a NaN, or with infinities of both signs, is NaN in every order. A sum with one infinity is that
+    infinity, or NaN if finite terms overflow to the other infinity first. If the op says that it
+    `nan_propagates`, the bound's center, a float64, is NaN or infinite for these reasons only.
     """
-    nothing = np.zeros(found.shape, np.bool_)
+    nothing = np.zeros(result.shape, np.bool_)
     hidden = any(one.interval is not None for one in operands)
     if hidden or not node.op.nan_propagates(*(one.value for one in operands[len(node.data) :])):
         return nothing, nothing
     nan, infinite = np.isnan(bound.center), np.isinf(bound.center)
-    right = (nan & np.isnan(found)) | (infinite & (found == bound.center))
-    left_open = infinite & np.isnan(found)
+    right = (nan & np.isnan(result)) | (infinite & (result == bound.center))
+    left_open = infinite & np.isnan(result)
     return (nan | infinite) & ~right & ~left_open, right
 
 
@@ -323,7 +322,7 @@ def _summary(share: F64) -> Shares | None:
 def _shown(
     head: Judgement,
     node: Node,
-    found: F32,
+    result: F32,
     plain: F32,
     chosen: Mask,
     weight: F64,
@@ -333,9 +332,9 @@ def _shown(
     """The judgement with its worst element, of those chosen; weight: per element, what makes it worse."""
     among = np.flatnonzero(chosen)
     ties = among[weight.reshape(-1)[among] == weight.reshape(-1)[among].max()]
-    apart = ulps(found.reshape(-1)[ties], plain.reshape(-1)[ties])
+    apart = ulps(result.reshape(-1)[ties], plain.reshape(-1)[ties])
     worst = int(np.argmax(np.where(apart < 0, np.iinfo(np.int64).max, apart)))
-    at = tuple(map(int, np.unravel_index(ties[worst], found.shape)))
+    at = tuple(map(int, np.unravel_index(ties[worst], result.shape)))
     hidden = any(one.interval is not None for one in operands)
     golden = None
     if not hidden:
@@ -343,13 +342,13 @@ def _shown(
         golden = plain[at] if node.op.exactly_specified else exactly_at(node, arrays, at)
     center = None if bound is None else (float(bound.center[at]), float(bound.radius[at]))
     share = None if bound is None or not np.isfinite(bound.radius[at]) else float(weight[at])
-    other = differs(found, plain)
-    most = int(ulps(found[other], plain[other]).max())
-    element = Worst(at, found[at], plain[at], golden, center, int(apart[worst]), share)
-    shown = _with(head, worst=element, ulps=most)
-    if found.ndim != 4:
+    other = differs(result, plain)
+    most = int(ulps(result[other], plain[other]).max())
+    element = Worst(at, result[at], plain[at], golden, center, int(apart[worst]), share)
+    shown = replace(head, worst=element, ulps=most)
+    if result.ndim != 4:
         return shown
     with np.errstate(all="ignore"):
         drawn = np.minimum(weight, 3e38).max((0, 1)).astype(np.float32)
-        picture = found.mean((0, 1), dtype=np.float64).astype(np.float32)
-    return _with(shown, map=drawn, picture=picture)
+        picture = result.mean((0, 1), dtype=np.float64).astype(np.float32)
+    return replace(shown, map=drawn, picture=picture)

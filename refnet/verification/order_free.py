@@ -1,26 +1,42 @@
 """Sums that no order of addition can round: there, float32 has one right result after all.
 
-    exact_sums(op, inputs) -> mask        elements on which every framework must agree to the last bit
+    arrays(op, types, name) -> inputs     made so that no sum of them rounds: `refnet capture --order-free`
+    exact_sums(op, inputs) -> mask        proved of any inputs: where every framework must agree to the bit
 
-Two order-free arrays: factors on coarse power-of-two grids, as `refnet capture --order-free` makes them.
+Both rest on one fact: integers up to 2**24, and their multiples of a power of two, are exact in float32.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from refnet.core.op import F32
+from refnet.core.bits import Mask, bit_patterns
+from refnet.core.errors import UnsupportedError
+from refnet.core.op import F32, TensorType
 from refnet.exact.rounding import ETA
-from refnet.ops import Add, Conv, ConvAdd, Dense, Op, RadixSum, WeightedSum
+from refnet.ops import (
+    Add,
+    AvgPool,
+    Conv,
+    ConvAdd,
+    Dense,
+    GlobalAvgPool,
+    Op,
+    RadixSum,
+    WeightedSum,
+)
+from refnet.verification import compute
 
-Mask = npt.NDArray[np.bool_]
-
-EXACT = 2.0**24
+EXACT = 1 << 24
 """Integers up to here are exact in float32."""
+LARGEST = 255
+"""No factor that `arrays` makes is larger, so that one fits the eight bits that any unit should keep."""
+REDUCTIONS = (Conv, Dense, AvgPool, GlobalAvgPool)
+"""What `arrays` makes inputs for."""
 SAMPLE = 1024
 """Elements of each input that are looked at first: on ordinary data they show that nothing is exact."""
 
@@ -49,7 +65,7 @@ def exact_sums(op: Op, inputs: Sequence[F32], threads: int = 1) -> Mask | None:
     if _unit(op, [array.reshape(-1)[:SAMPLE] for array in inputs]) == 0 or not (unit := _unit(op, inputs)):
         return None
     with np.errstate(all="ignore"):
-        size = op.run(*(np.abs(array) for array in inputs), threads=threads)
+        size = compute.plain(op, [np.abs(array) for array in inputs], threads)
     exact: Mask = size < np.float32(min(EXACT * unit, float(np.finfo(np.float32).max)))
     return exact if exact.any() else None
 
@@ -77,7 +93,7 @@ def grid(array: F32) -> float:
     >>> grid(np.float32([0.75, -2, 0])), grid(np.float32([0.1])) == 2.0**-27
     (0.25, True)
     """
-    bits = np.ascontiguousarray(array, np.float32).reshape(-1).view(np.uint32)
+    bits = bit_patterns(array).reshape(-1)
     bits = bits[(bits << np.uint32(1)) != 0]
     if not bits.size:
         return math.inf
@@ -89,3 +105,52 @@ def grid(array: F32) -> float:
     )
     lowest = np.frexp((digits & -digits).astype(np.float64))[1] - 1
     return 2.0 ** int((np.maximum(exponent, 1) - 150 + lowest).min())
+
+
+def arrays(op: Op, types: tuple[TensorType, ...], name: str, seed: int = 0) -> tuple[F32, ...]:
+    """Inputs for a reduction, on which every partial sum in any order is exact, with or without FMA.
+
+    types: of data and weights. name, seed: choose the numbers, the same on every machine.
+
+    A sum of products: with n terms, factors are nonzero integers of at most m = isqrt((2^23 - 1) / n), so any
+    partial sum of products is an integer below 2^23; a bias is one below 2^23; together they stay below 2^24.
+    An average over at most a by b elements: each element is a multiple of every divisor that can occur,
+    f = lcm(1..a) lcm(1..b) (of a global average: a b), and a b elements of at most m f stay below
+    2^24, so that sums, quotients, and sums of quotients are integers below 2^24 too. Data is nonzero,
+    because the sign of a sum of nothing but zeros does depend on the order.
+
+    Raises UnsupportedError for an op that is no reduction, or has too many terms (m < 1).
+
+    >>> x, w = arrays(Conv(2, (3, 3)), (TensorType((1, 4, 5, 5)), TensorType((2, 4, 3, 3))), "conv1")
+    >>> int(abs(x).max()) * int(abs(w).max()) * 36 < 2**23, bool((x == 0).any())
+    (True, False)
+    """
+    if isinstance(op, Conv | Dense):
+        terms = math.prod(types[1].shape[1:])
+        most = min(LARGEST, math.isqrt((EXACT // 2 - 1) // terms))
+        limits = (most, most, EXACT // 2 - 1)[: len(types)]
+        factor = 1
+    elif isinstance(op, AvgPool | GlobalAvgPool):
+        sides = op.kernel if isinstance(op, AvgPool) else types[0].shape[2:]
+        terms = math.prod(sides)
+        factor = terms
+        if isinstance(op, AvgPool):
+            factor = math.prod(math.lcm(*range(1, side + 1)) for side in sides)
+        limits = (min(LARGEST, (EXACT - 1) // (terms * factor)),)
+    else:
+        raise UnsupportedError(f"{op!r} is no reduction: it has no order")
+    if min(limits) < 1:
+        raise UnsupportedError(f"{name}: {terms} terms are too many for sums that are exact in float32")
+    return tuple(
+        _integers(f"{seed}\0{name}\0{i}", kind.shape, most) * np.float32(factor)
+        for i, (kind, most) in enumerate(zip(types, limits, strict=True))
+    )
+
+
+def _integers(key: str, shape: tuple[int, ...], most: int) -> F32:
+    """Nonzero integers from -most to most. Philox's raw words are fixed by NumPy's promise (NEP 19)."""
+    number = int.from_bytes(hashlib.sha256(f"refnet order-free 1\0{key}".encode()).digest()[:16], "little")
+    words = np.random.Philox(key=number).random_raw(math.prod(shape))
+    size = (words >> np.uint64(1)) % np.uint64(most) + np.uint64(1)
+    sign = 1 - 2 * (words & np.uint64(1)).astype(np.int64)
+    return (size.astype(np.int64) * sign).astype(np.float32).reshape(shape)

@@ -1,14 +1,14 @@
-"""What is known of a value that a capture does not have: where it lies, given the values that it has.
+"""What is known of a value that a capture lacks: the interval in which it must lie, given those it has.
 
     captured values ── known ──┐
-                               ├── through(node) ── through(node) ── ...  the next captured value is judged
+                               ├── propagate(node) ── propagate(node) ── ... the next captured value is judged
     weights ───────────────────┘
 
-Accelerators fuse layers and show only some values. A node in between is passed in intervals: `Op.bound`
-says where any float32 evaluation lies if its inputs lie anywhere in theirs, so by induction every value on
-the way, however each was rounded, is inside its interval. The proof needs that the nodes were computed one
-by one, or folded in the ways of `ops.base.Sum`: a batch norm into the convolution before it, an addition
-into the sum before it.
+Accelerators fuse layers and show only some values. A hidden node is passed as intervals: `Op.bound` says
+where any float32 evaluation lies if each input lies anywhere in its interval. By induction every hidden
+value, however it was rounded, lies inside its interval. The proof assumes that the nodes were computed one
+by one, or folded as `core.op.Sum` describes: a batch norm into the convolution before it, an addition into
+the sum before it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ import numpy as np
 
 from refnet.core.graph import Node
 from refnet.core.op import F32, Interval
+from refnet.verification import compute
 
 
 @dataclass(frozen=True)
 class AbstractValue:
-    """An input of a node, as far as the capture tells.
+    """What the capture tells of an input of a node.
 
-    value: its bits, or, for a value in between, what plain makes of the captured ones. interval: where it
-    lies; None if its bits are known. over: nodes between it and the captured values, in order. loose: it
-    went through an op in whose zeros' signs frameworks vary.
+    value: its bits; of a hidden value, plain's bits computed from the captured ones. interval: where it
+    lies; None if its bits are known. over: the nodes between it and the captured values, in order.
+    zero_sign_unknown: it passed an op in which frameworks vary in the sign of a zero.
     """
 
     value: F32
@@ -43,7 +44,7 @@ class AbstractValue:
 
 
 def known(value: F32) -> AbstractValue:
-    """An operand whose bits are known: a captured value, an input, a weight.
+    """A value whose bits are known: a captured value, an input, a weight.
 
     >>> known(np.float32([1.5])).bound.radius
     array([0.])
@@ -59,14 +60,14 @@ def nodes_over(operands: Sequence[AbstractValue]) -> tuple[str, ...]:
 def propagate(
     node: Node, operands: Sequence[AbstractValue], threads: int = 1, plain: F32 | None = None
 ) -> AbstractValue:
-    """What is known of a node's value when only its inputs are: operands, data first, then weights.
+    """What is known of a hidden node's value, given its operands: data first, then weights.
 
     plain: the node's plain value on the operands' values, if it is known already.
 
-    An op that rounds nothing (its bound has the radius 0: relu, max, concat) on inputs whose bits are known
-    has a known value, but for what frameworks make of NaN where they vary. One rounding is not known to have
-    happened: a hidden product and the sum after it may be one fused multiply-add, two hidden sums one sum
-    in another order.
+    If the inputs' bits are known and the op rounds nothing (a bound of radius 0: relu, max, concat), the
+    value's bits are known, except where frameworks vary. An op that rounds, even once, is not known to have
+    rounded: a hidden product and the sum after it may be one fused multiply-add, two hidden sums may be one
+    sum in another order.
 
     >>> from refnet.ops import Relu
     >>> one = propagate(Node("r", Relu(), ("x",)), [known(np.float32([[-1, 2]]))])
@@ -76,9 +77,8 @@ def propagate(
     op = node.op
     over = (*nodes_over(operands), node.name)
     zero_sign_unknown = op.zero_sign_unspecified or any(one.zero_sign_unknown for one in operands)
-    value = op.run(*(one.value for one in operands), threads=threads) if plain is None else plain
-    with np.errstate(all="ignore"):
-        interval = op.bound(*(one.bound for one in operands))
+    value = compute.plain(op, [one.value for one in operands], threads) if plain is None else plain
+    interval = compute.bound(op, [one.bound for one in operands])
     bits_known = all(one.interval is None for one in operands)
     if op.exactly_specified and bits_known and not interval.radius.any():
         return AbstractValue(value, None, over, zero_sign_unknown)

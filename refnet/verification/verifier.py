@@ -1,17 +1,17 @@
-"""The nodes of a graph beside a capture: what is known of each value, theirs and refnet's own, in order.
+"""A graph walked beside a capture: for each node its captured value is judged, or carried over if missing.
 
     Verifier.step ── captured ── read ── judge (judge.py), on the capture's own inputs
-        └─────── missing ─── through (compose.py): its readers are judged over both; with a book also
-                             Behind (behind.py): their bits by the recipes of what the executor joined
+        └─────── missing ─── propagate (propagate.py): where it lies; its readers are judged over both
+                             HiddenReplay (hidden.py): its bits, if a book has recipes
 
-A value is read when its node's turn comes, and forgotten after its last use.
+A value is read when its node's turn comes, and released after its last use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,49 +19,24 @@ from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import F32
 from refnet.formats.golden_file import digest
-from refnet.verification.capture import Capture as Folder
+from refnet.verification import compute
+from refnet.verification.capture import Capture, CapturedValues
 from refnet.verification.difference import differs, ulps
 from refnet.verification.hidden import HiddenReplay
-from refnet.verification.judge import MISSING, UNJUDGED, Inherited, Judgement, Replay, judge
+from refnet.verification.judge import MISSING, UNJUDGED, Inherited, Judgement, judge
 from refnet.verification.propagate import AbstractValue, known, propagate
 
 if TYPE_CHECKING:
-    from refnet.formats.manifest import Manifest
-
-
-class Capture(Protocol):
-    """What is read of a capture; `refnet.verification.capture.open_capture` opens one."""
-
-    @property
-    def manifest(self) -> Manifest | None:
-        """None for a plain folder of .npy files."""
-        ...
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The values, in order of execution if that is known."""
-        ...
-
-    def has(self, name: str) -> bool:
-        """Whether the value's array is there."""
-        ...
-
-    def value(self, name: str) -> F32:
-        """The value's array."""
-        ...
-
-    def input(self, name: str) -> F32:
-        """The array of one of the network's inputs."""
-        ...
+    from refnet.arithmetic.replay import Replay
 
 
 class Verifier:
-    """The nodes in order, with what is known of each value: of the capture's, and of refnet's own run."""
+    """Walks the nodes in order and keeps what is known of each value, the capture's and refnet's own."""
 
     def __init__(
         self,
         graph: Graph,
-        capture: Capture,
+        capture: CapturedValues,
         data: Mapping[str, F32 | None],
         replay: Replay | None,
         only: frozenset[str],
@@ -92,7 +67,7 @@ class Verifier:
         plain = None
         captured = present(self.capture, node.name)
         if inputs is not None and ((judged and captured) or node.name in self.needed):
-            plain = node.op.run(*(one.value for one in inputs), threads=self.threads)
+            plain = compute.plain(node.op, [one.value for one in inputs], self.threads)
         replayed = self._replayed(node, inputs, captured)
         if captured:
             judgement = self._captured(node, inputs, hidden, plain, replayed, judged)
@@ -112,7 +87,7 @@ class Verifier:
         return judgement if judged else None
 
     def _replayed(self, node: Node, inputs: list[AbstractValue] | None, captured: bool) -> F32 | None:
-        """What the book makes of captured values; not where the judge can ask it for the node itself."""
+        """The node's value by the book, from captured values; None where the judge asks the book itself."""
         if self.behind is None or node.name not in self.needed:
             return None
         alone = inputs is not None and all(one.interval is None and not one.over for one in inputs)
@@ -145,7 +120,8 @@ class Verifier:
         if inputs is None or plain is None or not judged:
             return self._unjudged(node, UNJUDGED, f"its input {hidden} is not known")
         made = {"plain": plain, "replayed": replayed}
-        return judge(node, found, inputs, self.replay, **made, threads=self.threads)
+        judgement = judge(node, found, inputs, self.replay, **made, threads=self.threads)
+        return replace(judgement, wrong=None)  # as large as the value
 
     def _shape(self, node: Node, found: F32, plain: F32 | None) -> tuple[int, ...]:
         """The shape that the node's value has, of the batch that was found."""
@@ -173,7 +149,7 @@ class Verifier:
     def _beside(
         self, node: Node, judgement: Judgement, plain: F32 | None, operands: list[AbstractValue | None]
     ) -> Judgement:
-        """refnet's own run, one node on; the judgement with what came down to it."""
+        """Advance refnet's own run by one node; the judgement with the difference that it inherited."""
         own = [self.own.get(name) for name in node.data]
         arrays = [one for one in own if one is not None]
         if len(arrays) < len(own):
@@ -187,7 +163,7 @@ class Verifier:
             value = plain
         else:
             weights = [self.graph.weights[name] for name in node.weights]
-            value = node.op.run(*arrays, *weights, threads=self.threads)
+            value = compute.plain(node.op, [*arrays, *weights], self.threads)
         self.own[node.name] = value
         if judgement.verdict == MISSING or plain is None:
             return judgement
@@ -202,11 +178,11 @@ class Verifier:
 
 
 SURPLUS = 1 << 26
-"""Elements that a captured value may have too many: what has more is not read, whatever its file claims."""
+"""How many surplus elements a captured value may have before it is refused unread."""
 
 
 def captured(
-    capture: Capture,
+    capture: CapturedValues,
     node: Node,
     size: int,
     inputs: Sequence[AbstractValue] | None,
@@ -215,16 +191,15 @@ def captured(
     threads: int,
     replayed: F32 | None = None,
 ) -> F32 | None:
-    """A node's captured value. Of a hash only: the value of refnet's that has this hash, None if none has.
+    """A node's captured value. If the capture has only its hash: refnet's value with that hash, or None.
 
-    size: how many elements it should have, or one image of it. replayed: what the book makes of captured
-    values that its inputs are made of. Raises InputError for a value that is far larger, and as
-    Capture.value.
+    size: how many elements one image of it has. replayed: the node's value by the book, from captured
+    values. Raises InputError for a value that is far larger, and as Capture.value.
     """
     manifest = capture.manifest
     stored = None if manifest is None else manifest.values.get(node.name)
     if stored is None or stored.file is not None:
-        if isinstance(capture, Folder) and (found := capture.size(node.name)) > 256 * size + SURPLUS:
+        if isinstance(capture, Capture) and (found := capture.size(node.name)) > 256 * size + SURPLUS:
             raise InputError(f"{node.name}: the captured value has {found} elements, the node's {size}")
         return capture.value(node.name)
     if plain is None or inputs is None:
@@ -234,7 +209,7 @@ def captured(
         lambda: plain,
         lambda: replayed,
         lambda: None if replay is None else replay.evaluate_or_none(node, *arrays),
-        lambda: node.op.golden(*arrays, threads=threads),
+        lambda: compute.golden(node.op, arrays, threads),
     )
     for make in makes:
         value = make()
@@ -244,9 +219,13 @@ def captured(
 
 
 def gather(
-    graph: Graph, capture: Capture, node: Node, inputs: Mapping[str, F32] | None = None, threads: int = 1
+    graph: Graph,
+    capture: CapturedValues,
+    node: Node,
+    inputs: Mapping[str, F32] | None = None,
+    threads: int = 1,
 ) -> list[AbstractValue]:
-    """What the capture tells of a node's inputs, weights last. Raises InputError where it tells nothing."""
+    """What the capture tells of a node's inputs, weights last. Raises InputError if it tells too little."""
     data = inputs_of(graph, capture, inputs or {})
     table: dict[str, AbstractValue] = {
         name: known(value) for name, value in data.items() if value is not None
@@ -267,7 +246,7 @@ def gather(
             shape = types[one.name].shape
             plain = None
             if operands is not None and not capture.has(one.name):  # only its hash
-                plain = one.op.run(*(operand.value for operand in operands), threads=threads)
+                plain = compute.plain(one.op, [operand.value for operand in operands], threads)
             value = captured(capture, one, TensorType(shape).size, operands, plain, None, threads)
             if value is not None and value.size % TensorType(shape[1:]).size == 0:
                 table[one.name] = known(value.reshape(-1, *shape[1:]))
@@ -278,7 +257,7 @@ def gather(
     return [*(table[name] for name in node.data), *(known(graph.weights[name]) for name in node.weights)]
 
 
-def inputs_of(graph: Graph, capture: Capture, given: Mapping[str, F32]) -> dict[str, F32 | None]:
+def inputs_of(graph: Graph, capture: CapturedValues, given: Mapping[str, F32]) -> dict[str, F32 | None]:
     """The graph's inputs: the capture's, else those given; None where there is neither."""
     found: dict[str, F32 | None] = {}
     for name in given:
@@ -302,13 +281,13 @@ def inputs_of(graph: Graph, capture: Capture, given: Mapping[str, F32]) -> dict[
     return found
 
 
-def present(capture: Capture, name: str) -> bool:
+def present(capture: CapturedValues, name: str) -> bool:
     """Whether a capture has a value, or at least its hash."""
     return capture.has(name) or (capture.manifest is not None and name in capture.manifest.values)
 
 
-def needed_by(graph: Graph, capture: Capture, only: Collection[str]) -> frozenset[str]:
-    """The nodes whose value takes part in a judgement: those to be judged, and what they are made of."""
+def needed_by(graph: Graph, capture: CapturedValues, only: Collection[str]) -> frozenset[str]:
+    """The nodes whose values a judgement uses: those to be judged, and those they are computed from."""
     wanted = set(only) or {node.name for node in graph.nodes if present(capture, node.name)}
     needed = set(wanted)
     for node in reversed(graph.nodes):

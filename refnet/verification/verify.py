@@ -1,19 +1,22 @@
 """A capture against the graph it was made of: what can be proved of every value, in order.
 
-verify ── Verifier (verifier.py) ── judge (judge.py): one Judgement per node
-   └───── Verification: the judgements, the first difference, the first defect, the outputs
+verify_values ── Verifier (verifier.py) ── judge (judge.py): one Judgement per node
+      └───────── Verification: the judgements, the first difference, the first defect, the outputs
+
+The public function is `refnet.verify` (public.py), which finds graph, inputs and book by their names.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph
 from refnet.core.op import F32
+from refnet.verification.capture import CapturedValues, Values
 from refnet.verification.judge import (
     DEFECT,
     EQUAL,
@@ -22,26 +25,26 @@ from refnet.verification.judge import (
     UNJUDGED,
     VERDICTS,
     Judgement,
-    Replay,
     judge_input,
 )
+from refnet.verification.progress import Advance
 from refnet.verification.record import line, record, suggestion
-from refnet.verification.verifier import Capture, Verifier, inputs_of
+from refnet.verification.verifier import Verifier, inputs_of
 
 if TYPE_CHECKING:
-    from refnet.formats.manifest import Manifest
+    from refnet.arithmetic.replay import Replay
 
-__all__ = ["Capture", "Output", "Values", "Verification", "verify"]
-
-Advance = Callable[[int], object]
-"""Called with how many more nodes are done."""
+__all__ = ["Output", "Values", "Verification", "verify_values"]
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where refnet's own run end to end and the capture part at an output; None where it has no such value.
+    """How refnet's own whole run and the capture differ at an output; None where the capture lacks it.
 
     differ: elements. ulps: the most float32 between; -1 if only NaN differ. largest: absolute difference.
+
+    >>> Output("prob", "softmax", 0, 0, 0.0).value
+    'softmax'
     """
 
     name: str
@@ -53,10 +56,16 @@ class Output:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found: one Judgement per node in execution order, and the whole run's outputs.
+    """The result: one Judgement per node in execution order, and the whole run's outputs.
 
-    reference: what the capture says of the framework. surplus: captured values that are no node's. notes:
-    what else a reader must know. seconds: the time it took.
+    reference: what the capture says of the framework. surplus: captured values that belong to no node.
+    notes: what else a reader must know. seconds: the time it took. counts: verdict -> how many nodes.
+
+    >>> import refnet
+    >>> from refnet.models.weights import shipped_captures
+    >>> found = refnet.verify(shipped_captures()[0][0])
+    >>> found.counts["defect"], found.first_defect, found.exit_code
+    (0, None, 0)
     """
 
     graph: str
@@ -113,9 +122,9 @@ class Verification:
         return record(self)
 
 
-def verify(
+def verify_values(
     graph: Graph,
-    capture: Capture,
+    capture: CapturedValues,
     *,
     inputs: Mapping[str, F32] | None = None,
     stated: Mapping[str, F32] | None = None,
@@ -142,7 +151,7 @@ def verify(
     >>> graph = refnet.load("resnest-digits")
     >>> x = np.zeros((1, 1, 32, 32), np.float32)
     >>> values = {node.name: value for node, value in refnet.steps(graph, {"data": x})}
-    >>> verify(graph, Values(values, {"data": x})).exit_code
+    >>> verify_values(graph, Values(values, {"data": x})).exit_code
     0
     """
     from refnet.kernels.resources import at_most, processors
@@ -187,34 +196,6 @@ def verify(
     )
 
 
-@dataclass(frozen=True)
-class Values:
-    """A capture in memory: values and inputs by name, without a manifest."""
-
-    values: Mapping[str, F32]
-    inputs: Mapping[str, F32] = field(default_factory=dict)
-    manifest: Manifest | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The values' names, in their order."""
-        return tuple(self.values)
-
-    def has(self, name: str) -> bool:
-        """Whether there is such a value."""
-        return name in self.values
-
-    def value(self, name: str) -> F32:
-        """The value's array."""
-        return self.values[name]
-
-    def input(self, name: str) -> F32:
-        """The array of an input; InputError if there is none."""
-        if name not in self.inputs:
-            raise InputError(f"there is no input {name!r}")
-        return self.inputs[name]
-
-
 def other_reference(book: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
     """What a book is true of, where the capture says otherwise of itself: its recipes may not hold.
 
@@ -234,7 +215,7 @@ def _output(walk: Verifier, name: str, value: str) -> Output:
     return Output(name, value, None, None, None) if found is None else Output(name, value, *found)
 
 
-def _foundations(graph: Graph, capture: Capture, other_sources: bool) -> list[str]:
+def _foundations(graph: Graph, capture: CapturedValues, other_sources: bool) -> list[str]:
     """Notes where the capture was made of another graph or other weights: errors, unless accepted."""
     notes: list[str] = []
     manifest = capture.manifest

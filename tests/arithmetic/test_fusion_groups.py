@@ -30,7 +30,7 @@ from refnet.core.orders import (
     signature,
 )
 from refnet.formats.book import dumps, loads
-from refnet.verification.verify import Values, verify
+from refnet.verification.verify import Values, verify_values
 from tests.helpers.bits import floats, same_bits
 from tests.helpers.definition import round_float32
 from tests.helpers.recipes import blocked, element, kind, recipe, split
@@ -274,7 +274,7 @@ def shown(known: Book) -> dict[str, np.ndarray]:
 
 
 def verdicts(values, replay=None) -> dict[str, str]:
-    return {one.name: one.verdict for one in verify(GRAPH, Values(values, DATA), replay=replay).nodes}
+    return {one.name: one.verdict for one in verify_values(GRAPH, Values(values, DATA), replay=replay).nodes}
 
 
 def test_a_book_replays_over_what_is_joined_away():
@@ -283,11 +283,11 @@ def test_a_book_replays_over_what_is_joined_away():
     without = verdicts(values)
     assert without["r1"] == without["sum"] == without["act"] == "rounding"
     assert {without[name] for name in hidden(JOINED)} == {"missing"}
-    found = verify(GRAPH, Values(values, DATA), replay=Replay(known))
+    found = verify_values(GRAPH, Values(values, DATA), replay=Replay(known))
     said = {one.name: (one.verdict, one.reason) for one in found.nodes}
     for name in ("r1", "sum", "pool", "act"):
         assert said[name] == ("replayed", "the book's recipe gives these bits"), name
-    only = verify(GRAPH, Values(values, DATA), replay=Replay(known), only=["sum"])
+    only = verify_values(GRAPH, Values(values, DATA), replay=Replay(known), only=["sum"])
     assert [(one.name, one.verdict) for one in only.nodes] == [("sum", "replayed")]
 
 
@@ -298,7 +298,7 @@ def test_a_bit_that_the_book_does_not_give_is_not_replayed():
         values[name] = values[name].copy()
         at = np.flatnonzero(values[name] > F(0.1))[0]
         values[name].reshape(-1).view(np.uint32)[at] += 1
-        found = verify(GRAPH, Values(values, DATA), replay=Replay(known), only=[name]).nodes[0]
+        found = verify_values(GRAPH, Values(values, DATA), replay=Replay(known), only=[name]).nodes[0]
         assert found.verdict == "rounding"
         assert found.reason == f"the book's recipe gives other bits in 1 of {found.elements} elements"
         values[name].reshape(-1)[at] += F(100)
@@ -311,7 +311,7 @@ def test_a_book_of_another_network_is_refused():
     with pytest.raises(InputError, match="resnest-digits has no value 'c1'"):
         refnet.run(digits, data, Replay(book()))
     with pytest.raises(InputError, match="resnest-digits has no value 'c1'"):
-        verify(digits, Values({}, data), replay=Replay(book()))
+        verify_values(digits, Values({}, data), replay=Replay(book()))
 
 
 # The file.

@@ -16,9 +16,9 @@ from refnet.formats.golden_file import Sources, digest
 from refnet.frameworks.capture.request import Request
 from refnet.frameworks.capture.sources import planned
 from refnet.frameworks.capture.writer import write
+from refnet.models.inputs import prepare
 from refnet.models.synthetic import normal
 from refnet.verification.capture import open_capture
-from refnet.verification.golden import prepare
 from tests.helpers.bits import floats, same_bits
 
 NET = "resnest-digits"
@@ -163,7 +163,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path, capsys, monkeypatch
         (["refnet", NET, "--input", "seed:1", "--input", "seed:2"], "several inputs must be images"),
         (["refnet", NET, "--input", "sample:1700-label-5.png", "--batch", "2"], "batch is 2, but"),
         (["refnet", NET, "--input", "sample:nothing.png"], "is no sample image"),
-        (["folder", "nowhere"], "'nowhere' is no folder"),
+        (["folder", "nowhere"], "'nowhere' is not a folder"),
         (["folder", ".", "--reference", "colour=red"], "a reference has no 'colour'"),
         (["folder", ".", "--reference", "threads=many"], "threads must be a whole number"),
         (["onnxruntime", "no.onnx", "--python", "/bin/true"], "no.onnx"),

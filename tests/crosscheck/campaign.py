@@ -27,14 +27,14 @@ import refnet
 from refnet.cli.common import counting, numbers, size
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph
-from refnet.formats.manifest import Reference
+from refnet.formats.manifest import Origin
 from refnet.frameworks.capture.request import Request
 from refnet.frameworks.capture.sources import planned
 from refnet.frameworks.capture.writer import Plan as Capture
 from refnet.models.preprocess import pipeline
 from refnet.models.synthetic import normal
 from refnet.models.weights import shipped_folder
-from refnet.verification.verify import Verification, verify
+from refnet.verification.verify import Verification, verify_values
 from tests.crosscheck.conftest import interpreter
 
 F = np.float32
@@ -217,12 +217,12 @@ def judged(setting: Setting, graph: Graph, values: Run) -> Verification:
     inputs = data(setting, graph)
     absent = PAIRS[setting.pair][2]
     capture = Streamed(inputs, (n.name for n in graph.nodes if n.name not in absent), values(inputs))
-    found = verify(graph, capture, threads=2)
+    found = verify_values(graph, capture, threads=2)
     capture.rest()
     return found
 
 
-def line(setting: Setting, reference: Reference, found: Verification, seconds: float) -> dict[str, Any]:
+def line(setting: Setting, reference: Origin, found: Verification, seconds: float) -> dict[str, Any]:
     """What a run's line says."""
     shares: dict[str, float] = {}
     for node in found.nodes:

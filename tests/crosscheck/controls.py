@@ -23,12 +23,12 @@ import numpy as np
 import refnet
 from refnet.arithmetic.replay import Replay, terms_of
 from refnet.cli.common import counting
+from refnet.core.bits import equal_bits
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32, TensorType
 from refnet.core.orders import Book, Chain, Choice, Leaf, Order, Part, Program, Recipe, Sum, signature
 from refnet.formats.book import read
-from refnet.frameworks.reveal.sums import same_bits
 from refnet.ops import ConvAdd, RadixSum
 from tests.crosscheck.identical import MORE, ROWS
 
@@ -138,14 +138,18 @@ def _control(
             continue
         if differs:
             made = refnet.run(graph, data, replay)
-            if any(not same_bits(made[o], values[v]).all() for o, v in graph.outputs.items()):
+            if any(
+                not equal_bits(made[o], values[v].reshape(made[o].shape)).all()
+                for o, v in graph.outputs.items()
+            ):
                 control.by = by
                 return
 
 
 def _same(replay: Replay, node: Node, values: dict[str, F32], executed: Graph) -> bool:
     arguments = [values[n] for n in node.data] + [executed.weights[n] for n in node.weights]
-    return bool(same_bits(replay.evaluate(node, *arguments), values[node.name]).all())
+    made = replay.evaluate(node, *arguments)
+    return bool(equal_bits(made, values[node.name].reshape(made.shape)).all())
 
 
 def line(name: str, found: list[Control]) -> str:

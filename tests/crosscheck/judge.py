@@ -1,9 +1,10 @@
-"""What counts as agreement: two verbs, `same_bits` and `within_bound`, and the walk over a whole network.
+"""A framework's values against refnet's judge, one at a time and over a whole network.
 
-No tolerance is picked anywhere. An op with one right float32 result must give the same bits. Any other
-value must lie in the interval that the op's `bound` proves for every order of evaluation, computed from
-the framework's own inputs to that node, so that no error is inherited. Whatever is missing, surplus,
-doubled, of another shape or not finite is a disagreement too.
+    walk ── check ── refnet.verification.judge.judge, on the framework's own inputs to the node
+
+The verdict is the judge's. The cross-checks demand more than a verdict: a value must have the node's shape
+and be finite, and refnet's own plain value must lie within the bound; whatever is missing, surplus or
+doubled is a disagreement too. `same_bits` and `within_bound` compare arrays where there is no node to judge.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import F32, Interval, Op
+from refnet.verification.judge import EQUAL, REPLAYED, ROUNDING, judge
 
 Array = npt.NDArray[Any]
 
@@ -68,14 +70,14 @@ def within_bound(found: Array, interval: Interval) -> float:
     return float((distance[positive] / interval.radius[positive]).max(initial=0.0))
 
 
-def _comparable(found: Array, shape: tuple[int, ...]) -> None:
+def _comparable(found: Array, shape: tuple[int, ...], finite: bool = True) -> None:
     if found.dtype != np.float32:
         raise Disagreement(f"found {found.dtype}, expected float32")
     if found.shape != shape:
         raise Disagreement(f"found shape {found.shape}, expected {shape}")
     if not found.size:
         raise Disagreement("nothing to compare: no elements")
-    if not np.isfinite(found).all():
+    if finite and not np.isfinite(found).all():
         raise Disagreement(f"found {(~np.isfinite(found)).sum()} of {found.size} elements not finite")
 
 
@@ -112,22 +114,30 @@ class Tally:
         return rows
 
 
-def check(node: Node, found: Array, inputs: Iterable[F32], tally: Tally) -> None:
-    """Judge one value of a framework, given the framework's own inputs to the node."""
-    arguments = list(inputs)
+def check(node: Node, found: Array, inputs: Iterable[F32], tally: Tally, finite: bool = True) -> None:
+    """Judge one value of a framework, given the framework's own inputs to the node.
+
+    finite: it must be, and have a finite bound everywhere, as all ordinary data has.
+    """
+    arguments = [np.ascontiguousarray(array).reshape(array.shape) for array in inputs]
     kind = type(node.op).__name__
     try:
         types = [TensorType(tuple(a.shape)) for a in arguments]
-        _comparable(found, node.op.type(*types).shape)
+        _comparable(found, node.op.type(*types).shape, finite)
         own = node.op.run(*arguments, threads=2)
+        judged = judge(node, found, arguments, plain=own, threads=2)
+        if judged.verdict not in (EQUAL, REPLAYED, ROUNDING):
+            worst = judged.worst
+            where = "" if worst is None else f": at {worst.at} found {worst.found!r}, bound {worst.bound}"
+            raise Disagreement(f"{judged.verdict}: {judged.reason}{where}")
         if node.op.exactly_specified:
-            same_bits(found, own, node.op)
             tally.bits[kind] += 1
-        else:
+            return
+        if finite:
             interval = node.op.bound(*map(Interval.exactly, arguments))
-            tally.shares[kind] = max(tally.shares[kind], within_bound(found, interval))
             tally.own[kind] = max(tally.own[kind], within_bound(own, interval))
-            tally.bounds[kind] += 1
+        tally.shares[kind] = max(tally.shares[kind], 0.0 if judged.share is None else judged.share.largest)
+        tally.bounds[kind] += 1
     except Disagreement as error:
         raise Disagreement(f"{node}: {error}") from None
 

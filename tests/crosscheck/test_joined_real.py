@@ -24,7 +24,7 @@ from refnet.frameworks.reveal.network import reveal
 from refnet.frameworks.reveal.sums import same_bits
 from refnet.models.synthetic import weights
 from refnet.verification.capture import open_capture
-from refnet.verification.verify import verify
+from refnet.verification.verify import verify_values
 from tests.crosscheck.conftest import interpreter
 from tests.crosscheck.controls import controls, line
 
@@ -148,22 +148,22 @@ def test_a_capture_of_joined_nodes_is_verified_to_the_bit(tmp_path: Path, report
     assert main(capture) == 0
     assert main(["verify", str(folder), "--model", DIGITS, "--book", str(book)]) == 0
     graph, known = refnet.load(DIGITS), read(book)
-    found = verify(graph, open_capture(folder), replay=Replay(known))
+    found = verify_values(graph, open_capture(folder), replay=Replay(known))
     assert known.joined is not None
     missing = {one.name for one in found.nodes if one.verdict == "missing"}
     assert missing == hidden(known.joined)
     assert found.counts["rounding"] == found.counts["unjudged"] == found.counts["defect"] == 0
-    without = verify(graph, open_capture(folder))
+    without = verify_values(graph, open_capture(folder))
     assert without.counts["rounding"] > 30
     assert without.counts["defect"] == without.counts["unjudged"] == 0
     report.append(f"{found.counts} with the book, {without.counts} without")
     hashes = tmp_path / "hashes"
     assert main([*capture[:-1], str(hashes), "--hash-only"]) == 0
-    assert verify(graph, open_capture(hashes), replay=Replay(known)).counts == found.counts
+    assert verify_values(graph, open_capture(hashes), replay=Replay(known)).counts == found.counts
     # the control: a book without the joined convolutions
     sums = {k: r for k, r in known.recipes.items() if not k.startswith("ConvAdd")}
     write(tmp_path / "less.json", replace(known, recipes=sums, evidence={}, nodes={}))
-    less = verify(graph, open_capture(folder), replay=Replay(read(tmp_path / "less.json")))
+    less = verify_values(graph, open_capture(folder), replay=Replay(read(tmp_path / "less.json")))
     assert less.counts["rounding"] > 0
     # every recipe that rounds, replaced, changes the output, but of dense layers behind a relu that passes
     # one number on or none: these have one order

@@ -17,8 +17,9 @@ import refnet
 from refnet.arithmetic.plain import Plain
 from refnet.formats.golden_file import read
 from refnet.loops.jit import KNOWN
+from refnet.models.inputs import prepare
 from refnet.models.weights import shipped_folder
-from refnet.verification.golden import hashes, prepare
+from refnet.verification.golden import hashes
 from tests.crosscheck.conftest import ROOT, interpreter
 from tests.kernels.test_kernels import LOADS
 
@@ -29,7 +30,8 @@ GOLDEN = sorted((shipped_folder() / "golden").glob("*.json"))
 PLAIN = """
 import json, sys
 from refnet.arithmetic.plain import Plain
-from refnet.verification.golden import hashes, prepare
+from refnet.models.inputs import prepare
+from refnet.verification.golden import hashes
 from refnet.formats.golden_file import read
 
 found = {}

@@ -24,7 +24,7 @@ from refnet.models import synthetic
 from refnet.models.export import export
 from refnet.models.loading import structure
 from refnet.verification.capture import open_capture
-from refnet.verification.verify import Verification, verify
+from refnet.verification.verify import Verification, verify_values
 from tests.crosscheck.conftest import interpreter
 from tests.crosscheck.test_torch_values import NETWORKS, written
 
@@ -58,8 +58,8 @@ def image(graph: Graph, seed: int = 1) -> dict[str, np.ndarray]:
 def judged(graph: Graph, folder: Path, missing: Collection[str], report: list[str]) -> Verification:
     """Verified twice, the second time with everything compiled; no defect, nothing left open, in time."""
     capture = open_capture(folder)
-    verify(graph, capture, threads=2)
-    found = verify(graph, capture, threads=2)
+    verify_values(graph, capture, threads=2)
+    found = verify_values(graph, capture, threads=2)
     assert not found.counts["defect"], (found.first_defect, found.line)
     assert not found.counts["unjudged"], [n.name for n in found.nodes if n.verdict == "unjudged"]
     assert {node.name for node in found.nodes if node.verdict == "missing"} == set(missing)
@@ -114,7 +114,7 @@ def test_resnest_in_pytorch(torch: Worker, tmp_path: Path, report: list[str]) ->
         for n in graph.nodes
     )
     other = type(graph)(graph.name, graph.inputs, nodes, graph.outputs, graph.weights)
-    assert verify(other, open_capture(folder), only=[norm.name]).first_defect == norm.name
+    assert verify_values(other, open_capture(folder), only=[norm.name]).first_defect == norm.name
 
 
 def runtime(

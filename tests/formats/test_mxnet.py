@@ -21,8 +21,8 @@ from refnet.core.errors import (
 from refnet.core.graph import Graph, Node
 from refnet.formats.mxnet import reader as mxnet
 from refnet.formats.mxnet.ops import RULES
-from refnet.formats.mxnet.params import atomic
 from refnet.formats.mxnet.symbol import parse_symbol
+from refnet.formats.write import whole_file
 from refnet.ops import (
     ALL,
     Add,
@@ -709,7 +709,7 @@ def test_write_params_and_back(tmp_path):
 
 def write_half(path: Path) -> None:
     """What a full disk does."""
-    with atomic(path) as stream:
+    with whole_file(path) as stream:
         stream.write(b"half")
         raise OSError(28, "No space left on device")
 

@@ -22,7 +22,7 @@ from refnet.cli import main
 from refnet.core.errors import FormatError, FrameworkError, InputError, RefnetError
 from refnet.formats import manifest
 from refnet.formats.golden_file import digest
-from refnet.formats.manifest import Manifest, Reference, Stored
+from refnet.formats.manifest import Manifest, Origin, Stored
 from refnet.frameworks.capture.writer import Plan, write
 from refnet.frameworks.process import Worker
 from refnet.verification.capture import PROGRESS, open_capture
@@ -36,7 +36,7 @@ VALUES = {
     "ä": F([-0.0]),
     "prob": F([[0.25, 0.75]]),
 }
-WHO = Reference("by hand", "1.2", "none", "AVX2", 2, 2, "eager", {"A": "1"}, "a processor")
+WHO = Origin("by hand", "1.2", "none", "AVX2", 2, 2, "eager", {"A": "1"}, "a processor")
 
 
 def plan(values=VALUES, outputs=None, **changes) -> Plan:
@@ -510,7 +510,7 @@ def test_a_folder_of_arrays_opens_too(tmp_path: Path) -> None:
 
 
 def test_what_is_no_capture(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         open_capture(tmp_path / "nothing")
     with pytest.raises(InputError, match=r"neither manifest.json nor any .npy file"):
         open_capture(tmp_path)
@@ -698,7 +698,7 @@ def test_the_command_makes_a_capture_of_anybodys_arrays(
             "NAME=VALUE",
         ),
         (["mxnet", "resnest-digits", "--python", sys.executable], "not defined in MXNet"),
-        (["folder", "/no/such/folder"], "no folder"),
+        (["folder", "/no/such/folder"], "not a folder"),
     ],
 )
 def test_wrong_usage(

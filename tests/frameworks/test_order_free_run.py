@@ -15,10 +15,11 @@ from refnet.cli import main
 from refnet.core.errors import GraphError, UnsupportedError
 from refnet.core.op import TensorType
 from refnet.frameworks.capture import orderfree
-from refnet.frameworks.capture.orderfree import EXACT, arrays, reductions, spoken
+from refnet.frameworks.capture.orderfree import reductions, spoken
 from refnet.models.loading import structure
 from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool, Relu
 from refnet.verification.capture import open_capture
+from refnet.verification.order_free import EXACT, arrays
 
 PINNED = "c602d2ab6251c93cf880f0e1ef54a9ca5c2da572b7b94e18ed820f8e0bfedb3f"
 """sha256 of one node's arrays, as they were when the scheme was made."""

@@ -11,11 +11,11 @@ from refnet import ops
 from refnet.core.graph import Graph
 from refnet.core.op import Op, TensorType
 from refnet.formats.golden_file import Sources, digest
-from refnet.formats.manifest import Manifest, Reference, Stored, file_name, write
+from refnet.formats.manifest import Manifest, Origin, Stored, file_name, write
 from refnet.verification.trace import terms_of
 
 F = np.float32
-MADE_UP = Reference("made-up", "1.0", "none", "AVX2", 2, 1, "eager")
+MADE_UP = Origin("made-up", "1.0", "none", "AVX2", 2, 1, "eager")
 
 
 def save(

@@ -13,7 +13,7 @@ from refnet.cli import main
 from refnet.formats.book import read
 from refnet.models.weights import SMALL, shipped_captures
 from refnet.verification.capture import open_capture
-from refnet.verification.verify import verify
+from refnet.verification.verify import verify_values
 
 FULL = ("octave-se-resnet-50-0.125", "resnest-50-pytorch")
 
@@ -39,7 +39,7 @@ def test_it_says_so(capsys):
 def test_without_the_book_they_differ(name):
     """The control: plain's order is another one."""
     (folder,) = [capture for capture, _ in shipped_captures() if capture.name == name]
-    found = verify(refnet.load(name), open_capture(folder))
+    found = verify_values(refnet.load(name), open_capture(folder))
     assert found.counts["rounding"] > 20
     assert found.counts["defect"] == 0
 
@@ -56,7 +56,7 @@ def test_a_flipped_bit_is_seen(name):
 
     values = {n: value if n == node else capture.value(n) for n in capture.names if n in graph.by_name}
     changed = Values(values, {n: capture.input(n) for n in graph.inputs})
-    found = verify(graph, changed, replay=Replay(read(book)), only=[node])
+    found = verify_values(graph, changed, replay=Replay(read(book)), only=[node])
     assert found.nodes[0].verdict in ("rounding", "defect")
 
 

@@ -20,7 +20,7 @@ from refnet.report import html
 from refnet.report.html import stages
 from refnet.report.html_text import LONGEST, VERDICTS, float32
 from refnet.report.terminal import clean
-from refnet.verification.verify import Values, verify
+from refnet.verification.verify import Values, verify_values
 from tests.helpers.made_verification import Judged, Made, verification
 
 EVIL = (
@@ -367,7 +367,7 @@ def test_a_real_verification_says_what_its_record_says(tmp_path):
     values["layer2.0.conv1"][0, 3, 2, 1] += 1
     values["layer1.0.relu"][0, 0, 0, 0] = np.nan
     del values["layer1.0.bn1"]
-    found = verify(graph, Values({**values, "extra": x}, {"data": x}))
+    found = verify_values(graph, Values({**values, "extra": x}, {"data": x}))
     html.write(tmp_path / "r.html", found)
     shown = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     rows = [e for e in shown.find("li") if "data-verdict" in e["attrs"]]

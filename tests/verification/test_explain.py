@@ -17,9 +17,9 @@ from refnet.core.graph import Node
 from refnet.models.synthetic import normal
 from refnet.ops.layout import _Move
 from refnet.verification.capture import open_capture
-from refnet.verification.explain import chain, explain, fma, own_inputs, text
+from refnet.verification.explain import chain, explain_element, fma, own_inputs, text
 from refnet.verification.trace import element, exact_sum, rounded, terms_of
-from refnet.verification.verify import verify
+from refnet.verification.verify import verify_values
 from tests.helpers.bits import awkward, floats
 from tests.helpers.verifying import save
 from tests.ops.test_ops_rules import EXAMPLES, Example, arguments
@@ -46,7 +46,7 @@ def test_every_op_is_explained(example, scale):
     node = node_of(example, len(values))
     golden, plain = example.op.golden(*values), example.op.run(*values)
     for at in places(golden.shape):
-        one = explain(node, values, at)
+        one = explain_element(node, values, at)
         true = example.exact(example.op, at, *values)
         if one.element.exact is None:  # no breakdown; a ConvAdd is in no file that could be explained
             assert isinstance(example.op, ops.MatMul | ops.ConvAdd)
@@ -71,7 +71,7 @@ def test_awkward_numbers_are_explained_too(example):
     with np.errstate(all="ignore"):
         golden = example.op.golden(*values)
     for at in places(golden.shape)[:20]:
-        one = explain(node_of(example, len(values)), values, at)
+        one = explain_element(node_of(example, len(values)), values, at)
         assert one.golden == golden[at] or (np.isnan(one.golden) and np.isnan(golden[at]))
         json.dumps(one.record(), allow_nan=False)
 
@@ -167,7 +167,9 @@ def test_the_command(tmp_path, capsys):
     assert main([*command, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     x = normal(0, "data", graph.inputs["data"].shape)
-    own = explain(graph.by_name[name], own_inputs(graph, {"data": x}, graph.by_name[name]), (0, 1, 2, 3))
+    own = explain_element(
+        graph.by_name[name], own_inputs(graph, {"data": x}, graph.by_name[name]), (0, 1, 2, 3)
+    )
     assert record == own.record()
     assert len(record["terms"]) == own.element.terms.values.size
     assert main([*command[:-2]]) == 2
@@ -186,7 +188,7 @@ def test_the_command_on_a_capture(tmp_path, capsys):
     name = "layer1.0.conv1"
     values[name] = values[name] + F(1)
     folder = save(tmp_path / "c", values, graph, data)
-    found = verify(graph, open_capture(folder))
+    found = verify_values(graph, open_capture(folder))
     assert found.first_defect == name
     worst = next(one.worst for one in found.nodes if one.name == name)
     at = ",".join(map(str, worst.at))

@@ -34,8 +34,9 @@ from refnet.formats.golden_file import (
     read,
     write,
 )
+from refnet.models.inputs import located, prepare
 from refnet.models.weights import shipped_folder
-from refnet.verification.golden import hashes, located, prepare, record
+from refnet.verification.golden import hashes, record
 from tests.helpers.bits import AWKWARD, awkward, floats
 
 GOLDEN = shipped_folder() / "golden"

@@ -18,7 +18,7 @@ from refnet.models.loading import structure
 from refnet.models.preprocess import pipeline
 from refnet.models.weights import shipped_folder
 from refnet.verification.judge import judge, judge_input
-from refnet.verification.verify import Values, Verification, verify
+from refnet.verification.verify import Values, Verification, verify_values
 from tests.helpers.porting_bugs import (
     HARMLESS,
     HIDDEN,
@@ -56,7 +56,7 @@ def seeded(bug: Bug) -> tuple[Graph, Array, dict[str, Array]]:
 
 def verified(bug: Bug) -> Verification:
     graph, data, values = seeded(bug)
-    return verify(graph, Values(values, {"data": data}))
+    return verify_values(graph, Values(values, {"data": data}))
 
 
 def test_the_catalogue_is_large_and_its_names_are_different():
@@ -72,7 +72,7 @@ def test_without_a_bug_nothing_is_found(name):
     graph = network(name)
     for batch, scale in {(bug.batch, bug.scale) for bug in CATALOGUE if bug.network == name}:
         data = image(name, batch, scale)
-        found = verify(graph, Values(run(graph, data, {}), {"data": data}))
+        found = verify_values(graph, Values(run(graph, data, {}), {"data": data}))
         assert found.counts["equal"] + found.counts["replayed"] == len(graph.nodes)
 
 
@@ -155,11 +155,11 @@ def test_an_input_that_is_not_its_sources_is_the_first_defect(bug, first_layer):
     stated, made = {"data": right.apply(image_)}, {"data": bug.make(right, image_)}
     assert made["data"].shape == stated["data"].shape
     values = run(first_layer, made["data"], {})
-    found = verify(first_layer, Values(values, made), stated=stated)
+    found = verify_values(first_layer, Values(values, made), stated=stated)
     assert (found.first_defect, found.exit_code, found.counts["defect"]) == ("data", 1, 1)
     assert found.nodes[0].worst.found == made["data"][found.nodes[0].worst.at]
     assert found.nodes[1].verdict == "replayed"
-    same = verify(first_layer, Values(run(first_layer, stated["data"], {}), stated), stated=stated)
+    same = verify_values(first_layer, Values(run(first_layer, stated["data"], {}), stated), stated=stated)
     assert same.exit_code == 0
     assert "to the last bit" in same.notes[0]
 
@@ -171,7 +171,7 @@ def test_an_input_of_another_shape_or_of_no_numbers(first_layer):
         judged = judge_input("data", wrong, stated["data"])
         assert judged.verdict == "defect"
     batch = np.concatenate([stated["data"]] * 2)
-    found = verify(small, Values(run(small, batch, {}), {"data": batch}), stated=stated)
+    found = verify_values(small, Values(run(small, batch, {}), {"data": batch}), stated=stated)
     assert (found.first_defect, "shape" in found.nodes[0].reason) == ("data", True)
 
 

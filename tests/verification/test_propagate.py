@@ -12,7 +12,7 @@ from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import Interval
 from refnet.verification.judge import judge
 from refnet.verification.propagate import AbstractValue, known, propagate
-from refnet.verification.verify import Values, verify
+from refnet.verification.verify import Values, verify_values
 from tests.helpers.bits import floats
 from tests.helpers.verifying import framework, tree
 
@@ -78,7 +78,7 @@ def test_no_false_alarm_whatever_is_missing(seed):
     rng = np.random.default_rng(seed)
     for share in (0.0, 0.3, 0.6, 0.9):
         kept = {n: v for n, v in values.items() if n == graph.outputs["out"] or rng.random() >= share}
-        found = verify(graph, Values(kept, {"x": x}))
+        found = verify_values(graph, Values(kept, {"x": x}))
         assert not found.counts["defect"], [(n.name, n.reason) for n in found.nodes if n.verdict == "defect"]
         assert found.counts["missing"] == len(values) - len(kept)
         if not share:
@@ -96,11 +96,11 @@ def test_a_wrong_value_is_found_behind_missing_ones(seed):
     graph = graph.with_weights(weights)
     x = floats((1, 5, 6, 6), seed)
     right = framework(graph, {"x": x}, seed)["r"]
-    assert verify(graph, Values({"r": right}, {"x": x})).exit_code == 0
+    assert verify_values(graph, Values({"r": right}, {"x": x})).exit_code == 0
     cut = {**weights, "w": weights["w"].copy()}
     cut["w"][:, -1] = 0
     wrong = framework(graph.with_weights(cut), {"x": x}, seed)["r"]
-    found = verify(graph, Values({"r": wrong}, {"x": x}))
+    found = verify_values(graph, Values({"r": wrong}, {"x": x}))
     assert found.first_defect == "r"
     assert found.nodes[-1].over == ("c", "b", "r")
 

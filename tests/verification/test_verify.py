@@ -16,10 +16,10 @@ from refnet.core.errors import FormatError, InputError
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import file_name
+from refnet.models.inputs import prepare
 from refnet.verification.capture import open_capture
-from refnet.verification.golden import prepare
 from refnet.verification.judge import judge
-from refnet.verification.verify import Values, Verification, verify
+from refnet.verification.verify import Values, Verification, verify_values
 from tests.helpers.bits import floats
 from tests.helpers.verifying import framework, save
 
@@ -78,7 +78,7 @@ def flip(value: np.ndarray, bit: int) -> np.ndarray:
 
 
 def test_refnets_own_values_are_equal_or_replayed(graph, data, plain):
-    found = verify(graph, Values(plain, data))
+    found = verify_values(graph, Values(plain, data))
     assert found.exit_code == 0
     assert found.counts["equal"] + found.counts["replayed"] == len(graph.nodes)
     assert found.first_difference is None
@@ -91,7 +91,7 @@ def test_refnets_own_values_are_equal_or_replayed(graph, data, plain):
 
 
 def test_golden_values_are_rounding_and_the_report_suggests_the_order_free_run(graph, data, golden):
-    found = verify(graph, Values(golden, data))
+    found = verify_values(graph, Values(golden, data))
     assert found.exit_code == 0
     assert found.counts["rounding"] > 100
     assert "order-free" in found.suggestion
@@ -115,7 +115,7 @@ def test_a_framework_that_rounds_differently_has_no_defect():
     small = small.with_weights({n: graph.weights[n] for n in small.weight_types})
     small = replace(small, inputs={"data": TensorType((1, 1, 8, 8))})
     x = {"data": floats((1, 1, 8, 8), "small")}
-    found = verify(small, Values(framework(small, x, 3), x))
+    found = verify_values(small, Values(framework(small, x, 3), x))
     assert (found.counts["defect"], found.counts["unjudged"]) == (0, 0)
     assert found.counts["rounding"] > 8
 
@@ -125,7 +125,7 @@ def test_a_framework_that_rounds_differently_has_no_defect():
 )
 def test_one_ulp_is_a_defect_where_there_is_one_right_result(graph, data, plain, kind):
     name = kinds(graph, kind)[0].name
-    found = verify(graph, Values(changed(plain, name, lambda v: flip(v, 0)), data))
+    found = verify_values(graph, Values(changed(plain, name, lambda v: flip(v, 0)), data))
     judged = one(found, name)
     assert (judged.verdict, judged.outside, judged.ulps) == ("defect", 1, 1)
     assert judged.share is None
@@ -139,13 +139,13 @@ def test_one_ulp_is_a_defect_where_there_is_one_right_result(graph, data, plain,
 )
 def test_a_high_bit_is_a_defect_and_the_lowest_is_rounding(graph, data, plain, kind):
     name = kinds(graph, kind)[0].name
-    found = verify(graph, Values(changed(plain, name, lambda v: flip(v, 20)), data))
+    found = verify_values(graph, Values(changed(plain, name, lambda v: flip(v, 20)), data))
     judged = one(found, name)
     assert (judged.verdict, judged.outside, judged.differ) == ("defect", 1, 1)
     assert judged.worst.share > 1
     assert judged.share.histogram[-1] == 1
     assert found.first_defect == name
-    low = one(verify(graph, Values(changed(plain, name, lambda v: flip(v, 0)), data)), name)
+    low = one(verify_values(graph, Values(changed(plain, name, lambda v: flip(v, 0)), data)), name)
     assert (low.verdict, low.outside, low.differ, low.ulps) == ("rounding", 0, 1, 1)
 
 
@@ -159,7 +159,7 @@ def test_what_is_introduced_is_told_from_what_is_inherited(graph, data, plain):
         if node.name == name:
             table[node.name] = table[node.name] * F(1.01)
     values = {node.name: table[node.name] for node in graph.nodes}
-    found = verify(graph, Values(values, data))
+    found = verify_values(graph, Values(values, data))
     assert [node.name for node in found.nodes if node.verdict == "defect"] == [name]
     assert one(found, name).inherited.differ == 0
     later = [node for node in found.nodes if node.inherited.differ]
@@ -172,19 +172,19 @@ def test_what_is_introduced_is_told_from_what_is_inherited(graph, data, plain):
 
 def test_shapes_and_dtypes(graph, data, plain):
     name = kinds(graph, ops.Flatten)[0].name
-    unflat = verify(graph, Values(changed(plain, name, lambda v: v.reshape(1, -1, 1, 1)), data))
+    unflat = verify_values(graph, Values(changed(plain, name, lambda v: v.reshape(1, -1, 1, 1)), data))
     assert unflat.exit_code == 0
     assert "read in row order" in one(unflat, name).reason
     conv = kinds(graph, ops.Conv)[2].name
-    cut = verify(graph, Values(changed(plain, conv, lambda v: v[:, :-1]), data))
+    cut = verify_values(graph, Values(changed(plain, conv, lambda v: v[:, :-1]), data))
     assert one(cut, conv).verdict == "defect"
     assert "shape" in one(cut, conv).reason
     readers = [node.name for node in graph.nodes if conv in node.data]
     assert {one(cut, reader).verdict for reader in readers} == {"unjudged"}
     assert cut.counts["defect"] == 1
-    swapped = verify(graph, Values(changed(plain, conv, lambda v: v.transpose(0, 2, 3, 1)), data))
+    swapped = verify_values(graph, Values(changed(plain, conv, lambda v: v.transpose(0, 2, 3, 1)), data))
     assert one(swapped, conv).verdict == "defect"
-    wide = verify(graph, Values(changed(plain, conv, lambda v: v.astype(np.float64)), data))
+    wide = verify_values(graph, Values(changed(plain, conv, lambda v: v.astype(np.float64)), data))
     assert (one(wide, conv).verdict, one(wide, conv).reason) == (
         "defect",
         "its dtype is float64, not float32",
@@ -194,7 +194,7 @@ def test_shapes_and_dtypes(graph, data, plain):
 def test_names_are_matched_exactly_and_surplus_values_are_listed(graph, data, plain):
     values = {**plain, "CONV1_CONV": plain["conv1_conv"], "other": np.zeros(3, F)}
     del values["conv1_conv"]
-    found = verify(graph, Values(values, data))
+    found = verify_values(graph, Values(values, data))
     assert found.surplus == ("CONV1_CONV", "other")
     assert one(found, "conv1_conv").verdict == "missing"
     assert "2 surplus" in found.line
@@ -202,12 +202,14 @@ def test_names_are_matched_exactly_and_surplus_values_are_listed(graph, data, pl
 
 def test_missing_values_are_judged_over(graph, data, plain):
     conv, norm, relu = graph.nodes[:3]
-    found = verify(graph, Values({n: v for n, v in plain.items() if n not in (conv.name, norm.name)}, data))
+    found = verify_values(
+        graph, Values({n: v for n, v in plain.items() if n not in (conv.name, norm.name)}, data)
+    )
     assert one(found, conv.name).verdict == one(found, norm.name).verdict == "missing"
     assert one(found, relu.name).over == (conv.name, norm.name, relu.name)
     assert found.exit_code == 0
     last = graph.outputs["prob"]
-    tail = verify(graph, Values({n: v for n, v in plain.items() if n != last}, data))
+    tail = verify_values(graph, Values({n: v for n, v in plain.items() if n != last}, data))
     assert "no captured value" in one(tail, last).reason
     assert tail.outputs[0].differ is None
 
@@ -215,7 +217,7 @@ def test_missing_values_are_judged_over(graph, data, plain):
 def test_a_bound_that_is_wider_than_the_value_judges_nothing(graph, data, plain):
     """Over the whole network, zeros would do as well: that is said, and the exit code is 2."""
     last = graph.outputs["prob"]
-    found = verify(graph, Values({last: np.nextafter(plain[last], F(2))}, data))
+    found = verify_values(graph, Values({last: np.nextafter(plain[last], F(2))}, data))
     assert one(found, last).verdict == "unjudged"
     assert found.exit_code == 2
 
@@ -227,10 +229,10 @@ def test_threads_change_nothing_and_are_not_exceeded(graph, data, golden, thread
     asked = []
     real = jit.processors
     monkeypatch.setattr(jit, "processors", lambda: asked.append(real()) or asked[-1])
-    found = verify(graph, Values(golden, data), threads=threads)
+    found = verify_values(graph, Values(golden, data), threads=threads)
     assert asked
     assert max(asked) <= threads
-    assert found.nodes == verify(graph, Values(golden, data)).nodes
+    assert found.nodes == verify_values(graph, Values(golden, data)).nodes
 
 
 # Numbers that are none.
@@ -348,38 +350,38 @@ def test_replayed_only_with_all_the_bits_of_the_recipe():
 
 def test_a_capture_on_disk(graph, data, plain, golden, tmp_path):
     folder = save(tmp_path / "c", golden, graph, data)
-    found = verify(graph, open_capture(folder))
+    found = verify_values(graph, open_capture(folder))
     assert found.exit_code == 0
     assert found.reference["framework"] == "made-up"
-    other = verify(graph, Values(golden, data))
+    other = verify_values(graph, Values(golden, data))
     assert found.nodes == other.nodes
     assert found.record()["nodes"] == other.record()["nodes"]
     np.save(folder / file_name("conv1_conv"), plain["conv1_conv"] + F(1))
     with pytest.raises(FormatError, match="conv1_conv"):
-        verify(graph, open_capture(folder))
+        verify_values(graph, open_capture(folder))
 
 
 def test_other_weights_or_another_graph_are_refused(graph, data, plain, tmp_path):
     folder = save(tmp_path / "c", plain, graph, data)
     other = graph.with_weights({n: w + F(1) for n, w in graph.weights.items()})
     with pytest.raises(InputError, match="another weights"):
-        verify(other, open_capture(folder))
-    found = verify(other, open_capture(folder), other_sources=True)
+        verify_values(other, open_capture(folder))
+    found = verify_values(other, open_capture(folder), other_sources=True)
     assert found.counts["defect"] > 10
     assert "another weights" in found.notes[0]
     with pytest.raises(InputError, match="another graph"):
-        verify(replace(graph, outputs={"p": "softmax"}), open_capture(folder))
+        verify_values(replace(graph, outputs={"p": "softmax"}), open_capture(folder))
 
 
 def test_hash_only_captures_are_judged_by_hash(graph, data, plain, golden, tmp_path):
     for i, values in enumerate((plain, golden)):
         folder = save(tmp_path / str(i), values, graph, data, hash_only=True)
-        found = verify(graph, open_capture(folder))
+        found = verify_values(graph, open_capture(folder))
         assert found.exit_code == 0
         assert found.judged == len(graph.nodes)
     name = kinds(graph, ops.Conv)[4].name
     wrong = changed(plain, name, lambda v: flip(v, 0))
-    found = verify(graph, open_capture(save(tmp_path / "w", wrong, graph, data, hash_only=True)))
+    found = verify_values(graph, open_capture(save(tmp_path / "w", wrong, graph, data, hash_only=True)))
     assert one(found, name).verdict == "unjudged"
     assert "hash" in one(found, name).reason
     assert found.exit_code == 2
@@ -391,52 +393,52 @@ def test_hash_only_captures_are_judged_by_hash(graph, data, plain, golden, tmp_p
 def test_a_folder_of_arrays(graph, data, plain, tmp_path):
     for name, array in {**plain, **data}.items():
         np.save(tmp_path / file_name(name), array)
-    assert verify(graph, open_capture(tmp_path)).exit_code == 0
+    assert verify_values(graph, open_capture(tmp_path)).exit_code == 0
     (tmp_path / "data.npy").unlink()
-    found = verify(graph, open_capture(tmp_path))
+    found = verify_values(graph, open_capture(tmp_path))
     assert one(found, "conv1_conv").verdict == "unjudged"
     assert "data" in one(found, "conv1_conv").reason
     assert "no input data" in found.notes[0]
     assert found.exit_code == 2
-    assert verify(graph, open_capture(tmp_path), inputs=data).exit_code == 0
+    assert verify_values(graph, open_capture(tmp_path), inputs=data).exit_code == 0
     np.save(tmp_path / file_name("conv1_conv"), plain["conv1_conv"].astype(np.float16))
-    found = verify(graph, open_capture(tmp_path), inputs=data)
+    found = verify_values(graph, open_capture(tmp_path), inputs=data)
     assert one(found, "conv1_conv").verdict == "unjudged"
     assert "float32" in one(found, "conv1_conv").reason
 
 
 def test_the_input_must_be_the_captures(graph, data, plain):
     with pytest.raises(InputError, match="another input"):
-        verify(graph, Values(plain, data), inputs={"data": data["data"] + F(1)})
+        verify_values(graph, Values(plain, data), inputs={"data": data["data"] + F(1)})
     with pytest.raises(InputError, match="no input 'datum'"):
-        verify(graph, Values(plain), inputs={"datum": data["data"]})
+        verify_values(graph, Values(plain), inputs={"datum": data["data"]})
     with pytest.raises(InputError, match="must be"):
-        verify(graph, Values(plain), inputs={"data": data["data"][:, :, 1:]})
+        verify_values(graph, Values(plain), inputs={"data": data["data"][:, :, 1:]})
 
 
 def test_only_some_nodes(graph, data, golden):
     norm = kinds(graph, ops.BatchNorm)[2].name
-    found = verify(graph, Values(golden, data), only=[norm])
+    found = verify_values(graph, Values(golden, data), only=[norm])
     assert [node.name for node in found.nodes] == [norm]
-    assert found.nodes[0] == replace(one(verify(graph, Values(golden, data)), norm), inherited=None)
+    assert found.nodes[0] == replace(one(verify_values(graph, Values(golden, data)), norm), inherited=None)
     assert (found.outputs, found.exit_code) == ((), 0)
     with pytest.raises(InputError, match="no value 'x'"):
-        verify(graph, Values(golden, data), only=["x"])
+        verify_values(graph, Values(golden, data), only=["x"])
     few = {n: v for i, (n, v) in enumerate(golden.items()) if i % 3 == 0}
     name = list(few)[9]
-    alone = verify(graph, Values(few, data), only=[name]).nodes[0]
-    assert alone == replace(one(verify(graph, Values(few, data)), name), inherited=None)
+    alone = verify_values(graph, Values(few, data), only=[name]).nodes[0]
+    assert alone == replace(one(verify_values(graph, Values(few, data)), name), inherited=None)
 
 
 def test_nothing_judged_is_not_success(graph, data):
-    found = verify(graph, Values({"other": np.zeros(3, F)}, data))
+    found = verify_values(graph, Values({"other": np.zeros(3, F)}, data))
     assert (found.judged, found.exit_code) == (0, 2)
 
 
 def test_batches(graph, golden):
     x = {"data": floats((3, *graph.inputs["data"].shape[1:]), "three")}
     values = {node.name: value for node, value in refnet.steps(graph, x, Golden(1))}
-    found = verify(graph, Values(values, x))
+    found = verify_values(graph, Values(values, x))
     assert found.exit_code == 0
     assert found.nodes[0].shape[0] == 3
     assert found.nodes[0].map.shape == values["conv1_conv"].shape[2:]
@@ -447,7 +449,7 @@ def test_batches(graph, golden):
 def test_the_record_is_strict_json_with_every_field(graph, data, golden):
     values = changed(golden, graph.nodes[0].name, lambda v: flip(v, 30))
     values[graph.nodes[3].name] = np.full_like(values[graph.nodes[3].name], np.nan)
-    found = verify(graph, Values({**values, "extra": np.zeros(1, F)}, data))
+    found = verify_values(graph, Values({**values, "extra": np.zeros(1, F)}, data))
     record = json.loads(json.dumps(found.record(), allow_nan=False))
     assert (record["format"], record["version"]) == ("refnet verification", 1)
     assert record["graph"] == {"name": graph.name, "hash": graph.structure_hash()}

@@ -13,7 +13,7 @@ from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import Interval, Op
 from refnet.exact import rounding
 from refnet.formats.golden_file import digest
-from refnet.formats.manifest import Manifest, Reference, Stored
+from refnet.formats.manifest import Manifest, Origin, Stored
 from refnet.ops import norm, pointwise, pool
 from refnet.verification import judge, verify
 from refnet.verification import propagate as compose
@@ -104,7 +104,7 @@ def hidden_rounding() -> str:
     graph = Graph("two", {"x": TensorType((1, 64, 1, 1))}, nodes, {"out": "b"})
     graph = graph.with_weights({"w": np.ones((1, 64, 1, 1), F), "g": one, "h": one, "m": one, "v": one})
     capture = Values({"b": np.ones((1, 1, 1, 1), F) + zero}, {"x": GROWING.reshape(1, 64, 1, 1)})
-    return verify.verify(graph, capture).nodes[1].verdict
+    return verify.verify_values(graph, capture).nodes[1].verdict
 
 
 def hidden_bug() -> str:
@@ -185,51 +185,51 @@ def chain() -> tuple[Graph, dict, dict]:
 
 def blamed() -> str:
     graph, x, values = chain()
-    found = verify.verify(graph, Values(values, x))
+    found = verify.verify_values(graph, Values(values, x))
     said = [node.name for node in found.nodes if node.verdict == "defect"]
     return f"{said} {found.first_defect} {found.first_difference} exit {found.exit_code}"
 
 
 def inherited() -> str:
     graph, x, values = chain()
-    found = verify.verify(graph, Values(values, x))
+    found = verify.verify_values(graph, Values(values, x))
     return " ".join(f"{node.name}:{node.inherited.differ}" for node in found.nodes)
 
 
 def outputs() -> str:
     graph, x, values = chain()
-    out = verify.verify(graph, Values(values, x)).outputs[0]
+    out = verify.verify_values(graph, Values(values, x)).outputs[0]
     return f"{out.differ} {out.largest > 0.1}"
 
 
 def nothing_there() -> str:
     graph, x, _ = chain()
-    return f"exit {verify.verify(graph, Values({'q': x['x']}, x)).exit_code}"
+    return f"exit {verify.verify_values(graph, Values({'q': x['x']}, x)).exit_code}"
 
 
 def missing_then_wrong() -> str:
     graph, x, values = chain()
-    found = verify.verify(graph, Values({"c": values["c"]}, x))
+    found = verify.verify_values(graph, Values({"c": values["c"]}, x))
     return " ".join(f"{node.name}:{node.verdict}" for node in found.nodes)
 
 
 def manifest(values: dict, x: dict, weights: str | None) -> Manifest:
     stored = {n: Stored(digest(v), None) for n, v in values.items()}
-    return Manifest(Reference("f"), stored, {}, {}, None, None, weights)
+    return Manifest(Origin("f"), stored, {}, {}, None, None, weights)
 
 
 def hash_only() -> str:
     graph, x, values = chain()
     values = {"d": values["d"], "r": values["r"]}
     capture = Values({}, x, manifest(values, x, None))
-    return " ".join(f"{node.name}:{node.verdict}" for node in verify.verify(graph, capture).nodes[:2])
+    return " ".join(f"{node.name}:{node.verdict}" for node in verify.verify_values(graph, capture).nodes[:2])
 
 
 def other_weights() -> str:
     graph, x, values = chain()
     capture = Values(values, x, manifest(values, x, "0" * 64))
     try:
-        return f"exit {verify.verify(graph, capture).exit_code}"
+        return f"exit {verify.verify_values(graph, capture).exit_code}"
     except InputError:
         return "refused"
 

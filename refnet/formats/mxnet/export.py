@@ -25,7 +25,7 @@ from typing import Any
 
 from refnet.core.errors import GraphError, UnsupportedError
 from refnet.core.graph import Graph, Node
-from refnet.formats.mxnet.params import atomic
+from refnet.formats.write import whole_file
 from refnet.ops import (
     Add,
     AvgPool,
@@ -133,7 +133,7 @@ def write_symbol(path: str | os.PathLike[str], graph: Graph) -> None:
     refnet.core.errors.InputError: cannot write /no/such/folder/a-symbol.json: No such file or directory
     """
     text = graph_to_symbol(graph)
-    with atomic(path) as stream:
+    with whole_file(path) as stream:
         stream.write(text.encode())
 
 

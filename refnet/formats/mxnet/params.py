@@ -13,12 +13,10 @@ is ndim -1. Source: NDArray::Save and Load of MXNet 1.9.1 (src/ndarray/ndarray.c
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import secrets
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -27,6 +25,7 @@ import numpy.typing as npt
 from refnet.core.errors import FormatError, InputError, UnsupportedError
 from refnet.core.op import F32
 from refnet.formats.bounded import Bounded, check_name, open_file, to_float32
+from refnet.formats.write import whole_file
 
 FILE_MAGIC = 0x112
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
@@ -206,7 +205,7 @@ def write_params(
             raise InputError(
                 f"array {name!r} must be float32 with dimensions, got {array.dtype}{list(array.shape)}"
             )
-    with atomic(path) as stream:
+    with whole_file(path) as stream:
         stream.write(struct.pack("<QQQ", FILE_MAGIC, 0, len(arrays)))
         for array in arrays.values():
             stream.write(struct.pack("<Iii", V2, 0, array.ndim))
@@ -217,27 +216,3 @@ def write_params(
         for name in arrays:
             raw = (("aux:" if name in statistics else "arg:") + name).encode()
             stream.write(struct.pack("<Q", len(raw)) + raw)
-
-
-@contextlib.contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file under a temporary name in path's folder, renamed to path when all is written.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic(folder + "/a") as stream:
-    ...         before = os.path.exists(folder + "/a")
-    ...     before, os.listdir(folder)
-    (False, ['a'])
-    """
-    file = os.fspath(path)
-    temporary = os.path.join(os.path.dirname(file), f".refnet-{secrets.token_hex(8)}.part")
-    try:
-        with open(temporary, "xb") as stream:
-            yield stream
-        os.replace(temporary, file)
-    except OSError as error:
-        raise InputError(f"cannot write {file}: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)

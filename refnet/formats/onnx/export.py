@@ -27,7 +27,7 @@ import numpy as np
 
 from refnet.core.errors import InputError, UnsupportedError, WeightsError
 from refnet.core.graph import Graph, Node
-from refnet.formats.mxnet.params import atomic
+from refnet.formats.write import whole_file
 from refnet.ops import (
     Add,
     AvgPool,
@@ -184,7 +184,7 @@ def write_onnx(path: str | os.PathLike[str], graph: Graph) -> None:
     refnet.core.errors.InputError: cannot write /no/such/folder/a.onnx: No such file or directory
     """
     model = graph_to_onnx(graph).SerializeToString()
-    with atomic(path) as stream:
+    with whole_file(path) as stream:
         stream.write(model)
 
 

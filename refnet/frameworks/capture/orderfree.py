@@ -11,81 +11,23 @@ On inputs of its own every reduction is exact, with every term nonzero, at the n
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-
-import numpy as np
 
 import refnet
 from refnet.core.errors import GraphError, InputError, UnsupportedError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32, TensorType
 from refnet.formats.golden_file import digest
-from refnet.formats.manifest import Manifest, Reference
+from refnet.formats.manifest import Manifest, Origin
 from refnet.frameworks.ask import Ask, asker
 from refnet.frameworks.capture.request import Request, processor
-from refnet.frameworks.capture.sources import reference, worker_of
+from refnet.frameworks.capture.sources import backend, reference, worker_of
 from refnet.frameworks.capture.writer import Array, Plan
 from refnet.models.loading import structure
-from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool, Op
-
-REDUCTIONS = (Conv, Dense, AvgPool, GlobalAvgPool)
-EXACT = 1 << 24
-"""Integers up to here are exact in float32."""
-LARGEST = 255
-"""No factor is larger, so that one fits the eight bits that any reduced-precision unit should keep."""
-
-
-def arrays(op: Op, types: tuple[TensorType, ...], name: str, seed: int = 0) -> tuple[F32, ...]:
-    """Inputs for a reduction, on which every partial sum in any order is exact, with or without FMA.
-
-    types: of data and weights. name, seed: choose the numbers, the same on every machine.
-
-    A sum of products: with n terms, factors are nonzero integers of at most m = isqrt((2^23 - 1) / n), so any
-    partial sum of products is an integer below 2^23; a bias is one below 2^23; together they stay below 2^24.
-    An average over at most a by b elements: each element is a multiple of every divisor that can occur,
-    f = lcm(1..a) lcm(1..b) (of a global average: a b), and a b elements of at most m f stay below
-    2^24, so that sums, quotients, and sums of quotients are integers below 2^24 too. Data is nonzero,
-    because the sign of a sum of nothing but zeros does depend on the order.
-
-    Raises UnsupportedError for an op that is no reduction, or has too many terms (m < 1).
-
-    >>> x, w = arrays(Conv(2, (3, 3)), (TensorType((1, 4, 5, 5)), TensorType((2, 4, 3, 3))), "conv1")
-    >>> int(abs(x).max()) * int(abs(w).max()) * 36 < 2**23, bool((x == 0).any())
-    (True, False)
-    """
-    if isinstance(op, Conv | Dense):
-        terms = math.prod(types[1].shape[1:])
-        most = min(LARGEST, math.isqrt((EXACT // 2 - 1) // terms))
-        limits = (most, most, EXACT // 2 - 1)[: len(types)]
-        factor = 1
-    elif isinstance(op, AvgPool | GlobalAvgPool):
-        sides = op.kernel if isinstance(op, AvgPool) else types[0].shape[2:]
-        terms = math.prod(sides)
-        factor = terms
-        if isinstance(op, AvgPool):
-            factor = math.prod(math.lcm(*range(1, side + 1)) for side in sides)
-        limits = (min(LARGEST, (EXACT - 1) // (terms * factor)),)
-    else:
-        raise UnsupportedError(f"{op!r} is no reduction: it has no order")
-    if min(limits) < 1:
-        raise UnsupportedError(f"{name}: {terms} terms are too many for sums that are exact in float32")
-    return tuple(
-        _integers(f"{seed}\0{name}\0{i}", kind.shape, most) * np.float32(factor)
-        for i, (kind, most) in enumerate(zip(types, limits, strict=True))
-    )
-
-
-def _integers(key: str, shape: tuple[int, ...], most: int) -> F32:
-    """Nonzero integers from -most to most. Philox's raw words are fixed by NumPy's promise (NEP 19)."""
-    number = int.from_bytes(hashlib.sha256(f"refnet order-free 1\0{key}".encode()).digest()[:16], "little")
-    words = np.random.Philox(key=number).random_raw(math.prod(shape))
-    size = (words >> np.uint64(1)) % np.uint64(most) + np.uint64(1)
-    sign = 1 - 2 * (words & np.uint64(1)).astype(np.int64)
-    return (size.astype(np.int64) * sign).astype(np.float32).reshape(shape)
+from refnet.ops import AvgPool, Dense, Op
+from refnet.verification.order_free import REDUCTIONS, arrays
 
 
 def reductions(graph: Graph, batch: int = 1) -> dict[str, tuple[Node, tuple[TensorType, ...]]]:
@@ -110,12 +52,12 @@ def order_free(request: Request) -> Iterator[Plan]:
     left_out: dict[str, str] = {}
     with ExitStack() as stack:
         if request.framework == "refnet":
-            who = Reference("refnet", refnet.__version__, threads=request.threads, batch=batch)
+            who = Origin("refnet", refnet.__version__, threads=request.threads, batch=batch)
             who = replace(who, mode=request.executed, processor=processor())
             ask = _own(request.executed, request.threads)
         else:
-            worker = worker_of(request, {}, stack)
-            flags = dict(request.environment)
+            worker = stack.enter_context(worker_of(request))
+            flags = {**backend(request), **request.environment}
             who = reference(
                 request.framework,
                 worker,

@@ -22,8 +22,9 @@ from refnet.core.op import F32, TensorType
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import file_name
 from refnet.frameworks.capture.names import FRAMEWORKS, MODES
+from refnet.models.inputs import SAMPLE, portable, sample
 from refnet.models.loading import load, network_of
-from refnet.verification.golden import SAMPLE, SEED, sample, stated
+from refnet.models.seed import SEED, seed_of
 
 Size = tuple[int, int]
 
@@ -37,7 +38,7 @@ class Request:
     seed:N; NAME=FILE.npy for networks of several inputs. weights, network, image, pipeline: as for
     `refnet.load`. batch: how many images of a seed. mode: one of MODES. python: the framework's interpreter.
     environment: variables set for it. subgraph: MXNet's subgraph backend, "NONE" or "default".
-    state, arguments, options, paths: of torch's callable. said: of a folder, who computed it (Reference's
+    state, arguments, options, paths: of torch's callable. said: of a folder, who computed it (Origin's
     fields as texts).
     """
 
@@ -166,7 +167,7 @@ def inputs(request: Request, kinds: Mapping[str, tuple[int, ...]]) -> Inputs:
     array = np.concatenate([_image(name, shape, text, pipeline) for text in given])
     _check_batch(request.batch, len(array))
     one = len(given) == 1
-    source = stated(Sources("", None, given[0])).input if one else file_name(name)
+    source = portable(Sources("", None, given[0])).input if one else file_name(name)
     return Inputs({name: array}, source, one and source.startswith(SAMPLE), pipeline if one else None)
 
 
@@ -187,10 +188,10 @@ def _seeded(source: str, kinds: Mapping[str, tuple[int, ...]], batch: int | None
     """Synthetic images. A seed alone makes what a network's own shape says: other batches keep their file."""
     from refnet.models.synthetic import normal
 
-    if not re.fullmatch("seed:[0-9]{1,20}", source) or int(source[5:]) >= 1 << 64:
-        raise InputError(f"input must be a file or seed:N with N from 0 to 2**64 - 1, got {source!r}")
+    seed = seed_of(source, "input")
+    assert seed is not None
     shapes = {name: (batch or shape[0], *shape[1:]) for name, shape in kinds.items()}
-    arrays = {name: normal(int(source[5:]), name, shape) for name, shape in shapes.items()}
+    arrays = {name: normal(seed, name, shape) for name, shape in shapes.items()}
     return Inputs(arrays, source, shapes == dict(kinds), None)
 
 
@@ -214,7 +215,7 @@ def said_sources(sources: Sources | None, given: Inputs) -> Sources | None:
     """The sources as a manifest has them: no folder, the inputs' own names."""
     if sources is None:
         return None
-    return replace(stated(replace(sources, input="seed:0")), input=given.source, pipeline=given.pipeline)
+    return replace(portable(replace(sources, input="seed:0")), input=given.source, pipeline=given.pipeline)
 
 
 def processor() -> str:

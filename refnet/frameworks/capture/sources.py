@@ -22,11 +22,11 @@ import refnet
 from refnet.core.errors import FrameworkError, InputError, UnsupportedError
 from refnet.core.graph import Graph
 from refnet.formats.golden_file import Sources
-from refnet.formats.manifest import Reference
+from refnet.formats.manifest import Origin
 from refnet.formats.npy import open_npy
 from refnet.frameworks.capture.request import Inputs, Request, inputs, network, processor, said_sources
 from refnet.frameworks.capture.writer import Array, Plan
-from refnet.frameworks.launch import WORKERS, python, torch_callable, unfit
+from refnet.frameworks.launch import FRAMEWORKS, python, start, torch_callable, unfit
 from refnet.frameworks.process import Answer, Worker
 from refnet.models.loading import network_of
 from refnet.verification.capture import open_capture
@@ -60,7 +60,7 @@ def reference(
     batch: int,
     mode: str,
     flags: Mapping[str, str],
-) -> Reference:
+) -> Origin:
     """What the framework behind a worker says of itself.
 
     Raises FrameworkError if it lacks the framework, or runs with other threads than it was told.
@@ -70,7 +70,7 @@ def reference(
         raise FrameworkError(f"{framework} runs {said['threads']} threads, not {threads}")
     version = said["onnxruntime" if framework == "onnxruntime" else "version"]
     build, isa = str(said["build"]), str(said["isa"])
-    return Reference(framework, str(version), build, isa, threads, batch, mode, dict(flags), processor())
+    return Origin(framework, str(version), build, isa, threads, batch, mode, dict(flags), processor())
 
 
 @dataclass
@@ -100,9 +100,7 @@ class _Stream:
         return {str(k): str(v) for k, v in dict(self.answer.fields.get("left_out", {})).items()}
 
 
-def _plan(
-    graph: Graph | None, sources: Sources | None, given: Inputs, who: Reference, stream: _Stream
-) -> Plan:
+def _plan(graph: Graph | None, sources: Sources | None, given: Inputs, who: Origin, stream: _Stream) -> Plan:
     return Plan(
         who,
         given.arrays,
@@ -119,16 +117,18 @@ def _plan(
     )
 
 
-def worker_of(request: Request, environment: Mapping[str, str], stack: ExitStack) -> Worker:
-    """The framework's process. The interpreter: --python, or the environment that `refnet bench` uses."""
-    place = {"onnxruntime": "onnx"}.get(request.framework, request.framework)
-    given = {} if request.python is None else {place: request.python}
-    file = str(WORKERS / "onnx_worker.py") if place == "onnx" else place
-    found = python(place, given)
-    more = {**environment, **request.environment}
-    return stack.enter_context(
-        Worker(file, found, threads=request.threads, environment=more, timeout=request.timeout)
-    )
+def worker_of(request: Request) -> Worker:
+    """The framework's running process. The interpreter: the request's, or that of `.venv-NAME`."""
+    place = FRAMEWORKS[request.framework]
+    found = python(place, {} if request.python is None else {place: request.python})
+    environment = {**backend(request), **request.environment}
+    return start(place, found, threads=request.threads, environment=environment, timeout=request.timeout)
+
+
+def backend(request: Request) -> dict[str, str]:
+    """The variable that keeps MXNet from joining nodes; nothing for other frameworks, or if it may."""
+    alone = (request.framework, request.subgraph) == ("mxnet", "NONE")
+    return {"MXNET_SUBGRAPH_BACKEND": "NONE"} if alone else {}
 
 
 def _kinds(graph: Graph) -> dict[str, tuple[int, ...]]:
@@ -172,7 +172,7 @@ def _torch(request: Request, graph: Graph | None, sources: Sources | None, stack
             raise InputError(f"torch cannot run {request.model}: {why}")
         given = inputs(request, _kinds(graph))
         asked["model"] = torch_callable(entry.name)
-    worker = worker_of(request, {}, stack)
+    worker = stack.enter_context(worker_of(request))
     who = reference("torch", worker, threads=request.threads, batch=given.batch, mode="eager", flags=flags)
     if not request.is_callable:
         assert graph is not None
@@ -200,10 +200,9 @@ def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack
     if reason := unfit("mxnet", network_of(request.model, request.network)):
         raise InputError(f"mxnet cannot run {request.model}: {reason}")
     given = inputs(request, _kinds(graph))
-    backend = {"MXNET_SUBGRAPH_BACKEND": "NONE"} if request.subgraph == "NONE" else {}
-    worker = worker_of(request, backend, stack)
+    worker = stack.enter_context(worker_of(request))
     mode = f"{request.executed}, subgraph backend {request.subgraph}"
-    flags = {**backend, **request.environment}
+    flags = {**backend(request), **request.environment}
     who = reference("mxnet", worker, threads=request.threads, batch=given.batch, mode=mode, flags=flags)
     folder = _temporary(stack)
     symbol, params = Path(request.model), folder / "net-0000.params"
@@ -227,7 +226,7 @@ def _onnxruntime(request: Request, graph: Graph | None, sources: Sources | None,
     """A .onnx file as it is; any other model as refnet exports it."""
     from refnet.models.export import export
 
-    worker = worker_of(request, {}, stack)
+    worker = stack.enter_context(worker_of(request))
     path = Path(request.model).resolve()
     if not request.model.endswith(".onnx"):
         assert graph is not None
@@ -260,7 +259,7 @@ def _own(request: Request, graph: Graph | None, sources: Sources | None, stack: 
     assert graph is not None
     given = inputs(request, _kinds(graph))
     arithmetic = (Golden if request.executed == "golden" else Plain)(request.threads)
-    who = Reference("refnet", refnet.__version__, threads=request.threads, batch=given.batch)
+    who = Origin("refnet", refnet.__version__, threads=request.threads, batch=given.batch)
     who = replace(who, mode=request.executed, processor=processor())
 
     def values() -> Iterator[tuple[str, Array]]:
@@ -281,7 +280,7 @@ def _own(request: Request, graph: Graph | None, sources: Sources | None, stack: 
     )
 
 
-def _said(said: Mapping[str, str]) -> Reference:
+def _said(said: Mapping[str, str]) -> Origin:
     """The reference that the user states."""
     texts = {key: said.get(key, "") for key in ("version", "build", "isa", "mode", "processor")}
     for key in said:
@@ -295,7 +294,7 @@ def _said(said: Mapping[str, str]) -> Reference:
         counts[key] = int(text) if text.isdecimal() and len(text) < 7 else 0
         if not counts[key]:
             raise InputError(f"reference: {key} must be a whole number from 1 on, got {text!r}")
-    return Reference(
+    return Origin(
         said.get("framework", "unknown"),
         texts["version"],
         texts["build"],

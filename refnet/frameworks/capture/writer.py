@@ -29,7 +29,7 @@ from refnet.core.op import F32
 from refnet.formats.bounded import check_name
 from refnet.formats.golden_file import Digest, Sources, digest, parse_digest
 from refnet.formats.json_file import Checked, parse
-from refnet.formats.manifest import NAME, Manifest, Reference, Stored, dumps, file_name
+from refnet.formats.manifest import NAME, Manifest, Origin, Stored, dumps, file_name
 from refnet.formats.manifest import write as write_manifest
 from refnet.formats.npy import open_npy, writing
 from refnet.verification.capture import PROGRESS
@@ -55,7 +55,7 @@ class Plan:
     the framework's own network returns.
     """
 
-    reference: Reference
+    reference: Origin
     inputs: Mapping[str, F32]
     values: Callable[[], Iterator[tuple[str, Array]]]
     outputs: Callable[[], Mapping[str, str]]
@@ -97,7 +97,7 @@ def write(
     >>> import tempfile
     >>> def values():
     ...     yield "relu", np.float32([0, 2])
-    >>> plan = Plan(Reference("by hand"), {"x": np.float32([-1, 2])}, values, lambda: {"y": "relu"})
+    >>> plan = Plan(Origin("by hand"), {"x": np.float32([-1, 2])}, values, lambda: {"y": "relu"})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     manifest = write(folder, plan).manifest
     ...     sorted(os.listdir(folder)), dict(manifest.outputs)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.bits import Mask
 from refnet.core.errors import InputError
 from refnet.core.op import F32, Op, TensorType
 from refnet.core.orders import Choice, Expr, Recipe
@@ -18,7 +19,7 @@ from refnet.frameworks.reveal.caller import Caller
 from refnet.frameworks.reveal.compress import expression
 from refnet.frameworks.reveal.positive import Positive, positive_tree
 from refnet.frameworks.reveal.probe import odd_inputs, random_inputs
-from refnet.frameworks.reveal.sums import SAMPLES, Do, Mask, Samples, arrange, matching
+from refnet.frameworks.reveal.sums import SAMPLES, Do, Samples, arrange, matching
 from refnet.frameworks.reveal.tree import Unexplained
 from refnet.ops import BatchNorm, RadixSoftmax, Softmax
 

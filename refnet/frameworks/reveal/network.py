@@ -22,6 +22,7 @@ import numpy as np
 
 from refnet.arithmetic.fusion_groups import FOLDS, hidden, joined
 from refnet.arithmetic.replay import Replay
+from refnet.core.bits import equal_bits
 from refnet.core.errors import InputError, UnsupportedError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32, Op, TensorType
@@ -40,14 +41,12 @@ from refnet.core.orders import (
 )
 from refnet.formats import book as book_file
 from refnet.frameworks.capture.request import Request, network
-from refnet.frameworks.capture.sources import planned
+from refnet.frameworks.capture.sources import planned, worker_of
 from refnet.frameworks.capture.writer import Plan
-from refnet.frameworks.launch import WORKERS, python
-from refnet.frameworks.process import Worker
 from refnet.frameworks.reveal.caller import Caller, caller
 from refnet.frameworks.reveal.formulas import candidates, reveal_formula
 from refnet.frameworks.reveal.probe import Reducing, Reduction
-from refnet.frameworks.reveal.sums import reveal_sum, same_bits
+from refnet.frameworks.reveal.sums import reveal_sum
 from refnet.frameworks.reveal.tree import Unexplained
 from refnet.models.synthetic import normal
 from refnet.ops import AvgPool, BatchNorm, GlobalAvgPool
@@ -75,7 +74,7 @@ class Asked:
 
 
 @dataclass
-class State:
+class NodeState:
     """A node during confirmation: the recipes that gave its bits so far (indices), in how many captures.
 
     A node with one right result has [0] while it has it. special: whether they give its bits with infinities
@@ -94,6 +93,9 @@ class Revealed:
     """The book, and how many nodes it replays. settled: nodes with one right result, which had it.
 
     usual: nodes whose bits were the framework's in both captures, but not with infinities and NaN.
+
+    >>> Revealed(Book(Reference("torch", "2.13.0", "", "AVX2", 1, 1, "eager"), {}), 0, 0, 0).usual
+    ()
     """
 
     book: Book
@@ -145,7 +147,7 @@ def reveal(
     batch = request.batch or 1
     request = replace(request, batch=batch)
     with ExitStack() as stack:
-        worker = stack.enter_context(_worker(request))
+        worker = stack.enter_context(worker_of(request))
         callers: dict[str, Caller] = {}
 
         def call(key: str) -> Caller:
@@ -163,7 +165,7 @@ def reveal(
             advance(max(0, len(signatures(graph, batch)) - len(asked)))
         partial = output.with_name(output.name + ".partial")
         ask_all(asked, call, reference, partial, own, advance)
-        tried: list[tuple[dict[str, State], Joined | None]] = []
+        tried: list[tuple[dict[str, NodeState], Joined | None]] = []
         for by in forms:
             again = None if tried else advance
             tried.append((confirm(_executed(graph, by), asked, request, call, own, again, by), by))
@@ -185,15 +187,6 @@ def _folds(graph: Graph, groups: Sequence[Sequence[str]]) -> list[str]:
     """How batch norms may have been folded; nothing to ask where none was."""
     norms = any(isinstance(graph.by_name[name].op, BatchNorm) for names in groups for name in names)
     return list(FOLDS) if norms else [""]
-
-
-def _worker(request: Request) -> Worker:
-    place = {"onnxruntime": "onnx"}.get(request.framework, request.framework)
-    found = python(place, {} if request.python is None else {place: request.python})
-    backend = {"MXNET_SUBGRAPH_BACKEND": "NONE"} if (place, request.subgraph) == ("mxnet", "NONE") else {}
-    file = str(WORKERS / "onnx_worker.py") if place == "onnx" else place
-    environment = {**backend, **request.environment}
-    return Worker(file, found, threads=request.threads, environment=environment, timeout=request.timeout)
 
 
 def _reference(plan: Plan) -> Reference:
@@ -274,7 +267,7 @@ def confirm(
     threads: int,
     advance: Advance | None = None,
     by: Joined | None = None,
-) -> dict[str, State]:
+) -> dict[str, NodeState]:
     """Which of the recipes of its signature gave each node's bits in all captures.
 
     graph: as it is executed. by: what the executor joined in it.
@@ -283,7 +276,7 @@ def confirm(
         _widen(one)
     keys = {name: key for key, one in asked.items() for name in one.nodes}
     nodes = {
-        name: State(list(range(len(asked[key].recipes))) if asked[key].open else [0])
+        name: NodeState(list(range(len(asked[key].recipes))) if asked[key].open else [0])
         for name, key in keys.items()
     }
     replays: dict[tuple[str, int], Replay] = {}
@@ -291,7 +284,7 @@ def confirm(
 
     def walk(
         inputs: Mapping[str, F32], values: Iterator[tuple[str, F32]], plan: Plan
-    ) -> Iterator[tuple[State, list[int]]]:
+    ) -> Iterator[tuple[NodeState, list[int]]]:
         for node, arguments, value in _values(
             graph, inputs, values, keys, call, inner, lambda: _absent(graph, plan)
         ):
@@ -299,7 +292,7 @@ def confirm(
             if one.open:
                 yield state, _alive(state, node, keys[node.name], one, arguments, value, replays, threads)
             else:
-                same = same_bits(node.op.run(*arguments, threads=threads), value).all()
+                same = equal_bits(node.op.run(*arguments, threads=threads), value).all()
                 yield state, state.alive if same else []
             state.elements += value.size
 
@@ -324,7 +317,7 @@ def confirm(
     return nodes
 
 
-def _doubt(nodes: Mapping[str, State], names: Sequence[str]) -> None:
+def _doubt(nodes: Mapping[str, NodeState], names: Sequence[str]) -> None:
     """The last of joined nodes has not these bits: nothing speaks for what was found for the others alone."""
     for name in names[:-1]:
         if name in nodes:
@@ -439,7 +432,7 @@ def _values(
 
 
 def _alive(
-    state: State,
+    state: NodeState,
     node: Node,
     key: str,
     one: Asked,
@@ -455,7 +448,7 @@ def _alive(
             empty = Reference("", "", "", "", 1, 1, "")
             replays[key, k] = Replay(Book(empty, {key: one.recipes[k]}), threads)
         found = replays[key, k].evaluate(Node(key, node.op, ()), *arguments)
-        if same_bits(found, value).all():
+        if equal_bits(found, value).all():
             alive.append(k)
     return alive
 
@@ -464,7 +457,7 @@ def _alive(
 
 
 def bind(
-    asked: Mapping[str, Asked], nodes: Mapping[str, State], reference: Reference, by: Joined | None = None
+    asked: Mapping[str, Asked], nodes: Mapping[str, NodeState], reference: Reference, by: Joined | None = None
 ) -> tuple[Book, int, int]:
     """The book; how many nodes have a recipe, and how many need none and are right."""
     recipes: dict[str, Recipe] = {}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.bits import Mask
 from refnet.core.orders import Box, Region
 
-Mask = npt.NDArray[np.bool_]
 Runs = list[tuple[int, int, int]]
 
 MOST_BOXES = 64

@@ -12,17 +12,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from refnet.arithmetic.replay import Plan, follow
+from refnet.core.bits import Mask, equal_bits
 from refnet.core.op import F32, Op
 from refnet.core.orders import FINISHES, PADDINGS, Choice, Part, Program, Recipe
 from refnet.frameworks.reveal.compress import expression, joints
 from refnet.frameworks.reveal.probe import Place, Reduction, odd_inputs, random_inputs
 from refnet.frameworks.reveal.regions import region
 from refnet.frameworks.reveal.tree import Path, Unexplained, summation_tree
-
-Mask = npt.NDArray[np.bool_]
 
 SAMPLES = 6
 """Random inputs, at least, on which an order must give the framework's bits."""
@@ -178,16 +176,8 @@ def matching(op: Op, do: Do, samples: Samples, shape: tuple[int, ...], threads: 
     held: Mask = np.ones(shape, np.bool_)
     for inputs, theirs in zip(samples.inputs, samples.outputs, strict=True):
         own = follow(Plan(do, ()), op, inputs, threads)
-        held &= same_bits(own, theirs).reshape(shape)
+        held &= equal_bits(own, theirs.reshape(own.shape)).reshape(shape)
     return held
-
-
-def same_bits(own: F32, theirs: F32) -> Mask:
-    """Per element: whether the bits are the same, every NaN being one."""
-    theirs = np.ascontiguousarray(theirs).reshape(own.shape)
-    own = np.ascontiguousarray(own)
-    same: Mask = own.view(np.uint32) == theirs.view(np.uint32)
-    return same | (np.isnan(own) & np.isnan(theirs))
 
 
 def arrange(programs: Sequence[tuple[Do, Mask]], shape: tuple[int, ...]) -> Recipe:

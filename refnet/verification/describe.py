@@ -1,4 +1,4 @@
-"""Where two arrays part: the first differing element in hexadecimal and decimal, ulps, share of the bound."""
+"""Where two arrays differ, as text: the first element in hexadecimal, ulps, share of the bound."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from refnet.core.op import F32, Interval
-from refnet.verification.difference import Mask, differs, outside, shares, ulps
-
-__all__ = ["Mask", "describe", "differs", "outside", "shares", "ulps"]
+from refnet.verification.difference import Mask, shares, ulps
 
 
 def describe(found: F32, golden: F32, bound: Interval | None, wrong: Mask, word: str = "differ") -> str:

@@ -1,0 +1,223 @@
+"""The public functions of verification, which find networks, inputs and captures by their names.
+
+    refnet.verify ─────── network_and_inputs (sources.py) ── verify_values (verify.py)
+    refnet.explain ────── network_and_inputs, or prepare ─── explain_element (explain.py)
+    refnet.write_golden ─ prepare (models/inputs.py) ─────── golden.record
+    refnet.check_golden ─ located, prepare ───────────────── golden.compare
+
+`refnet.diff` stands in diff.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from refnet.arithmetic.golden import Golden
+from refnet.arithmetic.replay import Replay
+from refnet.core.errors import InputError
+from refnet.core.graph import Graph, Node
+from refnet.core.op import F32
+from refnet.core.orders import Book
+from refnet.formats import book as book_file
+from refnet.formats import golden_file
+from refnet.formats.golden_file import File, Sources
+from refnet.kernels.resources import processors
+from refnet.models.inputs import located, prepare, with_pipeline
+from refnet.models.loading import Model, Size
+from refnet.verification import golden
+from refnet.verification.capture import CapturedValues, opened
+from refnet.verification.explain import Explanation, explain_element, own_inputs
+from refnet.verification.progress import Progress, advancing
+from refnet.verification.sources import Inputs, network_and_inputs, stated_inputs
+from refnet.verification.verifier import gather
+from refnet.verification.verify import Verification, verify_values
+
+Captured = str | os.PathLike[str] | Mapping[str, F32] | CapturedValues
+"""A capture: its folder, an open one, or values by name."""
+
+
+def verify(
+    capture: Captured,
+    model: Model | Graph | None = None,
+    *,
+    weights: Model | None = None,
+    network: str | None = None,
+    image: Size | None = None,
+    inputs: Inputs | None = None,
+    pipeline: str | None = None,
+    book: str | os.PathLike[str] | Book | None = None,
+    only: Collection[str] = (),
+    threads: int | None = None,
+    other_sources: bool = False,
+    progress: Progress | None = None,
+) -> Verification:
+    """Judge every value of a capture: equal, replayed, rounding, defect or unjudged (docs/verify.md).
+
+    capture: its folder, an open capture, or values by name. model, weights, network, image: as for
+    `refnet.load`, or a Graph with its weights; default: what the capture's manifest names. inputs: the
+    network's inputs, if the capture has none: arrays by name, or seed:N, sample:NAME, a .npy file or an
+    image, which the pipeline makes a tensor. book: recipes of the framework, whose bits are `replayed`. only:
+    judge these nodes only, without a whole run. threads: None takes all processors. other_sources: judge
+    although the capture was made of another graph or other weights. progress: called after each node with
+    (nodes done, of how many).
+
+    Raises InputError if there is nothing to judge with: no network, other weights, inputs that do not fit;
+    FormatError for a file that is not what the manifest says.
+
+    >>> import numpy as np
+    >>> import refnet
+    >>> graph = refnet.load("resnest-digits")
+    >>> x = {"data": np.zeros((1, 1, 32, 32), np.float32)}
+    >>> values = {node.name: value for node, value in refnet.steps(graph, x)}
+    >>> verification = refnet.verify(values, graph, inputs=x)
+    >>> verification.judged, verification.first_defect, verification.exit_code
+    (97, None, 0)
+    """
+    source = opened(capture)
+    if book is not None and not isinstance(book, Book):
+        book = book_file.read(book)
+    graph, given = network_and_inputs(
+        source, model, weights=weights, network=network, image=image, inputs=inputs, pipeline=pipeline
+    )
+    return verify_values(
+        graph,
+        source,
+        inputs=given,
+        stated={} if given else stated_inputs(graph, source),
+        replay=None if book is None else Replay(book, threads),
+        book=None if book is None else vars(book.reference) | {"recipes": len(book.recipes)},
+        only=only,
+        threads=threads,
+        other_sources=other_sources,
+        advance=advancing(progress, len(graph.nodes)),
+    )
+
+
+def explain(
+    model: Model | Graph | None,
+    node: str,
+    at: Sequence[int],
+    *,
+    capture: Captured | None = None,
+    weights: Model | None = None,
+    network: str | None = None,
+    image: Size | None = None,
+    inputs: Inputs | None = None,
+    pipeline: str | None = None,
+    threads: int | None = None,
+) -> Explanation:
+    """One element of a node's value as arithmetic: its terms, exact sum, plain steps, golden bits and bound.
+
+    model, weights, network, image, inputs, pipeline: as for `refnet.verify`. at: the element's indices.
+    capture: the node's inputs, and the value beside refnet's own, are taken from it; without one, refnet's
+    own run makes them from `inputs`.
+
+    Raises InputError if there is no such node or element, or too little is given to compute its inputs.
+
+    >>> import refnet
+    >>> one = refnet.explain("resnest-digits", "fc", (0, 5), inputs="seed:0")
+    >>> one.element.terms.values.size, one.golden == one.plain
+    (128, np.True_)
+    """
+    count = threads or processors()
+    if capture is not None:
+        source = opened(capture)
+        graph, given = network_and_inputs(
+            source, model, weights=weights, network=network, image=image, inputs=inputs, pipeline=pipeline
+        )
+        chosen = _node(graph, node)
+        operands = gather(graph, source, chosen, given, count)
+        captured = source.value(node) if source.has(node) else None
+        return explain_element(chosen, operands, tuple(at), captured, count)
+    if inputs is None:
+        raise InputError("what goes into the network? --input X, or --capture DIR")
+    graph, given = network_and_inputs(
+        opened({}), model, weights=weights, network=network, image=image, inputs=inputs, pipeline=pipeline
+    )
+    chosen = _node(graph, node)
+    return explain_element(chosen, own_inputs(graph, given, chosen, count), tuple(at), None, count)
+
+
+def _node(graph: Graph, name: str) -> Node:
+    node = graph.by_name.get(name)
+    if node is None:
+        near = get_close_matches(name, graph.by_name, 3, 0.6)
+        hint = f"; did you mean {' or '.join(near)}?" if near else f" among its {len(graph.by_name)}"
+        raise InputError(f"{graph.name} has no value {name!r}{hint}")
+    return node
+
+
+def write_golden(
+    path: str | os.PathLike[str],
+    model: Model,
+    inputs: str | os.PathLike[str],
+    *,
+    weights: Model | None = None,
+    network: str | None = None,
+    image: Size | None = None,
+    pipeline: str | None = None,
+    batch: int = 1,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> File:
+    """Write a golden file: the sha256 of every golden value of a network, and of what they are made of.
+
+    model, weights, network, image: as for `refnet.load`. inputs: seed:N, sample:NAME, a .npy file or an
+    image, which the pipeline (default: the network's) makes a tensor. batch: images at a time; threads, batch
+    change no hash. progress: called after each node with (nodes done, of how many). Raises as `refnet.load`
+    and the readers of inputs.
+
+    >>> import tempfile
+    >>> import refnet
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = refnet.write_golden(folder + "/golden.json", "resnest-digits", "seed:0")
+    ...     len(file.values), refnet.check_golden(folder + "/golden.json")
+    (97, ())
+    """
+    said = Sources(os.fspath(model), _text(weights), os.fspath(inputs), pipeline, network, image)
+    sources = with_pipeline(said)
+    graph, data = prepare(sources)
+    advance = advancing(progress, golden.count(graph, data, batch))
+    file = golden.record(graph, data, sources, Golden(threads), batch, advance)
+    golden_file.write(path, file)
+    return file
+
+
+def check_golden(
+    path: str | os.PathLike[str],
+    model: Model | None = None,
+    *,
+    inputs: str | os.PathLike[str] | None = None,
+    weights: Model | None = None,
+    network: str | None = None,
+    image: Size | None = None,
+    pipeline: str | None = None,
+    batch: int = 1,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[golden.Difference, ...]:
+    """Compute every golden value of a golden file again; what differs, in order of execution, () if nothing.
+
+    Arguments: as for `refnet.write_golden`; what is not given is what the file names, files being looked for
+    beside it only. Raises InputError for what is not there.
+
+    >>> import refnet
+    >>> from refnet.models.weights import shipped_folder
+    >>> refnet.check_golden(shipped_folder() / "golden" / "resnest-digits.json")
+    ()
+    """
+    file = golden_file.read(path)
+    where = Path(path).parent
+    source = _text(inputs)
+    said = located(file.sources, where, _text(model), _text(weights), source, pipeline, network, image)
+    graph, data = prepare(with_pipeline(said))
+    advance = advancing(progress, golden.count(graph, data, batch))
+    values = golden.hashes(graph, data, Golden(threads), batch, advance)
+    return golden.compare(file, graph, data, values)
+
+
+def _text(path: Model | None) -> str | None:
+    return None if path is None else os.fspath(path)

@@ -1,0 +1,99 @@
+"""The network and the inputs of a capture: what its manifest names, unless something else is given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from refnet.core.errors import InputError
+from refnet.core.graph import Graph
+from refnet.core.op import F32
+from refnet.formats.golden_file import Sources
+from refnet.formats.manifest import file_name
+from refnet.models.inputs import SAMPLE, inputs_from, located
+from refnet.models.loading import Model, Size, load, network_of
+from refnet.models.seed import seed_of
+from refnet.models.synthetic import normal
+from refnet.verification.capture import Capture, CapturedValues
+
+Inputs = str | os.PathLike[str] | Mapping[str, F32]
+"""seed:N, sample:NAME, a .npy file or an image; or arrays by name."""
+
+
+def network_and_inputs(
+    capture: CapturedValues,
+    model: Model | Graph | None,
+    *,
+    weights: Model | None = None,
+    network: str | None = None,
+    image: Size | None = None,
+    inputs: Inputs | None = None,
+    pipeline: str | None = None,
+) -> tuple[Graph, dict[str, F32]]:
+    """The graph with its weights, and the inputs that the capture itself lacks.
+
+    What is not given is taken from the capture's manifest. Raises InputError where neither says it.
+    """
+    said = None if capture.manifest is None else capture.manifest.sources
+    graph, entry_pipeline = _network(capture, said, model, weights, network, image)
+    if isinstance(inputs, Mapping):
+        return graph, dict(inputs)
+    source = None if inputs is None else os.fspath(inputs)
+    if source is None and capture.manifest is not None and said is not None:
+        if all(one.file is not None for one in capture.manifest.inputs.values()):
+            return graph, {}
+        found = located(said, _folder(capture))
+        source, pipeline = found.input, pipeline or found.pipeline
+    if source is None:
+        return graph, {}
+    return graph, inputs_from(graph, source, pipeline or entry_pipeline)
+
+
+def _network(
+    capture: CapturedValues,
+    said: Sources | None,
+    model: Model | Graph | None,
+    weights: Model | None,
+    network: str | None,
+    image: Size | None,
+) -> tuple[Graph, str | None]:
+    """The graph, and the pipeline of its images if the catalog knows it."""
+    if isinstance(model, Graph):
+        return model, None
+    if model is None and (said is None or not said.model):
+        where = capture.folder if isinstance(capture, Capture) else "the capture"
+        raise InputError(f"{where} does not say of which network its values are: name the MODEL")
+    name = None if model is None else os.fspath(model)
+    given = None if weights is None else os.fspath(weights)
+    chosen = located(said, _folder(capture), name, given, "seed:0", None, network, image)
+    graph = load(chosen.model, weights=chosen.weights, network=chosen.network, image=chosen.image)
+    entry = network_of(chosen.model, chosen.network)
+    return graph, entry.pipeline if entry else None
+
+
+def _folder(capture: CapturedValues) -> Path:
+    return capture.folder if isinstance(capture, Capture) else Path()
+
+
+def stated_inputs(graph: Graph, capture: CapturedValues) -> dict[str, F32]:
+    """What the source that a manifest names makes: a seed or a sample, or an image beside the capture.
+
+    Nothing where it names none, or a file that is not there: the capture's own array is then all there is.
+    """
+    manifest = capture.manifest
+    said = None if manifest is None else manifest.sources
+    if manifest is None or said is None or set(manifest.inputs) != set(graph.inputs):
+        return {}
+    source = said.input
+    seed = seed_of(source, "input")
+    if seed is not None:  # of any batch
+        return {name: normal(seed, name, capture.input(name).shape) for name in graph.inputs}
+    if source in {file_name(name) for name in graph.inputs} or not source or said.pipeline is None:
+        return {}
+    if not source.startswith(SAMPLE):
+        path = _folder(capture) / source
+        if Path(source).name != source or not path.is_file():
+            return {}
+        source = str(path)
+    return inputs_from(graph, source, said.pipeline)
