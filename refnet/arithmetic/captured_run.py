@@ -137,7 +137,9 @@ class Recording:
         return value
 
     def _lasting(self, argument: Any) -> Any:
-        """The argument; an array in the room without its claim to a place there."""
+        """The argument; an array in the room, or in a tuple, without its claim to a place there."""
+        if isinstance(argument, tuple):
+            return tuple(map(self._lasting, argument))
         if not isinstance(argument, np.ndarray):
             return argument
         lasting = self._room.lasting(argument)

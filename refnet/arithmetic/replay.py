@@ -433,7 +433,7 @@ def _plain_sums(terms: int) -> tuple[Expr, ...]:
 
 def _sums(program: Program, op: AvgPool | GlobalAvgPool, x: F32, threads: int) -> F32:
     """The sums of the windows (n, c, oh, ow), not yet divided."""
-    from refnet.kernels.panel import layout
+    from refnet.kernels.geometry import layout
     from refnet.kernels.program import Window, elements_in_order, row_sums
     from refnet.kernels.segments import convolve_in_order
 

@@ -21,12 +21,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.epilogue import Chain, follow
+from refnet.kernels.epilogue import Chain, EpilogueTables, Rows, follow
+from refnet.kernels.geometry import PlaneGeometry
 from refnet.kernels.lanes import (
     GROUP,
     HALF,
@@ -95,16 +96,29 @@ def _seen(size: int, kernel: int, stride: int, pad: int, dilation: int) -> tuple
 class Form:
     """Where the terms lie.
 
-    output: its shape. work: multiply-adds. padded: whether the planes are a copy with padding. sizes: stride,
-    pad and dilation (two each), elements from row to row and from plane to plane of the planes. offsets: of
-    the terms.
+    output: its shape. work: multiply-adds. padded: whether the planes are a copy with padding. offsets
+    (terms,): where each term begins in the planes of its group, seen from the window's first element.
     """
 
     output: tuple[int, int, int, int]
     work: int
     padded: bool
-    sizes: Array
+    geometry: PlaneGeometry
     offsets: Array
+
+
+class Stretch(NamedTuple):
+    """The outputs of one block: `rows` channels from `output` on x `positions` from number `position` on.
+
+    Positions run over the output's rows and columns, and then over the images. channel: the group's first
+    input channel.
+    """
+
+    channel: int
+    output: int
+    rows: int
+    position: int
+    positions: int
 
 
 @lru_cache(maxsize=4096)
@@ -132,9 +146,11 @@ def form(
         return None
     c, p, q = np.ogrid[:depth, :kh, :kw]
     offsets = (c * plane + p * dilation[0] * span + q * dilation[1]).astype(np.int64).reshape(-1)
-    sizes = np.array([*stride, *pad, *dilation, span, plane], np.int64)
-    output = (n, outputs, oh, ow)
-    return Form(output, made * depth * kh * kw, pad != (0, 0), sizes, offsets)
+    padded = pad != (0, 0)
+    geometry = PlaneGeometry(
+        *(*stride, *pad, *dilation, height, width, kh, kw, oh, ow, ow, int(in_place), int(padded))
+    )
+    return Form((n, outputs, oh, ow), made * depth * kh * kw, padded, geometry, offsets)
 
 
 def _products(outputs: int, positions: int) -> int:
@@ -156,10 +172,10 @@ def across(x: Array, planes: Array, w: Array, groups: int, how: Form, threads: i
     y = empty(how.output, x.dtype)
     threads = enough(threads, how.work // 16)
     stretches, parts = shares(how, groups, packed.shape[1], threads)
-    arrays = (reading(x), reading(planes), reading(w), packed, y)
-    flags = (how.sizes, how.offsets, how.padded, finite, stretches, parts)
+    source = (reading(x), reading(planes), reading(w), packed, how.offsets)
+    items, geometry = groups * stretches * parts, tuple(how.geometry)
     tables = chain.tables(y.shape, y.dtype)
-    split(_channels, groups * stretches * parts, threads, *arrays, *flags, *tables)
+    split(_channels, items, threads, source, y, geometry, finite, stretches, parts, tables)
     return y
 
 
@@ -197,72 +213,59 @@ def pack_channels(w: Array, groups: int) -> Array:
 
 @njit
 def _channels(
-    work: Any,
-    x: Any,
-    planes: Any,
-    w: Any,
-    packed: Any,
-    y: Any,
-    sizes: Any,
-    offsets: Any,
-    padded: bool,
-    finite: bool,
-    stretches: int,
-    parts: int,
-    flags: Any,
-    scales: Any,
-    shifts: Any,
-    others: Any,
+    work: Any, source: Any, y: Any, geometry: Any, finite: bool, stretches: int, parts: int, epilogue: Any
 ) -> None:
-    """Items: (group, stretch of positions, part of the group's blocks of channels), part fastest.
-
-    Positions run over the output's rows and columns, and then over the images.
+    """y (n, outputs, oh, ow). Items: (group, stretch of positions, part of the group's blocks of channels),
+    part fastest. source: x, planes, weights, packed weights, offsets.
     """
+    x, planes, w, packed, offsets = source
+    geometry, epilogue = PlaneGeometry(*geometry), EpilogueTables(*epilogue)
     groups, blocks, wide = packed.shape[0], packed.shape[1], packed.shape[3]
-    per, depth = y.shape[1] // groups, x.shape[1] // groups
+    per, depth, flat = y.shape[1] // groups, x.shape[1] // groups, y.reshape(-1)
     positions, lanes = y.shape[0] * y.shape[2] * y.shape[3], wide // 2
+    plane = (geometry.height + 2 * geometry.pad_h) * (geometry.width + 2 * geometry.pad_w)
     units = -(-positions // GROUP)
     most = min(positions, -(-units // stretches) * GROUP)
-    places = np.empty(most + GROUP, np.int64)
+    windows = np.empty(most + GROUP, np.int64)
     pitch = -(-most // lanes) * lanes
     sums = scratch((pitch + GROUP) * wide, x)
     rows = scratch(wide * pitch, x).reshape(wide, pitch)
     begin, end = share(work)
     while begin < end:
         for item in range(begin, end):
-            part, stretch, group = item % parts, item // parts % stretches, item // parts // stretches
-            start = units * stretch // stretches * GROUP
-            count = min(positions, units * (stretch + 1) // stretches * GROUP) - start
-            _place(places, start, count, planes, y, sizes)
+            part, number, group = item % parts, item // parts % stretches, item // parts // stretches
+            start = units * number // stretches * GROUP
+            count = min(positions, units * (number + 1) // stretches * GROUP) - start
+            _locate(windows, start, count, planes.shape[1], geometry)
             for b in range(blocks * part // parts, blocks * (part + 1) // parts):
-                first, some = group * per + b * wide, min(wide, per - b * wide)
-                base = group * depth * sizes[7]
-                _sums(packed[group, b], planes, base, offsets, places, sums, rows, count, some <= lanes)
-                spot = (group * depth, first, some, start, count)
-                if padded:
-                    _again(x, w, rows, spot, y, sizes, finite)
-                _store(rows, y, spot, flags, scales, shifts, others)
+                some = min(wide, per - b * wide)
+                stretch = Stretch(group * depth, group * per + b * wide, some, start, count)
+                base = group * depth * plane
+                _sums(packed[group, b], planes, base, offsets, windows, sums, rows, count, some <= lanes)
+                if geometry.padded:
+                    _again(x, w, rows, stretch, geometry, finite)
+                _store(rows, flat, y.shape[1], stretch, geometry, epilogue)
         begin, end = next_share(work)
 
 
 @njit
-def _place(places: Any, start: int, count: int, planes: Any, y: Any, sizes: Any) -> None:
-    """places[t]: where the window of position start + t begins in the planes.
+def _locate(windows: Any, start: int, count: int, image_size: int, geometry: Any) -> None:
+    """windows[t]: where the window of position start + t begins in the planes, image_size elements an image.
 
     The last one is repeated for positions that a block has more.
     """
-    oh, ow = y.shape[2:]
-    image, i, j = start // (oh * ow), start // ow % oh, start % ow
-    at = 0
+    g = geometry
+    image, i, j = start // (g.output_h * g.output_w), start // g.output_w % g.output_h, start % g.output_w
+    at, row = 0, g.stride_h * (g.width + 2 * g.pad_w)
     for t in range(count):
-        at = image * planes.shape[1] + i * sizes[0] * sizes[6] + j * sizes[1]
-        places[t] = at
+        at = image * image_size + i * row + j * g.stride_w
+        windows[t] = at
         j += 1
-        if j == ow:
+        if j == g.output_w:
             i, j = i + 1, 0
-        if i == oh:
+        if i == g.output_h:
             image, i = image + 1, 0
-    places[count : count + GROUP] = at
+    windows[count : count + GROUP] = at
 
 
 @njit
@@ -271,13 +274,13 @@ def _sums(
     planes: Any,
     base: int,
     offsets: Any,
-    places: Any,
+    windows: Any,
     sums: Any,
     rows: Any,
     count: int,
     thin: bool,
 ) -> None:
-    """rows[:, :count]: the sums of the positions whose windows begin at planes[base + places[t]].
+    """rows[:, :count]: the sums of the positions whose windows begin at planes[base + windows[t]].
 
     sums: for the same with channels side by side. thin: only the first vector of channels. Columns behind
     the last may hold anything.
@@ -291,21 +294,21 @@ def _sums(
             at, left = t * wide, count - t
             if left <= HALF:
                 if thin:
-                    thin_half_block(packed, 0, planes, base, offsets, places, t, sums, at, terms)
+                    thin_half_block(packed, 0, planes, base, offsets, windows, t, sums, at, terms)
                 else:
-                    half_block(packed, 0, planes, base, offsets, places, t, sums, at, terms)
+                    half_block(packed, 0, planes, base, offsets, windows, t, sums, at, terms)
                 t += HALF
             elif left % HALF:
                 if thin:
-                    thin_odd_block(packed, 0, planes, base, offsets, places, t, sums, at, terms)
+                    thin_odd_block(packed, 0, planes, base, offsets, windows, t, sums, at, terms)
                 else:
-                    odd_block(packed, 0, planes, base, offsets, places, t, sums, at, terms)
+                    odd_block(packed, 0, planes, base, offsets, windows, t, sums, at, terms)
                 t += ODD
             else:
                 if thin:
-                    thin_group_block(packed, 0, planes, base, offsets, places, t, sums, at, terms)
+                    thin_group_block(packed, 0, planes, base, offsets, windows, t, sums, at, terms)
                 else:
-                    group_block(packed, 0, planes, base, offsets, places, t, sums, at, terms)
+                    group_block(packed, 0, planes, base, offsets, windows, t, sums, at, terms)
                 t += GROUP
         else:
             transpose(sums, done * wide, rows, done, pitch)
@@ -315,64 +318,68 @@ def _sums(
 
 
 @njit
-def _store(rows: Any, y: Any, spot: Any, flags: Any, scales: Any, shifts: Any, others: Any) -> None:
-    """Rows go to y through the pointwise steps. spot: as in `_again`."""
-    _, first, some, start, count = spot
-    outputs, size = y.shape[1], y.shape[2] * y.shape[3]
+def _store(rows: Any, y: Any, outputs: int, stretch: Any, geometry: Any, epilogue: Any) -> None:
+    """Rows (channels, positions) go to y (n * outputs * oh * ow,) through the epilogue."""
+    size = geometry.output_h * geometry.output_w
     t = 0
-    while t < count:
-        image, at = (start + t) // size, (start + t) % size
-        run, row = min(count - t, size - at), image * outputs + first
-        place = (some, run, first, row, at)
-        follow(y, row * size + at, size, rows, t, rows.shape[1], place, flags, scales, shifts, others)
+    while t < stretch.positions:
+        image, at = (stretch.position + t) // size, (stretch.position + t) % size
+        run, row = min(stretch.positions - t, size - at), image * outputs + stretch.output
+        piece = Rows(stretch.rows, run, stretch.output, row, at)
+        follow(y, (row * size + at, size), rows, (t, rows.shape[1]), piece, epilogue)
         t += run
 
 
 @njit
-def _again(x: Any, w: Any, rows: Any, spot: Any, y: Any, sizes: Any, finite: bool) -> None:
-    """Compute anew the outputs that may show a product with the padding's zero, one by one.
+def _again(x: Any, w: Any, rows: Any, stretch: Any, geometry: Any, finite: bool) -> None:
+    """Compute anew, one by one, the outputs that may show a product with the padding's zero.
 
-    spot: first input channel, first output, outputs, first position, positions of rows (outputs, positions).
-    Positions that see only zeros are left as they are: their sums are +0 either way.
+    rows (channels, positions). Positions that see only zeros are left as they are: their sums are +0 either
+    way.
     """
-    base, first, some, start, count = spot
+    g = geometry
     zeros = 0
-    for o in range(some):
-        row = rows[o, :count]
-        for t in range(count):
+    for o in range(stretch.rows):
+        row = rows[o, : stretch.positions]
+        for t in range(stretch.positions):
             zeros += row[t] == 0
     if finite and zeros == 0:
         return
-    kh, kw = w.shape[2:]
-    height, width = x.shape[2:]
-    oh, ow = y.shape[2:]
-    for t in range(count):
-        image, i, j = (start + t) // (oh * ow), (start + t) // ow % oh, (start + t) % ow
-        top, left = i * sizes[0] - sizes[2], j * sizes[1] - sizes[3]
-        bottom, right = top + (kh - 1) * sizes[4], left + (kw - 1) * sizes[5]
-        if top >= 0 and left >= 0 and bottom < height and right < width:
+    for t in range(stretch.positions):
+        position = stretch.position + t
+        image, i, j = (
+            position // (g.output_h * g.output_w),
+            position // g.output_w % g.output_h,
+            position % g.output_w,
+        )
+        top, left = i * g.stride_h - g.pad_h, j * g.stride_w - g.pad_w
+        bottom, right = top + (g.kernel_h - 1) * g.dilation_h, left + (g.kernel_w - 1) * g.dilation_w
+        if top >= 0 and left >= 0 and bottom < g.height and right < g.width:
             continue
         known = False
-        for o in range(some):
+        for o in range(stretch.rows):
             if finite and (known or rows[o, t] != 0):
                 continue
-            total, live = _defined(x, w, image, base, first + o, top, left, sizes)
+            weights = w[stretch.output + o]
+            total, live = _defined(x[image], weights, stretch.channel, top, left, g.dilation_h, g.dilation_w)
             rows[o, t] = total
             known = not live
 
 
 @njit
 def _defined(
-    x: Any, w: Any, image: int, base: int, o: int, top: int, left: int, sizes: Any
+    x: Any, w: Any, base: int, top: int, left: int, dilation_h: int, dilation_w: int
 ) -> tuple[Any, bool]:
-    """One output by the definition, its window beginning at (top, left), and whether it saw a nonzero."""
+    """One output by the definition, its window in x (c, h, w) beginning at (top, left), and whether it saw a
+    term that is not zero. w (channels, kh, kw); base: the first channel.
+    """
     total, live = x.dtype.type(0), False
-    for c in range(w.shape[1]):
-        for p in range(w.shape[2]):
-            for q in range(w.shape[3]):
-                i, j = top + p * sizes[4], left + q * sizes[5]
-                if 0 <= i < x.shape[2] and 0 <= j < x.shape[3]:
-                    value = x[image, base + c, i, j]
+    for c in range(w.shape[0]):
+        for p in range(w.shape[1]):
+            for q in range(w.shape[2]):
+                i, j = top + p * dilation_h, left + q * dilation_w
+                if 0 <= i < x.shape[1] and 0 <= j < x.shape[2]:
+                    value = x[base + c, i, j]
                     live |= value != 0
-                    total = fma(w[o, c, p, q], value, total)
+                    total = fma(w[c, p, q], value, total)
     return total, live

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,34 @@ Array = npt.NDArray[Any]
 BIAS, SCALE_SHIFT, ADD, RELU = range(4)
 FLAGS = {BIAS: SCALE, SCALE_SHIFT: SCALE, ADD: OTHER, RELU: BY_ZERO}
 """The step as `finish` does it. v + shift is fma(v, 1, shift): a product with 1 is exact, signs included."""
+
+
+class EpilogueTables(NamedTuple):
+    """A chain as kernels take it. A pass is one of `finish`, which its flags tell what to do.
+
+    flags (passes,); scales and shifts (passes, channels); others (adds, n * channels, rest), the arrays to
+    add; factors (n * channels,): what rows are multiplied with before all else, or (0,).
+    """
+
+    flags: Any
+    scales: Any
+    shifts: Any
+    others: Any
+    factors: Any
+
+
+class Rows(NamedTuple):
+    """Pieces of so many rows of the output, `length` elements of each.
+
+    channel: the first row's; row: its number, image * channels + channel; element: where in it the piece
+    begins.
+    """
+
+    rows: int
+    length: int
+    channel: int
+    row: int
+    element: int
 
 
 @dataclass(frozen=True)
@@ -68,11 +96,10 @@ class Chain:
     def _then(self, kind: int, scale: Array | None, shift: Array | None) -> Chain:
         return Chain((*self.kinds, kind), (*self.scales, scale), (*self.shifts, shift), self.others)
 
-    def tables(self, shape: tuple[int, ...], dtype: Any) -> tuple[Array, Array, Array, Array]:
-        """(flags, scales and shifts (passes, channels), others (adds, n * channels, rest)) for the kernels.
-
-        shape: of the output, (n, channels, ...). A pass is one of `finish`, which the flags tell what to do.
-        """
+    def tables(
+        self, shape: tuple[int, ...], dtype: Any, factors: Array | None = None
+    ) -> tuple[Array, Array, Array, Array, Array]:
+        """The fields of EpilogueTables for an output of this shape, (n, channels, ...)."""
         passes, size = self._passes(), (len(self._passes()), shape[1])
         scales, shifts = np.ones(size, dtype), np.zeros(size, dtype)
         for row, steps in enumerate(passes):
@@ -82,7 +109,14 @@ class Chain:
                 if (shift := self.shifts[s]) is not None:
                     shifts[row] = shift
         flags = [sum(FLAGS[self.kinds[s]] for s in steps) for steps in passes]
-        return np.array(flags, np.int64), scales, shifts, added(self.others, shape, dtype)
+        factors = np.zeros(0, dtype) if factors is None else np.ascontiguousarray(factors).reshape(-1)
+        return (
+            np.array(flags, np.int64),
+            scales,
+            shifts,
+            added(self.others, shape, dtype),
+            reading(factors),
+        )
 
     def _passes(self) -> list[list[int]]:
         """The steps, cut into the passes that `finish` can do: scale and shift, addition, relu."""
@@ -114,111 +148,65 @@ def apply(x: Array, chain: Chain, threads: int, factors: Array | None = None) ->
     if x.size == 0:
         return y
     n, c = x.shape[:2] if x.ndim > 1 else (1, x.shape[0])
-    factor = np.zeros(0, x.dtype) if factors is None else np.ascontiguousarray(factors).reshape(-1)
-    tables = chain.tables((n, c, *x.shape[2:]), x.dtype)
+    tables = chain.tables((n, c, *x.shape[2:]), x.dtype, factors)
     threads = enough(threads, x.size * max(1, len(chain.kinds)))
-    rows, target = x.reshape(n * c, -1), y.reshape(n * c, -1)
-    split(_rows, n * c, threads, reading(rows), reading(factor), target, *tables)
+    split(_rows, n * c, threads, reading(x.reshape(-1)), y.reshape(-1), x.size // (n * c), tables)
     return y.reshape(shape)
 
 
 @njit
-def _rows(work: Any, x: Any, factors: Any, y: Any, flags: Any, scales: Any, shifts: Any, others: Any) -> None:
-    """Items: rows of x (n * channels, elements)."""
+def _rows(work: Any, x: Any, y: Any, size: int, epilogue: Any) -> None:
+    """Items: rows of x (n * channels * size,), each `size` elements."""
+    epilogue = EpilogueTables(*epilogue)
+    channels = epilogue.scales.shape[1]
     begin, end = share(work)
-    size, channels = x.shape[1], scales.shape[1]
     while begin < end:
         while begin < end:
             channel = begin % channels
-            rows, at = min(end - begin, channels - channel), begin * size
-            place = (rows, size, channel, begin, 0)
-            _follow(y, at, size, x, at, size, place, factors, flags, scales, shifts, others)
-            begin += rows
+            piece = Rows(min(end - begin, channels - channel), size, channel, begin, 0)
+            follow(y, (begin * size, size), x, (begin * size, size), piece, epilogue)
+            begin += piece.rows
         begin, end = next_share(work)
 
 
 @njit
-def follow(
-    y: Any,
-    to: int,
-    pitch: int,
-    x: Any,
-    at: int,
-    step: int,
-    place: Any,
-    flags: Any,
-    scales: Any,
-    shifts: Any,
-    others: Any,
-) -> None:
-    """Rows of y = rows of x after all steps; flat, rows `pitch` and `step` elements apart.
+def follow(y: Any, to: Any, x: Any, at: Any, piece: Any, epilogue: Any) -> None:
+    """Rows of y = rows of x after the factors and all passes; both contiguous.
 
-    place: (rows, elements of each, the first one's channel, its number in the output: image, channel; which
-    element of the output's row the first is).
+    to, at: (first element, elements from row to row) in y and x. piece: Rows.
     """
-    _follow(y, to, pitch, x, at, step, place, scales[0, :0], flags, scales, shifts, others)
-
-
-@njit
-def _follow(
-    y: Any,
-    to: int,
-    pitch: int,
-    x: Any,
-    at: int,
-    step: int,
-    place: Any,
-    factors: Any,
-    flags: Any,
-    scales: Any,
-    shifts: Any,
-    others: Any,
-) -> None:
-    """As `follow`, after a product of each row with factors[number of the row], if there are any."""
-    rows, count, channel, row, start = place
-    size, target, where = (rows, count), (to, pitch), (row * others.shape[2] + start, others.shape[2])
+    flags, scales, shifts, others, factors = epilogue
+    size, channels = (piece.rows, piece.length), scales.shape[1]
+    where = (piece.row * others.shape[2] + piece.element, others.shape[2])
     before = FACTOR if factors.size else 0
     if flags.size == 0:
-        finish(y, target, x, (at, step), size, before, factors, scales, shifts, (row, 0), others, where)
+        finish(y, to, x, at, size, before, factors, scales, shifts, (piece.row, 0), others, where)
         return
     for s in range(flags.size):
-        first = (row, s * scales.shape[1] + channel)
+        first = (piece.row, s * channels + piece.channel)
         if s == 0:
-            now = before + flags[s]
-            finish(y, target, x, (at, step), size, now, factors, scales, shifts, first, others, where)
+            finish(y, to, x, at, size, before + flags[s], factors, scales, shifts, first, others, where)
         else:
-            finish(y, target, y, target, size, flags[s], factors, scales, shifts, first, others, where)
+            finish(y, to, y, to, size, flags[s], factors, scales, shifts, first, others, where)
         if flags[s] & OTHER:
             where = (where[0] + others.shape[1] * others.shape[2], where[1])
 
 
 @njit
-def store(
-    sums: Any,
-    pitch: int,
-    y: Any,
-    spot: Any,
-    low: int,
-    rows: int,
-    flags: Any,
-    scales: Any,
-    shifts: Any,
-    others: Any,
-) -> None:
-    """Rows `low` on of a tile go to y (n, outputs, oh, ow) through the steps, the ends of rows squeezed out.
+def store(sums: Any, y: Any, tile: Any, geometry: Any, low: int, rows: int, epilogue: Any) -> None:
+    """Rows `low` on of a tile's sums (rows, pitch) go to y (n * outputs * oh * ow,) through the epilogue.
 
-    sums: rows `pitch` elements apart. spot: the tile's image, first output, first position, positions, and
-    how many positions lie between the rows of the output.
+    Positions between the rows of the output are left out.
     """
-    image, first, start, count, span = spot
-    outputs, oh, ow = y.shape[1:]
-    size, channel = oh * ow, first + low
-    row = image * outputs + channel
-    at, lane, j = start // span * ow + min(start % span, ow), 0, start % span
-    while lane < count:
-        run = count if span == ow else max(0, min(ow - j, count - lane))
-        place, to, of = (rows, run, channel, row, at), row * size + at, low * pitch + lane
-        follow(y, to, size, sums, of, pitch, place, flags, scales, shifts, others)
+    width, pitch = geometry.output_w, geometry.pitch
+    size, row = geometry.output_h * width, tile.row + low
+    lane, j = 0, tile.position % pitch
+    at = tile.position // pitch * width + min(j, width)
+    while lane < tile.positions:
+        run = tile.positions if pitch == width else max(0, min(width - j, tile.positions - lane))
+        piece = Rows(rows, run, tile.output + low, row, at)
+        of = (low * sums.shape[1] + lane, sums.shape[1])
+        follow(y, (row * size + at, size), sums, of, piece, epilogue)
         at += run
-        lane += count if span == ow else span - j
+        lane += tile.positions if pitch == width else pitch - j
         j = 0

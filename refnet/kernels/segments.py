@@ -1,39 +1,67 @@
-"""Convolution in the order of a recipe: panel.py's kernel with a permutation of the terms, and segments.
+"""Convolution in tiles, in any order that is a sum of chains from left to right: one kernel, order is data.
 
-A sum is a list of steps. Each starts a chain from a seed (+0; -0, which is the first term alone; the bias;
-the addend, an array of the output's shape; or the sum so far), adds `count` terms of the order to it, and
-then is the sum so far or is added to it:
+A sum is a list of steps. Each starts a chain from a seed (+0; -0, which keeps the first product unchanged,
+its sign included; the bias; the addend, an array of the output's shape; or the sum so far), adds `count`
+terms of the order to it, and then is the sum so far or is added to it:
 
     (((0 + terms 0..127) + (0 + terms 128..255)) + bias)    two chains and the bias, which has no terms
 
-The order of the terms is that of the packed weights and of the panel (or of the offsets into the padded
-planes), so any permutation costs nothing. Lanes run across positions, threads split outputs only.
-
-Padding as in panel.py: the fast blocks multiply a zero. Where terms outside are to be left out (not
-`zero`), a tile that touches the padding is computed again with masks when a weight is not finite or a sum
-came out zero: only then can it show, since adding +0 or -0 changes nothing but the sign of a zero, and a
-partial sum of either sign of zero only matters if the whole sum is zero.
+`plain` is one such chain over channel, kernel row, kernel column; `golden` takes one per TERMS terms, and
+bounds the error of each; a recipe of a book has any order. The order costs nothing: it is that of the packed
+weights and of the panel, or of the offsets into the planes. Lanes run across positions, threads split
+outputs only, so the bits are those of loops/conv.py, whatever the threads, the batch and the position.
+tiles.py computes one tile, and says what becomes of the padding.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.epilogue import Chain, apply, store
-from refnet.kernels.panel import TERMS, Layout, _padded, _touches, layout, pack
+from refnet.kernels.epilogue import Chain, EpilogueTables, apply
+from refnet.kernels.geometry import (
+    TERMS,
+    Layout,
+    PlaneGeometry,
+    Tile,
+    TileInput,
+    layout,
+    padded_planes,
+)
+from refnet.kernels.memory import empty, scratch
 from refnet.kernels.program import Window
-from refnet.kernels.resources import prepared
+from refnet.kernels.resources import prepared, reading
 from refnet.kernels.simd import PITCH, ROWS, TILE
 from refnet.kernels.team import enough, next_share, share, split
-from refnet.kernels.tiles import ADDEND, BIAS, FIRST, ON, ZERO, follow_steps, must_mask
+from refnet.kernels.tiles import (
+    ADDED,
+    ADDEND,
+    BEGIN,
+    BIAS,
+    COUNT,
+    FIRST,
+    FUSED,
+    ON,
+    SEED,
+    ZERO,
+    Buffers,
+    Padding,
+    Summation,
+    compute_tile,
+)
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
+Pair = tuple[int, int]
+
+FEW = 3
+"""Outputs per group below which lanes run along a row of one output: a block would be mostly empty."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +77,47 @@ class Segments:
     @property
     def from_zero(self) -> bool:
         """True if every chain starts at +0: then a lane that sees only zeros ends at +0, or at the bias."""
-        return bool(((self.steps[:, 2] == 0) | (self.steps[:, 0] == ZERO)).all())
+        return bool(((self.steps[:, COUNT] == 0) | (self.steps[:, SEED] == ZERO)).all())
+
+
+@lru_cache(maxsize=4096)
+def chains_of(terms: int, length: int) -> Segments:
+    """Terms in plain order, each `length` of them a chain of FMAs from +0, and these added in turn."""
+    begins = range(0, max(terms, 1), length)
+    steps = [(ZERO, begin, min(length, terms - begin), True, begin > 0) for begin in begins]
+    return Segments(np.arange(terms), np.array(steps, np.int64))
+
+
+def depth(w: Array, groups: int) -> int:
+    """How many additions (FMAs count as one) a term of `convolve_in_segments` passes at most."""
+    terms = int(w[0].size)
+    length = _length(w, groups)
+    return min(terms, length) + max(0, -(-terms // length) - 1)
+
+
+def _length(w: Array, groups: int) -> int:
+    """How many terms a segment of `convolve_in_segments` has: where few outputs are computed, all of them."""
+    return TERMS if w.shape[0] // groups >= FEW else max(1, int(w[0].size))
+
+
+def convolve_in_segments(
+    x: Array,
+    w: Array,
+    stride: Pair,
+    pad: Pair,
+    dilation: Pair,
+    groups: int,
+    threads: int,
+    chain: Chain = Chain(),  # noqa: B008 - frozen
+) -> Array:
+    """As `panel.convolve`, but each TERMS terms are a chain of their own, and these are added in turn.
+
+    So the error bound grows with TERMS and not with all terms (`depth`). Few outputs per group are one chain.
+    """
+    x, w = checked(x, w, groups)
+    plan = layout(x.shape, w.shape, stride, pad, dilation, groups)
+    order = chains_of(w[0].size, _length(w, groups))
+    return tiled(x, w, None, plan, groups, False, order, threads, chain)
 
 
 def convolve_in_order(
@@ -68,44 +136,78 @@ def convolve_in_order(
     bias (o,), addend (n, o, oh, ow): where the steps say. zero: terms outside the image add w * (+0);
     otherwise they are left out. chain: pointwise steps that follow.
     """
-    x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
-    groups, pad, dilation = window.groups, window.pad, window.dilation
-    if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups or w[0].size != segments.order.size:
-        raise ValueError(f"weights {w.shape}, {groups} groups, {segments.order.size} terms, data {x.shape}")
-    outputs, _, kh, kw = w.shape
-    plan = layout(x.shape, w.shape, window.stride, pad, dilation, groups)
+    x, w = checked(x, w, window.groups)
+    if w[0].size != segments.order.size:
+        raise ValueError(f"an order of {segments.order.size} terms does not fit weights {w.shape}")
+    plan = layout(x.shape, w.shape, window.stride, window.pad, window.dilation, window.groups)
     if plan.output[2:] != window.size:
         raise ValueError(f"an output of {window.size}, computed is {plan.output[2:]}")
-    y = np.empty(plan.output, x.dtype)
+    return tiled(x, w, bias, plan, window.groups, zero, segments, threads, chain, addend)
+
+
+def checked(x: Array, w: Array, groups: int) -> tuple[Array, Array]:
+    """x (n, c, h, w) and w (o, c / groups, kh, kw), contiguous. The kernels trust shapes."""
+    if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
+        raise ValueError(f"weights {w.shape} in {groups} groups do not fit data {x.shape}")
+    return np.ascontiguousarray(x), np.ascontiguousarray(w)
+
+
+def tiled(
+    x: Array,
+    w: Array,
+    bias: Array | None,
+    plan: Layout,
+    groups: int,
+    zero: bool,
+    segments: Segments,
+    threads: int,
+    chain: Chain,
+    addend: Array | None = None,
+) -> Array:
+    """The convolution of this layout; arguments as of `convolve_in_order`, checked."""
+    y, outputs = empty(plan.output, x.dtype), w.shape[0]
     more = np.zeros(0, x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(-1)
-    if (segments.steps[:, 0] == ADDEND).any() != bool(more.size) or more.size not in (0, y.size):
+    if (segments.steps[:, SEED] == ADDEND).any() != bool(more.size) or more.size not in (0, y.size):
         raise ValueError(f"an addend of {more.size} elements does not fit the steps and {y.size} outputs")
     threads = enough(threads, plan.work // 16)
     shift = np.zeros(outputs, x.dtype) if bias is None else bias
-    terms, offsets = prepared((w,), ("places", segments, plan), lambda: _places(plan, segments, kh, kw))
-    if outputs // groups < 3:
+    terms, offsets = prepared((w,), ("terms", segments, plan), lambda: _terms(plan, segments))
+    planes = x.reshape(x.shape[0], prod(x.shape[1:]))
+    if outputs // groups < FEW:
         ordered = prepared((w,), ("ordered", segments), lambda: _ordered(w, segments))
-        thin = (x, ordered, shift, more, y, plan.place, terms, segments.steps)
-        split(_thin, y.shape[0] * outputs, threads, *thin, groups, zero)
+        source = (reading(x), reading(planes), terms, offsets)
+        summation = (ordered, reading(shift), reading(more), segments.steps)
+        items, geometry = y.shape[0] * outputs, tuple(plan.geometry)
+        split(_few_outputs, items, threads, source, summation, y, geometry, groups, zero)
         return apply(y, chain, threads) if chain.kinds else y
-    packed, finite = prepared((w,), ("segments", groups, segments), lambda: _packed(w, groups, segments))
-    tables = chain.tables(plan.output, x.dtype)
-    planes = _padded(x, pad, plan.slack, threads) if plan.padded else x
+    packed, finite = prepared((w,), ("packed", groups, segments), lambda: _packed(w, groups, segments))
+    if plan.geometry.padded:
+        pad = plan.geometry.pad_h, plan.geometry.pad_w
+        planes = padded_planes(x, pad, plan.slack, threads)
     parts = plan.parts(packed.shape[1], threads)
-    masks = np.array([not zero, not finite, segments.from_zero])
-    source = (x, planes, offsets, terms, plan.place, plan.shape)
-    seeds = (shift, more)
+    source = (reading(x), reading(planes), terms, offsets)
+    summation = (packed, reading(shift), reading(more), segments.steps)
+    padding = (not zero, finite, segments.from_zero)
+    tables = chain.tables(y.shape, y.dtype)
     split(
-        _panels, plan.items * parts, threads, source, packed, seeds, y, segments.steps, masks, parts, tables
+        _tiles,
+        plan.items * parts,
+        threads,
+        source,
+        summation,
+        y,
+        tuple(plan.geometry),
+        padding,
+        parts,
+        tables,
     )
     return y
 
 
-def _places(plan: Layout, segments: Segments, kh: int, kw: int) -> tuple[Array, Array]:
-    """In order: each term's (channel, kernel row, column), and where it begins in the padded planes."""
-    c, at = np.divmod(segments.order, kh * kw)
-    terms = np.stack([c, *np.divmod(at, kw)], 1).astype(np.int64)
-    return terms, plan.offsets[segments.order] if plan.padded else np.zeros(0, np.int64)
+def _terms(plan: Layout, segments: Segments) -> tuple[Array, Array]:
+    """The terms and offsets of a TileInput, in this order."""
+    in_place = plan.geometry.in_place
+    return plan.terms[segments.order], plan.offsets[segments.order] if in_place else plan.offsets
 
 
 def _ordered(w: Array, segments: Segments) -> Array:
@@ -119,87 +221,77 @@ def _packed(w: Array, groups: int, segments: Segments) -> tuple[Array, bool]:
     return pack(ordered.reshape(groups, w.shape[0] // groups, -1)), bool(np.isfinite(w).all())
 
 
-@njit
-def _panels(
-    work: Any, source: Any, packed: Any, seeds: Any, y: Any, steps: Any, masks: Any, parts: int, tables: Any
-) -> None:
-    """Items: (image, group, tile of positions, part of the group's blocks of outputs), part fastest.
+def pack(w: Array) -> Array:
+    """w (groups, outputs, terms) as (groups, blocks, terms, ROWS): what a block reads, in its order."""
+    groups, outputs, terms = w.shape
+    blocks = -(-outputs // ROWS)
+    packed = np.zeros((groups, blocks, terms, ROWS), w.dtype)
+    _pack(w, packed)
+    return packed
 
-    seeds: bias (outputs,) and addend (as y, flat, or nothing). Positions run over rows of shape[4], of which
-    the first ow belong to the output. masks: whether terms
-    outside are left out, whether a weight is not finite, whether every chain starts at +0.
+
+@njit
+def _pack(w: Any, packed: Any) -> None:
+    groups, outputs, terms = w.shape
+    for g in range(groups):
+        for o in range(outputs):
+            for k in range(terms):
+                packed[g, o // ROWS, k, o % ROWS] = w[g, o, k]
+
+
+@njit
+def _tiles(
+    work: Any, source: Any, summation: Any, y: Any, geometry: Any, padding: Any, parts: int, epilogue: Any
+) -> None:
+    """y (n, outputs, oh, ow). Items: (image, group, tile of positions, part of the group's blocks of
+    outputs), part fastest.
     """
-    x, planes, _, _, place, shape = source
-    bias, addend = seeds
-    outputs, oh, ow = y.shape[1:]
-    groups, blocks = packed.shape[:2]
-    channels, per, span = x.shape[1] // groups, outputs // groups, shape[4]
-    positions = (oh - 1) * span + ow
+    source, summation, padding = TileInput(*source), Summation(*summation), Padding(*padding)
+    geometry, epilogue = PlaneGeometry(*geometry), EpilogueTables(*epilogue)
+    x, planes, weights = source.x, source.planes, summation.weights
+    groups, blocks = weights.shape[:2]
+    outputs, flat = y.shape[1], y.reshape(-1)
+    channels, per = x.shape[1] // groups, outputs // groups
+    positions = (geometry.output_h - 1) * geometry.pitch + geometry.output_w
     tiles = -(-positions // TILE)
-    panel, mask = np.empty(TILE * TERMS, x.dtype), np.empty(1, x.dtype)
-    sums = np.empty((-(-blocks // parts) * ROWS, PITCH), x.dtype)
-    fresh = np.empty(sums.shape if steps.shape[0] > 1 else (1, 1), x.dtype)
-    extra = np.zeros(sums.shape if addend.size else (1, 1), x.dtype)
+    plane = (geometry.height + 2 * geometry.pad_h) * geometry.pitch  # elements of one, if in place
+    rows = -(-blocks // parts) * ROWS
+    sums = scratch(rows * PITCH, x).reshape(-1, PITCH)
+    chain = scratch(rows * PITCH, x).reshape(-1, PITCH) if summation.steps.shape[0] > 1 else sums
+    panel, line = scratch(TILE * TERMS, x), np.zeros(TILE, x.dtype)
+    buffers = Buffers(sums, chain, panel, np.zeros(0, x.dtype), line)
     begin, end = share(work)
     while begin < end:
         for item in range(begin, end):
-            part, tile = item % parts, item // parts % tiles
+            part, number = item % parts, item // parts % tiles
             group, image = item // parts // tiles % groups, item // parts // tiles // groups
             low, high = blocks * part // parts, blocks * (part + 1) // parts
-            weights = packed[group, low:high]
-            rows, first = min(high * ROWS, per) - low * ROWS, group * per + low * ROWS
-            start = tile * TILE
-            count = min(TILE, positions - start)
-            base = image * planes[0].size + group * channels * (shape[0] + 2 * place[2]) * span + start
-            spot = (image, group * channels, base, start, count)
-            shift = bias[first : first + rows]
-            if addend.size:
-                _load(addend, extra, y.shape, image, first, rows, start, count, span)
-            room = (sums, fresh, panel, mask, extra)
-            follow_steps(source, spot, weights, shift, steps, room, rows, False)
-            touches = masks[0] and _touches(start, count, ow, place, shape)
-            if touches and (masks[1] or must_mask(source, spot, sums, panel, rows, masks[2])):
-                if mask.size == 1:
-                    mask = np.zeros(TILE * TERMS, x.dtype)
-                room = (sums, fresh, panel, mask, extra)
-                follow_steps(source, spot, weights, shift, steps, room, rows, True)
-            store(sums, PITCH, y, (image, first, start, count, span), 0, rows, *tables)
+            output, position = group * per + low * ROWS, number * TILE
+            tile = Tile(
+                image,
+                group * channels,
+                output,
+                image * outputs + output,
+                min(high * ROWS, per) - low * ROWS,
+                position,
+                min(TILE, positions - position),
+                image * planes.shape[1] + group * channels * plane + position,
+            )
+            own = Summation(weights[group, low:high], summation.bias, summation.addend, summation.steps)
+            compute_tile(tile, source, geometry, own, padding, buffers, flat, epilogue)
         begin, end = next_share(work)
 
 
 @njit
-def _load(
-    addend: Any, extra: Any, shape: Any, image: int, first: int, rows: int, start: int, count: int, span: int
+def _few_outputs(
+    work: Any, source: Any, summation: Any, y: Any, geometry: Any, groups: int, zero: bool
 ) -> None:
-    """Fetch the addends of a tile's lanes; those of lanes that `_store` leaves out stay what they are."""
-    outputs, oh, ow = shape[1:]
-    for o in range(rows):
-        row = (image * outputs + first + o) * oh * ow
-        lane, i, j = 0, start // span, start % span
-        while lane < count:
-            run = max(0, min(ow - j, count - lane))
-            at = row + i * ow + j
-            extra[o, lane : lane + run] = addend[at : at + run]
-            lane += span - j
-            i += 1
-            j = 0
+    """For few outputs per group (depthwise): row by row, lanes along the row. Items: (image, output).
 
-
-@njit
-def _thin(
-    work: Any,
-    x: Any,
-    w: Any,
-    bias: Any,
-    addend: Any,
-    y: Any,
-    place: Any,
-    terms: Any,
-    steps: Any,
-    groups: int,
-    zero: bool,
-) -> None:
-    """For few outputs per group (depthwise): row by row, lanes along the row. Items: (image, output)."""
+    The weights are (outputs, terms) in order. The same sums as those of a tile, term by term.
+    """
+    source, summation, geometry = TileInput(*source), Summation(*summation), PlaneGeometry(*geometry)
+    x, terms, steps, bias, addend = source.x, source.terms, summation.steps, summation.bias, summation.addend
     outputs = y.shape[1]
     fresh = np.empty(y.shape[3], x.dtype)
     nothing = x.dtype.type(0)
@@ -210,17 +302,17 @@ def _thin(
             base = o // (outputs // groups) * (x.shape[1] // groups)
             for i in range(y.shape[2]):
                 for s in range(steps.shape[0]):
-                    seed, at, length = steps[s, 0], steps[s, 1], steps[s, 2]
-                    sums = fresh if steps[s, 4] else y[image, o, i]
+                    seed, first, fused = steps[s, SEED], steps[s, BEGIN], steps[s, FUSED] != 0
+                    sums = fresh if steps[s, ADDED] else y[image, o, i]
                     if seed == ADDEND:
                         row = (item * y.shape[2] + i) * y.shape[3]
                         sums[:] = addend[row : row + y.shape[3]]
                     elif seed != ON:
                         sums[:] = bias[o] if seed == BIAS else (-nothing if seed == FIRST else nothing)
-                    for k in range(at, at + length):
-                        plane = x[image, base + terms[k, 0]]
-                        _add_row(sums, w[o, k], plane, i, terms[k, 1], terms[k, 2], place, steps[s, 3], zero)
-                    if steps[s, 4]:
+                    for k in range(first, first + steps[s, COUNT]):
+                        plane, weight = x[image, base + terms[k, 0]], summation.weights[o, k]
+                        _add_term(sums, weight, plane, i, terms[k, 1], terms[k, 2], geometry, fused, zero)
+                    if steps[s, ADDED]:
                         total = y[image, o, i]
                         for j in range(total.size):
                             total[j] += fresh[j]
@@ -228,16 +320,16 @@ def _thin(
 
 
 @njit
-def _add_row(
-    sums: Any, weight: Any, x: Any, i: int, p: int, q: int, place: Any, fused: bool, zero: bool
+def _add_term(
+    sums: Any, weight: Any, x: Any, i: int, p: int, q: int, geometry: Any, fused: bool, zero: bool
 ) -> None:
-    """Add the term (p, q) of the plane x (h, w) to the outputs of row i."""
-    height, width = x.shape
-    sw, count = place[1], sums.size
-    row, left = i * place[0] - place[2] + p * place[4], q * place[5] - place[3]
-    lo = 0 if left >= 0 else min(count, (-left + sw - 1) // sw)
-    hi = max(lo, min(count, (width - left + sw - 1) // sw))
-    if row < 0 or row >= height:
+    """Add the term (p, q) of the plane x (h, w) to the outputs of row i; zero: also where it is padding."""
+    g = geometry
+    sw, count = g.stride_w, sums.size
+    row, left = i * g.stride_h - g.pad_h + p * g.dilation_h, q * g.dilation_w - g.pad_w
+    lo = 0 if left >= 0 else min(count, (-left + sw - 1) // sw)  # outputs lo to hi see the image
+    hi = max(lo, min(count, (g.width - left + sw - 1) // sw))
+    if row < 0 or row >= g.height:
         lo = hi = count
     if zero:
         product = weight * x.dtype.type(0)

@@ -53,8 +53,8 @@ copy: Any = intrinsic(_copy)
 contiguous arrays of one dtype, which do not overlap; nothing is checked."""
 
 
-def _block(kind: str, fused: bool = True, joins: bool = False) -> Any:
-    """The typing and code of the blocks. joins: going_on = 2 adds the chain to the sums at its end."""
+def _block(kind: str, fused: bool = True) -> Any:
+    """The typing and code of the blocks."""
     masked, direct = kind == "masked", kind == "direct"
 
     def typing(
@@ -90,7 +90,7 @@ def _block(kind: str, fused: bool = True, joins: bool = False) -> Any:
             present = pointer(3, args[4]) if masked else None
             offsets = pointer(3, args[9]) if direct else None
             terms = args[7]
-            going_on = builder.icmp_signed("==" if joins else "!=", args[8], args[8].type(int(joins)))
+            going_on = builder.icmp_signed("==", args[8], args[8].type(1))
             zero = ir.Constant(vector, [0.0] * lanes)
             start = []
             for r in range(ROWS):
@@ -139,15 +139,16 @@ def _block(kind: str, fused: bool = True, joins: bool = False) -> Any:
                 phi.add_incoming(value, loop)
             builder.cbranch(builder.icmp_signed("<", following, terms), loop, after)
             builder.position_at_end(after)
-            adding = builder.icmp_signed("==", args[8], args[8].type(2))
-            for r in range(ROWS):
-                for v in range(2):
-                    where = builder.gep(sums, [size(r * PITCH + v * lanes)])
-                    result = results[2 * r + v]
-                    if joins:
-                        old = load(sums, size(r * PITCH + v * lanes), vector)
-                        result = builder.select(adding, builder.fadd(old, result), result)
-                    builder.store(result, builder.bitcast(where, vector.as_pointer()), align=align)
+            where = [builder.gep(sums, [size(r * PITCH + v * lanes)]) for r in range(ROWS) for v in range(2)]
+            where = [builder.bitcast(place, vector.as_pointer()) for place in where]
+            with builder.if_else(builder.icmp_signed("==", args[8], args[8].type(2))) as (adds, overwrites):
+                with adds:
+                    for place, result in zip(where, results, strict=True):
+                        old = builder.load(place, align=align)
+                        builder.store(builder.fadd(old, result), place, align=align)
+                with overwrites:
+                    for place, result in zip(where, results, strict=True):
+                        builder.store(result, place, align=align)
             return context.get_dummy_value()
 
         i8 = types.int64
@@ -157,8 +158,9 @@ def _block(kind: str, fused: bool = True, joins: bool = False) -> Any:
 
 
 block: Any = intrinsic(_block("plain"))
-"""block(weights, at, panel, mask, at, sums, at, terms, going_on, 0): for ROWS x 2 vectors of lanes,
-sums = (sums if going_on else +0), then sums = fma(weights[k], panel[k], sums) for k in range(terms).
+"""block(weights, at, panel, mask, at, sums, at, terms, start, 0): for ROWS x 2 vectors of lanes a chain,
+chain = fma(weights[k], panel[k], chain) for k in range(terms). start: 0, it begins at +0 and is written to
+the sums; 1, it begins at the sums and is written there; 2, it begins at +0 and is added to the sums.
 Flat arrays; what is read and written lies at the element offsets `at`: weights (terms, ROWS), panel
 (terms, 2 vectors), sums (ROWS, 2 vectors) with PITCH elements from row to row. terms >= 1; mask is not
 read."""
@@ -167,18 +169,13 @@ masked_block: Any = intrinsic(_block("masked"))
 """As block, and a lane skips the terms whose mask (terms, 2 vectors) is 0: they contribute nothing."""
 
 direct_block: Any = intrinsic(_block("direct"))
-"""direct_block(weights, at, planes, offsets, at, sums, at, terms, going_on, first): as block, but term k's
+"""direct_block(weights, at, planes, offsets, at, sums, at, terms, start, first): as block, but term k's
 two vectors are read at planes[at + offsets[first + k]], offsets int64."""
 
-# For recipes: as those of the same name, and with going_on = 2 the chain starts at +0 and its result is
-# added to the sums. `rounded`: sums = sums + round(weights * x) instead of one FMA.
-join_block: Any = intrinsic(_block("plain", joins=True))
-"""As block, and joins."""
-join_direct: Any = intrinsic(_block("direct", joins=True))
-"""As direct_block, and joins."""
-rounded_block: Any = intrinsic(_block("plain", fused=False, joins=True))
-"""As join_block, each product rounded before it is added."""
-rounded_direct: Any = intrinsic(_block("direct", fused=False, joins=True))
-"""As join_direct, each product rounded before it is added."""
-rounded_masked: Any = intrinsic(_block("masked", fused=False))
+# chain = chain + round(weights * x) instead of one FMA:
+rounded_block: Any = intrinsic(_block("plain", fused=False))
+"""As block, each product rounded before it is added."""
+rounded_direct_block: Any = intrinsic(_block("direct", fused=False))
+"""As direct_block, each product rounded before it is added."""
+rounded_masked_block: Any = intrinsic(_block("masked", fused=False))
 """As masked_block, each product rounded before it is added."""

@@ -1,242 +1,344 @@
-"""One tile of a convolution, step by step: what kernels/segments.py does with each of its work items.
+"""One tile of a convolution: a matrix product of weights and a panel of terms, in any order of terms.
 
-Two bundles go through all functions:
+    sums (outputs, positions) = steps over  weights (outputs, terms)  x  panel (terms, positions)
 
-    source = x (n, c, h, w), padded planes, offsets of the terms in them (or none), terms (T, 3) in order as
-             channel, row, column in the kernel, place (strides, pads, dilations), shape (h, w, kh, kw,
-             positions from row to row, whether x or the planes can be read in whole pieces)
-    spot   = image, first channel of the group, where the tile begins in the planes, first position, positions
+The terms of the packed weights, of the panel and of the offsets stand in the order of summation. A step
+starts a chain from a seed, adds terms of the order to it one by one, and is the sum so far or is added to
+it. Lanes run across positions, so each output is one such sum, whatever the vector width: the bits are those
+of loops/conv.py run with the same order.
 
-and sums (rows of outputs, PITCH), one lane per position. What each function computes is in the order of the
-terms; nothing else decides a bit.
+Where the geometry is in place, the blocks read the terms where they lie in the planes. Otherwise, and where
+reading whole vectors would pass the end of the data, `fetch` gathers them into the panel first.
+
+Padding: the fast blocks multiply zeros there. Multiplying a padding zero can only change the sign of a zero
+result, unless a weight is NaN or infinite (adding +0 or -0 changes nothing but the sign of a zero). Where
+terms in the padding are to be left out, such tiles are recomputed with masks: when a weight is not finite,
+or when a sum is zero although one of its terms in the image is not.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.kernels.panel import TERMS, _zeros
+from refnet.kernels.epilogue import store
+from refnet.kernels.geometry import TERMS, touches_padding
 from refnet.kernels.simd import (
     PITCH,
     ROWS,
     TILE,
     VECTOR,
+    block,
     copy,
-    join_block,
-    join_direct,
+    direct_block,
     masked_block,
     rounded_block,
-    rounded_direct,
-    rounded_masked,
+    rounded_direct_block,
+    rounded_masked_block,
 )
 from refnet.loops.jit import njit
 
 ZERO, FIRST, BIAS, ADDEND, ON = range(5)
 """Seeds of a step: +0, -0, the bias, another value's element, the sum so far."""
 
+SEED, BEGIN, COUNT, FUSED, ADDED = range(5)
+"""Columns of a table of steps: the seed, the first term of the order, how many, FMAs or rounded products,
+whether the chain is added to the sum so far (or is it)."""
 
-@njit
-def follow_steps(
-    source: Any, spot: Any, packed: Any, bias: Any, steps: Any, room: Any, rows: int, masked: bool
-) -> None:
-    """All steps for one tile. room = sums, where the result lies, fresh (as sums), panel, mask, and what a
-    step may start from: the addend of each lane, as sums.
+GO_ON, FROM_ZERO, ADD_TO = 1, 0, 2
+"""What a block does with the sums that are there: it goes on from them, overwrites them with a chain from
++0, or adds a chain from +0 to them."""
 
-    packed (blocks, terms in order, ROWS); bias (rows,); steps as in Segments. masked: terms outside the image
-    are left out, otherwise they are multiplied as zeros.
+
+class Summation(NamedTuple):
+    """What is summed, besides the data: weights (groups, blocks, terms, ROWS) and steps (steps, 5) in order;
+    bias (outputs,) and addend (n * outputs * positions,), empty if no step starts from it.
     """
-    planes, offsets = source[1], source[2]
-    sums, fresh, panel, mask, addend = room
-    count = spot[4]
-    step = 2 * VECTOR // sums.itemsize
-    lanes = -(-count // step) * step
-    direct = offsets.size > 0 and not masked
-    for s in range(steps.shape[0]):
-        seed, at, length, fused, adds = steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3], steps[s, 4]
-        quick = adds and seed == ZERO and 0 < length <= TERMS and not masked
-        target = fresh if adds and not quick else sums
-        on = 2 if quick else 1
-        if seed == ZERO and length > 0 and not quick:
-            on = 0
-        elif seed != ON and not quick:
-            _seed(seed, target, rows, lanes, bias, addend)
-        for first in range(at, at + length, TERMS):
-            some = min(TERMS, at + length - first)
-            if direct:
-                _directly(packed, planes, offsets, spot[2], first, some, target, count, on, fused)
-            else:
-                fetch(source, spot, panel, first, some)
-                if masked:
-                    _inside(source, spot, mask, first, some)
-                _multiply(packed, panel, mask, first, some, target, count, on, fused, masked)
-            on = 1
-        if adds and not quick:
-            for o in range(rows):
-                total, more = sums[o], fresh[o]
-                for t in range(lanes):
-                    total[t] += more[t]
+
+    weights: Any
+    bias: Any
+    addend: Any
+    steps: Any
+
+
+class Padding(NamedTuple):
+    """left_out: terms in the padding contribute nothing (else they add w * 0). finite: all weights are.
+    from_zero: every chain starts at +0, so lanes that see only zeros end at +0 or the bias either way.
+    """
+
+    left_out: bool
+    finite: bool
+    from_zero: bool
+
+
+class Buffers(NamedTuple):
+    """A thread's own memory. sums (rows, PITCH); chain, as sums, for what is to be added to them; panel
+    (TILE / 2 vectors, TERMS, 2 vectors): columns of two vectors, one after another; mask, as the panel, or
+    (0,) where there is none; line (TILE,): one term.
+    """
+
+    sums: Any
+    chain: Any
+    panel: Any
+    mask: Any
+    line: Any
 
 
 @njit
-def _seed(seed: int, sums: Any, rows: int, lanes: int, bias: Any, addend: Any) -> None:
-    """sums = the seed."""
-    for o in range(rows):
-        if seed == ADDEND:
-            sums[o, :lanes] = addend[o, :lanes]
-            continue
+def compute_tile(
+    tile: Any, source: Any, geometry: Any, summation: Any, padding: Any, buffers: Any, y: Any, epilogue: Any
+) -> None:
+    """Write one tile's outputs to y (elements of (n, outputs, oh, ow),) through the epilogue.
+
+    source: TileInput; summation: its weights are the blocks (blocks, terms, ROWS) of the tile's rows only.
+    """
+    touches = padding.left_out and touches_padding(tile, geometry)
+    masked = touches and not padding.finite
+    while True:
+        if masked:
+            mask = np.zeros(buffers.panel.size, buffers.panel.dtype)
+            buffers = Buffers(buffers.sums, buffers.chain, buffers.panel, mask, buffers.line)
+        zeros = _follow_steps(
+            tile, source, geometry, summation, buffers, y, epilogue, masked, touches and not masked
+        )
+        if zeros == 0 or (padding.from_zero and not _nonzero_sees_zero(tile, source, geometry, buffers)):
+            break
+        masked = True
+
+
+@njit
+def _follow_steps(
+    tile: Any,
+    source: Any,
+    geometry: Any,
+    summation: Any,
+    buffers: Any,
+    y: Any,
+    epilogue: Any,
+    masked: bool,
+    counting: bool,
+) -> int:
+    """All steps, then the epilogue. masked: terms in the padding are left out. counting: returns how many
+    sums are zero, otherwise 0.
+    """
+    sums, steps, zeros = buffers.sums, summation.steps, 0
+    wide = 2 * VECTOR // sums.itemsize
+    lanes = -(-tile.positions // wide) * wide
+    direct = 0  # positions whose terms are read where they lie; the others are gathered
+    if geometry.in_place and not masked:
+        direct = tile.positions if geometry.padded else tile.positions // wide * wide
+    for s in range(steps.shape[0]):
+        seed, begin, count = steps[s, SEED], steps[s, BEGIN], steps[s, COUNT]
+        fused, added = steps[s, FUSED] != 0, steps[s, ADDED] != 0
+        quick = seed == ZERO and 0 < count <= TERMS  # one block is the whole chain
+        target = buffers.chain if added and not quick else sums
+        pieces = max(1, -(-count // TERMS))
+        for piece in range(pieces):
+            first = begin + piece * TERMS
+            terms = min(TERMS, begin + count - first)
+            if direct < tile.positions and terms > 0:
+                fetch(tile, source, geometry, buffers, first, terms, direct)
+                if masked:
+                    _inside(tile, source, geometry, buffers.mask, first, terms)
+            start = GO_ON
+            if piece == 0 and seed == ZERO and count > 0:
+                start = ADD_TO if added and quick else FROM_ZERO
+            for b in range(summation.weights.shape[0]):
+                low = b * ROWS
+                rows = min(ROWS, tile.rows - low)
+                if piece == 0 and start == GO_ON and seed != ON:
+                    _seed(seed, target, low, rows, lanes, tile, geometry, summation)
+                if terms > 0:
+                    _multiply(
+                        tile, source, summation.weights[b], buffers, target, low, first, terms, direct,
+                        start, fused, masked,
+                    )  # fmt: skip
+                if piece < pieces - 1:
+                    continue
+                if added and not quick:
+                    _add(sums, target, low, rows, lanes)
+                if s == steps.shape[0] - 1:
+                    if counting:
+                        zeros += _zeros(sums, low, rows, tile.positions)
+                    store(sums, y, tile, geometry, low, rows, epilogue)
+    return zeros
+
+
+@njit
+def _seed(
+    seed: int, sums: Any, low: int, rows: int, lanes: int, tile: Any, geometry: Any, summation: Any
+) -> None:
+    """sums[low : low + rows] = the seed."""
+    for o in range(low, low + rows):
+        row = sums[o, :lanes]
         value = sums.dtype.type(0)
         if seed == BIAS:
-            value = bias[o]
-        sums[o, :lanes] = -value if seed == FIRST else value
+            value = summation.bias[tile.output + o]
+        row[:] = -value if seed == FIRST else value
+        if seed == ADDEND:
+            _load(row, summation.addend, tile, o, geometry)
 
 
 @njit
-def fetch(source: Any, spot: Any, panel: Any, first: int, count: int) -> None:
-    """Fill the panel with `count` terms from `first`, at the tile's positions.
+def _load(row: Any, addend: Any, tile: Any, o: int, geometry: Any) -> None:
+    """row = the addends of the tile's row o; lanes between the rows of the output stay what they are."""
+    begin = (tile.row + o) * geometry.output_h * geometry.output_w
+    lane, i, j = 0, tile.position // geometry.pitch, tile.position % geometry.pitch
+    while lane < tile.positions:
+        run = max(0, min(geometry.output_w - j, tile.positions - lane))
+        at = begin + i * geometry.output_w + j
+        row[lane : lane + run] = addend[at : at + run]
+        lane += geometry.pitch - j
+        i += 1
+        j = 0
 
-    The panel holds columns of two vectors, one after another: (columns, TERMS, 2 vectors). What lies
-    in the padding is zero; positions behind the last may hold anything.
+
+@njit
+def fetch(tile: Any, source: Any, geometry: Any, buffers: Any, first: int, terms: int, begin: int) -> None:
+    """Fill the panel with `terms` terms from `first`, at the tile's positions from `begin` on.
+
+    Position begin + t is lane t of the panel. What lies in the padding is zero; lanes behind the last
+    position may hold anything.
     """
-    x, planes, _, terms, place, shape = source
-    image, plane, _, begin, positions = spot
-    ph, dh, dw = place[2], place[4], place[5]
-    span = shape[4]
-    step = 2 * VECTOR // panel.itemsize
-    size = (shape[0] + 2 * ph) * span
-    line = np.zeros(TILE, x.dtype)
-    for k in range(count):
-        c, p, q = terms[first + k, 0], terms[first + k, 1], terms[first + k, 2]
-        if shape[5]:
-            at = image * planes[0].size + (plane + c) * size + p * dh * span + q * dw + begin
-            for lane in range(0, positions, step):
-                copy(panel, lane * TERMS + k * step, planes, at + lane, min(step, planes.size - at - lane))
+    g, x, planes, panel, line = geometry, source.x, source.planes, buffers.panel, buffers.line
+    wide = 2 * VECTOR // panel.itemsize
+    count = tile.positions - begin
+    row0, column0 = (tile.position + begin) // g.pitch, (tile.position + begin) % g.pitch
+    for k in range(terms):
+        if g.in_place:
+            at = tile.begin + begin + source.offsets[first + k]
+            for lane in range(0, count, wide):
+                if at + lane + wide <= planes.size:
+                    copy(panel, lane * TERMS + k * wide, planes, at + lane, wide)
+                else:
+                    copy(panel, lane * TERMS + k * wide, planes, at + lane, planes.size - at - lane)
             continue
-        lane, i, j = 0, begin // span, begin % span
-        while lane < positions:
-            run = min(span - j, positions - lane)  # lanes in this row of the output
-            _row(x[image, plane + c], line[lane : lane + run], i, j, p, q, place)
+        c, p, q = source.terms[first + k, 0], source.terms[first + k, 1], source.terms[first + k, 2]
+        sw = g.stride_w
+        lane, i, j = 0, row0, column0
+        while lane < count:
+            run = min(g.pitch - j, count - lane)  # lanes in this row of the output
+            row = i * g.stride_h - g.pad_h + p * g.dilation_h
+            left = j * sw - g.pad_w + q * g.dilation_w
+            lo = hi = run  # lanes lo to hi of the run lie inside the image
+            if row >= 0 and row < g.height:
+                lo = min(run, 0 if left >= 0 else (-left + sw - 1) // sw)
+                hi = max(lo, min(run, (g.width - left + sw - 1) // sw))
+            for t in range(lo):
+                line[lane + t] = 0
+            for t in range(hi, run):
+                line[lane + t] = 0
+            if lo < hi:
+                values = x[tile.image, tile.channel + c, row, left + lo * sw :]
+                target = line[lane + lo : lane + hi]
+                if sw == 2:  # a constant stride is read by vectors
+                    for t in range(target.size):
+                        target[t] = values[2 * t]
+                else:
+                    for t in range(target.size):
+                        target[t] = values[sw * t]
             lane += run
             i += 1
             j = 0
-        for lane in range(0, positions, step):
-            copy(panel, lane * TERMS + k * step, line, lane, step)
+        for lane in range(0, count, wide):
+            copy(panel, lane * TERMS + k * wide, line, lane, wide)
 
 
 @njit
-def _row(x: Any, line: Any, i: int, j: int, p: int, q: int, place: Any) -> None:
-    """line = term (p, q) at the outputs of row i from column j on; zero outside of the plane x (h, w)."""
-    sh, sw, ph, pw, dh, dw = place[0], place[1], place[2], place[3], place[4], place[5]
-    height, width = x.shape
-    row, left = i * sh - ph + p * dh, j * sw - pw + q * dw
-    lo = hi = line.size  # outputs lo to hi lie inside the image
-    if row >= 0 and row < height:
-        lo = min(line.size, 0 if left >= 0 else (-left + sw - 1) // sw)
-        hi = max(lo, min(line.size, (width - left + sw - 1) // sw))
-    line[:lo] = 0
-    line[hi:] = 0
-    if lo < hi:
-        source, target = x[row, left + lo * sw :], line[lo:hi]
-        if sw == 2:  # a constant stride is read by vectors
-            for t in range(target.size):
-                target[t] = source[2 * t]
-        else:
-            for t in range(target.size):
-                target[t] = source[sw * t]
-
-
-@njit
-def _inside(source: Any, spot: Any, mask: Any, first: int, count: int) -> None:
-    """1 where the panel's term lies inside the image, else 0."""
-    _, _, _, terms, place, shape = source
-    height, width, span = shape[0], shape[1], shape[4]
-    step = 2 * VECTOR // mask.itemsize
-    for lane in range(spot[4]):
-        column = lane // step * step * TERMS + lane % step
-        top = (spot[3] + lane) // span * place[0] - place[2]
-        left = (spot[3] + lane) % span * place[1] - place[3]
-        for k in range(count):
-            i, j = top + terms[first + k, 1] * place[4], left + terms[first + k, 2] * place[5]
-            mask[column + k * step] = 1 if 0 <= i < height and 0 <= j < width else 0
+def _inside(tile: Any, source: Any, geometry: Any, mask: Any, first: int, terms: int) -> None:
+    """mask = 1 where the panel's term lies inside the image, else 0, for all of the tile's positions."""
+    g = geometry
+    wide = 2 * VECTOR // mask.itemsize
+    for lane in range(tile.positions):
+        column = lane // wide * wide * TERMS + lane % wide
+        top = (tile.position + lane) // g.pitch * g.stride_h - g.pad_h
+        left = (tile.position + lane) % g.pitch * g.stride_w - g.pad_w
+        for k in range(terms):
+            i = top + source.terms[first + k, 1] * g.dilation_h
+            j = left + source.terms[first + k, 2] * g.dilation_w
+            mask[column + k * wide] = 1 if 0 <= i < g.height and 0 <= j < g.width else 0
 
 
 @njit
 def _multiply(
-    packed: Any,
-    panel: Any,
-    mask: Any,
+    tile: Any,
+    source: Any,
+    weights: Any,
+    buffers: Any,
+    sums: Any,
+    low: int,
     first: int,
     terms: int,
-    sums: Any,
-    count: int,
-    on: int,
+    direct: int,
+    start: int,
     fused: bool,
     masked: bool,
 ) -> None:
-    """sums = (sums if on == 1 else 0) + terms of the panel, one by one; on == 2: sums + (0 + terms ...)."""
-    step = 2 * VECTOR // panel.itemsize
-    for b in range(packed.shape[0]):
-        weights, w = packed[b].reshape(-1), first * ROWS
-        for lane in range(0, count, step):
-            at = b * ROWS * PITCH + lane
-            if masked and fused:
-                masked_block(weights, w, panel, mask, lane * TERMS, sums, at, terms, on, 0)
-            elif masked:
-                rounded_masked(weights, w, panel, mask, lane * TERMS, sums, at, terms, on, 0)
-            elif fused:
-                join_block(weights, w, panel, mask, lane * TERMS, sums, at, terms, on, 0)
-            else:
-                rounded_block(weights, w, panel, mask, lane * TERMS, sums, at, terms, on, 0)
+    """Rows low to low + ROWS of sums: `terms` terms of weights (terms, ROWS) x data, from `first` on.
+
+    The first `direct` positions are read from the planes, the others from the panel.
+    """
+    wide = 2 * VECTOR // sums.itemsize
+    w, panel, mask, planes, offsets = first * ROWS, buffers.panel, buffers.mask, source.planes, source.offsets
+    flat = weights.reshape(-1)
+    for lane in range(0, direct, wide):
+        at, begin = low * PITCH + lane, tile.begin + lane
+        if fused:
+            direct_block(flat, w, planes, offsets, begin, sums, at, terms, start, first)
+        else:
+            rounded_direct_block(flat, w, planes, offsets, begin, sums, at, terms, start, first)
+    for lane in range(0, tile.positions - direct, wide):
+        at, column = low * PITCH + direct + lane, lane * TERMS
+        if masked and fused:
+            masked_block(flat, w, panel, mask, column, sums, at, terms, start, 0)
+        elif masked:
+            rounded_masked_block(flat, w, panel, mask, column, sums, at, terms, start, 0)
+        elif fused:
+            block(flat, w, panel, mask, column, sums, at, terms, start, 0)
+        else:
+            rounded_block(flat, w, panel, mask, column, sums, at, terms, start, 0)
 
 
 @njit
-def _directly(
-    packed: Any,
-    planes: Any,
-    offsets: Any,
-    base: int,
-    first: int,
-    terms: int,
-    sums: Any,
-    count: int,
-    on: int,
-    fused: bool,
-) -> None:
-    """As _multiply, with the terms read where they lie in the padded planes (base + offsets[k])."""
-    step = 2 * VECTOR // planes.itemsize
-    for b in range(packed.shape[0]):
-        weights, w = packed[b].reshape(-1), first * ROWS
-        for lane in range(0, count, step):
-            at = b * ROWS * PITCH + lane
-            if fused:
-                join_direct(weights, w, planes, offsets, base + lane, sums, at, terms, on, first)
-            else:
-                rounded_direct(weights, w, planes, offsets, base + lane, sums, at, terms, on, first)
+def _add(sums: Any, chain: Any, low: int, rows: int, lanes: int) -> None:
+    """sums[low : low + rows] += chain[low : low + rows], the first lanes."""
+    for o in range(low, low + rows):
+        total, more = sums[o, :lanes], chain[o, :lanes]
+        for t in range(total.size):
+            total[t] += more[t]
 
 
 @njit
-def must_mask(source: Any, spot: Any, sums: Any, panel: Any, rows: int, from_zero: bool) -> bool:
-    """Whether a sum is zero that terms in the padding may have given its sign."""
-    count = spot[4]
-    if _zeros(sums, 0, rows, count) == 0:
-        return False
-    if not from_zero:
-        return True
-    # a lane that saw only zeros is +0 either way; look for zero sums of other lanes
-    step = 2 * VECTOR // panel.itemsize
+def _zeros(sums: Any, low: int, rows: int, lanes: int) -> int:
+    """How many of sums[low : low + rows], of the first lanes, are zero."""
+    zeros = 0
+    for o in range(low, low + rows):
+        row = sums[o]
+        for t in range(lanes):
+            zeros += row[t] == 0
+    return zeros
+
+
+@njit
+def _nonzero_sees_zero(tile: Any, source: Any, geometry: Any, buffers: Any) -> bool:
+    """Whether a position with a term that is not zero has a sum that is zero.
+
+    A position that sees only zeros needs no masks: its sums are +0 either way.
+    """
+    panel, sums = buffers.panel, buffers.sums
+    wide = 2 * VECTOR // panel.itemsize
     live = np.zeros(TILE, np.bool_)
-    terms = source[3].shape[0]
-    for first in range(0, terms, TERMS):
-        some = min(TERMS, terms - first)
-        fetch(source, spot, panel, first, some)
-        for t in range(count):
-            column = t // step * step * TERMS + t % step
-            for k in range(some):
-                live[t] |= panel[column + k * step] != 0
-    for t in range(count):
+    for first in range(0, source.terms.shape[0], TERMS):
+        terms = min(TERMS, source.terms.shape[0] - first)
+        fetch(tile, source, geometry, buffers, first, terms, 0)
+        for t in range(tile.positions):
+            column = t // wide * wide * TERMS + t % wide
+            for k in range(terms):
+                live[t] |= panel[column + k * wide] != 0
+    for t in range(tile.positions):
         if live[t]:
-            for o in range(rows):
+            for o in range(tile.rows):
                 if sums[o, t] == 0:
                     return True
     return False

@@ -146,8 +146,9 @@ class Conv(Op):
         """
         from refnet.kernels import accumulator as exact
         from refnet.kernels.epilogue import Chain
-        from refnet.kernels.panel import convolve, depth
+        from refnet.kernels.panel import convolve
         from refnet.kernels.resources import prepared
+        from refnet.kernels.segments import convolve_in_segments, depth
         from refnet.kernels.team import split
 
         x = exact.widened(inputs[0], threads)
@@ -159,7 +160,7 @@ class Conv(Op):
             if addend is not None:
                 more = addend.astype(np.float64)
                 chain = chain.add(more)
-            center = convolve(x, w, *place, self.groups, threads, chain, segments=True)
+            center = convolve_in_segments(x, w, *place, self.groups, threads, chain)
             squares = exact.squares(x, self.groups, threads)
             ones = np.ones((self.groups, 1, *self.kernel))
             norms = np.sqrt(convolve(squares, ones, *place, self.groups, threads))

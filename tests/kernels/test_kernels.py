@@ -20,8 +20,10 @@ from refnet import ops
 from refnet.core.op import Interval
 from refnet.kernels.channels import _channels, form
 from refnet.kernels.epilogue import Chain, apply
-from refnet.kernels.panel import TERMS, _panels, convolve, dense
+from refnet.kernels.geometry import TERMS
+from refnet.kernels.panel import convolve, dense
 from refnet.kernels.pool import avg_pool, max_pool
+from refnet.kernels.segments import _tiles, convolve_in_segments
 from refnet.kernels.simd import TILE
 from refnet.loops import jit
 from refnet.loops.functions import exp
@@ -81,7 +83,7 @@ def test_tiles_that_begin_within_a_row(odd, segments, monkeypatch):
     monkeypatch.setattr("refnet.kernels.panel.form", lambda *_: None)  # not lanes across channels
     x, w, one = awkward((2, 5, 20, 29), "x", odd), floats((8, 5, 3, 3), "w"), (1, 1)
     assert 2 * TILE < 20 * 32
-    y = convolve(x, w, one, one, one, 1, 2, segments=segments)
+    y = (convolve_in_segments if segments else convolve)(x, w, one, one, one, 1, 2)
     assert same_bits(y, conv_everywhere(x, w, np.array([1] * 6), 1, y.shape))
 
 
@@ -100,7 +102,8 @@ def test_panels_read_where_they_lie(size, threads, segments, odd, monkeypatch):
         weights, place = np.ascontiguousarray(w[:, part]), np.array([1, 1, 0, 0, 1, 1])
         sums.append(conv_everywhere(data, weights, place, 2, (2, 22, *size)))
     expected = sums[0] + sums[1] if segments else sums[0]
-    assert same_bits(convolve(x, w, one, (0, 0), one, 2, threads, segments=segments), expected)
+    computed = (convolve_in_segments if segments else convolve)(x, w, one, (0, 0), one, 2, threads)
+    assert same_bits(computed, expected)
 
 
 GUARDED = """
@@ -387,7 +390,7 @@ import hashlib, sys
 import numpy as np
 from refnet.kernels import simd
 from refnet.kernels.epilogue import Chain
-from refnet.kernels.panel import _panels, convolve, dense
+from refnet.kernels.panel import convolve, dense
 from refnet.kernels.pointwise import scale_shift, sigmoid, softmax_parts
 from tests.helpers.bits import awkward, floats
 digest = hashlib.sha256()
@@ -517,11 +520,11 @@ def test_loading_a_kernel_imports_no_compiler_and_compiling_after_it_does(tmp_pa
     assert mixed[0][0] == first[0]
 
 
-@pytest.mark.parametrize("kernel", [_panels, _channels])
+@pytest.mark.parametrize("kernel", [_tiles, _channels])
 def test_the_largest_kernels_are_one_for_arrays_that_may_be_written_and_others(kernel):
     """Each version takes seconds to compile. Read-only or not, padded or not, added to or not: one."""
     sizes = ((1, 2), (10, 10), (14, 14), (20, 20), (28, 28))
-    segments = kernel is _panels  # which only panels compute
+    compute = convolve_in_segments if kernel is _tiles else convolve
     seen = set()
     for size, kernel_size, stride in product(sizes, (1, 3), (1, 2, 3)):
         x, w = floats((1, 3, *size), "x"), floats((32, 3, kernel_size, kernel_size), "w")
@@ -532,11 +535,11 @@ def test_the_largest_kernels_are_one_for_arrays_that_may_be_written_and_others(k
         fixed = x.copy()
         fixed.flags.writeable = False
         for data in (x, fixed):
-            sums = convolve(data, w, *place, 1, Chain(), segments)
+            sums = compute(data, w, *place, 1, Chain())
             frozen = sums.copy()
             frozen.flags.writeable = False
             for y in (sums, frozen):
-                assert same_bits(convolve(data, w, *place, 1, Chain().add(y), segments), sums + sums)
+                assert same_bits(compute(data, w, *place, 1, Chain().add(y)), sums + sums)
         assert x.flags.writeable
         assert sums.flags.writeable
     assert {size for size, _ in seen} == {1, 3}
