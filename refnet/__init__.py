@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from refnet.arithmetic.plain import Plain
+    from refnet.arithmetic.run import run, steps
     from refnet.core.errors import RefnetError
     from refnet.core.graph import Graph, Node, TensorType
-    from refnet.core.interpreter import run, steps
     from refnet.models.loading import load
 
 __version__ = "0.1.0"
@@ -23,8 +23,8 @@ _HOME = {
     "RefnetError": "refnet.core.errors",
     "TensorType": "refnet.core.graph",
     "load": "refnet.models.loading",
-    "run": "refnet.core.interpreter",
-    "steps": "refnet.core.interpreter",
+    "run": "refnet.arithmetic.run",
+    "steps": "refnet.arithmetic.run",
 }
 
 __all__ = ["Graph", "Node", "Plain", "RefnetError", "TensorType", "__version__", "load", "run", "steps"]

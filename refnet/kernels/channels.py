@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.epilogue import Chain, follow
+from refnet.core.engine import Epilogue
+from refnet.kernels.epilogue import follow, tables
 from refnet.kernels.lanes import (
     GROUP,
     HALF,
@@ -150,7 +151,9 @@ def _panels(outputs: int, oh: int, ow: int, span: int, in_place: bool) -> int:
     return (-(-outputs // ROWS) * ROWS + (0 if in_place else GATHERED)) * -(-positions // step) * step
 
 
-def across(x: Array, planes: Array, w: Array, groups: int, how: Form, threads: int, chain: Chain) -> Array:
+def across(
+    x: Array, planes: Array, w: Array, groups: int, how: Form, threads: int, epilogue: Epilogue
+) -> Array:
     """Convolution in this form. planes (n, elements): x, padded if the form says so."""
     packed, finite = prepared((w,), ("channels", groups), lambda: _packed(w, groups))
     y = empty(how.output, x.dtype)
@@ -158,8 +161,8 @@ def across(x: Array, planes: Array, w: Array, groups: int, how: Form, threads: i
     stretches, parts = shares(how, groups, packed.shape[1], threads)
     arrays = (reading(x), reading(planes), reading(w), packed, y)
     flags = (how.sizes, how.offsets, how.padded, finite, stretches, parts)
-    tables = chain.tables(y.shape, y.dtype)
-    split(_channels, groups * stretches * parts, threads, *arrays, *flags, *tables)
+    steps = tables(epilogue, y.shape, y.dtype)
+    split(_channels, groups * stretches * parts, threads, *arrays, *flags, *steps)
     return y
 
 

@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.engine import NOTHING, Epilogue
 from refnet.kernels.channels import across, cropped, form
-from refnet.kernels.epilogue import Chain, apply, store
+from refnet.kernels.epilogue import apply, store, tables
 from refnet.kernels.lanes import column_block
 from refnet.kernels.memory import aligned, empty, scratch
 from refnet.kernels.resources import prepared, reading
@@ -55,13 +56,13 @@ def convolve(
     dilation: Pair,
     groups: int,
     threads: int,
-    chain: Chain = Chain(),  # noqa: B008 - frozen
+    epilogue: Epilogue = NOTHING,
     segments: bool = False,
 ) -> Array:
-    """Convolution of ops/conv.py for x (n, c, h, w), w (o, c / groups, kh, kw), then the chain's steps.
+    """Convolution of ops/conv.py for x (n, c, h, w), w (o, c / groups, kh, kw), then the epilogue's steps.
 
     All of one dtype, float32 or float64, in which it computes: acc = +0, acc = fma(w, x, acc) for
-    channel, kernel row, kernel column; then bias, batch norm, addition, relu as the chain says.
+    channel, kernel row, kernel column; then bias, batch norm, addition, relu as the epilogue says.
     segments: each TERMS terms are a chain of their own, and these are added in turn; see `depth`.
 
     Of four ways to compute it, with the same bits: `_direct` for fewer than three outputs per group; lanes
@@ -77,7 +78,7 @@ def convolve(
     how = None if segments or few else form(x.shape, w.shape, stride, pad, dilation, groups)
     if how is not None:
         planes = _padded(x, pad, 0, threads) if how.padded else x.reshape(n, -1)
-        return across(x, planes, w, groups, how, threads, chain)
+        return across(x, planes, w, groups, how, threads, epilogue)
     plan = layout(x.shape, w.shape, stride, pad, dilation, groups)
     y = empty(plan.output, x.dtype)
     threads = enough(threads, plan.work // 16)
@@ -92,10 +93,10 @@ def convolve(
         parts = plan.parts(packed.shape[1], threads)
         arrays = (reading(x), reading(planes), packed, y, plan.place, plan.shape)
         flags = (groups, finite, segments, parts)
-        tables = chain.tables(y.shape, y.dtype)
-        split(_panels, plan.items * parts, threads, *arrays, *flags, plan.offsets, *tables)
+        steps = tables(epilogue, y.shape, y.dtype)
+        split(_panels, plan.items * parts, threads, *arrays, *flags, plan.offsets, *steps)
         return y
-    return apply(y, chain, threads) if chain.kinds else y
+    return apply(y, epilogue, threads) if epilogue.kinds else y
 
 
 @dataclass(frozen=True, eq=False)

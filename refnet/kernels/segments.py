@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.epilogue import Chain, apply, store
+from refnet.core.engine import NOTHING, Epilogue
+from refnet.kernels.epilogue import apply, store, tables
 from refnet.kernels.panel import TERMS, Layout, _padded, _touches, layout, pack
 from refnet.kernels.program import Window
 from refnet.kernels.resources import prepared
@@ -60,13 +61,13 @@ def convolve_in_order(
     zero: bool,
     segments: Segments,
     threads: int,
-    chain: Chain = Chain(),  # noqa: B008 - frozen
+    epilogue: Epilogue = NOTHING,
     addend: Array | None = None,
 ) -> Array:
     """Convolution of ops/conv.py for x (n, c, h, w), w (o, c / groups, kh, kw), summed in this order.
 
     bias (o,), addend (n, o, oh, ow): where the steps say. zero: terms outside the image add w * (+0);
-    otherwise they are left out. chain: pointwise steps that follow.
+    otherwise they are left out. epilogue: pointwise steps that follow.
     """
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     groups, pad, dilation = window.groups, window.pad, window.dilation
@@ -87,16 +88,16 @@ def convolve_in_order(
         ordered = prepared((w,), ("ordered", segments), lambda: _ordered(w, segments))
         thin = (x, ordered, shift, more, y, plan.place, terms, segments.steps)
         split(_thin, y.shape[0] * outputs, threads, *thin, groups, zero)
-        return apply(y, chain, threads) if chain.kinds else y
+        return apply(y, epilogue, threads) if epilogue.kinds else y
     packed, finite = prepared((w,), ("segments", groups, segments), lambda: _packed(w, groups, segments))
-    tables = chain.tables(plan.output, x.dtype)
+    passes = tables(epilogue, plan.output, x.dtype)
     planes = _padded(x, pad, plan.slack, threads) if plan.padded else x
     parts = plan.parts(packed.shape[1], threads)
     masks = np.array([not zero, not finite, segments.from_zero])
     source = (x, planes, offsets, terms, plan.place, plan.shape)
     seeds = (shift, more)
     split(
-        _panels, plan.items * parts, threads, source, packed, seeds, y, segments.steps, masks, parts, tables
+        _panels, plan.items * parts, threads, source, packed, seeds, y, segments.steps, masks, parts, passes
     )
     return y
 

@@ -16,6 +16,7 @@ import numpy as np
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32
+from refnet.kernels.engine import Fast
 from refnet.verification.difference import shares, ulps
 from refnet.verification.propagate import AbstractValue, known
 from refnet.verification.record import finite, number
@@ -79,9 +80,9 @@ def explain(
     operands = [one if isinstance(one, AbstractValue) else known(one) for one in inputs]
     arrays = [one.value for one in operands]
     made = element(node, arrays, at)
-    plain = node.op.run(*arrays, threads=threads)
+    plain = node.op.run(*arrays, engine=Fast(threads))
     with np.errstate(all="ignore"):
-        bound = node.op.bound(*(one.bound for one in operands))
+        bound = node.op.bound(*(one.bound for one in operands), engine=Fast())
     theirs = None
     if found is not None:
         if found.size != plain.size or found.dtype != np.float32:

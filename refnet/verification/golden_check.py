@@ -232,6 +232,8 @@ class Checker:
     def _judge(self, name: str, found: F32, inputs: str) -> str | None:
         """What is wrong, if it is proved to be no rounding of the node's formula."""
         from refnet.core.op import Interval
+        from refnet.exact.engine import DecideOrRefine
+        from refnet.kernels.engine import Fast
         from refnet.report.difference import describe, differs, outside
 
         run = self.reference.recomputed()
@@ -244,10 +246,10 @@ class Checker:
             )
         arguments = self._arguments(run.graph, node, inputs)
         recorded = inputs == "golden" and self.reference.capture is None
-        golden = run.value(name) if recorded else node.op.golden(*arguments)
+        golden = run.value(name) if recorded else node.op.golden(*arguments, exact=DecideOrRefine(Fast()))
         if found.shape != golden.shape:
             return f"{name}: the shape is {list(found.shape)}, must be {list(golden.shape)}"
-        bound = node.op.bound(*map(Interval.exactly, arguments))
+        bound = node.op.bound(*map(Interval.exactly, arguments), engine=Fast())
         wrong = differs(found, golden) if node.op.exactly_specified else outside(found, golden, bound)
         if not wrong.any():
             return None
@@ -284,6 +286,7 @@ class Checker:
     def _difference(self, name: str, found: F32, expected: Digest | None) -> str:
         """What differs, as far as it can be shown."""
         from refnet.core.op import Interval
+        from refnet.kernels.engine import Fast
         from refnet.report.difference import describe, differs
 
         if expected is None:
@@ -303,7 +306,8 @@ class Checker:
             run = self.reference.recomputed()
             if name in run.graph.by_name:
                 node = run.graph.by_name[name]
-                bound = node.op.bound(*map(Interval.exactly, self._arguments(run.graph, node, "golden")))
+                arguments = self._arguments(run.graph, node, "golden")
+                bound = node.op.bound(*map(Interval.exactly, arguments), engine=Fast())
         except RefnetError as error:
             lines.append(f"no bound is known: {error}")
         wrong = differs(found, golden)

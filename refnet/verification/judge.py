@@ -18,6 +18,7 @@ import numpy as np
 
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import F32, F64, Interval
+from refnet.kernels.engine import Fast
 from refnet.ops import Div
 from refnet.verification.difference import Mask, differs, shares, ulps
 from refnet.verification.order_free import exact_sums
@@ -39,8 +40,8 @@ class Replay(Protocol):
         """The node's value; None if the book has no recipe for it."""
         ...
 
-    def executed(self, graph: Graph) -> Graph:
-        """The graph as the book's executor computes it, joined nodes being one."""
+    def fused_graph(self, graph: Graph) -> Graph:
+        """The graph as the book's executor computes it, fused nodes being one."""
         ...
 
 
@@ -153,7 +154,7 @@ def judge(
         said.append(f"shape {list(found.shape)}, read in row order as {list(shape)}")
         found = found.reshape(shape)
     if plain is None:
-        plain = node.op.run(*(one.value for one in operands), threads=threads)
+        plain = node.op.run(*(one.value for one in operands), engine=Fast(threads))
     hidden = any(one.interval is not None for one in operands)
     if node.op.exactly_specified and not hidden:
         judged = _one_result(head, node, found, plain, operands)
@@ -227,7 +228,7 @@ def _bounded(
 ) -> Judgement:
     """The bits of a known recipe, or within the bound that holds for any."""
     with np.errstate(all="ignore"):
-        bound = node.op.bound(*(one.bound for one in operands))
+        bound = node.op.bound(*(one.bound for one in operands), engine=Fast())
     other = differs(found, plain)
     share = shares(found, bound)  # NaN where nothing is promised
     promised = np.isfinite(bound.radius)

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.op import F32
-from refnet.exact.rounding import ETA
+from refnet.core.rounding import ETA
+from refnet.kernels.engine import Fast
 from refnet.ops import Add, Conv, ConvAdd, Dense, Op, RadixSum, WeightedSum
 
 Mask = npt.NDArray[np.bool_]
@@ -49,7 +50,7 @@ def exact_sums(op: Op, inputs: Sequence[F32], threads: int = 1) -> Mask | None:
     if _unit(op, [array.reshape(-1)[:SAMPLE] for array in inputs]) == 0 or not (unit := _unit(op, inputs)):
         return None
     with np.errstate(all="ignore"):
-        size = op.run(*(np.abs(array) for array in inputs), threads=threads)
+        size = op.run(*(np.abs(array) for array in inputs), engine=Fast(threads))
     exact: Mask = size < np.float32(min(EXACT * unit, float(np.finfo(np.float32).max)))
     return exact if exact.any() else None
 

@@ -7,7 +7,7 @@
 Accelerators fuse layers and show only some values. A node in between is passed in intervals: `Op.bound`
 says where any float32 evaluation lies if its inputs lie anywhere in theirs, so by induction every value on
 the way, however each was rounded, is inside its interval. The proof needs that the nodes were computed one
-by one, or folded in the ways of `ops.base.Sum`: a batch norm into the convolution before it, an addition
+by one, or folded in the ways of `FoldableSum`: a batch norm into the convolution before it, an addition
 into the sum before it.
 """
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from refnet.core.graph import Node
 from refnet.core.op import F32, Interval
+from refnet.kernels.engine import Fast
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ def propagate(
     op = node.op
     over = (*nodes_over(operands), node.name)
     zero_sign_unknown = op.zero_sign_unspecified or any(one.zero_sign_unknown for one in operands)
-    value = op.run(*(one.value for one in operands), threads=threads) if plain is None else plain
+    value = op.run(*(one.value for one in operands), engine=Fast(threads)) if plain is None else plain
     with np.errstate(all="ignore"):
-        interval = op.bound(*(one.bound for one in operands))
+        interval = op.bound(*(one.bound for one in operands), engine=Fast())
     bits_known = all(one.interval is None for one in operands)
     if op.exactly_specified and bits_known and not interval.radius.any():
         return AbstractValue(value, None, over, zero_sign_unknown)

@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import F32, Interval, Op
+from refnet.kernels.engine import Fast
+from tests.helpers.engines import FAST
 
 Array = npt.NDArray[Any]
 
@@ -119,12 +121,12 @@ def check(node: Node, found: Array, inputs: Iterable[F32], tally: Tally) -> None
     try:
         types = [TensorType(tuple(a.shape)) for a in arguments]
         _comparable(found, node.op.type(*types).shape)
-        own = node.op.run(*arguments, threads=2)
+        own = node.op.run(*arguments, engine=Fast(2))
         if node.op.exactly_specified:
             same_bits(found, own, node.op)
             tally.bits[kind] += 1
         else:
-            interval = node.op.bound(*map(Interval.exactly, arguments))
+            interval = node.op.bound(*map(Interval.exactly, arguments), engine=FAST)
             tally.shares[kind] = max(tally.shares[kind], within_bound(found, interval))
             tally.own[kind] = max(tally.own[kind], within_bound(own, interval))
             tally.bounds[kind] += 1
