@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from refnet.arithmetic.golden import Golden
     from refnet.arithmetic.plain import Plain
     from refnet.arithmetic.replay import Replay
+    from refnet.arithmetic.run import run, steps
     from refnet.core.errors import (
         FetchError,
         FormatError,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from refnet.core.graph import Graph, Node, TensorType
-    from refnet.core.interpreter import run, steps
     from refnet.core.orders import Book
     from refnet.formats.book import read as read_book
     from refnet.formats.golden_file import File as GoldenFile
@@ -81,8 +81,8 @@ _HOME = {
     "open_capture": "refnet.verification.capture",
     "read_book": "refnet.formats.book",
     "reveal": "refnet.frameworks.public",
-    "run": "refnet.core.interpreter",
-    "steps": "refnet.core.interpreter",
+    "run": "refnet.arithmetic.run",
+    "steps": "refnet.arithmetic.run",
     "verify": "refnet.verification.public",
     "write_golden": "refnet.verification.public",
 }

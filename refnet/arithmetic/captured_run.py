@@ -2,15 +2,15 @@
 
 A network is hundreds of kernels, some of a few microseconds. The Python between them (which form of a
 convolution, where its terms lie, how many threads are worth while) says the same at every run on data of
-the same shapes. So the second such run is recorded, and those that follow repeat its calls with the same
+the same shapes. So the second such run is captured, and those that follow repeat its calls with the same
 arrays:
 
     first run ── the interpreter's loop
     second ──── the same, in a room (kernels/memory.py), each call noted (kernels/team.py)
     later ───── data into the room ── the calls ── results out of it
 
-Ops say by `recordable` that all they do with data is done by kernels, by `reshapes` that they do nothing;
-the others are run as ever, between the calls.
+Ops say by `capturable` that all they do with data is done by kernels, by `reshapes` that they do nothing;
+the others are run as ever, between the calls. For the fast engine's kernels only.
 """
 
 from __future__ import annotations
@@ -19,36 +19,39 @@ import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from refnet.arithmetic.plain import Plain
-from refnet.core.graph import Graph, Node, Schedule
+from refnet.core.engine import Engine
+from refnet.core.graph import Graph, Node
+from refnet.core.interpreter import Plan, evaluated
 from refnet.core.op import F32, Op, TensorType
 from refnet.kernels.memory import Room, within
 from refnet.kernels.team import Call, Tape, play, recorded
 
 KEPT = 16
-"""Recordings that a graph keeps at most: those used last."""
+"""Captured runs that are kept per graph at most: those used last."""
 MOST = 1 << 25
-"""Bytes of wanted values beyond which nothing is recorded: they would stay in memory."""
+"""Bytes of wanted values beyond which nothing is captured: they would stay in memory."""
 ROOM = 1 << 28
-"""Bytes that a graph's recordings keep at most: those used last. One that needs more alone is not kept."""
+"""Bytes that a graph's captured runs keep at most: those used last. One that needs more alone is not kept."""
 
 
 class Seen(Enum):
     """What is known of a kind of run that is not kept."""
 
-    ONCE = "it is recorded next time"
-    LARGE = "it was recorded, and needs more memory than ROOM"
+    ONCE = "it is captured next time"
+    LARGE = "it needs more memory than MOST or ROOM"
 
 
 @dataclass(frozen=True)
-class _Aside:
-    """A node whose op is not recordable: run anew each time, on arrays that stay where they are."""
+class _UncapturedOp:
+    """A node whose op is not capturable: run anew each time, on arrays that stay where they are."""
 
-    arithmetic: Plain
+    engine: Engine
     node: Node
     data: tuple[F32, ...]
     weights: tuple[F32, ...]
@@ -56,23 +59,19 @@ class _Aside:
 
     def __call__(self) -> None:
         data = [array.view() for array in self.data]  # kernels may keep what they make of a read-only array
-        np.copyto(self.output, self.arithmetic.evaluate(self.node, *data, *self.weights))
+        np.copyto(self.output, evaluated(self.node, self._value, *data, *self.weights))
+
+    def _value(self, *inputs: F32) -> F32:
+        return self.node.op.run(*inputs, engine=self.engine)
 
 
-class Recording:
+class CapturedRun:
     """One run of a plan, from its inputs to the values that were wanted (`values`), kept to be repeated."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        inputs: Mapping[str, F32],
-        arithmetic: Plain,
-        plan: Schedule,
-        wanted: Collection[str],
-    ) -> None:
+    def __init__(self, graph: Graph, inputs: Mapping[str, F32], engine: Engine, plan: Plan) -> None:
         self._room, self._busy = Room(), threading.Lock()
-        self._threads, self._wanted = arithmetic.count(), frozenset(wanted)
-        steps: list[list[Call] | _Aside] = []
+        self._threads, self._wanted = engine.threads, plan.wanted
+        steps: list[list[Call] | _UncapturedOp] = []
         types = graph.types({name: TensorType(array.shape) for name, array in inputs.items()})
         values = {name: self._held(array.shape) for name, array in inputs.items()}
         self._inputs = {name: self._lasting(array) for name, array in values.items()}
@@ -81,13 +80,13 @@ class Recording:
         for array in values.values():
             array.flags.writeable = False
         results = {}
-        for node, data, learned, done in plan:
+        for node, data, learned, done in plan.schedule:
             given, weights = [values[name] for name in data], [graph.weights[name] for name in learned]
-            value = self._execute(node, given, weights, types[node.name].shape, arithmetic, steps)
+            value = self._execute(node, given, weights, types[node.name].shape, engine, steps)
             del given
             value.flags.writeable = False
             values[node.name] = value
-            if node.name in wanted:
+            if node.name in plan.wanted:
                 results[node.name] = value
             del value
             for name in done:
@@ -110,18 +109,18 @@ class Recording:
         data: list[F32],
         weights: list[F32],
         shape: tuple[int, ...],
-        arithmetic: Plain,
-        steps: list[list[Call] | _Aside],
+        engine: Engine,
+        steps: list[list[Call] | _UncapturedOp],
     ) -> F32:
         """The node's value, in the room; what it takes to compute it again becomes steps."""
         if node.op.reshapes and _says(node.op, "reshapes"):
             return data[0].reshape(shape)
         calls: list[Call] = []
-        if _says(node.op, "recordable") and node.op.recordable(*[array.shape for array in (*data, *weights)]):
+        if _says(node.op, "capturable") and node.op.capturable(*[array.shape for array in (*data, *weights)]):
             with within(self._room), recorded(calls):
-                value = arithmetic.evaluate(node, *data, *weights)
+                value = evaluated(node, partial(node.op.run, engine=engine), *data, *weights)
             if value.size and self._room.lasting(value) is None:
-                raise RuntimeError(f"{node.op!r} says that it is recordable, and its value is not a kernel's")
+                raise RuntimeError(f"{node.op!r} says that it is capturable, and its value is not a kernel's")
             last = steps[-1] if steps else None
             row = last if isinstance(last, list) else []
             if row is not last:
@@ -131,9 +130,9 @@ class Recording:
             return value
         value = self._held(shape)
         lasting = tuple(map(self._lasting, data))
-        aside = _Aside(arithmetic, node, lasting, tuple(weights), self._lasting(value))
-        aside()
-        steps.append(aside)
+        uncaptured = _UncapturedOp(engine, node, lasting, tuple(weights), self._lasting(value))
+        uncaptured()
+        steps.append(uncaptured)
         return value
 
     def _lasting(self, argument: Any) -> Any:
@@ -179,54 +178,52 @@ def _says(op: Op, what: str) -> bool:
     return next(what in vars(kind) for kind in type(op).__mro__ if what in vars(kind) or "run" in vars(kind))
 
 
-class Recordings:
-    """A graph's recordings, by what was run. Copies of a graph begin without any."""
+def unchanging(graph: Graph) -> bool:
+    """Whether the graph's weights are those of `with_weights`, and none may be written to now."""
+    return isinstance(graph.weights, MappingProxyType) and not any(
+        array.flags.writeable for array in graph.weights.values()
+    )
+
+
+class CapturedRuns:
+    """The captured runs of one graph, by what was run."""
 
     def __init__(self) -> None:
-        self._seen: dict[object, Recording | Seen] = {}
-        self._latest: Recording | Seen | None = None
-
-    def __reduce__(self) -> tuple[type[Recordings], tuple[()]]:
-        return Recordings, ()
+        self._seen: dict[object, CapturedRun | Seen] = {}
+        self._latest: CapturedRun | Seen | None = None
 
     def run(
-        self,
-        graph: Graph,
-        inputs: Mapping[str, F32],
-        arithmetic: Plain,
-        plan: Schedule,
-        wanted: Collection[str],
+        self, graph: Graph, inputs: Mapping[str, F32], engine: Engine, plan: Plan
     ) -> dict[str, F32] | None:
-        """The wanted values, recorded or repeated; None if this run is neither: the first of its kind, one
+        """The wanted values, captured or repeated; None if this run is neither: the first of its kind, one
         that needs too much memory to keep it, or one while another thread repeats the same.
         """
-        latest, threads = self._latest, arithmetic.count()
-        if isinstance(latest, Recording) and latest.fits(inputs, threads, wanted):
+        latest, threads = self._latest, engine.threads
+        if isinstance(latest, CapturedRun) and latest.fits(inputs, threads, plan.wanted):
             return latest.repeat(inputs)
         given = graph.check_inputs(inputs)
-        types = graph.types(given)
-        if sum(types[name].nbytes for name in wanted) > MOST:
-            return None
-        key = (threads, frozenset(wanted), tuple(given.items()))
+        key = (threads, plan.wanted, tuple(given.items()))
         known = self._seen.get(key)
         values = None
         if known is None:
-            known = Seen.ONCE
+            types = graph.types(given)
+            large = sum(types[name].nbytes for name in plan.wanted) > MOST
+            known = Seen.LARGE if large else Seen.ONCE
         elif known is Seen.ONCE:
-            made = Recording(graph, inputs, arithmetic, plan, wanted)
+            made = CapturedRun(graph, inputs, engine, plan)
             values, made.values = made.values, {}
             known = made if made.nbytes <= ROOM else Seen.LARGE
-        elif isinstance(known, Recording):
+        elif isinstance(known, CapturedRun):
             values = known.repeat(inputs)
         self._keep(key, known)
         return values
 
-    def _keep(self, key: object, known: Recording | Seen) -> None:
+    def _keep(self, key: object, known: CapturedRun | Seen) -> None:
         """Put it at the end, and forget what was used longest ago and is too much."""
         self._seen.pop(key, None)
         self._seen[key] = self._latest = known
         total = 0
         for at, (old, value) in enumerate(reversed(list(self._seen.items()))):
-            total += value.nbytes if isinstance(value, Recording) else 0
+            total += value.nbytes if isinstance(value, CapturedRun) else 0
             if at >= KEPT or total > ROOM:
                 self._seen.pop(old, None)

@@ -11,16 +11,13 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
+from refnet.core.engine import NOTHING, Engine, Epilogue
+from refnet.core.graph import Node
 from refnet.core.op import F32, Op
 from refnet.ops.conv import Conv
 from refnet.ops.norm import BatchNorm
 from refnet.ops.pointwise import Add, Mul, Relu
-
-if TYPE_CHECKING:
-    from refnet.core.graph import Node
-    from refnet.kernels.epilogue import Chain
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,44 +33,39 @@ class Fused(Op):
     def weight_roles(self) -> tuple[str, ...]:
         return tuple(role for op in self.ops for role in op.weight_roles())
 
-    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
         adds = sum(isinstance(op, Add) for op in self.ops)
         factor = not isinstance(self.ops[0], Mul) or _image(*inputs[:2]) is not None
         return adds < 2 and factor
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.epilogue import apply
-        from refnet.kernels.panel import convolve
-
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         count = len(inputs) - len(self.weight_roles())
         data, weights = inputs[:count], inputs[count:]
-        chain = self._chain(weights)
+        epilogue = self._epilogue(weights, engine)
         first, x = self.ops[0], data[0]
         if isinstance(first, Conv):
-            place = (first.stride, first.pad, first.dilation, first.groups)
-            return convolve(x, weights[0], *place, threads, chain.over(data[1:]))
+            return engine.conv(x, weights[0], first.geometry, epilogue.over(data[1:]))
         if not isinstance(first, Mul):
-            return apply(x, chain.over(data[1:]), threads)
+            return engine.apply(x, epilogue.over(data[1:]))
         order = _image(x.shape, data[1].shape)
         if order is not None:  # the product takes no pass of its own
             x, factor = data[order], data[1 - order]
-            return apply(x, chain.over(data[2:]), threads, factor)
-        return apply(Mul().run(*data[:2], threads=threads), chain.over(data[2:]), threads)
+            return engine.apply(x, epilogue.over(data[2:]), factor)
+        return engine.apply(Mul().run(*data[:2], engine=engine), epilogue.over(data[2:]))
 
-    def _chain(self, inputs: Sequence[F32]) -> Chain:
+    def _epilogue(self, inputs: Sequence[F32], engine: Engine) -> Epilogue:
         """The steps after the convolution, or all, without the arrays to add."""
-        from refnet.kernels.epilogue import Chain
-
-        chain, weights = Chain(), iter(inputs)
+        made, weights = NOTHING, iter(inputs)
         for op in self.ops:
             if isinstance(op, Conv):
                 next(weights)
-                chain = chain.bias(next(weights)) if op.bias else chain
+                made = made.bias(next(weights)) if op.bias else made
             elif isinstance(op, BatchNorm):
-                chain = chain.scale_shift(*op.folded(*(next(weights) for _ in op.weight_roles())))
+                own = (next(weights) for _ in op.weight_roles())
+                made = made.scale_shift(*op.folded(engine, *own))
             elif not isinstance(op, Mul):
-                chain = chain.adding() if isinstance(op, Add) else chain.relu()
-        return chain
+                made = made.adding() if isinstance(op, Add) else made.relu()
+        return made
 
 
 def _image(a: tuple[int, ...], b: tuple[int, ...]) -> int | None:
@@ -91,8 +83,6 @@ def fuse(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
     relu, and goes on while its value is read once, by a batch norm, an addition of two or a relu. It has
     one addition at most. A product or an addition alone is a run, too: its pass is a kernel's.
     """
-    from refnet.core.graph import Node
-
     reads = Counter(name for node in nodes for name in node.data)
     reader = {name: node for node in nodes for name in node.data}
     taken: set[str] = set()
@@ -110,7 +100,7 @@ def fuse(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
             run.append(following)
         if len(run) > 1 or node.op in (Add(2), Mul()):
             taken.update(member.name for member in run)
-            place[run[-1].name] = _join(run, Node)
+            place[run[-1].name] = _join(run)
     return tuple(place.get(n.name, n) for n in nodes if n.name in place or n.name not in taken)
 
 
@@ -121,9 +111,9 @@ def _begins(op: Op) -> bool:
     return isinstance(op, BatchNorm | Relu) or op in (Add(2), Mul())
 
 
-def _join(run: Sequence[Node], make: type[Node]) -> Node:
+def _join(run: Sequence[Node]) -> Node:
     data = list(run[0].data)
     for before, node in pairwise(run):
         data += [name for name in node.data if name != before.name]
     weights = [name for node in run for name in node.weights]
-    return make(run[-1].name, Fused(tuple(node.op for node in run)), (*data, *weights))
+    return Node(run[-1].name, Fused(tuple(node.op for node in run)), (*data, *weights))

@@ -1,8 +1,8 @@
 """The graph that an executor makes of a graph when it joins nodes: what it computes as one is one node.
 
-    joined(graph, Joined) ── _folded     convolution, batch norm -> a convolution with other weights
-                        └─── _added      convolution, addition   -> ConvAdd
-                             the rest of a group (relu, sigmoid) stays a node: its bits are its own
+    fused_graph(graph, Joined) ── _folded     convolution, batch norm -> a convolution with other weights
+                             └─── _added      convolution, addition   -> ConvAdd
+                                  the rest of a group (relu, sigmoid) stays a node: its bits are its own
 
 Values keep their names: the folded convolution has its batch norm's, the sum its addition's. What lies inside
 of a group no longer exists, or is not shown by the framework.
@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from refnet.core.engine import Engine
 from refnet.core.errors import GraphError, InputError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32
@@ -31,7 +32,7 @@ FOLDS: Mapping[str, str] = {
 """How a batch norm is folded into the weights before it; all in float32 unless said otherwise."""
 
 
-def joined(graph: Graph, by: Joined) -> Graph:
+def fused_graph(graph: Graph, by: Joined, engine: Engine) -> Graph:
     """The graph as an executor computes it. With weights if the graph has them, without if not.
 
     Raises InputError if the groups are not of this graph, or are of a kind that refnet does not know.
@@ -42,7 +43,8 @@ def joined(graph: Graph, by: Joined) -> Graph:
     ...     Node("y", Add(2), ("c", "x")),
     ... )
     >>> graph = Graph("g", {"x": TensorType((1, 4, 7, 7))}, nodes, {"out": "y"})
-    >>> print(joined(graph, Joined((("c", "y"),))))
+    >>> from refnet.arithmetic.engines import engine
+    >>> print(fused_graph(graph, Joined((("c", "y"),)), engine("fast")))
     g (nodes joined)(x: float32[1, 4, 7, 7]):
         y = ConvAdd(conv=Conv(channels=4, kernel=(1, 1)))(x, x, w)
         return out=y
@@ -60,7 +62,7 @@ def joined(graph: Graph, by: Joined) -> Graph:
             if last.name not in node.data:
                 raise _unknown(graph, members)
             if isinstance(node.op, BatchNorm) and isinstance(last.op, Conv):
-                now = _folded(last, node, by.fold, weights, taken)
+                now = _folded(last, node, by.fold, weights, taken, engine)
             elif node.op == Add(2) and isinstance(last.op, Conv) and node.data.count(last.name) == 1:
                 now = _added(last, node)
             elif isinstance(node.op, Relu | Sigmoid | Clip):
@@ -119,28 +121,30 @@ def _added(conv: Node, addition: Node) -> Node:
     return Node(addition.name, ConvAdd(conv.op), (*conv.data, other, *conv.weights))
 
 
-def _folded(conv: Node, norm: Node, fold: str, weights: dict[str, F32], taken: set[str]) -> Node:
+def _folded(
+    conv: Node, norm: Node, fold: str, weights: dict[str, F32], taken: set[str], engine: Engine
+) -> Node:
     """The convolution with the batch norm in its weights, added to `weights` under names not yet taken."""
     assert isinstance(conv.op, Conv)
     names = tuple(_free(f"{norm.name}_folded_{role}", taken) for role in ("weight", "bias"))
     if weights:
         own = [weights[name] for name in (*conv.weights, *norm.weights)]
-        weights[names[0]], weights[names[1]] = folded(norm.op, own, fold)
+        weights[names[0]], weights[names[1]] = folded(norm.op, own, fold, engine)
     return Node(norm.name, replace(conv.op, bias=True), (*conv.data, *names))
 
 
-def folded(norm: BatchNorm | object, weights: Sequence[F32], fold: str) -> tuple[F32, F32]:
+def folded(norm: BatchNorm | object, weights: Sequence[F32], fold: str, engine: Engine) -> tuple[F32, F32]:
     """Weight and bias of the convolution and batch norm as one, by a formula of FOLDS.
 
     weights: weight (o, ...), perhaps bias (o,), then gamma, beta, mean and var (o,).
     Raises InputError for a formula that is not in the menu.
 
+    >>> from refnet.arithmetic.engines import engine
     >>> weight, half, one = np.ones((1, 1, 1, 1), np.float32), np.float32([0.5]), np.float32([1])
-    >>> [float(a.item()) for a in folded(BatchNorm(eps=0.0), [weight, half, one, one, one], "double")]
+    >>> own = [weight, half, one, one, one]
+    >>> [float(a.item()) for a in folded(BatchNorm(eps=0.0), own, "double", engine("fast"))]
     [0.5, 0.5]
     """
-    from refnet.kernels.formulas import fused_multiply_add
-
     assert isinstance(norm, BatchNorm)
     if fold not in FOLDS:
         raise InputError(f"a batch norm can be folded by {', '.join(FOLDS)}, not by {fold!r}")
@@ -155,7 +159,7 @@ def folded(norm: BatchNorm | object, weights: Sequence[F32], fold: str) -> tuple
             single = np.sqrt(var + np.float32(norm.eps))
             a = scale / single if fold == "single" else scale * (one / single)
         apart = bias[0] - mean if bias else -mean
-        shift = fused_multiply_add(a, apart, beta) if fold == "double-fused" else beta + a * apart
+        shift = engine.fused_multiply_add(a, apart, beta) if fold == "double-fused" else beta + a * apart
         return w * a.reshape(-1, *[1] * (w.ndim - 1)), shift
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from refnet.arithmetic.plain import check_threads
+from refnet.arithmetic.engines import engine
+from refnet.core.engine import Engine
+from refnet.core.exact import Exact
+from refnet.core.interpreter import PerGraph, Plan, make_plan
 from refnet.core.op import F32
 from refnet.exact.correct_rounding import RefineCount
 
@@ -20,6 +23,7 @@ class Golden:
 
     threads: how many threads share the outputs of a node; None takes all processors. refine_count: counts,
     per kind of op, how many elements were settled at once and how many needed exact arithmetic.
+    It computes with the fast kernels.
 
     >>> import numpy as np
     >>> import refnet
@@ -31,21 +35,33 @@ class Golden:
 
     threads: int | None = None
     refine_count: RefineCount | None = None
+    engine: Engine = field(init=False, compare=False, repr=False)
+    exact: Exact = field(init=False, compare=False, repr=False)
+    _plans: PerGraph[dict[frozenset[str], Plan]] = field(
+        init=False, compare=False, repr=False, default_factory=PerGraph
+    )
     name = "golden"
 
     def __post_init__(self) -> None:
-        check_threads(self.threads)
+        from refnet.exact.engine import DecideOrRefine  # loads the compiler
+
+        object.__setattr__(self, "engine", engine("fast", self.threads))
+        object.__setattr__(self, "exact", DecideOrRefine(self.engine, self.refine_count))
 
     def evaluate(self, node: Node, *inputs: F32) -> F32:
-        """The node's value: `node.op.golden(*inputs)`."""
-        from refnet.kernels.resources import processors
+        """The node's value: `node.op.golden(*inputs, exact=self.exact)`."""
+        return node.op.golden(*inputs, exact=self.exact)
 
-        return node.op.golden(*inputs, threads=self.threads or processors(), refine_count=self.refine_count)
-
-    def executed(self, graph: Graph) -> Graph:
+    def fused_graph(self, graph: Graph) -> Graph:
         """The graph as it is."""
         return graph
 
-    def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
-        """The nodes as they are: each rounds once, by itself."""
-        return tuple(nodes)
+    def plan(self, graph: Graph, wanted: frozenset[str]) -> Plan:
+        """The plan for these values: each node rounds once, by itself. Kept as long as the graph lives."""
+        plans = self._plans.of(graph, dict)
+        if wanted not in plans:
+            plans[wanted] = make_plan(graph, wanted)
+        return plans[wanted]
+
+    def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> None:
+        """Nothing: every run is executed."""

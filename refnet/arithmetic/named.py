@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from refnet.arithmetic.engines import default_kernels
 from refnet.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
 REPLAY = "replay:"
 
 
-def arithmetic(text: str, threads: int | None = None) -> Arithmetic:
+def arithmetic(text: str, threads: int | None = None, kernels: str | None = None) -> Arithmetic:
     """The arithmetic that is named so; threads: how many compute, which changes no bit.
 
+    kernels: "fast" or "reference", with the same bits; None: `default_kernels()`. Golden has fast ones only.
     Raises InputError for another word or a book that cannot be read, FormatError for what is no book.
 
     >>> arithmetic("golden").name
@@ -24,19 +26,22 @@ def arithmetic(text: str, threads: int | None = None) -> Arithmetic:
     Traceback (most recent call last):
     refnet.core.errors.InputError: arithmetic must be plain, golden or replay:BOOK, got 'exact'
     """
+    kernels = default_kernels() if kernels is None else kernels
     if text == "plain":
         from refnet.arithmetic.plain import Plain
 
-        return Plain(threads)
+        return Plain(threads, kernels)
     if text == "golden":
         from refnet.arithmetic.golden import Golden
 
+        if kernels != "fast":
+            raise InputError("golden is computed with the fast kernels only")
         return Golden(threads)
     if text.startswith(REPLAY) and len(text) > len(REPLAY):
         from refnet.arithmetic.replay import Replay
         from refnet.formats.book import read
 
-        return Replay(read(text.removeprefix(REPLAY)), threads)
+        return Replay(read(text.removeprefix(REPLAY)), threads, kernels)
     raise InputError(f"arithmetic must be plain, golden or replay:BOOK, got {text!r}")
 
 

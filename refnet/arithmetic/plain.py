@@ -2,65 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from refnet.core.errors import InputError
+from refnet.arithmetic.engines import default_kernels, engine
+from refnet.arithmetic.fused import fuse
+from refnet.core.engine import Engine
+from refnet.core.interpreter import PerGraph, Plan, make_plan
 from refnet.core.op import F32
 
 if TYPE_CHECKING:
     from refnet.core.graph import Graph, Node
 
 
-MOST_THREADS = 256
-"""More threads than that are a mistake."""
-
-
-def check_threads(threads: int | None) -> None:
-    """Raise InputError unless threads is None or a number from 1 to MOST_THREADS."""
-    if threads is None:
-        return
-    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MOST_THREADS:
-        raise InputError(f"threads must be a whole number from 1 to {MOST_THREADS}, got {threads!r}")
-
-
 @dataclass(frozen=True)
 class Plain:
     """Each op's own `run`: one FMA chain per reduction, channel, kernel row, kernel column; bias last.
 
-    threads: how many threads share the outputs of a node; None takes all processors.
-    The bits do not depend on it, nor on the batch or the position in it. Every NaN counts as the same
+    threads: how many threads share the outputs of a node; None takes all processors. kernels: "fast" or
+    "reference", the loops that define each bit (the default with NUMBA_DISABLE_JIT=1).
+    The bits depend on neither, nor on the batch or the position in it. Every NaN counts as the same
     NaN: which sign and payload one carries is the processor's affair.
+
+    It keeps, for each graph as long as that lives, how it is run. So the same one is faster again.
 
     >>> Plain(threads=1).name
     'plain'
     """
 
     threads: int | None = None
+    kernels: str = field(default_factory=default_kernels)
+    engine: Engine = field(init=False, compare=False, repr=False)
+    _plans: PerGraph[dict[frozenset[str], Plan]] = field(
+        init=False, compare=False, repr=False, default_factory=PerGraph
+    )
+    _captured: PerGraph[Any] = field(init=False, compare=False, repr=False, default_factory=PerGraph)
     name = "plain"
 
     def __post_init__(self) -> None:
-        check_threads(self.threads)
+        object.__setattr__(self, "engine", engine(self.kernels, self.threads))
 
     def evaluate(self, node: Node, *inputs: F32) -> F32:
-        """The node's value: `node.op.run(*inputs)`."""
-        return node.op.run(*inputs, threads=self.count())
+        """The node's value: `node.op.run(*inputs, engine=self.engine)`."""
+        return node.op.run(*inputs, engine=self.engine)
 
-    def count(self) -> int:
-        """How many threads that is here and now."""
-        if self.threads is not None:
-            return self.threads
-        from refnet.kernels.resources import processors
-
-        return processors()
-
-    def executed(self, graph: Graph) -> Graph:
+    def fused_graph(self, graph: Graph) -> Graph:
         """The graph as it is."""
         return graph
 
     def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
-        """The nodes with those joined that can share a pass over memory; the bits are the same."""
-        from refnet.arithmetic.fused import fuse
+        """The nodes, those fused that the fast engine computes in one pass over memory; no bit changes."""
+        return fuse(nodes, keep) if self.engine.name == "fast" else tuple(nodes)
 
-        return fuse(nodes, keep)
+    def plan(self, graph: Graph, wanted: frozenset[str]) -> Plan:
+        """The plan for these values, kept as long as the graph lives."""
+        plans = self._plans.of(graph, dict)
+        if wanted not in plans:
+            plans[wanted] = make_plan(graph, wanted, self.fuse)
+        return plans[wanted]
+
+    def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> dict[str, F32] | None:
+        """The wanted values by a captured run (captured_run.py), if there is one or this run becomes one."""
+        if type(self) is not Plain or self.engine.name != "fast":  # what is derived may do anything
+            return None
+        from refnet.arithmetic.captured_run import CapturedRuns, unchanging  # the fast kernels' alone
+
+        if not unchanging(graph):
+            return None
+        runs: CapturedRuns = self._captured.of(graph, CapturedRuns)
+        return runs.run(graph, inputs, self.engine, plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from refnet.arithmetic.plain import check_threads
+from refnet.arithmetic.engines import default_kernels, engine
+from refnet.arithmetic.fusion_groups import fused_graph
+from refnet.core.engine import NOTHING, ConvGeometry, Engine, Places
 from refnet.core.errors import InputError
+from refnet.core.interpreter import PerGraph, Plan, make_plan
 from refnet.core.op import F32, TensorType
 from refnet.core.orders import (
     Book,
@@ -30,22 +33,15 @@ from refnet.core.orders import (
 from refnet.ops.attention import RadixSoftmax
 from refnet.ops.conv import Conv
 from refnet.ops.conv_add import ConvAdd
-from refnet.ops.dense import Dense
+from refnet.ops.dense import Dense, rows_of
 from refnet.ops.pool import AvgPool, GlobalAvgPool
 from refnet.ops.softmax import Softmax
 
 if TYPE_CHECKING:
     from refnet.core.graph import Graph, Node
     from refnet.core.op import Op
-    from refnet.kernels.epilogue import Chain as Steps
-    from refnet.kernels.program import Registers, Window
-    from refnet.kernels.segments import Segments
 
 Shapes = tuple[tuple[int, ...], ...]
-Places = npt.NDArray[np.int64]
-
-FEW = 8
-"""Elements of a region are computed one by one if they are less than this part of the output."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +49,9 @@ class Replay:
     """Every value by its recipe in a book. The book's bits, on any machine, without the framework.
 
     book: of one reference; `book.reference.threads` is the framework's number, `threads` here only says how
-    many threads compute (None: all processors) and changes no bit. Ops with one right result need no
-    recipe. Whatever else the book does not know, another batch or shape for example, is an InputError:
-    nothing falls back to another arithmetic.
+    many threads compute (None: all processors), `kernels` whether the fast kernels do or the reference loops;
+    neither changes a bit. Ops with one right result need no recipe. Whatever else the book does not know,
+    another batch or shape for example, is an InputError: nothing falls back to another arithmetic.
 
     >>> import numpy as np
     >>> import refnet
@@ -70,14 +66,19 @@ class Replay:
 
     book: Book
     threads: int | None = None
-    name = "replay"
-    _plans: dict[int, tuple[Node, Shapes, Plan | None]] = field(
+    kernels: str = field(default_factory=default_kernels)
+    engine: Engine = field(init=False, compare=False, repr=False)
+    _recipes: dict[Node, tuple[Shapes, NodeRecipe | None]] = field(
         default_factory=dict, compare=False, repr=False
     )
-    _graphs: dict[int, tuple[Graph, Graph]] = field(default_factory=dict, compare=False, repr=False)
+    _fused: PerGraph[Graph] = field(default_factory=PerGraph, compare=False, repr=False)
+    _plans: PerGraph[dict[frozenset[str], Plan]] = field(
+        init=False, default_factory=PerGraph, compare=False, repr=False
+    )
+    name = "replay"
 
     def __post_init__(self) -> None:
-        check_threads(self.threads)
+        object.__setattr__(self, "engine", engine(self.kernels, self.threads))
 
     def evaluate(self, node: Node, *inputs: F32) -> F32:
         """The node's value. Raises InputError if the book has no recipe for it, saying why."""
@@ -88,35 +89,32 @@ class Replay:
 
     def evaluate_or_none(self, node: Node, *inputs: F32) -> F32 | None:
         """The node's value, or None if it needs a recipe and the book has none."""
-        from refnet.kernels.resources import processors
-
-        threads = self.threads or processors()
         shapes = tuple(x.shape for x in inputs)
-        last = self._plans.get(id(node))
-        if last is None or last[0] is not node or last[1] != shapes:
-            last = self._plans[id(node)] = (node, shapes, plan(self.book, node, _types(inputs)))
-        known = last[2]
+        last = self._recipes.get(node)
+        if last is None or last[0] != shapes:
+            last = self._recipes[node] = (shapes, node_recipe(self.book, node, _types(inputs)))
+        known = last[1]
         if known is not None:
-            return follow(known, node.op, inputs, threads)
-        return None if node.op.needs_recipe else node.op.run(*inputs, threads=threads)
+            return follow(known, node.op, inputs, self.engine)
+        return None if node.op.needs_recipe else node.op.run(*inputs, engine=self.engine)
 
-    def executed(self, graph: Graph) -> Graph:
+    def fused_graph(self, graph: Graph) -> Graph:
         """The graph as the book's executor computes it: where that joins nodes, it has fewer of them.
 
         Raises InputError if the book joins nodes that this graph does not have.
         """
-        if self.book.joined is None:
-            return graph
-        from refnet.arithmetic.fusion_groups import joined
+        by = self.book.joined
+        return graph if by is None else self._fused.of(graph, lambda: fused_graph(graph, by, self.engine))
 
-        known = self._graphs.get(id(graph))
-        if known is None or known[0] is not graph:
-            known = self._graphs[id(graph)] = (graph, joined(graph, self.book.joined))
-        return known[1]
+    def plan(self, graph: Graph, wanted: frozenset[str]) -> Plan:
+        """The plan for these values, with the book's fused graph. Kept as long as the graph lives."""
+        plans = self._plans.of(graph, dict)
+        if wanted not in plans:
+            plans[wanted] = make_plan(graph, wanted, fused_graph=self.fused_graph(graph))
+        return plans[wanted]
 
-    def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
-        """The nodes as they are."""
-        return tuple(nodes)
+    def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> None:
+        """Nothing: every run is executed."""
 
 
 def _types(inputs: Sequence[F32]) -> tuple[TensorType, ...]:
@@ -140,15 +138,15 @@ def missing(book: Book, node: Node, types: Sequence[TensorType]) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class NodeRecipe:
     """What to do everywhere, then what to do at some places of the output (flat indices)."""
 
     everywhere: Program | Choice
     exceptions: tuple[tuple[Program | Choice, Places], ...]
 
 
-def plan(book: Book, node: Node, types: tuple[TensorType, ...]) -> Plan | None:
-    """The plan of a node with inputs of these types, checked against the op; None if there is no recipe.
+def node_recipe(book: Book, node: Node, types: tuple[TensorType, ...]) -> NodeRecipe | None:
+    """The recipe of a node with inputs of these types, checked against the op; None if there is none.
 
     Raises InputError if the recipe does not fit the op: a book that was made up, or of another refnet.
     """
@@ -159,7 +157,7 @@ def plan(book: Book, node: Node, types: tuple[TensorType, ...]) -> Plan | None:
     try:
         for part in recipe.parts:
             _check_part(part, node.op, types)
-        return Plan(recipe.parts[-1].do, _exceptions(recipe, node.op.type(*types).shape))
+        return NodeRecipe(recipe.parts[-1].do, _exceptions(recipe, node.op.type(*types).shape))
     except InputError as error:
         raise InputError(f"the recipe of {node.name} = {key} does not fit: {error}") from None
 
@@ -253,100 +251,26 @@ def holds(region: Region, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     return found
 
 
-# From the tree of chains and sums to what the kernels take.
-
-
-@lru_cache(maxsize=4096)
-def registers(expr: Expr) -> Registers:
-    """The expression in reverse Polish order, for kernels/program.py."""
-    from refnet.kernels import program as kernel
-
-    code: list[tuple[int, int, int]] = []
-    order: list[int] = []
-    leaves = {leaf: getattr(kernel, leaf.name) for leaf in Leaf}
-
-    def emit(expr: Expr) -> int:
-        """Append the code of one expression; how deep the stack gets."""
-        if isinstance(expr, Leaf):
-            code.append((leaves[expr], 0, 0))
-            return 1
-        if isinstance(expr, Chain):
-            depth = emit(expr.seed)
-            terms = expr.terms.indices()
-            code.append((kernel.CHAIN if expr.fused else kernel.ROUNDED, len(order), len(terms)))
-            order.extend(terms)
-            return depth
-        depth = emit(expr.parts[0])
-        for part in expr.parts[1:]:
-            depth = max(depth, 1 + emit(part))
-            code.append((kernel.ADD, 0, 0))
-        return depth
-
-    depth = emit(expr)
-    return kernel.Registers(np.array(code, np.int64), np.array(order, np.int64), depth)
-
-
-@lru_cache(maxsize=4096)
-def segments(expr: Expr) -> Segments | None:
-    """The expression as steps for kernels/segments.py; None if it is no sum of chains from left to right."""
-    from refnet.kernels import tiles as kernel
-    from refnet.kernels.segments import Segments
-
-    found = _steps(expr)
-    if found is None:
-        return None
-    seeds: dict[Leaf | None, int] = {leaf: getattr(kernel, leaf.name) for leaf in Leaf}
-    seeds[None] = kernel.ON
-    order: list[int] = []
-    steps = []
-    for seed, terms, fused, adds in found:
-        steps.append((seeds[seed], len(order), terms.size, fused, adds))
-        order += terms.indices()
-    return Segments(np.array(order, np.int64), np.array(steps, np.int64))
-
-
-def _steps(expr: Expr) -> list[tuple[Leaf | None, Order, bool, bool]] | None:
-    """(seed or None for the sum so far, terms, fused, added to the sum so far), or None."""
-    if isinstance(expr, Leaf):
-        return [(expr, Order(()), True, False)]
-    if isinstance(expr, Chain):
-        if isinstance(expr.seed, Leaf):
-            return [(expr.seed, expr.terms, expr.fused, False)]
-        before = _steps(expr.seed)
-        if before is not None:
-            before.append((None, expr.terms, expr.fused, False))
-        return before
-    found = _steps(expr.parts[0])
-    for part in expr.parts[1:]:
-        more = _steps(part)
-        if found is None or more is None or len(more) != 1:
-            return None
-        seed, terms, fused, _ = more[0]
-        found.append((seed, terms, fused, True))
-    return found
-
-
 # Doing it.
 
 
-def follow(known: Plan, op: Op, inputs: Sequence[F32], threads: int) -> F32:
-    """The value of a node by its plan."""
+def follow(known: NodeRecipe, op: Op, inputs: Sequence[F32], engine: Engine) -> F32:
+    """The value of a node by its recipe."""
     with np.errstate(all="ignore"):  # infinities and NaN are computed with, as in the frameworks
-        value = _do(known.everywhere, op, inputs, None, threads)
+        value = _do(known.everywhere, op, inputs, None, engine)
         for do, places in known.exceptions:
-            value.reshape(-1)[places] = _do(do, op, inputs, places, threads)
+            value.reshape(-1)[places] = _do(do, op, inputs, places, engine)
     return value
 
 
-def _do(do: Program | Choice, op: Op, inputs: Sequence[F32], places: Places | None, threads: int) -> F32:
+def _do(do: Program | Choice, op: Op, inputs: Sequence[F32], places: Places | None, engine: Engine) -> F32:
     """The whole value, or what stands at these places of it."""
     if isinstance(do, Choice):
-        total = None if do.total is None else registers(do.total)
-        value = op.replay(do.formula, *inputs, threads=threads, total=total)
+        value = op.replay(do.formula, *inputs, engine=engine, total=do.total)
     elif isinstance(op, Conv | ConvAdd | Dense):
-        return _product(do, op, inputs, places, threads)
+        return _product(do, op, inputs, places, engine)
     elif isinstance(op, AvgPool | GlobalAvgPool):
-        value = _average(do, op, inputs[0], threads)
+        value = _average(do, op, inputs[0], engine)
     else:
         raise InputError(f"{type(op).__name__} is no reduction")
     return value if places is None else value.reshape(-1)[places]
@@ -357,64 +281,35 @@ def _product(
     op: Conv | ConvAdd | Dense,
     inputs: Sequence[F32],
     places: Places | None,
-    threads: int,
-    steps: Steps | None = None,
+    engine: Engine,
 ) -> F32:
-    """Convolution and dense. steps: pointwise steps that follow; only for the whole value."""
-    from refnet.kernels.epilogue import Chain as Steps
-    from refnet.kernels.epilogue import apply
-    from refnet.kernels.program import dense_in_order, elements_in_order
-    from refnet.kernels.segments import convolve_in_order
-
+    """Convolution and dense."""
     shape, addend = op.type(*_types(inputs)).shape, None
     if isinstance(op, ConvAdd):
         op, addend, inputs = op.conv, inputs[1], (inputs[0], *inputs[2:])
     x, w, bias = inputs[0], inputs[1], inputs[2] if op.bias else None
     if isinstance(op, Dense):
-        x = np.ascontiguousarray(x).reshape(x.shape[0], -1, 1, 1)
-    window = _window(op, (*shape, 1, 1)[2:4])
-    zero = program.padding == "zero"
-    code, chains = registers(program.expr), segments(program.expr)
-    point = window.groups == 1 and x.shape[2:] == window.kernel == (1, 1) and window.pad == (0, 0)
-    size = TensorType(shape).size
-    if places is not None and (places.size * FEW < size or not (point or chains)):
-        return elements_in_order(places, x, w, bias, window, zero, code, threads, addend)
-    steps = Steps() if steps is None else steps
-    if chains is not None and not point:
-        value = convolve_in_order(x, w, bias, window, zero, chains, threads, steps, addend)
-    else:
-        if point:
-            value = dense_in_order(x.reshape(x.shape[0], -1), w, bias, code, threads, addend)
-        else:
-            value = elements_in_order(np.arange(size), x, w, bias, window, zero, code, threads, addend)
-        value = value.reshape(shape)
-        value = apply(value, steps, threads) if steps.kinds else value
-    return value if places is None else value.reshape(-1)[places]
+        return engine.dense_in_order(rows_of(x), w, bias, program.expr, addend, places)
+    zero, output = program.padding == "zero", (shape[2], shape[3])
+    return engine.conv_in_order(
+        x, w, bias, op.geometry, op.kernel, output, program.expr, zero, NOTHING, addend, places
+    )
 
 
-def _window(op: Conv | Dense, size: Sequence[int]) -> Window:
-    from refnet.kernels.program import Window
-
-    place = (size[0], size[1])
-    if isinstance(op, Dense):
-        return Window((1, 1), (1, 1), (0, 0), (1, 1), 1, place)
-    return Window(op.kernel, op.stride, op.pad, op.dilation, op.groups, place)
-
-
-def _average(program: Program, op: AvgPool | GlobalAvgPool, x: F32, threads: int) -> F32:
+def _average(program: Program, op: AvgPool | GlobalAvgPool, x: F32, engine: Engine) -> F32:
     """Average pools: the sum in the program's order, and its division."""
     terms = terms_of(op, [TensorType(x.shape)]) or 0
     if program.finish == "divide" and program.expr in _plain_sums(terms):
-        return op.run(x, threads=threads)  # what was asked for is the plain order
+        return op.run(x, engine=engine)  # what was asked for is the plain order
     rows, columns = op.counts(x.shape)
     divisor = np.multiply.outer(rows, columns).astype(np.float32)
     if program.finish == "divide_terms":
         value = np.empty((*x.shape[:2], *divisor.shape), np.float32)
         for d in np.unique(divisor):
             held = divisor == d
-            value[..., held] = _sums(program, op, x / d, threads)[..., held]
+            value[..., held] = _sums(program, op, x / d, engine)[..., held]
         return value
-    value = _sums(program, op, x, threads)
+    value = _sums(program, op, x, engine)
     if program.finish == "divide":
         value /= divisor
     elif program.finish == "reciprocal":
@@ -431,21 +326,12 @@ def _plain_sums(terms: int) -> tuple[Expr, ...]:
     return tuple(Chain(Leaf.ZERO, Order.of(range(terms)), fused) for fused in (True, False))
 
 
-def _sums(program: Program, op: AvgPool | GlobalAvgPool, x: F32, threads: int) -> F32:
+def _sums(program: Program, op: AvgPool | GlobalAvgPool, x: F32, engine: Engine) -> F32:
     """The sums of the windows (n, c, oh, ow), not yet divided."""
-    from refnet.kernels.geometry import layout
-    from refnet.kernels.program import Window, elements_in_order, row_sums
-    from refnet.kernels.segments import convolve_in_order
-
     n, c, h, w = x.shape
-    code, chains = registers(program.expr), segments(program.expr)
     if isinstance(op, GlobalAvgPool):
-        return row_sums(np.ascontiguousarray(x).reshape(n * c, h * w), code, threads).reshape(n, c, 1, 1)
+        rows = np.ascontiguousarray(x).reshape(n * c, h * w)
+        return engine.row_sums(rows, program.expr).reshape(n, c, 1, 1)
     shape, zero = op.type(TensorType(x.shape)).shape, program.padding == "zero"
-    window = Window(op.kernel, op.stride, op.pad, op.dilation, c, (shape[2], shape[3]))
-    place = ((c, 1, *op.kernel), op.stride, op.pad, op.dilation, c)
-    if chains is not None and layout(x.shape, *place).output[2:] == window.size:  # else one overhangs
-        ones = np.ones((c, 1, *op.kernel), np.float32)
-        return convolve_in_order(x, ones, None, window, zero, chains, threads)
-    places = np.arange(TensorType(shape).size)
-    return elements_in_order(places, x, None, None, window, zero, code, threads).reshape(shape)
+    geometry = ConvGeometry(op.stride, op.pad, op.dilation, c)
+    return engine.conv_in_order(x, None, None, geometry, op.kernel, (shape[2], shape[3]), program.expr, zero)

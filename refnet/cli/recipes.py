@@ -33,7 +33,7 @@ def show_recipes(
     known = read(book)
     if graph is not None:
         groups = () if known.joined is None else known.joined.groups
-        graph, given = Replay(known).executed(graph), graph
+        graph, given = Replay(known).fused_graph(graph), graph
         if node in given.by_name and node not in graph.by_name:
             last = next(names[-1] for names in groups if node in names)
             raise InputError(f"{book}: {node} is joined with others, and has no recipe: ask for {last}")

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
@@ -44,14 +43,11 @@ class Node:
         return f"{self.name} = {self.op!r}({', '.join(self.inputs)})"
 
 
-Names = tuple[str, ...]
-Schedule = tuple[tuple[Node, Names, Names, Names], ...]
-"""What the interpreter walks: node, names of its data and of its weights, values that end with it."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Graph:
-    """Inputs, nodes in execution order, outputs, and (once loaded) the weights.
+    """Inputs, nodes in execution order, outputs, and (once loaded) the weights. Nothing but data.
+
+    Two graphs are equal if they are the same object; `structure_hash` and `weights_hash` compare contents.
 
     inputs: name -> TensorType, whose first dimension is the batch and may be fed at any size.
     nodes: each reads only inputs, weights and earlier nodes.
@@ -124,9 +120,6 @@ class Graph:
         Raises GraphError, naming the node, where shapes do not fit.
         """
         found: dict[str, TensorType] = dict(self.inputs if inputs is None else inputs)
-        key = tuple(found.items())
-        if key in self._typed:
-            return self._typed[key]
         for node in self.nodes:
             try:
                 data = [found[name] for name in node.data]
@@ -136,25 +129,7 @@ class Graph:
                 found[node.name] = node.op.type(*(found[name] for name in node.inputs))
             except GraphError as error:
                 raise GraphError(f"{self.name}: {node.name}: {error}") from None
-        self._typed[key] = found
         return found
-
-    @cached_property
-    def kept(self) -> dict[object, Any]:
-        """What the interpreter keeps for this graph, which never changes: schedules, recordings."""
-        return {}
-
-    @property
-    def fixed(self) -> bool:
-        """Whether the weights are those of `with_weights`, and none may be written to now."""
-        return isinstance(self.weights, MappingProxyType) and not any(
-            array.flags.writeable for array in self.weights.values()
-        )
-
-    @cached_property
-    def _typed(self) -> dict[tuple[tuple[str, TensorType], ...], dict[str, TensorType]]:
-        """What `types` found, by the types of the inputs: inference takes milliseconds."""
-        return {}
 
     @cached_property
     def weight_types(self) -> dict[str, TensorType]:

@@ -1,23 +1,48 @@
 """The one loop that runs a graph.
 
-    run, steps ── _execute ── arithmetic.evaluate(node, values) ── op.run ── kernels
+    run ──── arithmetic.plan ── make_plan ── arithmetic's fusion of nodes, schedule
+      ├───── arithmetic.captured         a run that it has captured as calls of kernels, if it does so
+      └───── _execute ── evaluated ── arithmetic.evaluate ── op.run(..., engine=...) ── engine
+    steps ── _execute
 
-`steps` yields every value. `run` wants only some, so nodes may be joined first (arithmetic.fuse).
-
-Everything that looks at values (capture, verify, cost, reports) is a loop over `steps`.
+`steps` yields every value. `run` wants only some, so nodes may be fused first. Everything that looks at
+values (capture, verify, cost, reports) is a loop over `steps`. The arithmetic is whatever has the methods of
+`Arithmetic`; the public `refnet.run` and `refnet.steps` take Plain() if none is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from refnet.arithmetic.plain import Plain
 from refnet.core.errors import InputError, WeightsError
-from refnet.core.graph import Graph, Node, Schedule
-from refnet.core.op import F32
+from refnet.core.graph import Graph, Node
+from refnet.core.op import F32, TensorType
+
+Names = tuple[str, ...]
+Schedule = tuple[tuple[Node, Names, Names, Names], ...]
+"""What is walked: node, names of its data and of its weights, values that end with it."""
+Fuse = Callable[[Sequence[Node], Collection[str]], tuple[Node, ...]]
+"""fuse(nodes, keep): the nodes, some fused to share a pass over memory; values in `keep` exist."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How values of a graph are made. Whoever runs a graph repeatedly keeps it (`PerGraph`).
+
+    wanted: names of the values. fused: the fused graph that the nodes are from, if not the graph itself.
+    fitting: types of the inputs that are known to fit: inferring all types of a network takes milliseconds.
+    """
+
+    wanted: frozenset[str]
+    schedule: Schedule
+    fused: Graph | None = None
+    fitting: set[tuple[tuple[str, TensorType], ...]] = field(default_factory=set)
 
 
 class Arithmetic(Protocol):
@@ -27,120 +52,91 @@ class Arithmetic(Protocol):
 
     def evaluate(self, node: Node, *inputs: F32) -> F32:
         """The node's value."""
-        ...
 
-    def executed(self, graph: Graph) -> Graph:
-        """The graph that is run: this one, or what an executor that joins nodes makes of it."""
-        ...
+    def fused_graph(self, graph: Graph) -> Graph:
+        """The graph that is run: this one, or what a framework's executor makes of it by fusing nodes."""
 
-    def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
-        """The nodes, some joined to share a pass over memory; values in `keep` exist, and no bit changes."""
-        ...
+    def plan(self, graph: Graph, wanted: frozenset[str]) -> Plan:
+        """The plan for these values, made by `make_plan`; it may be kept as long as the graph lives."""
+
+    def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> dict[str, F32] | None:
+        """The wanted values by a run that was captured, or None: then the plan is executed."""
+
+
+class PerGraph(Generic[T]):
+    """What somebody keeps for graphs, for each as long as it lives. Copies and pickles of this are empty."""
+
+    def __init__(self) -> None:
+        self._kept: WeakKeyDictionary[Graph, T] = WeakKeyDictionary()
+
+    def of(self, graph: Graph, make: Callable[[], T]) -> T:
+        """What is kept for the graph; made, if there is nothing yet. It must not refer to the graph."""
+        known = self._kept.get(graph)
+        return self._kept.setdefault(graph, make()) if known is None else known
+
+    def __reduce__(self) -> tuple[type[PerGraph[Any]], tuple[()]]:
+        return PerGraph, ()
 
 
 def steps(
     graph: Graph,
     inputs: Mapping[str, F32],
-    arithmetic: Arithmetic | None = None,
+    arithmetic: Arithmetic,
     until: Collection[str] | None = None,
 ) -> Iterator[tuple[Node, F32]]:
     """Yield (node, value) for every node in execution order; each value is freed after its last use.
 
     Values are read-only while later nodes may need them: copy one to change it.
 
-    inputs: name -> float32 array (batch, ...). arithmetic: default `Plain()`.
-    until: only the nodes that these values need (default: all nodes).
+    inputs: name -> float32 array (batch, ...). until: only the nodes that these values need (default: all).
     Raises InputError or WeightsError before the first node if something does not fit.
-
-    >>> import refnet
-    >>> graph = refnet.load("octave-se-resnet-digits")
-    >>> x = np.zeros((1, *graph.inputs["data"].shape[1:]), np.float32)
-    >>> next(iter(refnet.steps(graph, {"data": x})))[0].name
-    'conv1_conv'
     """
-    arithmetic = Plain() if arithmetic is None else arithmetic
-    graph = _executed(graph, arithmetic, until or ())
+    graph = _fused(graph, arithmetic.fused_graph(graph), until or ())
     nodes = graph.nodes if until is None else _needed(graph, until)
-    yield from _execute(graph, inputs, arithmetic, schedule(nodes))
+    yield from _execute(graph, inputs, arithmetic, Plan(frozenset(until or ()), schedule(nodes)))
 
 
 def run(
     graph: Graph,
     inputs: Mapping[str, F32],
-    arithmetic: Arithmetic | None = None,
+    arithmetic: Arithmetic,
     values: Collection[str] | None = None,
 ) -> dict[str, F32]:
     """Run a graph: {output name: array}, or {value name: array} for the values asked for.
 
     inputs: name -> float32 array (batch, ...). values: value names to return instead of the outputs.
-
-    >>> import refnet
-    >>> graph = refnet.load("octave-se-resnet-digits")
-    >>> x = np.zeros((2, *graph.inputs["data"].shape[1:]), np.float32)
-    >>> refnet.run(graph, {"data": x})["prob"].shape
-    (2, 10)
     """
     wanted = dict(graph.outputs) if values is None else {name: name for name in values}
-    needed = set(wanted.values())
-    arithmetic = Plain() if arithmetic is None else arithmetic
-    graph = _executed(graph, arithmetic, needed)
-    key = (arithmetic.name, frozenset(needed))
-    if key not in graph.kept:
-        graph.kept[key] = schedule(arithmetic.fuse(_needed(graph, needed), needed))
-    plan: Schedule = graph.kept[key]
-    found = _recorded(graph, inputs, arithmetic, plan, needed)
-    if found is not None:
-        return {key: found[name] for key, name in wanted.items()}
-    found = {n.name: v for n, v in _execute(graph, inputs, arithmetic, plan) if n.name in needed}
-    for value in found.values():
-        value.flags.writeable = True
+    plan = arithmetic.plan(graph, frozenset(wanted.values()))
+    found = arithmetic.captured(graph, inputs, plan)
+    if found is None:
+        executed = _execute(plan.fused or graph, inputs, arithmetic, plan)
+        found = {node.name: value for node, value in executed if node.name in plan.wanted}
+        for value in found.values():
+            value.flags.writeable = True
     return {key: found[name] for key, name in wanted.items()}
 
 
-def _recorded(
-    graph: Graph, inputs: Mapping[str, F32], arithmetic: Arithmetic, plan: Schedule, wanted: Collection[str]
-) -> dict[str, F32] | None:
-    """The wanted values from a recording, if this run is one or repeats one."""
-    if type(arithmetic) is not Plain or not graph.fixed:  # what is derived from it may do anything
-        return None
-    recordings = graph.kept.get("recordings")
-    if recordings is None:
-        from refnet.arithmetic.captured_run import Recordings  # loads the compiler
+def make_plan(
+    graph: Graph, wanted: frozenset[str], fuse: Fuse | None = None, fused_graph: Graph | None = None
+) -> Plan:
+    """The plan for these values of the graph.
 
-        recordings = graph.kept.setdefault("recordings", Recordings())
-    found: dict[str, F32] | None = recordings.run(graph, inputs, arithmetic, plan, wanted)
-    return found
+    fuse: what fuses nodes to share a pass over memory. fused_graph: a graph that is run instead of this one.
+    Raises InputError for a value that does not exist.
+    """
+    fused = None if fused_graph is graph else fused_graph
+    nodes = _needed(graph if fused is None else _fused(graph, fused, wanted), wanted)
+    return Plan(wanted, schedule(nodes if fuse is None else fuse(nodes, wanted)), fused)
 
 
-def _executed(graph: Graph, arithmetic: Arithmetic, wanted: Collection[str]) -> Graph:
-    """The graph that is run, after checking that it has the wanted values that the graph has."""
-    executed = arithmetic.executed(graph)
-    gone = [name for name in wanted if name in graph.by_name and name not in executed.by_name]
-    if gone:
-        raise InputError(
-            f"{graph.name}: {gone[0]} has no value here: the book's executor joins it with others"
-        )
-    return executed
-
-
-def _execute(
-    graph: Graph, inputs: Mapping[str, F32], arithmetic: Arithmetic, plan: Schedule
-) -> Iterator[tuple[Node, F32]]:
-    graph.types(graph.check_inputs(inputs))
-    _check_weights(graph)
-    values: dict[str, F32] = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-    weights, evaluate = graph.weights, arithmetic.evaluate
-    for node, data, learned, done in plan:
-        arguments = [values[name] for name in data]
-        arguments += [weights[name] for name in learned]
-        value = evaluate(node, *arguments)
-        del arguments
-        value.flags.writeable = False  # later nodes read it
-        values[node.name] = value
-        yield node, value
-        del value
-        for name in done:
-            del values[name]
+def evaluated(node: Node, evaluate: Callable[..., F32], *arguments: Any) -> F32:
+    """evaluate(*arguments); an exception on the way says at which node it happened."""
+    try:
+        return evaluate(*arguments)
+    except Exception as error:
+        error.add_note(f"while executing {node}")
+        raise
 
 
 def schedule(nodes: Sequence[Node]) -> Schedule:
@@ -160,6 +156,39 @@ def schedule(nodes: Sequence[Node]) -> Schedule:
         )
         for i, node in enumerate(nodes)
     )
+
+
+def _execute(
+    graph: Graph, inputs: Mapping[str, F32], arithmetic: Arithmetic, plan: Plan
+) -> Iterator[tuple[Node, F32]]:
+    given = graph.check_inputs(inputs)
+    if (types := tuple(given.items())) not in plan.fitting:
+        graph.types(given)
+        plan.fitting.add(types)
+    _check_weights(graph)
+    values: dict[str, F32] = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+    weights, evaluate = graph.weights, arithmetic.evaluate
+    for node, data, learned, done in plan.schedule:
+        arguments = [values[name] for name in data]
+        arguments += [weights[name] for name in learned]
+        value = evaluated(node, evaluate, node, *arguments)
+        del arguments
+        value.flags.writeable = False  # later nodes read it
+        values[node.name] = value
+        yield node, value
+        del value
+        for name in done:
+            del values[name]
+
+
+def _fused(graph: Graph, fused: Graph, wanted: Collection[str]) -> Graph:
+    """The fused graph, after checking that it has the wanted values that the graph has."""
+    gone = [name for name in wanted if name in graph.by_name and name not in fused.by_name]
+    if gone:
+        raise InputError(
+            f"{graph.name}: {gone[0]} has no value here: the book's executor joins it with others"
+        )
+    return fused
 
 
 def _check_weights(graph: Graph) -> None:

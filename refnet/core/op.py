@@ -13,8 +13,9 @@ from refnet.core.bits import equal_bits
 from refnet.core.errors import GraphError, InputError
 
 if TYPE_CHECKING:
-    from refnet.exact.correct_rounding import RefineCount
-    from refnet.kernels.program import Registers
+    from refnet.core.engine import Engine
+    from refnet.core.exact import Exact
+    from refnet.core.orders import Expr
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -61,7 +62,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Sum:
+class FoldableSum:
     """What is known of a value besides its interval if it is a sum: what comes next may be folded into it.
 
     A batch norm after a convolution is folded into its weights, an addition joins its sum: then no value
@@ -91,7 +92,7 @@ class Interval:
 
     center: F64
     radius: F64
-    sum: Sum | None = None
+    sum: FoldableSum | None = None
 
     @staticmethod
     def exactly(array: npt.NDArray[Any]) -> Interval:
@@ -116,13 +117,14 @@ class Op:
     Rules that every subclass gives (tests/ops/test_ops_rules.py walks them all):
 
     - `type(*inputs)`: the output's TensorType; raises GraphError when inputs do not fit.
-    - `run(*inputs, threads)`: the value in plain arithmetic, float32, in the order that the
-      docstring states.
-    - `golden(*inputs, threads, refine_count)`: the correctly rounded value; inherited if exactly specified.
-    - `replay(formula, *inputs, threads, total)`: the value by a formula of the op's menu `formulas`.
-    - `bound(*inputs)`: an Interval that holds every float32 evaluation (derivation in the docstring).
-    - `recordable(*shapes)`: whether a run may be repeated as the kernel calls that `run` made.
+    - `run(*inputs, engine)`: the value in plain arithmetic, float32, in the order that the docstring states.
+    - `golden(*inputs, exact)`: the correctly rounded value; inherited if exactly specified.
+    - `replay(formula, *inputs, engine, total)`: the value by a formula of the op's menu `formulas`.
+    - `bound(*inputs, engine)`: an Interval that holds every float32 evaluation (derivation in the docstring).
+    - `capturable(*shapes)`: whether a run may be repeated as the kernel calls that `run` made.
     - `flops(*inputs)`: the Cost, from the types of the inputs.
+
+    engine: what computes (core/engine.py). exact: what rounds correctly (core/exact.py).
     """
 
     roles: ClassVar[tuple[str, ...]] = ("data",)
@@ -140,7 +142,7 @@ class Op:
     reshapes: ClassVar[bool] = False
     """True if the value is the one input's elements, in their order, in another shape."""
 
-    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
         """Whether all that `run` does with data of these shapes is done by kernels (captured_run.py).
 
         What Python does then may depend on shapes and on weights, never on what is in the data.
@@ -186,24 +188,24 @@ class Op:
         """The output's type."""
         raise NotImplementedError
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         """The value in plain arithmetic."""
         raise NotImplementedError
 
-    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
         """The exact real result of the formula, rounded once to float32, nearest even."""
         if self.exactly_specified:
-            return self.run(*inputs, threads=threads)
+            return self.run(*inputs, engine=exact.engine)
         raise NotImplementedError
 
-    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         """The value by that formula of the menu; total: the order of its sum along an axis, if it has one.
 
         Raises InputError for a formula that is not in the menu.
         """
         raise NotImplementedError
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         """Where any float32 evaluation must lie."""
         raise NotImplementedError
 

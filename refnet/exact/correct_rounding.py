@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.op import F32, F64
-from refnet.exact.rounding import U64
 
 
 @dataclass
@@ -149,17 +148,3 @@ def by_decimals(evaluate: Callable[[], tuple[Decimal, Decimal]], guess: float) -
             digits *= 2
 
     return nearest(compare, guess)
-
-
-def sum_error(terms: int, total: F64) -> F64:
-    """Error of a float64 sum of exact terms in any order: (terms + 2) U64 times the sum of their sizes."""
-    return error_factor(terms) * total
-
-
-def error_factor(terms: int) -> float:
-    """(terms + 2) U64 and a little, what `sum_error` multiplies the sum of sizes with.
-
-    The little, a part of 2**-20, holds the products of such errors and the rounding of the sum of sizes, or
-    of the norms that bound it, itself: at most (K + 2) U64 of it for sums of K terms, K below 2**32.
-    """
-    return (terms + 2) * U64 * (1 + 2.0**-20)

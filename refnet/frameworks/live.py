@@ -117,19 +117,14 @@ def evaluate(function: str, formula: str, x: F32, threads: int) -> F32:
     >>> evaluate("softmax", "sleef-divide", np.float32([0]), 1)
     array([[0.5, 0.5]], dtype=float32)
     """
-    if function == "exp":
-        from refnet.kernels import formulas as kernels
+    from refnet.kernels.engine import Fast  # loads the compiler
 
-        whose = {
-            "sleef": kernels.SLEEF,
-            "glibc": kernels.GLIBC,
-            "glibc-unfused": kernels.GLIBC_UNFUSED,
-            "mlas": kernels.MLAS_512,
-        }
-        return kernels.exponential(x, whose[formula], threads)
+    engine = Fast(threads)
+    if function == "exp":
+        return engine.exponential_by(x, "mlas-avx512" if formula == "mlas" else formula)
     if function.startswith("softmax"):
-        return Softmax(1).replay(formula, _rows(x), threads=threads)
-    return Sigmoid().replay(formula, x, threads=threads)
+        return Softmax(1).replay(formula, _rows(x), engine=engine)
+    return Sigmoid().replay(formula, x, engine=engine)
 
 
 def ask(running: Worker, question: Question, x: F32) -> F32:

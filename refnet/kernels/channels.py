@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.epilogue import Chain, EpilogueTables, Rows, follow
+from refnet.core.engine import Epilogue
+from refnet.kernels.epilogue import EpilogueTables, Rows, follow, tables
 from refnet.kernels.geometry import PlaneGeometry
 from refnet.kernels.lanes import (
     GROUP,
@@ -166,7 +167,9 @@ def _panels(outputs: int, oh: int, ow: int, span: int, in_place: bool) -> int:
     return (-(-outputs // ROWS) * ROWS + (0 if in_place else GATHERED)) * -(-positions // step) * step
 
 
-def across(x: Array, planes: Array, w: Array, groups: int, how: Form, threads: int, chain: Chain) -> Array:
+def across(
+    x: Array, planes: Array, w: Array, groups: int, how: Form, threads: int, epilogue: Epilogue
+) -> Array:
     """Convolution in this form. planes (n, elements): x, padded if the form says so."""
     packed, finite = prepared((w,), ("channels", groups), lambda: _packed(w, groups))
     y = empty(how.output, x.dtype)
@@ -174,8 +177,8 @@ def across(x: Array, planes: Array, w: Array, groups: int, how: Form, threads: i
     stretches, parts = shares(how, groups, packed.shape[1], threads)
     source = (reading(x), reading(planes), reading(w), packed, how.offsets)
     items, geometry = groups * stretches * parts, tuple(how.geometry)
-    tables = chain.tables(y.shape, y.dtype)
-    split(_channels, items, threads, source, y, geometry, finite, stretches, parts, tables)
+    steps = tables(epilogue, y.shape, y.dtype)
+    split(_channels, items, threads, source, y, geometry, finite, stretches, parts, steps)
     return y
 
 

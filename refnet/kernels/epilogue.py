@@ -1,35 +1,31 @@
 """Pointwise steps applied to rows that are still in the cache: bias, scale and shift, addition, relu.
 
-A chain is a list of steps in the order in which the graph's nodes follow one another. Each step
-rounds exactly as its node alone would; only the stores and loads between them are saved. Steps that follow
-one another as batch norm, addition, relu are one pass over the vectors of a row (`finish.py`).
+An epilogue (core/engine.py) is a list of steps in the order in which the graph's nodes follow one another.
+Each step rounds exactly as its node alone would; only the stores and loads between them are saved. Steps that
+follow one another as batch norm, addition, relu are one pass over the vectors of a row (`finish.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from refnet.core.engine import ADD, BIAS, RELU, SCALE_SHIFT, Array, Epilogue
 from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
 from refnet.kernels.team import enough, next_share, share, split
 from refnet.loops.jit import njit
 
-Array = npt.NDArray[Any]
-
-BIAS, SCALE_SHIFT, ADD, RELU = range(4)
 FLAGS = {BIAS: SCALE, SCALE_SHIFT: SCALE, ADD: OTHER, RELU: BY_ZERO}
 """The step as `finish` does it. v + shift is fma(v, 1, shift): a product with 1 is exact, signs included."""
 
 
 class EpilogueTables(NamedTuple):
-    """A chain as kernels take it. A pass is one of `finish`, which its flags tell what to do.
+    """An epilogue as kernels take it. A pass is one of `finish`, which its flags tell what to do.
 
     flags (passes,); scales and shifts (passes, channels); others (adds, n * channels, rest), the arrays to
     add; factors (n * channels,): what rows are multiplied with before all else, or (0,).
@@ -56,76 +52,31 @@ class Rows(NamedTuple):
     element: int
 
 
-@dataclass(frozen=True)
-class Chain:
-    """The steps, per step one row of `scale` and `shift` (channels,), and per ADD one of `others`.
+def tables(
+    epilogue: Epilogue, shape: tuple[int, ...], dtype: Any, factors: Array | None = None
+) -> tuple[Array, Array, Array, Array, Array]:
+    """The fields of EpilogueTables for an output of this shape, (n, channels, ...)."""
+    passes = _passes(epilogue.kinds)
+    scales, shifts = np.ones((len(passes), shape[1]), dtype), np.zeros((len(passes), shape[1]), dtype)
+    for row, steps in enumerate(passes):
+        for s in steps:
+            if (scale := epilogue.scales[s]) is not None:
+                scales[row] = scale
+            if (shift := epilogue.shifts[s]) is not None:
+                shifts[row] = shift
+    flags = np.array([sum(FLAGS[epilogue.kinds[s]] for s in steps) for steps in passes], np.int64)
+    factors = np.zeros(0, dtype) if factors is None else np.ascontiguousarray(factors).reshape(-1)
+    return flags, scales, shifts, added(epilogue.others, shape, dtype), reading(factors)
 
-    kinds: BIAS adds shift[channel]; SCALE_SHIFT is fma(v, scale[channel], shift[channel]); ADD adds the
-    array `other` of the output's shape; RELU is x if x > 0, else +0, NaN for NaN.
-    """
 
-    kinds: tuple[int, ...] = ()
-    scales: tuple[Array | None, ...] = ()
-    shifts: tuple[Array | None, ...] = ()
-    others: tuple[Array, ...] = ()
-
-    def bias(self, shift: Array) -> Chain:
-        """The chain with one more step: an addition per channel."""
-        return self._then(BIAS, None, shift)
-
-    def scale_shift(self, scale: Array, shift: Array) -> Chain:
-        """The chain with one more step: an FMA with a scale and a shift per channel."""
-        return self._then(SCALE_SHIFT, scale, shift)
-
-    def add(self, other: Array) -> Chain:
-        """The chain with one more step: the addition of another array of the output's shape."""
-        return self.adding().over((*self.others, other))
-
-    def relu(self) -> Chain:
-        """The chain with one more step: relu."""
-        return self._then(RELU, None, None)
-
-    def adding(self) -> Chain:
-        """The chain with one more step: the addition of an array that `over` will give."""
-        return self._then(ADD, None, None)
-
-    def over(self, others: Sequence[Array]) -> Chain:
-        """The chain with these arrays to add, one per addition; all else is shared."""
-        return Chain(self.kinds, self.scales, self.shifts, tuple(others)) if others else self
-
-    def _then(self, kind: int, scale: Array | None, shift: Array | None) -> Chain:
-        return Chain((*self.kinds, kind), (*self.scales, scale), (*self.shifts, shift), self.others)
-
-    def tables(
-        self, shape: tuple[int, ...], dtype: Any, factors: Array | None = None
-    ) -> tuple[Array, Array, Array, Array, Array]:
-        """The fields of EpilogueTables for an output of this shape, (n, channels, ...)."""
-        passes, size = self._passes(), (len(self._passes()), shape[1])
-        scales, shifts = np.ones(size, dtype), np.zeros(size, dtype)
-        for row, steps in enumerate(passes):
-            for s in steps:
-                if (scale := self.scales[s]) is not None:
-                    scales[row] = scale
-                if (shift := self.shifts[s]) is not None:
-                    shifts[row] = shift
-        flags = [sum(FLAGS[self.kinds[s]] for s in steps) for steps in passes]
-        factors = np.zeros(0, dtype) if factors is None else np.ascontiguousarray(factors).reshape(-1)
-        return (
-            np.array(flags, np.int64),
-            scales,
-            shifts,
-            added(self.others, shape, dtype),
-            reading(factors),
-        )
-
-    def _passes(self) -> list[list[int]]:
-        """The steps, cut into the passes that `finish` can do: scale and shift, addition, relu."""
-        passes: list[list[int]] = []
-        for s, kind in enumerate(self.kinds):
-            if not passes or FLAGS[self.kinds[passes[-1][-1]]] >= FLAGS[kind]:
-                passes.append([])
-            passes[-1].append(s)
-        return passes
+def _passes(kinds: Sequence[str]) -> list[list[int]]:
+    """The steps, cut into the passes that `finish` can do: scale and shift, addition, relu."""
+    passes: list[list[int]] = []
+    for s, kind in enumerate(kinds):
+        if not passes or FLAGS[kinds[passes[-1][-1]]] >= FLAGS[kind]:
+            passes.append([])
+        passes[-1].append(s)
+    return passes
 
 
 def added(others: Sequence[Array], shape: tuple[int, ...], dtype: Any) -> Array:
@@ -141,16 +92,16 @@ def added(others: Sequence[Array], shape: tuple[int, ...], dtype: Any) -> Array:
     return reading(np.stack([np.ascontiguousarray(other).reshape(rows, rest) for other in others]))
 
 
-def apply(x: Array, chain: Chain, threads: int, factors: Array | None = None) -> Array:
-    """The chain applied to x (n, c, ...), as a new array; factors (n, c): x times these first."""
+def apply(x: Array, epilogue: Epilogue, threads: int, factors: Array | None = None) -> Array:
+    """The epilogue applied to x (n, c, ...), as a new array; factors (n, c): x times these first."""
     shape, x = x.shape, np.ascontiguousarray(x)  # which makes a vector of rank 0
     y = empty(x.shape, x.dtype)
     if x.size == 0:
         return y
     n, c = x.shape[:2] if x.ndim > 1 else (1, x.shape[0])
-    tables = chain.tables((n, c, *x.shape[2:]), x.dtype, factors)
-    threads = enough(threads, x.size * max(1, len(chain.kinds)))
-    split(_rows, n * c, threads, reading(x.reshape(-1)), y.reshape(-1), x.size // (n * c), tables)
+    steps = tables(epilogue, (n, c, *x.shape[2:]), x.dtype, factors)
+    threads = enough(threads, x.size * max(1, len(epilogue.kinds)))
+    split(_rows, n * c, threads, reading(x.reshape(-1)), y.reshape(-1), x.size // (n * c), steps)
     return y.reshape(shape)
 
 

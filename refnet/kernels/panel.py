@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.engine import NOTHING, Epilogue
 from refnet.kernels.channels import across, cropped, form
-from refnet.kernels.epilogue import Chain, apply
+from refnet.kernels.epilogue import apply
 from refnet.kernels.geometry import layout, padded_planes
 from refnet.kernels.lanes import column_block
 from refnet.kernels.memory import aligned, empty
@@ -40,12 +41,12 @@ def convolve(
     dilation: Pair,
     groups: int,
     threads: int,
-    chain: Chain = Chain(),  # noqa: B008 - frozen
+    epilogue: Epilogue = NOTHING,
 ) -> Array:
-    """Convolution of ops/conv.py for x (n, c, h, w), w (o, c / groups, kh, kw), then the chain's steps.
+    """Convolution of ops/conv.py for x (n, c, h, w), w (o, c / groups, kh, kw), then the epilogue's steps.
 
     All of one dtype, float32 or float64, in which it computes: acc = +0, acc = fma(w, x, acc) for
-    channel, kernel row, kernel column; then bias, batch norm, addition, relu as the chain says.
+    channel, kernel row, kernel column; then bias, batch norm, addition, relu as the epilogue says.
     """
     x, w = checked(x, w, groups)
     w, pad = cropped(x.shape, w, stride, pad, dilation)
@@ -54,13 +55,14 @@ def convolve(
         how = form(x.shape, w.shape, stride, pad, dilation, groups)
     if how is not None:
         planes = padded_planes(x, pad, 0, threads) if how.padded else x.reshape(x.shape[0], -1)
-        return across(x, planes, w, groups, how, threads, chain)
+        return across(x, planes, w, groups, how, threads, epilogue)
     if groups == 1 and pad == (0, 0) and x.shape[2:] == w.shape[2:] == (1, 1):
         y = empty((x.shape[0], w.shape[0], 1, 1), x.dtype)
         _multiply_columns(x, w, None, y, threads)
-        return apply(y, chain, threads) if chain.kinds else y
+        return apply(y, epilogue, threads) if epilogue.kinds else y
     plan = layout(x.shape, w.shape, stride, pad, dilation, groups)
-    return tiled(x, w, None, plan, groups, False, chains_of(w[0].size, max(1, w[0].size)), threads, chain)
+    order = chains_of(w[0].size, max(1, w[0].size))
+    return tiled(x, w, None, plan, groups, False, order, threads, epilogue)
 
 
 def dense(x: Array, w: Array, bias: Array | None, threads: int) -> Array:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.epilogue import Chain, apply
+from refnet.core.engine import NOTHING
+from refnet.kernels.epilogue import apply
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
 from refnet.kernels.simd import VECTOR, copy
@@ -41,7 +42,7 @@ def avg_pool(
     if pad == (0, 0) and kernel == x.shape[2:] and output == (1, 1):
         return _each(_mean, x, output, threads, VECTOR // x.itemsize)
     if pad == (0, 0) and kernel == stride == (1, 1) and output == x.shape[2:]:
-        return apply(x, Chain().bias(np.zeros(x.shape[1], x.dtype)), threads)  # from +0, divided by 1
+        return apply(x, NOTHING.bias(np.zeros(x.shape[1], x.dtype)), threads)  # from +0, divided by 1
     if pad == (0, 0) and kernel == stride == (2, 2) and x.shape[2:] == (2 * output[0], 2 * output[1]):
         return _each(_halve, x, output, threads, output[1])
     return _pool(x, (*kernel, *stride, *pad), output, False, include_pad, threads)

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.epilogue import Chain, EpilogueTables, apply
+from refnet.core.engine import NOTHING, Epilogue
+from refnet.kernels.epilogue import EpilogueTables, apply, tables
 from refnet.kernels.geometry import (
     TERMS,
     Layout,
@@ -108,7 +109,7 @@ def convolve_in_segments(
     dilation: Pair,
     groups: int,
     threads: int,
-    chain: Chain = Chain(),  # noqa: B008 - frozen
+    epilogue: Epilogue = NOTHING,
 ) -> Array:
     """As `panel.convolve`, but each TERMS terms are a chain of their own, and these are added in turn.
 
@@ -117,7 +118,7 @@ def convolve_in_segments(
     x, w = checked(x, w, groups)
     plan = layout(x.shape, w.shape, stride, pad, dilation, groups)
     order = chains_of(w[0].size, _length(w, groups))
-    return tiled(x, w, None, plan, groups, False, order, threads, chain)
+    return tiled(x, w, None, plan, groups, False, order, threads, epilogue)
 
 
 def convolve_in_order(
@@ -128,13 +129,13 @@ def convolve_in_order(
     zero: bool,
     segments: Segments,
     threads: int,
-    chain: Chain = Chain(),  # noqa: B008 - frozen
+    epilogue: Epilogue = NOTHING,
     addend: Array | None = None,
 ) -> Array:
     """Convolution of ops/conv.py for x (n, c, h, w), w (o, c / groups, kh, kw), summed in this order.
 
     bias (o,), addend (n, o, oh, ow): where the steps say. zero: terms outside the image add w * (+0);
-    otherwise they are left out. chain: pointwise steps that follow.
+    otherwise they are left out. epilogue: pointwise steps that follow.
     """
     x, w = checked(x, w, window.groups)
     if w[0].size != segments.order.size:
@@ -142,7 +143,7 @@ def convolve_in_order(
     plan = layout(x.shape, w.shape, window.stride, window.pad, window.dilation, window.groups)
     if plan.output[2:] != window.size:
         raise ValueError(f"an output of {window.size}, computed is {plan.output[2:]}")
-    return tiled(x, w, bias, plan, window.groups, zero, segments, threads, chain, addend)
+    return tiled(x, w, bias, plan, window.groups, zero, segments, threads, epilogue, addend)
 
 
 def checked(x: Array, w: Array, groups: int) -> tuple[Array, Array]:
@@ -161,7 +162,7 @@ def tiled(
     zero: bool,
     segments: Segments,
     threads: int,
-    chain: Chain,
+    epilogue: Epilogue,
     addend: Array | None = None,
 ) -> Array:
     """The convolution of this layout; arguments as of `convolve_in_order`, checked."""
@@ -179,7 +180,7 @@ def tiled(
         summation = (ordered, reading(shift), reading(more), segments.steps)
         items, geometry = y.shape[0] * outputs, tuple(plan.geometry)
         split(_few_outputs, items, threads, source, summation, y, geometry, groups, zero)
-        return apply(y, chain, threads) if chain.kinds else y
+        return apply(y, epilogue, threads) if epilogue.kinds else y
     packed, finite = prepared((w,), ("packed", groups, segments), lambda: _packed(w, groups, segments))
     if plan.geometry.padded:
         pad = plan.geometry.pad_h, plan.geometry.pad_w
@@ -188,7 +189,7 @@ def tiled(
     source = (reading(x), reading(planes), terms, offsets)
     summation = (packed, reading(shift), reading(more), segments.steps)
     padding = (not zero, finite, segments.from_zero)
-    tables = chain.tables(y.shape, y.dtype)
+    steps = tables(epilogue, y.shape, y.dtype)
     split(
         _tiles,
         plan.items * parts,
@@ -199,7 +200,7 @@ def tiled(
         tuple(plan.geometry),
         padding,
         parts,
-        tables,
+        steps,
     )
     return y
 

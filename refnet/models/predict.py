@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from refnet.arithmetic.run import run
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph
-from refnet.core.interpreter import Arithmetic, run
+from refnet.core.interpreter import Arithmetic
 from refnet.core.op import F32, TensorType
 from refnet.formats.npy import Npy, open_npy
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from refnet.arithmetic.plain import Plain
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node
-from refnet.core.interpreter import steps
+from refnet.core.interpreter import Plan, make_plan, steps
 from refnet.core.op import F32, F64, TensorType
 from refnet.ops.norm import BatchNorm
 
@@ -154,13 +154,16 @@ class Calibrate:
             inputs = (*inputs[:3], mean, var)
         return self.plain.evaluate(node, *inputs)
 
-    def executed(self, graph: Graph) -> Graph:
+    def fused_graph(self, graph: Graph) -> Graph:
         """The graph as it is."""
         return graph
 
-    def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
-        """The nodes as they are: each batch norm must see its own input."""
-        return tuple(nodes)
+    def plan(self, graph: Graph, wanted: frozenset[str]) -> Plan:
+        """The plan without fusing: each batch norm must see its own input."""
+        return make_plan(graph, wanted)
+
+    def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> None:
+        """Nothing: every run is executed."""
 
 
 def statistics(x: F32) -> tuple[F32, F32]:

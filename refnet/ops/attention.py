@@ -12,20 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.engine import Engine
+from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
-from refnet.exact.correct_rounding import RefineCount, error_factor, finish
-from refnet.exact.rounding import sum_of_products
-from refnet.ops.pointwise import Sigmoid, exact_sigmoid, exact_sum, sum_bound
+from refnet.core.orders import Expr
+from refnet.core.rounding import sum_of_products
+from refnet.ops.pointwise import Sigmoid, exact_sigmoid, sum_bound
 from refnet.ops.sigmoid import sigmoid_bound
 from refnet.ops.softmax import SOFTMAX_FORMULAS, exact_softmax, softmax_bound, softmax_by
-
-if TYPE_CHECKING:
-    from refnet.kernels.program import Registers
 
 T = TypeVar("T", np.float32, np.float64)
 
@@ -65,30 +64,25 @@ class RadixSum(Op):
         self._expect(self.radix >= 1 and x.shape[1] % self.radix == 0, f"radix must divide {x.shape[1]}")
         return TensorType((x.shape[0], x.shape[1] // self.radix, *x.shape[2:]))
 
-    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return True
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.attention import radix_sum
+    def run(self, *inputs: F32, engine: Engine) -> F32:
+        return engine.radix_sum(inputs[0], self.radix)
 
-        return radix_sum(inputs[0], self.radix, threads)
-
-    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
-        from refnet.kernels.formulas import parts_sum
-
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         self._one_of(formula, self.formulas)
         n, channels, h, w = inputs[0].shape
         c = channels // self.radix
         parts = np.ascontiguousarray(inputs[0]).reshape(n, self.radix, c, h * w)
-        return parts_sum(parts, None, formula == "zero", threads).reshape(n, c, h, w)
+        return engine.parts_sum(parts, None, formula == "zero").reshape(n, c, h, w)
 
-    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
         if self.exactly_specified:
-            return self.run(*inputs, threads=threads)
-        terms = np.stack(np.split(inputs[0], self.radix, 1))
-        return exact_sum(type(self).__name__, terms, threads, refine_count)
+            return self.run(*inputs, engine=exact.engine)
+        return exact.sum(type(self).__name__, np.stack(np.split(inputs[0], self.radix, 1)))
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         parts = zip(np.split(x.center, self.radix, 1), np.split(x.radius, self.radix, 1), strict=True)
         return sum_bound(tuple(Interval(c, r) for c, r in parts))
@@ -127,38 +121,36 @@ class RadixSoftmax(Op):
         """(n, K*R*m, 1, 1) -> (n, R, K, m)"""
         return x.reshape(x.shape[0], self.cardinality, self.radix, -1).swapaxes(1, 2)
 
-    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return True
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.pointwise import sigmoid, softmax_parts
-
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         (x,) = inputs
         n = x.shape[0]
         if self.radix == 1:
-            return sigmoid(np.ascontiguousarray(x.reshape(n, -1)), threads)
-        return softmax_parts(x.reshape(n, self.cardinality, self.radix, -1), threads).reshape(n, -1)
+            return engine.sigmoid(np.ascontiguousarray(x.reshape(n, -1)))
+        return engine.softmax_parts(x.reshape(n, self.cardinality, self.radix, -1)).reshape(n, -1)
 
-    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         (x,) = inputs
         n = x.shape[0]
         if self.radix == 1:
-            return Sigmoid().replay(formula, np.ascontiguousarray(x.reshape(n, -1)), threads=threads)
+            return Sigmoid().replay(formula, np.ascontiguousarray(x.reshape(n, -1)), engine=engine)
         self._one_of(formula, SOFTMAX_FORMULAS)
         rows = np.ascontiguousarray(np.moveaxis(self._split(x), 1, -1))  # (n, K, m, R)
-        y = softmax_by(formula, rows, threads, total)
+        y = softmax_by(formula, rows, engine, total)
         return np.ascontiguousarray(np.moveaxis(y, -1, 1).reshape(n, -1))
 
-    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
         (x,) = inputs
         name, n = type(self).__name__, x.shape[0]
         if self.radix == 1:
-            return exact_sigmoid(name, np.ascontiguousarray(x.reshape(n, -1)), threads, refine_count)
+            return exact_sigmoid(name, np.ascontiguousarray(x.reshape(n, -1)), exact)
         rows = np.ascontiguousarray(np.moveaxis(self._split(x), 1, -1))  # (n, K, m, R)
-        y = exact_softmax(name, rows, threads, refine_count)
+        y = exact_softmax(name, rows, exact)
         return np.ascontiguousarray(np.moveaxis(y, -1, 1).reshape(n, -1))
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         n = x.center.shape[0]
         if self.radix == 1:
@@ -213,51 +205,33 @@ class WeightedSum(Op):
         self._expect(self.radix >= 1 and x.shape[1] % self.radix == 0, f"radix must divide {x.shape[1]}")
         return TensorType((x.shape[0], x.shape[1] // self.radix, *x.shape[2:]))
 
-    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return True
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.attention import weighted_sum
+    def run(self, *inputs: F32, engine: Engine) -> F32:
+        return engine.weighted_sum(inputs[0], inputs[1], self.radix)
 
-        return weighted_sum(inputs[0], inputs[1], self.radix, threads)
-
-    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
-        from refnet.kernels.formulas import parts_sum
-
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         self._one_of(formula, self.formulas)
         attention, x = inputs
         n, channels, h, w = x.shape
         c = channels // self.radix
         parts = np.ascontiguousarray(x).reshape(n, self.radix, c, h * w)
         weights = np.ascontiguousarray(attention).reshape(n, self.radix, c)
-        return parts_sum(parts, weights, formula == "zero", threads).reshape(n, c, h, w)
+        return engine.parts_sum(parts, weights, formula == "zero").reshape(n, c, h, w)
 
-    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
         if self.exactly_specified:
-            return self.run(*inputs, threads=threads)
-        from refnet.kernels.accumulator import decide_weighted, sum_exactly
-        from refnet.kernels.team import split
-
+            return self.run(*inputs, engine=exact.engine)
         n, channels, h, w = inputs[1].shape
         c = channels // self.radix
         a = np.ascontiguousarray(inputs[0]).reshape(n, self.radix, c)
         x = np.ascontiguousarray(inputs[1]).reshape(n, self.radix, c, h * w)
-        y, at = decide_weighted(a, x, error_factor(self.radix), threads)
+        return exact.weighted_sum(type(self).__name__, a, x).reshape(n, c, h, w)
 
-        def refine(at: npt.NDArray[np.int64], y: F32) -> None:
-            image, channel, position = np.unravel_index(at, (n, c, h * w))
-            products = a[image, :, channel].astype(np.float64) * x[image, :, channel, position]  # exact
-            settled = np.empty(at.size, np.float32)
-            split(sum_exactly, at.size, threads, np.ascontiguousarray(products.T), settled)
-            y.reshape(-1)[at] = settled
-
-        return finish(type(self).__name__, y, at, refine, refine_count).reshape(n, c, h, w)
-
-    def bound(self, *inputs: Interval) -> Interval:
-        from refnet.kernels.attention import weighted_sum
-
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         def product(a: F64, b: F64) -> F64:
-            return weighted_sum(a, b, self.radix, 1)
+            return engine.weighted_sum(a, b, self.radix)
 
         a, x = inputs
         center = product(a.center, x.center)

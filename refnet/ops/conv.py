@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
+from refnet.core.engine import NOTHING, ConvGeometry, Engine
+from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
-from refnet.exact.correct_rounding import RefineCount, error_factor, finish
-from refnet.exact.rounding import sum_of_products
+from refnet.core.rounding import sum_of_products
 
 Pair = tuple[int, int]
 
@@ -102,6 +102,11 @@ class Conv(Op):
         """Whether the padding is the same before and behind the image."""
         return self.pad_end in (None, self.pad)
 
+    @property
+    def geometry(self) -> ConvGeometry:
+        """Where the windows lie, for symmetric padding."""
+        return ConvGeometry(self.stride, self.pad, self.dilation, self.groups)
+
     def _wide(self, shape: tuple[int, ...], *weights: tuple[int, ...]) -> tuple[Conv, Callable[[Any], Any]]:
         """The op with symmetric padding that has all of this one's windows, and what takes them out of it."""
         kinds = (TensorType(tuple(s)) for s in (shape, *weights))
@@ -111,96 +116,33 @@ class Conv(Op):
         pad = (self.pad[0] + m * self.stride[0], self.pad[1] + n * self.stride[1])
         return replace(self, pad=pad, pad_end=None), lambda y: y[:, :, m : m + oh, n : n + ow].copy()
 
-    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return self.symmetric
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         if not self.symmetric:
             wide, take = self._wide(*(x.shape for x in inputs))
-            cut: F32 = take(wide.run(*inputs, threads=threads))
+            cut: F32 = take(wide.run(*inputs, engine=engine))
             return cut
-        from refnet.kernels.epilogue import Chain
-        from refnet.kernels.panel import convolve
+        epilogue = NOTHING.bias(inputs[2]) if self.bias else NOTHING
+        return engine.conv(inputs[0], inputs[1], self.geometry, epilogue)
 
-        chain = Chain().bias(inputs[2]) if self.bias else Chain()
-        place = (self.stride, self.pad, self.dilation, self.groups)
-        return convolve(inputs[0], inputs[1], *place, threads, chain)
-
-    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
         if not self.symmetric:
             wide, take = self._wide(*(x.shape for x in inputs))
-            cut: F32 = take(wide.golden(*inputs, threads=threads, refine_count=refine_count))
+            cut: F32 = take(wide.golden(*inputs, exact=exact))
             return cut
-        return self.exactly(type(self).__name__, None, *inputs, threads=threads, refine_count=refine_count)
+        bias = inputs[2] if self.bias else None
+        return exact.conv(type(self).__name__, inputs[0], inputs[1], bias, None, self.geometry)
 
-    def exactly(
-        self,
-        name: str,
-        addend: F32 | None,
-        *inputs: F32,
-        threads: int = 1,
-        refine_count: RefineCount | None = None,
-    ) -> F32:
-        """The exact sum of the convolution, and of the addend (n, channels, oh, ow) if there is one, rounded
-        once. name: of the op in the count. For symmetric padding.
-        """
-        from refnet.kernels import accumulator as exact
-        from refnet.kernels.epilogue import Chain
-        from refnet.kernels.panel import convolve
-        from refnet.kernels.resources import prepared
-        from refnet.kernels.segments import convolve_in_segments, depth
-        from refnet.kernels.team import split
-
-        x = exact.widened(inputs[0], threads)
-        w = prepared((inputs[1],), "float64", lambda: widened(inputs[1]))
-        b = inputs[2].astype(np.float64) if self.bias else np.zeros(0)
-        place = (self.stride, self.pad, self.dilation)
-        with np.errstate(all="ignore"):
-            chain = Chain().bias(b) if self.bias else Chain()
-            if addend is not None:
-                more = addend.astype(np.float64)
-                chain = chain.add(more)
-            center = convolve_in_segments(x, w, *place, self.groups, threads, chain)
-            squares = exact.squares(x, self.groups, threads)
-            ones = np.ones((self.groups, 1, *self.kernel))
-            norms = np.sqrt(convolve(squares, ones, *place, self.groups, threads))
-        weights = prepared((inputs[1],), "norm", lambda: norms_of(inputs[1]))
-        plus = b if self.bias else np.zeros(self.channels)
-        size = center.shape[2] * center.shape[3]
-        n = x.shape[0]
-        factor = error_factor(depth(w, self.groups) + self.bias + (addend is not None))
-        if addend is None:
-            windows = norms.reshape(n, -1, size)
-            y, at = exact.decide_products(
-                center.reshape(n, -1, size), windows, weights, plus, factor, threads
-            )
-        else:
-            with np.errstate(all="ignore"):
-                sizes = np.repeat(norms, self.channels // self.groups, 1)  # (n, channels, oh, ow)
-                sizes *= weights[:, None, None]
-                sizes += np.abs(plus)[:, None, None] + np.abs(more)
-            y, at = exact.decide(center, factor * sizes, threads)
-        others = np.zeros(0, np.float32) if addend is None else np.ascontiguousarray(addend).reshape(-1)
-
-        def refine(at: npt.NDArray[np.int64], y: F32) -> None:
-            where = np.array([*self.stride, *self.pad, *self.dilation])
-            arrays = (at, inputs[0], inputs[1], b, others)
-            split(exact.conv_exactly, at.size, threads, *arrays, where, self.groups, y)
-
-        return finish(name, y.reshape(center.shape), at, refine, refine_count)
-
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         if not self.symmetric:
             wide, take = self._wide(*(x.center.shape for x in inputs))
-            found = wide.bound(*inputs)
+            found = wide.bound(*inputs, engine=engine)
             return Interval(take(found.center), take(found.radius))
-        from refnet.kernels.epilogue import Chain
-        from refnet.kernels.panel import convolve
-        from refnet.kernels.resources import processors
 
         def conv(x: F64, w: F64, b: F64 | None) -> F64:
-            chain = Chain() if b is None else Chain().bias(b)
-            return convolve(x, w, self.stride, self.pad, self.dilation, self.groups, processors(), chain)
+            return engine.conv(x, w, self.geometry, NOTHING if b is None else NOTHING.bias(b))
 
         x, w = inputs[:2]
         b = inputs[2] if self.bias else None
@@ -221,16 +163,3 @@ class Conv(Op):
         size = self.type(*inputs).size
         macs = size * TensorType(inputs[1].shape[1:]).size
         return Cost(macs, 2 * macs + size * self.bias)
-
-
-def widened(w: F32) -> F64:
-    """w in float64, read-only: exact, and kept with what the kernels derive from it."""
-    wide = w.astype(np.float64)
-    wide.flags.writeable = False
-    return wide
-
-
-def norms_of(w: F32) -> F64:
-    """The Euclidean norm of each output's weights, (o,)."""
-    squares = np.square(w.astype(np.float64)).reshape(w.shape[0], -1)
-    return np.asarray(np.sqrt(squares.sum(1)))

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from refnet.core.engine import Engine
+from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, Interval, Op, TensorType
-from refnet.exact.correct_rounding import RefineCount
 from refnet.ops.conv import Conv
 from refnet.ops.pointwise import sum_bound
 
@@ -55,20 +56,19 @@ class ConvAdd(Op):
         self._expect(inputs[1] == made, f"the addend is {inputs[1]!r}, the convolution makes {made!r}")
         return made
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
-        total = self.conv.run(inputs[0], *inputs[2:], threads=threads)
+    def run(self, *inputs: F32, engine: Engine) -> F32:
+        total = self.conv.run(inputs[0], *inputs[2:], engine=engine)
         with np.errstate(all="ignore"):
             total += inputs[1]
         return total
 
-    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
-        data, addend, *weights = inputs
-        return self.conv.exactly(
-            type(self).__name__, addend, data, *weights, threads=threads, refine_count=refine_count
-        )
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
+        x, addend, w = inputs[:3]
+        bias = inputs[3] if self.conv.bias else None
+        return exact.conv(type(self).__name__, x, w, bias, addend, self.conv.geometry)
 
-    def bound(self, *inputs: Interval) -> Interval:
-        return sum_bound((self.conv.bound(inputs[0], *inputs[2:]), inputs[1]))
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
+        return sum_bound((self.conv.bound(inputs[0], *inputs[2:], engine=engine), inputs[1]))
 
     def flops(self, *inputs: TensorType) -> Cost:
         cost = self.conv.flops(inputs[0], *inputs[2:])

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
+from refnet.core.engine import Array, Engine
+from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
-from refnet.exact.correct_rounding import RefineCount, round_or_refine, sum_error
-from refnet.exact.rounding import sum_of_products
-from refnet.ops.conv import widened
+from refnet.core.rounding import sum_of_products
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,44 +55,19 @@ class Dense(Op):
         self._expect(inputs[1:] == expected, f"weights are {list(inputs[1:])}, expected {list(expected)}")
         return TensorType((inputs[0].shape[0], self.units))
 
-    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return True
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.panel import dense
+    def run(self, *inputs: F32, engine: Engine) -> F32:
+        return engine.dense(rows_of(inputs[0]), inputs[1], inputs[2] if self.bias else None)
 
-        rows = np.ascontiguousarray(inputs[0].reshape(inputs[0].shape[0], -1))
-        return dense(rows, inputs[1], inputs[2] if self.bias else None, threads)
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
+        bias = inputs[2] if self.bias else None
+        return exact.dense(type(self).__name__, rows_of(inputs[0]), inputs[1], bias)
 
-    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
-        from refnet.kernels.accumulator import conv_exactly
-        from refnet.kernels.panel import dense
-        from refnet.kernels.resources import prepared
-        from refnet.kernels.team import split
-
-        rows = np.ascontiguousarray(inputs[0].reshape(inputs[0].shape[0], -1))
-        x, w = rows.astype(np.float64), prepared((inputs[1],), "float64", lambda: widened(inputs[1]))
-        b = inputs[2].astype(np.float64) if self.bias else np.zeros(0)
-        with np.errstate(all="ignore"):
-            center = dense(x, w, b if self.bias else None, threads)
-            norms = np.sqrt(np.square(x).sum(1, keepdims=True)) * np.sqrt(np.square(w).sum(1))
-            total = norms + np.abs(b) if self.bias else norms
-            error = sum_error(w.shape[1] + self.bias, total)
-
-        def refine(at: npt.NDArray[np.int64], y: F32) -> None:
-            where = np.array([1, 1, 0, 0, 1, 1])
-            points, weights = rows[:, :, None, None], inputs[1][:, :, None, None]
-            arrays = (at, points, weights, b, np.zeros(0, np.float32))
-            split(conv_exactly, at.size, threads, *arrays, where, 1, y[:, :, None, None])
-
-        return round_or_refine(type(self).__name__, center, error, refine, threads, refine_count)
-
-    def bound(self, *inputs: Interval) -> Interval:
-        from refnet.kernels.panel import dense
-        from refnet.kernels.resources import processors
-
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         def product(x: F64, w: F64, b: F64 | None) -> F64:
-            return dense(np.ascontiguousarray(x.reshape(x.shape[0], -1)), w, b, processors())
+            return engine.dense(rows_of(x), w, b)
 
         x, w = inputs[:2]
         b = inputs[2] if self.bias else None
@@ -111,3 +85,8 @@ class Dense(Op):
         size = self.type(*inputs).size
         macs = size * inputs[1].shape[1]
         return Cost(macs, 2 * macs + size * self.bias)
+
+
+def rows_of(x: Array) -> Array:
+    """x (n, ...) as (n, k)."""
+    return np.ascontiguousarray(x.reshape(x.shape[0], -1))

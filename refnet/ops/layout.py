@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from refnet.core.op import F32, Cost, Interval, Op, Sum, TensorType
-
-Array = npt.NDArray[Any]
+from refnet.core.engine import Array, Engine
+from refnet.core.op import F32, Cost, FoldableSum, Interval, Op, TensorType
 
 
 class _Move(Op):
@@ -23,21 +21,21 @@ class _Move(Op):
     def _move(self, *arrays: Array) -> Array:
         raise NotImplementedError
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         return np.array(self._move(*inputs), order="C")  # a copy: values share no memory
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         moved = (self._move(*(x.center for x in inputs)), self._move(*(x.radius for x in inputs)))
         return Interval(*moved, self._sum(*(x.sum for x in inputs)))
 
-    def _sum(self, *sums: Sum | None) -> Sum | None:
+    def _sum(self, *sums: FoldableSum | None) -> FoldableSum | None:
         """What moves remains a sum: of one kind, where several inputs meet; else it counts as shown."""
         known = [one for one in sums if one is not None]
         if not known or len(known) < len(sums) or len({one.roundings for one in known}) > 1:
             return None
         size = self._move(*(one.size for one in known))
         most = max(one.terms for one in known), max(one.input_abs_sum for one in known)
-        return Sum(size, known[0].roundings, *most)
+        return FoldableSum(size, known[0].roundings, *most)
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost()
@@ -59,13 +57,11 @@ class Concat(_Move):
         length = sum(x.shape[self.axis] for x in inputs)
         return TensorType((*first[: self.axis], length, *first[self.axis + 1 :]))
 
-    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return True
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.layout import concatenate
-
-        return concatenate(inputs, self.axis, threads)
+    def run(self, *inputs: F32, engine: Engine) -> F32:
+        return engine.concatenate(inputs, self.axis)
 
     def _move(self, *arrays: Array) -> Array:
         return np.concatenate(arrays, self.axis)
@@ -225,10 +221,10 @@ class Pad(Op):
         )
         return TensorType(tuple(n + b + e for n, b, e in zip(shape, self.before, self.behind, strict=True)))
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         return np.array(self._around(inputs[0], self.value), order="C")
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         return Interval(self._around(x.center, float(np.float32(self.value))), self._around(x.radius, 0.0))
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-from refnet.core.op import F32, F64, Cost, Interval, Op, Sum, TensorType
-from refnet.exact.correct_rounding import RefineCount, error_factor, round_or_refine, rounded
-from refnet.exact.rounding import ETA, U64, gamma, outward
-
-Array = npt.NDArray[Any]
+from refnet.core.engine import Array, Engine, Places
+from refnet.core.exact import Exact
+from refnet.core.op import F32, F64, Cost, FoldableSum, Interval, Op, TensorType
+from refnet.core.rounding import ETA, U64, error_factor, gamma, outward
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,23 +93,21 @@ class MatMul(Op):
     def _right(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape[::-1] if self.transpose_b else ((*shape, 1) if len(shape) == 1 else shape)
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         with np.errstate(all="ignore"):
-            y = self._product(inputs[0], inputs[1], threads)
+            y = self._product(inputs[0], inputs[1], engine)
             if self.alpha != 1:
                 y *= np.float32(self.alpha)
             if self.addend:
                 y += inputs[2] if self.beta == 1 else np.float32(self.beta) * inputs[2]
         return y
 
-    def _product(self, a: Array, b: Array, threads: int) -> Array:
+    def _product(self, a: Array, b: Array, engine: Engine) -> Array:
         """A B as y is shaped: one chain of FMA per element."""
-        from refnet.kernels.panel import dense
-        from refnet.kernels.resources import prepared
 
         def columns() -> Array:
             made = np.array(b if self.transpose_b else b.T, order="C")
-            made.flags.writeable = False  # the kernel may keep what it makes of them
+            made.flags.writeable = False  # the engine may keep what it makes of them
             return made
 
         left = (a.T if self.transpose_a else a).reshape(self._left(a.shape))
@@ -119,38 +115,36 @@ class MatMul(Op):
         lead = np.broadcast_shapes(left.shape[:-2], right[:-2])
         if b.ndim == 2:
             rows = np.ascontiguousarray(left).reshape(-1, left.shape[-1])
-            y = dense(rows, prepared((b,), ("columns of MatMul", self.transpose_b), columns), None, threads)
+            y = engine.dense(
+                rows, engine.cached((b,), ("columns of MatMul", self.transpose_b), columns), None
+            )
         else:
             y = np.empty((*lead, left.shape[-2], right[-1]), a.dtype)
             matrices = np.broadcast_to(b.reshape(right), (*lead, *right[-2:]))
             rows = np.broadcast_to(left, (*lead, *left.shape[-2:]))
             for at in np.ndindex(lead):
-                y[at] = dense(
-                    np.ascontiguousarray(rows[at]), np.ascontiguousarray(matrices[at].T), None, threads
-                )
+                row, column = np.ascontiguousarray(rows[at]), np.ascontiguousarray(matrices[at].T)
+                y[at] = engine.dense(row, column, None)
         rows_, columns_ = left.shape[-2:-1] * (a.ndim > 1), right[-1:] * (b.ndim > 1)
         return y.reshape((*lead, *rows_, *columns_))
 
-    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
         wide = [x.astype(np.float64) for x in inputs]
         with np.errstate(all="ignore"):
-            center, total = self._sizes(wide, threads)
+            center, total = self._sizes(wide, exact.engine)
         k = self._left(inputs[0].shape)[-1]
 
-        def refine(at: npt.NDArray[np.int64], y: F32) -> None:
+        def refine(at: Places, y: F32) -> None:
             element = self._elements(inputs, center.shape)
             for i in at:
-                true = element(int(i))
-                y.reshape(-1)[i] = rounded(true)
+                y.reshape(-1)[i] = exact.rounded(element(int(i)))
 
-        return round_or_refine(
-            type(self).__name__, center, error_factor(k + 2) * total, refine, threads, refine_count
-        )
+        return exact.round_or_refine(type(self).__name__, center, error_factor(k + 2) * total, refine)
 
-    def _sizes(self, wide: list[F64], threads: int) -> tuple[F64, F64]:
+    def _sizes(self, wide: list[F64], engine: Engine) -> tuple[F64, F64]:
         """In float64: the formula, and T."""
-        center = self.alpha * self._product(wide[0], wide[1], threads)
-        total = abs(self.alpha) * self._product(np.abs(wide[0]), np.abs(wide[1]), threads)
+        center = self.alpha * self._product(wide[0], wide[1], engine)
+        total = abs(self.alpha) * self._product(np.abs(wide[0]), np.abs(wide[1]), engine)
         if self.addend:
             center, total = center + self.beta * wide[2], total + np.abs(self.beta * wide[2])
         return center, total
@@ -182,11 +176,9 @@ class MatMul(Op):
 
         return pair
 
-    def bound(self, *inputs: Interval) -> Interval:
-        from refnet.kernels.resources import processors
-
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         def product(x: F64, w: F64) -> F64:
-            return self._product(x, w, processors())
+            return self._product(x, w, engine)
 
         a, b = inputs[:2]
         k = self._left(a.center.shape)[-1]
@@ -217,7 +209,7 @@ class MatMul(Op):
             input_abs_sum = (
                 float(product(a.magnitude, np.ones_like(b.center)).max(initial=0.0)) if plainly else 0.0
             )
-        as_sum = Sum(total, roundings, k + self.addend, input_abs_sum) if plainly else None
+        as_sum = FoldableSum(total, roundings, k + self.addend, input_abs_sum) if plainly else None
         return outward(center, radius, largest, roundings, as_sum)
 
     def flops(self, *inputs: TensorType) -> Cost:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
+from refnet.core.engine import Engine, Places
 from refnet.core.errors import InputError
-from refnet.core.op import F32, F64, Cost, Interval, Op, Sum, TensorType
-from refnet.exact.correct_rounding import RefineCount, error_factor, finish, nearest
-from refnet.exact.rounding import ETA, U64, gamma, outward
-
-if TYPE_CHECKING:
-    from refnet.kernels.program import Registers
+from refnet.core.exact import Exact
+from refnet.core.op import F32, F64, Cost, FoldableSum, Interval, Op, TensorType
+from refnet.core.orders import Expr
+from refnet.core.rounding import ETA, U64, error_factor, gamma, outward
 
 Factors = tuple[F32, F32, F32, F32]
 
@@ -48,7 +46,7 @@ class BatchNorm(Op):
 
     Formulas, eps rounded to float32 and each step too: see `formulas`.
 
-    Where x is a sum of products (size S, R roundings; see base.Sum) that was not shown, its weights w may
+    Where x is a sum of products (size S, R roundings; see FoldableSum) that was not shown, its weights w may
     have been multiplied by a, and b - a*mean made its bias: weights then carry 5 more roundings, the bias 7,
     and is one more term. So every term passes D = R + 8 at most, and with x's radius, which has gamma(R) S in
     it: |s| * (radius + (gamma(D) - gamma(R)) S) + gamma(D) (|mean s| + |beta|). Folded weights that
@@ -99,20 +97,16 @@ class BatchNorm(Op):
         self._expect(self.eps >= 0, "eps >= 0")
         return inputs[0]
 
-    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return True
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.pointwise import scale_shift
+    def run(self, *inputs: F32, engine: Engine) -> F32:
+        return engine.scale_shift(inputs[0], *self.folded(engine, *inputs[1:]))
 
-        return scale_shift(inputs[0], *self.folded(*inputs[1:]), threads)
-
-    def folded(self, gamma_: F32, beta: F32, mean: F32, var: F32) -> tuple[F32, F32]:
+    def folded(self, engine: Engine, gamma_: F32, beta: F32, mean: F32, var: F32) -> tuple[F32, F32]:
         """Plain's s and t of y = fma(x, s, t), one per channel; kept as long as the weights live."""
-        from refnet.kernels.resources import prepared
-
         arrays = (gamma_, beta, mean, var)
-        return prepared(arrays, self, lambda: self._fold(*arrays))
+        return engine.cached(arrays, self, lambda: self._fold(*arrays))
 
     def _fold(self, gamma_: F32, beta: F32, mean: F32, var: F32) -> tuple[F32, F32]:
         g = np.ones_like(gamma_, np.float64) if self.fix_gamma else gamma_.astype(np.float64)
@@ -121,26 +115,21 @@ class BatchNorm(Op):
             t = beta - mean * s
             return s.astype(np.float32), t.astype(np.float32)
 
-    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
-        from refnet.kernels.formulas import normalised
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
+        factors = self.factors(engine, formula, *inputs[1:])
+        return engine.normalised(inputs[0], *factors, formula.endswith("-fused"))
 
-        return normalised(inputs[0], *self.factors(formula, *inputs[1:]), formula.endswith("-fused"), threads)
-
-    def factors(self, formula: str, gamma_: F32, beta: F32, mean: F32, var: F32) -> Factors:
+    def factors(self, engine: Engine, formula: str, gamma_: F32, beta: F32, mean: F32, var: F32) -> Factors:
         """What a formula makes of the weights: m, i, s, t of y = ((x - m) * i) * s + t, one each per channel.
 
         m is +0 for the scaled ones, and i is 1 for all but the normalised ones, which changes no number. Kept
         as long as the weights live.
         """
-        from refnet.kernels.resources import prepared
-
         self._one_of(formula, self.formulas)
         arrays = (gamma_, beta, mean, var)
-        return prepared(arrays, (self, formula), lambda: self._factors(formula, *arrays))
+        return engine.cached(arrays, (self, formula), lambda: self._factors(engine, formula, *arrays))
 
-    def _factors(self, formula: str, gamma_: F32, beta: F32, mean: F32, var: F32) -> Factors:
-        from refnet.kernels.formulas import fused_multiply_add
-
+    def _factors(self, engine: Engine, formula: str, gamma_: F32, beta: F32, mean: F32, var: F32) -> Factors:
         g = np.ones_like(gamma_) if self.fix_gamma else gamma_
         with np.errstate(all="ignore"):
             root = np.sqrt(var + np.float32(self.eps))
@@ -151,33 +140,37 @@ class BatchNorm(Op):
             if formula.startswith("normalised"):
                 return mean, i, g, beta
             a = g * i
-            b = fused_multiply_add(-mean, a, beta) if formula == "scaled-fused" else beta - mean * a
+            fused = formula == "scaled-fused"
+            b = engine.fused_multiply_add(-mean, a, beta) if fused else beta - mean * a
             return np.zeros_like(mean), one, a, b
 
-    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
-        from refnet.kernels.accumulator import decide_affine
-
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
         x = inputs[0]
         n, c = x.shape[:2]
         g, beta, mean, var = (w.astype(np.float64) for w in inputs[1:])
         g = np.ones_like(g) if self.fix_gamma else g
         with np.errstate(all="ignore"):
             s = g / np.sqrt(var + self.eps)
-        y, at = decide_affine(x.reshape(n, c, -1), mean, s, beta, error_factor(7), threads)
 
-        def refine(at: npt.NDArray[np.int64], y: F32) -> None:
+        def refine(at: Places, y: F32) -> None:
             flat, values = y.reshape(-1), x.reshape(-1)
             size = x.size // (n * c)
             for k in at:
                 i = int(k) // size % c
                 weights = tuple(float(w[i]) for w in (g, beta, mean, var))
                 guess = (float(values[k]) - mean[i]) * s[i] + beta[i]
-                flat[k] = self._exactly(float(guess), float(values[k]), *weights)
+                compare = self._comparison(float(values[k]), *weights)
+                flat[k] = exact.nearest(compare, float(guess))
 
-        return finish(type(self).__name__, y.reshape(x.shape), at, refine, refine_count)
+        return exact.affine(type(self).__name__, x, mean, s, beta, error_factor(7), refine)
 
-    def _exactly(self, guess: float, x: float, g: float, beta: float, mean: float, var: float) -> np.float32:
-        """One element: y > m means g (x - mean) > (m - beta) sqrt(var + eps); both sides squared, no root."""
+    def _comparison(
+        self, x: float, g: float, beta: float, mean: float, var: float
+    ) -> Callable[[Fraction], int]:
+        """The sign of y - m of one element, by m.
+
+        y > m means g (x - mean) > (m - beta) sqrt(var + eps); both sides squared, no root.
+        """
         square = Fraction(float(var)) + Fraction(self.eps)
         left = Fraction(float(g)) * (Fraction(float(x)) - Fraction(float(mean)))
         shift = Fraction(float(beta))
@@ -187,9 +180,9 @@ class BatchNorm(Op):
             a, b = left * abs(left), right * abs(right) * square
             return (a > b) - (a < b)
 
-        return nearest(compare, guess)
+        return compare
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         if any(w.radius.any() for w in inputs[1:]):
             raise InputError(f"{self!r}: bound takes exact weights (radius 0)")
         x = inputs[0]
@@ -208,17 +201,17 @@ class BatchNorm(Op):
             usual = (var + self.eps >= 2.0**-126) & (var + self.eps < 2.0**126)
             largest = np.where(usual, total + size + np.abs(g) + middle, np.nan)
             if x.sum is None:
-                return outward(
-                    center, radius, largest, 8, Sum(total, 7, 3, float(x.magnitude.max(initial=0.0)))
-                )
+                shown = FoldableSum(total, 7, 3, float(x.magnitude.max(initial=0.0)))
+                return outward(center, radius, largest, 8, shown)
             folded = self._folded(x, x.sum, s, mean, beta) + 8 * U64 * total
             constants = np.abs(mean * s) + np.abs(beta)
             deepest = x.sum.roundings + 8
-            as_sum = Sum(x.sum.size * np.abs(s) + constants, deepest, x.sum.terms + 1, x.sum.input_abs_sum)
+            terms = x.sum.terms + 1
+            as_sum = FoldableSum(x.sum.size * np.abs(s) + constants, deepest, terms, x.sum.input_abs_sum)
         largest = np.maximum(largest, as_sum.size)
         return outward(center, np.maximum(radius, folded), largest, deepest, as_sum)
 
-    def _folded(self, x: Interval, terms: Sum, s: F64, mean: F64, beta: F64) -> F64:
+    def _folded(self, x: Interval, terms: FoldableSum, s: F64, mean: F64, beta: F64) -> F64:
         """The radius of a sum of products whose weights the batch norm was folded into."""
         g, before = gamma(terms.roundings + 8), gamma(terms.roundings)
         radius = np.abs(s) * (x.radius + (g - before) * terms.size) + g * (np.abs(mean * s) + np.abs(beta))

@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
+from refnet.core.engine import Engine, Places
 from refnet.core.errors import GraphError
-from refnet.core.op import F32, F64, Cost, Interval, Op, Sum, TensorType
-from refnet.exact.correct_rounding import RefineCount, by_decimals, error_factor, finish, round_or_refine
-from refnet.exact.rounding import ETA, U64, gamma, joined, outward
+from refnet.core.exact import Exact
+from refnet.core.op import F32, F64, Cost, FoldableSum, Interval, Op, TensorType
+from refnet.core.orders import Expr
+from refnet.core.rounding import ETA, U64, gamma, joined, outward
 from refnet.ops.sigmoid import sigmoid_bound
-
-if TYPE_CHECKING:
-    from refnet.kernels.program import Registers
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -57,24 +55,19 @@ class Relu(Op):
         self._count(inputs, 1)
         return inputs[0]
 
-    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return True
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.pointwise import relu
+    def run(self, *inputs: F32, engine: Engine) -> F32:
+        return engine.relu(inputs[0])
 
-        return relu(inputs[0], threads)
-
-    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
-        from refnet.kernels import formulas as kernels
-
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         self._one_of(formula, self.formulas)
         if formula == "plain":
-            return self.run(*inputs, threads=threads)
-        rules = {"keeps": kernels.KEEPS, "drops": kernels.DROPS, "scales": kernels.SCALES}
-        return kernels.relu(inputs[0], rules[formula], threads)
+            return self.run(*inputs, engine=engine)
+        return engine.relu_by(inputs[0], formula)
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         return Interval(np.maximum(x.center, 0.0), np.where(np.isnan(x.center), np.inf, x.radius))
 
@@ -109,11 +102,11 @@ class Clip(Op):
             self._expect(float(np.float32(limit)) == limit, f"{name} must be a float32, got {limit!r}")
         return inputs[0]
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         y: F32 = np.minimum(np.maximum(inputs[0], np.float32(self.low)), np.float32(self.high))
         return y
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         center = np.minimum(np.maximum(x.center, self.low), self.high)
         return Interval(center, np.where(np.isnan(center), np.inf, x.radius))
@@ -153,32 +146,20 @@ class Sigmoid(Op):
         self._count(inputs, 1)
         return inputs[0]
 
-    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return True
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.pointwise import sigmoid
+    def run(self, *inputs: F32, engine: Engine) -> F32:
+        return engine.sigmoid(inputs[0])
 
-        return sigmoid(inputs[0], threads)
-
-    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
-        from refnet.kernels import formulas as kernels
-
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         self._one_of(formula, self.formulas)
-        whose = {
-            "sleef": kernels.SLEEF,
-            "glibc": kernels.GLIBC,
-            "glibc-unfused": kernels.GLIBC_UNFUSED,
-            "onednn": kernels.ONEDNN,
-            "onednn-unfused": kernels.ONEDNN_UNFUSED,
-            "mlas": kernels.MLAS_512,
-        }
-        return kernels.sigmoid(inputs[0], whose[formula], threads)
+        return engine.sigmoid_by(inputs[0], "mlas-avx512" if formula == "mlas" else formula)
 
-    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
-        return exact_sigmoid(type(self).__name__, inputs[0], threads, refine_count)
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
+        return exact_sigmoid(type(self).__name__, inputs[0], exact)
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         return sigmoid_bound(x)
 
@@ -235,7 +216,7 @@ class Add(Op):
         self._expect(len({x.shape for x in inputs}) == 1, f"shapes differ: {list(inputs)}")
         return inputs[0]
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         terms: Sequence[F32] = np.broadcast_arrays(*inputs) if self.broadcast else inputs
         with np.errstate(all="ignore"):  # inf - inf is NaN here as in the frameworks
             total = np.asarray(terms[0] + terms[1]) if self.count > 1 else terms[0].copy()
@@ -243,16 +224,16 @@ class Add(Op):
                 total += x
         return total
 
-    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         self._one_of(formula, self.formulas)
-        return self.run(*(inputs if formula == "left" else inputs[::-1]), threads=threads)
+        return self.run(*(inputs if formula == "left" else inputs[::-1]), engine=engine)
 
-    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
         if self.exactly_specified:
-            return self.run(*inputs, threads=threads)
-        return exact_sum(type(self).__name__, np.stack(np.broadcast_arrays(*inputs)), threads, refine_count)
+            return self.run(*inputs, engine=exact.engine)
+        return exact.sum(type(self).__name__, np.stack(np.broadcast_arrays(*inputs)))
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         return sum_bound(inputs)
 
     def flops(self, *inputs: TensorType) -> Cost:
@@ -300,12 +281,12 @@ class Mul(_Two):
     Source: MXNet broadcast_mul and elemwise_mul, torch.mul, ONNX Mul.
     """
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         with np.errstate(all="ignore"):
             y = np.asarray(np.multiply(*inputs))  # NumPy makes a scalar of rank 0
         return y
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         a, b = inputs
         center = a.center * b.center
         spread = np.abs(a.center) * b.radius + a.radius * b.magnitude
@@ -327,13 +308,13 @@ class Sub(_Two):
 
     swapped: bool = False
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         a, b = inputs[::-1] if self.swapped else inputs
         with np.errstate(all="ignore"):
             y = np.asarray(np.subtract(a, b))
         return y
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         a, b = inputs[::-1] if self.swapped else inputs
         return sum_bound((a, Interval(-b.center, b.radius, b.sum)))
 
@@ -352,13 +333,13 @@ class Div(_Two):
 
     swapped: bool = False
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         a, b = inputs[::-1] if self.swapped else inputs
         with np.errstate(all="ignore"):
             y = np.asarray(np.divide(a, b))
         return y
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         a, b = inputs[::-1] if self.swapped else inputs
         with np.errstate(all="ignore"):
             center = a.center / b.center
@@ -387,39 +368,19 @@ def sum_bound(inputs: tuple[Interval, ...]) -> Interval:
     n = len(inputs)
     radius = spread + gamma(n - 1) * total
     if all(x.sum is None for x in inputs):
-        return outward(
-            center, radius + n * U64 * total, total, n, Sum(total, n - 1, n, float(total.max(initial=0.0)))
-        )
+        as_sum = FoldableSum(total, n - 1, n, float(total.max(initial=0.0)))
+        return outward(center, radius + n * U64 * total, total, n, as_sum)
     radius_joined, as_sum = joined(inputs)
     radius = np.maximum(radius, radius_joined) + n * U64 * total
     return outward(center, radius, np.maximum(total, as_sum.size), as_sum.roundings, as_sum)
 
 
-def exact_sum(op: str, terms: F32, threads: int, refine_count: RefineCount | None) -> F32:
-    """The correctly rounded sum over the first axis of terms."""
-    from refnet.kernels.accumulator import decide_sums, sum_exactly
-    from refnet.kernels.team import split
-
-    count = terms.shape[0]
-    flat = np.ascontiguousarray(terms).reshape(count, -1)
-    y, at = decide_sums(flat, error_factor(count), threads)
-
-    def refine(at: npt.NDArray[np.int64], y: F32) -> None:
-        settled = np.empty(at.size, np.float32)
-        split(sum_exactly, at.size, threads, flat[:, at].astype(np.float64), settled)
-        y.reshape(-1)[at] = settled
-
-    return finish(op, y, at, refine, refine_count).reshape(terms.shape[1:])
-
-
-def exact_sigmoid(op: str, x: F32, threads: int, refine_count: RefineCount | None) -> F32:
+def exact_sigmoid(op: str, x: F32, exact: Exact) -> F32:
     """The correctly rounded sigmoid; see Sigmoid."""
-    from refnet.kernels.pointwise import exponential
-
     with np.errstate(all="ignore"):
-        center: F64 = 1.0 / (1.0 + exponential(-x.astype(np.float64), threads))
+        center: F64 = 1.0 / (1.0 + exact.engine.exp(-x.astype(np.float64)))
 
-    def refine(at: npt.NDArray[np.int64], y: F32) -> None:
+    def refine(at: Places, y: F32) -> None:
         flat = y.reshape(-1)
         for k in at:
             value = Decimal(float(x.flat[k]))
@@ -427,6 +388,6 @@ def exact_sigmoid(op: str, x: F32, threads: int, refine_count: RefineCount | Non
             def evaluate(value: Decimal = value) -> tuple[Decimal, Decimal]:
                 return 1 / (1 + (-value).exp()), Decimal(0)
 
-            flat[k] = by_decimals(evaluate, float(center.flat[k]))
+            flat[k] = exact.by_decimals(evaluate, float(center.flat[k]))
 
-    return round_or_refine(op, center, center * 2.0**-48, refine, threads, refine_count)
+    return exact.round_or_refine(op, center, center * 2.0**-48, refine)

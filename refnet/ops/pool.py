@@ -6,19 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.engine import Engine, Pair, Places, PoolGeometry
+from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
-from refnet.exact.correct_rounding import RefineCount, error_factor, finish, round_or_refine, rounded
-from refnet.exact.rounding import ETA, U64, gamma, outward
-
-if TYPE_CHECKING:
-    from refnet.kernels.program import Registers
-
-Pair = tuple[int, int]
+from refnet.core.orders import Expr
+from refnet.core.rounding import ETA, U64, error_factor, gamma, outward
 
 CONVENTIONS = ("valid", "full", "ceil")
 
@@ -95,6 +92,10 @@ class _Window(Op):
     def _output(self, array: F32 | F64) -> Pair:
         return _output(self, array.shape)
 
+    def _geometry(self, array: F32 | F64) -> PoolGeometry:
+        """Where the windows lie in such data, for symmetric padding and no dilation."""
+        return PoolGeometry(self.kernel, self.stride, self.pad, self._output(array))
+
 
 @lru_cache(maxsize=1024)
 def _output(op: _Window, shape: tuple[int, ...]) -> Pair:
@@ -130,16 +131,14 @@ class MaxPool(_Window):
     def exactly_specified(self) -> bool:
         return True
 
-    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return self.dilation == (1, 1)
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.pool import max_pool
-
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         (x,) = inputs
         if self.dilation != (1, 1):
             return self._largest(x)
-        return max_pool(x, self.kernel, self.stride, self.pad, self._output(x), threads)
+        return engine.max_pool(x, self._geometry(x))
 
     def _largest(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         best = np.full((*x.shape[:2], *self._output(x)), -np.inf, x.dtype)
@@ -147,25 +146,20 @@ class MaxPool(_Window):
             best = np.where((values > best) | np.isnan(values), values, best)
         return best
 
-    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
-        from refnet.kernels import formulas as kernels
-
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         self._one_of(formula, self.formulas if self.dilation == (1, 1) else ("plain",))
         (x,) = inputs
         if formula == "plain":
-            return self.run(x, threads=threads)
-        rule = kernels.RUNNING if formula == "running" else kernels.COLUMNS
-        return kernels.max_pool(x, self.kernel, self.stride, self.pad, self._output(x), rule, threads)
+            return self.run(x, engine=engine)
+        return engine.max_pool_by(x, self._geometry(x), formula)
 
-    def bound(self, *inputs: Interval) -> Interval:
-        from refnet.kernels.pool import max_pool
-
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         if self.dilation != (1, 1):
             center, radius = self._largest(x.center), self._largest(x.radius)
         else:
-            place = (self.kernel, self.stride, self.pad, self._output(x.center), 1)
-            center, radius = max_pool(x.center, *place), max_pool(x.radius, *place)
+            geometry = self._geometry(x.center)
+            center, radius = engine.max_pool(x.center, geometry), engine.max_pool(x.radius, geometry)
         return Interval(center, np.where(np.isnan(center), np.inf, radius))
 
     def flops(self, *inputs: TensorType) -> Cost:
@@ -214,19 +208,16 @@ class AvgPool(_Window):
     def nan_propagates(self, *weights: F32) -> bool:
         return True
 
-    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return self.symmetric
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.pool import avg_pool
-
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         (x,) = inputs
         if not self.symmetric:
             with np.errstate(all="ignore"):
                 y: F32 = np.divide(self._total(x), self._divisors(x.shape).astype(np.float32))
                 return y
-        output = self._output(x)
-        return avg_pool(x, self.kernel, self.stride, self.pad, output, self.count_include_pad, threads)
+        return engine.avg_pool(x, self._geometry(x), self.count_include_pad)
 
     def _total(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The sum of every window, in its order."""
@@ -235,32 +226,29 @@ class AvgPool(_Window):
             total += values
         return total
 
-    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
         (x,) = inputs
         if not self.symmetric:
-            return self._exactly(x, threads, refine_count)
-        place = (self.kernel, self.stride, self.pad, self._output(x), self.count_include_pad)
-        return exact_average(type(self).__name__, x, place, threads, refine_count)
+            return self._exactly(x, exact)
+        return exact.average(type(self).__name__, x, self._geometry(x), self.count_include_pad)
 
-    def _exactly(self, x: F32, threads: int, refine_count: RefineCount | None) -> F32:
+    def _exactly(self, x: F32, exact: Exact) -> F32:
         wide, counts = x.astype(np.float64), self._divisors(x.shape)
         with np.errstate(all="ignore"):
             center = self._total(wide) / counts
             terms = self.kernel[0] * self.kernel[1]
             error = error_factor(terms + 1) * self._total(np.abs(wide)) / counts
 
-        def refine(at: npt.NDArray[np.int64], y: F32) -> None:
+        def refine(at: Places, y: F32) -> None:
             values = np.stack([v.reshape(-1)[at] for v in self._windows(x, 0.0)], 1)  # (open, terms)
             divisors = np.broadcast_to(counts, y.shape).reshape(-1)[at]
             for k, row, divisor in zip(at, values, divisors, strict=True):
                 true = sum(map(Fraction, row.tolist()), Fraction(0)) / int(divisor)
-                y.reshape(-1)[k] = rounded(true)
+                y.reshape(-1)[k] = exact.rounded(true)
 
-        return round_or_refine(type(self).__name__, center, error, refine, threads, refine_count)
+        return exact.round_or_refine(type(self).__name__, center, error, refine)
 
-    def bound(self, *inputs: Interval) -> Interval:
-        from refnet.kernels.pool import avg_pool
-
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         terms = self.kernel[0] * self.kernel[1]
         if not self.symmetric:
@@ -268,14 +256,12 @@ class AvgPool(_Window):
                 counts = self._divisors(x.center.shape)
                 center, spread, total = (self._total(a) / counts for a in (x.center, x.radius, x.magnitude))
             return average_bound(center, spread, total, terms, terms)
-        place = (self.kernel, self.stride, self.pad, self._output(x.center), self.count_include_pad, 1)
-        return average_bound(
-            avg_pool(x.center, *place),
-            avg_pool(x.radius, *place),
-            avg_pool(x.magnitude, *place),
-            min(terms, x.center.shape[2] * x.center.shape[3]),
-            terms,
+        geometry = self._geometry(x.center)
+        center, spread, total = (
+            engine.avg_pool(a, geometry, self.count_include_pad) for a in (x.center, x.radius, x.magnitude)
         )
+        in_image = x.center.shape[2] * x.center.shape[3]
+        return average_bound(center, spread, total, min(terms, in_image), terms)
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost(0, self.type(*inputs).size * self.kernel[0] * self.kernel[1])
@@ -309,31 +295,33 @@ class GlobalAvgPool(Op):
         """The rows (1,) and the columns (1,) that count; d is their product."""
         return np.array([shape[2]]), np.array([shape[3]])
 
-    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return True
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.pool import avg_pool
-
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         (x,) = inputs
-        return avg_pool(x, (x.shape[2], x.shape[3]), (1, 1), (0, 0), (1, 1), True, threads)
+        return engine.avg_pool(x, _whole(x.shape), True)
 
-    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
         (x,) = inputs
-        place = ((x.shape[2], x.shape[3]), (1, 1), (0, 0), (1, 1), True)
-        return exact_average(type(self).__name__, x, place, threads, refine_count)
+        return exact.average(type(self).__name__, x, _whole(x.shape), True)
 
-    def bound(self, *inputs: Interval) -> Interval:
-        from refnet.kernels.pool import avg_pool
-
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         h, w = x.center.shape[2:]
-        place = ((h, w), (1, 1), (0, 0), (1, 1), True, 1)
-        center, spread, total = (avg_pool(a, *place) for a in (x.center, x.radius, x.magnitude))
+        geometry = _whole(x.center.shape)
+        center, spread, total = (
+            engine.avg_pool(a, geometry, True) for a in (x.center, x.radius, x.magnitude)
+        )
         return average_bound(center, spread, total, h * w, h * w)
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost(0, inputs[0].size)
+
+
+def _whole(shape: tuple[int, ...]) -> PoolGeometry:
+    """One window, the whole image."""
+    return PoolGeometry((shape[2], shape[3]), (1, 1), (0, 0), (1, 1))
 
 
 def _members(
@@ -355,27 +343,3 @@ def average_bound(center: F64, spread: F64, total: F64, terms: int, divisor: int
     """
     radius = spread + (gamma(terms + 1) + (terms + 2) * U64) * total + (terms + 1) * ETA / 2
     return outward(center, radius, (total + spread) * np.float64(divisor), terms + 1)
-
-
-def exact_average(
-    op: str,
-    x: F32,
-    place: tuple[Pair, Pair, Pair, Pair, bool],
-    threads: int,
-    refine_count: RefineCount | None,
-) -> F32:
-    """The correctly rounded averages; place: kernel, stride, pad, output, count_include_pad.
-
-    In float64 the sum of n elements and the division are off by (n + 2) U64 times the average of |x|.
-    """
-    from refnet.kernels.accumulator import average_exactly, decide_average
-    from refnet.kernels.team import split
-
-    kernel, stride, pad, _, include_pad = place
-    y, at = decide_average(x, *place, error_factor(kernel[0] * kernel[1] + 1), threads)
-
-    def refine(at: npt.NDArray[np.int64], y: F32) -> None:
-        where = np.array([*stride, *pad])
-        split(average_exactly, at.size, threads, at, x, np.array(kernel), where, include_pad, y)
-
-    return finish(op, y, at, refine, refine_count)

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.engine import Engine, PoolGeometry
+from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
-from refnet.exact.correct_rounding import RefineCount
-from refnet.exact.rounding import U64, gamma, outward
-from refnet.ops.pointwise import exact_sum
-from refnet.ops.pool import average_bound, exact_average
+from refnet.core.rounding import U64, gamma, outward
+from refnet.ops.pool import average_bound
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,16 +87,15 @@ class ReduceSum(_Reduce):
         self._expect(self.terms in (None, count), f"a sum of {inputs[0]!r} has {count} terms")
         return kind
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         return self._chain(inputs[0])[0].reshape(self._shape(inputs[0]))
 
-    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
         if self.exactly_specified:
-            return self.run(*inputs, threads=threads)
-        y = exact_sum(type(self).__name__, self.terms_of(inputs[0]), threads, refine_count)
-        return y.reshape(self._shape(inputs[0]))
+            return self.run(*inputs, engine=exact.engine)
+        return exact.sum(type(self).__name__, self.terms_of(inputs[0])).reshape(self._shape(inputs[0]))
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         shape, n = self._shape(x.center), len(self.terms_of(x.center))
         with np.errstate(all="ignore"):
@@ -119,19 +118,17 @@ class ReduceMean(_Reduce):
     Source: ONNX ReduceMean, torch.mean.
     """
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         total, count = self._chain(inputs[0])
         with np.errstate(all="ignore"):
             return (total / np.float32(count)).reshape(self._shape(inputs[0]))
 
-    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
         rows = np.ascontiguousarray(self.terms_of(inputs[0]).T)[:, None, None, :]  # (sums, 1, 1, terms)
-        place = ((1, rows.shape[3]), (1, 1), (0, 0), (1, 1), True)
-        return exact_average(type(self).__name__, rows, place, threads, refine_count).reshape(
-            self._shape(inputs[0])
-        )
+        geometry = PoolGeometry((1, rows.shape[3]), (1, 1), (0, 0), (1, 1))
+        return exact.average(type(self).__name__, rows, geometry, True).reshape(self._shape(inputs[0]))
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         shape = self._shape(x.center)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.engine import Engine
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
 
 
@@ -34,15 +35,13 @@ class UpsampleNearest(Op):
         n, c, h, w = x.shape
         return TensorType((n, c, h * self.scale, w * self.scale))
 
-    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return True
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.resample import upsample
+    def run(self, *inputs: F32, engine: Engine) -> F32:
+        return engine.upsample(inputs[0], self.scale)
 
-        return upsample(inputs[0], self.scale, threads)
-
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         def stretch(a: F64) -> F64:
             return a.repeat(self.scale, 2).repeat(self.scale, 3)
 
@@ -161,10 +160,10 @@ class ResizeNearest(Op):
             x[(slice(None),) * axis + (j < 0,)] = outside
         return np.array(x, order="C")
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         return self._take(inputs[0], self.extrapolation)
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         return Interval(
             self._take(x.center, float(np.float32(self.extrapolation))), self._take(x.radius, 0.0)

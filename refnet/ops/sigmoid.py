@@ -26,7 +26,7 @@ from __future__ import annotations
 import numpy as np
 
 from refnet.core.op import F64, Interval
-from refnet.exact.rounding import EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
+from refnet.core.rounding import EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
 
 P = (
     2.48287947061529e-01,

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from decimal import Decimal, getcontext
 from fractions import Fraction
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.engine import Engine, Places
+from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, Interval, Op, TensorType
-from refnet.exact.correct_rounding import RefineCount, by_decimals, round_or_refine, rounded
-from refnet.exact.rounding import ETA, EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
-
-if TYPE_CHECKING:
-    from refnet.kernels.program import Registers
+from refnet.core.orders import Expr
+from refnet.core.rounding import ETA, EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
 
 SOFTMAX_FORMULAS = {
     "sleef-divide": "SLEEF's expf, e / s (PyTorch with AVX2 or AVX-512, along an axis that is not the last)",
@@ -73,39 +72,37 @@ class Softmax(Op):
         self._expect(0 <= self.axis < len(inputs[0].shape), f"axis outside of {inputs[0]!r}")
         return inputs[0]
 
-    def recordable(self, *inputs: tuple[int, ...]) -> bool:
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return True
 
-    def run(self, *inputs: F32, threads: int = 1) -> F32:
-        from refnet.kernels.pointwise import softmax_parts
-
+    def run(self, *inputs: F32, engine: Engine) -> F32:
         (x,) = inputs
         end = x.ndim if self.trailing else self.axis + 1
         before, terms, behind = (
             prod(x.shape[a:b]) for a, b in ((0, self.axis), (self.axis, end), (end, None))
         )
-        return softmax_parts(x.reshape(before, 1, terms, behind), threads).reshape(x.shape)
+        return engine.softmax_parts(x.reshape(before, 1, terms, behind)).reshape(x.shape)
 
     def _rows(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """x with all axes from `axis` on as the last one."""
         return np.ascontiguousarray(x).reshape(*x.shape[: self.axis], -1)
 
-    def replay(self, formula: str, *inputs: F32, threads: int = 1, total: Registers | None = None) -> F32:
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         self._one_of(formula, self.formulas)
         if self.trailing:
-            return softmax_by(formula, self._rows(inputs[0]), threads, total).reshape(inputs[0].shape)
+            return softmax_by(formula, self._rows(inputs[0]), engine, total).reshape(inputs[0].shape)
         rows = np.ascontiguousarray(np.moveaxis(inputs[0], self.axis, -1))
-        return np.ascontiguousarray(np.moveaxis(softmax_by(formula, rows, threads, total), -1, self.axis))
+        return np.ascontiguousarray(np.moveaxis(softmax_by(formula, rows, engine, total), -1, self.axis))
 
-    def golden(self, *inputs: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
         name = type(self).__name__
         if self.trailing:
-            return exact_softmax(name, self._rows(inputs[0]), threads, refine_count).reshape(inputs[0].shape)
+            return exact_softmax(name, self._rows(inputs[0]), exact).reshape(inputs[0].shape)
         rows = np.moveaxis(inputs[0], self.axis, -1)
-        y = exact_softmax(name, np.ascontiguousarray(rows), threads, refine_count)
+        y = exact_softmax(name, np.ascontiguousarray(rows), exact)
         return np.ascontiguousarray(np.moveaxis(y, -1, self.axis))
 
-    def bound(self, *inputs: Interval) -> Interval:
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         if self.trailing:
             y = softmax_bound(Interval(self._rows(x.center), self._rows(x.radius)), self.axis)
@@ -135,32 +132,30 @@ def softmax_bound(x: Interval, axis: int) -> Interval:
     return outward(y, radius, np.where(r < 0.25, y, np.nan))
 
 
-def exact_softmax(op: str, x: F32, threads: int, refine_count: RefineCount | None) -> F32:
+def exact_softmax(op: str, x: F32, exact: Exact) -> F32:
     """The correctly rounded softmax over the last axis; see Softmax."""
-    from refnet.kernels.pointwise import exponential
-
     n = x.shape[-1]
     with np.errstate(all="ignore"):
         wide = x.astype(np.float64)
-        powers = exponential(wide - wide.max(-1, keepdims=True), threads)
+        powers = exact.engine.exp(wide - wide.max(-1, keepdims=True))
         center = powers / powers.sum(-1, keepdims=True)
 
-    def refine(at: npt.NDArray[np.int64], y: F32) -> None:
+    def refine(at: Places, y: F32) -> None:
         flat, rows = y.reshape(-1), x.reshape(-1, n)
         for r in np.unique(at // n):
             values, counts = np.unique(rows[r][rows[r] > -np.inf], return_counts=True)
             open_ = at[at // n == r]
             if values.size == 1:  # 1/n, which may be a midpoint: no decimals would tell
-                flat[open_] = rounded(Fraction(1, int(counts[0])))
+                flat[open_] = exact.rounded(Fraction(1, int(counts[0])))
                 continue
             row = [(Decimal(float(v)), int(count)) for v, count in zip(values, counts, strict=True)]
             totals: dict[int, Decimal] = {}
             for value in np.unique(rows[r][open_ % n]):
                 same = open_[rows[r][open_ % n] == value]
                 one = _part(Decimal(float(value)), row, totals)
-                flat[same] = by_decimals(one, float(center.flat[same[0]]))
+                flat[same] = exact.by_decimals(one, float(center.flat[same[0]]))
 
-    return round_or_refine(op, center, center * (2.0**-44 + n * 2.0**-51), refine, threads, refine_count)
+    return exact.round_or_refine(op, center, center * (2.0**-44 + n * 2.0**-51), refine)
 
 
 def _part(
@@ -182,22 +177,19 @@ def _part(
     return evaluate
 
 
-def softmax_by(formula: str, x: F32, threads: int, total: Registers | None) -> F32:
+def softmax_by(formula: str, x: F32, engine: Engine, total: Expr | None) -> F32:
     """The softmax over the last axis by one of SOFTMAX_FORMULAS; total: the order of the sum."""
-    from refnet.kernels import formulas as kernels
-    from refnet.kernels.program import row_sums
-
-    whose, lanes = {
-        "sleef-divide": (kernels.SLEEF, 0),
-        "sleef-reciprocal": (kernels.SLEEF, 0),
-        "glibc-divide": (kernels.GLIBC, 0),
-        "glibc-reciprocal": (kernels.GLIBC, 0),
-        "onednn-avx512": (kernels.ONEDNN, kernels.AVX512),
-        "onednn-avx2": (kernels.ONEDNN, kernels.AVX2),
-        "onednn-sse41": (kernels.ONEDNN_UNFUSED, kernels.SSE),
-        "mlas-avx512": (kernels.MLAS_512, 0),
-        "mlas-avx2": (kernels.MLAS, 0),
+    library, lanes = {
+        "sleef-divide": ("sleef", 0),
+        "sleef-reciprocal": ("sleef", 0),
+        "glibc-divide": ("glibc", 0),
+        "glibc-reciprocal": ("glibc", 0),
+        "onednn-avx512": ("onednn", 16),
+        "onednn-avx2": ("onednn", 8),
+        "onednn-sse41": ("onednn-unfused", 4),
+        "mlas-avx512": ("mlas-avx512", 0),
+        "mlas-avx2": ("mlas-avx2", 0),
     }[formula]
-    e = kernels.exponentials(x, whose, lanes, threads)
-    s = None if total is None else row_sums(e.reshape(-1, e.shape[-1]), total, threads)
-    return kernels.quotients(e, s, formula.endswith("-divide"), threads)
+    e = engine.exponentials(x, library, lanes)
+    s = None if total is None else engine.row_sums(e.reshape(-1, e.shape[-1]), total)
+    return engine.quotients(e, s, formula.endswith("-divide"))

@@ -28,8 +28,11 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.errors import FormatError, InputError
+from refnet.core.exact import Exact
 from refnet.core.op import F32
-from refnet.exact.correct_rounding import RefineCount, by_decimals, round_or_refine
+from refnet.exact.correct_rounding import RefineCount
+from refnet.exact.engine import DecideOrRefine
+from refnet.kernels.engine import Fast
 from refnet.ops.pointwise import exact_sigmoid
 
 FUNCTIONS = ("exp", "sigmoid")
@@ -116,20 +119,19 @@ def recorded(function: str) -> dict[str, Any]:
     return found
 
 
-def golden_exp(x: F32, threads: int = 1, refine_count: RefineCount | None = None) -> F32:
+def golden_exp(x: F32, exact: Exact) -> F32:
     """The correctly rounded e ** x of a float32 array of any shape.
 
     exp in float64 is off by the relative 2**-50 and beyond float32's range 0 or inf; 2**-48 decides. For
     x != 0 the value is transcendental and no midpoint, so decimals of growing precision settle what is open.
     NaN gives NaN, -inf +0, +inf and overflow +inf.
 
-    >>> golden_exp(np.float32([0.0, 1.0, -103.9, -104.0, 89.0, np.inf])).tolist()
+    >>> exact = DecideOrRefine(Fast())
+    >>> golden_exp(np.float32([0.0, 1.0, -103.9, -104.0, 89.0, np.inf]), exact).tolist()
     [1.0, 2.7182817459106445, 1.401298464324817e-45, 0.0, inf, inf]
     """
-    from refnet.kernels.pointwise import exponential
-
     with np.errstate(all="ignore"):
-        center = exponential(x.astype(np.float64), threads)
+        center = exact.engine.exp(x.astype(np.float64))
 
     def refine(at: npt.NDArray[np.int64], y: F32) -> None:
         for k in at:
@@ -138,9 +140,9 @@ def golden_exp(x: F32, threads: int = 1, refine_count: RefineCount | None = None
             def evaluate(value: Decimal = value) -> tuple[Decimal, Decimal]:
                 return value.exp(), Decimal(0)
 
-            y.flat[k] = by_decimals(evaluate, float(center.flat[k]))
+            y.flat[k] = exact.by_decimals(evaluate, float(center.flat[k]))
 
-    return round_or_refine("exp", center, center * 2.0**-48, refine, threads, refine_count)
+    return exact.round_or_refine("exp", center, center * 2.0**-48, refine)
 
 
 def second(function: str, x: F32, wide: float | None = None) -> tuple[F32, int]:
@@ -199,14 +201,15 @@ def chunk(function: str, index: int) -> Chunk:
     """Compute all results of one chunk both ways and compare them."""
     begin, size = index * ((1 << 32) // CHUNKS), (1 << 32) // CHUNKS
     digest, refine_count = hashlib.sha256(), RefineCount()
+    exact = DecideOrRefine(Fast(1), refine_count)
     opened = different = 0
     first = None
     for start in range(begin, begin + size, BLOCK):
         x = np.arange(start, start + BLOCK, dtype=np.uint32).view(np.float32)
         if function == "exp":
-            shipped = _canonical(golden_exp(x, 1, refine_count))
+            shipped = _canonical(golden_exp(x, exact))
         else:
-            shipped = _canonical(exact_sigmoid("sigmoid", x, 1, refine_count))
+            shipped = _canonical(exact_sigmoid("sigmoid", x, exact))
         other, count = second(function, x)
         opened += count
         if (unequal := shipped != _canonical(other)).any():

@@ -23,7 +23,7 @@ class HiddenReplay:
 
     def __init__(self, graph: Graph, replay: Replay, data: Mapping[str, F32 | None]) -> None:
         self.replay = replay
-        self.graph = replay.executed(graph)
+        self.graph = replay.fused_graph(graph)
         self.bits: dict[str, F32] = {name: value for name, value in data.items() if value is not None}
         self.last = {name: node.name for node in self.graph.nodes for name in node.data}
 

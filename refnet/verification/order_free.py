@@ -17,7 +17,7 @@ import numpy as np
 from refnet.core.bits import Mask, bit_patterns
 from refnet.core.errors import UnsupportedError
 from refnet.core.op import F32, TensorType
-from refnet.exact.rounding import ETA
+from refnet.core.rounding import ETA
 from refnet.ops import (
     Add,
     AvgPool,

@@ -7,7 +7,7 @@
 Accelerators fuse layers and show only some values. A hidden node is passed as intervals: `Op.bound` says
 where any float32 evaluation lies if each input lies anywhere in its interval. By induction every hidden
 value, however it was rounded, lies inside its interval. The proof assumes that the nodes were computed one
-by one, or folded as `core.op.Sum` describes: a batch norm into the convolution before it, an addition into
+by one, or folded as `FoldableSum` describes: a batch norm into the convolution before it, an addition into
 the sum before it.
 """
 

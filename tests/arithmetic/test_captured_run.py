@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import queue
 import sys
 import threading
+import weakref
 from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
@@ -17,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import refnet
-from refnet.arithmetic import captured_run as recording
-from refnet.arithmetic.captured_run import KEPT, Recording, Recordings
+from refnet.arithmetic import captured_run, run
+from refnet.arithmetic.captured_run import KEPT, CapturedRun, CapturedRuns
 from refnet.arithmetic.plain import Plain
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node
@@ -31,14 +33,18 @@ from tests.helpers.bits import awkward, floats, same_bits
 from tests.ops.test_ops_rules import EXAMPLES
 
 
-def kept(graph: Graph) -> list[Recording]:
-    recordings = graph.kept.get("recordings", Recordings())
-    return [known for known in recordings._seen.values() if isinstance(known, Recording)]
+def runs_of(graph: Graph, plain: Plain | None = None) -> CapturedRuns:
+    """The captured runs that an arithmetic has of the graph; None: that of those who give none."""
+    return (plain or run._plain())._captured.of(graph, CapturedRuns)
 
 
-def spoil(graph: Graph) -> None:
-    """Fill the memory of a graph's recordings with NaN: what no kernel computes anew shows."""
-    for known in kept(graph):
+def kept(graph: Graph, plain: Plain | None = None) -> list[CapturedRun]:
+    return [known for known in runs_of(graph, plain)._seen.values() if isinstance(known, CapturedRun)]
+
+
+def spoil(graph: Graph, plain: Plain) -> None:
+    """Fill the memory of a graph's captured runs with NaN: what no kernel computes anew shows."""
+    for known in kept(graph, plain):
         for piece in known._room.pieces:
             piece[:] = 255
 
@@ -63,17 +69,17 @@ def one_node(op, shapes):
 @pytest.mark.parametrize("example", EXAMPLES, ids=[repr(e.op) for e in EXAMPLES])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_every_op_can_be_repeated(example, threads):
-    """Whether an op says that it is recordable or not, other data gives what a run of its own gives."""
-    graph = one_node(example.op, example.data)
+    """Whether an op says that it is capturable or not, other data gives what a run of its own gives."""
+    graph, plain = one_node(example.op, example.data), Plain(threads)
     for again in range(5):
         inputs = {name: awkward(kind.shape, (name, again), 0.1) for name, kind in graph.inputs.items()}
-        spoil(graph)
-        found = refnet.run(graph, inputs, Plain(threads))["y"]
+        spoil(graph, plain)
+        found = refnet.run(graph, inputs, plain)["y"]
         assert same_bits(found, values_of(graph, inputs)["y"]), again
-    assert len(kept(graph)) == 1
+    assert len(kept(graph, plain)) == 1
 
 
-def test_what_says_that_it_is_recordable_is():
+def test_what_says_that_it_is_capturable_is():
     """All that the ops of these networks do is in kernels: a repetition is one row of calls."""
     for name in ("octave-se-resnet-digits", "resnest-digits"):
         graph = refnet.load(name)
@@ -89,17 +95,17 @@ def test_what_says_that_it_is_recordable_is():
 def test_networks_are_repeated_to_the_last_bit(name, threads, batch):
     graph = refnet.load(name)
     shape = (batch, *graph.inputs["data"].shape[1:])
-    wanted = [graph.nodes[7].name, *graph.outputs.values()]
+    wanted, plain = [graph.nodes[7].name, *graph.outputs.values()], Plain(threads)
     for again in range(5):
         x = {"data": awkward(shape, again, 0.002 * (again == 3))}
-        spoil(graph)
-        found = refnet.run(graph, x, Plain(threads), wanted)
+        spoil(graph, plain)
+        found = refnet.run(graph, x, plain, wanted)
         expected = values_of(graph, x)
         assert all(same_bits(found[value], expected[value]) for value in wanted), again
-    assert len(kept(graph)) == 1
+    assert len(kept(graph, plain)) == 1
 
 
-def test_the_first_run_is_not_recorded_and_few_recordings_are_kept():
+def test_the_first_run_is_not_captured_and_few_recordings_are_kept():
     graph = residual()
     for batch in range(1, KEPT + 4):
         refnet.run(graph, {"data": floats((batch, 2, 4, 4), "x")})
@@ -125,7 +131,7 @@ def test_results_are_the_caller_s_own():
         assert same_bits(x, floats((1, 2, 4, 4), "x"))
 
 
-def test_weights_that_may_change_are_not_recorded():
+def test_weights_that_may_change_are_not_captured():
     op = Conv(3, (1, 1))
     types = {"x": TensorType((1, 2, 3, 3))}
     w = floats((3, 2, 1, 1), "w")
@@ -144,7 +150,7 @@ def test_weights_that_may_change_are_not_recorded():
     assert same_bits(refnet.run(graph, x)["y"], before * np.float32(2))
 
 
-def test_other_weights_have_recordings_of_their_own():
+def test_other_weights_have_captured_runs_of_their_own():
     op = Conv(3, (1, 1))
     bare = Graph("g", {"x": TensorType((1, 2, 3, 3))}, (Node("y", op, ("x", "w")),), {"y": "y"})
     x = {"x": floats((1, 2, 3, 3), "x")}
@@ -156,22 +162,37 @@ def test_other_weights_have_recordings_of_their_own():
     assert kept(renamed) == []
 
 
-def test_copies_of_a_graph_begin_anew():
-    graph = residual()
+def test_copies_of_a_graph_and_of_an_arithmetic_begin_anew():
+    graph, plain = residual(), Plain(2)
     x = {"data": floats((1, 2, 4, 4), "x")}
     for _ in range(3):
-        expected = refnet.run(graph, x)["out"]
-    twin = copy.deepcopy(graph.kept)
-    assert len(kept(graph)) == 1
-    assert twin["recordings"]._seen == {}
-    assert pickle.loads(pickle.dumps(graph.kept["recordings"]))._seen == {}
-    assert same_bits(refnet.run(graph, x)["out"], expected)
+        expected = refnet.run(graph, x, plain)["out"]
+    assert len(kept(graph, plain)) == 1
+    assert kept(replace(graph), plain) == []
+    for twin in (copy.copy(plain), copy.deepcopy(plain), pickle.loads(pickle.dumps(plain)), replace(plain)):
+        assert twin == plain
+        assert kept(graph, twin) == [] or twin._captured is plain._captured
+    assert kept(graph, Plain(2)) == []
+    assert same_bits(refnet.run(graph, x, plain)["out"], expected)
+
+
+def test_what_is_kept_ends_with_its_graph():
+    """Neither plans nor captured runs keep a graph alive, nor outlive it."""
+    graph, plain = residual(), Plain(1)
+    for _ in range(3):
+        refnet.run(graph, {"data": floats((1, 2, 4, 4), "x")}, plain)
+    (captured,), gone = kept(graph, plain), weakref.ref(graph)
+    ended = weakref.ref(captured)
+    del captured, graph
+    gc.collect()
+    assert gone() is None
+    assert ended() is None
 
 
 def test_large_values_are_not_kept(monkeypatch):
     graph = residual()
     x = {"data": floats((2, 2, 4, 4), "x")}
-    monkeypatch.setattr(recording, "MOST", 1000)
+    monkeypatch.setattr(captured_run, "MOST", 1000)
     everything = [node.name for node in graph.nodes]
     for _ in range(3):
         found = refnet.run(graph, x, values=everything)
@@ -181,25 +202,26 @@ def test_large_values_are_not_kept(monkeypatch):
 
 def test_runs_that_need_much_memory_are_not_kept(monkeypatch):
     graph = residual()
-    monkeypatch.setattr(recording, "ROOM", 1000)
+    monkeypatch.setattr(captured_run, "ROOM", 1000)
     for again in range(5):
         x = {"data": floats((2, 2, 4, 4), again)}
         assert same_bits(refnet.run(graph, x)["out"], values_of(graph, x)["tail"])
     assert kept(graph) == []
-    assert list(graph.kept["recordings"]._seen.values()) == [recording.Seen.LARGE]
+    assert list(runs_of(graph)._seen.values()) == [captured_run.Seen.LARGE]
 
 
 def test_many_users_at_once():
-    """Who finds a recording busy runs without it."""
+    """Who finds a captured run busy runs without it."""
     graph = refnet.load("resnest-digits")
     shape = (1, *graph.inputs["data"].shape[1:])
     data = [floats(shape, key) for key in range(4)]
     expected = [refnet.run(graph, {"data": x})["prob"] for x in data]
     wrong: list[int] = []
+    plain = Plain(2)
 
     def use(which: int) -> None:
         for _ in range(40):
-            found = refnet.run(graph, {"data": data[which]}, Plain(2))["prob"]
+            found = refnet.run(graph, {"data": data[which]}, plain)["prob"]
             if not same_bits(found, expected[which]):
                 wrong.append(which)
 
@@ -213,14 +235,15 @@ def test_many_users_at_once():
 
 def test_an_op_that_says_so_wrongly_is_found(monkeypatch):
     """Its value does not lie in the room."""
-    monkeypatch.setattr(Relu, "run", lambda self, x, threads=1: np.maximum(x, np.float32(0)))
+    monkeypatch.setattr(Relu, "run", lambda self, x, engine: np.maximum(x, np.float32(0)))
     types = {"x": TensorType((1, 3))}
     graph = Graph("g", types, (Node("y", Relu(), ("x",)),), {"y": "y"}).with_weights({})
     monkeypatch.setattr(Plain, "fuse", lambda self, nodes, keep: tuple(nodes))
-    x = {"x": floats((1, 3), "x")}
-    refnet.run(graph, x)
-    with pytest.raises(RuntimeError, match="says that it is recordable"):
-        refnet.run(graph, x)
+    x, plain = {"x": floats((1, 3), "x")}, Plain()
+    refnet.run(graph, x, plain)
+    with pytest.raises(RuntimeError, match="says that it is capturable") as error:
+        refnet.run(graph, x, plain)
+    assert error.value.__notes__ == ["while executing y = Relu()(x)"]
 
 
 class Doubled(Plain):
@@ -231,26 +254,27 @@ class Doubled(Plain):
 
 
 class DoubledConv(Conv):
-    def run(self, *inputs, threads=1):
-        return super().run(inputs[0] * np.float32(2), *inputs[1:], threads=threads)
+    def run(self, *inputs, engine):
+        return super().run(inputs[0] * np.float32(2), *inputs[1:], engine=engine)
 
 
 class Upside(Identity):
-    def run(self, *inputs, threads=1):
+    def run(self, *inputs, engine):
         return -inputs[0]
 
 
-def test_what_is_derived_from_the_known_is_never_recorded():
+def test_what_is_derived_from_the_known_is_never_captured():
     """It may do with the data what no kernel does."""
     w = floats((3, 2, 1, 1), "w")
     types = {"x": TensorType((1, 2, 3, 3))}
     graph = Graph("g", types, (Node("y", Conv(3, (1, 1)), ("x", "w")),), {"y": "y"}).with_weights({"w": w})
     derived = replace(graph, nodes=(Node("y", DoubledConv(3, (1, 1)), ("x", "w")),))
     upside = Graph("g", types, (Node("y", Upside(), ("x",)),), {"y": "y"}).with_weights({})
+    doubled = Doubled(1)
     for again in range(5):
         x = {"x": floats((1, 2, 3, 3), again)}
         once = refnet.run(graph, x)["y"]
-        assert same_bits(refnet.run(graph, x, Doubled(1))["y"], once * np.float32(2))
+        assert same_bits(refnet.run(graph, x, doubled)["y"], once * np.float32(2))
         assert same_bits(refnet.run(derived, x)["y"], once * np.float32(2))
         assert same_bits(refnet.run(upside, x)["y"], -x["x"])
 
@@ -263,8 +287,8 @@ def test_nothing_can_be_repeated(shape, op):
         assert refnet.run(graph, {"x": np.zeros(shape, np.float32)})["y"].shape == shape
 
 
-def test_a_product_that_is_numpys_is_not_recorded():
-    """Of two arrays of one shape, within a run of nodes; what is recorded knows nothing of other data."""
+def test_a_product_that_is_numpys_is_not_captured():
+    """Of two arrays of one shape, within a run of nodes; what is captured knows nothing of other data."""
     types = {name: TensorType((1, 2, 3, 3)) for name in "ab"}
     nodes = (Node("m", Mul(), ("a", "b")), Node("y", Relu(), ("m",)))
     graph = Graph("g", types, nodes, {"y": "y"}).with_weights({})
@@ -273,16 +297,18 @@ def test_a_product_that_is_numpys_is_not_recorded():
         assert same_bits(refnet.run(graph, inputs)["y"], values_of(graph, inputs)["y"])
 
 
-def test_each_number_of_threads_has_its_recording():
-    graph = residual()
+def test_each_number_of_threads_has_its_captured_run(monkeypatch):
+    """An arithmetic takes as many threads as there are processors at the time."""
+    graph, plain = residual(), Plain()
     for threads in (1, 2, 3) * 3:
-        refnet.run(graph, {"data": floats((1, 2, 4, 4), "x")}, Plain(threads))
-    assert sorted(tape.threads for known in kept(graph) for tape in known._steps) == [1, 2, 3]
+        monkeypatch.setattr("refnet.kernels.resources.processors", lambda threads=threads: threads)
+        refnet.run(graph, {"data": floats((1, 2, 4, 4), "x")}, plain)
+    assert sorted(tape.threads for known in kept(graph, plain) for tape in known._steps) == [1, 2, 3]
 
 
-def test_recordings_share_what_memory_they_may_keep(monkeypatch):
+def test_captured_runs_share_what_memory_they_may_keep(monkeypatch):
     graph = residual()
-    monkeypatch.setattr(recording, "ROOM", 2 * PIECE)
+    monkeypatch.setattr(captured_run, "ROOM", 2 * PIECE)
     for batch in (1, 2, 3, 3, 3, 2):
         for _ in range(3):
             refnet.run(graph, {"data": floats((batch, 2, 4, 4), "x")})
@@ -389,7 +415,7 @@ class Odd(np.ndarray):
 
 
 def test_what_only_looks_like_the_run_before_is_not_it():
-    """Two inputs, recorded; then others, each of which differs from the recorded run in one way."""
+    """Two inputs, captured; then others, each of which differs from the captured run in one way."""
     graph = Graph(
         "two",
         {"a": TensorType((1, 3, 4, 4)), "b": TensorType((1, 3, 4, 4))},
@@ -398,13 +424,15 @@ def test_what_only_looks_like_the_run_before_is_not_it():
     ).with_weights({})
     inputs = {name: floats((1, 3, 4, 4), name) for name in "ab"}
 
+    plains = {threads: Plain(threads) for threads in (1, 2)}
+
     def runs(inputs, threads=1, values=None):
-        return refnet.run(graph, inputs, Plain(threads), values)
+        return refnet.run(graph, inputs, plains[threads], values)
 
     for _ in range(3):
         runs(inputs)
-    before, recorded = runs(inputs)["y"], graph.kept["recordings"]._latest
-    assert isinstance(recorded, Recording)
+    before, latest = runs(inputs)["y"], runs_of(graph, plains[1])._latest
+    assert isinstance(latest, CapturedRun)
     for wrong in (
         {"a": inputs["a"]},
         {**inputs, "c": inputs["a"]},
@@ -427,4 +455,4 @@ def test_what_only_looks_like_the_run_before_is_not_it():
         assert same_bits(runs(MappingProxyType(inputs))["y"], before)
         assert same_bits(runs({name: inputs[name].view(Odd) for name in "ba"})["y"], before)
         assert same_bits(runs(inputs, threads=2)["y"], before), again
-    assert {kind._threads for kind in kept(graph)} == {1, 2}
+    assert {kind._threads for plain in plains.values() for kind in kept(graph, plain)} == {1, 2}

@@ -10,7 +10,7 @@ import pytest
 
 import refnet
 from refnet import ops
-from refnet.arithmetic.fusion_groups import FOLDS, folded, hidden, joined
+from refnet.arithmetic.fusion_groups import FOLDS, folded, fused_graph, hidden
 from refnet.arithmetic.plain import Plain
 from refnet.arithmetic.replay import Replay
 from refnet.core.errors import FormatError, InputError
@@ -33,6 +33,7 @@ from refnet.formats.book import dumps, loads
 from refnet.verification.verify import Values, verify_values
 from tests.helpers.bits import floats, same_bits
 from tests.helpers.definition import round_float32
+from tests.helpers.engines import FAST
 from tests.helpers.recipes import blocked, element, kind, recipe, split
 
 F = np.float32
@@ -68,7 +69,7 @@ DATA = {"x": floats(X.shape, "x")}
 
 def book(by: Joined | None = JOINED, graph: Graph = GRAPH, **other: Recipe) -> Book:
     """A recipe for each node of the executed graph; `other` for some of them."""
-    executed = graph if by is None else joined(graph, by)
+    executed = graph if by is None else fused_graph(graph, by, FAST)
     types = executed.types()
     recipes = {}
     for node in executed.nodes:
@@ -92,7 +93,7 @@ def book(by: Joined | None = JOINED, graph: Graph = GRAPH, **other: Recipe) -> B
 
 
 def test_the_graph_that_is_executed():
-    executed = joined(GRAPH, JOINED)
+    executed = fused_graph(GRAPH, JOINED, FAST)
     assert [(node.name, type(node.op).__name__, node.data) for node in executed.nodes] == [
         ("n1", "Conv", ("x",)),
         ("r1", "Relu", ("n1",)),
@@ -111,13 +112,13 @@ def test_the_graph_that_is_executed():
 
 def test_the_order_of_the_summands_does_not_matter():
     other = network(first="other")
-    assert str(joined(other, JOINED)) == str(joined(GRAPH, JOINED))
+    assert str(fused_graph(other, JOINED, FAST)) == str(fused_graph(GRAPH, JOINED, FAST))
 
 
 def test_a_graph_without_weights_is_joined_too():
     bare = replace(GRAPH, weights={})
-    assert str(joined(bare, JOINED)) == str(joined(GRAPH, JOINED))
-    assert not joined(bare, JOINED).weights
+    assert str(fused_graph(bare, JOINED, FAST)) == str(fused_graph(GRAPH, JOINED, FAST))
+    assert not fused_graph(bare, JOINED, FAST).weights
 
 
 @pytest.mark.parametrize(
@@ -132,21 +133,21 @@ def test_a_graph_without_weights_is_joined_too():
 )
 def test_groups_that_are_not_of_this_graph(groups, said):
     with pytest.raises(InputError, match=said):
-        joined(GRAPH, Joined(groups, "double"))
+        fused_graph(GRAPH, Joined(groups, "double"), FAST)
 
 
 def test_a_value_that_others_read_cannot_be_joined_away():
     nodes = (*GRAPH.nodes, Node("more", ops.Relu(), ("c1",)))
     graph = Graph("g", GRAPH.inputs, nodes, {"out": "act", "more": "more"})
     with pytest.raises(InputError, match=r"not those of this graph.*'c1', which nothing makes"):
-        joined(graph, JOINED)
+        fused_graph(graph, JOINED, FAST)
 
 
 def test_an_output_inside_of_joined_nodes_is_refused():
     """MXNet 1.9.1 joins it all the same, and returns the last one's value for it."""
     graph = replace(GRAPH, outputs={"out": "act", "inner": "n1"})
     with pytest.raises(InputError, match="output 'inner' is n1, which is joined with what follows it"):
-        joined(graph, JOINED)
+        fused_graph(graph, JOINED, FAST)
 
 
 def test_folded_weights_take_no_name_that_there_is():
@@ -155,17 +156,17 @@ def test_folded_weights_take_no_name_that_there_is():
         for node in GRAPH.nodes
     )
     made = {"n1_folded_weight" if k == "w2" else k: v for k, v in GRAPH.weights.items()}
-    executed = joined(Graph("g", GRAPH.inputs, nodes, GRAPH.outputs).with_weights(made), JOINED)
+    executed = fused_graph(Graph("g", GRAPH.inputs, nodes, GRAPH.outputs).with_weights(made), JOINED, FAST)
     assert executed.by_name["n1"].weights == ("n1_folded_weight_", "n1_folded_bias")
     first, second = (executed.weights[name] for name in ("n1_folded_weight", "n1_folded_weight_"))
     assert same_bits(first, GRAPH.weights["w2"])
-    assert same_bits(second, joined(GRAPH, JOINED).weights["n1_folded_weight"])
+    assert same_bits(second, fused_graph(GRAPH, JOINED, FAST).weights["n1_folded_weight"])
 
 
 def test_a_sum_of_a_convolution_with_itself_is_not_joined():
     nodes = (Node("c", ops.Conv(16, (1, 1)), ("x", "w")), Node("s", ops.Add(2), ("c", "c")))
     with pytest.raises(InputError, match="joined like this"):
-        joined(Graph("g", {"x": X}, nodes, {"out": "s"}), Joined((("c", "s"),)))
+        fused_graph(Graph("g", {"x": X}, nodes, {"out": "s"}), Joined((("c", "s"),)), FAST)
 
 
 # Folded weights.
@@ -184,7 +185,7 @@ def test_folds_step_by_step(fold, fix_gamma, with_bias):
     w, b, gamma, beta, mean = (floats(s, i) for i, s in enumerate([(40, 3, 2, 1), *[(40,)] * 4]))
     var = np.abs(floats((40,), "var"))
     weights = [w, *([b] if with_bias else []), gamma, beta, mean, var]
-    weight, shift = folded(op, weights, fold)
+    weight, shift = folded(op, weights, fold, FAST)
     exact = lambda v: Fraction(float(v))  # noqa: E731
     for c in range(40):
         g = Fraction(1) if fix_gamma else exact(gamma[c])
@@ -202,10 +203,11 @@ def test_folds_step_by_step(fold, fix_gamma, with_bias):
 
 def test_folds_differ():
     own = [floats((200, 9), "w"), *(floats((200,), i) for i in range(3)), np.abs(floats((200,), "var"))]
-    made = {fold: b"".join(a.tobytes() for a in folded(ops.BatchNorm(1e-4), own, fold)) for fold in FOLDS}
+    op = ops.BatchNorm(1e-4)
+    made = {fold: b"".join(a.tobytes() for a in folded(op, own, fold, FAST)) for fold in FOLDS}
     assert len(set(made.values())) == len(FOLDS)
     with pytest.raises(InputError, match="not by 'else'"):
-        folded(ops.BatchNorm(1e-4), own, "else")
+        folded(ops.BatchNorm(1e-4), own, "else", FAST)
 
 
 # Replay.
@@ -213,13 +215,13 @@ def test_folds_differ():
 
 def literally(known: Book) -> dict[str, np.ndarray]:
     """Each value of the executed graph by what its recipe says, sums one element at a time."""
-    executed = joined(GRAPH, JOINED)
+    executed = fused_graph(GRAPH, JOINED, FAST)
     found = dict(DATA)
     for node in executed.nodes:
         inputs = [found[n] for n in node.data] + [executed.weights[n] for n in node.weights]
         made = known.recipes[signature(node.op, list(map(kind, inputs)))]
         if isinstance(made.parts[0].do, Choice):
-            found[node.name] = node.op.replay(made.parts[0].do.formula, *inputs)
+            found[node.name] = node.op.replay(made.parts[0].do.formula, *inputs, engine=FAST)
             continue
         y = np.empty(node.op.type(*map(kind, inputs)).shape, F)
         for at in np.ndindex(y.shape):

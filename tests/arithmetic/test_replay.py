@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refnet.arithmetic.replay import Replay, registers, segments
+from refnet.arithmetic.replay import Replay
 from refnet.core.errors import InputError
 from refnet.core.graph import Node
 from refnet.core.orders import (
@@ -28,6 +28,7 @@ from refnet.core.orders import (
     Unconfirmed,
     signature,
 )
+from refnet.kernels.orders import registers, segments
 from refnet.ops import AvgPool, Conv, ConvAdd, Dense, GlobalAvgPool
 from tests.helpers.bits import awkward, floats, same_bits
 from tests.helpers.recipes import blocked, element, exprs, kind, lanes, recipe, regions, split

@@ -29,6 +29,7 @@ from refnet.core.graph import Graph, Node
 from refnet.core.op import F32, TensorType
 from refnet.core.orders import Book, Chain, Choice, Leaf, Order, Part, Program, Recipe, Sum, signature
 from refnet.formats.book import read
+from refnet.kernels.engine import Fast
 from refnet.ops import ConvAdd, RadixSum
 from tests.crosscheck.identical import MORE, ROWS
 
@@ -45,7 +46,7 @@ class Swapped(Replay):
     def evaluate(self, node: Node, *inputs: F32) -> F32:
         types = [TensorType(x.shape) for x in inputs]
         if self.book.key(node.name, signature(node.op, types)) == self.key:
-            return node.op.run(*inputs, threads=self.threads or 1)
+            return node.op.run(*inputs, engine=Fast(self.threads or 1))
         return super().evaluate(node, *inputs)
 
 
@@ -87,7 +88,7 @@ def others(node: Node, types: list[TensorType], recipe: Recipe) -> Iterator[Reci
 def controls(graph: Graph, book: Book, images: tuple[str, ...] = IMAGES) -> list[Control]:
     """What becomes of each recipe of the book."""
     replay = Replay(book, 1)
-    executed = replay.executed(graph)
+    executed = replay.fused_graph(graph)
     batch = {n: TensorType((book.reference.batch, *t.shape[1:])) for n, t in graph.inputs.items()}
     types = executed.types(batch)
     nodes: dict[str, list[Node]] = {}
@@ -122,15 +123,15 @@ def _control(
     data: dict[str, F32],
     base: Replay,
 ) -> None:
-    key, book, executed = control.key, base.book, base.executed(graph)
+    key, book, executed = control.key, base.book, base.fused_graph(graph)
     names = {node.name for node in nodes}
-    # plans of the other nodes are the same, and take longer to make than to follow
-    kept = {k: plan for k, plan in base._plans.items() if plan[0].name not in names}
-    shared: dict[str, Any] = {"_graphs": base._graphs}
-    replays: list[tuple[str, Replay]] = [("plain", Swapped(book, 1, _plans={**kept}, **shared, key=key))]
+    # recipes of the other nodes are the same, and take longer to prepare than to follow
+    kept = {node: recipe for node, recipe in base._recipes.items() if node.name not in names}
+    shared: dict[str, Any] = {"_fused": base._fused}
+    replays: list[tuple[str, Replay]] = [("plain", Swapped(book, 1, _recipes={**kept}, **shared, key=key))]
     for other in others(nodes[0], [types[n] for n in nodes[0].inputs], book.recipes[key]):
         changed = replace(book, recipes={**book.recipes, key: other})
-        replays.append(("another", Replay(changed, 1, _plans={**kept}, **shared)))
+        replays.append(("another", Replay(changed, 1, _recipes={**kept}, **shared)))
     for by, replay in replays:
         try:
             differs = any(not _same(replay, node, values, executed) for node in nodes)

@@ -135,7 +135,7 @@ def book_of(row: Row, path: Path, image: tuple[int, int]) -> float:
 def compared(graph: Graph, book: Book, inputs: Mapping[str, np.ndarray], run: Run) -> dict[str, Any]:
     """refnet's own replay beside the framework's run, value by value, to the end."""
     replay = Replay(book)
-    executed = replay.executed(graph)
+    executed = replay.fused_graph(graph)
     order = [node.name for node in executed.nodes]
     inner = frozenset() if book.joined is None else hidden(book.joined)
     theirs = Streamed(inputs, order, run(inputs))

@@ -20,7 +20,9 @@ import numpy.typing as npt
 
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import F32, Interval, Op
+from refnet.kernels.engine import Fast
 from refnet.verification.judge import EQUAL, REPLAYED, ROUNDING, judge
+from tests.helpers.engines import FAST
 
 Array = npt.NDArray[Any]
 
@@ -124,7 +126,7 @@ def check(node: Node, found: Array, inputs: Iterable[F32], tally: Tally, finite:
     try:
         types = [TensorType(tuple(a.shape)) for a in arguments]
         _comparable(found, node.op.type(*types).shape, finite)
-        own = node.op.run(*arguments, threads=2)
+        own = node.op.run(*arguments, engine=Fast(2))
         judged = judge(node, found, arguments, plain=own, threads=2)
         if judged.verdict not in (EQUAL, REPLAYED, ROUNDING):
             worst = judged.worst
@@ -134,7 +136,7 @@ def check(node: Node, found: Array, inputs: Iterable[F32], tally: Tally, finite:
             tally.bits[kind] += 1
             return
         if finite:
-            interval = node.op.bound(*map(Interval.exactly, arguments))
+            interval = node.op.bound(*map(Interval.exactly, arguments), engine=FAST)
             tally.own[kind] = max(tally.own[kind], within_bound(own, interval))
         tally.shares[kind] = max(tally.shares[kind], 0.0 if judged.share is None else judged.share.largest)
         tally.bounds[kind] += 1

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refnet.arithmetic.replay import registers
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import F32, Op
 from refnet.core.orders import Chain, Expr, Leaf, Order, Sum
@@ -29,6 +28,7 @@ from refnet.ops import (
 )
 from tests.crosscheck.conftest import interpreter
 from tests.helpers.bits import awkward, floats, same_bits
+from tests.helpers.engines import FAST
 
 pytestmark = pytest.mark.crosscheck
 
@@ -127,14 +127,14 @@ def test_what_pytorch_computes_one_by_one(frameworks: Frameworks, environment: t
     """PyTorch's sigmoid: pairs of vectors by SLEEF, the rest by glibc; x where the two differ."""
     worker = frameworks("torch", *environment)
     x = floats((1 << 20,), "differ") * np.float32(8)
-    x = x[Sigmoid().replay("sleef", x) != Sigmoid().replay("glibc", x)]
+    x = x[Sigmoid().replay("sleef", x, engine=FAST) != Sigmoid().replay("glibc", x, engine=FAST)]
     pair = 2 * (8 if environment else VECTOR)
     assert x.size > 4 * pair
     for size in range(1, 4 * pair):
         y = worker.ask("op", {"function": "sigmoid", "threads": 1}, {"x": x[:size]}).arrays["y"]
         whole = size // pair * pair
-        assert same_bits(y[:whole], Sigmoid().replay("sleef", x[:whole])), size
-        assert same_bits(y[whole:], Sigmoid().replay("glibc", x[whole:size])), size
+        assert same_bits(y[:whole], Sigmoid().replay("sleef", x[:whole], engine=FAST)), size
+        assert same_bits(y[whole:], Sigmoid().replay("glibc", x[whole:size], engine=FAST)), size
 
 
 def lanes(terms: int, width: int, steps: tuple[int, ...]) -> Expr:
@@ -185,10 +185,10 @@ def test_softmax_of_a_thousand_classes(
     for classes in (width, 100, 1000):
         x = floats((64, classes), ("softmax", classes)) * np.float32(20)
         theirs = softmax_of(worker, framework, x)
-        order = registers(lanes(classes, width, tuple(step for step in steps if step < width)))
-        own = Softmax(1).replay(formula, x, total=order)
+        order = lanes(classes, width, tuple(step for step in steps if step < width))
+        own = Softmax(1).replay(formula, x, total=order, engine=FAST)
         assert same_bits(own, theirs), classes
-        assert not same_bits(Softmax(1).replay(formula, x), theirs), classes
+        assert not same_bits(Softmax(1).replay(formula, x, engine=FAST), theirs), classes
 
 
 @pytest.mark.parametrize(("framework", "formula", "width", "steps", "environment"), SOFTMAX)
@@ -210,7 +210,7 @@ def test_softmax_of_special_rows(
         x = np.ascontiguousarray(values[np.minimum(some, 8)])
         x[:8] = -np.inf
         theirs = softmax_of(worker, framework, x)
-        assert same_bits(Softmax(1).replay(formula, x), theirs), classes
+        assert same_bits(Softmax(1).replay(formula, x, engine=FAST), theirs), classes
         assert np.isnan(theirs).any() or framework == "onnx"
 
 
@@ -257,7 +257,7 @@ def test_batch_norm(
         data = batch_norm_data(shape)
         theirs = worker.ask("op", {**request, "threads": 1}, data).arrays["y"]
         for other in BatchNorm.formulas:
-            own = BatchNorm(1e-4).replay(other, *data.values())
+            own = BatchNorm(1e-4).replay(other, *data.values(), engine=FAST)
             assert same_bits(own, theirs) == (other == formula), (shape, other)
 
 
@@ -280,7 +280,7 @@ def test_batch_norm_after_a_convolution(
     request = {"symbol": str(symbol), "params": str(params), "mode": "internals"}
     found = dict(worker.stream("run", request, {"data": floats(shape, "x")}))
     for other in BatchNorm.formulas:
-        own = BatchNorm(1e-4).replay(other, found["conv"], *list(data.values())[1:])
+        own = BatchNorm(1e-4).replay(other, found["conv"], *list(data.values())[1:], engine=FAST)
         assert same_bits(own, found["bn"]) == (other == formula), other
 
 
@@ -300,13 +300,13 @@ def test_batch_norm_after_a_depthwise_convolution(frameworks: Frameworks, tmp_pa
     request = {"symbol": str(symbol), "params": str(params), "mode": "internals"}
     found = dict(worker.stream("run", request, {"data": floats(shape, "x")}))
     for other in BatchNorm.formulas:
-        own = BatchNorm(1e-4).replay(other, found["conv"], *list(data.values())[1:])
+        own = BatchNorm(1e-4).replay(other, found["conv"], *list(data.values())[1:], engine=FAST)
         assert same_bits(own, found["bn"]) == (other == "normalised-fused"), other
 
 
 def told_apart(op: Op, theirs: F32, *inputs: F32) -> list[str]:
     """The formulas that give these bits."""
-    return [name for name in op.formulas if same_bits(op.replay(name, *inputs), theirs)]
+    return [name for name in op.formulas if same_bits(op.replay(name, *inputs, engine=FAST), theirs)]
 
 
 @pytest.mark.parametrize(
@@ -453,5 +453,5 @@ def test_radix_softmax_of_the_official_package(frameworks: Frameworks, radix: in
     for part, formulas in ((2 * inner, ("sleef-divide", "sleef")), (7, ("glibc-divide", "glibc"))):
         x = each(radix * cardinality * part)
         theirs = frameworks("torch").ask("run", request, {"data": x}).arrays["output"]
-        own = op.replay(formulas[radix == 1], x)
+        own = op.replay(formulas[radix == 1], x, engine=FAST)
         assert same_bits(own, theirs.reshape(own.shape)), part

@@ -19,12 +19,14 @@ import pytest
 import refnet
 from refnet.core.op import Interval
 from refnet.frameworks.process import Worker
+from refnet.kernels.engine import Fast
 from refnet.models import synthetic
 from refnet.models.export import export
 from refnet.models.loading import structure
 from tests.crosscheck import judge
 from tests.crosscheck.test_mxnet_values import judged
 from tests.crosscheck.test_torch_values import ABSENT, NETWORKS, SURPLUS, written
+from tests.helpers.engines import FAST, exact_on
 
 pytestmark = pytest.mark.crosscheck
 
@@ -74,11 +76,11 @@ class Table:
         if node.op.exactly_specified:
             return  # equal to the bit, or CHECK had raised
         kind = type(node.op).__name__
-        golden = node.op.golden(*arguments, threads=2)
-        interval = node.op.bound(*map(Interval.exactly, arguments))
+        golden = node.op.golden(*arguments, exact=exact_on(2))
+        interval = node.op.bound(*map(Interval.exactly, arguments), engine=FAST)
         judge.within_bound(golden, interval)
         self.theirs[kind].add(found, golden, interval)
-        self.plain[kind].add(node.op.run(*arguments, threads=2), golden, interval)
+        self.plain[kind].add(node.op.run(*arguments, engine=Fast(2)), golden, interval)
 
     def lines(self, framework: str) -> list[str]:
         """The table in Markdown."""

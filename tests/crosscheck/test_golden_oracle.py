@@ -16,15 +16,17 @@ import pytest
 
 import refnet
 from refnet import ops
-from refnet.arithmetic.fusion_groups import joined
+from refnet.arithmetic.fusion_groups import fused_graph
 from refnet.core.graph import Graph, Node
 from refnet.core.orders import Joined
 from refnet.kernels import accumulator as exact
+from refnet.kernels.engine import Fast
 from refnet.models import synthetic
 from tests.crosscheck.oracle import ORACLES, dots, expected
 from tests.exact.test_correct_rounding import POOL
 from tests.helpers.bits import same_bits
 from tests.helpers.definition import round_float32
+from tests.helpers.engines import FAST, exact_on
 from tests.ops.test_ops_rules import EXAMPLES, arguments
 from tests.ops.test_ops_rules import dense as dense_by_fractions
 
@@ -71,7 +73,7 @@ def network(name: str) -> Graph:
             for one in node.data[:1]
             if reads[one] == 1 and isinstance(graph.by_name[one].op, ops.Conv)
         ]
-        return joined(graph, Joined(tuple(groups)))
+        return fused_graph(graph, Joined(tuple(groups)), FAST)
     nodes = (
         Node("rows", ops.Reshape((0, 256, -1)), ("data",)),
         Node("turned", ops.Transpose((0, 2, 1)), ("rows",)),
@@ -113,17 +115,14 @@ class Campaign:
         for node in self.graph.nodes:
             self.nodes[type(node.op).__name__] += 1
 
-    def executed(self, graph):
+    def fused_graph(self, graph):
         return graph
-
-    def fuse(self, nodes, keep):
-        return tuple(nodes)
 
     def done(self) -> bool:
         return all(self.judged[kind] >= self.wanted for kind in self.kinds)
 
     def evaluate(self, node: Node, *inputs: np.ndarray) -> np.ndarray:
-        value = node.op.run(*inputs, threads=2)
+        value = node.op.run(*inputs, engine=Fast(2))
         kind = type(node.op).__name__
         if kind == "Add" and "Add" in self.kinds:
             self.judge(node, ops.Add(3), *inputs, value)
@@ -139,7 +138,7 @@ class Campaign:
         with pytest.MonkeyPatch.context() as patch:
             for name in [name for name in vars(exact) if name.startswith("decide")]:
                 patch.setattr(exact, name, _noting(getattr(exact, name), opened))
-            golden = op.golden(*inputs, threads=2)
+            golden = op.golden(*inputs, exact=exact_on(2))
         (left,) = opened
         self.exactly[kind] += left.size
         size = min(golden.size, -(-self.wanted // self.nodes[kind]))

@@ -72,7 +72,7 @@ def test_the_default_executor_that_joins_nodes(tmp_path: Path, report: list[str]
 def executed(book: Path) -> list[str]:
     """The nodes of the graph that the book is of."""
     graph = refnet.load(OCTAVE, weights="seed:0", image=IMAGE)
-    return [node.name for node in Replay(read(book)).executed(graph).nodes]
+    return [node.name for node in Replay(read(book)).fused_graph(graph).nodes]
 
 
 @needs_official

@@ -18,10 +18,12 @@ from refnet.formats.onnx.ops import RULES
 from refnet.formats.onnx.reader import read_onnx
 from refnet.frameworks import process
 from refnet.frameworks.process import Worker
+from refnet.kernels.engine import Fast
 from refnet.models import synthetic
 from refnet.ops.sigmoid import CUT, RATIONAL, rational
 from tests.crosscheck.conftest import interpreter
 from tests.crosscheck.judge import Disagreement, Tally, check, within_bound
+from tests.helpers.engines import FAST
 from tests.helpers.onnx_models import CASES, data_of, judge, versions, write
 
 pytestmark = pytest.mark.crosscheck
@@ -108,10 +110,10 @@ def test_refnets_own_export_of_whole_networks(
     for node in graph.nodes:
         arguments = [values[n] for n in node.data] + [graph.weights[n] for n in node.weights]
         if isinstance(node.op, ops.WeightedSum):  # one FMA chain there, products and a sum here
-            within_bound(values[node.name], node.op.bound(*map(Interval.exactly, arguments)))
+            within_bound(values[node.name], node.op.bound(*map(Interval.exactly, arguments), engine=FAST))
             differ += 1
         else:
-            own = node.op.run(*arguments, threads=2)
+            own = node.op.run(*arguments, engine=Fast(2))
             assert values[node.name].tobytes() == own.tobytes(), node
     report.append(f"{len(graph.nodes) - differ} of {len(graph.nodes)} nodes with the original's bits")
     if not differ:

@@ -43,6 +43,7 @@ from refnet.ops import (
     UpsampleNearest,
 )
 from tests.crosscheck.judge import same_bits, within_bound
+from tests.helpers.engines import FAST
 
 pytestmark = pytest.mark.crosscheck
 
@@ -148,7 +149,7 @@ def test_convolution_mxnet(mxnet: Worker, case: tuple[Conv, F32, F32, F32 | None
         "no_bias": not op.bias,
     }
     found = asked(mxnet, "Convolution", arguments, x=x, weight=w, bias=b)
-    same_bits(found, op.run(*(a for a in (x, w, b) if a is not None)))
+    same_bits(found, op.run(*(a for a in (x, w, b) if a is not None), engine=FAST))
 
 
 @SWEEP
@@ -157,7 +158,7 @@ def test_convolution_torch(torch: Worker, case: tuple[Conv, F32, F32, F32 | None
     op, x, w, b = case
     arguments = {"stride": op.stride, "padding": op.pad, "dilation": op.dilation, "groups": op.groups}
     found = asked(torch, "conv2d", arguments, x=x, weight=w, bias=b)
-    same_bits(found, op.run(*(a for a in (x, w, b) if a is not None)))
+    same_bits(found, op.run(*(a for a in (x, w, b) if a is not None), engine=FAST))
 
 
 @st.composite
@@ -176,7 +177,7 @@ def test_dense_mxnet(mxnet: Worker, case: tuple[Dense, F32, F32, F32 | None], sp
         x = x.reshape(len(x), -1, 2, 2)
     arguments = {"num_hidden": op.units, "no_bias": not op.bias}
     found = asked(mxnet, "FullyConnected", arguments, x=x, weight=w, bias=b)
-    same_bits(found, op.run(*(a for a in (x, w, b) if a is not None)))
+    same_bits(found, op.run(*(a for a in (x, w, b) if a is not None), engine=FAST))
 
 
 @SWEEP
@@ -184,7 +185,7 @@ def test_dense_mxnet(mxnet: Worker, case: tuple[Dense, F32, F32, F32 | None], sp
 def test_dense_torch(torch: Worker, case: tuple[Dense, F32, F32, F32 | None]) -> None:
     op, x, w, b = case
     found = asked(torch, "linear", {}, x=x, weight=w, bias=b)
-    same_bits(found, op.run(*(a for a in (x, w, b) if a is not None)))
+    same_bits(found, op.run(*(a for a in (x, w, b) if a is not None), engine=FAST))
 
 
 @st.composite
@@ -253,7 +254,7 @@ def test_max_pool_mxnet(mxnet: Worker, case: tuple[dict[str, Any], F32]) -> None
     attributes, x = case
     op = MaxPool(**attributes)
     allowed(op, x)
-    same_bits(mxnet_pool(mxnet, "max", attributes, x), op.run(x))
+    same_bits(mxnet_pool(mxnet, "max", attributes, x), op.run(x, engine=FAST))
 
 
 @SWEEP
@@ -262,7 +263,7 @@ def test_max_pool_torch(torch: Worker, case: tuple[dict[str, Any], F32]) -> None
     attributes, x = case
     op = MaxPool(**attributes)
     allowed(op, x)
-    same_bits(torch_pool(torch, "max", attributes, x), op.run(x))
+    same_bits(torch_pool(torch, "max", attributes, x), op.run(x, engine=FAST))
 
 
 @SWEEP
@@ -276,7 +277,7 @@ def test_average_pool_mxnet(mxnet: Worker, case: tuple[dict[str, Any], F32], inc
     attributes, x = case
     op = AvgPool(**attributes, count_include_pad=include)
     allowed(op, x)
-    same_bits(mxnet_pool(mxnet, "avg", attributes, x, count_include_pad=include), op.run(x))
+    same_bits(mxnet_pool(mxnet, "avg", attributes, x, count_include_pad=include), op.run(x, engine=FAST))
 
 
 @SWEEP
@@ -290,7 +291,7 @@ def test_average_pool_mxnet_lies_within_its_bound(
     allowed(op, x)
     for tiny in (x, np.ldexp(np.sign(x) * 12, -149).astype(np.float32)):  # quotients that underflow, too
         found = mxnet_pool(mxnet, "avg", attributes, tiny, count_include_pad=include)
-        within_bound(found, op.bound(Interval.exactly(tiny)))
+        within_bound(found, op.bound(Interval.exactly(tiny), engine=FAST))
 
 
 @SWEEP
@@ -300,7 +301,7 @@ def test_average_pool_torch(torch: Worker, case: tuple[dict[str, Any], F32], inc
     attributes, x = case
     op = AvgPool(**attributes, count_include_pad=include)
     allowed(op, x)
-    same_bits(torch_pool(torch, "avg", attributes, x, count_include_pad=include), op.run(x))
+    same_bits(torch_pool(torch, "avg", attributes, x, count_include_pad=include), op.run(x, engine=FAST))
 
 
 images = st.tuples(
@@ -317,7 +318,7 @@ def test_global_average_pool(mxnet: Worker, torch: Worker, grid: Grid, image: tu
     """
     x = grid.summands(image, image[2] * image[3])
     op = GlobalAvgPool()
-    expected = op.run(x)
+    expected = op.run(x, engine=FAST)
     arguments = {"pool_type": "avg", "global_pool": True, "kernel": (1, 1)}
     same_bits(asked(mxnet, "Pooling", arguments, x=x), expected)
     same_bits(asked(torch, "adaptive_avg_pool2d", {"output_size": 1}, x=x), expected)
@@ -325,7 +326,7 @@ def test_global_average_pool(mxnet: Worker, torch: Worker, grid: Grid, image: tu
     if all(n & (n - 1) == 0 for n in image[2:]):
         same_bits(adaptive, expected)
     else:
-        within_bound(adaptive, op.bound(Interval.exactly(x)))
+        within_bound(adaptive, op.bound(Interval.exactly(x), engine=FAST))
 
 
 @SWEEP
@@ -341,7 +342,7 @@ def test_batch_norm(
     assert (var + np.float32(eps) == np.float32(4.0**power)).all()
     x, mean = (Grid(grid.seed + i, (0, 0)).array(s, 100, 0) for i, s in enumerate((image, (c,))))
     gamma, beta = (Grid(grid.seed + i, (-3, 0)).array((c,), 100, 0) for i in (2, 3))
-    expected = BatchNorm(eps, fix_gamma=fix).run(x, gamma, beta, mean, var)
+    expected = BatchNorm(eps, fix_gamma=fix).run(x, gamma, beta, mean, var, engine=FAST)
     arguments = {"eps": eps, "fix_gamma": fix, "use_global_stats": True}
     same_bits(asked(mxnet, "BatchNorm", arguments, x=x, gamma=gamma, beta=beta, mean=mean, var=var), expected)
     if fix:
@@ -370,7 +371,7 @@ seeds = st.integers(0, 2**32 - 1)
 @given(seed=seeds, image=images)
 def test_relu(mxnet: Worker, torch: Worker, seed: int, image: tuple[int, ...]) -> None:
     x = anything(seed, image)
-    expected = Relu().run(x)
+    expected = Relu().run(x, engine=FAST)
     same_bits(asked(mxnet, "Activation", {"act_type": "relu"}, x=x), expected, Relu())
     same_bits(asked(mxnet, "relu", {}, x=x), expected, Relu())
     same_bits(asked(torch, "relu", {}, x=x), expected, Relu())
@@ -384,7 +385,7 @@ def test_where_frameworks_vary(mxnet: Worker, torch: Worker) -> None:
         "mxnet Activation": asked(mxnet, "Activation", {"act_type": "relu"}, x=x),
         "mxnet relu": asked(mxnet, "relu", {}, x=x),
     }
-    own = Relu().run(x)
+    own = Relu().run(x, engine=FAST)
     assert not np.signbit(own[0, 0, 0, 0])
     assert np.isnan(own[0, 0, 0, 1])
     for value in found.values():
@@ -400,7 +401,7 @@ def test_where_frameworks_vary(mxnet: Worker, torch: Worker) -> None:
 @given(seed=seeds, image=images, scale=st.integers(1, 4))
 def test_upsampling(mxnet: Worker, torch: Worker, seed: int, image: tuple[int, ...], scale: int) -> None:
     x = anything(seed, image)
-    expected = UpsampleNearest(scale).run(x)
+    expected = UpsampleNearest(scale).run(x, engine=FAST)
     same_bits(asked(mxnet, "UpSampling", {"scale": scale, "sample_type": "nearest"}, x=x), expected)
     same_bits(asked(torch, "upsample_nearest", {"scale_factor": scale}, x=x), expected)
 
@@ -412,7 +413,7 @@ def test_concat(
 ) -> None:
     shapes = [image, *((*image[:axis], n, *image[axis + 1 :]) for n in more)]
     arrays = {f"x{i}": anything(seed + i, s) for i, s in enumerate(shapes)}
-    expected = Concat(axis).run(*arrays.values())
+    expected = Concat(axis).run(*arrays.values(), engine=FAST)
     same_bits(asked(mxnet, "Concat", {"dim": axis}, **arrays), expected)
     same_bits(asked(torch, "cat", {"dim": axis}, **arrays), expected)
 
@@ -421,19 +422,19 @@ def test_concat(
 @given(seed=seeds, image=images, data=st.data())
 def test_moves(mxnet: Worker, torch: Worker, seed: int, image: tuple[int, ...], data: st.DataObject) -> None:
     x = anything(seed, image)
-    same_bits(asked(mxnet, "Flatten", {}, x=x), Flatten().run(x))
-    same_bits(asked(torch, "flatten", {}, x=x), Flatten().run(x))
+    same_bits(asked(mxnet, "Flatten", {}, x=x), Flatten().run(x, engine=FAST))
+    same_bits(asked(torch, "flatten", {}, x=x), Flatten().run(x, engine=FAST))
     axis = data.draw(st.integers(0, 3))
-    same_bits(asked(mxnet, "expand_dims", {"axis": axis}, x=x), ExpandDims(axis).run(x))
+    same_bits(asked(mxnet, "expand_dims", {"axis": axis}, x=x), ExpandDims(axis).run(x, engine=FAST))
     begin = data.draw(st.integers(0, image[axis] - 1))
     end = data.draw(st.integers(begin + 1, image[axis]))
     found = asked(mxnet, "slice_axis", {"axis": axis, "begin": begin, "end": end}, x=x)
-    same_bits(found, Slice(begin, end, axis).run(x))
+    same_bits(found, Slice(begin, end, axis).run(x, engine=FAST))
 
 
 def finite(op: Op, *arrays: F32) -> F32:
     """The op's value, where nothing overflows (the judge takes no infinities)."""
-    value = op.run(*arrays)
+    value = op.run(*arrays, engine=FAST)
     assume(np.isfinite(value).all())
     return value
 
@@ -458,7 +459,7 @@ def test_one_addition_and_one_multiplication(
 @given(grid=grids, image=images, count=st.integers(1, 6))
 def test_add_of_any_number(mxnet: Worker, grid: Grid, image: tuple[int, ...], count: int) -> None:
     arrays = {f"x{i}": Grid(grid.seed + i, grid.exponents).summands(image, count) for i in range(count)}
-    same_bits(asked(mxnet, "add_n", {}, **arrays), Add(count).run(*arrays.values()))
+    same_bits(asked(mxnet, "add_n", {}, **arrays), Add(count).run(*arrays.values(), engine=FAST))
 
 
 @FEW
@@ -478,6 +479,6 @@ def test_softmax_and_sigmoid_lie_within_their_bounds(
         functions.append(lambda axis=axis: (asked(torch, "softmax", {"dim": axis}, x=x), Softmax(axis)))
     for function in functions:
         found, op = function()
-        interval = op.bound(Interval.exactly(x))
+        interval = op.bound(Interval.exactly(x), engine=FAST)
         within_bound(found, interval)
-        within_bound(op.run(x), interval)
+        within_bound(op.run(x, engine=FAST), interval)

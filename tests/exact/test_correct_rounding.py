@@ -17,6 +17,7 @@ from refnet.exact.correct_rounding import RefineCount, nearest
 from refnet.kernels import accumulator as exact
 from tests.helpers.bits import AWKWARD, floats, same_bits
 from tests.helpers.definition import round_float32
+from tests.helpers.engines import EXACT, FAST, exact_on
 from tests.ops.test_ops_rules import EXAMPLES, SCALES, Example, arguments
 
 EVERY = pytest.mark.parametrize("example", EXAMPLES, ids=[repr(e.op) for e in EXAMPLES])
@@ -40,7 +41,7 @@ def oracle(example: Example, values: list[np.ndarray], golden: np.ndarray) -> No
 @SCALES
 def test_every_op(example, scale):
     values = arguments(example, scale)
-    oracle(example, values, example.op.golden(*values, threads=2))
+    oracle(example, values, example.op.golden(*values, exact=exact_on(2)))
 
 
 POOL = [
@@ -78,7 +79,7 @@ def test_adversarial_numbers(example, data):
             made[made == 0] = 3
         chosen.append(np.maximum(np.abs(made), np.float32(1e-30)) if role == "var" else made)
     with np.errstate(all="ignore"):
-        oracle(example, chosen, example.op.golden(*chosen, threads=1))
+        oracle(example, chosen, example.op.golden(*chosen, exact=exact_on(1)))
 
 
 def test_ties_and_cancellation_in_sums():
@@ -96,11 +97,11 @@ def test_ties_and_cancellation_in_sums():
     ]
     op = ops.Add(3)
     for terms, expected in rows:
-        y = op.golden(*(np.array([[t]], np.float32) for t in terms))
+        y = op.golden(*(np.array([[t]], np.float32) for t in terms), exact=EXACT)
         assert same_bits(y, np.array([[expected]], np.float32)), terms
     limit = float(np.finfo(np.float32).max)
     for last, expected in ((2.0**102, limit), (2.0**103, np.inf), (2.0**103 - 2.0**79, limit)):
-        y = op.golden(*(np.array([[t]], np.float32) for t in (limit, last, 0.0)))
+        y = op.golden(*(np.array([[t]], np.float32) for t in (limit, last, 0.0)), exact=EXACT)
         assert y[0, 0] == np.float32(expected)
 
 
@@ -109,7 +110,7 @@ def test_batch_norm_on_the_middle():
     op = ops.BatchNorm(0.0)
     one = np.ones(1, np.float32)
     x = np.array([[2.0**24 + 2, 2.0**24 + 4, 3.0]], np.float32).T
-    y = op.golden(x, one * 0.5, one * 0.5, one * 0, one)
+    y = op.golden(x, one * 0.5, one * 0.5, one * 0, one, exact=EXACT)
     assert same_bits(y, np.array([[2.0**23 + 2], [2.0**23 + 2], [2.0]], np.float32))
 
 
@@ -124,22 +125,24 @@ def test_what_is_not_finite():
         ([3e38, 3e38], [10, -10], 0.0),
         ([3e38, 3e38], [10, 10], inf),
     ):
-        y = dense.golden(np.array([x], np.float32), np.array([w], np.float32))
+        y = dense.golden(np.array([x], np.float32), np.array([w], np.float32), exact=EXACT)
         assert same_bits(y, np.array([[expected]], np.float32)), (x, w)
-    row = ops.Softmax(1).golden(np.array([[0, -inf, 0], [nan, 0, 0], [inf, 0, 0]], np.float32))
+    row = ops.Softmax(1).golden(np.array([[0, -inf, 0], [nan, 0, 0], [inf, 0, 0]], np.float32), exact=EXACT)
     assert same_bits(row, np.array([[0.5, 0, 0.5], [nan] * 3, [nan] * 3], np.float32))
-    y = ops.Sigmoid().golden(np.array([[-inf, inf, nan, -104.0, -103.0, -200, 17.4]], np.float32))
+    y = ops.Sigmoid().golden(
+        np.array([[-inf, inf, nan, -104.0, -103.0, -200, 17.4]], np.float32), exact=EXACT
+    )
     assert same_bits(y[0, :3], np.array([0, 1, nan], np.float32))
     for op in (ops.Conv(2, (2, 2), pad=(1, 1)), ops.AvgPool((2, 2), pad=(1, 1)), ops.BatchNorm(1e-4)):
         x = np.resize(AWKWARD, (1, 3, 4, 4)).astype(np.float32)
         weights = [np.ones(t.shape, np.float32) for t in op.weight_types(ops.TensorType(x.shape))]
-        assert op.golden(x, *weights).shape == op.run(x, *weights).shape
+        assert op.golden(x, *weights, exact=EXACT).shape == op.run(x, *weights, engine=FAST).shape
 
 
 def test_an_infinite_weight_on_the_padding_has_no_effect():
     x, w = np.ones((1, 1, 1, 1), np.float32), np.full((4, 1, 3, 3), np.inf, np.float32)
     w[:, :, 1, 1] = 2
-    y = ops.Conv(4, (3, 3), pad=(1, 1)).golden(x, w)
+    y = ops.Conv(4, (3, 3), pad=(1, 1)).golden(x, w, exact=EXACT)
     assert same_bits(y, np.full((1, 4, 1, 1), 2, np.float32))
 
 
@@ -199,12 +202,12 @@ def test_nearest_at_the_ends(limit, sign, guess):
 def test_cancellation_leaves_no_guess():
     """What float64 loses all of: the true values are 1, 0 and 2.2e-16."""
     large = np.array([[1e30, 1, -1e30]], np.float32)
-    assert ops.MatMul().golden(large, np.ones((3, 1), np.float32)) == 1
+    assert ops.MatMul().golden(large, np.ones((3, 1), np.float32), exact=EXACT) == 1
     a, w = floats((8, 64), "a"), floats((64, 8), "w")
-    assert (ops.MatMul().golden(np.hstack([a, -a]), np.vstack([w, w])) == 0).all()
+    assert (ops.MatMul().golden(np.hstack([a, -a]), np.vstack([w, w]), exact=EXACT) == 0).all()
     one = [np.array([v], np.float32) for v in (1, -1, 1.086917e-06, 1994)]
     x = np.array([[44.65423]], np.float32)
-    found = ops.BatchNorm(0.0).golden(x, *one)
+    found = ops.BatchNorm(0.0).golden(x, *one, exact=EXACT)
     assert 2.2e-16 < found < 2.3e-16
 
 
@@ -223,7 +226,7 @@ def test_averages_over_huge_windows(size):
             rest -= parts[-1]
         x = np.array(parts, np.float32).reshape(1, 1, 1, 3)
         true = Fraction(sum(map(Fraction, x.reshape(-1).tolist()))) / divisor
-        assert same_bits(op.golden(x)[0, 0, 0, 1], round_float32(true, 0.0))
+        assert same_bits(op.golden(x, exact=EXACT)[0, 0, 0, 1], round_float32(true, 0.0))
 
 
 @pytest.mark.parametrize("divisor", [1, 3, 2**27 + 1, 2**31 - 1, 2**31 + 11, 2**40 + 15, 2**46 - 1])
@@ -243,12 +246,12 @@ def test_softmax_of_many_equal_elements():
     """1/n, from 2**18 elements on left open by float64: it is rational, and all are one question."""
     x = np.zeros((2, 300_000), np.float32)
     x[1, ::3] = -np.inf
-    y = ops.Softmax(1).golden(x)
+    y = ops.Softmax(1).golden(x, exact=EXACT)
     assert (y[0] == np.float32(1 / 300_000)).all()
     assert (y[1, 1::3] == np.float32(1 / 200_000)).all()
     assert (y[1, ::3] == 0).all()
     x[0, :150_000] = 1.0
-    y = ops.Softmax(1).golden(x)
+    y = ops.Softmax(1).golden(x, exact=EXACT)
     assert len(np.unique(y[0])) == 2
 
 

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from refnet import ops
+from refnet.core import rounding
 from refnet.exact import correct_rounding as exactly
-from refnet.exact import rounding
+from refnet.exact import engine
 from refnet.kernels import accumulator as exact
 from refnet.kernels.pool import avg_pool
 from refnet.kernels.team import next_share, share
-from refnet.ops import conv, dense, pointwise
 from refnet.prove.prove import by_enclosure, second
 from tests.crosscheck.oracle import expected
 from tests.helpers.bits import floats, same_bits
 from tests.helpers.definition import round_float32
+from tests.helpers.engines import EXACT, FAST, exact_on
 
 F = np.float32
 TIE = np.array([2.0**24, 1, 2.0**-40, 0], np.float32)
@@ -75,7 +76,7 @@ CASES = on_the_middle()
 def right(name: str) -> bool:
     """Whether golden gives what the oracle says."""
     op, inputs = CASES[name]
-    golden = op.golden(*inputs, threads=1)
+    golden = op.golden(*inputs, exact=exact_on(1))
     return same_bits(golden.reshape(-1), expected(op, np.arange(golden.size), *inputs))
 
 
@@ -239,8 +240,8 @@ def by_weighted(change):
     return decide
 
 
-rounding_error = exactly.sum_error
-FACTOR = exactly.error_factor
+rounding_error = rounding.sum_error
+FACTOR = rounding.error_factor
 
 SUMS = ("Conv", "ConvAdd", "Dense", "Add", "RadixSum", "WeightedSum", "AvgPool", "GlobalAvgPool", "BatchNorm")
 EXPONENTIALS = ("Sigmoid", "Softmax", "RadixSoftmax")
@@ -257,11 +258,11 @@ BREAKS = [
     (forgetting_the_addend, exact, "conv_exactly", ("addend",)),
     (halves_up, exact, "average_exactly", ("an average on a tie",)),
     (never_even, exactly, "_even", ("batch norm on a tie",)),
-    (no_decimals, pointwise, "by_decimals", ("Sigmoid",)),
-    (too_small, dense, "sum_error", ("drift",)),
-    (too_small_a_factor, conv, "error_factor", ("drift, Conv",)),
-    (without_norms, dense, "sum_error", ("drift",)),
-    (no_norms, conv, "norms_of", ("drift, Conv",)),
+    (no_decimals, engine, "by_decimals", ("Sigmoid",)),
+    (too_small, engine, "sum_error", ("drift",)),
+    (too_small_a_factor, engine, "error_factor", ("drift, Conv",)),
+    (without_norms, engine, "sum_error", ("drift",)),
+    (no_norms, engine, "norms_of", ("drift, Conv",)),
 ]
 IDS = [f"{name} = {change.__name__}" for change, _, name, _ in BREAKS]
 
@@ -281,7 +282,7 @@ def test_a_break_is_seen(change, module, name, seen_by, monkeypatch):
 def test_a_cast_is_wrong_on_ordinary_data_too():
     """Not only on built cases: of 4,000 sums of products some differ when they are summed in float32."""
     op, (x, w, b) = CASES["ordinary"]
-    plain = op.run(x, w, b)
+    plain = op.run(x, w, b, engine=FAST)
     assert not same_bits(plain.reshape(-1), expected(op, np.arange(plain.size), x, w, b))
 
 
@@ -295,8 +296,8 @@ def test_plain_formulas_are_not_golden():
         (ops.Softmax(1), [x[0, 0]]),
     ):
         at = np.arange(inputs[0].size)
-        assert not same_bits(op.run(*inputs).reshape(-1), expected(op, at, *inputs))
-        assert same_bits(op.golden(*inputs).reshape(-1), expected(op, at, *inputs))
+        assert not same_bits(op.run(*inputs, engine=FAST).reshape(-1), expected(op, at, *inputs))
+        assert same_bits(op.golden(*inputs, exact=EXACT).reshape(-1), expected(op, at, *inputs))
 
 
 def test_the_second_evaluation_sees_a_cast_of_exp():

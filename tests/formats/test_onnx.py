@@ -19,9 +19,11 @@ from refnet.core.errors import InputError, UnsupportedError, WeightsError
 from refnet.formats.onnx.export import write_onnx
 from refnet.formats.onnx.ops import RULES
 from refnet.formats.onnx.reader import read_onnx
+from refnet.kernels.engine import Fast
 from refnet.models.loading import structure
 from refnet.models.weights import shipped_folder
 from tests.helpers.bits import floats, same_bits
+from tests.helpers.engines import FAST
 from tests.helpers.onnx_build import model, node, read, tensor, value
 from tests.helpers.onnx_models import CASES, data_of, judge, versions, whole, write
 
@@ -71,10 +73,10 @@ def compare(graph: refnet.Graph, back: refnet.Graph, data: dict[str, np.ndarray]
     for own in graph.nodes:
         arguments = [values[n] for n in own.data] + [graph.weights[n] for n in own.weights]
         if isinstance(own.op, ops.WeightedSum):
-            interval = own.op.bound(*map(ops.Interval.exactly, arguments))
+            interval = own.op.bound(*map(ops.Interval.exactly, arguments), engine=FAST)
             assert (np.abs(values[own.name] - interval.center) <= interval.radius).all(), own
         else:
-            assert same_bits(values[own.name], own.op.run(*arguments, threads=2)), own
+            assert same_bits(values[own.name], own.op.run(*arguments, engine=Fast(2))), own
 
 
 def test_shapes_that_are_computed_are_folded_for_any_batch(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from refnet.models import synthetic
 from refnet.models.preprocess import pipeline
 from refnet.models.weights import shipped_folder
 from tests.helpers.bits import floats
+from tests.helpers.engines import FAST
 from tests.helpers.porting_changes import Array, Change, Seen
 
 F = np.float32
@@ -122,7 +123,11 @@ def run(graph: Graph, data: Array, changes: Mapping[str, Change]) -> dict[str, A
     for node in graph.nodes:
         inputs = tuple([table[n] for n in node.data] + [graph.weights[n] for n in node.weights])
         change = changes.get(node.name)
-        made = node.op.run(*inputs) if change is None else change(Seen(node.op, inputs, table, graph.weights))
+        made = (
+            node.op.run(*inputs, engine=FAST)
+            if change is None
+            else change(Seen(node.op, inputs, table, graph.weights))
+        )
         table[node.name] = np.ascontiguousarray(made)
     del table["data"]
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.helpers import porting_changes as c
+from tests.helpers.engines import FAST
 from tests.helpers.porting_bugs import (
     HARMLESS,
     HIDDEN,
@@ -97,20 +98,21 @@ CATALOGUE: tuple[Bug, ...] = (
     Bug("divisor off by one", "9 elements, divided by 8", R,
         {"layer2.0.avd_layer": c.result(lambda y: y * np.float32(9 / 8))}),
     Bug("maximum for average", "pool_type dropped: MXNet's default is max", O,
-        {"pooling0": lambda s: c.ops.MaxPool((2, 2), (2, 2)).run(s.x)}),
+        {"pooling0": lambda s: c.ops.MaxPool((2, 2), (2, 2)).run(s.x, engine=FAST)}),
     Bug("max pool padded with zeros", "zeros where -inf belongs, on negative values", P,
         {"pool": c.padded_with_zeros}),
     Bug("max pool padded with zeros after a ReLU", "zeros where -inf belongs; nothing is below them", O,
         {"pool1": c.padded_with_zeros}, HARMLESS),
     Bug("max pool padded behind only", "TensorFlow's SAME with stride 2", O, {"pool1": c.padded_behind}),
     Bug("last row and column dropped", "a global average over (h - 1) x (w - 1)", R,
-        {f"{SPLIT}adaptive_avg_pool2d": lambda s: s.op.run(np.ascontiguousarray(s.x[:, :, :-1, :-1]))}),
+        {f"{SPLIT}adaptive_avg_pool2d":
+            lambda s: s.op.run(np.ascontiguousarray(s.x[:, :, :-1, :-1]), engine=FAST)}),
     # Octave
     Bug("octave paths swapped", "weights of high to low and low to low, of one shape at alpha 0.5", O26,
         {"L2_B01_conv2_conv-h2l": c.weight("L2_B01_conv2_conv-l2l_weight"),
          "L2_B01_conv2_conv-l2l": c.weight("L2_B01_conv2_conv-h2l_weight")}),
     Bug("low added where high belongs", "the sum of a path takes the other frequency's identity", O26,
-        {"L2_B01_conv2_conv-h": lambda s: s.op.run(s.inputs[1], s.inputs[1])}),
+        {"L2_B01_conv2_conv-h": lambda s: s.op.run(s.inputs[1], s.inputs[1], engine=FAST)}),
     Bug("upsampling shifted by one", "floor((i + 1) / 2) for floor(i / 2)", O,
         {"upsampling0": lambda s: c.shifted(s.x)}),
     Bug("upsampling bilinear", "the resize's default kept", O, {"upsampling0": lambda s: c.bilinear(s.x)}),
@@ -131,7 +133,7 @@ CATALOGUE: tuple[Bug, ...] = (
     Bug("leaky relu", "a slope of 0.01 left in", O,
         {"conv1_relu": lambda s: np.where(s.x < 0, np.float32(0.01) * s.x, s.x)}),
     Bug("relu before the addition", "relu(x) + shortcut", R,
-        {"layer1.0.iadd": lambda s: s.op.run(np.maximum(s.x, 0), s.inputs[1])}),
+        {"layer1.0.iadd": lambda s: s.op.run(np.maximum(s.x, 0), s.inputs[1], engine=FAST)}),
     Bug("residual before its activation", "the shortcut taken one node too early", R,
         {"layer2.1.iadd": c.value("layer2.0.iadd", 1)}),
     Bug("residual missing", "the shortcut dropped by a graph rewrite", R, {"layer2.1.iadd": lambda s: s.x}),
@@ -139,7 +141,7 @@ CATALOGUE: tuple[Bug, ...] = (
     Bug("fast exp", "a cubic polynomial, right to 1e-4", O, {"softmax": c.softmax_with(c.cubic_exp, 1)}),
     Bug("softmax over the batch", "axis 0", R, {"prob": c.softmax_with(np.exp, 0)}, batch=4),
     Bug("concatenation swapped", "inputs in the other order", P,
-        {"joined": lambda s: s.op.run(s.inputs[1], s.inputs[0])}),
+        {"joined": lambda s: s.op.run(s.inputs[1], s.inputs[0], engine=FAST)}),
     Bug("flattened as NHWC", "the channel fastest", P,
         {"flat": lambda s: s.x.transpose(0, 2, 3, 1).reshape(len(s.x), -1)}),
     Bug("flattened as NHWC after a global pool", "one pixel: the order is the same", R,

@@ -9,6 +9,7 @@ import numpy as np
 
 from refnet import ops
 from refnet.core.op import Op
+from tests.helpers.engines import FAST
 
 F = np.float32
 Array = np.ndarray
@@ -31,13 +32,13 @@ class Seen:
     @property
     def right(self) -> Array:
         """The node's value without a bug; a copy of its own."""
-        return self.op.run(*self.inputs).copy()
+        return self.op.run(*self.inputs, engine=FAST).copy()
 
     def having(self, place: int, array: Array) -> Array:
         """The op's value with another input at that place."""
         inputs = list(self.inputs)
         inputs[place] = np.ascontiguousarray(array, F)
-        return self.op.run(*inputs)
+        return self.op.run(*inputs, engine=FAST)
 
 
 Change = Callable[[Seen], Array]
@@ -50,7 +51,7 @@ GAMMA, BETA, MEAN, VAR = 1, 2, 3, 4
 
 def attributes(**fields: object) -> Change:
     """The op with other attributes."""
-    return lambda s: replace(s.op, **fields).run(*s.inputs)
+    return lambda s: replace(s.op, **fields).run(*s.inputs, engine=FAST)
 
 
 def given(place: int, change: Callable[[Array], Array]) -> Change:
@@ -92,7 +93,7 @@ def exchanged(first: int, second: int) -> Change:
     def run(s: Seen) -> Array:
         inputs = list(s.inputs)
         inputs[first], inputs[second] = inputs[second], inputs[first]
-        return s.op.run(*inputs)
+        return s.op.run(*inputs, engine=FAST)
 
     return run
 
@@ -100,7 +101,7 @@ def exchanged(first: int, second: int) -> Change:
 def statistics_of(name: str) -> Change:
     """The running statistics of PyTorch's batch norm of that name."""
     names = [f"{name}.running_{kind}" for kind in ("mean", "var")]
-    return lambda s: s.op.run(*s.inputs[:3], *(s.weights[one] for one in names))
+    return lambda s: s.op.run(*s.inputs[:3], *(s.weights[one] for one in names), engine=FAST)
 
 
 def moments(x: Array) -> tuple[Array, Array]:
@@ -116,7 +117,7 @@ def batch_statistics(share: float) -> Change:
         mixed = [
             F(1 - share) * own + F(share) * new for own, new in zip(s.inputs[3:], moments(s.x), strict=True)
         ]
-        return s.op.run(*s.inputs[:3], *mixed)
+        return s.op.run(*s.inputs[:3], *mixed, engine=FAST)
 
     return run
 
@@ -164,7 +165,7 @@ def winograd(s: Seen) -> Array:
 
 def first_group_only(s: Seen) -> Array:
     """A grouped convolution that reads the first group's channels for every output."""
-    return replace(s.op, groups=1).run(s.x[:, : s.inputs[1].shape[1]].copy(), *s.inputs[1:])
+    return replace(s.op, groups=1).run(s.x[:, : s.inputs[1].shape[1]].copy(), *s.inputs[1:], engine=FAST)
 
 
 def shuffled(groups: int) -> Callable[[Array], Array]:
@@ -182,14 +183,14 @@ def padded_behind(s: Seen) -> Array:
     ph, pw = s.op.pad
     fill = -np.inf if isinstance(s.op, ops.MaxPool) else 0
     x = np.pad(s.x, ((0, 0), (0, 0), (0, 2 * ph), (0, 2 * pw)), constant_values=fill).astype(F)
-    return replace(s.op, pad=(0, 0)).run(x, *s.inputs[1:])
+    return replace(s.op, pad=(0, 0)).run(x, *s.inputs[1:], engine=FAST)
 
 
 def padded_with_zeros(s: Seen) -> Array:
     """A max pool that takes its padding for zeros."""
     ph, pw = s.op.pad
     x = np.pad(s.x, ((0, 0), (0, 0), (ph, ph), (pw, pw))).astype(F)
-    return replace(s.op, pad=(0, 0)).run(x)
+    return replace(s.op, pad=(0, 0)).run(x, engine=FAST)
 
 
 def last_channel_stale(s: Seen) -> Array:
@@ -226,7 +227,7 @@ bfloat16, tf32 = kept_bits(7), kept_bits(10)
 
 def tf32_operands(s: Seen) -> Array:
     """Both factors of every product with TF32's 10 bits, summed in float32."""
-    return s.op.run(tf32(s.x), tf32(s.inputs[1]), *s.inputs[2:])
+    return s.op.run(tf32(s.x), tf32(s.inputs[1]), *s.inputs[2:], engine=FAST)
 
 
 def int8(x: Array) -> Array:
@@ -324,7 +325,7 @@ def radix_over_channels(s: Seen) -> Array:
 
 def radix_sigmoid(s: Seen) -> Array:
     """A sigmoid where a softmax over the radix belongs."""
-    return ops.Sigmoid().run(np.ascontiguousarray(s.x.reshape(len(s.x), -1)))
+    return ops.Sigmoid().run(np.ascontiguousarray(s.x.reshape(len(s.x), -1)), engine=FAST)
 
 
 def parts_interleaved(s: Seen) -> Array:
@@ -336,7 +337,7 @@ def parts_interleaved(s: Seen) -> Array:
 def attention_swapped(s: Seen) -> Array:
     """Each part weighted with the other part's attention."""
     halves = np.split(s.inputs[0], s.op.radix, 1)
-    return s.op.run(np.ascontiguousarray(np.concatenate(halves[::-1], 1)), s.inputs[1])
+    return s.op.run(np.ascontiguousarray(np.concatenate(halves[::-1], 1)), s.inputs[1], engine=FAST)
 
 
 def hard_sigmoid(s: Seen) -> Array:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refnet.core.engine import NOTHING
 from refnet.kernels.channels import LEAST, STRETCH, cropped, form, shares
-from refnet.kernels.epilogue import Chain
 from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
 from refnet.kernels.lanes import GROUP, HALF, ODD
 from refnet.kernels.panel import convolve
@@ -234,7 +234,7 @@ def test_steps_in_any_order_and_number(steps):
     """Chains that need more than one pass over a row; each step rounds as its node alone would."""
     x, w = awkward((2, 3, 5, GROUP), "x", 0.05), floats((48, 3, 3, 3), "w")
     y = convolve(x, w, (1, 1), (1, 1), (1, 1), 1, 1)
-    chain, expected = Chain(), y
+    chain, expected = NOTHING, y
     for at, step in enumerate(steps):
         scale, shift = floats((48,), (at, "s")), floats((48,), (at, "t"))
         other = awkward(y.shape, at, 0.05)
@@ -261,4 +261,4 @@ def test_maps_of_one_position_are_dense_layers(kind):
     y = convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 1)
     assert same_bits(y, conv_everywhere(x, w, place, 1, y.shape))
     assert same_bits(y, convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 2))
-    assert same_bits(convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 1, Chain().relu()), np.where(y <= 0, 0, y))
+    assert same_bits(convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 1, NOTHING.relu()), np.where(y <= 0, 0, y))

@@ -15,6 +15,7 @@ import pytest
 from refnet.core.graph import Graph
 from refnet.core.op import Op, TensorType
 from refnet.formats.mxnet.reader import read_symbol
+from refnet.kernels.engine import Fast
 from refnet.models.loading import structure
 from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool, MaxPool
 from tests.helpers.bits import awkward, floats, same_bits
@@ -80,7 +81,7 @@ def test_every_convolution(shapes):
     with ThreadPoolExecutor(2) as pool:
         for op, inputs in shapes[Conv]:
             arrays = [floats(shape, ("conv", i)) for i, shape in enumerate(inputs)]
-            y = op.run(*arrays, threads=2)
+            y = op.run(*arrays, engine=Fast(2))
             place = np.array([*op.stride, *op.pad, *op.dilation])
             expected = np.empty_like(y)
             jobs = [
@@ -98,7 +99,7 @@ def test_every_dense_layer(shapes):
     for op, inputs in shapes[Dense]:
         arrays = [floats(shape, ("dense", i)) for i, shape in enumerate(inputs)]
         rows = arrays[0].reshape(len(arrays[0]), -1)
-        y = op.run(*arrays, threads=2)
+        y = op.run(*arrays, engine=Fast(2))
         expected = np.array([[dense_at(rows, arrays[1], 0, o) for o in range(op.units)]], np.float32)
         if op.bias:
             expected += arrays[2]
@@ -109,7 +110,7 @@ def test_every_dense_layer(shapes):
 def test_every_pooling(shapes, kind):
     for op, (shape,) in shapes[kind]:
         x = floats((2, *shape[1:]), "pool")
-        y = op.run(x, threads=2)
+        y = op.run(x, engine=Fast(2))
         if isinstance(op, GlobalAvgPool):
             place, include = (*shape[2:], 1, 1, 0, 0), True
         else:

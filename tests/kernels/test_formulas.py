@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from refnet import ops
-from refnet.arithmetic.replay import registers
 from refnet.core.errors import InputError
 from refnet.core.op import Interval, Op
 from refnet.core.orders import Chain, Leaf, Order, Sum
 from refnet.kernels import formulas as kernels
+from refnet.kernels.engine import Fast
 from tests.helpers.bits import awkward, floats, same_bits
 from tests.helpers.definition import exact_fma
+from tests.helpers.engines import FAST
 
 C = (1, 8, 6, 5)
 MENUS: list[tuple[Op, tuple[tuple[int, ...], ...]]] = [
@@ -52,18 +53,18 @@ def arrays(op: Op, shapes: tuple[tuple[int, ...], ...], share: float) -> list[np
 def test_a_formula_lies_in_the_bound_of_its_op(op, shapes, formula):
     """Whatever a framework does is rounding; but ONNX Runtime's sigmoid approximates, see its crosscheck."""
     inputs = arrays(op, shapes, 0.0)
-    y = op.replay(formula, *inputs)
-    bound = op.bound(*map(Interval.exactly, inputs))
+    y = op.replay(formula, *inputs, engine=FAST)
+    bound = op.bound(*map(Interval.exactly, inputs), engine=FAST)
     inside = np.abs(y - bound.center) <= bound.radius
     assert inside.all() or formula == "mlas"
-    assert y.shape == op.run(*inputs).shape
+    assert y.shape == op.run(*inputs, engine=FAST).shape
     assert y.dtype == np.float32
 
 
 @pytest.mark.parametrize(("op", "shapes", "formula"), EACH)
 def test_threads_change_no_bit_and_specials_raise_nothing(op, shapes, formula):
     inputs = arrays(op, shapes, 0.3)
-    assert same_bits(op.replay(formula, *inputs, threads=1), op.replay(formula, *inputs, threads=3))
+    assert same_bits(op.replay(formula, *inputs, engine=Fast(1)), op.replay(formula, *inputs, engine=Fast(3)))
 
 
 ALIKE = {("glibc", "glibc-unfused"), ("onednn-avx512", "onednn-avx2")}
@@ -87,7 +88,7 @@ def test_no_two_formulas_are_the_same(op, shapes):
         data[0] = np.abs(floats((64, 8), "attention"))
     seen: dict[bytes, str] = {}
     for name in menu(op):
-        y = op.replay(name, *data)
+        y = op.replay(name, *data, engine=FAST)
         y[np.isnan(y)] = np.nan
         y.view(np.uint32)[np.isnan(y)] = 0x7FC00000
         same = seen.setdefault(y.tobytes(), name)
@@ -98,37 +99,35 @@ def test_no_two_formulas_are_the_same(op, shapes):
 @pytest.mark.parametrize(("op", "shapes"), MENUS, ids=[repr(op) for op, _ in MENUS])
 def test_an_unknown_formula_is_refused(op, shapes):
     with pytest.raises(InputError, match=r"formula must be one of .*, got 'no such'"):
-        op.replay("no such", *arrays(op, shapes, 0.0))
+        op.replay("no such", *arrays(op, shapes, 0.0), engine=FAST)
 
 
 def test_softmax_adds_in_the_order_that_it_is_told():
     x = floats((40, 9), "order") * np.float32(9)
-    backwards = registers(Chain(Leaf.ZERO, Order.of(range(8, -1, -1))))
-    pairs = registers(
-        Sum((Chain(Leaf.ZERO, Order.of((0, 2, 4, 6, 8))), Chain(Leaf.ZERO, Order.of((1, 3, 5, 7)))))
-    )
+    backwards = Chain(Leaf.ZERO, Order.of(range(8, -1, -1)))
+    pairs = Sum((Chain(Leaf.ZERO, Order.of((0, 2, 4, 6, 8))), Chain(Leaf.ZERO, Order.of((1, 3, 5, 7)))))
     e = kernels.exponentials(x, kernels.SLEEF, 0, 1)
     for total, s in (
         (backwards, np.add.accumulate(e[:, ::-1], axis=1)[:, -1:]),
         (pairs, np.add.accumulate(e[:, ::2], 1)[:, -1:] + np.add.accumulate(e[:, 1::2], 1)[:, -1:]),
     ):
-        y = ops.Softmax(1).replay("sleef-divide", x, total=total)
+        y = ops.Softmax(1).replay("sleef-divide", x, total=total, engine=FAST)
         assert same_bits(y, e / s)
-        assert not same_bits(y, ops.Softmax(1).replay("sleef-divide", x))
+        assert not same_bits(y, ops.Softmax(1).replay("sleef-divide", x, engine=FAST))
 
 
 def test_relus_and_max_pools_differ_in_zeros_and_nan():
     x = np.float32([[[[-0.0, 0.0], [np.nan, -1.0]]]])
-    assert np.signbit(ops.Relu().replay("keeps", x)).flat[0]
-    assert not np.signbit(ops.Relu().replay("plain", x)).flat[0]
-    assert ops.Relu().replay("drops", x).flat[2] == 0
-    scaled = ops.Relu().replay("scales", np.float32([-0.0, 0.0, -1.0, 2.0, np.nan, -np.inf]))
+    assert np.signbit(ops.Relu().replay("keeps", x, engine=FAST)).flat[0]
+    assert not np.signbit(ops.Relu().replay("plain", x, engine=FAST)).flat[0]
+    assert ops.Relu().replay("drops", x, engine=FAST).flat[2] == 0
+    scaled = ops.Relu().replay("scales", np.float32([-0.0, 0.0, -1.0, 2.0, np.nan, -np.inf]), engine=FAST)
     assert same_bits(scaled, np.float32([-0.0, 0.0, -0.0, 2.0, np.nan, np.nan]))
     pool = ops.MaxPool((2, 2))
-    assert np.isnan(pool.replay("plain", x)).all()
-    assert pool.replay("running", x).item() == 0
-    assert np.signbit(pool.replay("running", x)).all()  # the first zero
-    assert pool.replay("running", np.full_like(x, -np.inf)).item() == np.finfo(np.float32).min
+    assert np.isnan(pool.replay("plain", x, engine=FAST)).all()
+    assert pool.replay("running", x, engine=FAST).item() == 0
+    assert np.signbit(pool.replay("running", x, engine=FAST)).all()  # the first zero
+    assert pool.replay("running", np.full_like(x, -np.inf), engine=FAST).item() == np.finfo(np.float32).min
 
 
 @pytest.mark.parametrize("fix_gamma", [False, True])
@@ -142,7 +141,7 @@ def test_batch_norm_step_by_step(fix_gamma):
     a, s = used * i, used / root
     shift = [exact_fma(-m, k, b) for m, k, b in zip(mean, a, beta, strict=True)]
     for formula in op.formulas:
-        y = op.replay(formula, x, g, beta, mean, var)
+        y = op.replay(formula, x, g, beta, mean, var, engine=FAST)
         for at in np.ndindex(x.shape):
             c, v = at[1], x[at]
             expected = {
@@ -166,12 +165,12 @@ def test_sums_step_by_step():
             (ops.WeightedSum(3), [weights[:, r] * parts[:, r] for r in range(3)], (np.abs(w), x)),
         ):
             total = first[0] + first[1] + first[2]
-            assert same_bits(op.replay("first", *inputs), total)
-            assert same_bits(op.replay("zero", *inputs), np.float32(0) + total)
+            assert same_bits(op.replay("first", *inputs, engine=FAST), total)
+            assert same_bits(op.replay("zero", *inputs, engine=FAST), np.float32(0) + total)
             assert np.signbit(total[:, :, 0]).all()
         a, b, c = parts[:, 0], parts[:, 1], parts[:, 2]
-        assert same_bits(ops.Add(3).replay("left", a, b, c), (a + b) + c)
-        assert same_bits(ops.Add(3).replay("right", a, b, c), a + (b + c))
+        assert same_bits(ops.Add(3).replay("left", a, b, c, engine=FAST), (a + b) + c)
+        assert same_bits(ops.Add(3).replay("right", a, b, c, engine=FAST), a + (b + c))
 
 
 @pytest.mark.parametrize("pad", [(0, 0), (1, 1)])
@@ -179,7 +178,7 @@ def test_max_pools_step_by_step(pad):
     values = np.array([0, -0.0, -1, np.nan, -np.inf, np.finfo(np.float32).min], np.float32)
     x = values[(np.abs(floats((1, 4, 9, 11), "pool")) * 5.999).astype(int)]
     op = ops.MaxPool((3, 3), (2, 2), pad)
-    found = {rule: op.replay(rule, x) for rule in ("running", "columns")}
+    found = {rule: op.replay(rule, x, engine=FAST) for rule in ("running", "columns")}
 
     def later(a: np.float32, b: np.float32) -> np.float32:
         return a if a > b else b
@@ -206,5 +205,5 @@ def test_weights_of_a_batch_norm_are_folded_once():
     weights = [floats((8,), i) + np.float32(2) for i in range(4)]
     for array in weights:
         array.flags.writeable = False
-    assert op.factors("scaled", *weights)[2] is op.factors("scaled", *weights)[2]
-    assert op.factors("scaled", *weights)[2] is not op.factors("centred", *weights)[2]
+    assert op.factors(FAST, "scaled", *weights)[2] is op.factors(FAST, "scaled", *weights)[2]
+    assert op.factors(FAST, "scaled", *weights)[2] is not op.factors(FAST, "centred", *weights)[2]

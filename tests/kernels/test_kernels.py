@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 import refnet
 from refnet import ops
+from refnet.core.engine import NOTHING
 from refnet.core.op import Interval
 from refnet.kernels.channels import _channels, form
-from refnet.kernels.epilogue import Chain, apply
+from refnet.kernels.epilogue import apply
 from refnet.kernels.geometry import TERMS
 from refnet.kernels.panel import convolve, dense
 from refnet.kernels.pool import avg_pool, max_pool
@@ -29,6 +30,7 @@ from refnet.loops import jit
 from refnet.loops.functions import exp
 from tests.helpers.bits import AWKWARD, awkward, floats, same_bits
 from tests.helpers.definition import conv_at, conv_everywhere, dense_at, exact_fma, llvm_fma, round_float32
+from tests.helpers.engines import EXACT, FAST
 
 KERNELS = Path(refnet.__file__).parent / "kernels"
 QUIET = settings(deadline=None, database=None, derandomize=True)
@@ -145,7 +147,7 @@ def test_convolution(case, odd_data, odd_weights, biased):
     w = awkward((groups * outputs, channels, *kernel), (case, "w"), odd_weights)
     bias = floats((groups * outputs,), (case, "b")) if biased else None
     place = np.array([*stride, *pad, *dilation])
-    chain = Chain().bias(bias) if biased else Chain()
+    chain = NOTHING.bias(bias) if biased else NOTHING
     y = convolve(x, w, stride, pad, dilation, groups, 1, chain)
     expected = conv_everywhere(x, w, place, groups, y.shape)
     if biased:
@@ -332,7 +334,7 @@ def test_a_chain_rounds_like_its_steps(order, count, outputs, size, odd):
     x = awkward((2, 3, size, 1), "x", 0.1 * odd)
     w = floats((outputs, 3, 1, 1), "w")
     y = convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 1)
-    chain, expected = Chain(), y
+    chain, expected = NOTHING, y
     for kind in order[:count]:
         scale, shift = floats((outputs,), (kind, "s")), floats((outputs,), (kind, "t"))
         other = awkward(y.shape, kind, 0.1 * odd)
@@ -389,13 +391,13 @@ SCRIPT = """
 import hashlib, sys
 import numpy as np
 from refnet.kernels import simd
-from refnet.kernels.epilogue import Chain
+from refnet.core.engine import NOTHING
 from refnet.kernels.panel import convolve, dense
 from refnet.kernels.pointwise import scale_shift, sigmoid, softmax_parts
 from tests.helpers.bits import awkward, floats
 digest = hashlib.sha256()
 x, w = floats((2, 6, 9, 11), "x"), floats((20, 3, 3, 3), "w")
-digest.update(convolve(x, w, (2, 1), (1, 2), (1, 1), 2, 2, Chain().bias(floats((20,), "b"))))
+digest.update(convolve(x, w, (2, 1), (1, 2), (1, 1), 2, 2, NOTHING.bias(floats((20,), "b"))))
 digest.update(np.nan_to_num(convolve(awkward(x.shape, "y", 0.3), w, (1, 1), (1, 1), (1, 1), 2, 1)))
 digest.update(convolve(x, floats((6, 1, 3, 3), "d"), (1, 1), (1, 1), (1, 1), 6, 1))
 digest.update(dense(floats((3, 700), "p"), floats((90, 700), "q"), None, 2))
@@ -535,11 +537,11 @@ def test_the_largest_kernels_are_one_for_arrays_that_may_be_written_and_others(k
         fixed = x.copy()
         fixed.flags.writeable = False
         for data in (x, fixed):
-            sums = compute(data, w, *place, 1, Chain())
+            sums = compute(data, w, *place, 1, NOTHING)
             frozen = sums.copy()
             frozen.flags.writeable = False
             for y in (sums, frozen):
-                assert same_bits(compute(data, w, *place, 1, Chain().add(y)), sums + sums)
+                assert same_bits(compute(data, w, *place, 1, NOTHING.add(y)), sums + sums)
         assert x.flags.writeable
         assert sums.flags.writeable
     assert {size for size, _ in seen} == {1, 3}
@@ -553,23 +555,23 @@ def test_a_convolution_that_sees_only_padding():
     for stride, pad in (((3, 3), (1, 1)), ((5, 3), (2, 1)), ((3, 1), (1, 0)), ((3, 2), (1, 0))):
         op = ops.Conv(7, (1, 1), stride, pad)
         zeros = np.zeros((2, 7, 1, 1), np.float32)
-        assert same_bits(op.run(x, w), zeros)
-        assert same_bits(op.golden(x, w), zeros)
-        interval = op.bound(Interval.exactly(x), Interval.exactly(w))
+        assert same_bits(op.run(x, w, engine=FAST), zeros)
+        assert same_bits(op.golden(x, w, exact=EXACT), zeros)
+        interval = op.bound(Interval.exactly(x), Interval.exactly(w), engine=FAST)
         assert not interval.center.any()
 
 
 def test_arrays_to_add_in_any_memory_order():
     x = floats((1, 4, 5, 1), "x")  # whose rows are a view in either order
     others = [np.asfortranarray(floats(x.shape, key)) for key in ("a", "b")]
-    chain = Chain().add(others[0]).add(others[1])
+    chain = NOTHING.add(others[0]).add(others[1])
     assert same_bits(apply(x, chain, 1), (x + others[0]) + others[1])
     with pytest.raises(ValueError, match="reshape"):
-        apply(x, Chain().add(others[0][:, :2]), 1)
+        apply(x, NOTHING.add(others[0][:, :2]), 1)
 
 
 def test_a_chain_serves_both_precisions():
-    chain = Chain().bias(np.float32([0.1, 0.2]))
+    chain = NOTHING.bias(np.float32([0.1, 0.2]))
     x = floats((1, 2, 3, 3), "x")
     wide = x.astype(np.float64)
     column = np.float32([0.1, 0.2]).reshape(2, 1, 1)

@@ -14,6 +14,7 @@ from refnet.kernels import formulas as kernels
 from refnet.loops.libm import glibc, mlas, onednn, sleef
 from tests.helpers.bits import AWKWARD, floats, same_bits
 from tests.helpers.definition import round_float32
+from tests.helpers.engines import FAST
 
 
 def points() -> np.ndarray:
@@ -156,7 +157,9 @@ def test_what_the_functions_make_of_nan_and_infinity():
         assert same_bits(kernels.exponential(x, whose, 1), np.float32([np.inf, np.inf, 0, np.inf]))
     assert same_bits(kernels.exponential(x, kernels.MLAS_512, 1), np.float32([np.nan, np.inf, 0, np.nan]))
     for formula in ops.Sigmoid.formulas:
-        assert same_bits(ops.Sigmoid().replay(formula, x), np.float32([np.nan, 1, 0, np.nan])), formula
+        assert same_bits(ops.Sigmoid().replay(formula, x, engine=FAST), np.float32([np.nan, 1, 0, np.nan])), (
+            formula
+        )
 
 
 # Bits that were equal to a framework's on all inputs (docs/numerics.md), on every 4096th.

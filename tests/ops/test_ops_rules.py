@@ -17,9 +17,11 @@ import pytest
 from refnet import ops
 from refnet.core.errors import GraphError
 from refnet.core.op import Interval, Op, TensorType
-from refnet.exact.rounding import MAX, gamma
+from refnet.core.rounding import MAX, gamma
+from refnet.kernels.engine import Fast
 from refnet.ops.sigmoid import CUT, P, Q
 from tests.helpers.bits import awkward, floats, same_bits
+from tests.helpers.engines import FAST
 
 getcontext().prec = 60
 Exact = Callable[..., Fraction]
@@ -328,7 +330,7 @@ def test_every_op_has_an_example_and_every_rule():
 def test_type_and_cost(example):
     values = arguments(example)
     kinds = [TensorType(v.shape) for v in values]
-    result = example.op.run(*values, threads=1)
+    result = example.op.run(*values, engine=Fast(1))
     assert TensorType(result.shape) == example.op.type(*kinds)
     assert result.dtype == np.float32
     assert result.flags.c_contiguous
@@ -342,8 +344,8 @@ def test_type_and_cost(example):
 @SCALES
 def test_bound_holds_the_exact_value_and_the_plain_one(example, scale):
     values = arguments(example, scale)
-    interval = example.op.bound(*intervals(values))
-    plain = example.op.run(*values, threads=2)
+    interval = example.op.bound(*intervals(values), engine=FAST)
+    plain = example.op.run(*values, engine=Fast(2))
     assert interval.center.dtype == interval.radius.dtype == np.float64
     assert (interval.radius >= 0).all()
     assert not np.isnan(interval.radius).any()
@@ -363,7 +365,7 @@ def test_bound_holds_the_exact_value_and_the_plain_one(example, scale):
 def test_bound_promises_something(example):
     """On ordinary data the radius is finite and small: a few dozen roundings of what went in."""
     values = arguments(example)
-    interval = example.op.bound(*intervals(values))
+    interval = example.op.bound(*intervals(values), engine=FAST)
     size = 1 + sum(float(np.abs(v).max()) ** 2 * v.size for v in values)
     assert (interval.radius < gamma(100) * size * 100).all()
 
@@ -385,7 +387,7 @@ def test_bound_composes(example, positive):
     moving = len(example.data) if isinstance(example.op, ops.BatchNorm) else len(values)
     radii = [np.abs(eighths(v.shape, (i, "radius"))) / 64 for i, v in enumerate(values)]
     wide = [Interval(v.astype(np.float64), r) for v, r in zip(values[:moving], radii, strict=False)]
-    interval = example.op.bound(*wide, *intervals(values[moving:]))
+    interval = example.op.bound(*wide, *intervals(values[moving:]), engine=FAST)
     for k in range(3):
         share = [eighths(v.shape, (i, k, "share")) for i, v in enumerate(values[:moving])]
         if k == 2:  # the corners
@@ -400,8 +402,8 @@ def test_awkward_inputs_never_raise(example):
     """NaN, infinities, subnormals: run gives a value, bound promises nothing false and is never NaN."""
     values = [awkward(v.shape, i, 0.3) for i, v in enumerate(arguments(example))]
     with np.errstate(all="ignore"):
-        plain = example.op.run(*values, threads=1)
-        interval = example.op.bound(*intervals(values))
+        plain = example.op.run(*values, engine=Fast(1))
+        interval = example.op.bound(*intervals(values), engine=FAST)
     assert not np.isnan(interval.radius).any()
     known = (plain == interval.center) | (np.isnan(plain) & np.isnan(interval.center))
     assert (np.isfinite(plain) | np.isinf(interval.radius) | known).all()
@@ -434,7 +436,7 @@ def test_any_order_lies_inside_and_bugs_do_not(scale):
     op = ops.Dense(1)
     shapes = {"x": (1, 300), "w": (1, 300), "b": (1,)}
     x, w, b = (floats(shape, name) * np.float32(scale) for name, shape in shapes.items())
-    interval = op.bound(*intervals([x, w, b]))
+    interval = op.bound(*intervals([x, w, b]), engine=FAST)
     for total in orders(x[0] * w[0], b[0]):
         assert inside(fraction(total), interval, (0, 0))
     if scale < 1:
@@ -443,14 +445,19 @@ def test_any_order_lies_inside_and_bugs_do_not(scale):
     dropped[0, 7] = 0
     swapped[0, [0, 1]] = swapped[0, [1, 0]]
     half = w.astype(np.float16).astype(np.float32)
-    for bug in (op.run(dropped, w, b), op.run(swapped, w, b), op.run(x, half, b), op.run(x, w, b * 0)):
+    for bug in (
+        op.run(dropped, w, b, engine=FAST),
+        op.run(swapped, w, b, engine=FAST),
+        op.run(x, half, b, engine=FAST),
+        op.run(x, w, b * 0, engine=FAST),
+    ):
         assert not inside(fraction(bug[0, 0]), interval, (0, 0))
 
 
 def test_batch_norm_variants_lie_inside_and_another_eps_does_not():
     op = ops.BatchNorm(1e-4)
     x, g, b, mean, var = arguments(Example(op, ((4, 8, 6, 6),), batch_norm), 3.0)
-    interval = op.bound(*intervals([x, g, b, mean, var]))
+    interval = op.bound(*intervals([x, g, b, mean, var]), engine=FAST)
     column = (slice(None), None, None)
     f = np.float32
     for eps in (f(1e-4), 1e-4):
@@ -465,7 +472,7 @@ def test_batch_norm_variants_lie_inside_and_another_eps_does_not():
         ):
             assert y.dtype == np.float32
             assert (np.abs(y - interval.center) <= interval.radius).all()
-    other = ops.BatchNorm(1e-5).run(x, g, b, mean, var)
+    other = ops.BatchNorm(1e-5).run(x, g, b, mean, var, engine=FAST)
     assert (np.abs(other - interval.center) > interval.radius).any()
 
 
@@ -484,7 +491,7 @@ def rational_sigmoid(x: np.ndarray) -> np.ndarray:
 
 def test_sigmoid_variants_lie_inside():
     x = (floats((1, 4000), "sigmoid") * np.float32(100)).astype(np.float32)
-    interval = ops.Sigmoid().bound(Interval.exactly(x))
+    interval = ops.Sigmoid().bound(Interval.exactly(x), engine=FAST)
     f = np.float32
     with np.errstate(all="ignore"):
         e = np.exp(x.astype(np.float64)).astype(f)
@@ -505,11 +512,11 @@ def test_sigmoid_variants_lie_inside():
 def test_specials_are_defined():
     nan, inf = np.float32(np.nan), np.float32(np.inf)
     x = np.array([[-0.0, 0.0, nan, -inf, inf, 1e-45, -1e-45]], np.float32)
-    relu = ops.Relu().run(x)
+    relu = ops.Relu().run(x, engine=FAST)
     assert same_bits(relu, np.array([[0, 0, nan, 0, inf, 1e-45, 0]], np.float32))
-    sigmoid_ = ops.Sigmoid().run(x)
+    sigmoid_ = ops.Sigmoid().run(x, engine=FAST)
     assert same_bits(sigmoid_, np.array([[0.5, 0.5, nan, 0, 1, 0.5, 0.5]], np.float32))
-    pooled = ops.MaxPool((1, 2)).run(np.array([[[[-0.0, 0.0, nan, 1.0]]]], np.float32))
+    pooled = ops.MaxPool((1, 2)).run(np.array([[[[-0.0, 0.0, nan, 1.0]]]], np.float32), engine=FAST)
     assert same_bits(pooled, np.array([[[[-0.0, nan, nan]]]], np.float32))
 
 
@@ -523,7 +530,7 @@ def test_nothing_is_promised_where_some_order_overflows():
     terms = np.array([MAX - 50 * 2.0**104] + [2.0**103 * (1 + 2**-20)] * 60, np.float32)
     x, ones = terms.reshape(1, -1, 1, 1), np.ones((4, 61, 1, 1), np.float32)
     conv_ = ops.Conv(4, (1, 1))
-    assert np.isinf(conv_.run(x, ones)).any()
+    assert np.isinf(conv_.run(x, ones, engine=FAST)).any()
     cases = [
         (conv_, [x, ones]),
         (ops.Dense(4, bias=False), [terms[None], ones[:, :, 0, 0]]),
@@ -534,7 +541,7 @@ def test_nothing_is_promised_where_some_order_overflows():
         (ops.WeightedSum(61), [np.ones((1, 61), np.float32), x]),
     ]
     for op, values in cases:
-        assert np.isinf(op.bound(*intervals(values)).radius).all(), op
+        assert np.isinf(op.bound(*intervals(values), engine=FAST).radius).all(), op
 
 
 def test_batch_norm_promises_nothing_where_a_form_overflows():
@@ -544,13 +551,13 @@ def test_batch_norm_promises_nothing_where_a_form_overflows():
     op = ops.BatchNorm(1e-5)
     for x, g in ((0.0, 1e37), (3e36, 1e-3)):
         values = [np.full((1, 1, 1, 1), x, np.float32), one(g), one(0), one(0), one(0)]
-        assert np.isinf(op.bound(*intervals(values)).radius).all()
+        assert np.isinf(op.bound(*intervals(values), engine=FAST).radius).all()
 
 
 def test_bounds_of_more_terms_than_float32_can_count():
     assert gamma(2**24) == np.inf
     wide = ops.AvgPool((5000, 5000), (5000, 5000), (4999, 4999))
-    interval = wide.bound(Interval.exactly(np.ones((1, 1, 8, 8), np.float32)))
+    interval = wide.bound(Interval.exactly(np.ones((1, 1, 8, 8), np.float32)), engine=FAST)
     assert (interval.radius >= 0).all()
 
 
@@ -558,7 +565,7 @@ def test_bounds_of_more_terms_than_float32_can_count():
 def test_softmax_with_and_without_the_shift(row):
     """Where exp of the plain arguments may leave float32's range, only the shifted form is covered."""
     x = np.array([row], np.float32)
-    interval = ops.Softmax(1).bound(Interval.exactly(x))
+    interval = ops.Softmax(1).bound(Interval.exactly(x), engine=FAST)
     with np.errstate(all="ignore"):
         shifted = np.exp((x - x.max()).astype(np.float64)).astype(np.float32)
         plain = np.exp(x.astype(np.float64)).astype(np.float32)
@@ -573,14 +580,14 @@ def test_softmax_with_and_without_the_shift(row):
 @pytest.mark.parametrize("radius", [1e-3, 0.3, 2.0])
 def test_composed_bounds_hold_float32_evaluations(op, radius):
     x = (floats((8, 10), "compose") * np.float32(6)).astype(np.float64)
-    interval = op.bound(Interval(x, np.full_like(x, radius)))
+    interval = op.bound(Interval(x, np.full_like(x, radius)), engine=FAST)
     for k in range(50):
         moved = (x + radius * np.sign(floats(x.shape, ("corner", k)))).astype(np.float32)
         moved = np.clip(moved, np.nextafter(x - radius, np.inf), np.nextafter(x + radius, -np.inf)).astype(
             np.float32
         )
         keep = np.abs(moved.astype(np.float64) - x) <= radius
-        y = op.run(np.where(keep, moved, x.astype(np.float32)).astype(np.float32))
+        y = op.run(np.where(keep, moved, x.astype(np.float32)).astype(np.float32), engine=FAST)
         sure = keep | (x.astype(np.float32) == x)
         rows = sure.all(1)
         assert (np.abs(y - interval.center) <= interval.radius)[rows].all()

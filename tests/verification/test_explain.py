@@ -21,6 +21,7 @@ from refnet.verification.explain import chain, explain_element, fma, own_inputs,
 from refnet.verification.trace import element, exact_sum, rounded, terms_of
 from refnet.verification.verify import verify_values
 from tests.helpers.bits import awkward, floats
+from tests.helpers.engines import EXACT, FAST
 from tests.helpers.verifying import save
 from tests.ops.test_ops_rules import EXAMPLES, Example, arguments
 
@@ -44,7 +45,7 @@ def test_every_op_is_explained(example, scale):
     """The exact value is the oracle's, golden is the op's golden, the chain ends with plain."""
     values = arguments(example, scale)
     node = node_of(example, len(values))
-    golden, plain = example.op.golden(*values), example.op.run(*values)
+    golden, plain = example.op.golden(*values, exact=EXACT), example.op.run(*values, engine=FAST)
     for at in places(golden.shape):
         one = explain_element(node, values, at)
         true = example.exact(example.op, at, *values)
@@ -69,7 +70,7 @@ def test_every_op_is_explained(example, scale):
 def test_awkward_numbers_are_explained_too(example):
     values = [awkward(v.shape, i, 0.3) for i, v in enumerate(arguments(example))]
     with np.errstate(all="ignore"):
-        golden = example.op.golden(*values)
+        golden = example.op.golden(*values, exact=EXACT)
     for at in places(golden.shape)[:20]:
         one = explain_element(node_of(example, len(values)), values, at)
         assert one.golden == golden[at] or (np.isnan(one.golden) and np.isnan(golden[at]))
@@ -80,7 +81,7 @@ def test_awkward_numbers_are_explained_too(example):
 def test_the_terms_are_those_that_matter(example):
     """Changing an input element changes the element if, and only if, it is listed (sums only)."""
     op, values = example.op, arguments(example)
-    golden = op.golden(*values)
+    golden = op.golden(*values, exact=EXACT)
     at = places(golden.shape)[len(places(golden.shape)) // 2]
     made = terms_of(op, values, at)
     if made is None or made.how == "max":
@@ -92,7 +93,7 @@ def test_the_terms_are_those_that_matter(example):
     for place in np.ndindex(*values[which].shape):
         moved = [v.copy() for v in values]
         moved[which][place] = 1e6
-        assert (op.golden(*moved)[at] != golden[at]) == (place in listed), place
+        assert (op.golden(*moved, exact=EXACT)[at] != golden[at]) == (place in listed), place
 
 
 def test_the_fused_multiply_add_is_rounded_once():

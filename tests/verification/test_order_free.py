@@ -14,6 +14,7 @@ from refnet.verification.judge import judge
 from refnet.verification.order_free import exact_sums, grid
 from refnet.verification.trace import terms_of
 from tests.helpers.bits import floats
+from tests.helpers.engines import FAST
 from tests.helpers.verifying import summed
 
 F = np.float32
@@ -56,7 +57,7 @@ def test_where_it_is_claimed_every_order_gives_the_exact_sum(op, scale):
     op, inputs = case(op, 100, scale)
     exact = exact_sums(op, inputs)
     assert exact.all()
-    value = op.run(*inputs)
+    value = op.run(*inputs, engine=FAST)
     for seed in range(3):
         rng = np.random.default_rng(seed)
         for at in np.ndindex(*value.shape):
@@ -70,7 +71,7 @@ def test_where_it_is_claimed_every_order_gives_the_exact_sum(op, scale):
 def test_one_bit_is_a_defect_there(op):
     op, inputs = case(op, 100)
     node = Node("y", op, tuple(f"i{k}" for k in range(len(inputs))))
-    value = op.run(*inputs)
+    value = op.run(*inputs, engine=FAST)
     at = np.unravel_index(int(np.argmax(np.abs(value))), value.shape)
     found = value.copy()
     found[at] = np.nextafter(found[at], F(np.inf))
@@ -79,7 +80,7 @@ def test_one_bit_is_a_defect_there(op):
     assert judged.worst.share == np.inf
     assert "no order rounds" in judged.reason
     inputs[-1] = inputs[-1] * F(0.7)  # no grid: one bit is rounding
-    found = op.run(*inputs)
+    found = op.run(*inputs, engine=FAST)
     found[at] = np.nextafter(found[at], F(np.inf))
     assert exact_sums(op, inputs) is None
     assert judge(node, found, inputs).verdict == "rounding"

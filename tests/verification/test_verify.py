@@ -21,6 +21,7 @@ from refnet.verification.capture import open_capture
 from refnet.verification.judge import judge
 from refnet.verification.verify import Values, Verification, verify_values
 from tests.helpers.bits import floats
+from tests.helpers.engines import FAST
 from tests.helpers.verifying import framework, save
 
 F = np.float32
@@ -155,7 +156,7 @@ def test_what_is_introduced_is_told_from_what_is_inherited(graph, data, plain):
     table = dict(data)
     for node in graph.nodes:
         arguments = [table[n] for n in node.data] + [graph.weights[n] for n in node.weights]
-        table[node.name] = node.op.run(*arguments)
+        table[node.name] = node.op.run(*arguments, engine=FAST)
         if node.name == name:
             table[node.name] = table[node.name] * F(1.01)
     values = {node.name: table[node.name] for node in graph.nodes}
@@ -276,7 +277,7 @@ def test_nan_and_infinity(x, w, found, verdict):
 def test_no_number_where_a_number_is_promised_is_the_worst_of_all():
     node = Node("y", ops.Dense(3, bias=False), ("x", "w"))
     x, w = floats((1, 9), "x"), floats((3, 9), "w")
-    found = node.op.run(x, w)
+    found = node.op.run(x, w, engine=FAST)
     found[0, 0] += F(100)
     found[0, 1] = np.nan
     judged = judge(node, found, [x, w])
@@ -301,7 +302,7 @@ def test_a_less_accurate_formula_of_a_framework_is_rounding(op):
     """ONNX Runtime's sigmoid is right to 1e-7 absolutely; the bound covers it, as every formula"""
     x = np.linspace(-18, 18, 400, dtype=np.float32).reshape(1, 400, 1, 1)
     node = Node("y", op, ("x",))
-    found = op.replay("mlas", x)
+    found = op.replay("mlas", x, engine=FAST)
     judged = judge(node, found, [x])
     assert (judged.verdict, judged.outside, judged.unpromised) == ("rounding", 0, 0)
     assert judged.differ > 0
@@ -322,7 +323,7 @@ class Book:
         if node.name != self.name:
             return None
         x, w = inputs
-        value = node.op.run(np.ascontiguousarray(x[:, ::-1]), np.ascontiguousarray(w[:, ::-1]))
+        value = node.op.run(np.ascontiguousarray(x[:, ::-1]), np.ascontiguousarray(w[:, ::-1]), engine=FAST)
         value.view(np.uint32)[0, 0] += self.off
         return value
 

@@ -19,12 +19,14 @@ import refnet
 from refnet.core.errors import GraphError, InputError, UnsupportedError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32, TensorType
+from refnet.exact.engine import DecideOrRefine
 from refnet.formats.golden_file import digest
 from refnet.formats.manifest import Manifest, Origin
 from refnet.frameworks.ask import Ask, asker
 from refnet.frameworks.capture.request import Request, processor
 from refnet.frameworks.capture.sources import backend, reference, worker_of
 from refnet.frameworks.capture.writer import Array, Plan
+from refnet.kernels.engine import Fast
 from refnet.models.loading import structure
 from refnet.ops import AvgPool, Dense, Op
 from refnet.verification.order_free import REDUCTIONS, arrays
@@ -105,9 +107,13 @@ def _graph(request: Request) -> Graph:
 
 
 def _own(mode: str, threads: int) -> Ask:
+    engine = Fast(threads)
+
     def ask(op: Op, x: F32, w: F32 | None = None, bias: F32 | None = None) -> F32:
         given = [array for array in (x, w, bias) if array is not None]
-        return op.golden(*given, threads=threads) if mode == "golden" else op.run(*given, threads=threads)
+        if mode == "golden":
+            return op.golden(*given, exact=DecideOrRefine(engine))
+        return op.run(*given, engine=engine)
 
     return ask
 
@@ -148,9 +154,10 @@ def compare(request: Request, manifest: Manifest) -> tuple[str, ...]:
     """
     nodes = reductions(_graph(request), request.batch or 1)
     wrong = []
+    exact = DecideOrRefine(Fast(request.threads))
     for name, stored in manifest.values.items():
         node, types = nodes[name]
-        golden = node.op.golden(*arrays(node.op, types, name), threads=request.threads)
+        golden = node.op.golden(*arrays(node.op, types, name), exact=exact)
         if digest(golden) != stored.digest:
             wrong.append(name)
     return tuple(wrong)

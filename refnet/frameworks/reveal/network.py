@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from refnet.arithmetic.fusion_groups import FOLDS, hidden, joined
+from refnet.arithmetic.fusion_groups import FOLDS, fused_graph, hidden
 from refnet.arithmetic.replay import Replay
 from refnet.core.bits import equal_bits
 from refnet.core.errors import InputError, UnsupportedError
@@ -48,6 +48,7 @@ from refnet.frameworks.reveal.formulas import candidates, reveal_formula
 from refnet.frameworks.reveal.probe import Reducing, Reduction
 from refnet.frameworks.reveal.sums import reveal_sum
 from refnet.frameworks.reveal.tree import Unexplained
+from refnet.kernels.engine import Fast
 from refnet.models.synthetic import normal
 from refnet.ops import AvgPool, BatchNorm, GlobalAvgPool
 
@@ -160,7 +161,7 @@ def reveal(
             reference = _reference(plan)
             groups = () if plan.joined is None else plan.joined()
         forms = [Joined(groups, fold) for fold in _folds(graph, groups)] if groups else [None]
-        asked = signatures(_executed(graph, forms[0]), batch)
+        asked = signatures(_fused(graph, forms[0]), batch)
         if advance is not None and groups:  # fewer nodes, mostly fewer signatures
             advance(max(0, len(signatures(graph, batch)) - len(asked)))
         partial = output.with_name(output.name + ".partial")
@@ -168,7 +169,7 @@ def reveal(
         tried: list[tuple[dict[str, NodeState], Joined | None]] = []
         for by in forms:
             again = None if tried else advance
-            tried.append((confirm(_executed(graph, by), asked, request, call, own, again, by), by))
+            tried.append((confirm(_fused(graph, by), asked, request, call, own, again, by), by))
             if all(state.alive for state in tried[-1][0].values()):
                 break
         nodes, by = max(tried, key=lambda one: sum(bool(state.alive) for state in one[0].values()))
@@ -179,8 +180,8 @@ def reveal(
     return Revealed(book, len(nodes), replayed, settled, usual)
 
 
-def _executed(graph: Graph, by: Joined | None) -> Graph:
-    return graph if by is None else joined(graph, by)
+def _fused(graph: Graph, by: Joined | None) -> Graph:
+    return graph if by is None else fused_graph(graph, by, Fast())
 
 
 def _folds(graph: Graph, groups: Sequence[Sequence[str]]) -> list[str]:
@@ -292,7 +293,7 @@ def confirm(
             if one.open:
                 yield state, _alive(state, node, keys[node.name], one, arguments, value, replays, threads)
             else:
-                same = equal_bits(node.op.run(*arguments, threads=threads), value).all()
+                same = equal_bits(node.op.run(*arguments, engine=Fast(threads)), value).all()
                 yield state, state.alive if same else []
             state.elements += value.size
 

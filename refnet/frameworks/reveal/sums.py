@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from refnet.arithmetic.replay import Plan, follow
+from refnet.arithmetic.replay import NodeRecipe, follow
 from refnet.core.bits import Mask, equal_bits
 from refnet.core.op import F32, Op
 from refnet.core.orders import FINISHES, PADDINGS, Choice, Part, Program, Recipe
@@ -21,6 +21,7 @@ from refnet.frameworks.reveal.compress import expression, joints
 from refnet.frameworks.reveal.probe import Place, Reduction, odd_inputs, random_inputs
 from refnet.frameworks.reveal.regions import region
 from refnet.frameworks.reveal.tree import Path, Unexplained, summation_tree
+from refnet.kernels.engine import Fast
 
 SAMPLES = 6
 """Random inputs, at least, on which an order must give the framework's bits."""
@@ -174,8 +175,9 @@ Path(leaf=4, others=()), Path(leaf=5, others=()), Path(leaf=6, others=())))
 def matching(op: Op, do: Do, samples: Samples, shape: tuple[int, ...], threads: int) -> Mask:
     """Per output element: whether this gives the framework's bits on all samples (NaN as NaN)."""
     held: Mask = np.ones(shape, np.bool_)
+    engine = Fast(threads)
     for inputs, theirs in zip(samples.inputs, samples.outputs, strict=True):
-        own = follow(Plan(do, ()), op, inputs, threads)
+        own = follow(NodeRecipe(do, ()), op, inputs, engine)
         held &= equal_bits(own, theirs.reshape(own.shape)).reshape(shape)
     return held
 

@@ -21,7 +21,7 @@ from refnet.core.errors import InputError
 from refnet.core.graph import Node
 from refnet.core.op import F32, Op, TensorType
 from refnet.exact.correct_rounding import rounded
-from refnet.verification.trace.lines import LINES, Number, Step
+from refnet.verification.trace.lines import EXACT, LINES, Number, Step
 from refnet.verification.trace.terms import Index, Terms, terms_of
 
 __all__ = ["Element", "Index", "Step", "Terms", "element", "exact_sum", "exactly_at", "rounded", "terms_of"]
@@ -67,7 +67,7 @@ def _element(op: Op, inputs: Sequence[F32], at: Index) -> Element:
         return Element(at, None, lines, lines[-1].exact if lines else None, golden)
     found = terms_of(op, inputs, at)
     if found is None:
-        return Element(at, None, (), None, op.golden(*inputs)[at])
+        return Element(at, None, (), None, _one(op, inputs, at))
     exact = _exact(found)
     if exact is None or op.exactly_specified:  # signed zeros, NaN and infinities are as IEEE makes them
         return Element(at, found, (), exact, _one(op, inputs, at))
@@ -75,7 +75,7 @@ def _element(op: Op, inputs: Sequence[F32], at: Index) -> Element:
 
 
 def _one(op: Op, inputs: Sequence[F32], at: Index) -> np.float32:
-    value: np.float32 = op.golden(*inputs)[at]
+    value: np.float32 = op.golden(*inputs, exact=EXACT)[at]
     return value
 
 

@@ -11,7 +11,12 @@ import numpy as np
 
 from refnet import ops
 from refnet.core.op import F32, Interval, Op
+from refnet.exact.engine import DecideOrRefine
+from refnet.kernels.engine import Fast
 from refnet.verification.trace.terms import Index
+
+FAST = Fast()
+EXACT = DecideOrRefine(FAST)
 
 DIGITS = 40
 HUGE = 10**6
@@ -46,13 +51,13 @@ def batch_norm(op: ops.BatchNorm, inputs: Sequence[F32], at: Index) -> Lines:
     c = at[1]
     x = inputs[0][at]
     weights = [w[c : c + 1] for w in inputs[1:]]
-    golden = op.golden(np.full((1, 1), x, F), *weights)[0, 0]
+    golden = op.golden(np.full((1, 1), x, F), *weights, exact=EXACT)[0, 0]
     g, beta, mean, var = (float(w[0]) for w in weights)
     g = 1.0 if op.fix_gamma else g
     if not np.isfinite([float(x), g, beta, mean, var]).all() or Fraction(var) + Fraction(op.eps) <= 0:
         return (), golden
-    s, t = (F(v[0]) for v in op.folded(*weights))
-    plain = op.run(np.full((1, 1), x, F), *weights)[0, 0]
+    s, t = (F(v[0]) for v in op.folded(FAST, *weights))
+    plain = op.run(np.full((1, 1), x, F), *weights, engine=FAST)[0, 0]
     with localcontext() as context:
         context.prec = DIGITS
         under = Fraction(var) + Fraction(op.eps)
@@ -79,7 +84,7 @@ def sigmoid(op: Op, inputs: Sequence[F32], at: Index) -> Lines:
 
 def _sigmoid(x: np.float32) -> Lines:
     one = np.full((1,), x, F)
-    golden = ops.Sigmoid().golden(one)[0]
+    golden = ops.Sigmoid().golden(one, exact=EXACT)[0]
     if not -HUGE < x < HUGE:
         return (), golden
     e = _exp32(-float(x))
@@ -92,7 +97,7 @@ def _sigmoid(x: np.float32) -> Lines:
             Step("x", "the input element", Fraction(float(x)), x),
             Step("e", "exp(-x)", exact, e),
             Step("s", "1 + e", 1 + exact, plain_sum),
-            Step("y", "1 / s", 1 / (1 + exact), ops.Sigmoid().run(one)[0]),
+            Step("y", "1 / s", 1 / (1 + exact), ops.Sigmoid().run(one, engine=FAST)[0]),
         ), golden
 
 
@@ -116,7 +121,7 @@ def radix_softmax(op: ops.RadixSoftmax, inputs: Sequence[F32], at: Index) -> Lin
 
 
 def _softmax(row: F32, i: int) -> Lines:
-    golden = ops.Softmax(1).golden(row[None])[0, i]
+    golden = ops.Softmax(1).golden(row[None], exact=EXACT)[0, i]
     if not np.isfinite(row).all():
         return (), golden
     largest = row.max()
@@ -137,22 +142,20 @@ def _softmax(row: F32, i: int) -> Lines:
             Step("m", f"the largest of {row.size} x", Fraction(float(largest)), largest),
             *each,
             Step("s", "the sum of all e", sum(exact, Decimal(0)), total),
-            Step("y", f"e[{i}] / s", exact[i] / sum(exact), ops.Softmax(1).run(row[None])[0, i]),
+            Step("y", f"e[{i}] / s", exact[i] / sum(exact), ops.Softmax(1).run(row[None], engine=FAST)[0, i]),
         ), golden
 
 
 def _exp32(x: float) -> np.float32:
     """exp as plain computes it."""
-    from refnet.kernels.pointwise import exponential
-
     with np.errstate(all="ignore"):
-        return F(exponential(np.array([x]), 1)[0])
+        return F(FAST.exp(np.array([x]))[0])
 
 
 def clip(op: ops.Clip, inputs: Sequence[F32], at: Index) -> Lines:
     """min(max(x, low), high)."""
     x = inputs[0][at]
-    y = op.run(np.full((1,), x, F))[0]
+    y = op.run(np.full((1,), x, F), engine=FAST)[0]
     if not np.isfinite([x, y]).all():
         return (), y
     return (
@@ -180,9 +183,9 @@ def divide(op: ops.Div, inputs: Sequence[F32], at: Index) -> Lines:
 def moved(op: ops.Pad | ops.ResizeNearest, inputs: Sequence[F32], at: Index) -> Lines:
     """A copy of an input element, or what stands where there is none."""
     (x,) = inputs
-    y = op.run(x)[at]
+    y = op.run(x, engine=FAST)[at]
     numbers = np.arange(1, x.size + 1, dtype=np.float64).reshape(x.shape)  # 0 is what stands outside
-    number = int(op.bound(Interval(np.zeros(x.shape), numbers)).radius[at])
+    number = int(op.bound(Interval(np.zeros(x.shape), numbers), engine=FAST).radius[at])
     if not np.isfinite(y):
         return (), y
     if not number:
@@ -200,17 +203,17 @@ def matmul(op: ops.MatMul, inputs: Sequence[F32], at: Index) -> Lines | None:
     c = np.broadcast_to(inputs[2], shape)[at] if op.addend else F(0)
     given = [row[None], column[:, None], *([np.full((1, 1), c, F)] if op.addend else [])]
     small = ops.MatMul(op.alpha, op.beta, addend=op.addend)
-    golden, plain = small.golden(*given)[0, 0], small.run(*given)[0, 0]
+    golden = small.golden(*given, exact=EXACT)[0, 0]
+    plain = small.run(*given, engine=FAST)[0, 0]
     if not np.isfinite(np.concatenate([row, column, [c]])).all():
         return (), golden
     total = sum(
         (Fraction(float(a)) * Fraction(float(b)) for a, b in zip(row, column, strict=True)), Fraction(0)
     )
     exact = Fraction(op.alpha) * total + Fraction(op.beta) * Fraction(float(c))
+    product = ops.MatMul().run(row[None], column[:, None], engine=FAST)[0, 0]
     found = [
-        Step(
-            "s", f"the sum of {row.size} products", total, ops.MatMul().run(row[None], column[:, None])[0, 0]
-        ),
+        Step("s", f"the sum of {row.size} products", total, product),
         Step("y", f"{op.alpha!r} * s" + (f" + {op.beta!r} * c" if op.addend else ""), exact, plain),
     ]
     if op.addend:

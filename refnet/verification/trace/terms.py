@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from refnet import ops
 from refnet.core.op import F32, Interval, Op
+from refnet.kernels.engine import Fast
 from refnet.ops.layout import _Move
 
 Index = tuple[int, ...]
@@ -60,7 +61,7 @@ def _copied(op: Op, inputs: Sequence[F32], at: Index) -> Terms:
         Interval(np.arange(a.size, dtype=np.float64).reshape(a.shape), np.full(a.shape, float(i)))
         for i, a in enumerate(inputs)
     ]
-    moved = op.bound(*numbers)
+    moved = op.bound(*numbers, engine=Fast())
     which, number = int(moved.radius[at]), int(moved.center[at])
     place = np.array([np.unravel_index(number, inputs[which].shape)], np.int64)
     role = op.roles[min(which, len(op.roles) - 1)] + (f" {which}" if len(inputs) > 1 else "")

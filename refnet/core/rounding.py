@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from refnet.core.op import F64, Interval, Sum
+from refnet.core.op import F64, FoldableSum, Interval
 
 U = 2.0**-24
 """Unit roundoff of float32."""
@@ -41,7 +41,7 @@ def gamma(k: float) -> float:
 
 
 def outward(
-    center: F64, radius: F64, largest: F64, roundings: int = 8, as_sum: Sum | None = None
+    center: F64, radius: F64, largest: F64, roundings: int = 8, as_sum: FoldableSum | None = None
 ) -> Interval:
     """The interval, widened for the float64 in which the radius itself was computed.
 
@@ -70,26 +70,26 @@ def sum_of_products(
     center: the sum in float64. spread: how far the inputs' radii can move it. total: sum of |a||b|.
     roundings: how many a term passes at most (its multiplication, and every addition above it in any
     tree of n terms: n - 1). products: how many multiplications may underflow by ETA / 2 each. terms:
-    additions in float64, for the center's own error (terms + 2) U64 total. input_abs_sum: that of the `Sum`
-    which the interval then has.
+    additions in float64, for the center's own error (terms + 2) U64 total. input_abs_sum: that of the
+    `FoldableSum` which the interval then has.
 
     radius = spread + gamma(roundings) total + products ETA / 2 (1 + gamma) + (terms + 2) U64 total
     """
     g = gamma(roundings)
     radius = spread + (g + (terms + 2) * U64) * total + products * (ETA / 2) * (1 + g)
-    known = None if input_abs_sum is None else Sum(total, roundings, terms, input_abs_sum)
+    known = None if input_abs_sum is None else FoldableSum(total, roundings, terms, input_abs_sum)
     return outward(center, radius, total + spread, roundings, known)
 
 
-def joined(parts: Sequence[Interval]) -> tuple[F64, Sum]:
-    """The radius of a sum of values that are sums themselves, all terms added in any one order; and that Sum.
+def joined(parts: Sequence[Interval]) -> tuple[F64, FoldableSum]:
+    """The radius of a sum of values that are sums themselves, all terms added in any one order; and that sum.
 
     A term of part j passes roundings[j] within it, and one addition for each term of the other parts:
     D = max over j of roundings[j] + sum over i != j of terms[i] at most. The part's radius has
     gamma(roundings[j]) size[j] in it already: radius = sum of radius[j] + (gamma(D) - gamma(roundings[j]))
     size[j]. A part without a `sum` is one term, as large as its magnitude.
     """
-    sums = [p.sum or Sum(p.magnitude, 0, 1, float(p.magnitude.max(initial=0.0))) for p in parts]
+    sums = [p.sum or FoldableSum(p.magnitude, 0, 1, float(p.magnitude.max(initial=0.0))) for p in parts]
     terms = sum(s.terms for s in sums)
     deepest = max(s.roundings + terms - s.terms for s in sums)
     with np.errstate(all="ignore"):
@@ -98,4 +98,18 @@ def joined(parts: Sequence[Interval]) -> tuple[F64, Sum]:
             for p, s in zip(parts, sums, strict=True)
         )
         size: F64 = sum(s.size for s in sums)  # type: ignore[assignment]
-    return radius, Sum(size, deepest, terms, sum(s.input_abs_sum for s in sums))
+    return radius, FoldableSum(size, deepest, terms, sum(s.input_abs_sum for s in sums))
+
+
+def sum_error(terms: int, total: F64) -> F64:
+    """Error of a float64 sum of exact terms in any order: (terms + 2) U64 times the sum of their sizes."""
+    return error_factor(terms) * total
+
+
+def error_factor(terms: int) -> float:
+    """(terms + 2) U64 and a little, what `sum_error` multiplies the sum of sizes with.
+
+    The little, a part of 2**-20, holds the products of such errors and the rounding of the sum of sizes, or
+    of the norms that bound it, itself: at most (K + 2) U64 of it for sums of K terms, K below 2**32.
+    """
+    return (terms + 2) * U64 * (1 + 2.0**-20)

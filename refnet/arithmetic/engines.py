@@ -1,0 +1,53 @@
+"""Which kernels compute: the fast engine, or the reference loops that define every bit.
+
+Only the engine that is chosen is imported, and each works without the other.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from refnet.core.errors import InputError
+
+if TYPE_CHECKING:
+    from refnet.core.engine import Engine
+
+KERNELS = ("fast", "reference")
+
+MOST_THREADS = 256
+"""More threads than that are a mistake."""
+
+
+def default_kernels() -> str:
+    """The kernels that are used if none are asked for: fast, unless Numba's compiler is switched off.
+
+    With NUMBA_DISABLE_JIT=1 everything is Python and NumPy, for which the fast kernels are not written.
+    """
+    return "reference" if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0") else "fast"
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise InputError unless threads is None or a number from 1 to MOST_THREADS."""
+    if threads is None:
+        return
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"threads must be a whole number from 1 to {MOST_THREADS}, got {threads!r}")
+
+
+def engine(kernels: str, threads: int | None = None) -> Engine:
+    """A new engine. kernels: "fast" or "reference", the loops, which give the same bits slowly.
+
+    threads: how many share the outputs of a node; None: all processors. No bit depends on it.
+    Raises InputError for other kernels or a number that makes no sense.
+    """
+    check_threads(threads)
+    if kernels == "fast":
+        from refnet.kernels.engine import Fast  # the compiled kernels, which the reference does without
+
+        return Fast(threads)
+    if kernels == "reference":
+        from refnet.loops.engine import Reference  # the loops, which the fast kernels do without
+
+        return Reference()
+    raise InputError(f"kernels must be one of {', '.join(KERNELS)}, got {kernels!r}")

@@ -1,0 +1,177 @@
+"""Correct rounding for the ops' golden values, by the fast kernels: core/exact.py has the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.core.engine import F32, F64, NOTHING, ConvGeometry, Engine, Places, PoolGeometry
+from refnet.core.exact import Refine
+from refnet.core.rounding import error_factor, sum_error
+from refnet.exact.correct_rounding import RefineCount, by_decimals, finish, nearest, rounded
+from refnet.kernels import accumulator
+from refnet.kernels.panel import convolve
+from refnet.kernels.segments import convolve_in_segments, depth
+from refnet.kernels.team import split
+
+
+@dataclass(frozen=True)
+class DecideOrRefine:
+    """The exact results, computed by the fast engine's kernels with its number of threads.
+
+    refine_count: counts, per kind of op, the elements and how many of them float64 left open.
+    """
+
+    engine: Engine
+    refine_count: RefineCount | None = None
+
+    def conv(
+        self, op: str, x: F32, w: F32, bias: F32 | None, addend: F32 | None, geometry: ConvGeometry
+    ) -> F32:
+        """See Exact.conv.
+
+        In float64 the products are exact; they are added in chains of 256 terms, which are added in turn.
+        The error is that of Conv's docstring, from the norms of the windows and of the weights.
+        """
+        engine, threads, groups = self.engine, self.engine.threads, geometry.groups
+        wide = accumulator.widened(x, threads)
+        weights = engine.cached((w,), "float64", lambda: widened(w))
+        b = np.zeros(0) if bias is None else bias.astype(np.float64)
+        place = (geometry.stride, geometry.pad, geometry.dilation)
+        with np.errstate(all="ignore"):
+            epilogue = NOTHING if bias is None else NOTHING.bias(b)
+            if addend is not None:
+                more = addend.astype(np.float64)
+                epilogue = epilogue.add(more)
+            center = convolve_in_segments(wide, weights, *place, groups, threads, epilogue)
+            squares = accumulator.squares(wide, groups, threads)
+            ones = np.ones((groups, 1, *w.shape[2:]))
+            norms = np.sqrt(convolve(squares, ones, *place, groups, threads))
+        weight_norms = engine.cached((w,), "norm", lambda: norms_of(w))
+        n, outputs, size = x.shape[0], w.shape[0], center.shape[2] * center.shape[3]
+        plus = np.zeros(outputs) if bias is None else b
+        factor = error_factor(depth(weights, groups) + (bias is not None) + (addend is not None))
+        if addend is None:
+            windows = norms.reshape(n, -1, size)
+            flat = center.reshape(n, -1, size)
+            y, at = accumulator.decide_products(flat, windows, weight_norms, plus, factor, threads)
+        else:
+            with np.errstate(all="ignore"):
+                sizes = np.repeat(norms, outputs // groups, 1)  # (n, outputs, oh, ow)
+                sizes *= weight_norms[:, None, None]
+                sizes += np.abs(plus)[:, None, None] + np.abs(more)
+            y, at = accumulator.decide(center, factor * sizes, threads)
+        others = np.zeros(0, np.float32) if addend is None else np.ascontiguousarray(addend).reshape(-1)
+
+        def refine(at: Places, y: F32) -> None:
+            where = np.array([*geometry.stride, *geometry.pad, *geometry.dilation])
+            split(accumulator.conv_exactly, at.size, threads, at, x, w, b, others, where, groups, y)
+
+        return finish(op, y.reshape(center.shape), at, refine, self.refine_count)
+
+    def dense(self, op: str, x: F32, w: F32, bias: F32 | None) -> F32:
+        """See Exact.dense."""
+        engine, threads = self.engine, self.engine.threads
+        wide, weights = x.astype(np.float64), engine.cached((w,), "float64", lambda: widened(w))
+        b = None if bias is None else bias.astype(np.float64)
+        with np.errstate(all="ignore"):
+            center = engine.dense(wide, weights, b)
+            norms = np.sqrt(np.square(wide).sum(1, keepdims=True)) * np.sqrt(np.square(weights).sum(1))
+            total = norms if b is None else norms + np.abs(b)
+            error = sum_error(w.shape[1] + (b is not None), total)
+
+        def refine(at: Places, y: F32) -> None:
+            where = np.array([1, 1, 0, 0, 1, 1])
+            seeds = np.zeros(0) if b is None else b, np.zeros(0, np.float32)
+            points = x[:, :, None, None], w[:, :, None, None]
+            split(
+                accumulator.conv_exactly, at.size, threads, at, *points, *seeds, where, 1, y[:, :, None, None]
+            )
+
+        return self.round_or_refine(op, center, error, refine)
+
+    def sum(self, op: str, terms: F32) -> F32:
+        """See Exact.sum."""
+        count, threads = terms.shape[0], self.engine.threads
+        flat = np.ascontiguousarray(terms).reshape(count, -1)
+        y, at = accumulator.decide_sums(flat, error_factor(count), threads)
+
+        def refine(at: Places, y: F32) -> None:
+            y.reshape(-1)[at] = self._sums(flat[:, at].astype(np.float64))
+
+        return finish(op, y, at, refine, self.refine_count).reshape(terms.shape[1:])
+
+    def weighted_sum(self, op: str, attention: F32, x: F32) -> F32:
+        """See Exact.weighted_sum."""
+        n, radix, c, size = x.shape
+        y, at = accumulator.decide_weighted(attention, x, error_factor(radix), self.engine.threads)
+
+        def refine(at: Places, y: F32) -> None:
+            image, channel, position = np.unravel_index(at, (n, c, size))
+            parts = x[image, :, channel, position]
+            products = attention[image, :, channel].astype(np.float64) * parts  # exact
+            y.reshape(-1)[at] = self._sums(np.ascontiguousarray(products.T))
+
+        return finish(op, y, at, refine, self.refine_count)
+
+    def average(self, op: str, x: F32, geometry: PoolGeometry, include_pad: bool) -> F32:
+        """See Exact.average. In float64 n terms and the division are off by (n + 2) U64 * average of |x|."""
+        kernel, threads = geometry.kernel, self.engine.threads
+        factor = error_factor(kernel[0] * kernel[1] + 1)
+        y, at = accumulator.decide_average(x, *geometry, include_pad, factor, threads)
+
+        def refine(at: Places, y: F32) -> None:
+            where = np.array([*geometry.stride, *geometry.pad])
+            arrays = (at, x, np.array(kernel), where)
+            split(accumulator.average_exactly, at.size, threads, *arrays, include_pad, y)
+
+        return finish(op, y, at, refine, self.refine_count)
+
+    def affine(
+        self, op: str, x: F32, mean: F64, scale: F64, shift: F64, factor: float, refine: Refine
+    ) -> F32:
+        """See Exact.affine."""
+        rows = x.reshape(*x.shape[:2], -1)
+        y, at = accumulator.decide_affine(rows, mean, scale, shift, factor, self.engine.threads)
+        return finish(op, y.reshape(x.shape), at, refine, self.refine_count)
+
+    def round_or_refine(self, op: str, center: F64, error: F64, refine: Refine) -> F32:
+        """See Exact.round_or_refine."""
+        y, at = accumulator.decide(center, error, self.engine.threads)
+        return finish(op, y, at, refine, self.refine_count)
+
+    def nearest(self, compare: Callable[[Fraction], int], guess: float) -> np.float32:
+        """See Exact.nearest."""
+        return nearest(compare, guess)
+
+    def rounded(self, true: Fraction) -> np.float32:
+        """See Exact.rounded."""
+        return rounded(true)
+
+    def by_decimals(self, evaluate: Callable[[], tuple[Decimal, Decimal]], guess: float) -> np.float32:
+        """See Exact.by_decimals."""
+        return by_decimals(evaluate, guess)
+
+    def _sums(self, terms: F64) -> F32:
+        """The sums over the first axis of exact terms (count, size), added without any rounding."""
+        sums = np.empty(terms.shape[1], np.float32)
+        split(accumulator.sum_exactly, sums.size, self.engine.threads, terms, sums)
+        return sums
+
+
+def widened(w: F32) -> F64:
+    """w in float64, read-only: exact, and kept with what the kernels derive from it."""
+    wide = w.astype(np.float64)
+    wide.flags.writeable = False
+    return wide
+
+
+def norms_of(w: F32) -> npt.NDArray[np.float64]:
+    """The Euclidean norm of each output's weights, (o,)."""
+    squares = np.square(w.astype(np.float64)).reshape(w.shape[0], -1)
+    return np.asarray(np.sqrt(squares.sum(1)))
