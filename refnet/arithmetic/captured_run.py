@@ -19,7 +19,6 @@ import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -59,10 +58,7 @@ class _UncapturedOp:
 
     def __call__(self) -> None:
         data = [array.view() for array in self.data]  # kernels may keep what they make of a read-only array
-        np.copyto(self.output, evaluated(self.node, self._value, *data, *self.weights))
-
-    def _value(self, *inputs: F32) -> F32:
-        return self.node.op.run(*inputs, engine=self.engine)
+        np.copyto(self.output, self.node.op.run(*data, *self.weights, engine=self.engine))
 
 
 class CapturedRun:
@@ -82,7 +78,8 @@ class CapturedRun:
         results = {}
         for node, data, learned, done in plan.schedule:
             given, weights = [values[name] for name in data], [graph.weights[name] for name in learned]
-            value = self._execute(node, given, weights, types[node.name].shape, engine, steps)
+            shape = types[node.name].shape
+            value = evaluated(node, self._execute, node, given, weights, shape, engine, steps)
             del given
             value.flags.writeable = False
             values[node.name] = value
@@ -118,7 +115,7 @@ class CapturedRun:
         calls: list[Call] = []
         if _says(node.op, "capturable") and node.op.capturable(*[array.shape for array in (*data, *weights)]):
             with within(self._room), recorded(calls):
-                value = evaluated(node, partial(node.op.run, engine=engine), *data, *weights)
+                value = node.op.run(*data, *weights, engine=engine)
             if value.size and self._room.lasting(value) is None:
                 raise RuntimeError(f"{node.op!r} says that it is capturable, and its value is not a kernel's")
             last = steps[-1] if steps else None
@@ -167,7 +164,7 @@ class CapturedRun:
                 if isinstance(step, Tape):
                     play(step)
                 else:
-                    step()
+                    evaluated(step.node, step)
             return {name: place.copy() for name, place in self._outputs.items()}
         finally:
             self._busy.release()

@@ -94,7 +94,7 @@ def fuse(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
         while run[-1].name not in keep and reads[run[-1].name] == 1:
             following = reader[run[-1].name]
             adds = following.op == Add(2) and all(before.op != Add(2) for before in run)
-            joins = isinstance(following.op, BatchNorm | Relu) or adds
+            joins = type(following.op) in (BatchNorm, Relu) or adds
             if not joins or following.name in taken:
                 break
             run.append(following)
@@ -106,9 +106,9 @@ def fuse(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
 
 def _begins(op: Op) -> bool:
     """Whether a run may start with this op."""
-    if isinstance(op, Conv):
+    if type(op) is Conv:  # what is derived from it may do anything
         return op.symmetric
-    return isinstance(op, BatchNorm | Relu) or op in (Add(2), Mul())
+    return type(op) in (BatchNorm, Relu) or op in (Add(2), Mul())
 
 
 def _join(run: Sequence[Node]) -> Node:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,17 +11,13 @@ import numpy.typing as npt
 
 from refnet.arithmetic.engines import default_kernels, engine
 from refnet.arithmetic.fusion_groups import fused_graph
-from refnet.core.engine import NOTHING, ConvGeometry, Engine, Places
+from refnet.core.engine import Engine, Places
 from refnet.core.errors import InputError
 from refnet.core.interpreter import PerGraph, Plan, make_plan
-from refnet.core.op import F32, TensorType
+from refnet.core.op import F32, Op, Reduction, TensorType
 from refnet.core.orders import (
     Book,
-    Chain,
     Choice,
-    Expr,
-    Leaf,
-    Order,
     Part,
     Program,
     Recipe,
@@ -30,16 +25,9 @@ from refnet.core.orders import (
     check,
     signature,
 )
-from refnet.ops.attention import RadixSoftmax
-from refnet.ops.conv import Conv
-from refnet.ops.conv_add import ConvAdd
-from refnet.ops.dense import Dense, rows_of
-from refnet.ops.pool import AvgPool, GlobalAvgPool
-from refnet.ops.softmax import Softmax
 
 if TYPE_CHECKING:
     from refnet.core.graph import Graph, Node
-    from refnet.core.op import Op
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -164,46 +152,21 @@ def node_recipe(book: Book, node: Node, types: tuple[TensorType, ...]) -> NodeRe
 
 def _check_part(part: Part, op: Op, types: tuple[TensorType, ...]) -> None:
     if isinstance(part.do, Program):
-        terms = terms_of(op, types)
-        if terms is None:
+        if not isinstance(op, Reduction):
             raise InputError(f"{type(op).__name__} is no reduction")
-        product = op.conv if isinstance(op, ConvAdd) else op
-        biased = bool(getattr(product, "bias", False))
-        check(part.do.expr, terms, bias=biased, addend=isinstance(op, ConvAdd))
-        pool = isinstance(op, AvgPool | GlobalAvgPool)
-        if pool != (part.do.finish != "none"):
+        check(part.do.expr, op.terms(*types), bias=op.biased(), addend=op.adds)
+        if op.averages != (part.do.finish != "none"):
             raise InputError(f"{type(op).__name__} cannot finish with {part.do.finish!r}")
-        if part.do.padding == "zero" and isinstance(op, GlobalAvgPool):
-            raise InputError("GlobalAvgPool has no padding")
+        if part.do.padding == "zero" and not op.pads:
+            raise InputError(f"{type(op).__name__} has no padding")
         return
     if part.do.formula not in op.formulas:
         known = ", ".join(op.formulas) or "none"
         raise InputError(f"{type(op).__name__} has no formula {part.do.formula!r}; it has {known}")
     if part.do.total is not None:
-        if (terms := _row(op, types)) is None:
+        if (terms := op.total_terms(*types)) is None:
             raise InputError(f"{type(op).__name__} has no sum of its own")
         check(part.do.total, terms, bias=False, addend=False)
-
-
-def _row(op: Op, types: Sequence[TensorType]) -> int | None:
-    """How many exponentials a softmax adds; None for any other op."""
-    if isinstance(op, Softmax):
-        shape = types[0].shape
-        return TensorType(shape[op.axis :]).size if op.trailing else shape[op.axis]
-    return op.radix if isinstance(op, RadixSoftmax) and op.radix > 1 else None
-
-
-def terms_of(op: Op, types: Sequence[TensorType]) -> int | None:
-    """How many terms an element of this reduction has; None if the op is no reduction.
-
-    >>> terms_of(AvgPool(kernel=(3, 3)), [TensorType((1, 8, 7, 7))])
-    9
-    """
-    if isinstance(op, Conv | ConvAdd | Dense):
-        return TensorType(types[1 + isinstance(op, ConvAdd)].shape[1:]).size
-    if isinstance(op, AvgPool):
-        return op.kernel[0] * op.kernel[1]
-    return types[0].shape[2] * types[0].shape[3] if isinstance(op, GlobalAvgPool) else None
 
 
 def _exceptions(recipe: Recipe, shape: tuple[int, ...]) -> tuple[tuple[Program | Choice, Places], ...]:
@@ -267,71 +230,7 @@ def _do(do: Program | Choice, op: Op, inputs: Sequence[F32], places: Places | No
     """The whole value, or what stands at these places of it."""
     if isinstance(do, Choice):
         value = op.replay(do.formula, *inputs, engine=engine, total=do.total)
-    elif isinstance(op, Conv | ConvAdd | Dense):
-        return _product(do, op, inputs, places, engine)
-    elif isinstance(op, AvgPool | GlobalAvgPool):
-        value = _average(do, op, inputs[0], engine)
-    else:
+        return value if places is None else value.reshape(-1)[places]
+    if not isinstance(op, Reduction):
         raise InputError(f"{type(op).__name__} is no reduction")
-    return value if places is None else value.reshape(-1)[places]
-
-
-def _product(
-    program: Program,
-    op: Conv | ConvAdd | Dense,
-    inputs: Sequence[F32],
-    places: Places | None,
-    engine: Engine,
-) -> F32:
-    """Convolution and dense."""
-    shape, addend = op.type(*_types(inputs)).shape, None
-    if isinstance(op, ConvAdd):
-        op, addend, inputs = op.conv, inputs[1], (inputs[0], *inputs[2:])
-    x, w, bias = inputs[0], inputs[1], inputs[2] if op.bias else None
-    if isinstance(op, Dense):
-        return engine.dense_in_order(rows_of(x), w, bias, program.expr, addend, places)
-    zero, output = program.padding == "zero", (shape[2], shape[3])
-    return engine.conv_in_order(
-        x, w, bias, op.geometry, op.kernel, output, program.expr, zero, NOTHING, addend, places
-    )
-
-
-def _average(program: Program, op: AvgPool | GlobalAvgPool, x: F32, engine: Engine) -> F32:
-    """Average pools: the sum in the program's order, and its division."""
-    terms = terms_of(op, [TensorType(x.shape)]) or 0
-    if program.finish == "divide" and program.expr in _plain_sums(terms):
-        return op.run(x, engine=engine)  # what was asked for is the plain order
-    rows, columns = op.counts(x.shape)
-    divisor = np.multiply.outer(rows, columns).astype(np.float32)
-    if program.finish == "divide_terms":
-        value = np.empty((*x.shape[:2], *divisor.shape), np.float32)
-        for d in np.unique(divisor):
-            held = divisor == d
-            value[..., held] = _sums(program, op, x / d, engine)[..., held]
-        return value
-    value = _sums(program, op, x, engine)
-    if program.finish == "divide":
-        value /= divisor
-    elif program.finish == "reciprocal":
-        value *= np.float32(1) / divisor
-    else:
-        value /= columns.astype(np.float32)
-        value /= rows.astype(np.float32)[:, None]
-    return value
-
-
-@lru_cache(maxsize=64)
-def _plain_sums(terms: int) -> tuple[Expr, ...]:
-    """The plain order of a pool, as written with and without FMA: with a weight of 1 it is the same."""
-    return tuple(Chain(Leaf.ZERO, Order.of(range(terms)), fused) for fused in (True, False))
-
-
-def _sums(program: Program, op: AvgPool | GlobalAvgPool, x: F32, engine: Engine) -> F32:
-    """The sums of the windows (n, c, oh, ow), not yet divided."""
-    n, c, h, w = x.shape
-    if isinstance(op, GlobalAvgPool):
-        rows = np.ascontiguousarray(x).reshape(n * c, h * w)
-        return engine.row_sums(rows, program.expr).reshape(n, c, 1, 1)
-    shape, zero = op.type(TensorType(x.shape)).shape, program.padding == "zero"
-    geometry = ConvGeometry(op.stride, op.pad, op.dilation, c)
-    return engine.conv_in_order(x, None, None, geometry, op.kernel, (shape[2], shape[3]), program.expr, zero)
+    return op.in_order(do, *inputs, engine=engine, places=places)

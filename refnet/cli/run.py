@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from refnet.arithmetic.engines import KERNELS
 from refnet.cli.common import (
     EMBEDDED,
     counting,
@@ -66,6 +67,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="plain: float32 in one stated order (default); golden: every value correctly rounded; "
         "replay:BOOK: as the framework build that the book was made of",
+    )
+    parser.add_argument(
+        "--kernels",
+        choices=KERNELS,
+        help="fast, or reference: the slow loops that define each bit; both give the same bits "
+        "(default: fast; with NUMBA_DISABLE_JIT=1 reference)",
     )
     parser.add_argument("--profile", action="store_true", help="golden: the share that was refined exactly")
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all processors")
@@ -132,12 +139,12 @@ def _arithmetic(a: argparse.Namespace) -> tuple[Arithmetic, RefineCount | None]:
     from refnet.arithmetic.named import arithmetic
     from refnet.exact.correct_rounding import RefineCount
 
-    if a.arithmetic == "golden" and a.profile:
+    if a.arithmetic == "golden" and a.profile and a.kernels != "reference":
         refine_count = RefineCount()
         return Golden(a.threads, refine_count), refine_count
-    if a.profile:
+    if a.profile and a.arithmetic != "golden":
         raise InputError("--profile counts exact refinements: it needs --arithmetic golden")
-    return arithmetic(a.arithmetic, a.threads), None
+    return arithmetic(a.arithmetic, a.threads, a.kernels), None
 
 
 def _inputs(

@@ -130,7 +130,7 @@ def make_plan(
     return Plan(wanted, schedule(nodes if fuse is None else fuse(nodes, wanted)), fused)
 
 
-def evaluated(node: Node, evaluate: Callable[..., F32], *arguments: Any) -> F32:
+def evaluated(node: Node, evaluate: Callable[..., T], *arguments: Any) -> T:
     """evaluate(*arguments); an exception on the way says at which node it happened."""
     try:
         return evaluate(*arguments)

@@ -13,9 +13,9 @@ from refnet.core.bits import equal_bits
 from refnet.core.errors import GraphError, InputError
 
 if TYPE_CHECKING:
-    from refnet.core.engine import Engine
+    from refnet.core.engine import Engine, Places
     from refnet.core.exact import Exact
-    from refnet.core.orders import Expr
+    from refnet.core.orders import Expr, Program
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -205,6 +205,10 @@ class Op:
         """
         raise NotImplementedError
 
+    def total_terms(self, *inputs: TensorType) -> int | None:
+        """How many terms a formula's own sum has, as that of a softmax; None: no formula has a sum."""
+        return None
+
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         """Where any float32 evaluation must lie."""
         raise NotImplementedError
@@ -242,3 +246,31 @@ class Op:
 
     def _rank(self, value: TensorType, rank: int, role: str = "data") -> None:
         self._expect(len(value.shape) == rank, f"{role} must have {rank} dimensions, got {value!r}")
+
+
+class Reduction(Op):
+    """An op of which every output element is one sum, whose order a recipe may give: a Program.
+
+    Its terms are numbered in plain order (core/orders.py says how).
+    """
+
+    adds: ClassVar[bool] = False
+    """Whether another value's element, the addend, enters each sum."""
+
+    averages: ClassVar[bool] = False
+    """Whether each sum is divided: an average pool."""
+
+    pads: ClassVar[bool] = True
+    """Whether terms may lie in a padding."""
+
+    def terms(self, *inputs: TensorType) -> int:
+        """How many terms an element has, bias and addend aside."""
+        raise NotImplementedError
+
+    def biased(self) -> bool:
+        """Whether there is a bias to add."""
+        return False
+
+    def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
+        """The value with each sum in the program's order; with places only what stands there, (count,)."""
+        raise NotImplementedError

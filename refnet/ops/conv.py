@@ -8,16 +8,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from refnet.core.engine import NOTHING, ConvGeometry, Engine
+from refnet.core.engine import NOTHING, ConvGeometry, Engine, Places
 from refnet.core.exact import Exact
-from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
+from refnet.core.op import F32, F64, Cost, Interval, Reduction, TensorType
+from refnet.core.orders import Program
 from refnet.core.rounding import sum_of_products
 
 Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, repr=False)
-class Conv(Op):
+class Conv(Reduction):
     """y[n,o,i,j] = bias[o] + sum over c, p, q of
                   weight[o,c,p,q] * x[n, g*C + c, i*sh - ph + p*dh, j*sw - pw + q*dw]
 
@@ -126,6 +127,39 @@ class Conv(Op):
             return cut
         epilogue = NOTHING.bias(inputs[2]) if self.bias else NOTHING
         return engine.conv(inputs[0], inputs[1], self.geometry, epilogue)
+
+    def terms(self, *inputs: TensorType) -> int:
+        return TensorType(inputs[1].shape[1:]).size
+
+    def biased(self) -> bool:
+        return self.bias
+
+    def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
+        return self.sum_in_order(program, None, *inputs, engine=engine, places=places)
+
+    def sum_in_order(
+        self,
+        program: Program,
+        addend: F32 | None,
+        *inputs: F32,
+        engine: Engine,
+        places: Places | None,
+    ) -> F32:
+        """As in_order, with an addend (n, channels, oh, ow) where the program says."""
+        _, _, *output = self.type(*(TensorType(x.shape) for x in inputs)).shape
+        bias, zero = inputs[2] if self.bias else None, program.padding == "zero"
+        return engine.conv_in_order(
+            inputs[0],
+            inputs[1],
+            bias,
+            self.geometry,
+            self.kernel,
+            (output[0], output[1]),
+            program.expr,
+            zero,
+            addend=addend,
+            places=places,
+        )
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         if not self.symmetric:

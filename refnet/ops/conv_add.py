@@ -7,15 +7,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from refnet.core.engine import Engine
+from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
-from refnet.core.op import F32, Cost, Interval, Op, TensorType
+from refnet.core.op import F32, Cost, Interval, Reduction, TensorType
+from refnet.core.orders import Program
 from refnet.ops.conv import Conv
 from refnet.ops.pointwise import sum_bound
 
 
 @dataclass(frozen=True, repr=False)
-class ConvAdd(Op):
+class ConvAdd(Reduction):
     """y = conv(data) + addend, one sum of the convolution's terms, its bias and the addend's element
 
     conv: a Conv with the same padding before and behind the image. No framework's file has this op: an
@@ -38,6 +39,7 @@ class ConvAdd(Op):
     conv: Conv
 
     roles: ClassVar[tuple[str, ...]] = ("data", "addend", "weight", "bias")
+    adds: ClassVar[bool] = True
 
     def weight_roles(self) -> tuple[str, ...]:
         return self.conv.weight_roles()
@@ -61,6 +63,16 @@ class ConvAdd(Op):
         with np.errstate(all="ignore"):
             total += inputs[1]
         return total
+
+    def terms(self, *inputs: TensorType) -> int:
+        return self.conv.terms(inputs[0], *inputs[2:])
+
+    def biased(self) -> bool:
+        return self.conv.bias
+
+    def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
+        x, addend, *weights = inputs
+        return self.conv.sum_in_order(program, addend, x, *weights, engine=engine, places=places)
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         x, addend, w = inputs[:3]

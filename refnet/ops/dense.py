@@ -7,14 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from refnet.core.engine import Array, Engine
+from refnet.core.engine import Array, Engine, Places
 from refnet.core.exact import Exact
-from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
+from refnet.core.op import F32, F64, Cost, Interval, Reduction, TensorType
+from refnet.core.orders import Program
 from refnet.core.rounding import sum_of_products
 
 
 @dataclass(frozen=True, repr=False)
-class Dense(Op):
+class Dense(Reduction):
     """y[n,o] = bias[o] + sum over k of weight[o,k] * x[n,k]
 
     All dimensions of x after the first are flattened first (MXNet's flatten=True; PyTorch's inputs
@@ -60,6 +61,16 @@ class Dense(Op):
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
         return engine.dense(rows_of(inputs[0]), inputs[1], inputs[2] if self.bias else None)
+
+    def terms(self, *inputs: TensorType) -> int:
+        return inputs[1].shape[1]
+
+    def biased(self) -> bool:
+        return self.bias
+
+    def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
+        bias = inputs[2] if self.bias else None
+        return engine.dense_in_order(rows_of(inputs[0]), inputs[1], bias, program.expr, places=places)
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         bias = inputs[2] if self.bias else None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from refnet.core.engine import Engine, Pair, Places, PoolGeometry
+from refnet.core.engine import ConvGeometry, Engine, Pair, Places, PoolGeometry
 from refnet.core.exact import Exact
-from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
-from refnet.core.orders import Expr
+from refnet.core.op import F32, F64, Cost, Interval, Op, Reduction, TensorType
+from refnet.core.orders import Chain, Expr, Leaf, Order, Program
 from refnet.core.rounding import ETA, U64, error_factor, gamma, outward
 
 CONVENTIONS = ("valid", "full", "ceil")
@@ -167,7 +167,7 @@ class MaxPool(_Window):
 
 
 @dataclass(frozen=True, repr=False)
-class AvgPool(_Window):
+class AvgPool(_Window, Reduction):
     """y[n,c,i,j] = (sum of x in window (i, j)) / d; elements outside the image are left out of the sum
 
     d with count_include_pad: the window's elements in the image and its padding (a window that
@@ -181,13 +181,15 @@ class AvgPool(_Window):
     a window): gamma(n + 1) * sum |x| / d + (n + 1) * ETA/2 for results and quotients that underflow.
 
     Golden: the exact sum, divided by d, rounded once; the sum cannot overflow. An exact 0 is +0. A NaN or
-    infinities of both signs make NaN. See exact_average.
+    infinities of both signs make NaN.
 
     Source: MXNet Pooling pool_type=avg (whose count_include_pad is True when absent),
     torch.nn.AvgPool2d, ONNX AveragePool.
     """
 
     count_include_pad: bool = True
+
+    averages: ClassVar[bool] = True
 
     def counts(self, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The rows (oh,) and the columns (ow,) of each window that count; d is their product."""
@@ -218,6 +220,23 @@ class AvgPool(_Window):
                 y: F32 = np.divide(self._total(x), self._divisors(x.shape).astype(np.float32))
                 return y
         return engine.avg_pool(x, self._geometry(x), self.count_include_pad)
+
+    def terms(self, *inputs: TensorType) -> int:
+        return self.kernel[0] * self.kernel[1]
+
+    def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
+        (x,) = inputs
+        if plain_order(program, self.terms()):
+            value = self.run(x, engine=engine)
+        else:
+            value = averaged(program, x, *self.counts(x.shape), partial(self._sums, program, engine))
+        return value if places is None else value.reshape(-1)[places]
+
+    def _sums(self, program: Program, engine: Engine, x: F32) -> F32:
+        """The sums of the windows (n, c, oh, ow), not yet divided."""
+        geometry = ConvGeometry(self.stride, self.pad, self.dilation, x.shape[1])
+        zero = program.padding == "zero"
+        return engine.conv_in_order(x, None, None, geometry, self.kernel, self._output(x), program.expr, zero)
 
     def _total(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The sum of every window, in its order."""
@@ -268,7 +287,7 @@ class AvgPool(_Window):
 
 
 @dataclass(frozen=True, repr=False)
-class GlobalAvgPool(Op):
+class GlobalAvgPool(Reduction):
     """y[n,c,0,0] = (sum of x[n,c,:,:]) / (h * w)
 
     Plain: acc = +0; acc = acc + x for row, then column; then one division by h*w.
@@ -281,6 +300,9 @@ class GlobalAvgPool(Op):
     Source: MXNet Pooling global_pool=True pool_type=avg and _contrib_AdaptiveAvgPooling2D
     output_size=1, torch adaptive_avg_pool2d(x, 1).
     """
+
+    averages: ClassVar[bool] = True
+    pads: ClassVar[bool] = False
 
     def nan_propagates(self, *weights: F32) -> bool:
         return True
@@ -302,6 +324,23 @@ class GlobalAvgPool(Op):
         (x,) = inputs
         return engine.avg_pool(x, _whole(x.shape), True)
 
+    def terms(self, *inputs: TensorType) -> int:
+        return inputs[0].shape[2] * inputs[0].shape[3]
+
+    def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
+        (x,) = inputs
+        if plain_order(program, self.terms(TensorType(x.shape))):
+            value = self.run(x, engine=engine)
+        else:
+            value = averaged(program, x, *self.counts(x.shape), partial(self._sums, program, engine))
+        return value if places is None else value.reshape(-1)[places]
+
+    def _sums(self, program: Program, engine: Engine, x: F32) -> F32:
+        """The sums of the images (n, c, 1, 1), not yet divided."""
+        n, c, h, w = x.shape
+        rows = np.ascontiguousarray(x).reshape(n * c, h * w)
+        return engine.row_sums(rows, program.expr).reshape(n, c, 1, 1)
+
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         (x,) = inputs
         return exact.average(type(self).__name__, x, _whole(x.shape), True)
@@ -317,6 +356,45 @@ class GlobalAvgPool(Op):
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost(0, inputs[0].size)
+
+
+@lru_cache(maxsize=64)
+def _plain_sums(terms: int) -> tuple[Expr, ...]:
+    return tuple(Chain(Leaf.ZERO, Order.of(range(terms)), fused) for fused in (True, False))
+
+
+def plain_order(program: Program, terms: int) -> bool:
+    """Whether a program is a pool's plain order, with or without FMA: with weights of 1 that is the same."""
+    return program.finish == "divide" and program.expr in _plain_sums(terms)
+
+
+def averaged(
+    program: Program,
+    x: F32,
+    rows: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
+    sums: Callable[[F32], F32],
+) -> F32:
+    """The averages whose division the program names.
+
+    rows (oh,), columns (ow,): how many count in each window. sums(x): the windows' sums, (n, c, oh, ow).
+    """
+    divisor = np.multiply.outer(rows, columns).astype(np.float32)
+    if program.finish == "divide_terms":
+        value = np.empty((*x.shape[:2], *divisor.shape), np.float32)
+        for d in np.unique(divisor):
+            held = divisor == d
+            value[..., held] = sums(x / d)[..., held]
+        return value
+    value = sums(x)
+    if program.finish == "divide":
+        value /= divisor
+    elif program.finish == "reciprocal":
+        value *= np.float32(1) / divisor
+    else:
+        value /= columns.astype(np.float32)
+        value /= rows.astype(np.float32)[:, None]
+    return value
 
 
 def _whole(shape: tuple[int, ...]) -> PoolGeometry:

@@ -94,6 +94,10 @@ class Softmax(Op):
         rows = np.ascontiguousarray(np.moveaxis(inputs[0], self.axis, -1))
         return np.ascontiguousarray(np.moveaxis(softmax_by(formula, rows, engine, total), -1, self.axis))
 
+    def total_terms(self, *inputs: TensorType) -> int:
+        shape = inputs[0].shape
+        return TensorType(shape[self.axis :]).size if self.trailing else shape[self.axis]
+
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         name = type(self).__name__
         if self.trailing:

@@ -272,13 +272,13 @@ class _State:
 
 def _code() -> str:
     """Names the code that makes the results: changes with the kernels and with the Python around them."""
-    from refnet.exact import correct_rounding as exactly
+    from refnet.exact import correct_rounding, engine
     from refnet.loops.jit import cache_key
     from refnet.ops import pointwise
 
-    digest = hashlib.sha256(cache_key().encode())
-    for file in (__file__, exactly.__file__, pointwise.__file__):
-        digest.update(Path(file).read_bytes())
+    digest = hashlib.sha256(cache_key().encode() + Path(__file__).read_bytes())
+    for module in (correct_rounding, engine, pointwise):
+        digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:16]
 
 

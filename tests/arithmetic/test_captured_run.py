@@ -456,3 +456,21 @@ def test_what_only_looks_like_the_run_before_is_not_it():
         assert same_bits(runs({name: inputs[name].view(Odd) for name in "ba"})["y"], before)
         assert same_bits(runs(inputs, threads=2)["y"], before), again
     assert {kind._threads for plain in plains.values() for kind in kept(graph, plain)} == {1, 2}
+
+
+def test_an_op_that_is_not_captured_names_its_node_too(monkeypatch):
+    """In each run: the interpreter's, the captured one and its repetitions."""
+    graph = Graph("g", {"x": TensorType((1, 3))}, (Node("y", Clip(0.0, 1.0), ("x",)),), {"y": "y"})
+    graph, plain, x = graph.with_weights({}), Plain(1), {"x": floats((1, 3), "x")}
+    run_ = Clip.run
+
+    def failing(self, *inputs, engine):
+        raise FloatingPointError("in NumPy")
+
+    for again in range(4):
+        monkeypatch.setattr(Clip, "run", failing)
+        with pytest.raises(FloatingPointError, match="in NumPy") as error:
+            refnet.run(graph, x, plain)
+        assert error.value.__notes__ == ["while executing y = Clip(low=0.0, high=1.0)(x)"], again
+        monkeypatch.setattr(Clip, "run", run_)
+        refnet.run(graph, x, plain)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import refnet
+from refnet.arithmetic.run import run
 from refnet.bench.machine import Machine, machine, measured_peak
 from refnet.bench.profile import Kind, Profile, profile
 from refnet.bench.race import WARMUP, Pair, Side, compare, count_runs, race
@@ -17,7 +18,6 @@ from refnet.bench.scaling import Scale, scaling
 from refnet.bench.startup import Process, Start
 from refnet.cli import main
 from refnet.core.errors import FrameworkError, InputError
-from refnet.core.interpreter import run
 from refnet.frameworks import launch as preparing
 from refnet.frameworks.launch import Prepared, Racer, default_against, prepare, python, torch_callable, unfit
 from refnet.frameworks.process import Worker

@@ -313,3 +313,51 @@ def test_a_graph_that_is_gone_keeps_no_weights():
     del graph
     gc.collect()
     assert not any(reference() is not None for reference in kept)
+
+
+class Unfused(Plain):
+    """Plain that evaluates every node alone, and counts them."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        object.__setattr__(self, "names", [])
+
+    def fuse(self, nodes, keep):
+        return tuple(nodes)
+
+    def evaluate(self, node, *inputs):
+        self.names.append(node.name)
+        return super().evaluate(node, *inputs)
+
+
+def test_each_arithmetic_has_its_own_plans():
+    """Not those of another of the same name: what does not fuse evaluates every node, whoever ran before."""
+    graph, plain, unfused = refnet.load("resnest-digits"), Plain(1), Unfused()
+    x = {"data": floats((1, *graph.inputs["data"].shape[1:]), "x")}
+    wanted = frozenset(graph.outputs.values())
+    expected = refnet.run(graph, x, plain)["prob"]
+    assert len(plain.plan(graph, wanted).schedule) == 52
+    assert unfused.name == plain.name
+    assert same_bits(refnet.run(graph, x, unfused)["prob"], expected)
+    assert unfused.names == [node.name for node in graph.nodes]
+    assert len(unfused.names) == 97
+    assert plain.plan(graph, wanted) is plain.plan(graph, wanted)  # kept as long as the graph lives
+
+
+class Failing(Relu):
+    """An op whose kernel fails."""
+
+    def run(self, *inputs, engine):
+        raise ZeroDivisionError("in a kernel")
+
+
+@pytest.mark.parametrize("each", [True, False])
+def test_an_exception_names_the_node_at_which_it_happened(each):
+    types = {"x": TensorType((1, 3))}
+    nodes = (Node("fine", Relu(), ("x",)), Node("bad", Failing(), ("fine",)))
+    graph = Graph("g", types, nodes, {"y": "bad"}).with_weights({})
+    x = {"x": floats((1, 3), "x")}
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError, match="in a kernel") as error:
+            list(refnet.steps(graph, x)) if each else refnet.run(graph, x)
+        assert error.value.__notes__ == ["while executing bad = Failing()(fine)"]

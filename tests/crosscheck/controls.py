@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 
 import refnet
-from refnet.arithmetic.replay import Replay, terms_of
+from refnet.arithmetic.replay import Replay
 from refnet.cli.common import counting
 from refnet.core.bits import equal_bits
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node
-from refnet.core.op import F32, TensorType
+from refnet.core.op import F32, Reduction, TensorType
 from refnet.core.orders import Book, Chain, Choice, Leaf, Order, Part, Program, Recipe, Sum, signature
 from refnet.formats.book import read
 from refnet.kernels.engine import Fast
-from refnet.ops import ConvAdd, RadixSum
+from refnet.ops import RadixSum
 from tests.crosscheck.identical import MORE, ROWS
 
 IMAGES = ("digit 0", "normal 1", "NaN")
@@ -72,10 +72,10 @@ def others(node: Node, types: list[TensorType], recipe: Recipe) -> Iterator[Reci
             if name != do.formula:
                 yield Recipe((Part(replace(do, formula=name)),))
         return
-    terms = terms_of(node.op, types) or 0
-    product = node.op.conv if isinstance(node.op, ConvAdd) else node.op
-    leaves = [Leaf.BIAS] * bool(getattr(product, "bias", False))
-    leaves += [Leaf.ADDEND] * isinstance(node.op, ConvAdd)
+    terms = node.op.terms(*types) if isinstance(node.op, Reduction) else 0
+    leaves = []
+    if isinstance(node.op, Reduction):
+        leaves = [Leaf.BIAS] * node.op.biased() + [Leaf.ADDEND] * node.op.adds
     for fused in (True, False):
         backwards = Chain(Leaf.ZERO, Order.of(range(terms - 1, -1, -1)), fused)
         expr = Sum((*leaves, backwards)) if leaves else backwards
@@ -111,7 +111,8 @@ def controls(graph: Graph, book: Book, images: tuple[str, ...] = IMAGES) -> list
 def _rounds(node: Node, types: dict[str, TensorType]) -> bool:
     kinds = [types[n] for n in node.inputs]
     alone = isinstance(node.op, RadixSum) and node.op.radix == 2
-    return not (node.op.exactly_specified or alone or (terms_of(node.op, kinds) == 1 and len(kinds) == 1))
+    single = isinstance(node.op, Reduction) and node.op.terms(*kinds) == 1 and len(kinds) == 1
+    return not (node.op.exactly_specified or alone or single)
 
 
 def _control(

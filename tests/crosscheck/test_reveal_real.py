@@ -10,9 +10,9 @@ import pytest
 
 import refnet
 from refnet.arithmetic.replay import Replay
+from refnet.arithmetic.run import run
 from refnet.cli import main
 from refnet.core.graph import Graph, Node
-from refnet.core.interpreter import run
 from refnet.core.op import F32, TensorType
 from refnet.core.orders import Book, Part, Recipe
 from refnet.formats.book import read

@@ -956,7 +956,7 @@ def test_export_reads_back():
 def test_exported_split_attention_computes_the_same():
     """Inputs of small whole numbers: every sum and product is exact, so only the softmax could round."""
     pytest.importorskip("refnet.kernels.attention")
-    from refnet.core.interpreter import run
+    from refnet.arithmetic.run import run
 
     radix, cardinality, channels = 3, 2, 4
     nodes = (

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from refnet.arithmetic.plain import Plain
+from refnet.arithmetic.run import steps
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node
-from refnet.core.interpreter import steps
 from refnet.core.op import F32
 from refnet.models import synthetic
 from refnet.models.catalog import build, entry

@@ -18,7 +18,6 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from refnet.arithmetic.replay import terms_of
 from refnet.core.errors import InputError
 from refnet.core.op import F32, Op, TensorType
 from refnet.core.orders import Leaf
@@ -64,7 +63,7 @@ class Reduction:
         self.window = op.conv if isinstance(op, ConvAdd) else op
         self.weighted = isinstance(self.window, Conv | Dense)
         self.kernel = _kernel(self.window, types)
-        self.terms = terms_of(op, types) or 0
+        self.terms = op.terms(*types)
         roles = [Leaf.BIAS] if getattr(self.window, "bias", False) else []
         roles += [Leaf.ADDEND] if isinstance(op, ConvAdd) else []
         self.alone = {self.terms + i: leaf for i, leaf in enumerate(roles)}

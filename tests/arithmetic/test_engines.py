@@ -1,0 +1,133 @@
+"""The engine is a value that the arithmetic holds, chosen by a word; each works without the other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import refnet
+from refnet.arithmetic.engines import default_kernels, engine
+from refnet.arithmetic.golden import Golden
+from refnet.arithmetic.named import arithmetic
+from refnet.arithmetic.plain import Plain
+from refnet.arithmetic.replay import Replay
+from refnet.cli import main
+from refnet.core.errors import InputError
+from refnet.formats.book import read
+from refnet.models.synthetic import normal
+from tests.helpers.bits import floats, same_bits
+
+BOOKS = Path(__file__).parents[2] / "weights" / "books"
+
+WITHOUT_KERNELS = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[:2] in (["refnet", "kernels"], ["refnet", "exact"]):
+            raise ImportError(f"{name} is not there")
+
+sys.meta_path.insert(0, Absent())
+"""
+"""Makes refnet.kernels and refnet.exact unimportable."""
+
+
+def python(script: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_kernels_are_chosen_by_a_word():
+    plain = Plain(2)
+    assert (plain.kernels, plain.engine.name, plain.engine.threads) == ("fast", "fast", 2)
+    assert Plain(2, "fast") == plain
+    assert arithmetic("plain", 1, "fast").engine.name == "fast"
+    for wrong in ("", "slow", None):
+        with pytest.raises(InputError, match="kernels must be one of fast, reference"):
+            Plain(kernels=wrong)
+    with pytest.raises(InputError, match="golden is computed with the fast kernels only"):
+        arithmetic("golden", kernels="reference")
+    assert Golden(3).exact.engine.threads == Golden(3).engine.threads == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(None, "fast"), ("", "fast"), ("0", "fast"), ("1", "reference")]
+)
+def test_without_a_compiler_the_reference_computes(monkeypatch, value, expected):
+    monkeypatch.delenv("NUMBA_DISABLE_JIT", raising=False)
+    if value is not None:
+        monkeypatch.setenv("NUMBA_DISABLE_JIT", value)
+    assert default_kernels() == expected
+
+
+def test_what_a_learner_reads_needs_no_kernels():
+    modules = "core.interpreter", "core.exact", "core.orders", "ops"
+    modules += tuple(f"arithmetic.{name}" for name in ("plain", "replay", "run", "named", "fused"))
+    script = "\n".join(f"import refnet.{name}" for name in modules)
+    assert python(f"{WITHOUT_KERNELS}{script}\nprint('numba' in sys.modules)").strip() == "False"
+
+
+NETWORKS = ("resnest-digits", "octave-se-resnet-digits")
+BY_LOOPS = """
+import sys, numpy, refnet
+from refnet.arithmetic.replay import Replay
+from refnet.formats.book import read
+from refnet.models.synthetic import normal
+
+name, book, out = sys.argv[1:]
+graph, replay = refnet.load(name), Replay(read(book), kernels="reference")
+shape = (replay.book.reference.batch, *graph.inputs["data"].shape[1:])
+x = {"data": normal(1, "data", shape)}
+for arithmetic in (refnet.Plain(kernels="reference"), replay):
+    values = {node.name: value.copy() for node, value in refnet.steps(graph, x, arithmetic)}
+    numpy.savez(f"{out}/{arithmetic.name}.npz", **values)
+"""
+"""Every value of a network, in plain and by its book, without the fast kernels."""
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_readable_part_runs_both_architectures_alone(name, tmp_path):
+    """In plain and by their books, every value with the bits of the kernels, which are absent there."""
+    pytest.importorskip("refnet.loops.engine")
+    graph, book = refnet.load(name), BOOKS / f"{name}.json"
+    python(WITHOUT_KERNELS + BY_LOOPS, name, str(book), str(tmp_path))
+    fast = Replay(read(book))
+    x = {"data": normal(1, "data", (fast.book.reference.batch, *graph.inputs["data"].shape[1:]))}
+    for one in (Plain(), fast):
+        found = np.load(tmp_path / f"{one.name}.npz")
+        for node, value in refnet.steps(graph, x, one):
+            assert same_bits(found[node.name], value), (one.name, node)
+
+
+def test_the_reference_gives_the_same_bits_beside_the_fast_engine():
+    pytest.importorskip("refnet.loops.engine")
+    for name in NETWORKS:
+        graph = refnet.load(name)
+        x = {"data": floats((1, *graph.inputs["data"].shape[1:]), "x")}
+        slow, fast = Plain(kernels="reference"), Plain(1)
+        assert engine("reference").name == slow.engine.name == "reference"
+        values = {node.name: value.copy() for node, value in refnet.steps(graph, x, slow)}
+        for node, value in refnet.steps(graph, x, fast):
+            assert same_bits(values[node.name], value), node
+        for _ in range(3):  # whatever the one keeps, the other does not see
+            found = [refnet.run(graph, x, one)["prob"] for one in (slow, fast)]
+            assert all(same_bits(value, values[graph.outputs["prob"]]) for value in found)
+
+
+def test_the_command_line_has_both(tmp_path, capsys):
+    pytest.importorskip("refnet.loops.engine")
+    np.save(tmp_path / "x.npy", floats((1, 1, 32, 32), "x"))
+    made = {}
+    for kernels in ("fast", "reference"):
+        out = tmp_path / f"{kernels}.npy"
+        command = ["run", "resnest-digits", "--input", str(tmp_path / "x.npy"), "--output", str(out)]
+        assert main([*command, "--kernels", kernels]) == 0
+        made[kernels] = np.load(out)
+    capsys.readouterr()
+    assert same_bits(made["fast"], made["reference"])
