@@ -162,9 +162,18 @@ def start(
     interpreter: the Python that has the framework (`python` finds it). environment: variables for its
     process. timeout: seconds for any one answer.
     """
-    place = FRAMEWORKS.get(framework, framework)
-    file = str(WORKERS / "onnx_worker.py") if place == "onnx" else place
+    file = worker_file(framework)
     return Worker(file, interpreter, threads=threads, environment=environment, timeout=timeout)
+
+
+def worker_file(framework: str) -> str:
+    """What `Worker` calls the worker of a framework, or of the environment that has it.
+
+    >>> worker_file("torch"), worker_file("onnxruntime") == worker_file("onnx")
+    ('torch', True)
+    """
+    place = FRAMEWORKS.get(framework, framework)
+    return str(WORKERS / "onnx_worker.py") if place == "onnx" else place
 
 
 def torch_callable(name: str) -> str:
@@ -210,8 +219,7 @@ def _framework(name: str, python: str, graph: Graph, entry: Entry | None, folder
     """The graph in the framework's files. What the framework must write itself is written by a worker of
     its own, so that its memory does not count.
     """
-    environment = FRAMEWORKS[name]
-    file = environment if environment != "onnx" else str(WORKERS / "onnx_worker.py")
+    file = worker_file(name)
     with start(name, python) as worker:
         fields = worker.ask("info").fields
         if name == "torch" and entry is not None:

@@ -103,32 +103,32 @@ class Verifier:
         judged: bool,
     ) -> Judgement:
         try:
-            found = self._read(node, inputs, plain, replayed)
+            value = self._read(node, inputs, plain, replayed)
         except InputError as error:
             if self.capture.manifest is not None:
                 raise
             self.theirs[node.name] = None
             return self._unjudged(node, UNJUDGED, str(error))
-        if found is None:
+        if value is None:
             self.theirs[node.name] = None
             reason = "the capture has only its hash"
             reason += "" if plain is None else ", which is none of refnet's on the same inputs"
             return self._unjudged(node, UNJUDGED, reason)
-        shape = self._shape(node, found, plain)
-        usable = found.dtype == np.float32 and found.size == TensorType(shape).size
-        self.theirs[node.name] = known(found.reshape(shape)) if usable else None
+        shape = self._shape(node, value, plain)
+        usable = value.dtype == np.float32 and value.size == TensorType(shape).size
+        self.theirs[node.name] = known(value.reshape(shape)) if usable else None
         if inputs is None or plain is None or not judged:
             return self._unjudged(node, UNJUDGED, f"its input {hidden} is not known")
         made = {"plain": plain, "replayed": replayed}
-        judgement = judge(node, found, inputs, self.replay, **made, threads=self.threads)
+        judgement = judge(node, value, inputs, self.replay, **made, threads=self.threads)
         return replace(judgement, wrong=None)  # as large as the value
 
-    def _shape(self, node: Node, found: F32, plain: F32 | None) -> tuple[int, ...]:
-        """The shape that the node's value has, of the batch that was found."""
+    def _shape(self, node: Node, value: F32, plain: F32 | None) -> tuple[int, ...]:
+        """The shape of the node's value, at the capture's batch size."""
         if plain is not None:
             return plain.shape
         shape = self.types[node.name].shape
-        return (*found.shape[:1], *shape[1:])
+        return (*value.shape[:1], *shape[1:])
 
     def _read(
         self, node: Node, inputs: list[AbstractValue] | None, plain: F32 | None, replayed: F32 | None

@@ -20,4 +20,4 @@ def test_the_example_of_reveal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     example = doctest.DocTestParser().get_doctest(text, {}, "refnet.reveal", None, None)
     assert len(example.examples) == 3
     said: list[str] = []
-    assert doctest.DocTestRunner().run(example, said.append).failed == 0, "".join(said)
+    assert doctest.DocTestRunner().run(example, out=said.append).failed == 0, "".join(said)

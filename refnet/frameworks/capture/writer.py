@@ -33,9 +33,9 @@ from refnet.formats.manifest import NAME, Manifest, Origin, Stored, dumps, file_
 from refnet.formats.manifest import write as write_manifest
 from refnet.formats.npy import open_npy, writing
 from refnet.verification.capture import PROGRESS
+from refnet.verification.progress import Advance
 
 Array = npt.NDArray[Any]
-Advance = Callable[[int], object]
 
 PART = re.compile(r"\.refnet-[0-9a-f]+\.part")
 """Names of files that were being written when a capture was stopped."""

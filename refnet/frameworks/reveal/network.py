@@ -51,11 +51,10 @@ from refnet.frameworks.reveal.tree import Unexplained
 from refnet.kernels.engine import Fast
 from refnet.models.synthetic import normal
 from refnet.ops import AvgPool, BatchNorm, GlobalAvgPool
+from refnet.verification.progress import Advance
 
 SEEDS = ("seed:1", "seed:2")
 """The inputs of the two captures."""
-
-Advance = Callable[[int], object]
 
 
 @dataclass
