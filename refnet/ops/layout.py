@@ -11,7 +11,7 @@ from refnet.core.engine import Array, Engine
 from refnet.core.op import F32, Cost, FoldableSum, Interval, Op, TensorType
 
 
-class _Move(Op):
+class Move(Op):
     """An op that copies elements: `_move` says where, for arrays of any dtype."""
 
     @property
@@ -42,7 +42,7 @@ class _Move(Op):
 
 
 @dataclass(frozen=True, repr=False)
-class Concat(_Move):
+class Concat(Move):
     """y = the inputs one after another along `axis`. Source: MXNet Concat, torch.cat."""
 
     roles: ClassVar[tuple[str, ...]] = ("data",)
@@ -68,7 +68,7 @@ class Concat(_Move):
 
 
 @dataclass(frozen=True, repr=False)
-class Slice(_Move):
+class Slice(Move):
     """y = x[begin:end] along `axis`. Source: MXNet slice_axis, one part of torch.split."""
 
     begin: int
@@ -87,7 +87,7 @@ class Slice(_Move):
 
 
 @dataclass(frozen=True, repr=False)
-class Flatten(_Move):
+class Flatten(Move):
     """y = x as (n, the rest in row order). Source: MXNet Flatten, torch.flatten(x, 1)."""
 
     reshapes: ClassVar[bool] = True
@@ -103,7 +103,7 @@ class Flatten(_Move):
 
 
 @dataclass(frozen=True, repr=False)
-class ExpandDims(_Move):
+class ExpandDims(Move):
     """y = x with a new dimension of size 1 before `axis`. Source: MXNet expand_dims, torch.unsqueeze."""
 
     axis: int
@@ -121,7 +121,7 @@ class ExpandDims(_Move):
 
 
 @dataclass(frozen=True, repr=False)
-class Identity(_Move):
+class Identity(Move):
     """y = x. Source: what dropout is at inference; MXNet Dropout and identity, torch.nn.Dropout.eval()."""
 
     reshapes: ClassVar[bool] = True
@@ -135,7 +135,7 @@ class Identity(_Move):
 
 
 @dataclass(frozen=True, repr=False)
-class Reshape(_Move):
+class Reshape(Move):
     """y = x with the dimensions `shape`, its elements in row order
 
     A 0 copies the dimension of x at its place, so that any batch goes; one -1 takes what is left.
@@ -165,7 +165,7 @@ class Reshape(_Move):
 
 
 @dataclass(frozen=True, repr=False)
-class Transpose(_Move):
+class Transpose(Move):
     """y = x with its axes in another order: axis i of y is axis order[i] of x
 
     Source: MXNet transpose, torch.permute, ONNX Transpose.
@@ -241,7 +241,7 @@ class Pad(Op):
 
 
 @dataclass(frozen=True, repr=False)
-class Constant(_Move):
+class Constant(Move):
     """y = the weight of the dimensions `shape`: a constant that stands where an op takes a value
 
     Source: ONNX Constant and initializers.

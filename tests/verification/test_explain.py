@@ -15,7 +15,7 @@ from refnet.cli import main
 from refnet.core.errors import InputError
 from refnet.core.graph import Node
 from refnet.models.synthetic import normal
-from refnet.ops.layout import _Move
+from refnet.ops.layout import Move
 from refnet.verification.capture import open_capture
 from refnet.verification.explain import chain, explain_element, fma, own_inputs, text
 from refnet.verification.trace import element, exact_sum, rounded, terms_of
@@ -154,7 +154,7 @@ def test_what_is_copied_is_named():
     assert made.values[0] == b[0, 1, 2]
     assert tuple(made.places[0]) == (0, 1, 2)
     assert made.role == "data 1"
-    assert isinstance(ops.Concat(1), _Move)
+    assert isinstance(ops.Concat(1), Move)
 
 
 def test_the_command(tmp_path, capsys):

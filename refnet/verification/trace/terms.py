@@ -11,7 +11,7 @@ import numpy.typing as npt
 from refnet import ops
 from refnet.core.op import F32, Interval, Op
 from refnet.kernels.engine import Fast
-from refnet.ops.layout import _Move
+from refnet.ops.layout import Move
 
 Index = tuple[int, ...]
 Places = npt.NDArray[np.int64]
@@ -49,7 +49,7 @@ class Terms:
 
 def terms_of(op: Op, inputs: Sequence[F32], at: Index) -> Terms | None:
     """The terms of one element; None for an op that has no such breakdown."""
-    if isinstance(op, _Move | ops.UpsampleNearest):
+    if isinstance(op, Move | ops.UpsampleNearest):
         return _copied(op, inputs, at)
     make = TERMS.get(type(op))
     return None if make is None else make(op, inputs, at)
