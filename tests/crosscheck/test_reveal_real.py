@@ -12,6 +12,7 @@ import refnet
 from refnet.arithmetic.replay import Replay
 from refnet.arithmetic.run import run
 from refnet.cli import main
+from refnet.core.bits import equal_bits
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32, TensorType
 from refnet.core.orders import Book, Part, Recipe
@@ -19,7 +20,6 @@ from refnet.formats.book import read
 from refnet.frameworks.capture.request import Request
 from refnet.frameworks.capture.sources import planned
 from refnet.frameworks.reveal.network import signatures
-from refnet.frameworks.reveal.sums import same_bits
 from refnet.models.loading import load
 from refnet.ops import Conv, Dense
 from tests.crosscheck.conftest import ROOT, interpreter
@@ -80,7 +80,7 @@ def differing(graph: Graph, book: Book, inputs, theirs) -> list[str]:
     """The nodes whose own values, in replay, are not the framework's."""
     wrong = []
     for node, value in refnet.steps(graph, inputs, Replay(book)):
-        if node.name in theirs and not same_bits(value, theirs[node.name].reshape(value.shape)).all():
+        if node.name in theirs and not equal_bits(value, theirs[node.name].reshape(value.shape)).all():
             wrong.append(node.name)
     return wrong
 
@@ -158,7 +158,7 @@ def test_a_book_replays_the_whole_network_alone(tmp_path: Path) -> None:
     graph = graph_of(case)
     own = run(graph, inputs, Replay(read(path)))
     (name, node) = next(iter(graph.outputs.items()))
-    assert same_bits(own[name], theirs[node].reshape(own[name].shape)).all()
+    assert equal_bits(own[name], theirs[node].reshape(own[name].shape)).all()
     other = Node(graph.nodes[0].name, graph.nodes[0].op, graph.nodes[0].inputs)
     wrong = np.zeros((2, *graph.inputs["data"].shape[1:]), np.float32)
     with pytest.raises(refnet.core.errors.InputError, match="batch"):
