@@ -56,7 +56,7 @@ def machine(threads: Sequence[int]) -> Machine:
 
     import refnet
     from refnet.kernels.resources import processors
-    from refnet.kernels.simd import VECTOR
+    from refnet.kernels.writer import VECTOR
 
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")

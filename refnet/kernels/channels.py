@@ -42,8 +42,8 @@ from refnet.kernels.lanes import (
 )
 from refnet.kernels.memory import aligned, empty, scratch
 from refnet.kernels.resources import prepared, reading
-from refnet.kernels.simd import ROWS, VECTOR
 from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.writer import ROWS, VECTOR
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 

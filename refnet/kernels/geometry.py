@@ -63,8 +63,9 @@ class PlaneGeometry(NamedTuple):
 class Tile(NamedTuple):
     """The outputs of one work item: `rows` channels from `output` on x `positions` from number `position` on.
 
-    image: its number. channel: the group's first input channel. row: image * outputs + output. begin: the
-    element of the planes that the first position is, for geometries in place.
+    image: its number. channel: the group's first input channel. row: image * outputs + output. block: the
+    number of its first block of ROWS outputs, all groups counted. begin: the element of the planes that the
+    first position is, for geometries in place.
     """
 
     image: int
@@ -72,6 +73,7 @@ class Tile(NamedTuple):
     output: int
     row: int
     rows: int
+    block: int
     position: int
     positions: int
     begin: int

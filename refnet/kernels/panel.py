@@ -24,8 +24,9 @@ from refnet.kernels.lanes import column_block
 from refnet.kernels.memory import aligned, empty
 from refnet.kernels.resources import prepared, reading
 from refnet.kernels.segments import FEW, chains_of, checked, tiled
-from refnet.kernels.simd import VECTOR, copy
+from refnet.kernels.simd import copy
 from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.writer import VECTOR
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]

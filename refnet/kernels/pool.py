@@ -15,9 +15,10 @@ import numpy.typing as npt
 from refnet.kernels.epilogue import Chain, apply
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
-from refnet.kernels.simd import VECTOR, copy
+from refnet.kernels.simd import copy
 from refnet.kernels.team import enough, next_share, share, split
 from refnet.kernels.windows import average, deal, halve, largest, mean
+from refnet.kernels.writer import VECTOR
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]

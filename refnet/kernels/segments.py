@@ -36,7 +36,7 @@ from refnet.kernels.geometry import (
 from refnet.kernels.memory import empty, scratch
 from refnet.kernels.program import Window
 from refnet.kernels.resources import prepared, reading
-from refnet.kernels.simd import PITCH, ROWS, TILE
+from refnet.kernels.simd import PITCH, TILE
 from refnet.kernels.team import enough, next_share, share, split
 from refnet.kernels.tiles import (
     ADDED,
@@ -54,6 +54,7 @@ from refnet.kernels.tiles import (
     Summation,
     compute_tile,
 )
+from refnet.kernels.writer import ROWS
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 
@@ -248,8 +249,8 @@ def _tiles(
     """
     source, summation, padding = TileInput(*source), Summation(*summation), Padding(*padding)
     geometry, epilogue = PlaneGeometry(*geometry), EpilogueTables(*epilogue)
-    x, planes, weights = source.x, source.planes, summation.weights
-    groups, blocks = weights.shape[:2]
+    x, planes = source.x, source.planes
+    groups, blocks = summation.weights.shape[:2]
     outputs, flat = y.shape[1], y.reshape(-1)
     channels, per = x.shape[1] // groups, outputs // groups
     positions = (geometry.output_h - 1) * geometry.pitch + geometry.output_w
@@ -273,12 +274,12 @@ def _tiles(
                 output,
                 image * outputs + output,
                 min(high * ROWS, per) - low * ROWS,
+                group * blocks + low,
                 position,
                 min(TILE, positions - position),
                 image * planes.shape[1] + group * channels * plane + position,
             )
-            own = Summation(weights[group, low:high], summation.bias, summation.addend, summation.steps)
-            compute_tile(tile, source, geometry, own, padding, buffers, flat, epilogue)
+            compute_tile(tile, source, geometry, summation, padding, buffers, flat, epilogue)
         begin, end = next_share(work)
 
 

@@ -168,17 +168,8 @@ def _mean(typingctx: Any, y: Any, to: Any, x: Any, at: Any, some: Any, size: Any
                     both = list(range(2 * parts[0].type.count))
                     parts = [of.pick(a, b, both) for a, b in zip(parts[::2], parts[1::2], strict=True)]
                 wide.append(parts[0])
-            step = 1
-            while step < piece:  # exchange the off-diagonal squares of step x step in each piece
-                low = [j if not j & step else of.lanes + j - step for j in range(of.lanes)]
-                high = [j + step if not j & step else of.lanes + j for j in range(of.lanes)]
-                for r in range(piece):
-                    if not r & step:
-                        a, b = wide[r], wide[r + step]
-                        wide[r], wide[r + step] = of.pick(a, b, low), of.pick(a, b, high)
-                step *= 2
             value = builder.load(total)
-            for vector in wide:
+            for vector in of.transpose(wide):
                 value = builder.fadd(value, vector)
             builder.store(value, total)
 

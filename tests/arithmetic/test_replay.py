@@ -233,7 +233,7 @@ def test_what_a_book_does_not_know_is_an_error():
 SCRIPT = """
 import hashlib
 import numpy as np
-from refnet.kernels import simd
+from refnet.kernels import writer
 from refnet.ops import Conv, Dense, GlobalAvgPool
 from refnet.core.orders import Chain, Leaf, Order, Sum
 from tests.helpers.bits import floats
@@ -248,7 +248,7 @@ for rule in (split(27, 10, Leaf.BIAS), blocked(3, 9, 2, Leaf.BIAS), lanes(27), u
 inputs = [floats((3, 70), "p"), floats((90, 70), "q"), floats((90,), "r")]
 digest.update(replayed(Dense(90), inputs, recipe(lanes(70))))
 digest.update(replayed(GlobalAvgPool(), [x], recipe(split(99, 16), finish="divide")))
-print(simd.VECTOR, digest.hexdigest())
+print(writer.VECTOR, digest.hexdigest())
 """
 
 
