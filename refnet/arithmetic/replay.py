@@ -253,12 +253,11 @@ def registers(expr: Expr) -> Registers:
 
     code: list[tuple[int, int, int]] = []
     order: list[int] = []
-    leaves = {leaf: getattr(kernel, leaf.name) for leaf in Leaf}
 
     def emit(expr: Expr) -> int:
         """Append the code of one expression; how deep the stack gets."""
         if isinstance(expr, Leaf):
-            code.append((leaves[expr], 0, 0))
+            code.append((_seed(expr), 0, 0))
             return 1
         if isinstance(expr, Chain):
             depth = emit(expr.seed)
@@ -285,14 +284,21 @@ def segments(expr: Expr) -> Segments | None:
     found = _steps(expr)
     if found is None:
         return None
-    seeds: dict[Leaf | None, int] = {leaf: getattr(kernel, leaf.name) for leaf in Leaf}
-    seeds[None] = kernel.ON
     order: list[int] = []
     steps = []
     for seed, terms, fused, adds in found:
-        steps.append((seeds[seed], len(order), terms.size, fused, adds))
+        start = kernel.ON if seed is None else _seed(seed)
+        steps.append((start, len(order), terms.size, fused, adds))
         order += terms.indices()
     return Segments(np.array(order, np.int64), np.array(steps, np.int64))
+
+
+def _seed(leaf: Leaf) -> int:
+    """The leaf as kernels number it."""
+    from refnet.kernels import seeds
+
+    names = {Leaf.ZERO: seeds.ZERO, Leaf.FIRST: seeds.NEGATIVE_ZERO, Leaf.BIAS: seeds.BIAS}
+    return names.get(leaf, seeds.ADDEND)
 
 
 def _steps(expr: Expr) -> list[tuple[Leaf | None, Order, bool, bool]] | None:

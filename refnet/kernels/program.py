@@ -2,13 +2,13 @@
 
 A program is a list of instructions on a stack of vectors, one lane per output element:
 
-    ZERO       push +0
-    FIRST      push -0: a sum that its first term starts (-0 + a is a, whatever a is)
-    BIAS       push the bias
-    ADDEND     push another value's element at the output's place
-    CHAIN      top = fma(w, x, top) for `count` terms of the order from `at`
-    ROUNDED    top = top + round(w * x) for these
-    ADD        b = pop, a = pop, push a + b
+    ZERO           push +0
+    NEGATIVE_ZERO  push -0, so the first product is kept unchanged, its sign included
+    BIAS           push the bias
+    ADDEND         push another value's element at the output's place
+    CHAIN          top = fma(w, x, top) for `count` terms of the order from `at`
+    ROUNDED        top = top + round(w * x) for these
+    ADD            b = pop, a = pop, push a + b
 
 It says the same as the tree of chains and sums that it was made of, in reverse Polish order. Lanes run
 across outputs, so the bits depend on the program only.
@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.resources import prepared
+from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO
 from refnet.kernels.team import enough, next_share, share, split
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
@@ -30,7 +31,7 @@ from refnet.loops.jit import njit
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
 
-ZERO, FIRST, BIAS, ADDEND, CHAIN, ROUNDED, ADD = range(7)
+CHAIN, ROUNDED, ADD = range(4, 7)
 
 LANES = 32
 """Outputs side by side. A constant, so that the loops over them are straight vector code."""
@@ -180,7 +181,7 @@ def _leaf(kind: int, top: Any, bias: Any, addend: Any) -> None:
         bias = addend
     zero = top.dtype.type(0)
     for t in range(top.size):
-        top[t] = bias[t] if kind >= BIAS else (-zero if kind == FIRST else zero)
+        top[t] = bias[t] if kind >= BIAS else (-zero if kind == NEGATIVE_ZERO else zero)
 
 
 @njit

@@ -36,19 +36,16 @@ from refnet.kernels.geometry import (
 from refnet.kernels.memory import empty, scratch
 from refnet.kernels.program import Window
 from refnet.kernels.resources import prepared, reading
+from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO, ZERO
 from refnet.kernels.simd import PITCH, TILE
 from refnet.kernels.team import enough, next_share, share, split
 from refnet.kernels.tiles import (
     ADDED,
-    ADDEND,
     BEGIN,
-    BIAS,
     COUNT,
-    FIRST,
     FUSED,
     ON,
     SEED,
-    ZERO,
     Buffers,
     Padding,
     Summation,
@@ -309,7 +306,9 @@ def _few_outputs(
                         row = (item * y.shape[2] + i) * y.shape[3]
                         sums[:] = addend[row : row + y.shape[3]]
                     elif seed != ON:
-                        sums[:] = bias[o] if seed == BIAS else (-nothing if seed == FIRST else nothing)
+                        sums[:] = (
+                            bias[o] if seed == BIAS else (-nothing if seed == NEGATIVE_ZERO else nothing)
+                        )
                     for k in range(first, first + steps[s, COUNT]):
                         plane, weight = x[image, base + terms[k, 0]], summation.weights[o, k]
                         _add_term(sums, weight, plane, i, terms[k, 1], terms[k, 2], geometry, fused, zero)

@@ -24,6 +24,7 @@ import numpy as np
 
 from refnet.kernels.epilogue import store
 from refnet.kernels.geometry import TERMS, touches_padding
+from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO, ZERO
 from refnet.kernels.simd import (
     PITCH,
     TILE,
@@ -38,8 +39,8 @@ from refnet.kernels.simd import (
 from refnet.kernels.writer import ROWS, VECTOR
 from refnet.loops.jit import njit
 
-ZERO, FIRST, BIAS, ADDEND, ON = range(5)
-"""Seeds of a step: +0, -0, the bias, another value's element, the sum so far."""
+ON = 4
+"""A step that starts from the sum so far, instead of from one of seeds.py."""
 
 SEED, BEGIN, COUNT, FUSED, ADDED = range(5)
 """Columns of a table of steps: the seed, the first term of the order, how many, FMAs or rounded products,
@@ -171,7 +172,7 @@ def _seed(
         value = sums.dtype.type(0)
         if seed == BIAS:
             value = summation.bias[tile.output + o]
-        row[:] = -value if seed == FIRST else value
+        row[:] = -value if seed == NEGATIVE_ZERO else value
         if seed == ADDEND:
             _load(row, summation.addend, tile, o, geometry)
 
