@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.memory import empty
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, enough, next_chunk, split
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 
@@ -40,7 +40,7 @@ def weighted_sum(attention: Array, x: Array, radix: int, threads: int) -> Array:
 @njit
 def _radix_sum(work: Any, x: Any, y: Any) -> None:
     radix, channels, size = x.shape[1:]
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             n, c = item // channels, item % channels
@@ -50,13 +50,13 @@ def _radix_sum(work: Any, x: Any, y: Any) -> None:
             for r in range(1, radix):
                 for i in range(size):
                     sums[i] += x[n, r, c, i]
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _weighted_sum(work: Any, attention: Any, x: Any, y: Any) -> None:
     radix, channels, size = x.shape[1:]
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             n, c = item // channels, item % channels
@@ -66,4 +66,4 @@ def _weighted_sum(work: Any, attention: Any, x: Any, y: Any) -> None:
                 weight = attention[n, r, c]
                 for i in range(size):
                     sums[i] = fma(weight, x[n, r, c, i], sums[i])
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)

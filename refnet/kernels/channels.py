@@ -42,7 +42,7 @@ from refnet.kernels.lanes import (
 )
 from refnet.kernels.memory import aligned, empty, scratch
 from refnet.kernels.resources import prepared, reading
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, enough, next_chunk, split
 from refnet.kernels.writer import ROWS, VECTOR
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
@@ -230,7 +230,7 @@ def _channels(
     pitch = -(-most // lanes) * lanes
     sums = scratch((pitch + GROUP) * wide, x)
     rows = scratch(wide * pitch, x).reshape(wide, pitch)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             part, number, group = item % parts, item // parts % stretches, item // parts // stretches
@@ -245,7 +245,7 @@ def _channels(
                 if geometry.padded:
                     _again(x, w, rows, stretch, geometry, finite)
                 _store(rows, flat, y.shape[1], stretch, geometry, epilogue)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, enough, next_chunk, split
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
@@ -159,14 +159,14 @@ def _rows(work: Any, x: Any, y: Any, size: int, epilogue: Any) -> None:
     """Items: rows of x (n * channels * size,), each `size` elements."""
     epilogue = EpilogueTables(*epilogue)
     channels = epilogue.scales.shape[1]
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         while begin < end:
             channel = begin % channels
             piece = Rows(min(end - begin, channels - channel), size, channel, begin, 0)
             follow(y, (begin * size, size), x, (begin * size, size), piece, epilogue)
             begin += piece.rows
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, enough, next_chunk, split
 from refnet.loops.bits32 import largest, multiply_add
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
@@ -139,7 +139,7 @@ def max_pool(x: F32, kernel: Pair, stride: Pair, pad: Pair, output: Pair, rule: 
 @njit
 def _sigmoid(work: Any, x: Any, y: Any, whose: int) -> None:
     one, zero = np.float32(1), np.float32(0)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         v, z = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
         if whose == SLEEF:
@@ -160,13 +160,13 @@ def _sigmoid(work: Any, x: Any, y: Any, whose: int) -> None:
         else:
             for i in range(v.size):
                 z[i] = mlas.logistic(v[i])
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _shifted(work: Any, x: Any, y: Any, whose: int, lanes: int) -> None:
     tops = np.empty(AVX512, np.float32)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for row in range(begin, end):
             v, e = x[row], y[row]
@@ -179,12 +179,12 @@ def _shifted(work: Any, x: Any, y: Any, whose: int, lanes: int) -> None:
             else:
                 for i in range(v.size):
                     e[i] = v[i] - top
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _quotients(work: Any, e: Any, sums: Any, divide: bool, y: Any) -> None:
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for row in range(begin, end):
             v, z = e[row], y[row]
@@ -201,15 +201,15 @@ def _quotients(work: Any, e: Any, sums: Any, divide: bool, y: Any) -> None:
                 inverse = np.float32(1) / s
                 for i in range(v.size):
                     z[i] = v[i] * inverse
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _exponential(work: Any, y: Any, whose: int) -> None:
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         _powers(y[begin * GRAIN : end * GRAIN], whose)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -280,7 +280,7 @@ def _lane_tops(v: Any, lanes: int, tops: Any) -> None:
 @njit
 def _relu(work: Any, x: Any, y: Any, rule: int) -> None:
     zero = np.float32(0)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         v, z = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
         if rule == KEEPS:
@@ -292,14 +292,14 @@ def _relu(work: Any, x: Any, y: Any, rule: int) -> None:
         else:
             for i in range(v.size):
                 z[i] = v[i] if v[i] > zero else zero
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _normalised(
     work: Any, x: Any, mean: Any, inverse: Any, scale: Any, shift: Any, fused: bool, y: Any
 ) -> None:
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for row in range(begin, end):
             c = row % scale.size
@@ -311,7 +311,7 @@ def _normalised(
             else:
                 for i in range(v.size):
                     z[i] = multiply_add((v[i] - m) * r, s, t, False)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -325,7 +325,7 @@ def _parts(work: Any, parts: Any, weights: Any, from_zero: bool, y: Any) -> None
     radix, channels, size = parts.shape[1:]
     zero, one = np.float32(0), np.float32(1)
     weighted = weights.shape[1] > 0
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             n, c = item // channels, item % channels
@@ -340,14 +340,14 @@ def _parts(work: Any, parts: Any, weights: Any, from_zero: bool, y: Any) -> None
                 else:
                     for i in range(size):
                         sums[i] += w * part[i]
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _max_pool(work: Any, x: Any, y: Any, sizes: Any, rule: int) -> None:
     kh, kw, sh, sw, ph, pw = sizes
     h, w = x.shape[1:]
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for plane in range(begin, end):
             for i in range(y.shape[1]):
@@ -364,7 +364,7 @@ def _max_pool(work: Any, x: Any, y: Any, sizes: Any, rule: int) -> None:
                         for q in range(left + 1, left + kw):
                             most = largest(most, _column(x[plane], top, bottom, q))
                     y[plane, i, j] = most
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from refnet.kernels.memory import empty
 from refnet.kernels.simd import TILE, copy
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, enough, next_chunk, split
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
@@ -158,7 +158,7 @@ def padded_planes(x: Array, pad: Pair, slack: int, threads: int) -> Array:
 def _pad(work: Any, x: Any, planes: Any, c: int, tall: int, wide: int, ph: int, pw: int) -> None:
     """Items: planes of x (n * c, h, w)."""
     h, w = x.shape[1:]
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             at = item // c * planes.shape[1] + item % c * tall * wide
@@ -173,7 +173,7 @@ def _pad(work: Any, x: Any, planes: Any, c: int, tall: int, wide: int, ph: int, 
                     plane[row + j] = 0
                     plane[row + pw + w + j] = 0
                 copy(plane, row + pw, x, (item * h + i) * w, w)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit

@@ -25,7 +25,7 @@ from refnet.kernels.memory import aligned, empty
 from refnet.kernels.resources import prepared, reading
 from refnet.kernels.segments import FEW, chains_of, checked, tiled
 from refnet.kernels.simd import copy
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, enough, next_chunk, split
 from refnet.kernels.writer import VECTOR
 from refnet.loops.jit import njit
 
@@ -110,7 +110,7 @@ def _dense(work: Any, x: Any, columns: Any, ramp: Any, y: Any, bias: Any) -> Non
     n, terms = x.shape
     wide = columns.shape[2]
     sums = np.zeros(wide, x.dtype)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             weights = columns[item].reshape(-1)
@@ -123,4 +123,4 @@ def _dense(work: Any, x: Any, columns: Any, ramp: Any, y: Any, bias: Any) -> Non
                     for o in range(shift.size):
                         sums[o] += shift[o]
                 copy(y, i * y.shape[1] + item * wide, sums, 0, some)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)

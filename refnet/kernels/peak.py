@@ -10,7 +10,7 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from refnet.kernels.team import next_share, share
+from refnet.kernels.team import chunk, next_chunk
 from refnet.kernels.writer import VECTOR, WORD, Writer
 from refnet.loops.jit import njit
 
@@ -42,11 +42,11 @@ burn: Any = intrinsic(_burn)
 @njit
 def chains(work: Any, rounds: int, out: Any) -> None:
     """`rounds` FMAs in each of CHAINS * LANES chains per item; the sums of the first lanes go to out."""
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             out[item] = burn(rounds, out[item], out[item])
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 def operations(rounds: int) -> int:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, enough, next_chunk, split
 from refnet.loops.fma import fma
 from refnet.loops.functions import exp
 from refnet.loops.jit import njit
@@ -67,49 +67,49 @@ def softmax_parts(x: F32, threads: int) -> F32:
 @njit
 def _relu(work: Any, x: Any, y: Any) -> None:
     zero = np.float32(0)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         source, target = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
         for i in range(source.size):
             target[i] = zero if source[i] <= zero else source[i]
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _sigmoid(work: Any, x: Any, y: Any) -> None:
     one = np.float32(1)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for i in range(begin * GRAIN, min(end * GRAIN, x.size)):
             e = np.float32(exp(-np.float64(x[i])))
             y[i] = one / (one + e)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _exponential(work: Any, x: Any, y: Any) -> None:
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for i in range(begin * GRAIN, min(end * GRAIN, x.size)):
             y[i] = exp(x[i])
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _scale_shift(work: Any, x: Any, scale: Any, shift: Any, y: Any) -> None:
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for row in range(begin, end):
             s, t = scale[row % scale.size], shift[row % scale.size]
             for i in range(x.shape[1]):
                 y[row, i] = fma(x[row, i], s, t)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _softmax(work: Any, x: Any, y: Any, groups: int, parts: int, m: int) -> None:
     """Items: (image, group, element)."""
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             image, group, i = item // m // groups, item // m % groups, item % m
@@ -130,4 +130,4 @@ def _softmax(work: Any, x: Any, y: Any, groups: int, parts: int, m: int) -> None
                 total = np.float32(total + power)
             for p in range(parts):
                 y[target + p * step] /= total
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)

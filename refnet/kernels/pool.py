@@ -16,7 +16,7 @@ from refnet.kernels.epilogue import Chain, apply
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
 from refnet.kernels.simd import copy
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, enough, next_chunk, split
 from refnet.kernels.windows import average, deal, halve, largest, mean
 from refnet.kernels.writer import VECTOR
 from refnet.loops.jit import njit
@@ -109,7 +109,7 @@ def _windows(
     taps = np.array(
         [p * slot + q % sw * pitch + q // sw + lead for p in range(min(kh, height)) for q in places]
     )
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             for start in range(0, oh, band):
@@ -129,7 +129,7 @@ def _windows(
                             sums = y[item // x.shape[1], item % x.shape[1], i]
                             for j in range(ow):
                                 sums[j] = sums[j] / np.float64(rows[i] * columns[j])
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -166,21 +166,21 @@ def _divide(lines: Any, form: Any, x: Any, where: Any, outside: Any) -> None:
 def _halve(work: Any, x: Any, y: Any) -> None:
     """Averages of 2 x 2 elements, one behind the other. Items: rows of y."""
     width = y.shape[3]
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for row in range(begin, end):
             above = 4 * row * width
             halve(y, row * width, width, x, above, above + 2 * width)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _mean(work: Any, x: Any, y: Any) -> None:
     """Means of whole planes. Items: as many planes as a vector has lanes."""
     size, vector = x.shape[2] * x.shape[3], VECTOR // x.itemsize
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             first = item * vector
             mean(y, first, x, first * size, min(vector, y.size - first), size, x.dtype.type(size))
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)

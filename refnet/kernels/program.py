@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from refnet.kernels.resources import prepared
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, enough, next_chunk, split
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 
@@ -193,7 +193,7 @@ def _columns(work: Any, x: Any, columns: Any, seeds: Any, code: Any, depth: int,
     bias, addend = seeds
     stack = np.empty((depth, LANES), x.dtype)
     shift, more = np.zeros(LANES, x.dtype), np.zeros(LANES, x.dtype)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             first = item * LANES
@@ -204,7 +204,7 @@ def _columns(work: Any, x: Any, columns: Any, seeds: Any, code: Any, depth: int,
                     more[:some] = addend[n, first : first + some]
                 _run_columns(code, stack, x[n], columns[item], shift, more)
                 y[n, first : first + some] = stack[0, :some]
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -214,7 +214,7 @@ def _rows(work: Any, x: Any, order: Any, code: Any, depth: int, y: Any) -> None:
     stack = np.empty((depth, LANES), x.dtype)
     columns = np.zeros((terms, LANES), x.dtype)
     ones, none, flat = np.ones(terms, x.dtype), np.zeros(LANES, x.dtype), x.reshape(-1)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             first = item * LANES
@@ -225,7 +225,7 @@ def _rows(work: Any, x: Any, order: Any, code: Any, depth: int, y: Any) -> None:
                     column[t] = flat[at + t * terms]
             _run_columns(code, stack, ones, columns, none, none)
             y[first : first + some] = stack[0, :some]
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -277,7 +277,7 @@ def _elements(
     stack = np.empty((depth, LANES), x.dtype)
     shift, more = np.zeros(LANES, x.dtype), np.zeros(LANES, x.dtype)
     lanes = np.zeros((4, LANES), np.int64)  # first row, first column, begin of the planes, row of weights
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             first = item * LANES
@@ -293,7 +293,7 @@ def _elements(
                 touches = touches or outside
             _run_elements(code, stack, x, w, terms, lanes, shift, more, some, touches, where[8])
             y[first : first + some] = stack[0, :some]
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit

@@ -38,7 +38,7 @@ from refnet.kernels.program import Window
 from refnet.kernels.resources import prepared, reading
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO, ZERO
 from refnet.kernels.simd import PITCH, TILE
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, enough, next_chunk, split
 from refnet.kernels.tiles import (
     ADDED,
     BEGIN,
@@ -258,7 +258,7 @@ def _tiles(
     chain = scratch(rows * PITCH, x).reshape(-1, PITCH) if summation.steps.shape[0] > 1 else sums
     panel, line = scratch(TILE * TERMS, x), np.zeros(TILE, x.dtype)
     buffers = Buffers(sums, chain, panel, np.zeros(0, x.dtype), line)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             part, number = item % parts, item // parts % tiles
@@ -277,7 +277,7 @@ def _tiles(
                 image * planes.shape[1] + group * channels * plane + position,
             )
             compute_tile(tile, source, geometry, summation, padding, buffers, flat, epilogue)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -293,7 +293,7 @@ def _few_outputs(
     outputs = y.shape[1]
     fresh = np.empty(y.shape[3], x.dtype)
     nothing = x.dtype.type(0)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             image, o = item // outputs, item % outputs
@@ -316,7 +316,7 @@ def _few_outputs(
                         total = y[image, o, i]
                         for j in range(total.size):
                             total[j] += fresh[j]
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit

@@ -11,17 +11,17 @@ import pytest
 
 from refnet.kernels import team
 from refnet.kernels.pointwise import GRAIN, relu
-from refnet.kernels.team import KERNELS, Call, Tape, Team, next_share, play, recorded, share, split
+from refnet.kernels.team import KERNELS, Call, Tape, Team, chunk, next_chunk, play, recorded, split
 
 
 def count(work, seen, seconds=0.0):
     """A kernel in Python: each item leaves a mark."""
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             time.sleep(seconds)
             seen[item] += 1
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 16])
@@ -36,11 +36,11 @@ def test_helpers_do_their_part():
     workers = set()
 
     def kernel(work):
-        begin, end = share(work)
+        begin, end = chunk(work)
         while begin < end:
             workers.add(threading.get_ident())
             time.sleep(0.02)
-            begin, end = next_share(work)
+            begin, end = next_chunk(work)
 
     split(kernel, 8, 2)
     assert len(workers) == 2
@@ -68,12 +68,12 @@ def test_a_fault_comes_back_and_the_team_lives_on(where):
     caller = threading.get_ident()
 
     def kernel(work):
-        begin, end = share(work)
+        begin, end = chunk(work)
         while begin < end:
             if (threading.get_ident() == caller) == (where == "caller"):
                 raise MemoryError("no room")
             time.sleep(0.01)
-            begin, end = next_share(work)
+            begin, end = next_chunk(work)
 
     with pytest.raises(MemoryError, match="no room"):
         split(kernel, 8, 2)
@@ -138,13 +138,13 @@ def test_a_child_process_makes_its_own_team():
 
 def follow(work, seen, before, after, seconds=0.0):
     """A kernel that sees whether the one before was done: after = before + 1."""
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             time.sleep(seconds)
             seen[item] += 1
             after[item] = before.min() + 1
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -172,11 +172,11 @@ def test_helpers_do_their_part_of_what_is_repeated():
     workers: dict[int, set[int]] = {0: set(), 1: set()}
 
     def kernel(work, which):
-        begin, end = share(work)
+        begin, end = chunk(work)
         while begin < end:
             workers[which].add(threading.get_ident())
             time.sleep(0.02)
-            begin, end = next_share(work)
+            begin, end = next_chunk(work)
 
     play(Tape([Call(kernel, 8, 2, (0,)), Call(kernel, 8, 2, (1,))], 2))
     assert [len(who) for who in workers.values()] == [2, 2]
@@ -188,12 +188,12 @@ def test_a_fault_among_many_kernels_comes_back_and_ends_them(where):
     after = np.zeros(8, np.int64)
 
     def kernel(work):
-        begin, end = share(work)
+        begin, end = chunk(work)
         while begin < end:
             if (threading.get_ident() == caller) == (where == "caller"):
                 raise MemoryError("no room")
             time.sleep(0.01)
-            begin, end = next_share(work)
+            begin, end = next_chunk(work)
 
     calls = [Call(kernel, 8, 2, ()), Call(count, 8, 2, (after,))]
     with pytest.raises(MemoryError, match="no room"):
@@ -209,14 +209,14 @@ def test_after_a_fault_no_helper_goes_on_writing():
     seen = np.zeros(2)
 
     def kernel(work):
-        begin, end = share(work)
+        begin, end = chunk(work)
         if threading.get_ident() == caller:
             assert here.wait(10)
             raise KeyboardInterrupt
         here.set()
         time.sleep(0.1)
         seen[begin:end] = 1
-        next_share(work)
+        next_chunk(work)
 
     with pytest.raises(KeyboardInterrupt):
         play(Tape([Call(kernel, 2, 2, ())], 2))
