@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.memory import empty
-from refnet.kernels.team import chunk, enough, next_chunk, split
+from refnet.kernels.team import chunk, next_chunk, split, threads_for
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 
@@ -19,7 +19,7 @@ def radix_sum(x: Array, radix: int, threads: int) -> Array:
     """x (n, radix * c, h, w) -> (n, c, h, w): +0 + part 0 + part 1 + ..."""
     n, channels, h, w = x.shape
     y = empty((n, channels // radix, h, w), x.dtype)
-    threads = enough(threads, x.size)
+    threads = threads_for(threads, x.size)
     parts = np.ascontiguousarray(x).reshape(n, radix, channels // radix, h * w)
     split(_radix_sum, n * (channels // radix), threads, parts, y.reshape(n, channels // radix, h * w))
     return y
@@ -29,7 +29,7 @@ def weighted_sum(attention: Array, x: Array, radix: int, threads: int) -> Array:
     """attention (n, radix * c), x (n, radix * c, h, w) -> (n, c, h, w): one FMA chain over the radix."""
     n, channels, h, w = x.shape
     y = empty((n, channels // radix, h, w), x.dtype)
-    threads = enough(threads, x.size)
+    threads = threads_for(threads, x.size)
     parts = np.ascontiguousarray(x).reshape(n, radix, channels // radix, h * w)
     weights = np.ascontiguousarray(attention).reshape(n, radix, channels // radix)
     flat = y.reshape(n, channels // radix, h * w)

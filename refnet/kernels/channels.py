@@ -42,7 +42,7 @@ from refnet.kernels.lanes import (
 )
 from refnet.kernels.memory import aligned, empty, scratch
 from refnet.kernels.resources import prepared, reading
-from refnet.kernels.team import chunk, enough, next_chunk, split
+from refnet.kernels.team import chunk, next_chunk, split, threads_for
 from refnet.kernels.writer import ROWS, VECTOR
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
@@ -170,7 +170,7 @@ def across(x: Array, planes: Array, w: Array, groups: int, how: Form, threads: i
     """Convolution in this form. planes (n, elements): x, padded if the form says so."""
     packed, finite = prepared((w,), ("channels", groups), lambda: _packed(w, groups))
     y = empty(how.output, x.dtype)
-    threads = enough(threads, how.work // 16)
+    threads = threads_for(threads, how.work // 16)
     stretches, parts = shares(how, groups, packed.shape[1], threads)
     source = (reading(x), reading(planes), reading(w), packed, how.offsets)
     items, geometry = groups * stretches * parts, tuple(how.geometry)

@@ -25,7 +25,7 @@ from refnet.kernels.memory import aligned, empty
 from refnet.kernels.resources import prepared, reading
 from refnet.kernels.segments import FEW, chains_of, checked, tiled
 from refnet.kernels.simd import copy
-from refnet.kernels.team import chunk, enough, next_chunk, split
+from refnet.kernels.team import chunk, next_chunk, split, threads_for
 from refnet.kernels.writer import VECTOR
 from refnet.loops.jit import njit
 
@@ -79,7 +79,7 @@ def dense(x: Array, w: Array, bias: Array | None, threads: int) -> Array:
 def _multiply_columns(x: Array, w: Array, bias: Array | None, y: Array, threads: int) -> None:
     """y (n, o) = x (n, k) times w (o, k), plus the bias (o,); dimensions of 1 may follow."""
     columns = prepared((w,), "columns", lambda: _columns(w.reshape(w.shape[:2])))
-    threads = enough(threads, x.size * w.shape[0] // 4)
+    threads = threads_for(threads, x.size * w.shape[0] // 4)
     data = np.ascontiguousarray(x).reshape(x.shape[:2])
     arrays = (reading(data), columns, _ramp(x.shape[1]), y.reshape(y.shape[:2]))
     shift = np.zeros(0, x.dtype) if bias is None else np.ascontiguousarray(bias)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
-from refnet.kernels.team import chunk, enough, next_chunk, split
+from refnet.kernels.team import chunk, next_chunk, split, threads_for
 from refnet.loops.fma import fma
 from refnet.loops.functions import exp
 from refnet.loops.jit import njit
@@ -46,7 +46,7 @@ def scale_shift(x: F32, scale: F32, shift: F32, threads: int) -> F32:
     y = empty(x.shape, np.float32)
     n, c = x.shape[:2]
     rows = np.ascontiguousarray(x).reshape(n * c, -1)
-    threads = enough(threads, x.size)
+    threads = threads_for(threads, x.size)
     split(_scale_shift, n * c, threads, rows, scale, shift, y.reshape(n * c, -1))
     return y
 
@@ -58,7 +58,7 @@ def softmax_parts(x: F32, threads: int) -> F32:
     """
     n, groups, parts, m = x.shape
     y = empty((n, parts, groups, m), np.float32)
-    threads = enough(threads, 20 * x.size)
+    threads = threads_for(threads, 20 * x.size)
     flat = reading(np.ascontiguousarray(x).reshape(-1))
     split(_softmax, n * groups * m, threads, flat, y.reshape(-1), groups, parts, m)
     return y

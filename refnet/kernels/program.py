@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from refnet.kernels.resources import prepared
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO
-from refnet.kernels.team import chunk, enough, next_chunk, split
+from refnet.kernels.team import chunk, next_chunk, split, threads_for
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 
@@ -77,7 +77,7 @@ def row_sums(x: Array, program: Registers, threads: int = 1) -> Array:
     y = np.empty(rows, x.dtype)
     tiles = -(-rows // LANES)
     arrays = (np.ascontiguousarray(x), program.order, program.code, program.depth, y)
-    split(_rows, tiles, enough(threads, x.size), *arrays)
+    split(_rows, tiles, threads_for(threads, x.size), *arrays)
     return y
 
 
@@ -100,7 +100,7 @@ def dense_in_order(
     ordered = np.ascontiguousarray(x[:, program.order])
     shift = np.zeros(w.shape[0], x.dtype) if bias is None else bias
     more = np.zeros((0, 0), x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(y.shape)
-    threads = enough(threads, x.shape[0] * w.size // 4)
+    threads = threads_for(threads, x.shape[0] * w.size // 4)
     seeds = (shift, more)
     split(_columns, columns.shape[0], threads, ordered, columns, seeds, program.code, program.depth, y)
     return y
@@ -141,7 +141,7 @@ def elements_in_order(
     more = np.zeros(0, x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(-1)
     arrays = (np.ascontiguousarray(x), weights, (shift, more), terms, where)
     items = -(-at.size // LANES)
-    threads = enough(threads, at.size * program.terms)
+    threads = threads_for(threads, at.size * program.terms)
     split(_elements, items, threads, at.astype(np.int64), *arrays, program.code, program.depth, y)
     return y
 

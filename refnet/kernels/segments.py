@@ -38,7 +38,7 @@ from refnet.kernels.program import Window
 from refnet.kernels.resources import prepared, reading
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO, ZERO
 from refnet.kernels.simd import PITCH, TILE
-from refnet.kernels.team import chunk, enough, next_chunk, split
+from refnet.kernels.team import chunk, next_chunk, split, threads_for
 from refnet.kernels.tiles import (
     ADDED,
     BEGIN,
@@ -167,7 +167,7 @@ def tiled(
     more = np.zeros(0, x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(-1)
     if (segments.steps[:, SEED] == ADDEND).any() != bool(more.size) or more.size not in (0, y.size):
         raise ValueError(f"an addend of {more.size} elements does not fit the steps and {y.size} outputs")
-    threads = enough(threads, plan.work // 16)
+    threads = threads_for(threads, plan.work // 16)
     shift = np.zeros(outputs, x.dtype) if bias is None else bias
     terms, offsets = prepared((w,), ("terms", segments, plan), lambda: _terms(plan, segments))
     planes = x.reshape(x.shape[0], prod(x.shape[1:]))

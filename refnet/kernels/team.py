@@ -352,6 +352,6 @@ def recorded(calls: list[Call]) -> Iterator[None]:
         _recorded.reset(token)
 
 
-def enough(threads: int, operations: int) -> int:
+def threads_for(threads: int, operations: int) -> int:
     """The threads to use for so many operations: 1 where handing out work would cost more than it saves."""
     return threads if operations >= WORTH else 1
