@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.team import chunk, next_chunk, split
+from refnet.kernels.team import chunk, next_chunk, parallel_for
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
@@ -117,7 +117,7 @@ def decide(center: Array, error: Array, threads: int) -> tuple[Array, Array]:
     y = np.empty(center.shape, np.float32)
     unsure = np.empty(center.size, np.bool_)
     c, e = np.ascontiguousarray(center).reshape(-1), np.ascontiguousarray(error).reshape(-1)
-    split(_decide, -(-center.size // GRAIN), threads, c, e, y.reshape(-1), unsure)
+    parallel_for(_decide, -(-center.size // GRAIN), threads, c, e, y.reshape(-1), unsure)
     return y, np.flatnonzero(unsure)
 
 
@@ -132,7 +132,7 @@ def decide_products(
     unsure = np.empty(center.size, np.bool_)
     n, o, size = center.shape
     flat = unsure.reshape(n * o, size)
-    split(_decide_products, n * o, threads, center, norms, weights, bias, factor, y, flat)
+    parallel_for(_decide_products, n * o, threads, center, norms, weights, bias, factor, y, flat)
     return y, np.flatnonzero(unsure)
 
 
@@ -147,7 +147,9 @@ def decide_affine(
     unsure = np.empty(x.size, np.bool_)
     n, c, size = x.shape
     rows, flat = np.ascontiguousarray(x).reshape(n * c, size), unsure.reshape(n * c, size)
-    split(_decide_affine, n * c, threads, rows, mean, scale, shift, factor, y.reshape(n * c, size), flat)
+    parallel_for(
+        _decide_affine, n * c, threads, rows, mean, scale, shift, factor, y.reshape(n * c, size), flat
+    )
     return y, np.flatnonzero(unsure)
 
 
@@ -175,7 +177,7 @@ def decide_average(
     place = np.array([*kernel, *stride, *pad])
     planes = np.ascontiguousarray(x).reshape(n * c, *x.shape[2:])
     rows, flat = y.reshape(n * c, *output), unsure.reshape(n * c, *output)
-    split(_decide_average, n * c, threads, planes, place, include_pad, factor, rows, flat)
+    parallel_for(_decide_average, n * c, threads, planes, place, include_pad, factor, rows, flat)
     return y, np.flatnonzero(unsure)
 
 
@@ -186,7 +188,7 @@ def decide_sums(terms: Array, factor: float, threads: int) -> tuple[Array, Array
     """
     y = np.empty(terms.shape[1], np.float32)
     unsure = np.empty(terms.shape[1], np.bool_)
-    split(_decide_sums, -(-y.size // GRAIN), threads, terms, factor, y, unsure)
+    parallel_for(_decide_sums, -(-y.size // GRAIN), threads, terms, factor, y, unsure)
     return y, np.flatnonzero(unsure)
 
 
@@ -198,14 +200,14 @@ def decide_weighted(a: Array, x: Array, factor: float, threads: int) -> tuple[Ar
     n, _, c, size = x.shape
     y = np.empty((n, c, size), np.float32)
     unsure = np.empty(y.shape, np.bool_)
-    split(_decide_weighted, n * c, threads, a, x, factor, y, unsure)
+    parallel_for(_decide_weighted, n * c, threads, a, x, factor, y, unsure)
     return y, np.flatnonzero(unsure)
 
 
 def widened(x: Array, threads: int) -> Array:
     """x in float64."""
     y = np.empty(x.shape, np.float64)
-    split(_widen, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    parallel_for(_widen, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
     return y
 
 
@@ -216,7 +218,7 @@ def squares(x: Array, groups: int, threads: int) -> Array:
     planes = x.reshape(n * groups, channels // groups, h * w)
     rows = y.reshape(n * groups, h * w)
     parts = -(-h * w // 256)
-    split(_squares, n * groups * parts, threads, planes, rows, parts)
+    parallel_for(_squares, n * groups * parts, threads, planes, rows, parts)
     return y
 
 

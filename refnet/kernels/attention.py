@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.memory import empty
-from refnet.kernels.team import chunk, next_chunk, split, threads_for
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 
@@ -21,7 +21,7 @@ def radix_sum(x: Array, radix: int, threads: int) -> Array:
     y = empty((n, channels // radix, h, w), x.dtype)
     threads = threads_for(threads, x.size)
     parts = np.ascontiguousarray(x).reshape(n, radix, channels // radix, h * w)
-    split(_radix_sum, n * (channels // radix), threads, parts, y.reshape(n, channels // radix, h * w))
+    parallel_for(_radix_sum, n * (channels // radix), threads, parts, y.reshape(n, channels // radix, h * w))
     return y
 
 
@@ -33,7 +33,7 @@ def weighted_sum(attention: Array, x: Array, radix: int, threads: int) -> Array:
     parts = np.ascontiguousarray(x).reshape(n, radix, channels // radix, h * w)
     weights = np.ascontiguousarray(attention).reshape(n, radix, channels // radix)
     flat = y.reshape(n, channels // radix, h * w)
-    split(_weighted_sum, n * (channels // radix), threads, weights, parts, flat)
+    parallel_for(_weighted_sum, n * (channels // radix), threads, weights, parts, flat)
     return y
 
 

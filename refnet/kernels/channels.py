@@ -42,7 +42,7 @@ from refnet.kernels.lanes import (
 )
 from refnet.kernels.memory import aligned, empty, scratch
 from refnet.kernels.resources import prepared, reading
-from refnet.kernels.team import chunk, next_chunk, split, threads_for
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.kernels.writer import ROWS, VECTOR
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
@@ -175,7 +175,7 @@ def across(x: Array, planes: Array, w: Array, groups: int, how: Form, threads: i
     source = (reading(x), reading(planes), reading(w), packed, how.offsets)
     items, geometry = groups * stretches * parts, tuple(how.geometry)
     tables = chain.tables(y.shape, y.dtype)
-    split(_channels, items, threads, source, y, geometry, finite, stretches, parts, tables)
+    parallel_for(_channels, items, threads, source, y, geometry, finite, stretches, parts, tables)
     return y
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
-from refnet.kernels.team import chunk, next_chunk, split, threads_for
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
@@ -150,7 +150,7 @@ def apply(x: Array, chain: Chain, threads: int, factors: Array | None = None) ->
     n, c = x.shape[:2] if x.ndim > 1 else (1, x.shape[0])
     tables = chain.tables((n, c, *x.shape[2:]), x.dtype, factors)
     threads = threads_for(threads, x.size * max(1, len(chain.kinds)))
-    split(_rows, n * c, threads, reading(x.reshape(-1)), y.reshape(-1), x.size // (n * c), tables)
+    parallel_for(_rows, n * c, threads, reading(x.reshape(-1)), y.reshape(-1), x.size // (n * c), tables)
     return y.reshape(shape)
 
 

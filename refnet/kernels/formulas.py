@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.team import chunk, next_chunk, split, threads_for
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.bits32 import largest, multiply_add
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
@@ -40,7 +40,9 @@ def sigmoid(x: F32, whose: int, threads: int) -> F32:
     """SLEEF and GLIBC: 1 / (1 + e) with their e = exp(-x); ONEDNN and MLAS: their logistic. Any shape."""
     y = np.empty(x.shape, np.float32)
     flat = np.ascontiguousarray(x).reshape(-1)
-    split(_sigmoid, -(-x.size // GRAIN), threads_for(threads, COST * x.size), flat, y.reshape(-1), whose)
+    parallel_for(
+        _sigmoid, -(-x.size // GRAIN), threads_for(threads, COST * x.size), flat, y.reshape(-1), whose
+    )
     return y
 
 
@@ -49,7 +51,7 @@ def exponential(x: F32, whose: int, threads: int) -> F32:
     y = np.empty(x.shape, np.float32)
     y[...] = x
     flat = y.reshape(-1)
-    split(_exponential, -(-x.size // GRAIN), threads_for(threads, COST * x.size), flat, whose)
+    parallel_for(_exponential, -(-x.size // GRAIN), threads_for(threads, COST * x.size), flat, whose)
     return y
 
 
@@ -61,8 +63,8 @@ def exponentials(x: F32, whose: int, lanes: int, threads: int) -> F32:
     y = np.empty(x.shape, np.float32)
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
     count = threads_for(threads, COST * x.size)
-    split(_shifted, rows.shape[0], count, rows, y.reshape(rows.shape), whose, lanes)
-    split(_exponential, -(-y.size // GRAIN), count, y.reshape(-1), whose)
+    parallel_for(_shifted, rows.shape[0], count, rows, y.reshape(rows.shape), whose, lanes)
+    parallel_for(_exponential, -(-y.size // GRAIN), count, y.reshape(-1), whose)
     return y
 
 
@@ -71,7 +73,7 @@ def quotients(e: F32, total: F32 | None, divide: bool, threads: int) -> F32:
     y = np.empty(e.shape, np.float32)
     rows = np.ascontiguousarray(e).reshape(-1, e.shape[-1])
     sums = np.empty(0, np.float32) if total is None else total
-    split(
+    parallel_for(
         _quotients, rows.shape[0], threads_for(threads, 4 * e.size), rows, sums, divide, y.reshape(rows.shape)
     )
     return y
@@ -85,7 +87,7 @@ def relu(x: F32, rule: int, threads: int) -> F32:
     """
     y = np.empty(x.shape, np.float32)
     flat = np.ascontiguousarray(x).reshape(-1)
-    split(_relu, -(-x.size // GRAIN), threads_for(threads, x.size), flat, y.reshape(-1), rule)
+    parallel_for(_relu, -(-x.size // GRAIN), threads_for(threads, x.size), flat, y.reshape(-1), rule)
     return y
 
 
@@ -98,7 +100,7 @@ def normalised(x: F32, mean: F32, inverse: F32, scale: F32, shift: F32, fused: b
     n, c = x.shape[:2]
     rows = np.ascontiguousarray(x).reshape(n * c, -1)
     work = n * c, threads_for(threads, x.size)
-    split(_normalised, *work, rows, mean, inverse, scale, shift, fused, y.reshape(n * c, -1))
+    parallel_for(_normalised, *work, rows, mean, inverse, scale, shift, fused, y.reshape(n * c, -1))
     return y
 
 
@@ -117,7 +119,7 @@ def parts_sum(parts: F32, weights: F32 | None, from_zero: bool, threads: int) ->
     n, _, c, size = parts.shape
     y = np.empty((n, c, size), np.float32)
     factors = np.zeros((n, 0, c), np.float32) if weights is None else weights
-    split(_parts, n * c, threads_for(threads, parts.size), parts, factors, from_zero, y)
+    parallel_for(_parts, n * c, threads_for(threads, parts.size), parts, factors, from_zero, y)
     return y
 
 
@@ -134,7 +136,7 @@ def max_pool(x: F32, kernel: Pair, stride: Pair, pad: Pair, output: Pair, rule: 
     planes = np.ascontiguousarray(x).reshape(n * c, h, w)
     sizes = np.array([*kernel, *stride, *pad])
     threads = threads_for(threads, y.size * kernel[0] * kernel[1])
-    split(_max_pool, n * c, threads, planes, y.reshape(n * c, *output), sizes, rule)
+    parallel_for(_max_pool, n * c, threads, planes, y.reshape(n * c, *output), sizes, rule)
     return y
 
 

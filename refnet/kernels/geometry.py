@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from refnet.kernels.memory import empty
 from refnet.kernels.simd import TILE, copy
-from refnet.kernels.team import chunk, next_chunk, split, threads_for
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
@@ -150,7 +150,9 @@ def padded_planes(x: Array, pad: Pair, slack: int, threads: int) -> Array:
     n, c, h, w = x.shape
     tall, wide = h + 2 * pad[0], w + 2 * pad[1]
     planes = empty((n, c * tall * wide + slack), x.dtype)
-    split(_pad, n * c, threads_for(threads, planes.size), x.reshape(n * c, h, w), planes, c, tall, wide, *pad)
+    parallel_for(
+        _pad, n * c, threads_for(threads, planes.size), x.reshape(n * c, h, w), planes, c, tall, wide, *pad
+    )
     return planes
 
 

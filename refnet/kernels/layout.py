@@ -12,7 +12,7 @@ import numpy.typing as npt
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
 from refnet.kernels.simd import copy
-from refnet.kernels.team import chunk, next_chunk, split, threads_for
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
@@ -28,7 +28,7 @@ def concatenate(arrays: Sequence[Array], axis: int, threads: int) -> Array:
     target = y.reshape(rows, -1)
     for x in arrays:
         source = np.ascontiguousarray(x).reshape(rows, -1)
-        split(_place, rows, threads_for(threads, x.size), reading(source), target, at)
+        parallel_for(_place, rows, threads_for(threads, x.size), reading(source), target, at)
         at += source.shape[1]
     return y
 

@@ -25,7 +25,7 @@ from refnet.kernels.memory import aligned, empty
 from refnet.kernels.resources import prepared, reading
 from refnet.kernels.segments import FEW, chains_of, checked, tiled
 from refnet.kernels.simd import copy
-from refnet.kernels.team import chunk, next_chunk, split, threads_for
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.kernels.writer import VECTOR
 from refnet.loops.jit import njit
 
@@ -83,7 +83,7 @@ def _multiply_columns(x: Array, w: Array, bias: Array | None, y: Array, threads:
     data = np.ascontiguousarray(x).reshape(x.shape[:2])
     arrays = (reading(data), columns, _ramp(x.shape[1]), y.reshape(y.shape[:2]))
     shift = np.zeros(0, x.dtype) if bias is None else np.ascontiguousarray(bias)
-    split(_dense, columns.shape[0], threads, *arrays, reading(shift))
+    parallel_for(_dense, columns.shape[0], threads, *arrays, reading(shift))
 
 
 @lru_cache(maxsize=256)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
-from refnet.kernels.team import chunk, next_chunk, split, threads_for
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.fma import fma
 from refnet.loops.functions import exp
 from refnet.loops.jit import njit
@@ -23,21 +23,23 @@ GRAIN = 16384
 def relu(x: F32, threads: int) -> F32:
     """x if x > 0, +0 if x <= 0, NaN if NaN; any shape."""
     y = empty(x.shape, np.float32)
-    split(_relu, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    parallel_for(_relu, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
     return y
 
 
 def sigmoid(x: F32, threads: int) -> F32:
     """1 / (1 + e), e = exp(-x), each of the three results rounded to float32; any shape."""
     y = empty(x.shape, np.float32)
-    split(_sigmoid, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    parallel_for(_sigmoid, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
     return y
 
 
 def exponential(x: npt.NDArray[np.float64], threads: int) -> npt.NDArray[np.float64]:
     """exp of functions.py for float64 of any shape: relative error below 2**-50, 0 and inf beyond +-128."""
     y = np.empty(x.shape, np.float64)
-    split(_exponential, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    parallel_for(
+        _exponential, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1)
+    )
     return y
 
 
@@ -47,7 +49,7 @@ def scale_shift(x: F32, scale: F32, shift: F32, threads: int) -> F32:
     n, c = x.shape[:2]
     rows = np.ascontiguousarray(x).reshape(n * c, -1)
     threads = threads_for(threads, x.size)
-    split(_scale_shift, n * c, threads, rows, scale, shift, y.reshape(n * c, -1))
+    parallel_for(_scale_shift, n * c, threads, rows, scale, shift, y.reshape(n * c, -1))
     return y
 
 
@@ -60,7 +62,7 @@ def softmax_parts(x: F32, threads: int) -> F32:
     y = empty((n, parts, groups, m), np.float32)
     threads = threads_for(threads, 20 * x.size)
     flat = reading(np.ascontiguousarray(x).reshape(-1))
-    split(_softmax, n * groups * m, threads, flat, y.reshape(-1), groups, parts, m)
+    parallel_for(_softmax, n * groups * m, threads, flat, y.reshape(-1), groups, parts, m)
     return y
 
 

@@ -16,7 +16,7 @@ from refnet.kernels.epilogue import Chain, apply
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
 from refnet.kernels.simd import copy
-from refnet.kernels.team import chunk, next_chunk, split, threads_for
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.kernels.windows import average, deal, halve, largest, mean
 from refnet.kernels.writer import VECTOR
 from refnet.loops.jit import njit
@@ -51,7 +51,9 @@ def avg_pool(
 def _each(kernel: Any, x: Array, output: Pair, threads: int, size: int) -> Array:
     """The averages by a kernel that makes `size` of them per item and leaves no element of x out."""
     y = empty((*x.shape[:2], *output), x.dtype)
-    split(kernel, -(-y.size // size), threads_for(threads, x.size), reading(np.ascontiguousarray(x)), y)
+    parallel_for(
+        kernel, -(-y.size // size), threads_for(threads, x.size), reading(np.ascontiguousarray(x)), y
+    )
     return y
 
 
@@ -62,7 +64,7 @@ def _pool(
     y = empty((*x.shape[:2], *output), x.dtype)
     threads = threads_for(threads, y.size * place[0] * place[1])
     planes = x.shape[0] * x.shape[1]
-    split(_windows, planes, threads, reading(np.ascontiguousarray(x)), y, *place, maximum, include_pad)
+    parallel_for(_windows, planes, threads, reading(np.ascontiguousarray(x)), y, *place, maximum, include_pad)
     return y
 
 

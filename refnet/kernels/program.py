@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from refnet.kernels.resources import prepared
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO
-from refnet.kernels.team import chunk, next_chunk, split, threads_for
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 
@@ -77,7 +77,7 @@ def row_sums(x: Array, program: Registers, threads: int = 1) -> Array:
     y = np.empty(rows, x.dtype)
     tiles = -(-rows // LANES)
     arrays = (np.ascontiguousarray(x), program.order, program.code, program.depth, y)
-    split(_rows, tiles, threads_for(threads, x.size), *arrays)
+    parallel_for(_rows, tiles, threads_for(threads, x.size), *arrays)
     return y
 
 
@@ -102,7 +102,7 @@ def dense_in_order(
     more = np.zeros((0, 0), x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(y.shape)
     threads = threads_for(threads, x.shape[0] * w.size // 4)
     seeds = (shift, more)
-    split(_columns, columns.shape[0], threads, ordered, columns, seeds, program.code, program.depth, y)
+    parallel_for(_columns, columns.shape[0], threads, ordered, columns, seeds, program.code, program.depth, y)
     return y
 
 
@@ -142,7 +142,7 @@ def elements_in_order(
     arrays = (np.ascontiguousarray(x), weights, (shift, more), terms, where)
     items = -(-at.size // LANES)
     threads = threads_for(threads, at.size * program.terms)
-    split(_elements, items, threads, at.astype(np.int64), *arrays, program.code, program.depth, y)
+    parallel_for(_elements, items, threads, at.astype(np.int64), *arrays, program.code, program.depth, y)
     return y
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from refnet.kernels.memory import empty
 from refnet.kernels.simd import copy
-from refnet.kernels.team import chunk, next_chunk, split, threads_for
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
@@ -21,7 +21,7 @@ def upsample(x: Array, scale: int, threads: int) -> Array:
     y = empty((n, c, h * scale, w * scale), x.dtype)
     threads = threads_for(threads, y.size)
     planes = np.ascontiguousarray(x).reshape(n * c, h, w)
-    split(_upsample, n * c, threads, planes, y.reshape(n * c, h * scale, w * scale), scale)
+    parallel_for(_upsample, n * c, threads, planes, y.reshape(n * c, h * scale, w * scale), scale)
     return y
 
 

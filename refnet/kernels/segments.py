@@ -38,7 +38,7 @@ from refnet.kernels.program import Window
 from refnet.kernels.resources import prepared, reading
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO, ZERO
 from refnet.kernels.simd import PITCH, TILE
-from refnet.kernels.team import chunk, next_chunk, split, threads_for
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.kernels.tiles import (
     ADDED,
     BEGIN,
@@ -176,7 +176,7 @@ def tiled(
         source = (reading(x), reading(planes), terms, offsets)
         summation = (ordered, reading(shift), reading(more), segments.steps)
         items, geometry = y.shape[0] * outputs, tuple(plan.geometry)
-        split(_few_outputs, items, threads, source, summation, y, geometry, groups, zero)
+        parallel_for(_few_outputs, items, threads, source, summation, y, geometry, groups, zero)
         return apply(y, chain, threads) if chain.kinds else y
     packed, finite = prepared((w,), ("packed", groups, segments), lambda: _packed(w, groups, segments))
     if plan.geometry.padded:
@@ -187,7 +187,7 @@ def tiled(
     summation = (packed, reading(shift), reading(more), segments.steps)
     padding = (not zero, finite, segments.from_zero)
     tables = chain.tables(y.shape, y.dtype)
-    split(
+    parallel_for(
         _tiles,
         plan.items * parts,
         threads,

@@ -1,6 +1,6 @@
 """Threads that share a kernel's work, and wait for the next one without going to sleep.
 
-    split(kernel, count, threads, ...) ── Team.run ── kernel(work, ...)     in the caller
+    parallel_for(kernel, count, threads, ...) ── Team.run ── kernel(work, ...)     in the caller
                                                └───── kernel(work, ...)     in each helper
 
 A network is a few hundred kernels of some tens of microseconds to some milliseconds. Waking a sleeping
@@ -296,7 +296,7 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork
     os.register_at_fork(after_in_child=_teams.clear)
 
 
-def split(kernel: Callable[..., None], count: int, threads: int, *arguments: Any) -> None:
+def parallel_for(kernel: Callable[..., None], count: int, threads: int, *arguments: Any) -> None:
     """Call kernel(work, *arguments) in so many threads, which share the items of range(count).
 
     A team that is busy (another thread of the process is running a network) leaves the caller alone with it.
@@ -344,7 +344,7 @@ def _team(threads: int) -> Iterator[Team | None]:
 
 @contextmanager
 def recorded(calls: list[Call]) -> Iterator[None]:
-    """In it, `split` notes every call that it makes."""
+    """In it, `parallel_for` notes every call that it makes."""
     token = _recorded.set(calls)
     try:
         yield

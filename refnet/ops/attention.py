@@ -236,7 +236,7 @@ class WeightedSum(Op):
         if self.exactly_specified:
             return self.run(*inputs, threads=threads)
         from refnet.kernels.accumulator import decide_weighted, sum_exactly
-        from refnet.kernels.team import split
+        from refnet.kernels.team import parallel_for
 
         n, channels, h, w = inputs[1].shape
         c = channels // self.radix
@@ -248,7 +248,7 @@ class WeightedSum(Op):
             image, channel, position = np.unravel_index(at, (n, c, h * w))
             products = a[image, :, channel].astype(np.float64) * x[image, :, channel, position]  # exact
             settled = np.empty(at.size, np.float32)
-            split(sum_exactly, at.size, threads, np.ascontiguousarray(products.T), settled)
+            parallel_for(sum_exactly, at.size, threads, np.ascontiguousarray(products.T), settled)
             y.reshape(-1)[at] = settled
 
         return finish(type(self).__name__, y, at, refine, refine_count).reshape(n, c, h, w)

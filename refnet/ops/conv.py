@@ -149,7 +149,7 @@ class Conv(Op):
         from refnet.kernels.panel import convolve
         from refnet.kernels.resources import prepared
         from refnet.kernels.segments import convolve_in_segments, depth
-        from refnet.kernels.team import split
+        from refnet.kernels.team import parallel_for
 
         x = exact.widened(inputs[0], threads)
         w = prepared((inputs[1],), "float64", lambda: widened(inputs[1]))
@@ -185,7 +185,7 @@ class Conv(Op):
         def refine(at: npt.NDArray[np.int64], y: F32) -> None:
             where = np.array([*self.stride, *self.pad, *self.dilation])
             arrays = (at, inputs[0], inputs[1], b, others)
-            split(exact.conv_exactly, at.size, threads, *arrays, where, self.groups, y)
+            parallel_for(exact.conv_exactly, at.size, threads, *arrays, where, self.groups, y)
 
         return finish(name, y.reshape(center.shape), at, refine, refine_count)
 

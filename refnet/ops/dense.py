@@ -69,7 +69,7 @@ class Dense(Op):
         from refnet.kernels.accumulator import conv_exactly
         from refnet.kernels.panel import dense
         from refnet.kernels.resources import prepared
-        from refnet.kernels.team import split
+        from refnet.kernels.team import parallel_for
 
         rows = np.ascontiguousarray(inputs[0].reshape(inputs[0].shape[0], -1))
         x, w = rows.astype(np.float64), prepared((inputs[1],), "float64", lambda: widened(inputs[1]))
@@ -84,7 +84,7 @@ class Dense(Op):
             where = np.array([1, 1, 0, 0, 1, 1])
             points, weights = rows[:, :, None, None], inputs[1][:, :, None, None]
             arrays = (at, points, weights, b, np.zeros(0, np.float32))
-            split(conv_exactly, at.size, threads, *arrays, where, 1, y[:, :, None, None])
+            parallel_for(conv_exactly, at.size, threads, *arrays, where, 1, y[:, :, None, None])
 
         return round_or_refine(type(self).__name__, center, error, refine, threads, refine_count)
 

@@ -398,7 +398,7 @@ def sum_bound(inputs: tuple[Interval, ...]) -> Interval:
 def exact_sum(op: str, terms: F32, threads: int, refine_count: RefineCount | None) -> F32:
     """The correctly rounded sum over the first axis of terms."""
     from refnet.kernels.accumulator import decide_sums, sum_exactly
-    from refnet.kernels.team import split
+    from refnet.kernels.team import parallel_for
 
     count = terms.shape[0]
     flat = np.ascontiguousarray(terms).reshape(count, -1)
@@ -406,7 +406,7 @@ def exact_sum(op: str, terms: F32, threads: int, refine_count: RefineCount | Non
 
     def refine(at: npt.NDArray[np.int64], y: F32) -> None:
         settled = np.empty(at.size, np.float32)
-        split(sum_exactly, at.size, threads, flat[:, at].astype(np.float64), settled)
+        parallel_for(sum_exactly, at.size, threads, flat[:, at].astype(np.float64), settled)
         y.reshape(-1)[at] = settled
 
     return finish(op, y, at, refine, refine_count).reshape(terms.shape[1:])

@@ -369,13 +369,13 @@ def exact_average(
     In float64 the sum of n elements and the division are off by (n + 2) U64 times the average of |x|.
     """
     from refnet.kernels.accumulator import average_exactly, decide_average
-    from refnet.kernels.team import split
+    from refnet.kernels.team import parallel_for
 
     kernel, stride, pad, _, include_pad = place
     y, at = decide_average(x, *place, error_factor(kernel[0] * kernel[1] + 1), threads)
 
     def refine(at: npt.NDArray[np.int64], y: F32) -> None:
         where = np.array([*stride, *pad])
-        split(average_exactly, at.size, threads, at, x, np.array(kernel), where, include_pad, y)
+        parallel_for(average_exactly, at.size, threads, at, x, np.array(kernel), where, include_pad, y)
 
     return finish(op, y, at, refine, refine_count)
