@@ -17,7 +17,7 @@ from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
 from refnet.kernels.simd import copy
 from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
-from refnet.kernels.windows import average, deal, halve, largest, mean
+from refnet.kernels.windows import average, average_2x2, deinterleave, largest, mean
 from refnet.kernels.writer import VECTOR
 from refnet.loops.jit import njit
 
@@ -44,7 +44,7 @@ def avg_pool(
     if pad == (0, 0) and kernel == stride == (1, 1) and output == x.shape[2:]:
         return apply(x, Chain().bias(np.zeros(x.shape[1], x.dtype)), threads)  # from +0, divided by 1
     if pad == (0, 0) and kernel == stride == (2, 2) and x.shape[2:] == (2 * output[0], 2 * output[1]):
-        return _each(_halve, x, output, threads, output[1])
+        return _each(_average_2x2, x, output, threads, output[1])
     return _pool(x, (*kernel, *stride, *pad), output, False, include_pad, threads)
 
 
@@ -155,7 +155,7 @@ def _divide(lines: Any, form: Any, x: Any, where: Any, outside: Any) -> None:
         if sw == 1:
             copy(lines, at, x, begin, width)
         elif sw == 2:
-            deal(lines, at, at + pitch, x, begin, width, outside)
+            deinterleave(lines, at, at + pitch, x, begin, width, outside)
         else:
             for p in range(min(sw, width)):
                 row, columns = lines[at + p * pitch :], x[begin + p : begin + width]
@@ -165,14 +165,14 @@ def _divide(lines: Any, form: Any, x: Any, where: Any, outside: Any) -> None:
 
 
 @njit
-def _halve(work: Any, x: Any, y: Any) -> None:
+def _average_2x2(work: Any, x: Any, y: Any) -> None:
     """Averages of 2 x 2 elements, one behind the other. Items: rows of y."""
     width = y.shape[3]
     begin, end = chunk(work)
     while begin < end:
         for row in range(begin, end):
             above = 4 * row * width
-            halve(y, row * width, width, x, above, above + 2 * width)
+            average_2x2(y, row * width, width, x, above, above + 2 * width)
         begin, end = next_chunk(work)
 
 

@@ -1,7 +1,7 @@
 """The inner loops of pools: vectors of outputs, each lane one chain over its window, in registers.
 
-    row of the image ── deal ──> its even and its odd columns ── largest, average ──> row of outputs
-    two rows of the image ── halve ──> averages of 2 x 2
+    row of the image ── deinterleave ──> its even and its odd columns ── largest, average ──> row of outputs
+    two rows of the image ── average_2x2 ──> averages of 2 x 2
     planes of the image ── mean ──> averages of whole planes
 
 Each intrinsic works on contiguous arrays of one dtype as if they were flat, and checks nothing.
@@ -23,8 +23,10 @@ PIECE = 16
 i8 = types.int64
 
 
-def _deal(typingctx: Any, lines: Any, even: Any, odd: Any, x: Any, begin: Any, count: Any, fill: Any) -> Any:
-    """The typing and code of `deal`."""
+def _deinterleave(
+    typingctx: Any, lines: Any, even: Any, odd: Any, x: Any, begin: Any, count: Any, fill: Any
+) -> Any:
+    """The typing and code of `deinterleave`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Writer(context, builder, signature, args)
@@ -41,8 +43,8 @@ def _deal(typingctx: Any, lines: Any, even: Any, odd: Any, x: Any, begin: Any, c
     return types.void(lines, i8, i8, x, i8, i8, lines.dtype), codegen
 
 
-deal: Any = intrinsic(_deal)
-"""deal(lines, even, odd, x, begin, count, fill): lines[even + t] = x[begin + 2 * t] and lines[odd + t] =
+deinterleave: Any = intrinsic(_deinterleave)
+"""deinterleave(lines, even, odd, x, begin, count, fill): lines[even + t] = x[begin + 2 * t] and lines[odd + t] =
 x[begin + 2 * t + 1] where those lie in x[begin : begin + count]; then `fill` to the last vector's end."""
 
 
@@ -119,8 +121,8 @@ lines[at + taps[1] + j] ...) / (rows * columns[j]) for j in range(count). Reads 
 columns."""
 
 
-def _halve(typingctx: Any, y: Any, to: Any, count: Any, x: Any, above: Any, below: Any) -> Any:
-    """The typing and code of `halve`."""
+def _average_2x2(typingctx: Any, y: Any, to: Any, count: Any, x: Any, above: Any, below: Any) -> Any:
+    """The typing and code of `average_2x2`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         of = Writer(context, builder, signature, args)
@@ -140,8 +142,8 @@ def _halve(typingctx: Any, y: Any, to: Any, count: Any, x: Any, above: Any, belo
     return types.void(y, i8, i8, x, i8, i8), codegen
 
 
-halve: Any = intrinsic(_halve)
-"""halve(y, to, count, x, above, below): y[to + j] = ((((+0 + x[above + 2 * j]) + x[above + 2 * j + 1]) +
+average_2x2: Any = intrinsic(_average_2x2)
+"""average_2x2(y, to, count, x, above, below): y[to + j] = ((((+0 + x[above + 2 * j]) + x[above + 2 * j + 1]) +
 x[below + 2 * j]) + x[below + 2 * j + 1]) / 4 for j in range(count). The product with 1/4 is that quotient:
 both are the same number, rounded once."""
 
