@@ -44,8 +44,9 @@ def _deinterleave(
 
 
 deinterleave: Any = intrinsic(_deinterleave)
-"""deinterleave(lines, even, odd, x, begin, count, fill): lines[even + t] = x[begin + 2 * t] and lines[odd + t] =
-x[begin + 2 * t + 1] where those lie in x[begin : begin + count]; then `fill` to the last vector's end."""
+"""deinterleave(lines, even, odd, x, begin, count, fill): lines[even + t] = x[begin + 2 * t] and
+lines[odd + t] = x[begin + 2 * t + 1] where those lie in x[begin : begin + count]; then `fill` to the last
+vector's end."""
 
 
 def _largest(typingctx: Any, y: Any, to: Any, count: Any, lines: Any, at: Any, taps: Any, terms: Any) -> Any:
@@ -143,9 +144,9 @@ def _average_2x2(typingctx: Any, y: Any, to: Any, count: Any, x: Any, above: Any
 
 
 average_2x2: Any = intrinsic(_average_2x2)
-"""average_2x2(y, to, count, x, above, below): y[to + j] = ((((+0 + x[above + 2 * j]) + x[above + 2 * j + 1]) +
-x[below + 2 * j]) + x[below + 2 * j + 1]) / 4 for j in range(count). The product with 1/4 is that quotient:
-both are the same number, rounded once."""
+"""average_2x2(y, to, count, x, above, below): y[to + j] = ((((+0 + x[above + 2 * j]) +
+x[above + 2 * j + 1]) + x[below + 2 * j]) + x[below + 2 * j + 1]) / 4 for j in range(count). The product with
+1/4 is that quotient: both are the same number, rounded once."""
 
 
 def _mean(typingctx: Any, y: Any, to: Any, x: Any, at: Any, some: Any, size: Any, divisor: Any) -> Any:
