@@ -32,17 +32,17 @@ def measured_peak(threads: int, seconds: float = 0.3) -> float:
     The best of many short measurements; nothing is loaded or stored.
     """
     from refnet.kernels.peak import chains, operations
-    from refnet.kernels.team import split
+    from refnet.kernels.team import parallel_for
 
     items, rounds = 4 * threads, 100
     out = np.empty(items, np.float32)
     out.fill(0.5)
-    split(chains, items, threads, 1, out)  # compiled, and the threads are there
+    parallel_for(chains, items, threads, 1, out)  # compiled, and the threads are there
     best, end = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < end:
         out.fill(0.5)
         begin = time.perf_counter()
-        split(chains, items, threads, rounds, out)
+        parallel_for(chains, items, threads, rounds, out)
         taken = time.perf_counter() - begin
         best = max(best, 1e-9 * operations(rounds) * items / taken)
         if taken < 0.01:
@@ -56,7 +56,7 @@ def machine(threads: Sequence[int]) -> Machine:
 
     import refnet
     from refnet.kernels.resources import processors
-    from refnet.kernels.simd import VECTOR
+    from refnet.kernels.writer import VECTOR
 
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")

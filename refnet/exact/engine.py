@@ -17,7 +17,7 @@ from refnet.exact.correct_rounding import RefineCount, by_decimals, finish, near
 from refnet.kernels import accumulator
 from refnet.kernels.panel import convolve
 from refnet.kernels.segments import convolve_in_segments, depth
-from refnet.kernels.team import split
+from refnet.kernels.team import parallel_for
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class DecideOrRefine:
 
         def refine(at: Places, y: F32) -> None:
             where = np.array([*geometry.stride, *geometry.pad, *geometry.dilation])
-            split(accumulator.conv_exactly, at.size, threads, at, x, w, b, others, where, groups, y)
+            parallel_for(accumulator.conv_exactly, at.size, threads, at, x, w, b, others, where, groups, y)
 
         return finish(op, y.reshape(center.shape), at, refine, self.refine_count)
 
@@ -89,7 +89,7 @@ class DecideOrRefine:
             where = np.array([1, 1, 0, 0, 1, 1])
             seeds = np.zeros(0) if b is None else b, np.zeros(0, np.float32)
             points = x[:, :, None, None], w[:, :, None, None]
-            split(
+            parallel_for(
                 accumulator.conv_exactly, at.size, threads, at, *points, *seeds, where, 1, y[:, :, None, None]
             )
 
@@ -128,7 +128,7 @@ class DecideOrRefine:
         def refine(at: Places, y: F32) -> None:
             where = np.array([*geometry.stride, *geometry.pad])
             arrays = (at, x, np.array(kernel), where)
-            split(accumulator.average_exactly, at.size, threads, *arrays, include_pad, y)
+            parallel_for(accumulator.average_exactly, at.size, threads, *arrays, include_pad, y)
 
         return finish(op, y, at, refine, self.refine_count)
 
@@ -160,7 +160,7 @@ class DecideOrRefine:
     def _sums(self, terms: F64) -> F32:
         """The sums over the first axis of exact terms (count, size), added without any rounding."""
         sums = np.empty(terms.shape[1], np.float32)
-        split(accumulator.sum_exactly, sums.size, self.engine.threads, terms, sums)
+        parallel_for(accumulator.sum_exactly, sums.size, self.engine.threads, terms, sums)
         return sums
 
 

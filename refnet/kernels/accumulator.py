@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.team import next_share, share, split
+from refnet.kernels.team import chunk, next_chunk, parallel_for
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
@@ -117,7 +117,7 @@ def decide(center: Array, error: Array, threads: int) -> tuple[Array, Array]:
     y = np.empty(center.shape, np.float32)
     unsure = np.empty(center.size, np.bool_)
     c, e = np.ascontiguousarray(center).reshape(-1), np.ascontiguousarray(error).reshape(-1)
-    split(_decide, -(-center.size // GRAIN), threads, c, e, y.reshape(-1), unsure)
+    parallel_for(_decide, -(-center.size // GRAIN), threads, c, e, y.reshape(-1), unsure)
     return y, np.flatnonzero(unsure)
 
 
@@ -132,7 +132,7 @@ def decide_products(
     unsure = np.empty(center.size, np.bool_)
     n, o, size = center.shape
     flat = unsure.reshape(n * o, size)
-    split(_decide_products, n * o, threads, center, norms, weights, bias, factor, y, flat)
+    parallel_for(_decide_products, n * o, threads, center, norms, weights, bias, factor, y, flat)
     return y, np.flatnonzero(unsure)
 
 
@@ -147,7 +147,9 @@ def decide_affine(
     unsure = np.empty(x.size, np.bool_)
     n, c, size = x.shape
     rows, flat = np.ascontiguousarray(x).reshape(n * c, size), unsure.reshape(n * c, size)
-    split(_decide_affine, n * c, threads, rows, mean, scale, shift, factor, y.reshape(n * c, size), flat)
+    parallel_for(
+        _decide_affine, n * c, threads, rows, mean, scale, shift, factor, y.reshape(n * c, size), flat
+    )
     return y, np.flatnonzero(unsure)
 
 
@@ -175,7 +177,7 @@ def decide_average(
     place = np.array([*kernel, *stride, *pad])
     planes = np.ascontiguousarray(x).reshape(n * c, *x.shape[2:])
     rows, flat = y.reshape(n * c, *output), unsure.reshape(n * c, *output)
-    split(_decide_average, n * c, threads, planes, place, include_pad, factor, rows, flat)
+    parallel_for(_decide_average, n * c, threads, planes, place, include_pad, factor, rows, flat)
     return y, np.flatnonzero(unsure)
 
 
@@ -186,7 +188,7 @@ def decide_sums(terms: Array, factor: float, threads: int) -> tuple[Array, Array
     """
     y = np.empty(terms.shape[1], np.float32)
     unsure = np.empty(terms.shape[1], np.bool_)
-    split(_decide_sums, -(-y.size // GRAIN), threads, terms, factor, y, unsure)
+    parallel_for(_decide_sums, -(-y.size // GRAIN), threads, terms, factor, y, unsure)
     return y, np.flatnonzero(unsure)
 
 
@@ -198,14 +200,14 @@ def decide_weighted(a: Array, x: Array, factor: float, threads: int) -> tuple[Ar
     n, _, c, size = x.shape
     y = np.empty((n, c, size), np.float32)
     unsure = np.empty(y.shape, np.bool_)
-    split(_decide_weighted, n * c, threads, a, x, factor, y, unsure)
+    parallel_for(_decide_weighted, n * c, threads, a, x, factor, y, unsure)
     return y, np.flatnonzero(unsure)
 
 
 def widened(x: Array, threads: int) -> Array:
     """x in float64."""
     y = np.empty(x.shape, np.float64)
-    split(_widen, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    parallel_for(_widen, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
     return y
 
 
@@ -216,23 +218,23 @@ def squares(x: Array, groups: int, threads: int) -> Array:
     planes = x.reshape(n * groups, channels // groups, h * w)
     rows = y.reshape(n * groups, h * w)
     parts = -(-h * w // 256)
-    split(_squares, n * groups * parts, threads, planes, rows, parts)
+    parallel_for(_squares, n * groups * parts, threads, planes, rows, parts)
     return y
 
 
 @njit
 def _widen(work: Any, x: Any, y: Any) -> None:
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         source, target = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
         for i in range(source.size):
             target[i] = source[i]
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _squares(work: Any, x: Any, y: Any, parts: int) -> None:
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             row, at = item // parts, item % parts * 256
@@ -242,7 +244,7 @@ def _squares(work: Any, x: Any, y: Any, parts: int) -> None:
                 values = x[row, c, at : at + 256]
                 for i in range(sums.size):
                     sums[i] += values[i] * values[i]
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -250,7 +252,7 @@ def _decide_average(
     work: Any, x: Any, place: Any, include_pad: bool, factor: float, y: Any, unsure: Any
 ) -> None:
     height, width = x.shape[1:]
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             plane, r, u = x[item], y[item], unsure[item]
@@ -280,12 +282,12 @@ def _decide_average(
                     c = total / count
                     r[i, j] = np.float32(c) if c != 0 else np.float32(0)
                     u[i, j] = (lost != 0 or count >= 2**27) and _open(c, factor * size / count)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _decide_sums(work: Any, terms: Any, factor: float, y: Any, unsure: Any) -> None:
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for i in range(begin * GRAIN, min(end * GRAIN, y.size)):
             total, size = 0.0, 0.0
@@ -295,13 +297,13 @@ def _decide_sums(work: Any, terms: Any, factor: float, y: Any, unsure: Any) -> N
                 size += np.abs(value)
             y[i] = np.float32(total) if total != 0 else np.float32(0)
             unsure[i] = _open(total, factor * size)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _decide_weighted(work: Any, a: Any, x: Any, factor: float, y: Any, unsure: Any) -> None:
     channels = x.shape[2]
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             n, c = item // channels, item % channels
@@ -314,19 +316,19 @@ def _decide_weighted(work: Any, a: Any, x: Any, factor: float, y: Any, unsure: A
                     size += np.abs(product)
                 r[i] = np.float32(total) if total != 0 else np.float32(0)
                 u[i] = _open(total, factor * size)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _decide(work: Any, center: Any, error: Any, y: Any, unsure: Any) -> None:
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         a, b = begin * GRAIN, min(end * GRAIN, center.size)
         c, e, r, u = center[a:b], error[a:b], y[a:b], unsure[a:b]
         for i in range(c.size):
             r[i] = np.float32(c[i]) if c[i] != 0 else np.float32(0)
             u[i] = _open(c[i], e[i])
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -334,7 +336,7 @@ def _decide_products(
     work: Any, center: Any, norms: Any, weights: Any, bias: Any, factor: float, y: Any, unsure: Any
 ) -> None:
     outputs, groups = center.shape[1], norms.shape[1]
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             image, o = item // outputs, item % outputs
@@ -343,14 +345,14 @@ def _decide_products(
             for i in range(c.size):
                 r[i] = np.float32(c[i]) if c[i] != 0 else np.float32(0)
                 u[i] = _open(c[i], factor * (e[i] * weight + plus))
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _decide_affine(
     work: Any, x: Any, mean: Any, scale: Any, shift: Any, factor: float, y: Any, unsure: Any
 ) -> None:
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             m, s, t = mean[item % mean.size], scale[item % mean.size], shift[item % mean.size]
@@ -359,7 +361,7 @@ def _decide_affine(
                 c = (np.float64(v[i]) - m) * s + t
                 r[i] = np.float32(c) if c != 0 else np.float32(0)
                 u[i] = _open(c, factor * (np.abs(c) + 2 * np.abs(t)))
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -391,7 +393,7 @@ def conv_exactly(
     oh, ow = y.shape[2:]
     flat = y.reshape(-1)
     acc = np.zeros(LIMBS, np.int64)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for k in range(begin, end):
             j, i = at[k] % ow, at[k] // ow % oh
@@ -413,7 +415,7 @@ def conv_exactly(
                     for c in range(channels):
                         add(acc, np.float64(w[o, c, p, q]) * np.float64(x[n, base + c, row, column]))
             flat[at[k]] = rounded(acc, 1)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -423,7 +425,7 @@ def average_exactly(work: Any, at: Any, x: Any, kernel: Any, place: Any, include
     oh, ow = y.shape[2:]
     flat = y.reshape(-1)
     acc = np.zeros(LIMBS, np.int64)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for k in range(begin, end):
             j, i = at[k] % ow, at[k] // ow % oh
@@ -439,7 +441,7 @@ def average_exactly(work: Any, at: Any, x: Any, kernel: Any, place: Any, include
                 for column in range(left, right):
                     add(acc, np.float64(plane[row, column]))
             flat[at[k]] = rounded(acc, count)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -449,11 +451,11 @@ def sum_exactly(work: Any, terms: Any, y: Any) -> None:
     terms (count, size) float64, each a float32 or a product of two; y (size,).
     """
     acc = np.zeros(LIMBS, np.int64)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for k in range(begin, end):
             acc[:] = 0
             for r in range(terms.shape[0]):
                 add(acc, terms[r, k])
             y[k] = rounded(acc, 1)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)

@@ -43,8 +43,8 @@ from refnet.kernels.lanes import (
 )
 from refnet.kernels.memory import aligned, empty, scratch
 from refnet.kernels.resources import prepared, reading
-from refnet.kernels.simd import ROWS, VECTOR
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.writer import ROWS, VECTOR
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 
@@ -173,12 +173,12 @@ def across(
     """Convolution in this form. planes (n, elements): x, padded if the form says so."""
     packed, finite = prepared((w,), ("channels", groups), lambda: _packed(w, groups))
     y = empty(how.output, x.dtype)
-    threads = enough(threads, how.work // 16)
+    threads = threads_for(threads, how.work // 16)
     stretches, parts = shares(how, groups, packed.shape[1], threads)
     source = (reading(x), reading(planes), reading(w), packed, how.offsets)
     items, geometry = groups * stretches * parts, tuple(how.geometry)
     steps = tables(epilogue, y.shape, y.dtype)
-    split(_channels, items, threads, source, y, geometry, finite, stretches, parts, steps)
+    parallel_for(_channels, items, threads, source, y, geometry, finite, stretches, parts, steps)
     return y
 
 
@@ -233,7 +233,7 @@ def _channels(
     pitch = -(-most // lanes) * lanes
     sums = scratch((pitch + GROUP) * wide, x)
     rows = scratch(wide * pitch, x).reshape(wide, pitch)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             part, number, group = item % parts, item // parts % stretches, item // parts // stretches
@@ -248,7 +248,7 @@ def _channels(
                 if geometry.padded:
                     _again(x, w, rows, stretch, geometry, finite)
                 _store(rows, flat, y.shape[1], stretch, geometry, epilogue)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit

@@ -14,7 +14,7 @@ from refnet.core.orders import Expr
 from refnet.kernels import formulas, layout, panel, pointwise, pool, resample, resources
 from refnet.kernels.attention import radix_sum, weighted_sum
 from refnet.kernels.epilogue import apply
-from refnet.kernels.orders import registers, segments
+from refnet.kernels.orders import program_arrays, segments
 from refnet.kernels.program import Window, dense_in_order, elements_in_order, row_sums
 from refnet.kernels.segments import convolve_in_order
 
@@ -151,7 +151,9 @@ class Fast:
         seldom = places is not None and places.size * FEW < prod(shape)
         if chains is None or w is None or seldom:
             at = np.arange(prod(shape)) if places is None else places
-            value = elements_in_order(at, x, w, bias, window, zero_padding, registers(order), threads, addend)
+            value = elements_in_order(
+                at, x, w, bias, window, zero_padding, program_arrays(order), threads, addend
+            )
             return value if places is not None else self._finished(value.reshape(shape), epilogue)
         value = convolve_in_order(x, w, bias, window, zero_padding, chains, threads, epilogue, addend)
         return value if places is None else value.reshape(-1)[places]
@@ -170,7 +172,7 @@ class Fast:
         places: Places | None = None,
     ) -> F32:
         """See Engine.dense_in_order."""
-        code, threads, size = registers(order), self.threads, x.shape[0] * w.shape[0]
+        code, threads, size = program_arrays(order), self.threads, x.shape[0] * w.shape[0]
         if places is not None and places.size * FEW < size:
             window = Window((1, 1), (1, 1), (0, 0), (1, 1), 1, (1, 1))
             points = np.ascontiguousarray(x)[:, :, None, None]
@@ -180,7 +182,7 @@ class Fast:
 
     def row_sums(self, x: F32, order: Expr) -> F32:
         """See Engine.row_sums."""
-        return row_sums(x, registers(order), self.threads)
+        return row_sums(x, program_arrays(order), self.threads)
 
     # Formulas of frameworks.
 

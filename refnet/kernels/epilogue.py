@@ -17,7 +17,7 @@ from refnet.core.engine import ADD, BIAS, RELU, SCALE_SHIFT, Array, Epilogue
 from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.jit import njit
 
 FLAGS = {BIAS: SCALE, SCALE_SHIFT: SCALE, ADD: OTHER, RELU: BY_ZERO}
@@ -100,8 +100,8 @@ def apply(x: Array, epilogue: Epilogue, threads: int, factors: Array | None = No
         return y
     n, c = x.shape[:2] if x.ndim > 1 else (1, x.shape[0])
     steps = tables(epilogue, (n, c, *x.shape[2:]), x.dtype, factors)
-    threads = enough(threads, x.size * max(1, len(epilogue.kinds)))
-    split(_rows, n * c, threads, reading(x.reshape(-1)), y.reshape(-1), x.size // (n * c), steps)
+    threads = threads_for(threads, x.size * max(1, len(epilogue.kinds)))
+    parallel_for(_rows, n * c, threads, reading(x.reshape(-1)), y.reshape(-1), x.size // (n * c), steps)
     return y.reshape(shape)
 
 
@@ -110,14 +110,14 @@ def _rows(work: Any, x: Any, y: Any, size: int, epilogue: Any) -> None:
     """Items: rows of x (n * channels * size,), each `size` elements."""
     epilogue = EpilogueTables(*epilogue)
     channels = epilogue.scales.shape[1]
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         while begin < end:
             channel = begin % channels
             piece = Rows(min(end - begin, channels - channel), size, channel, begin, 0)
             follow(y, (begin * size, size), x, (begin * size, size), piece, epilogue)
             begin += piece.rows
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit

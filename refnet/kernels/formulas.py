@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.bits32 import largest, multiply_add
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
@@ -40,7 +40,9 @@ def sigmoid(x: F32, whose: int, threads: int) -> F32:
     """SLEEF and GLIBC: 1 / (1 + e) with their e = exp(-x); ONEDNN and MLAS: their logistic. Any shape."""
     y = np.empty(x.shape, np.float32)
     flat = np.ascontiguousarray(x).reshape(-1)
-    split(_sigmoid, -(-x.size // GRAIN), enough(threads, COST * x.size), flat, y.reshape(-1), whose)
+    parallel_for(
+        _sigmoid, -(-x.size // GRAIN), threads_for(threads, COST * x.size), flat, y.reshape(-1), whose
+    )
     return y
 
 
@@ -49,7 +51,7 @@ def exponential(x: F32, whose: int, threads: int) -> F32:
     y = np.empty(x.shape, np.float32)
     y[...] = x
     flat = y.reshape(-1)
-    split(_exponential, -(-x.size // GRAIN), enough(threads, COST * x.size), flat, whose)
+    parallel_for(_exponential, -(-x.size // GRAIN), threads_for(threads, COST * x.size), flat, whose)
     return y
 
 
@@ -60,9 +62,9 @@ def exponentials(x: F32, whose: int, lanes: int, threads: int) -> F32:
     """
     y = np.empty(x.shape, np.float32)
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    count = enough(threads, COST * x.size)
-    split(_shifted, rows.shape[0], count, rows, y.reshape(rows.shape), whose, lanes)
-    split(_exponential, -(-y.size // GRAIN), count, y.reshape(-1), whose)
+    count = threads_for(threads, COST * x.size)
+    parallel_for(_shifted, rows.shape[0], count, rows, y.reshape(rows.shape), whose, lanes)
+    parallel_for(_exponential, -(-y.size // GRAIN), count, y.reshape(-1), whose)
     return y
 
 
@@ -71,7 +73,9 @@ def quotients(e: F32, total: F32 | None, divide: bool, threads: int) -> F32:
     y = np.empty(e.shape, np.float32)
     rows = np.ascontiguousarray(e).reshape(-1, e.shape[-1])
     sums = np.empty(0, np.float32) if total is None else total
-    split(_quotients, rows.shape[0], enough(threads, 4 * e.size), rows, sums, divide, y.reshape(rows.shape))
+    parallel_for(
+        _quotients, rows.shape[0], threads_for(threads, 4 * e.size), rows, sums, divide, y.reshape(rows.shape)
+    )
     return y
 
 
@@ -83,7 +87,7 @@ def relu(x: F32, rule: int, threads: int) -> F32:
     """
     y = np.empty(x.shape, np.float32)
     flat = np.ascontiguousarray(x).reshape(-1)
-    split(_relu, -(-x.size // GRAIN), enough(threads, x.size), flat, y.reshape(-1), rule)
+    parallel_for(_relu, -(-x.size // GRAIN), threads_for(threads, x.size), flat, y.reshape(-1), rule)
     return y
 
 
@@ -95,8 +99,8 @@ def normalised(x: F32, mean: F32, inverse: F32, scale: F32, shift: F32, fused: b
     y = np.empty(x.shape, np.float32)
     n, c = x.shape[:2]
     rows = np.ascontiguousarray(x).reshape(n * c, -1)
-    work = n * c, enough(threads, x.size)
-    split(_normalised, *work, rows, mean, inverse, scale, shift, fused, y.reshape(n * c, -1))
+    work = n * c, threads_for(threads, x.size)
+    parallel_for(_normalised, *work, rows, mean, inverse, scale, shift, fused, y.reshape(n * c, -1))
     return y
 
 
@@ -115,7 +119,7 @@ def parts_sum(parts: F32, weights: F32 | None, from_zero: bool, threads: int) ->
     n, _, c, size = parts.shape
     y = np.empty((n, c, size), np.float32)
     factors = np.zeros((n, 0, c), np.float32) if weights is None else weights
-    split(_parts, n * c, enough(threads, parts.size), parts, factors, from_zero, y)
+    parallel_for(_parts, n * c, threads_for(threads, parts.size), parts, factors, from_zero, y)
     return y
 
 
@@ -131,15 +135,15 @@ def max_pool(x: F32, kernel: Pair, stride: Pair, pad: Pair, output: Pair, rule: 
     y = np.empty((n, c, *output), np.float32)
     planes = np.ascontiguousarray(x).reshape(n * c, h, w)
     sizes = np.array([*kernel, *stride, *pad])
-    threads = enough(threads, y.size * kernel[0] * kernel[1])
-    split(_max_pool, n * c, threads, planes, y.reshape(n * c, *output), sizes, rule)
+    threads = threads_for(threads, y.size * kernel[0] * kernel[1])
+    parallel_for(_max_pool, n * c, threads, planes, y.reshape(n * c, *output), sizes, rule)
     return y
 
 
 @njit
 def _sigmoid(work: Any, x: Any, y: Any, whose: int) -> None:
     one, zero = np.float32(1), np.float32(0)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         v, z = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
         if whose == SLEEF:
@@ -160,13 +164,13 @@ def _sigmoid(work: Any, x: Any, y: Any, whose: int) -> None:
         else:
             for i in range(v.size):
                 z[i] = mlas.logistic(v[i])
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _shifted(work: Any, x: Any, y: Any, whose: int, lanes: int) -> None:
     tops = np.empty(AVX512, np.float32)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for row in range(begin, end):
             v, e = x[row], y[row]
@@ -179,12 +183,12 @@ def _shifted(work: Any, x: Any, y: Any, whose: int, lanes: int) -> None:
             else:
                 for i in range(v.size):
                     e[i] = v[i] - top
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _quotients(work: Any, e: Any, sums: Any, divide: bool, y: Any) -> None:
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for row in range(begin, end):
             v, z = e[row], y[row]
@@ -201,15 +205,15 @@ def _quotients(work: Any, e: Any, sums: Any, divide: bool, y: Any) -> None:
                 inverse = np.float32(1) / s
                 for i in range(v.size):
                     z[i] = v[i] * inverse
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _exponential(work: Any, y: Any, whose: int) -> None:
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         _powers(y[begin * GRAIN : end * GRAIN], whose)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -280,7 +284,7 @@ def _lane_tops(v: Any, lanes: int, tops: Any) -> None:
 @njit
 def _relu(work: Any, x: Any, y: Any, rule: int) -> None:
     zero = np.float32(0)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         v, z = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
         if rule == KEEPS:
@@ -292,14 +296,14 @@ def _relu(work: Any, x: Any, y: Any, rule: int) -> None:
         else:
             for i in range(v.size):
                 z[i] = v[i] if v[i] > zero else zero
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _normalised(
     work: Any, x: Any, mean: Any, inverse: Any, scale: Any, shift: Any, fused: bool, y: Any
 ) -> None:
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for row in range(begin, end):
             c = row % scale.size
@@ -311,7 +315,7 @@ def _normalised(
             else:
                 for i in range(v.size):
                     z[i] = multiply_add((v[i] - m) * r, s, t, False)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -325,7 +329,7 @@ def _parts(work: Any, parts: Any, weights: Any, from_zero: bool, y: Any) -> None
     radix, channels, size = parts.shape[1:]
     zero, one = np.float32(0), np.float32(1)
     weighted = weights.shape[1] > 0
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             n, c = item // channels, item % channels
@@ -340,14 +344,14 @@ def _parts(work: Any, parts: Any, weights: Any, from_zero: bool, y: Any) -> None
                 else:
                     for i in range(size):
                         sums[i] += w * part[i]
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _max_pool(work: Any, x: Any, y: Any, sizes: Any, rule: int) -> None:
     kh, kw, sh, sw, ph, pw = sizes
     h, w = x.shape[1:]
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for plane in range(begin, end):
             for i in range(y.shape[1]):
@@ -364,7 +368,7 @@ def _max_pool(work: Any, x: Any, y: Any, sizes: Any, rule: int) -> None:
                         for q in range(left + 1, left + kw):
                             most = largest(most, _column(x[plane], top, bottom, q))
                     y[plane, i, j] = most
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from refnet.kernels.memory import empty
 from refnet.kernels.simd import TILE, copy
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
@@ -63,8 +63,9 @@ class PlaneGeometry(NamedTuple):
 class Tile(NamedTuple):
     """The outputs of one work item: `rows` channels from `output` on x `positions` from number `position` on.
 
-    image: its number. channel: the group's first input channel. row: image * outputs + output. begin: the
-    element of the planes that the first position is, for geometries in place.
+    image: its number. channel: the group's first input channel. row: image * outputs + output. block: the
+    number of its first block of ROWS outputs, all groups counted. begin: the element of the planes that the
+    first position is, for geometries in place.
     """
 
     image: int
@@ -72,6 +73,7 @@ class Tile(NamedTuple):
     output: int
     row: int
     rows: int
+    block: int
     position: int
     positions: int
     begin: int
@@ -148,7 +150,9 @@ def padded_planes(x: Array, pad: Pair, slack: int, threads: int) -> Array:
     n, c, h, w = x.shape
     tall, wide = h + 2 * pad[0], w + 2 * pad[1]
     planes = empty((n, c * tall * wide + slack), x.dtype)
-    split(_pad, n * c, enough(threads, planes.size), x.reshape(n * c, h, w), planes, c, tall, wide, *pad)
+    parallel_for(
+        _pad, n * c, threads_for(threads, planes.size), x.reshape(n * c, h, w), planes, c, tall, wide, *pad
+    )
     return planes
 
 
@@ -156,7 +160,7 @@ def padded_planes(x: Array, pad: Pair, slack: int, threads: int) -> Array:
 def _pad(work: Any, x: Any, planes: Any, c: int, tall: int, wide: int, ph: int, pw: int) -> None:
     """Items: planes of x (n * c, h, w)."""
     h, w = x.shape[1:]
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             at = item // c * planes.shape[1] + item % c * tall * wide
@@ -171,7 +175,7 @@ def _pad(work: Any, x: Any, planes: Any, c: int, tall: int, wide: int, ph: int, 
                     plane[row + j] = 0
                     plane[row + pw + w + j] = 0
                 copy(plane, row + pw, x, (item * h + i) * w, w)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit

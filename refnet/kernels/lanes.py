@@ -1,20 +1,19 @@
 """The inner loops of channels.py: blocks of positions x vectors of output channels, and their transposition.
 
 As `block` of simd.py, with the roles exchanged: a vector holds weights of neighbouring channels, and the
-number that is spread over all lanes is the input. Each lane is one sequential chain of FMAs. Every position
-of a block has an address of its own, so a block takes positions of different rows, planes and images.
+number that is spread over all lanes is the input. Each lane is one sequential chain of FMAs, the loop over
+terms of loops/conv.py. Every position of a block has an address of its own, so a block takes positions of
+different rows, planes and images.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
-from refnet.kernels.simd import VECTOR
+from refnet.kernels.writer import SIZE, VECTOR, Writer
 
 GROUP = 8 if VECTOR == 64 else 6
 """Positions per block: each needs two vectors of sums and one register for its address, and more than 10
@@ -46,70 +45,34 @@ def _channel_block(positions: int, vectors: int, pitch: int, early: int) -> Any:
         co: Any,
         k: Any,
     ) -> Any:
-        element = a.dtype
-        lanes = VECTOR // (element.bitwidth // 8)
-
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            scalar, size, word = context.get_value_type(element), ir.IntType(64), ir.IntType(32)
-            vector, align = ir.VectorType(scalar, lanes), element.bitwidth // 8
-            empty = ir.Constant(vector, ir.Undefined)
-            spread = ir.Constant(ir.VectorType(word, lanes), [0] * lanes)
-
-            def pointer(index: int, offset: Any) -> Any:
-                array = context.make_array(signature.args[index])(context, builder, args[index])
-                return builder.gep(array.data, [offset])
-
-            byte = ir.IntType(8).as_pointer()
-            kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-            call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-            level = word(2 if early == FAR else 3)
-            name = f"llvm.fma.v{lanes}f{element.bitwidth}"
-            fused = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(vector, [vector] * 3), name
-            )
-            weights, source = pointer(0, args[1]), pointer(2, args[3])
-            steps, where, sums = pointer(4, size(0)), pointer(5, args[6]), pointer(7, args[8])
+            of = Writer(context, builder, signature, args)
+            weights, source = of.pointer(0, args[1]), of.pointer(2, args[3])
+            steps, windows, sums = of.pointer(4, SIZE(0)), of.pointer(5, args[6]), of.pointer(7, args[8])
             bases = [
-                builder.gep(source, [builder.load(builder.gep(where, [size(p)]))]) for p in range(positions)
+                builder.gep(source, [builder.load(builder.gep(windows, [SIZE(p)]))]) for p in range(positions)
             ]
 
-            before = builder.block
-            loop, after = builder.append_basic_block("terms"), builder.append_basic_block("done")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            i = builder.phi(size)
-            i.add_incoming(size(0), before)
-            chains = []
-            for _ in range(vectors * positions):
-                chain = builder.phi(vector)
-                chain.add_incoming(ir.Constant(vector, [0.0] * lanes), before)
-                chains.append(chain)
-            row = builder.gep(weights, [builder.mul(i, size(pitch * lanes))])
-            w = []
-            for v in range(vectors):
-                at = builder.gep(row, [size(v * lanes)])
-                w.append(builder.load(builder.bitcast(at, vector.as_pointer()), align=align))
-                ahead = builder.gep(at, [size(pitch * lanes * early)])
-                builder.call(call, [builder.bitcast(ahead, byte), word(0), level, word(1)])
-            step = builder.load(builder.gep(steps, [i]))
-            results = []
-            for p in range(positions):
-                value = builder.load(builder.gep(bases[p], [step]), align=align)
-                value = builder.insert_element(empty, value, word(0))
-                value = builder.shuffle_vector(value, empty, spread)
-                results += [
-                    builder.call(fused, [w[v], value, chains[vectors * p + v]]) for v in range(vectors)
-                ]
-            following = builder.add(i, size(1))
-            i.add_incoming(following, loop)
-            for chain, result in zip(chains, results, strict=True):
-                chain.add_incoming(result, loop)
-            builder.cbranch(builder.icmp_signed("<", following, args[9]), loop, after)
-            builder.position_at_end(after)
+            def term(i: Any, chains: list[Any]) -> list[Any]:
+                """Every chain with the term i added: fma(weights[i, vector], x of the position, chain)."""
+                row = builder.gep(weights, [builder.mul(i, SIZE(pitch * of.lanes))])
+                w = []
+                for v in range(vectors):
+                    w.append(of.load(row, SIZE(v * of.lanes)))
+                    ahead = builder.gep(row, [SIZE((v + pitch * early) * of.lanes)])
+                    of.prefetch(ahead, 2 if early == FAR else 3)
+                step = builder.load(builder.gep(steps, [i]))
+                results = []
+                for p in range(positions):
+                    value = builder.load(builder.gep(bases[p], [step]), align=of.align)
+                    value = of.wide(value, of.lanes)
+                    results += [of.fma(w[v], value, chains[vectors * p + v]) for v in range(vectors)]
+                return results
+
+            results = of.accumulate(args[9], [of.zero] * (vectors * positions), term)
             for at, result in enumerate(results):
                 p, v = divmod(at, vectors)
-                to = builder.gep(sums, [size((p * pitch + v) * lanes)])
-                builder.store(result, builder.bitcast(to, vector.as_pointer()), align=align)
+                of.store(result, sums, SIZE((p * pitch + v) * of.lanes))
             return context.get_dummy_value()
 
         i8 = types.int64
@@ -139,32 +102,13 @@ column_block: Any = intrinsic(_channel_block(1, 4, 4, NEAR))
 
 def _transpose(typingctx: Any, a: Any, ao: Any, b: Any, bo: Any, pitch: Any) -> Any:
     """The typing and code of `transpose`."""
-    element = a.dtype
-    lanes = VECTOR // (element.bitwidth // 8)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        scalar, size = context.get_value_type(element), ir.IntType(64)
-        vector, align = ir.VectorType(scalar, lanes), element.bitwidth // 8
-        arrays = [context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 2)]
-        source, target = builder.gep(arrays[0].data, [args[1]]), builder.gep(arrays[1].data, [args[3]])
-        rows = []
-        for r in range(lanes):
-            where = builder.gep(source, [size(r * 2 * lanes)])
-            rows.append(builder.load(builder.bitcast(where, vector.as_pointer()), align=align))
-        step = 1
-        while step < lanes:  # exchange the off-diagonal squares of step x step
-            low = [j if not j & step else lanes + j - step for j in range(lanes)]
-            high = [j + step if not j & step else lanes + j for j in range(lanes)]
-            for r in range(lanes):
-                if not r & step:
-                    a, b = rows[r], rows[r + step]
-                    for to, order in ((r, low), (r + step, high)):
-                        mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), order)
-                        rows[to] = builder.shuffle_vector(a, b, mask)
-            step *= 2
-        for r in range(lanes):
-            where = builder.gep(target, [builder.mul(args[4], size(r))])
-            builder.store(rows[r], builder.bitcast(where, vector.as_pointer()), align=align)
+        of = Writer(context, builder, signature, args)
+        source, target = of.pointer(0, args[1]), of.pointer(2, args[3])
+        rows = [of.load(source, SIZE(r * 2 * of.lanes)) for r in range(of.lanes)]
+        for r, row in enumerate(of.transpose(rows)):
+            of.store(row, target, builder.mul(args[4], SIZE(r)))
         return context.get_dummy_value()
 
     i8 = types.int64

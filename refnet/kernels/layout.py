@@ -12,7 +12,7 @@ import numpy.typing as npt
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
 from refnet.kernels.simd import copy
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
@@ -28,7 +28,7 @@ def concatenate(arrays: Sequence[Array], axis: int, threads: int) -> Array:
     target = y.reshape(rows, -1)
     for x in arrays:
         source = np.ascontiguousarray(x).reshape(rows, -1)
-        split(_place, rows, enough(threads, x.size), reading(source), target, at)
+        parallel_for(_place, rows, threads_for(threads, x.size), reading(source), target, at)
         at += source.shape[1]
     return y
 
@@ -36,8 +36,8 @@ def concatenate(arrays: Sequence[Array], axis: int, threads: int) -> Array:
 @njit
 def _place(work: Any, x: Any, y: Any, at: int) -> None:
     """Columns `at` on of y = x. Items: rows of x (rows, elements)."""
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for row in range(begin, end):
             copy(y, row * y.shape[1] + at, x, row * x.shape[1], x.shape[1])
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)

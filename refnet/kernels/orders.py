@@ -6,42 +6,26 @@ from functools import lru_cache
 
 import numpy as np
 
-from refnet.core.orders import Chain, Expr, Leaf, Order
-from refnet.kernels import program, tiles
-from refnet.kernels.program import Registers
+from refnet.core.orders import Chain, Expr, Leaf, Order, stack_program
+from refnet.kernels import seeds, tiles
+from refnet.kernels.program import ProgramArrays
 from refnet.kernels.segments import Segments
 
-PUSH = {leaf: getattr(program, leaf.name) for leaf in Leaf}
-"""The instruction of the register program that pushes a leaf."""
-SEED: dict[Leaf | None, int] = {leaf: getattr(tiles, leaf.name) for leaf in Leaf} | {None: tiles.ON}
+SEED: dict[Leaf | None, int] = {
+    Leaf.ZERO: seeds.ZERO,
+    Leaf.FIRST: seeds.NEGATIVE_ZERO,
+    Leaf.BIAS: seeds.BIAS,
+    Leaf.ADDEND: seeds.ADDEND,
+    None: tiles.ON,
+}
 """What a step of a tile starts from; None: the sum so far."""
 
 
 @lru_cache(maxsize=4096)
-def registers(expr: Expr) -> Registers:
-    """The expression in reverse Polish order, for kernels/program.py."""
-    code: list[tuple[int, int, int]] = []
-    order: list[int] = []
-
-    def emit(expr: Expr) -> int:
-        """Append the code of one expression; how deep the stack gets."""
-        if isinstance(expr, Leaf):
-            code.append((PUSH[expr], 0, 0))
-            return 1
-        if isinstance(expr, Chain):
-            depth = emit(expr.seed)
-            terms = expr.terms.indices()
-            code.append((program.CHAIN if expr.fused else program.ROUNDED, len(order), len(terms)))
-            order.extend(terms)
-            return depth
-        depth = emit(expr.parts[0])
-        for part in expr.parts[1:]:
-            depth = max(depth, 1 + emit(part))
-            code.append((program.ADD, 0, 0))
-        return depth
-
-    depth = emit(expr)
-    return Registers(np.array(code, np.int64), np.array(order, np.int64), depth)
+def program_arrays(expr: Expr) -> ProgramArrays:
+    """The expression's stack program (core/orders.py) as arrays, for kernels/program.py."""
+    program = stack_program(expr)
+    return ProgramArrays(np.array(program.code, np.int64), np.array(program.order, np.int64), program.depth)
 
 
 @lru_cache(maxsize=4096)

@@ -25,8 +25,9 @@ from refnet.kernels.lanes import column_block
 from refnet.kernels.memory import aligned, empty
 from refnet.kernels.resources import prepared, reading
 from refnet.kernels.segments import FEW, chains_of, checked, tiled
-from refnet.kernels.simd import VECTOR, copy
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.simd import copy
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.writer import VECTOR
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
@@ -80,11 +81,11 @@ def dense(x: Array, w: Array, bias: Array | None, threads: int) -> Array:
 def _multiply_columns(x: Array, w: Array, bias: Array | None, y: Array, threads: int) -> None:
     """y (n, o) = x (n, k) times w (o, k), plus the bias (o,); dimensions of 1 may follow."""
     columns = prepared((w,), "columns", lambda: _columns(w.reshape(w.shape[:2])))
-    threads = enough(threads, x.size * w.shape[0] // 4)
+    threads = threads_for(threads, x.size * w.shape[0] // 4)
     data = np.ascontiguousarray(x).reshape(x.shape[:2])
     arrays = (reading(data), columns, _ramp(x.shape[1]), y.reshape(y.shape[:2]))
     shift = np.zeros(0, x.dtype) if bias is None else np.ascontiguousarray(bias)
-    split(_dense, columns.shape[0], threads, *arrays, reading(shift))
+    parallel_for(_dense, columns.shape[0], threads, *arrays, reading(shift))
 
 
 @lru_cache(maxsize=256)
@@ -111,7 +112,7 @@ def _dense(work: Any, x: Any, columns: Any, ramp: Any, y: Any, bias: Any) -> Non
     n, terms = x.shape
     wide = columns.shape[2]
     sums = np.zeros(wide, x.dtype)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             weights = columns[item].reshape(-1)
@@ -124,4 +125,4 @@ def _dense(work: Any, x: Any, columns: Any, ramp: Any, y: Any, bias: Any) -> Non
                     for o in range(shift.size):
                         sums[o] += shift[o]
                 copy(y, i * y.shape[1] + item * wide, sums, 0, some)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)

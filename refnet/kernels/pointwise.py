@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.fma import fma
 from refnet.loops.functions import exp
 from refnet.loops.jit import njit
@@ -23,21 +23,23 @@ GRAIN = 16384
 def relu(x: F32, threads: int) -> F32:
     """x if x > 0, +0 if x <= 0, NaN if NaN; any shape."""
     y = empty(x.shape, np.float32)
-    split(_relu, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    parallel_for(_relu, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
     return y
 
 
 def sigmoid(x: F32, threads: int) -> F32:
     """1 / (1 + e), e = exp(-x), each of the three results rounded to float32; any shape."""
     y = empty(x.shape, np.float32)
-    split(_sigmoid, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    parallel_for(_sigmoid, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
     return y
 
 
 def exponential(x: npt.NDArray[np.float64], threads: int) -> npt.NDArray[np.float64]:
     """exp of functions.py for float64 of any shape: relative error below 2**-50, 0 and inf beyond +-128."""
     y = np.empty(x.shape, np.float64)
-    split(_exponential, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    parallel_for(
+        _exponential, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1)
+    )
     return y
 
 
@@ -46,8 +48,8 @@ def scale_shift(x: F32, scale: F32, shift: F32, threads: int) -> F32:
     y = empty(x.shape, np.float32)
     n, c = x.shape[:2]
     rows = np.ascontiguousarray(x).reshape(n * c, -1)
-    threads = enough(threads, x.size)
-    split(_scale_shift, n * c, threads, rows, scale, shift, y.reshape(n * c, -1))
+    threads = threads_for(threads, x.size)
+    parallel_for(_scale_shift, n * c, threads, rows, scale, shift, y.reshape(n * c, -1))
     return y
 
 
@@ -58,58 +60,58 @@ def softmax_parts(x: F32, threads: int) -> F32:
     """
     n, groups, parts, m = x.shape
     y = empty((n, parts, groups, m), np.float32)
-    threads = enough(threads, 20 * x.size)
+    threads = threads_for(threads, 20 * x.size)
     flat = reading(np.ascontiguousarray(x).reshape(-1))
-    split(_softmax, n * groups * m, threads, flat, y.reshape(-1), groups, parts, m)
+    parallel_for(_softmax, n * groups * m, threads, flat, y.reshape(-1), groups, parts, m)
     return y
 
 
 @njit
 def _relu(work: Any, x: Any, y: Any) -> None:
     zero = np.float32(0)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         source, target = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
         for i in range(source.size):
             target[i] = zero if source[i] <= zero else source[i]
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _sigmoid(work: Any, x: Any, y: Any) -> None:
     one = np.float32(1)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for i in range(begin * GRAIN, min(end * GRAIN, x.size)):
             e = np.float32(exp(-np.float64(x[i])))
             y[i] = one / (one + e)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _exponential(work: Any, x: Any, y: Any) -> None:
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for i in range(begin * GRAIN, min(end * GRAIN, x.size)):
             y[i] = exp(x[i])
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _scale_shift(work: Any, x: Any, scale: Any, shift: Any, y: Any) -> None:
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for row in range(begin, end):
             s, t = scale[row % scale.size], shift[row % scale.size]
             for i in range(x.shape[1]):
                 y[row, i] = fma(x[row, i], s, t)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _softmax(work: Any, x: Any, y: Any, groups: int, parts: int, m: int) -> None:
     """Items: (image, group, element)."""
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             image, group, i = item // m // groups, item // m % groups, item % m
@@ -130,4 +132,4 @@ def _softmax(work: Any, x: Any, y: Any, groups: int, parts: int, m: int) -> None
                 total = np.float32(total + power)
             for p in range(parts):
                 y[target + p * step] /= total
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)

@@ -16,9 +16,10 @@ from refnet.core.engine import NOTHING
 from refnet.kernels.epilogue import apply
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
-from refnet.kernels.simd import VECTOR, copy
-from refnet.kernels.team import enough, next_share, share, split
-from refnet.kernels.windows import average, deal, halve, largest, mean
+from refnet.kernels.simd import copy
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.windows import average, average_2x2, deinterleave, largest, mean
+from refnet.kernels.writer import VECTOR
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
@@ -44,14 +45,16 @@ def avg_pool(
     if pad == (0, 0) and kernel == stride == (1, 1) and output == x.shape[2:]:
         return apply(x, NOTHING.bias(np.zeros(x.shape[1], x.dtype)), threads)  # from +0, divided by 1
     if pad == (0, 0) and kernel == stride == (2, 2) and x.shape[2:] == (2 * output[0], 2 * output[1]):
-        return _each(_halve, x, output, threads, output[1])
+        return _each(_average_2x2, x, output, threads, output[1])
     return _pool(x, (*kernel, *stride, *pad), output, False, include_pad, threads)
 
 
 def _each(kernel: Any, x: Array, output: Pair, threads: int, size: int) -> Array:
     """The averages by a kernel that makes `size` of them per item and leaves no element of x out."""
     y = empty((*x.shape[:2], *output), x.dtype)
-    split(kernel, -(-y.size // size), enough(threads, x.size), reading(np.ascontiguousarray(x)), y)
+    parallel_for(
+        kernel, -(-y.size // size), threads_for(threads, x.size), reading(np.ascontiguousarray(x)), y
+    )
     return y
 
 
@@ -60,9 +63,9 @@ def _pool(
 ) -> Array:
     """place: kernel, stride, pad."""
     y = empty((*x.shape[:2], *output), x.dtype)
-    threads = enough(threads, y.size * place[0] * place[1])
+    threads = threads_for(threads, y.size * place[0] * place[1])
     planes = x.shape[0] * x.shape[1]
-    split(_windows, planes, threads, reading(np.ascontiguousarray(x)), y, *place, maximum, include_pad)
+    parallel_for(_windows, planes, threads, reading(np.ascontiguousarray(x)), y, *place, maximum, include_pad)
     return y
 
 
@@ -109,7 +112,7 @@ def _windows(
     taps = np.array(
         [p * slot + q % sw * pitch + q // sw + lead for p in range(min(kh, height)) for q in places]
     )
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             for start in range(0, oh, band):
@@ -129,7 +132,7 @@ def _windows(
                             sums = y[item // x.shape[1], item % x.shape[1], i]
                             for j in range(ow):
                                 sums[j] = sums[j] / np.float64(rows[i] * columns[j])
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -153,7 +156,7 @@ def _divide(lines: Any, form: Any, x: Any, where: Any, outside: Any) -> None:
         if sw == 1:
             copy(lines, at, x, begin, width)
         elif sw == 2:
-            deal(lines, at, at + pitch, x, begin, width, outside)
+            deinterleave(lines, at, at + pitch, x, begin, width, outside)
         else:
             for p in range(min(sw, width)):
                 row, columns = lines[at + p * pitch :], x[begin + p : begin + width]
@@ -163,24 +166,24 @@ def _divide(lines: Any, form: Any, x: Any, where: Any, outside: Any) -> None:
 
 
 @njit
-def _halve(work: Any, x: Any, y: Any) -> None:
+def _average_2x2(work: Any, x: Any, y: Any) -> None:
     """Averages of 2 x 2 elements, one behind the other. Items: rows of y."""
     width = y.shape[3]
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for row in range(begin, end):
             above = 4 * row * width
-            halve(y, row * width, width, x, above, above + 2 * width)
-        begin, end = next_share(work)
+            average_2x2(y, row * width, width, x, above, above + 2 * width)
+        begin, end = next_chunk(work)
 
 
 @njit
 def _mean(work: Any, x: Any, y: Any) -> None:
     """Means of whole planes. Items: as many planes as a vector has lanes."""
     size, vector = x.shape[2] * x.shape[3], VECTOR // x.itemsize
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             first = item * vector
             mean(y, first, x, first * size, min(vector, y.size - first), size, x.dtype.type(size))
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)

@@ -2,13 +2,13 @@
 
 A program is a list of instructions on a stack of vectors, one lane per output element:
 
-    ZERO       push +0
-    FIRST      push -0: a sum that its first term starts (-0 + a is a, whatever a is)
-    BIAS       push the bias
-    ADDEND     push another value's element at the output's place
-    CHAIN      top = fma(w, x, top) for `count` terms of the order from `at`
-    ROUNDED    top = top + round(w * x) for these
-    ADD        b = pop, a = pop, push a + b
+    ZERO           push +0
+    NEGATIVE_ZERO  push -0, so the first product is kept unchanged, its sign included
+    BIAS           push the bias
+    ADDEND         push another value's element at the output's place
+    CHAIN          top = fma(w, x, top) for `count` terms of the order from `at`
+    ROUNDED        top = top + round(w * x) for these
+    ADD            b = pop, a = pop, push a + b
 
 It says the same as the tree of chains and sums that it was made of, in reverse Polish order. Lanes run
 across outputs, so the bits depend on the program only.
@@ -22,22 +22,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.orders import Code
 from refnet.kernels.resources import prepared
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
 
-ZERO, FIRST, BIAS, ADDEND, CHAIN, ROUNDED, ADD = range(7)
+CHAIN, ROUNDED, ADD = Code.CHAIN.value, Code.ROUNDED.value, Code.ADD.value
 
 LANES = 32
 """Outputs side by side. A constant, so that the loops over them are straight vector code."""
 
 
 @dataclass(frozen=True, eq=False)
-class Registers:
+class ProgramArrays:
     """code (instructions, 3): kind, first place in the order, count; order (terms,); depth of the stack."""
 
     code: Array
@@ -66,7 +68,7 @@ class Window:
     size: Pair
 
 
-def row_sums(x: Array, program: Registers, threads: int = 1) -> Array:
+def row_sums(x: Array, program: ProgramArrays, threads: int = 1) -> Array:
     """(rows,): the sum of each row of x (rows, terms) in the program's order; weights 1, no bias.
 
     With a weight of 1 a product is the term itself, so CHAIN and ROUNDED say the same.
@@ -76,7 +78,7 @@ def row_sums(x: Array, program: Registers, threads: int = 1) -> Array:
     y = np.empty(rows, x.dtype)
     tiles = -(-rows // LANES)
     arrays = (np.ascontiguousarray(x), program.order, program.code, program.depth, y)
-    split(_rows, tiles, enough(threads, x.size), *arrays)
+    parallel_for(_rows, tiles, threads_for(threads, x.size), *arrays)
     return y
 
 
@@ -84,7 +86,7 @@ def dense_in_order(
     x: Array,
     w: Array,
     bias: Array | None,
-    program: Registers,
+    program: ProgramArrays,
     threads: int,
     addend: Array | None = None,
 ) -> Array:
@@ -99,9 +101,9 @@ def dense_in_order(
     ordered = np.ascontiguousarray(x[:, program.order])
     shift = np.zeros(w.shape[0], x.dtype) if bias is None else bias
     more = np.zeros((0, 0), x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(y.shape)
-    threads = enough(threads, x.shape[0] * w.size // 4)
+    threads = threads_for(threads, x.shape[0] * w.size // 4)
     seeds = (shift, more)
-    split(_columns, columns.shape[0], threads, ordered, columns, seeds, program.code, program.depth, y)
+    parallel_for(_columns, columns.shape[0], threads, ordered, columns, seeds, program.code, program.depth, y)
     return y
 
 
@@ -112,7 +114,7 @@ def elements_in_order(
     bias: Array | None,
     window: Window,
     zero: bool,
-    program: Registers,
+    program: ProgramArrays,
     threads: int,
     addend: Array | None = None,
 ) -> Array:
@@ -140,18 +142,18 @@ def elements_in_order(
     more = np.zeros(0, x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(-1)
     arrays = (np.ascontiguousarray(x), weights, (shift, more), terms, where)
     items = -(-at.size // LANES)
-    threads = enough(threads, at.size * program.terms)
-    split(_elements, items, threads, at.astype(np.int64), *arrays, program.code, program.depth, y)
+    threads = threads_for(threads, at.size * program.terms)
+    parallel_for(_elements, items, threads, at.astype(np.int64), *arrays, program.code, program.depth, y)
     return y
 
 
-def _check(terms: int, program: Registers) -> None:
+def _check(terms: int, program: ProgramArrays) -> None:
     """The kernels trust what they are given."""
     if terms != program.terms:
         raise ValueError(f"an order of {program.terms} terms does not fit {terms}")
 
 
-def _check_addend(addend: Array | None, program: Registers, size: int) -> None:
+def _check_addend(addend: Array | None, program: ProgramArrays, size: int) -> None:
     if (program.code[:, 0] == ADDEND).any() != (addend is not None) or (
         addend is not None and addend.size != size
     ):
@@ -180,7 +182,7 @@ def _leaf(kind: int, top: Any, bias: Any, addend: Any) -> None:
         bias = addend
     zero = top.dtype.type(0)
     for t in range(top.size):
-        top[t] = bias[t] if kind >= BIAS else (-zero if kind == FIRST else zero)
+        top[t] = bias[t] if kind >= BIAS else (-zero if kind == NEGATIVE_ZERO else zero)
 
 
 @njit
@@ -192,7 +194,7 @@ def _columns(work: Any, x: Any, columns: Any, seeds: Any, code: Any, depth: int,
     bias, addend = seeds
     stack = np.empty((depth, LANES), x.dtype)
     shift, more = np.zeros(LANES, x.dtype), np.zeros(LANES, x.dtype)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             first = item * LANES
@@ -203,7 +205,7 @@ def _columns(work: Any, x: Any, columns: Any, seeds: Any, code: Any, depth: int,
                     more[:some] = addend[n, first : first + some]
                 _run_columns(code, stack, x[n], columns[item], shift, more)
                 y[n, first : first + some] = stack[0, :some]
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -213,7 +215,7 @@ def _rows(work: Any, x: Any, order: Any, code: Any, depth: int, y: Any) -> None:
     stack = np.empty((depth, LANES), x.dtype)
     columns = np.zeros((terms, LANES), x.dtype)
     ones, none, flat = np.ones(terms, x.dtype), np.zeros(LANES, x.dtype), x.reshape(-1)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             first = item * LANES
@@ -224,7 +226,7 @@ def _rows(work: Any, x: Any, order: Any, code: Any, depth: int, y: Any) -> None:
                     column[t] = flat[at + t * terms]
             _run_columns(code, stack, ones, columns, none, none)
             y[first : first + some] = stack[0, :some]
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -276,7 +278,7 @@ def _elements(
     stack = np.empty((depth, LANES), x.dtype)
     shift, more = np.zeros(LANES, x.dtype), np.zeros(LANES, x.dtype)
     lanes = np.zeros((4, LANES), np.int64)  # first row, first column, begin of the planes, row of weights
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             first = item * LANES
@@ -292,7 +294,7 @@ def _elements(
                 touches = touches or outside
             _run_elements(code, stack, x, w, terms, lanes, shift, more, some, touches, where[8])
             y[first : first + some] = stack[0, :some]
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit

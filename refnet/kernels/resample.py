@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from refnet.kernels.memory import empty
 from refnet.kernels.simd import copy
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
@@ -19,9 +19,9 @@ def upsample(x: Array, scale: int, threads: int) -> Array:
     """x (n, c, h, w) -> (n, c, h * scale, w * scale), every element scale x scale times."""
     n, c, h, w = x.shape
     y = empty((n, c, h * scale, w * scale), x.dtype)
-    threads = enough(threads, y.size)
+    threads = threads_for(threads, y.size)
     planes = np.ascontiguousarray(x).reshape(n * c, h, w)
-    split(_upsample, n * c, threads, planes, y.reshape(n * c, h * scale, w * scale), scale)
+    parallel_for(_upsample, n * c, threads, planes, y.reshape(n * c, h * scale, w * scale), scale)
     return y
 
 
@@ -29,7 +29,7 @@ def upsample(x: Array, scale: int, threads: int) -> Array:
 def _upsample(work: Any, x: Any, y: Any, scale: int) -> None:
     """One row is spread, then copied. Items: planes of x (planes, h, w)."""
     width = y.shape[2]
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             plane = y[item]
@@ -45,4 +45,4 @@ def _upsample(work: Any, x: Any, y: Any, scale: int) -> None:
                             row[j * scale + t] = source[j]
                 for t in range(1, scale):
                     copy(plane, (i * scale + t) * width, row, 0, width)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)

@@ -37,24 +37,22 @@ from refnet.kernels.geometry import (
 from refnet.kernels.memory import empty, scratch
 from refnet.kernels.program import Window
 from refnet.kernels.resources import prepared, reading
-from refnet.kernels.simd import PITCH, ROWS, TILE
-from refnet.kernels.team import enough, next_share, share, split
+from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO, ZERO
+from refnet.kernels.simd import PITCH, TILE
+from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.kernels.tiles import (
     ADDED,
-    ADDEND,
     BEGIN,
-    BIAS,
     COUNT,
-    FIRST,
     FUSED,
     ON,
     SEED,
-    ZERO,
     Buffers,
     Padding,
     Summation,
     compute_tile,
 )
+from refnet.kernels.writer import ROWS
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 
@@ -170,7 +168,7 @@ def tiled(
     more = np.zeros(0, x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(-1)
     if (segments.steps[:, SEED] == ADDEND).any() != bool(more.size) or more.size not in (0, y.size):
         raise ValueError(f"an addend of {more.size} elements does not fit the steps and {y.size} outputs")
-    threads = enough(threads, plan.work // 16)
+    threads = threads_for(threads, plan.work // 16)
     shift = np.zeros(outputs, x.dtype) if bias is None else bias
     terms, offsets = prepared((w,), ("terms", segments, plan), lambda: _terms(plan, segments))
     planes = x.reshape(x.shape[0], prod(x.shape[1:]))
@@ -179,7 +177,7 @@ def tiled(
         source = (reading(x), reading(planes), terms, offsets)
         summation = (ordered, reading(shift), reading(more), segments.steps)
         items, geometry = y.shape[0] * outputs, tuple(plan.geometry)
-        split(_few_outputs, items, threads, source, summation, y, geometry, groups, zero)
+        parallel_for(_few_outputs, items, threads, source, summation, y, geometry, groups, zero)
         return apply(y, epilogue, threads) if epilogue.kinds else y
     packed, finite = prepared((w,), ("packed", groups, segments), lambda: _packed(w, groups, segments))
     if plan.geometry.padded:
@@ -190,7 +188,7 @@ def tiled(
     summation = (packed, reading(shift), reading(more), segments.steps)
     padding = (not zero, finite, segments.from_zero)
     steps = tables(epilogue, y.shape, y.dtype)
-    split(
+    parallel_for(
         _tiles,
         plan.items * parts,
         threads,
@@ -249,8 +247,8 @@ def _tiles(
     """
     source, summation, padding = TileInput(*source), Summation(*summation), Padding(*padding)
     geometry, epilogue = PlaneGeometry(*geometry), EpilogueTables(*epilogue)
-    x, planes, weights = source.x, source.planes, summation.weights
-    groups, blocks = weights.shape[:2]
+    x, planes = source.x, source.planes
+    groups, blocks = summation.weights.shape[:2]
     outputs, flat = y.shape[1], y.reshape(-1)
     channels, per = x.shape[1] // groups, outputs // groups
     positions = (geometry.output_h - 1) * geometry.pitch + geometry.output_w
@@ -261,7 +259,7 @@ def _tiles(
     chain = scratch(rows * PITCH, x).reshape(-1, PITCH) if summation.steps.shape[0] > 1 else sums
     panel, line = scratch(TILE * TERMS, x), np.zeros(TILE, x.dtype)
     buffers = Buffers(sums, chain, panel, np.zeros(0, x.dtype), line)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             part, number = item % parts, item // parts % tiles
@@ -274,13 +272,13 @@ def _tiles(
                 output,
                 image * outputs + output,
                 min(high * ROWS, per) - low * ROWS,
+                group * blocks + low,
                 position,
                 min(TILE, positions - position),
                 image * planes.shape[1] + group * channels * plane + position,
             )
-            own = Summation(weights[group, low:high], summation.bias, summation.addend, summation.steps)
-            compute_tile(tile, source, geometry, own, padding, buffers, flat, epilogue)
-        begin, end = next_share(work)
+            compute_tile(tile, source, geometry, summation, padding, buffers, flat, epilogue)
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -296,7 +294,7 @@ def _few_outputs(
     outputs = y.shape[1]
     fresh = np.empty(y.shape[3], x.dtype)
     nothing = x.dtype.type(0)
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             image, o = item // outputs, item % outputs
@@ -309,7 +307,9 @@ def _few_outputs(
                         row = (item * y.shape[2] + i) * y.shape[3]
                         sums[:] = addend[row : row + y.shape[3]]
                     elif seed != ON:
-                        sums[:] = bias[o] if seed == BIAS else (-nothing if seed == FIRST else nothing)
+                        sums[:] = (
+                            bias[o] if seed == BIAS else (-nothing if seed == NEGATIVE_ZERO else nothing)
+                        )
                     for k in range(first, first + steps[s, COUNT]):
                         plane, weight = x[image, base + terms[k, 0]], summation.weights[o, k]
                         _add_term(sums, weight, plane, i, terms[k, 1], terms[k, 2], geometry, fused, zero)
@@ -317,7 +317,7 @@ def _few_outputs(
                         total = y[image, o, i]
                         for j in range(total.size):
                             total[j] += fresh[j]
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @njit

@@ -1,33 +1,20 @@
-"""The pieces of LLVM that Numba does not offer: the inner loop of a matrix product.
+"""The inner loop of tiles.py: a block of a matrix product, and copying.
 
-`block` is the inner loop of every reduction: ROWS outputs x (2 vectors of) LANES positions, all
-accumulators in registers, one term of the sum after the other. How wide the host's vectors are
-changes the speed and never a bit: each lane is one sequential chain of FMAs.
+A block is ROWS outputs x 2 vectors of positions, all of their sums in registers, one term of the sum after
+the other: for each term two vectors of the panel and ROWS weights, each spread over all lanes. A lane is one
+sequential chain, the loop over terms of loops/conv.py, so no bit depends on the width of a vector.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding
-import numba
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from refnet.kernels.writer import ROWS, SIZE, Writer
 
-def _vector_bytes() -> tuple[int, int]:
-    """(bytes of a vector, rows of a block) that suit the processor that code is compiled for."""
-    if numba.config.CPU_NAME:
-        return 16, 6
-    features = llvmlite.binding.get_host_cpu_features()
-    if features.get("avx512f"):
-        return 64, 8  # 16 of 32 registers accumulate
-    return (32, 6) if features.get("avx") else (16, 6)  # 12 of 16 registers accumulate
-
-
-VECTOR, ROWS = _vector_bytes()
 TILE = 256
 """Positions per panel: a multiple of two vectors of float32 and of float64 on every processor."""
 AHEAD = 64
@@ -54,101 +41,51 @@ contiguous arrays of one dtype, which do not overlap; nothing is checked."""
 
 
 def _block(kind: str, fused: bool = True) -> Any:
-    """The typing and code of the blocks."""
+    """The typing and code of a block. kind: "plain", "masked" or "direct"; fused: FMAs."""
     masked, direct = kind == "masked", kind == "direct"
 
     def typing(
         typingctx: Any, a: Any, ao: Any, b: Any, m: Any, bo: Any, c: Any, co: Any, k: Any, go: Any, mo: Any
     ) -> Any:
-        element = a.dtype
-        lanes = VECTOR // (element.bitwidth // 8)
-
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            scalar = context.get_value_type(element)
-            vector = ir.VectorType(scalar, lanes)
-            mask = ir.VectorType(ir.IntType(element.bitwidth), lanes)
-            size = ir.IntType(64)
-            align = element.bitwidth // 8
+            of = Writer(context, builder, signature, args)
+            weights, panel, sums = of.pointer(0, args[1]), of.pointer(2, args[4]), of.pointer(5, args[6])
+            present = of.pointer(3, args[4]) if masked else None
+            offsets = of.pointer(3, args[9]) if direct else None
+            places = [SIZE(r * PITCH + v * of.lanes) for r in range(ROWS) for v in range(2)]
 
-            def pointer(index: int, offset: Any) -> Any:
-                array = context.make_array(signature.args[index])(context, builder, args[index])
-                return builder.gep(array.data, [offset])
+            def term(i: Any, chains: list[Any]) -> list[Any]:
+                """Every chain with the term i added: fma(weights[i, row], panel[i, vector], chain)."""
+                row = (
+                    builder.load(builder.gep(offsets, [i])) if direct else builder.mul(i, SIZE(2 * of.lanes))
+                )
+                column = builder.mul(i, SIZE(ROWS))
+                at = [builder.add(row, SIZE(v * of.lanes)) for v in range(2)]
+                x = [of.load(panel, place) for place in at]
+                there = [
+                    builder.fcmp_ordered("!=", of.load(present, place), of.zero) for place in at if masked
+                ]
+                of.prefetch(builder.gep(weights, [builder.add(column, SIZE(ROWS * AHEAD))]), 3)
+                results = []
+                for r in range(ROWS):
+                    w = builder.load(builder.gep(weights, [builder.add(column, SIZE(r))]), align=of.align)
+                    w = of.wide(w, of.lanes)
+                    for v in range(2):
+                        old = chains[2 * r + v]
+                        new = of.fma(w, x[v], old) if fused else builder.fadd(old, builder.fmul(w, x[v]))
+                        results.append(builder.select(there[v], new, old) if masked else new)
+                return results
 
-            def load(base: Any, offset: Any, kind: Any) -> Any:
-                where = builder.bitcast(builder.gep(base, [offset]), kind.as_pointer())
-                return builder.load(where, align=align)
-
-            name = f"llvm.fma.v{lanes}f{element.bitwidth}"
-            multiply_add = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(vector, [vector] * 3), name
-            )
-            word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
-            fetch = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(ir.VoidType(), [byte, word, word, word]), "llvm.prefetch.p0i8"
-            )
-            weights, panel, sums = pointer(0, args[1]), pointer(2, args[4]), pointer(5, args[6])
-            present = pointer(3, args[4]) if masked else None
-            offsets = pointer(3, args[9]) if direct else None
-            terms = args[7]
-            going_on = builder.icmp_signed("==", args[8], args[8].type(1))
-            zero = ir.Constant(vector, [0.0] * lanes)
-            start = []
-            for r in range(ROWS):
-                for v in range(2):
-                    old = load(sums, size(r * PITCH + v * lanes), vector)
-                    start.append(builder.select(going_on, old, zero))
-
-            before = builder.block
-            loop = builder.append_basic_block("terms")
-            after = builder.append_basic_block("done")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            i = builder.phi(size)
-            i.add_incoming(size(0), before)
-            accumulators = []
-            for value in start:
-                phi = builder.phi(vector)
-                phi.add_incoming(value, before)
-                accumulators.append(phi)
-            row = builder.load(builder.gep(offsets, [i])) if direct else builder.mul(i, size(2 * lanes))
-            column = builder.mul(i, size(ROWS))
-            x = [load(panel, builder.add(row, size(v * lanes)), vector) for v in range(2)]
-            there = []
-            if masked:
-                for v in range(2):
-                    bits = load(present, builder.add(row, size(v * lanes)), mask)
-                    there.append(builder.icmp_unsigned("!=", bits, ir.Constant(mask, [0] * lanes)))
-            ahead = builder.gep(weights, [builder.add(column, size(ROWS * AHEAD))])
-            builder.call(fetch, [builder.bitcast(ahead, byte), word(0), word(3), word(1)])
-            results = []
-            for r in range(ROWS):
-                w = builder.load(builder.gep(weights, [builder.add(column, size(r))]), align=align)
-                wide = builder.insert_element(ir.Constant(vector, ir.Undefined), w, ir.IntType(32)(0))
-                shuffle = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-                wide = builder.shuffle_vector(wide, ir.Constant(vector, ir.Undefined), shuffle)
-                for v in range(2):
-                    old = accumulators[2 * r + v]
-                    if fused:
-                        new = builder.call(multiply_add, [wide, x[v], old])
-                    else:
-                        new = builder.fadd(old, builder.fmul(wide, x[v]))
-                    results.append(builder.select(there[v], new, old) if masked else new)
-            following = builder.add(i, size(1))
-            i.add_incoming(following, loop)
-            for phi, value in zip(accumulators, results, strict=True):
-                phi.add_incoming(value, loop)
-            builder.cbranch(builder.icmp_signed("<", following, terms), loop, after)
-            builder.position_at_end(after)
-            where = [builder.gep(sums, [size(r * PITCH + v * lanes)]) for r in range(ROWS) for v in range(2)]
-            where = [builder.bitcast(place, vector.as_pointer()) for place in where]
-            with builder.if_else(builder.icmp_signed("==", args[8], args[8].type(2))) as (adds, overwrites):
+            goes_on = builder.icmp_signed("==", args[8], SIZE(1))
+            start = [builder.select(goes_on, of.load(sums, place), of.zero) for place in places]
+            results = of.accumulate(args[7], start, term)
+            with builder.if_else(builder.icmp_signed("==", args[8], SIZE(2))) as (adds, overwrites):
                 with adds:
-                    for place, result in zip(where, results, strict=True):
-                        old = builder.load(place, align=align)
-                        builder.store(builder.fadd(old, result), place, align=align)
+                    for place, result in zip(places, results, strict=True):
+                        of.store(builder.fadd(of.load(sums, place), result), sums, place)
                 with overwrites:
-                    for place, result in zip(where, results, strict=True):
-                        builder.store(result, place, align=align)
+                    for place, result in zip(places, results, strict=True):
+                        of.store(result, sums, place)
             return context.get_dummy_value()
 
         i8 = types.int64

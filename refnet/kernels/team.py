@@ -1,23 +1,23 @@
 """Threads that share a kernel's work, and wait for the next one without going to sleep.
 
-    split(kernel, count, threads, ...) ── Team.run ── kernel(work, ...)     in the caller
+    parallel_for(kernel, count, threads, ...) ── Team.run ── kernel(work, ...)     in the caller
                                                └───── kernel(work, ...)     in each helper
 
 A network is a few hundred kernels of some tens of microseconds to some milliseconds. Waking a sleeping
 thread takes about as long as the short ones, and so does waiting for Python's lock (GIL). So a helper that
-finds no share left stays in the kernel and looks whether the next one has begun, for about SPIN turns; only
-then does it go to sleep. A kernel has begun when its caller takes its first share: the lock is free then.
+finds no chunk left stays in the kernel and looks whether the next one has begun, for about SPIN turns; only
+then does it go to sleep. A kernel has begun when its caller takes its first chunk: the lock is free then.
 
 A run that is recorded (arithmetic/captured_run.py) is repeated by `play`: all its kernels one after another,
 each thread for itself, so that no kernel has to be handed over.
 
-A kernel's first argument is its `work`, int64: shares taken, shares, items, shares done, turns to wait;
+A kernel's first argument is its `work`, int64: chunks taken, chunks, items, chunks done, turns to wait;
 a helper sees the next kernel's behind it. A kernel's frame is
 
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end): ...
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 Each item must write only outputs of its own, so that the bits cannot depend on the number of threads.
 """
@@ -46,8 +46,8 @@ Work = npt.NDArray[np.int64]
 
 WORTH = 50_000
 """Operations (about 15 microseconds of one thread) from which on a second thread pays."""
-SHARES = 16
-"""Shares per thread: more than one, so that a slow thread holds up nobody."""
+CHUNKS = 16
+"""Chunks per thread: more than one, so that a slow thread holds up nobody."""
 SPIN = 400_000
 """Turns, of one or two nanoseconds each, that an idle thread looks for work before it sleeps."""
 PAUSE = 2e-5
@@ -88,9 +88,9 @@ look: Any = intrinsic(_look)
 
 
 @njit
-def share(work: Any) -> tuple[int, int]:
-    """The items begin to end of the next share. begin == end if none is left: then a helper has waited for
-    the next kernel to begin, and the caller for all shares of this one to be done, for a while.
+def chunk(work: Any) -> tuple[int, int]:
+    """The items begin to end of the next chunk. begin == end if none is left: then a helper has waited for
+    the next kernel to begin, and the caller for all chunks of this one to be done, for a while.
     """
     part = advance(work, 0)
     if part >= work[1]:
@@ -103,10 +103,10 @@ def share(work: Any) -> tuple[int, int]:
 
 
 @njit
-def next_share(work: Any) -> tuple[int, int]:
-    """As `share`, after one is done."""
+def next_chunk(work: Any) -> tuple[int, int]:
+    """As `chunk`, after one is done."""
     advance(work, 3)
-    return share(work)
+    return chunk(work)
 
 
 @njit
@@ -162,7 +162,7 @@ class Tape:
         self.shared = [step for step, both in zip(self.steps, shared, strict=True) if both]
         self.rows = np.zeros((len(calls) + 1, ROW), np.int64)
         for (_, _, at), call, both in zip(self.steps, calls, shared, strict=True):
-            self.rows[at, PARTS] = min(call.count, SHARES * threads) if both else 1
+            self.rows[at, PARTS] = min(call.count, CHUNKS * threads) if both else 1
             self.rows[at, ITEMS] = call.count
 
     def alone(self) -> None:
@@ -185,7 +185,7 @@ class _Play:
         self._left: list[None] = []
 
     def help(self) -> None:
-        """A helper's part. It may come late: then all shares are taken."""
+        """A helper's part. It may come late: then all chunks are taken."""
         self._came.append(None)
         try:
             self._repeat()
@@ -193,7 +193,7 @@ class _Play:
             self._left.append(None)
 
     def leave(self) -> None:
-        """End it: no helper begins another share. Returns when none is at one."""
+        """End it: no helper begins another chunk. Returns when none is at one."""
         self.over, self.shared = True, []
         rows = self.rows.reshape(-1, ROW)
         rows[:, TAKEN] = np.maximum(rows[:, PARTS], 1)
@@ -232,7 +232,7 @@ class Team:
         both = self._rows[self._at : self._at + 2 * ROW]
         self._at += ROW
         work = both[:ROW]
-        parts = min(count, SHARES * self.threads)
+        parts = min(count, CHUNKS * self.threads)
         work[PARTS], work[ITEMS], work[TURNS] = parts, count, self._turns
         job = _Job(kernel, both, arguments)
         self._begin(job)
@@ -240,7 +240,7 @@ class Team:
             kernel(work, *arguments)
             self._end(job, work)
         finally:
-            work[TAKEN] = parts  # if the kernel failed here, nobody begins another share
+            work[TAKEN] = parts  # if the kernel failed here, nobody begins another chunk
             job.arguments = None
 
     def play(self, tape: Tape) -> None:
@@ -266,7 +266,7 @@ class Team:
                 self._awake.notify_all()
 
     def _end(self, job: _Job | _Play, work: Work) -> None:
-        """Wait until all shares are done."""
+        """Wait until all chunks are done."""
         while not _reached(work, DONE, work[PARTS], SPIN):
             if job.fault is not None:
                 raise job.fault
@@ -296,7 +296,7 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork
     os.register_at_fork(after_in_child=_teams.clear)
 
 
-def split(kernel: Callable[..., None], count: int, threads: int, *arguments: Any) -> None:
+def parallel_for(kernel: Callable[..., None], count: int, threads: int, *arguments: Any) -> None:
     """Call kernel(work, *arguments) in so many threads, which share the items of range(count).
 
     A team that is busy (another thread of the process is running a network) leaves the caller alone with it.
@@ -344,7 +344,7 @@ def _team(threads: int) -> Iterator[Team | None]:
 
 @contextmanager
 def recorded(calls: list[Call]) -> Iterator[None]:
-    """In it, `split` notes every call that it makes."""
+    """In it, `parallel_for` notes every call that it makes."""
     token = _recorded.set(calls)
     try:
         yield
@@ -352,6 +352,6 @@ def recorded(calls: list[Call]) -> Iterator[None]:
         _recorded.reset(token)
 
 
-def enough(threads: int, operations: int) -> int:
+def threads_for(threads: int, operations: int) -> int:
     """The threads to use for so many operations: 1 where handing out work would cost more than it saves."""
     return threads if operations >= WORTH else 1

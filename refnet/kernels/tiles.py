@@ -24,11 +24,10 @@ import numpy as np
 
 from refnet.kernels.epilogue import store
 from refnet.kernels.geometry import TERMS, touches_padding
+from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO, ZERO
 from refnet.kernels.simd import (
     PITCH,
-    ROWS,
     TILE,
-    VECTOR,
     block,
     copy,
     direct_block,
@@ -37,10 +36,11 @@ from refnet.kernels.simd import (
     rounded_direct_block,
     rounded_masked_block,
 )
+from refnet.kernels.writer import ROWS, VECTOR
 from refnet.loops.jit import njit
 
-ZERO, FIRST, BIAS, ADDEND, ON = range(5)
-"""Seeds of a step: +0, -0, the bias, another value's element, the sum so far."""
+ON = 4
+"""A step that starts from the sum so far, instead of from one of seeds.py."""
 
 SEED, BEGIN, COUNT, FUSED, ADDED = range(5)
 """Columns of a table of steps: the seed, the first term of the order, how many, FMAs or rounded products,
@@ -89,10 +89,7 @@ class Buffers(NamedTuple):
 def compute_tile(
     tile: Any, source: Any, geometry: Any, summation: Any, padding: Any, buffers: Any, y: Any, epilogue: Any
 ) -> None:
-    """Write one tile's outputs to y (elements of (n, outputs, oh, ow),) through the epilogue.
-
-    source: TileInput; summation: its weights are the blocks (blocks, terms, ROWS) of the tile's rows only.
-    """
+    """Write one tile's outputs to y (n * outputs * oh * ow,) through the epilogue. source: TileInput."""
     touches = padding.left_out and touches_padding(tile, geometry)
     masked = touches and not padding.finite
     while True:
@@ -144,14 +141,14 @@ def _follow_steps(
             start = GO_ON
             if piece == 0 and seed == ZERO and count > 0:
                 start = ADD_TO if added and quick else FROM_ZERO
-            for b in range(summation.weights.shape[0]):
+            for b in range(-(-tile.rows // ROWS)):
                 low = b * ROWS
                 rows = min(ROWS, tile.rows - low)
                 if piece == 0 and start == GO_ON and seed != ON:
                     _seed(seed, target, low, rows, lanes, tile, geometry, summation)
                 if terms > 0:
                     _multiply(
-                        tile, source, summation.weights[b], buffers, target, low, first, terms, direct,
+                        tile, source, summation.weights, buffers, target, low, first, terms, direct,
                         start, fused, masked,
                     )  # fmt: skip
                 if piece < pieces - 1:
@@ -175,7 +172,7 @@ def _seed(
         value = sums.dtype.type(0)
         if seed == BIAS:
             value = summation.bias[tile.output + o]
-        row[:] = -value if seed == FIRST else value
+        row[:] = -value if seed == NEGATIVE_ZERO else value
         if seed == ADDEND:
             _load(row, summation.addend, tile, o, geometry)
 
@@ -275,29 +272,29 @@ def _multiply(
     fused: bool,
     masked: bool,
 ) -> None:
-    """Rows low to low + ROWS of sums: `terms` terms of weights (terms, ROWS) x data, from `first` on.
+    """Rows low to low + ROWS of sums: `terms` terms from `first` on of one block of weights, times data.
 
     The first `direct` positions are read from the planes, the others from the panel.
     """
     wide = 2 * VECTOR // sums.itemsize
-    w, panel, mask, planes, offsets = first * ROWS, buffers.panel, buffers.mask, source.planes, source.offsets
-    flat = weights.reshape(-1)
+    panel, mask, planes, offsets = buffers.panel, buffers.mask, source.planes, source.offsets
+    w = ((tile.block + low // ROWS) * source.terms.shape[0] + first) * ROWS
     for lane in range(0, direct, wide):
         at, begin = low * PITCH + lane, tile.begin + lane
         if fused:
-            direct_block(flat, w, planes, offsets, begin, sums, at, terms, start, first)
+            direct_block(weights, w, planes, offsets, begin, sums, at, terms, start, first)
         else:
-            rounded_direct_block(flat, w, planes, offsets, begin, sums, at, terms, start, first)
+            rounded_direct_block(weights, w, planes, offsets, begin, sums, at, terms, start, first)
     for lane in range(0, tile.positions - direct, wide):
         at, column = low * PITCH + direct + lane, lane * TERMS
         if masked and fused:
-            masked_block(flat, w, panel, mask, column, sums, at, terms, start, 0)
+            masked_block(weights, w, panel, mask, column, sums, at, terms, start, 0)
         elif masked:
-            rounded_masked_block(flat, w, panel, mask, column, sums, at, terms, start, 0)
+            rounded_masked_block(weights, w, panel, mask, column, sums, at, terms, start, 0)
         elif fused:
-            block(flat, w, panel, mask, column, sums, at, terms, start, 0)
+            block(weights, w, panel, mask, column, sums, at, terms, start, 0)
         else:
-            rounded_block(flat, w, panel, mask, column, sums, at, terms, start, 0)
+            rounded_block(weights, w, panel, mask, column, sums, at, terms, start, 0)
 
 
 @njit

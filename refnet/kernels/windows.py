@@ -1,7 +1,7 @@
 """The inner loops of pools: vectors of outputs, each lane one chain over its window, in registers.
 
-    row of the image ── deal ──> its even and its odd columns ── largest, average ──> row of outputs
-    two rows of the image ── halve ──> averages of 2 x 2
+    row of the image ── deinterleave ──> its even and its odd columns ── largest, average ──> row of outputs
+    two rows of the image ── average_2x2 ──> averages of 2 x 2
     planes of the image ── mean ──> averages of whole planes
 
 Each intrinsic works on contiguous arrays of one dtype as if they were flat, and checks nothing.
@@ -23,8 +23,10 @@ PIECE = 16
 i8 = types.int64
 
 
-def _deal(typingctx: Any, lines: Any, even: Any, odd: Any, x: Any, begin: Any, count: Any, fill: Any) -> Any:
-    """The typing and code of `deal`."""
+def _deinterleave(
+    typingctx: Any, lines: Any, even: Any, odd: Any, x: Any, begin: Any, count: Any, fill: Any
+) -> Any:
+    """The typing and code of `deinterleave`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Writer(context, builder, signature, args)
@@ -41,9 +43,10 @@ def _deal(typingctx: Any, lines: Any, even: Any, odd: Any, x: Any, begin: Any, c
     return types.void(lines, i8, i8, x, i8, i8, lines.dtype), codegen
 
 
-deal: Any = intrinsic(_deal)
-"""deal(lines, even, odd, x, begin, count, fill): lines[even + t] = x[begin + 2 * t] and lines[odd + t] =
-x[begin + 2 * t + 1] where those lie in x[begin : begin + count]; then `fill` to the last vector's end."""
+deinterleave: Any = intrinsic(_deinterleave)
+"""deinterleave(lines, even, odd, x, begin, count, fill): lines[even + t] = x[begin + 2 * t] and
+lines[odd + t] = x[begin + 2 * t + 1] where those lie in x[begin : begin + count]; then `fill` to the last
+vector's end."""
 
 
 def _largest(typingctx: Any, y: Any, to: Any, count: Any, lines: Any, at: Any, taps: Any, terms: Any) -> Any:
@@ -119,8 +122,8 @@ lines[at + taps[1] + j] ...) / (rows * columns[j]) for j in range(count). Reads 
 columns."""
 
 
-def _halve(typingctx: Any, y: Any, to: Any, count: Any, x: Any, above: Any, below: Any) -> Any:
-    """The typing and code of `halve`."""
+def _average_2x2(typingctx: Any, y: Any, to: Any, count: Any, x: Any, above: Any, below: Any) -> Any:
+    """The typing and code of `average_2x2`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         of = Writer(context, builder, signature, args)
@@ -140,10 +143,10 @@ def _halve(typingctx: Any, y: Any, to: Any, count: Any, x: Any, above: Any, belo
     return types.void(y, i8, i8, x, i8, i8), codegen
 
 
-halve: Any = intrinsic(_halve)
-"""halve(y, to, count, x, above, below): y[to + j] = ((((+0 + x[above + 2 * j]) + x[above + 2 * j + 1]) +
-x[below + 2 * j]) + x[below + 2 * j + 1]) / 4 for j in range(count). The product with 1/4 is that quotient:
-both are the same number, rounded once."""
+average_2x2: Any = intrinsic(_average_2x2)
+"""average_2x2(y, to, count, x, above, below): y[to + j] = ((((+0 + x[above + 2 * j]) +
+x[above + 2 * j + 1]) + x[below + 2 * j]) + x[below + 2 * j + 1]) / 4 for j in range(count). The product with
+1/4 is that quotient: both are the same number, rounded once."""
 
 
 def _mean(typingctx: Any, y: Any, to: Any, x: Any, at: Any, some: Any, size: Any, divisor: Any) -> Any:
@@ -168,17 +171,8 @@ def _mean(typingctx: Any, y: Any, to: Any, x: Any, at: Any, some: Any, size: Any
                     both = list(range(2 * parts[0].type.count))
                     parts = [of.pick(a, b, both) for a, b in zip(parts[::2], parts[1::2], strict=True)]
                 wide.append(parts[0])
-            step = 1
-            while step < piece:  # exchange the off-diagonal squares of step x step in each piece
-                low = [j if not j & step else of.lanes + j - step for j in range(of.lanes)]
-                high = [j + step if not j & step else of.lanes + j for j in range(of.lanes)]
-                for r in range(piece):
-                    if not r & step:
-                        a, b = wide[r], wide[r + step]
-                        wide[r], wide[r + step] = of.pick(a, b, low), of.pick(a, b, high)
-                step *= 2
             value = builder.load(total)
-            for vector in wide:
+            for vector in of.transpose(wide):
                 value = builder.fadd(value, vector)
             builder.store(value, total)
 

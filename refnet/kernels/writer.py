@@ -1,28 +1,44 @@
-"""Writing the code of intrinsics over vectors: what Numba's own loops do not do well.
+"""Writes the code of intrinsics over vectors in LLVM: what Numba's own loops do not do well.
 
-Where less than four vectors are left of a row, Numba's loops go on with scalars, and rows have 7 to 56
-elements. Here the last lanes of a row's last vector are switched off.
+Sums that stay in registers (`accumulate`) are the inner loops of convolutions and dense layers. In rows the
+last vector is partly switched off (`row`): where less than four vectors are left of a row, Numba's loops go
+on with scalars, and rows have 7 to 56 elements.
+
+How wide a vector is changes the speed and never a bit: every lane is an output of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import llvmlite.binding
+import numba
 from llvmlite import ir
 from numba.core import cgutils
 
-from refnet.kernels.simd import VECTOR
+SIZE, WORD, BYTE = ir.IntType(64), ir.IntType(32), ir.IntType(8)
 
-SIZE, WORD = ir.IntType(64), ir.IntType(32)
+
+def _vector_bytes() -> tuple[int, int]:
+    """(bytes of a vector, rows of a block) that suit the processor that code is compiled for."""
+    if numba.config.CPU_NAME:
+        return 16, 6
+    features = llvmlite.binding.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 64, 8  # 16 of 32 registers accumulate
+    return (32, 6) if features.get("avx") else (16, 6)  # 12 of 16 registers accumulate
+
+
+VECTOR, ROWS = _vector_bytes()
 
 
 class Writer:
-    """Writes the code of an intrinsic, over vectors of one dtype."""
+    """Writes the code of an intrinsic, over vectors of one dtype: that of its first array, or `element`."""
 
-    def __init__(self, context: Any, builder: Any, signature: Any, args: Any) -> None:
-        element = signature.args[0].dtype
+    def __init__(self, context: Any, builder: Any, signature: Any, args: Any, element: Any = None) -> None:
+        element = element or signature.args[0].dtype
         self.context, self.builder, self.types, self.args = context, builder, signature.args, args
         self.align, self.scalar = element.bitwidth // 8, context.get_value_type(element)
         self.lanes = VECTOR // self.align
@@ -79,6 +95,53 @@ class Writer:
         name = f"llvm.masked.{name}.v{kind.count}f{8 * self.align}.p0"
         typed = ir.FunctionType(result, [argument.type for argument in arguments])
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, typed, name), arguments)
+
+    def prefetch(self, address: Any, level: int) -> None:
+        """Call what lies at the address into the cache of this level (3 is the first, 2 the second)."""
+        kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), WORD, WORD, WORD])
+        call = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
+        place = self.builder.bitcast(address, BYTE.as_pointer())
+        self.builder.call(call, [place, WORD(0), WORD(level), WORD(1)])
+
+    def accumulate(
+        self, count: Any, start: Sequence[Any], body: Callable[[Any, list[Any]], Sequence[Any]]
+    ) -> list[Any]:
+        """values = start, then values = body(i, values) for i in range(count), count >= 1; the values.
+
+        They stay in registers, if there are enough.
+        """
+        before = self.builder.block
+        loop, after = self.builder.append_basic_block("terms"), self.builder.append_basic_block("done")
+        self.builder.branch(loop)
+        self.builder.position_at_end(loop)
+        i = self.builder.phi(SIZE)
+        i.add_incoming(SIZE(0), before)
+        values = []
+        for value in start:
+            phi = self.builder.phi(value.type)
+            phi.add_incoming(value, before)
+            values.append(phi)
+        results = list(body(i, values))
+        following = self.builder.add(i, SIZE(1))
+        i.add_incoming(following, self.builder.block)
+        for phi, result in zip(values, results, strict=True):
+            phi.add_incoming(result, self.builder.block)
+        self.builder.cbranch(self.builder.icmp_signed("<", following, count), loop, after)
+        self.builder.position_at_end(after)
+        return results
+
+    def transpose(self, rows: Sequence[Any]) -> list[Any]:
+        """The vectors, each square of len(rows) x len(rows) lanes transposed; len(rows) a power of two."""
+        rows, step = list(rows), 1
+        while step < len(rows):  # exchange the off-diagonal squares of step x step
+            low = [j if not j & step else self.lanes + j - step for j in range(self.lanes)]
+            high = [j + step if not j & step else self.lanes + j for j in range(self.lanes)]
+            for r in range(len(rows)):
+                if not r & step:
+                    a, b = rows[r], rows[r + step]
+                    rows[r], rows[r + step] = self.pick(a, b, low), self.pick(a, b, high)
+            step *= 2
+        return rows
 
     @contextmanager
     def loop(self, count: Any, step: int = 1) -> Iterator[Any]:

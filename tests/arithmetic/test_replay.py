@@ -28,7 +28,7 @@ from refnet.core.orders import (
     Unconfirmed,
     signature,
 )
-from refnet.kernels.orders import registers, segments
+from refnet.kernels.orders import program_arrays, segments
 from refnet.ops import AvgPool, Conv, ConvAdd, Dense, GlobalAvgPool
 from tests.helpers.bits import awkward, floats, same_bits
 from tests.helpers.recipes import blocked, element, exprs, kind, lanes, recipe, regions, split
@@ -206,7 +206,7 @@ def test_chains_from_left_to_right_run_in_the_panels_and_trees_in_registers():
     assert segments(Sum((split(8, 4, Leaf.BIAS), Leaf.BIAS))) is not None
     assert segments(Chain(Sum((Leaf.BIAS, Chain(Leaf.ZERO, Order.of(range(4))))), terms)) is not None
     assert segments(lanes(16)) is None
-    assert registers(lanes(16)).depth == 3
+    assert program_arrays(lanes(16)).depth == 3
 
 
 def test_what_a_book_does_not_know_is_an_error():
@@ -234,7 +234,7 @@ def test_what_a_book_does_not_know_is_an_error():
 SCRIPT = """
 import hashlib
 import numpy as np
-from refnet.kernels import simd
+from refnet.kernels import writer
 from refnet.ops import Conv, Dense, GlobalAvgPool
 from refnet.core.orders import Chain, Leaf, Order, Sum
 from tests.helpers.bits import floats
@@ -249,7 +249,7 @@ for rule in (split(27, 10, Leaf.BIAS), blocked(3, 9, 2, Leaf.BIAS), lanes(27), u
 inputs = [floats((3, 70), "p"), floats((90, 70), "q"), floats((90,), "r")]
 digest.update(replayed(Dense(90), inputs, recipe(lanes(70))))
 digest.update(replayed(GlobalAvgPool(), [x], recipe(split(99, 16), finish="divide")))
-print(simd.VECTOR, digest.hexdigest())
+print(writer.VECTOR, digest.hexdigest())
 """
 
 

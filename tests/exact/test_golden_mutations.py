@@ -13,7 +13,7 @@ from refnet.exact import correct_rounding as exactly
 from refnet.exact import engine
 from refnet.kernels import accumulator as exact
 from refnet.kernels.pool import avg_pool
-from refnet.kernels.team import next_share, share
+from refnet.kernels.team import chunk, next_chunk
 from refnet.prove.prove import by_enclosure, second
 from tests.crosscheck.oracle import expected
 from tests.helpers.bits import floats, same_bits
@@ -118,11 +118,11 @@ DECIDE, CONV, AVERAGE = exact.decide, exact.conv_exactly, exact.average_exactly
 
 
 def items(work):
-    """The items of a kernel's work, share by share."""
-    begin, end = share(work)
+    """The items of a kernel's work, chunk by chunk."""
+    begin, end = chunk(work)
     while begin < end:
         yield from range(begin, end)
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 def rounding_twice(work, at, x, w, bias, addend, place, groups, y):

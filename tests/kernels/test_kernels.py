@@ -403,7 +403,7 @@ digest.update(convolve(x, floats((6, 1, 3, 3), "d"), (1, 1), (1, 1), (1, 1), 6, 
 digest.update(dense(floats((3, 700), "p"), floats((90, 700), "q"), None, 2))
 digest.update(sigmoid(x * 20, 1)); digest.update(softmax_parts(x * 20, 1))
 digest.update(scale_shift(x, w[:6, 0, 0, 0].copy(), w[:6, 0, 0, 1].copy(), 1))
-print(simd.VECTOR, digest.hexdigest())
+print(writer.VECTOR, digest.hexdigest())
 """
 
 

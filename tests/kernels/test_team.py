@@ -11,24 +11,24 @@ import pytest
 
 from refnet.kernels import team
 from refnet.kernels.pointwise import GRAIN, relu
-from refnet.kernels.team import KERNELS, Call, Tape, Team, next_share, play, recorded, share, split
+from refnet.kernels.team import KERNELS, Call, Tape, Team, chunk, next_chunk, parallel_for, play, recorded
 
 
 def count(work, seen, seconds=0.0):
     """A kernel in Python: each item leaves a mark."""
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             time.sleep(seconds)
             seen[item] += 1
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 16])
 @pytest.mark.parametrize("items", [0, 1, 2, 7, 100])
 def test_every_item_is_done_once(threads, items):
     seen = np.zeros(items, np.int64)
-    split(count, items, threads, seen)
+    parallel_for(count, items, threads, seen)
     assert (seen == 1).all()
 
 
@@ -36,13 +36,13 @@ def test_helpers_do_their_part():
     workers = set()
 
     def kernel(work):
-        begin, end = share(work)
+        begin, end = chunk(work)
         while begin < end:
             workers.add(threading.get_ident())
             time.sleep(0.02)
-            begin, end = next_share(work)
+            begin, end = next_chunk(work)
 
-    split(kernel, 8, 2)
+    parallel_for(kernel, 8, 2)
     assert len(workers) == 2
 
 
@@ -59,7 +59,7 @@ def test_kernels_with_pauses_between_them():
     for pause in (0.0, 0.001, 0.01, 0.05):
         time.sleep(pause)
         seen = np.zeros(5, np.int64)
-        split(count, 5, 2, seen, 0.001)
+        parallel_for(count, 5, 2, seen, 0.001)
         assert (seen == 1).all()
 
 
@@ -68,25 +68,25 @@ def test_a_fault_comes_back_and_the_team_lives_on(where):
     caller = threading.get_ident()
 
     def kernel(work):
-        begin, end = share(work)
+        begin, end = chunk(work)
         while begin < end:
             if (threading.get_ident() == caller) == (where == "caller"):
                 raise MemoryError("no room")
             time.sleep(0.01)
-            begin, end = next_share(work)
+            begin, end = next_chunk(work)
 
     with pytest.raises(MemoryError, match="no room"):
-        split(kernel, 8, 2)
+        parallel_for(kernel, 8, 2)
     seen = np.zeros(8, np.int64)
-    split(count, 8, 2, seen)
+    parallel_for(count, 8, 2, seen)
     assert (seen == 1).all()
 
 
 def test_a_busy_team_leaves_the_second_caller_alone_with_its_work():
     first, second = np.zeros(8, np.int64), np.zeros(8, np.int64)
-    other = threading.Thread(target=split, args=(count, 8, 2, first, 0.02))
+    other = threading.Thread(target=parallel_for, args=(count, 8, 2, first, 0.02))
     other.start()
-    split(count, 8, 2, second)
+    parallel_for(count, 8, 2, second)
     other.join(10)
     assert (first == 1).all()
     assert (second == 1).all()
@@ -113,7 +113,7 @@ def test_arguments_are_let_go():
 
     seen = np.zeros(4, np.int64)
     gone = weakref.ref(seen)
-    split(count, 4, 2, seen)
+    parallel_for(count, 4, 2, seen)
     del seen
     end = time.monotonic() + 5
     while gone() is not None and time.monotonic() < end:
@@ -124,11 +124,11 @@ def test_arguments_are_let_go():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_process_makes_its_own_team():
-    split(count, 4, 2, np.zeros(4, np.int64))
+    parallel_for(count, 4, 2, np.zeros(4, np.int64))
     child = os.fork()
     if child == 0:
         seen = np.zeros(4, np.int64)
-        split(count, 4, 2, seen)
+        parallel_for(count, 4, 2, seen)
         os._exit(0 if (seen == 1).all() and team._teams else 1)
     assert os.waitpid(child, 0)[1] == 0
 
@@ -138,13 +138,13 @@ def test_a_child_process_makes_its_own_team():
 
 def follow(work, seen, before, after, seconds=0.0):
     """A kernel that sees whether the one before was done: after = before + 1."""
-    begin, end = share(work)
+    begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             time.sleep(seconds)
             seen[item] += 1
             after[item] = before.min() + 1
-        begin, end = next_share(work)
+        begin, end = next_chunk(work)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -157,7 +157,7 @@ def test_each_kernel_begins_when_the_one_before_is_done(threads, seconds):
     with recorded(calls):
         for k in range(length):
             width = threads if k % 3 else 1  # some are for one thread only
-            split(follow, items, width, seen[k], values[k], values[k + 1], seconds)
+            parallel_for(follow, items, width, seen[k], values[k], values[k + 1], seconds)
     assert (values[-1] == length).all()
     tape = Tape(calls, threads)
     for again in range(1, 6):
@@ -172,11 +172,11 @@ def test_helpers_do_their_part_of_what_is_repeated():
     workers: dict[int, set[int]] = {0: set(), 1: set()}
 
     def kernel(work, which):
-        begin, end = share(work)
+        begin, end = chunk(work)
         while begin < end:
             workers[which].add(threading.get_ident())
             time.sleep(0.02)
-            begin, end = next_share(work)
+            begin, end = next_chunk(work)
 
     play(Tape([Call(kernel, 8, 2, (0,)), Call(kernel, 8, 2, (1,))], 2))
     assert [len(who) for who in workers.values()] == [2, 2]
@@ -188,12 +188,12 @@ def test_a_fault_among_many_kernels_comes_back_and_ends_them(where):
     after = np.zeros(8, np.int64)
 
     def kernel(work):
-        begin, end = share(work)
+        begin, end = chunk(work)
         while begin < end:
             if (threading.get_ident() == caller) == (where == "caller"):
                 raise MemoryError("no room")
             time.sleep(0.01)
-            begin, end = next_share(work)
+            begin, end = next_chunk(work)
 
     calls = [Call(kernel, 8, 2, ()), Call(count, 8, 2, (after,))]
     with pytest.raises(MemoryError, match="no room"):
@@ -209,14 +209,14 @@ def test_after_a_fault_no_helper_goes_on_writing():
     seen = np.zeros(2)
 
     def kernel(work):
-        begin, end = share(work)
+        begin, end = chunk(work)
         if threading.get_ident() == caller:
             assert here.wait(10)
             raise KeyboardInterrupt
         here.set()
         time.sleep(0.1)
         seen[begin:end] = 1
-        next_share(work)
+        next_chunk(work)
 
     with pytest.raises(KeyboardInterrupt):
         play(Tape([Call(kernel, 2, 2, ())], 2))

@@ -14,7 +14,7 @@ import pytest
 from refnet.core.engine import ConvGeometry, Epilogue
 from refnet.core.orders import Chain, Expr, Leaf, Order, Sum, stack_program
 from refnet.kernels.engine import Fast
-from refnet.kernels.orders import registers
+from refnet.kernels.orders import program_arrays
 from refnet.kernels.program import Window, elements_in_order
 from refnet.loops.engine import REFERENCE
 from refnet.loops.fma import exact_fma, fma
@@ -54,7 +54,7 @@ def test_the_stack_program_gives_the_same_bits():
         window = Window(kernel, *geometry, output)
         at = np.arange(np.prod(shape))
         with np.errstate(all="ignore"):
-            found = elements_in_order(at, x, w, bias, window, zero, registers(order), 1, addend)
+            found = elements_in_order(at, x, w, bias, window, zero, program_arrays(order), 1, addend)
             assert same_bits(found.reshape(shape), REFERENCE.conv_in_order(*case.arguments())), case.name
         compared += 1
     assert compared > 10
@@ -132,7 +132,7 @@ def test_a_program_says_what_the_expression_says():
     )
     deep: Expr = Sum((one, Sum((Leaf.ADDEND, Chain(Sum((Leaf.FIRST, two)), Order.of((9, 11, 10)))))))
     for expr in (Leaf.ZERO, one, Sum((one, two, Leaf.ADDEND)), deep):
-        old, new = registers(expr), stack_program(expr)
+        old, new = program_arrays(expr), stack_program(expr)
         assert np.array_equal(old.code, np.array(new.code))
         assert np.array_equal(old.order, np.array(new.order, np.int64))
         assert old.depth == new.depth
