@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
+from refnet.kernels.flat import flat, flat_reading
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
 from refnet.kernels.team import enough, next_share, share, split
@@ -118,7 +119,7 @@ def apply(x: Array, chain: Chain, threads: int, factors: Array | None = None) ->
     tables = chain.tables((n, c, *x.shape[2:]), x.dtype)
     threads = enough(threads, x.size * max(1, len(chain.kinds)))
     rows, target = x.reshape(n * c, -1), y.reshape(n * c, -1)
-    split(_rows, n * c, threads, reading(rows), reading(factor), target, *tables)
+    split(_rows, n * c, threads, reading(rows), factor, target, *tables)
     return y.reshape(shape)
 
 
@@ -127,12 +128,14 @@ def _rows(work: Any, x: Any, factors: Any, y: Any, flags: Any, scales: Any, shif
     """Items: rows of x (n * channels, elements)."""
     begin, end = share(work)
     size, channels = x.shape[1], scales.shape[1]
+    before, first = FACTOR if factors.size else 0, flat_reading(factors)
     while begin < end:
         while begin < end:
             channel = begin % channels
             rows, at = min(end - begin, channels - channel), begin * size
             place = (rows, size, channel, begin, 0)
-            _follow(y, at, size, x, at, size, place, factors, flags, scales, shifts, others)
+            here, there = flat(y), flat_reading(x)
+            _follow(here, at, size, there, at, size, place, before, first, flags, scales, shifts, others)
             begin += rows
         begin, end = next_share(work)
 
@@ -156,7 +159,8 @@ def follow(
     place: (rows, elements of each, the first one's channel, its number in the output: image, channel; which
     element of the output's row the first is).
     """
-    _follow(y, to, pitch, x, at, step, place, scales[0, :0], flags, scales, shifts, others)
+    here, there = flat(y), flat_reading(x)
+    _follow(here, to, pitch, there, at, step, place, 0, flat_reading(shifts), flags, scales, shifts, others)
 
 
 @njit
@@ -168,28 +172,27 @@ def _follow(
     at: int,
     step: int,
     place: Any,
+    before: int,
     factors: Any,
     flags: Any,
     scales: Any,
     shifts: Any,
     others: Any,
 ) -> None:
-    """As `follow`, after a product of each row with factors[number of the row], if there are any."""
+    """As `follow` for flat arrays, so that there is one version of it per dtype.
+
+    before: FACTOR for a product of each row with factors[number of the row], else 0.
+    """
     rows, count, channel, row, start = place
     size, target, where = (rows, count), (to, pitch), (row * others.shape[2] + start, others.shape[2])
-    before = FACTOR if factors.size else 0
-    if flags.size == 0:
-        finish(y, target, x, (at, step), size, before, factors, scales, shifts, (row, 0), others, where)
-        return
-    for s in range(flags.size):
-        first = (row, s * scales.shape[1] + channel)
-        if s == 0:
-            now = before + flags[s]
-            finish(y, target, x, (at, step), size, now, factors, scales, shifts, first, others, where)
-        else:
-            finish(y, target, y, target, size, flags[s], factors, scales, shifts, first, others, where)
-        if flags[s] & OTHER:
+    for s in range(max(1, flags.size)):  # the steps' code is long, so it stands here once
+        now, first = before, (row, channel)
+        if flags.size:
+            now, first = before + flags[s], (row, s * scales.shape[1] + channel)
+        finish(y, target, x, (at, step), size, now, factors, scales, shifts, first, others, where)
+        if now & OTHER:
             where = (where[0] + others.shape[1] * others.shape[2], where[1])
+        x, at, step, before = flat_reading(y), to, pitch, 0
 
 
 @njit
@@ -213,12 +216,12 @@ def store(
     image, first, start, count, span = spot
     outputs, oh, ow = y.shape[1:]
     size, channel = oh * ow, first + low
-    row = image * outputs + channel
+    row, here, there, nothing = image * outputs + channel, flat(y), flat_reading(sums), flat_reading(shifts)
     at, lane, j = start // span * ow + min(start % span, ow), 0, start % span
     while lane < count:
         run = count if span == ow else max(0, min(ow - j, count - lane))
         place, to, of = (rows, run, channel, row, at), row * size + at, low * pitch + lane
-        follow(y, to, size, sums, of, pitch, place, flags, scales, shifts, others)
+        _follow(here, to, size, there, of, pitch, place, 0, nothing, flags, scales, shifts, others)
         at += run
         lane += count if span == ow else span - j
         j = 0

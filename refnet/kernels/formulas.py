@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refnet.kernels.resources import reading
 from refnet.kernels.team import enough, next_share, share, split
 from refnet.loops.bits32 import largest, multiply_add
 from refnet.loops.fma import fma
@@ -96,7 +97,8 @@ def normalised(x: F32, mean: F32, inverse: F32, scale: F32, shift: F32, fused: b
     n, c = x.shape[:2]
     rows = np.ascontiguousarray(x).reshape(n * c, -1)
     work = n * c, enough(threads, x.size)
-    split(_normalised, *work, rows, mean, inverse, scale, shift, fused, y.reshape(n * c, -1))
+    tables = (reading(one) for one in (mean, inverse, scale, shift))
+    split(_normalised, *work, rows, *tables, fused, y.reshape(n * c, -1))
     return y
 
 
@@ -271,7 +273,8 @@ def _lane_tops(v: Any, lanes: int, tops: Any) -> None:
     step = lanes // 2
     other = np.empty(AVX512, np.float32)
     while step:
-        other[:lanes] = tops[:lanes]
+        for k in range(lanes):
+            other[k] = tops[k]
         for k in range(lanes):
             tops[k] = largest(other[k], other[k ^ step])
         step //= 2

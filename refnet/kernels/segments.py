@@ -90,7 +90,7 @@ def convolve_in_order(
         return apply(y, chain, threads) if chain.kinds else y
     packed, finite = prepared((w,), ("segments", groups, segments), lambda: _packed(w, groups, segments))
     tables = chain.tables(plan.output, x.dtype)
-    planes = _padded(x, pad, plan.slack, threads) if plan.padded else x
+    planes = _padded(x, pad, plan.slack, threads) if plan.padded else x.reshape(x.shape[0], -1)
     parts = plan.parts(packed.shape[1], threads)
     masks = np.array([not zero, not finite, segments.from_zero])
     source = (x, planes, offsets, terms, plan.place, plan.shape)
@@ -179,7 +179,8 @@ def _load(
         while lane < count:
             run = max(0, min(ow - j, count - lane))
             at = row + i * ow + j
-            extra[o, lane : lane + run] = addend[at : at + run]
+            for t in range(run):  # a slice would compile the text of an error, two seconds long
+                extra[o, lane + t] = addend[at + t]
             lane += span - j
             i += 1
             j = 0

@@ -84,7 +84,8 @@ def _seed(seed: int, sums: Any, rows: int, lanes: int, bias: Any, addend: Any) -
     """sums = the seed."""
     for o in range(rows):
         if seed == ADDEND:
-            sums[o, :lanes] = addend[o, :lanes]
+            for t in range(lanes):
+                sums[o, t] = addend[o, t]
             continue
         value = sums.dtype.type(0)
         if seed == BIAS:
