@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refnet.cli.common import counting, json_argument, positive, print_json, usable, weights_arguments
+from refnet.cli.second import second_compiler
 from refnet.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ def run(a: argparse.Namespace) -> int:
     from refnet.report.verify import show_shipped, show_verification
 
     if a.capture is None:
-        everything = [_verified(one) for one in _shipped(a)]
+        shipped = _shipped(a)
+        with second_compiler(a.argv):
+            everything = [_verified(one) for one in shipped]
         if a.json:
             print_json([found.record() for found in everything])
         else:
@@ -87,7 +90,8 @@ def run(a: argparse.Namespace) -> int:
         return max(found.exit_code for found in everything)
     if a.full:
         raise InputError(f"--full is for the captures that ship with refnet; {a.capture} is one by itself")
-    found = _verified(a)
+    with second_compiler(a.argv):
+        found = _verified(a)
     if a.html is not None:
         from refnet.report.html import write
 
@@ -97,6 +101,18 @@ def run(a: argparse.Namespace) -> int:
     else:
         show_verification(found, a.all)
     return found.exit_code
+
+
+def warm_up(a: argparse.Namespace) -> None:
+    """What a second process does while `run` compiles kernels."""
+    from refnet.arithmetic.replay import Replay
+    from refnet.formats.book import read
+    from refnet.verification.capture import open_capture
+    from refnet.verification.warm_up import warm_up as warm_graph
+
+    for one in _shipped(a) if a.capture is None else [a]:
+        graph, _ = sources(one, open_capture(one.capture))
+        warm_graph(graph, None if one.book is None else Replay(read(one.book), 1))
 
 
 def _shipped(a: argparse.Namespace) -> list[argparse.Namespace]:
@@ -126,7 +142,7 @@ def _verified(a: argparse.Namespace) -> Verification:
         replay = Replay(book, a.threads)
     graph, inputs = sources(a, capture)
     stated = {} if inputs else stated_inputs(graph, capture)
-    with counting("nodes", len(graph.nodes)) as advance:
+    with counting("nodes", len(graph.nodes), compiling=True) as advance:
         return verify(
             graph,
             capture,
