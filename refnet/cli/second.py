@@ -11,11 +11,13 @@ and ends when the system closes it. Its errors are ignored: the first process th
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 FROM = 4
 """Which kernel, of those that must be compiled, starts the second process: for one or two it would come too
@@ -28,8 +30,10 @@ def second_compiler(argv: Sequence[str]) -> Iterator[None]:
 
     argv: the command's name, of a module with `warm_up`, and its arguments.
     """
-    from refnet.kernels.resources import processors  # the command line is imported without the compiler
-    from refnet.loops.jit import watching
+    import numba  # not at the top: the command line is imported without the compiler
+
+    from refnet.kernels.resources import processors
+    from refnet.loops.jit import known, watching
 
     started: list[subprocess.Popen[bytes]] = []
 
@@ -38,7 +42,8 @@ def second_compiler(argv: Sequence[str]) -> Iterator[None]:
             with suppress(OSError):
                 started.append(_start(argv))
 
-    if sys.platform == "win32" or processors() < 2:  # Windows has no claims
+    claims = sys.platform != "win32" and known(numba.__version__)  # else both would compile everything
+    if not claims or processors() < 2:
         yield
         return
     try:
@@ -51,6 +56,8 @@ def second_compiler(argv: Sequence[str]) -> Iterator[None]:
 
 
 def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
+    import subprocess  # not at the top: 8 ms of every command's start
+
     quiet = {**os.environ, "REFNET_QUIET": "1"}
     command = [sys.executable, "-m", "refnet.cli.second", *argv]
     nowhere = subprocess.DEVNULL
@@ -65,6 +72,8 @@ def _end_with_parent() -> None:
 
 def main() -> None:
     """Warm up the command that the arguments say."""
+    import threading  # not at the top: as subprocess
+
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from refnet.cli import parse  # not at the top: the commands import this file
 
