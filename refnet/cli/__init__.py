@@ -1,6 +1,6 @@
 """The command line: each subcommand is a file of its own, a few lines over one public function.
 
-    main ── _parse ── COMMANDS: models, run, summary, ... ── report
+    main ── parse ── COMMANDS: models, run, summary, ... ── report
 
 Nothing but the standard library's parser is imported before a command needs it, so `--help` is quick.
 """
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _escape_unencodable()
     arguments = None
     try:
-        arguments = _parse(sys.argv[1:] if argv is None else list(argv))
+        arguments = parse(sys.argv[1:] if argv is None else list(argv))
         if arguments is not None:
             return arguments.command(arguments) or DONE
         return DONE
@@ -119,8 +119,10 @@ def _escape_unencodable() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace | None:
+def parse(argv: Sequence[str]) -> argparse.Namespace | None:
     """The arguments, or None if only the help was wanted. Exits with 2 on wrong usage, 0 after --help.
+
+    `argv` is among them, as it was given; `warm_up` is the command's function of that name, or None.
 
     A command's own parser takes options and file names in any order, which argparse grants only
     outside of subparsers. Help is written here: argparse passes over a full disk.
@@ -135,8 +137,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace | None:
                 parser.print_help()
                 return None
             if argv[0] in commands:
-                return commands[argv[0]].parse_intermixed_args(argv[1:])
-            return parser.parse_args(argv)
+                arguments = commands[argv[0]].parse_intermixed_args(argv[1:])
+            else:
+                arguments = parser.parse_args(argv)
+            arguments.argv = argv
+            return arguments
     finally:
         if text.getvalue():
             write(text.getvalue())
@@ -158,6 +163,6 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
             formatter_class=form,
             allow_abbrev=False,
         )
-        commands[name].set_defaults(command=module.run)
+        commands[name].set_defaults(command=module.run, warm_up=getattr(module, "warm_up", None))
         module.arguments(commands[name])
     return parser, commands

@@ -32,26 +32,45 @@ def usable(model: str, network: str | None) -> str:
 
 
 @contextmanager
-def counting(what: str, total: int | None) -> Iterator[Callable[[int], object]]:
+def counting(what: str, total: int | None, compiling: bool = False) -> Iterator[Callable[[int], object]]:
     """A progress bar on standard error if it is a terminal and there is more than one to count.
 
-    total: None if nobody knows.
+    total: None if nobody knows. compiling: kernels may be compiled meanwhile. Then their number and the time
+    that has passed are shown, and no time that is left, which nobody knows.
     """
     if (total is not None and total < 2) or not sys.stderr.isatty():
         yield lambda done: None
         return
     from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    counted = (TextColumn("{task.description}"), BarColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda done: progress.advance(task, done)
+        if not compiling:
+            yield lambda done: progress.advance(task, done)
+            return
+        from refnet.loops.jit import watching  # not at the top: the command line is imported without numba
+
+        def compiled(begun: int, done: int) -> None:
+            if begun == 1 and done == 0:
+                progress.columns = (*counted, MofNCompleteColumn(), TimeElapsedColumn())
+            progress.update(task, description=f"{what} (compiling kernels: {done} done)")
+
+        def advance(done: int) -> None:
+            progress.update(task, advance=done, description=what)
+
+        with watching(compiled):
+            yield advance
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int | None], object]]:
-    """progress(done, total) of the public functions as a bar on standard error, if that is a terminal."""
+def progress_bar(what: str, compiling: bool = False) -> Iterator[Callable[[int, int | None], object]]:
+    """progress(done, total) of the public functions as a bar on standard error, if that is a terminal.
+
+    compiling: as for `counting`.
+    """
     with ExitStack() as stack:
         bars: list[Callable[[int], object]] = []
         shown = 0
@@ -59,7 +78,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int | None], object]]:
         def progress(done: int, total: int | None) -> None:
             nonlocal shown
             if not bars:
-                bars.append(stack.enter_context(counting(what, total)))
+                bars.append(stack.enter_context(counting(what, total, compiling)))
             bars[0](done - shown)
             shown = done
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import refnet
 from refnet.cli.common import json_argument, positive, print_json, progress_bar, usable, weights_arguments
+from refnet.cli.second import second_compiler
 from refnet.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ def run(a: argparse.Namespace) -> int:
     from refnet.report.verify import show_shipped, show_verification
 
     if a.capture is None:
-        everything = [_verified(one) for one in _shipped(a)]
+        shipped = _shipped(a)
+        with second_compiler(a.argv):
+            everything = [_verified(one) for one in shipped]
         if a.json:
             print_json([found.record() for found in everything])
         else:
@@ -85,7 +88,8 @@ def run(a: argparse.Namespace) -> int:
         return max(found.exit_code for found in everything)
     if a.full:
         raise InputError(f"--full is for the captures that ship with refnet; {a.capture} is one by itself")
-    found = _verified(a)
+    with second_compiler(a.argv):
+        found = _verified(a)
     if a.html is not None:
         from refnet.report.html import write
 
@@ -95,6 +99,25 @@ def run(a: argparse.Namespace) -> int:
     else:
         show_verification(found, a.all)
     return found.exit_code
+
+
+def warm_up(a: argparse.Namespace) -> None:
+    """What a second process does while `run` compiles kernels."""
+    from refnet.verification.sources import network_and_inputs
+    from refnet.verification.warm_up import warm_up as warm_graph
+
+    for one in _shipped(a) if a.capture is None else [a]:
+        capture = refnet.open_capture(one.capture)
+        graph, _ = network_and_inputs(
+            capture,
+            one.model,
+            weights=one.weights,
+            network=one.network,
+            image=one.image,
+            inputs=one.input,
+            pipeline=one.pipeline,
+        )
+        warm_graph(graph, None if one.book is None else refnet.Replay(refnet.read_book(one.book), 1))
 
 
 def _shipped(a: argparse.Namespace) -> list[argparse.Namespace]:
@@ -113,7 +136,7 @@ def _shipped(a: argparse.Namespace) -> list[argparse.Namespace]:
 def _verified(a: argparse.Namespace) -> Verification:
     if a.model is not None:
         usable(a.model, a.network)
-    with progress_bar("nodes") as progress:
+    with progress_bar("nodes", compiling=True) as progress:
         return refnet.verify(
             a.capture,
             a.model,

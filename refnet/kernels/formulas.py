@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refnet.kernels.resources import reading
 from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.bits32 import largest, multiply_add
 from refnet.loops.fma import fma
@@ -100,7 +101,8 @@ def normalised(x: F32, mean: F32, inverse: F32, scale: F32, shift: F32, fused: b
     n, c = x.shape[:2]
     rows = np.ascontiguousarray(x).reshape(n * c, -1)
     work = n * c, threads_for(threads, x.size)
-    parallel_for(_normalised, *work, rows, mean, inverse, scale, shift, fused, y.reshape(n * c, -1))
+    tables = (reading(one) for one in (mean, inverse, scale, shift))
+    parallel_for(_normalised, *work, rows, *tables, fused, y.reshape(n * c, -1))
     return y
 
 
@@ -275,7 +277,8 @@ def _lane_tops(v: Any, lanes: int, tops: Any) -> None:
     step = lanes // 2
     other = np.empty(AVX512, np.float32)
     while step:
-        other[:lanes] = tops[:lanes]
+        for k in range(lanes):
+            other[k] = tops[k]
         for k in range(lanes):
             tops[k] = largest(other[k], other[k ^ step])
         step //= 2

@@ -7,6 +7,8 @@ So an output row is one loop over whole vectors without a special case at its en
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -65,53 +67,78 @@ def _pool(
     y = empty((*x.shape[:2], *output), x.dtype)
     threads = threads_for(threads, y.size * place[0] * place[1])
     planes = x.shape[0] * x.shape[1]
-    parallel_for(_windows, planes, threads, reading(np.ascontiguousarray(x)), y, *place, maximum, include_pad)
+    how = _plan(x.shape[2:], output, place, include_pad, VECTOR // x.itemsize, x.itemsize)
+    numbers = (how.sizes, reading(how.rows), reading(how.columns), reading(how.taps), how.exact)
+    parallel_for(_windows, planes, threads, reading(np.ascontiguousarray(x)), y, *numbers, maximum)
     return y
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How windows of one shape are taken, which is the same for every plane.
+
+    sizes: kernel rows, row stride, rows of padding, column stride; columns of the window that are looked at;
+    elements of `lines` from row to row, from phase to phase, before the first column; rows at once; elements
+    of `lines`. rows, columns: how many elements the divisor counts along each axis, per output. taps: where
+    in `lines` the window's elements lie, row by row. exact: whether each divisor is a float32.
+    """
+
+    sizes: tuple[int, ...]
+    rows: Array
+    columns: Array
+    taps: Array
+    exact: bool
+
+
+@lru_cache(maxsize=256)
+def _plan(
+    image: tuple[int, ...], output: Pair, place: tuple[int, ...], include_pad: bool, vector: int, item: int
+) -> Plan:
+    (height, width), (oh, ow), (kh, kw, sh, sw, ph, pw) = image, output, place
+    exact = kh * kw <= EXACT
+    rows = _counts(oh, kh, sh, ph, height, include_pad)
+    columns = _counts(ow, kw, sw, pw, width, include_pad)
+    unseen = max(pw - (ow - 1) * sw, 0)  # columns of the window that lie before the image everywhere
+    pw -= unseen
+    kw = max(min(kw - unseen, pw + width), 0)
+    q = np.array([q - pw for q in range(kw) if (q - pw) % sw < width], np.int64)
+    lead, phases = -(-pw // sw), min(sw, max(width, 2))
+    reach = max(ow + (kw - pw) // sw, width // sw)
+    pitch = lead + reach + 1 + 2 * vector  # whole vectors are read and written
+    slot = phases * pitch
+    band = min(oh, max(BAND // (slot * item) - kh, 0) // sh + 1)
+    size = min((band - 1) * sh + kh, height) * slot
+    taps = np.arange(min(kh, height))[:, None] * slot + q % sw * pitch + q // sw + lead
+    sizes = (kh, sh, ph, sw, q.size, slot, pitch, lead, band, size)
+    return Plan(sizes, rows, columns, taps.reshape(-1), exact)
+
+
+def _counts(count: int, kernel: int, stride: int, pad: int, size: int, include_pad: bool) -> Array:
+    """How many elements along one axis each window's divisor counts."""
+    first = np.arange(count) * stride - pad
+    if include_pad:
+        return np.minimum(first + kernel, size + pad) - first
+    return np.minimum(first + kernel, size) - np.maximum(first, 0)
 
 
 @njit
 def _windows(
-    work: Any,
-    x: Any,
-    y: Any,
-    kh: int,
-    kw: int,
-    sh: int,
-    sw: int,
-    ph: int,
-    pw: int,
-    maximum: bool,
-    include_pad: bool,
+    work: Any, x: Any, y: Any, sizes: Any, rows: Any, columns: Any, taps: Any, exact: bool, maximum: bool
 ) -> None:
-    """Pools with any window. Items: planes.
+    """Pools with any window. sizes, rows, columns, taps: of a Plan. Items: planes.
 
     Beside the image lies what changes no result: -inf, at which a maximum begins, or +0. A chain that begins
     at +0 is never -0, and every other number, and NaN, stays what it is where +0 is added.
     """
     (height, width), (oh, ow), flat = x.shape[2:], y.shape[2:], x.reshape(-1)
-    number, vector = x.dtype.type, VECTOR // x.itemsize
-    exact = kh * kw <= EXACT
-    rows = _counts(oh, kh, sh, ph, height, include_pad)
-    columns = _counts(ow, kw, sw, pw, width, include_pad)
-    divisors = np.ones(ow + vector, x.dtype)
+    kh, sh, ph, sw, places, slot, pitch, lead, band, size = sizes
+    number, outside = x.dtype.type, x.dtype.type(-np.inf if maximum else 0)
+    divisors = np.ones(ow + VECTOR // x.itemsize, x.dtype)
     if exact:
-        divisors[:ow] = columns
-    unseen = max(pw - (ow - 1) * sw, 0)  # columns of the window that lie before the image everywhere
-    pw -= unseen
-    kw = max(min(kw - unseen, pw + width), 0)
-    places = [q - pw for q in range(kw) if (q - pw) % sw < width]
-    lead, phases = -(-pw // sw), min(sw, max(width, 2))
-    pitch = (
-        lead + max(ow + (kw - pw) // sw, width // sw) + 1 + 2 * vector
-    )  # whole vectors are read and written
-    slot = phases * pitch
-    band = min(oh, max(BAND // (slot * x.itemsize) - kh, 0) // sh + 1)
-    lines = np.empty(min((band - 1) * sh + kh, height) * slot, x.dtype)
-    outside = number(-np.inf if maximum else 0)
+        for j in range(ow):
+            divisors[j] = columns[j]
+    lines = np.empty(size, x.dtype)
     lines[:] = outside
-    taps = np.array(
-        [p * slot + q % sw * pitch + q // sw + lead for p in range(min(kh, height)) for q in places]
-    )
     begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
@@ -123,7 +150,7 @@ def _windows(
                 _divide(lines, (slot, pitch, lead), flat, where, outside)
                 for i in range(start, stop):
                     top, bottom = max(i * sh - ph, 0), min(i * sh - ph + kh, height)
-                    to, at, terms = (item * oh + i) * ow, (top - first) * slot, (bottom - top) * len(places)
+                    to, at, terms = (item * oh + i) * ow, (top - first) * slot, (bottom - top) * places
                     if maximum:
                         largest(y, to, ow, lines, at, taps, terms)
                     else:
@@ -133,15 +160,6 @@ def _windows(
                             for j in range(ow):
                                 sums[j] = sums[j] / np.float64(rows[i] * columns[j])
         begin, end = next_chunk(work)
-
-
-@njit
-def _counts(count: int, kernel: int, stride: int, pad: int, size: int, include_pad: bool) -> Any:
-    """How many elements along one axis each window's divisor counts."""
-    first = np.arange(count) * stride - pad
-    if include_pad:
-        return np.minimum(first + kernel, size + pad) - first
-    return np.minimum(first + kernel, size) - np.maximum(first, 0)
 
 
 @njit

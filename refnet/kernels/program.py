@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.orders import Code
-from refnet.kernels.resources import prepared
+from refnet.kernels.resources import prepared, reading
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO
+from refnet.kernels.simd import copy
 from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
@@ -77,7 +78,7 @@ def row_sums(x: Array, program: ProgramArrays, threads: int = 1) -> Array:
     _check(terms, program)
     y = np.empty(rows, x.dtype)
     tiles = -(-rows // LANES)
-    arrays = (np.ascontiguousarray(x), program.order, program.code, program.depth, y)
+    arrays = (reading(np.ascontiguousarray(x)), program.order, program.code, program.depth, y)
     parallel_for(_rows, tiles, threads_for(threads, x.size), *arrays)
     return y
 
@@ -99,10 +100,10 @@ def dense_in_order(
     columns = prepared((w,), ("columns", program), lambda: _tiles(w, program.order))
     y = np.empty((x.shape[0], w.shape[0]), x.dtype)
     ordered = np.ascontiguousarray(x[:, program.order])
-    shift = np.zeros(w.shape[0], x.dtype) if bias is None else bias
+    shift = np.zeros(w.shape[0], x.dtype) if bias is None else np.ascontiguousarray(bias)
     more = np.zeros((0, 0), x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(y.shape)
     threads = threads_for(threads, x.shape[0] * w.size // 4)
-    seeds = (shift, more)
+    seeds = (reading(shift), reading(more))
     parallel_for(_columns, columns.shape[0], threads, ordered, columns, seeds, program.code, program.depth, y)
     return y
 
@@ -136,11 +137,14 @@ def elements_in_order(
     c, place = np.divmod(program.order, kh * kw)
     p, q = np.divmod(place, kw)
     terms = np.stack([c, p * window.dilation[0], q * window.dilation[1]], 1).astype(np.int64)
-    where = np.array([*window.stride, *window.pad, window.groups, outputs, *window.size, zero], np.int64)
+    last = terms[:, 1:].max(0, initial=0)
+    numbers = (*window.stride, *window.pad, window.groups, outputs, *window.size, zero, *last)
+    where = np.array(numbers, np.int64)
     y = np.empty(at.size, x.dtype)
-    shift = np.zeros(outputs, x.dtype) if bias is None else bias
+    shift = np.zeros(outputs, x.dtype) if bias is None else np.ascontiguousarray(bias)
     more = np.zeros(0, x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(-1)
-    arrays = (np.ascontiguousarray(x), weights, (shift, more), terms, where)
+    seeds = (reading(shift), reading(more))
+    arrays = (reading(np.ascontiguousarray(x)), weights, seeds, terms, where)
     items = -(-at.size // LANES)
     threads = threads_for(threads, at.size * program.terms)
     parallel_for(_elements, items, threads, at.astype(np.int64), *arrays, program.code, program.depth, y)
@@ -199,12 +203,12 @@ def _columns(work: Any, x: Any, columns: Any, seeds: Any, code: Any, depth: int,
         for item in range(begin, end):
             first = item * LANES
             some = min(LANES, y.shape[1] - first)
-            shift[:some] = bias[first : first + some]
+            copy(shift, 0, bias, first, some)
             for n in range(y.shape[0]):
                 if addend.size:
-                    more[:some] = addend[n, first : first + some]
+                    copy(more, 0, addend[n], first, some)
                 _run_columns(code, stack, x[n], columns[item], shift, more)
-                y[n, first : first + some] = stack[0, :some]
+                copy(y[n], first, stack[0], 0, some)
         begin, end = next_chunk(work)
 
 
@@ -225,7 +229,7 @@ def _rows(work: Any, x: Any, order: Any, code: Any, depth: int, y: Any) -> None:
                 for t in range(some):
                     column[t] = flat[at + t * terms]
             _run_columns(code, stack, ones, columns, none, none)
-            y[first : first + some] = stack[0, :some]
+            copy(y, first, stack[0], 0, some)
         begin, end = next_chunk(work)
 
 
@@ -273,7 +277,7 @@ def _elements(
     y: Any,
 ) -> None:
     """Lanes across any outputs; w (o or 1, terms) in order. Items: LANES of `places`."""
-    low, wide = terms[:, 1].max(), terms[:, 2].max()
+    low, wide = where[9], where[10]
     bias, addend = seeds
     stack = np.empty((depth, LANES), x.dtype)
     shift, more = np.zeros(LANES, x.dtype), np.zeros(LANES, x.dtype)
@@ -293,7 +297,7 @@ def _elements(
                 outside = top < 0 or left < 0 or top + low >= x.shape[2] or left + wide >= x.shape[3]
                 touches = touches or outside
             _run_elements(code, stack, x, w, terms, lanes, shift, more, some, touches, where[8])
-            y[first : first + some] = stack[0, :some]
+            copy(y, first, stack[0], 0, some)
         begin, end = next_chunk(work)
 
 

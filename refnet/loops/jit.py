@@ -16,7 +16,8 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -75,6 +76,31 @@ class _Announce(event.Listener):  # type: ignore[misc]  # numba is not typed
 event.register("numba:compile", _Announce())
 
 
+class _Watch(event.Listener):  # type: ignore[misc]
+    """Counts compilations."""
+
+    def __init__(self, called: Callable[[int, int], object]) -> None:
+        self.called, self.begun, self.done = called, 0, 0
+
+    def on_start(self, event: Any) -> None:
+        self.begun += 1
+        self.called(self.begun, self.done)
+
+    def on_end(self, event: Any) -> None:
+        self.done += 1
+        self.called(self.begun, self.done)
+
+
+@contextmanager
+def watching(called: Callable[[int, int], object]) -> Iterator[None]:
+    """Within it, called(begun, done) at every begin and end of a compilation, which may lie in one another.
+
+    begun, done: how many kernels this process has begun to compile, and has compiled, since then.
+    """
+    with event.install_listener("numba:compile", _Watch(called)):
+        yield
+
+
 KNOWN = (0, 61), (0, 68)
 """The oldest and the newest Numba that `numba_cache.py`, which uses what is no public part of Numba, was
 tested with. Any other loads kernels in its own way, more slowly."""
@@ -101,7 +127,8 @@ def njit(function: F) -> F:
         return np.errstate(all="ignore")(function)
     kernel = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     if known(numba.__version__):
-        from refnet.loops.numba_cache import lighten
+        from refnet.loops.numba_cache import lighten, widen
 
         lighten(kernel)
+        widen(kernel)
     return cast(F, kernel)

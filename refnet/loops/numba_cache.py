@@ -11,7 +11,11 @@ Numba numbers the files of a kernel's machine code, 1 for the first types of arg
 for, and its index says which is which. Two processes that compile the same kernel for different types at the
 same time both take number 1, and what the index then says of it may be wrong: code that takes float64 is
 called with float32. So here a file is named after the types and the processor, and written before the index
-tells of it. What two processes write into the index at once may still be lost; then it is compiled once more.
+tells of it, and one process at a time writes an index.
+
+Processes that compile at the same time share the work: what one has begun another waits for, and loads
+(`claims.py`). Where the system lacks such locks both compile it, and what is lost from an index is compiled
+once more.
 """
 
 from __future__ import annotations
@@ -19,8 +23,11 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from numba import types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.runtime import rtsys
+
+from refnet.loops.claims import claims_in
 
 
 class Files(IndexDataCacheFile):  # type: ignore[misc]  # numba is not typed
@@ -31,7 +38,12 @@ class Files(IndexDataCacheFile):  # type: ignore[misc]  # numba is not typed
         name = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
         name = f"{self._index_name.removesuffix('.nbi')}.{name}.nbc"
         self._save_data(name, data)
-        self._save_index({**self._load_index(), key: name})
+        claims = claims_in(self._cache_path)
+        claims.take(self._index_name)
+        try:
+            self._save_index({**self._load_index(), key: name})
+        finally:
+            claims.release(self._index_name)
 
 
 class Cache(FunctionCache):  # type: ignore[misc]  # numba is not typed
@@ -43,13 +55,49 @@ class Cache(FunctionCache):  # type: ignore[misc]  # numba is not typed
         self._cache_file = Files(self._cache_path, of.filename_base, of.locator.get_source_stamp())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """As FunctionCache's, with the runtime's part of target_context.refresh() in place of all of it."""
+        """As FunctionCache's, with the runtime's part of target_context.refresh() in place of all of it.
+
+        What is not there will be compiled now, so it is claimed until `save_overload`; if it had to wait for
+        another process's claim, that one has compiled it.
+        """
         rtsys.initialize(target_context)
         with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)
+            found = self._load_overload(sig, target_context)
+            if found is None and claims_in(self._cache_path).take(self._what(sig)):
+                found = self._load_overload(sig, target_context)
+                if found is not None:
+                    claims_in(self._cache_path).release(self._what(sig))
+            return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """As FunctionCache's, and the claim ends."""
+        try:
+            super().save_overload(sig, data)
+        finally:
+            claims_in(self._cache_path).release(self._what(sig))
+
+    def _what(self, sig: Any) -> str:
+        return f"{self._impl.filename_base} {sig}"
 
 
 def lighten(kernel: Any) -> None:
     """Let a kernel load so."""
     if type(getattr(kernel, "_cache", None)) is FunctionCache:
         kernel._cache = Cache(kernel.py_func)
+
+
+def widen(kernel: Any) -> None:
+    """Let a kernel that another one calls with a constant be the one that takes any number of that type.
+
+    Numba would compile it for the constant alone, and once more for each other one. LLVM knows the constant
+    wherever it puts the kernel's code into the caller's.
+    """
+    if not hasattr(kernel, "get_call_template"):
+        return
+    template = kernel.get_call_template
+
+    def of_any(args: Any, kws: Any) -> Any:
+        wide = {name: types.unliteral(kind) for name, kind in dict(kws).items()}
+        return template(tuple(types.unliteral(kind) for kind in args), wide)
+
+    kernel.get_call_template = of_any

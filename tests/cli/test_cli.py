@@ -75,7 +75,7 @@ def test_help_and_version_exit_with_zero(capsys, argv):
 
 
 def test_every_command_has_examples_that_parse(capsys):
-    from refnet.cli import _parse, _parsers
+    from refnet.cli import _parsers, parse
 
     for name, parser in _parsers()[1].items():
         text = re.sub(r" *\\\n +", " ", parser.epilog)  # a shell's way to go on with a line
@@ -84,7 +84,7 @@ def test_every_command_has_examples_that_parse(capsys):
         for line in lines:
             words = shlex.split(line)
             assert words[1] == name
-            assert _parse(words[1:]) is not None
+            assert parse(words[1:]) is not None
 
 
 @pytest.mark.parametrize("argv", [["nonsense"], ["run", "--batch", "0"], ["export", "x"], ["summary"]])

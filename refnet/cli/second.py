@@ -1,0 +1,86 @@
+"""A second process that compiles kernels while the first one does: one process compiles one at a time.
+
+    refnet verify ── the fourth kernel that must be compiled ── python -m refnet.cli.second verify
+                                                                     └── verify.warm_up(arguments)
+
+It is started only when kernels are compiled, and where there is a second processor for it. Both take what
+the other one has compiled (loops/claims.py). It ends with the first one: it reads a pipe that nobody writes,
+and ends when the system closes it. Its errors are ignored: the first process then compiles everything itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
+
+FROM = 4
+"""Which kernel, of those that must be compiled, starts the second process: for one or two it would come too
+late."""
+
+
+@contextmanager
+def second_compiler(argv: Sequence[str]) -> Iterator[None]:
+    """Within it, as soon as kernels are compiled, another process warms up the same command.
+
+    argv: the command's name, of a module with `warm_up`, and its arguments.
+    """
+    import numba  # not at the top: the command line is imported without the compiler
+
+    from refnet.kernels.resources import processors
+    from refnet.loops.jit import known, watching
+
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(begun: int, done: int) -> None:
+        if begun == FROM and not started:
+            with suppress(OSError):
+                started.append(_start(argv))
+
+    claims = sys.platform != "win32" and known(numba.__version__)  # else both would compile everything
+    if not claims or processors() < 2:
+        yield
+        return
+    try:
+        with watching(start):
+            yield
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
+    import subprocess  # not at the top: 8 ms of every command's start
+
+    quiet = {**os.environ, "REFNET_QUIET": "1"}
+    command = [sys.executable, "-m", "refnet.cli.second", *argv]
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, env=quiet)
+
+
+def _end_with_parent() -> None:
+    """Wait until the pipe from the first process is closed, which the system does however it ends."""
+    os.read(0, 1)
+    os._exit(0)
+
+
+def main() -> None:
+    """Warm up the command that the arguments say."""
+    import threading  # not at the top: as subprocess
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from refnet.cli import parse  # not at the top: the commands import this file
+
+    arguments = parse(sys.argv[1:])
+    if arguments is not None:
+        arguments.warm_up(arguments)
+
+
+if __name__ == "__main__":
+    main()

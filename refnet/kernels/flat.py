@@ -1,0 +1,40 @@
+"""Any contiguous array as a flat one: kernels that trust it are compiled once, whatever the array's axes.
+
+Numba compiles a kernel for each number of axes, and once more for arrays that may not be written. A kernel
+that calculates places itself needs neither.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
+
+
+def _flat(reading: bool) -> Any:
+    """The typing and code of `flat` and `flat_reading`."""
+
+    def typing(typingctx: Any, array: Any) -> Any:
+        if not isinstance(array, types.Array) or array.layout != "C":
+            return None
+        made = types.Array(array.dtype, 1, "C", readonly=reading or not array.mutable)
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            of = context.make_array(array)(context, builder, args[0])
+            view = context.make_array(made)(context, builder)
+            size, item = of.nitems, of.itemsize
+            populate_array(view, of.data, [size], [item], item, None)
+            return view._getvalue()
+
+        return made(array), codegen
+
+    return typing
+
+
+flat: Any = intrinsic(_flat(reading=False))
+"""flat(array): a contiguous array's elements in row order, without a copy. It does not keep the array: use it
+while something else does, as a kernel's caller keeps the kernel's arguments."""
+flat_reading: Any = intrinsic(_flat(reading=True))
+"""As flat, and not to be written."""
