@@ -309,7 +309,7 @@ def test_within_bound_an_op_with_one_result_must_have_its_bits(values):
     checker = Checker(GoldenSource(GOLDEN))
     checker.check(RELU, values[RELU], within="bound")
     flat = int(np.argmax(values[RELU]))
-    with pytest.raises(AssertionError, match="Relu has one right result"):
+    with pytest.raises(AssertionError, match="Relu has only one right result"):
         checker.check(RELU, one_off(values, RELU, flat, 1), within="bound")
     flat = int(np.argmin(np.abs(values[RELU])))
     assert values[RELU].flat[flat] == 0

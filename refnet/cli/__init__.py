@@ -42,7 +42,8 @@ refnet executes convolutional networks for bit-level verification against framew
 
 NOTES = """\
 start here:
-  refnet run                            the embedded digits network on the sample digits
+  refnet verify                         the shipped networks against MXNet's and PyTorch's bits
+  refnet run                            the shipped digits network on the sample digits
   refnet models                         the networks that refnet knows by name
   refnet run resnest-50-pytorch cat.jpg --weights seed:0
   refnet COMMAND --help                 options and examples of a command
@@ -52,21 +53,23 @@ a MODEL is
   an MXNet symbol file                  net-symbol.json, with --weights net-0000.params
   an official MXNet archive             a05_se-resnet-50_alpha-0.125.tar
   a PyTorch state dict                  net.pth or net.safetensors, with --model NAME
+  an ONNX file                          net.onnx (needs pip install "refnet[onnx]")
 
 exit codes:
   0    done
-  1    `verify`: a defect; `diff`, `golden --check`, `prove`: different; `reveal`: something is unconfirmed
+  1    `verify`: a defect; `diff`, `golden --check`, `prove`: different;
+       `reveal`: some nodes are unconfirmed; `capture --order-free`: some nodes differ
   2    wrong usage, or an input that cannot be used; the reason is on standard error
        (and with --json on standard output as {"error": {"kind": ..., "message": ...}})
   130  interrupted with Ctrl-C
-  141  the reader of standard output went away, as in `refnet models | head -1`
+  141  the reader of standard output closed the pipe, as in `refnet models | head -1`
   Any other exception is a bug in refnet: it shows its traceback, and the exit code is 2.
 
 environment:
   REFNET_CACHE    folder of the compiled kernels (default ~/.cache/refnet/kernels)
   REFNET_WEIGHTS  folder of the fetched official files (default ~/.cache/refnet/weights)
-  REFNET_QUIET    any value: no message when kernels are compiled
-  NO_COLOR        any value: no colours
+  REFNET_QUIET    set to any value: no message while kernels compile
+  NO_COLOR        set to any value: no colours
 """
 
 
@@ -103,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(error: RefnetError, as_json: bool) -> int:
-    """Say what is wrong: on standard error, and with --json on standard output too."""
+    """Print the error: on standard error, and with --json on standard output, too."""
     lines = str(error).split("\n")
     text = "\n".join("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines)
     print(f"refnet: {text}", file=sys.stderr)
@@ -113,19 +116,19 @@ def _say(error: RefnetError, as_json: bool) -> int:
 
 
 def _escape_unencodable() -> None:
-    """Names and labels that the terminal's encoding lacks are shown escaped, not as an exception."""
+    """Show characters that the terminal's encoding lacks escaped, instead of raising an exception."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace | None:
-    """The arguments, or None if only the help was wanted. Exits with 2 on wrong usage, 0 after --help.
+    """The arguments, or None if only help was asked for. Exits with 2 on wrong usage, 0 after --help.
 
-    `argv` is among them, as it was given; `warm_up` is the command's function of that name, or None.
+    They include `argv` itself, and `warm_up`: the command's function of that name, or None.
 
     A command's own parser takes options and file names in any order, which argparse grants only
-    outside of subparsers. Help is written here: argparse passes over a full disk.
+    outside subparsers. Help is written here, because argparse ignores a full disk.
     """
     from refnet.report.terminal import write
 

@@ -1,4 +1,4 @@
-"""refnet bench: time refnet against the frameworks, in turns."""
+"""refnet bench: time refnet against the frameworks, in alternating runs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from refnet.core.errors import InputError
 if TYPE_CHECKING:
     from refnet.bench.machine import Machine
 
-TEXT = "time refnet against the frameworks, in turns"
+TEXT = "time refnet against the frameworks, in alternating runs"
 
 EXAMPLES = """\
 examples:
-  refnet bench                                        the two networks with a card, each against its framework
+  refnet bench                              the two networks with a model card, each against its framework
   refnet bench resnest-50-pytorch --against torch,onnxruntime --threads 1,2 --batch 1,8
   refnet bench octave-se-resnet-50-0.125 --against mxnet --python mxnet=/opt/mx/bin/python
   refnet bench resnest-50-pytorch --against none --profile
@@ -33,28 +33,31 @@ examples:
   refnet bench --startup
   refnet bench --scaling --threads 1
 
-Runs go in turns, refnet and the framework, each in a process of its own; weights are seed:0 unless they
-are given. The frameworks' environments are .venv-torch, .venv-mxnet and .venv-onnx here or in refnet's
-repository, where `bash .ci/environments.sh` makes them; --python names others. docs/performance.md has
-results and says how they are to be read.
+refnet and the framework run in turns, each in its own process. Weights are seed:0 unless given. The
+frameworks' environments are .venv-torch, .venv-mxnet and .venv-onnx here or in refnet's repository, where
+`bash .ci/environments.sh` creates them; --python names others. docs/performance.md has results and
+explains how to read them.
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="name or file (default: both with a card)")
+    text = "name or file (default: the two networks with a model card)"
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=text)
     parser.add_argument(
         "--against",
         type=_frameworks,
         metavar="LIST",
-        help="of torch, mxnet, onnxruntime, onnx-reference; or none (default: where the network comes from)",
+        help="comma-separated: torch, mxnet, onnxruntime, onnx-reference; or none "
+        "(default: the network's own framework)",
     )
     parser.add_argument(
         "--arithmetic", default="plain", metavar="NAME", help="plain (default), golden or replay:BOOK"
     )
-    parser.add_argument("--threads", type=numbers, default=[1, 2], metavar="LIST", help="default: 1,2")
-    parser.add_argument("--batch", type=numbers, default=[1], metavar="LIST", help="default: 1")
-    parser.add_argument("--runs", type=positive, default=15, metavar="N", help="that count (default: 15)")
+    text = "numbers of threads (default: 1,2)"
+    parser.add_argument("--threads", type=numbers, default=[1, 2], metavar="LIST", help=text)
+    parser.add_argument("--batch", type=numbers, default=[1], metavar="LIST", help="batch sizes (default: 1)")
+    parser.add_argument("--runs", type=positive, default=15, metavar="N", help="timed runs (default: 15)")
     parser.add_argument(
         "--python",
         type=_python,
@@ -63,10 +66,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=PATH",
         help="the interpreter that has torch, mxnet or onnx",
     )
-    parser.add_argument("--profile", action="store_true", help="refnet's time per kind of node, too")
+    parser.add_argument("--profile", action="store_true", help="also print refnet's time per kind of node")
     other = parser.add_mutually_exclusive_group()
-    other.add_argument("--startup", action="store_true", help="instead: import, help, compiling, loading")
-    other.add_argument("--scaling", action="store_true", help="instead: time per multiply-add by size")
+    text = "time import, help, compiling and loading instead"
+    other.add_argument("--startup", action="store_true", help=text)
+    text = "time per multiply-add by size instead"
+    other.add_argument("--scaling", action="store_true", help=text)
     weights_arguments(parser)
     json_argument(parser)
 

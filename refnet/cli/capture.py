@@ -1,4 +1,4 @@
-"""refnet capture: have a framework, or refnet, compute a network, and keep every value in a folder."""
+"""refnet capture: run a network in a framework, or in refnet, and save every value in a folder."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from refnet.cli.common import (
 )
 from refnet.core.errors import InputError
 
-TEXT = "have a framework compute a network, and keep every value in a folder"
+TEXT = "run a network in a framework and save every value"
 
 EXAMPLES = """\
 examples:
   refnet capture torch resnest-50-pytorch --weights seed:0 --input seed:1 -o caps/torch
-  refnet capture mxnet octave-se-resnet-50-0.125 --input cat.jpg -o caps/mxnet       its weights, once fetched
+  refnet capture mxnet octave-se-resnet-50-0.125 --input cat.jpg -o caps/mxnet       with fetched weights
   refnet capture mxnet net-symbol.json --weights net-0000.params --input x.npy --mode internals -o caps/mx
   refnet capture onnxruntime net.onnx --input x.npy --mode all -o caps/ort
   refnet capture refnet resnest-digits --arithmetic golden --input sample:1700-label-5.png -o caps/golden
@@ -39,21 +39,22 @@ A capture is a folder with one .npy file per value and manifest.json, which says
 version, build, instruction set, threads, batch, mode, flags) and has the sha256 of every value, of the
 inputs, the graph and the weights. docs/formats.md specifies it, so that anyone can write one.
 
-torch, mxnet and onnxruntime run in a Python of their own: --python PATH, else .venv-NAME/bin/python, which
-`bash .ci/environments.sh NAME` makes. torch takes any nn.Module as package.module:callable: every module's
-and every function's output is a value; with --model refnet knows its graph too, and can verify the capture.
-Unless it is a file of the framework's own, MODEL runs as refnet exports it.
+torch, mxnet and onnxruntime run in their own Python: --python PATH, else .venv-NAME/bin/python
+(`bash .ci/environments.sh NAME` creates it). torch takes any nn.Module as package.module:callable: every
+module's and every function's output is a value; with --model refnet knows its graph too, and can verify the
+capture. A MODEL that is not a file of the framework is exported by refnet first.
 
 Modes: mxnet monitor (the default: the symbol as it is), internals (every value exposed, which changes
 bits), outputs; onnxruntime disabled (the default: every node as written), basic, extended, all (how much of
-the graph is optimised), outputs (everything optimised, only the outputs seen); torch eager.
+the graph is optimised), outputs (everything optimised; only the outputs
+are captured); torch eager.
 
---order-free runs no network, but each reduction (convolution, dense, average) of it alone, at its own size,
-on integers so small that no sum of them rounds in any order. There all frameworks must agree to the last
-bit: exit code 1 if one does not, and `refnet diff` compares two such captures.
+--order-free does not run the network. It runs each reduction (convolution, dense, average) alone, at its own
+size, on integers so small that no sum of them rounds in any order. Every framework must then give the same
+bits; exit code 1: some nodes differ. `refnet diff` compares two such captures.
 
-An interrupted capture is never mistaken for a whole one. The same command goes on: values that are there
-are compared with what the framework computes now, the rest is written.
+An interrupted capture is never mistaken for a complete one. Run the same command again to complete it:
+existing values are compared with what the framework computes now, and the rest is written.
 """
 
 
@@ -62,7 +63,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     from refnet.frameworks.capture.names import FRAMEWORKS
 
     parser.add_argument("framework", metavar="FRAMEWORK", choices=FRAMEWORKS, help=", ".join(FRAMEWORKS))
-    parser.add_argument("model", metavar="MODEL", help="name or file; torch: package.module:callable too")
+    parser.add_argument("model", metavar="MODEL", help="name or file; for torch also package.module:callable")
     parser.add_argument(
         "--input",
         action="append",
@@ -74,12 +75,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     weights_arguments(parser)
     parser.add_argument(
-        "--pipeline", metavar="NAME", help="how an image becomes a tensor (default: the model's)"
+        "--pipeline",
+        metavar="NAME",
+        help="the preprocessing pipeline, docs/preprocessing.md (default: the model's)",
     )
-    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="default: 1")
-    parser.add_argument("--batch", type=positive, metavar="N", help="images of seed:N (default: 1)")
+    text = "number of threads (default: 1)"
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help=text)
+    text = "batch size of a seed:N input (default: 1)"
+    parser.add_argument("--batch", type=positive, metavar="N", help=text)
     parser.add_argument("--mode", metavar="MODE", help="how the framework executes the network, see below")
-    parser.add_argument("--arithmetic", choices=["plain", "golden"], help="of refnet itself (default: plain)")
+    text = "with FRAMEWORK refnet: the arithmetic (default: plain)"
+    parser.add_argument("--arithmetic", choices=["plain", "golden"], help=text)
     subgraph_argument(parser)
     parser.add_argument(
         "--hash-only", action="store_true", help="keep the hashes of the values, not the data"
@@ -90,11 +96,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a variable for the framework's process, for example ONEDNN_MAX_CPU_ISA=AVX2",
+        help="an environment variable for the framework's process, for example ONEDNN_MAX_CPU_ISA=AVX2",
     )
-    parser.add_argument(
-        "--timeout", type=positive, default=600, metavar="SECONDS", help="for any one value (default: 600)"
-    )
+    text = "seconds to wait for one value (default: 600)"
+    parser.add_argument("--timeout", type=positive, default=600, metavar="SECONDS", help=text)
     parser.add_argument("--state", metavar="FILE", help="torch callable: its state dict")
     parser.add_argument(
         "--argument", action="append", default=[], metavar="JSON", help="torch callable: an argument"
@@ -110,7 +115,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="folder: who computed it (framework, version, build, isa, threads, batch, mode, processor)",
     )
-    text = "each reduction on inputs of its own whose sums are exact: all must agree to the last bit"
+    text = "run each reduction alone, on inputs whose sums are exact: every framework must give the same bits"
     parser.add_argument("--order-free", action="store_true", help=text)
     json_argument(parser)
 
@@ -120,7 +125,7 @@ def run(a: argparse.Namespace) -> int:
     from refnet.report.terminal import clean, show
 
     if a.arithmetic is not None and a.framework != "refnet":
-        raise InputError(f"--arithmetic is refnet's own; {a.framework} has its own way to round")
+        raise InputError(f"--arithmetic is for FRAMEWORK refnet; {a.framework} rounds in its own way")
     if a.framework not in ("torch", "folder"):
         usable(a.model, a.network)
     try:
@@ -151,7 +156,7 @@ def run(a: argparse.Namespace) -> int:
                 progress=progress,
             )
     except KeyboardInterrupt:
-        print(f"refnet: {a.output} is unfinished; the same command goes on", file=sys.stderr)
+        print(f"refnet: {a.output} is unfinished; the same command completes it", file=sys.stderr)
         raise
     for name, reason in done.left_out.items():
         print(clean(f"refnet: {name} is left out: {reason}"), file=sys.stderr)
@@ -165,9 +170,8 @@ def run(a: argparse.Namespace) -> int:
         kept = "hashes of " if a.hash_only else ""
         show(clean(f"{a.output}: {kept}{count} values of {reference}{went_on}"))
         for name in done.different:
-            show(
-                clean(f"{name}: not the exact result, though no sum in it can round: it means another thing")
-            )
+            why = "not the exact result, though no sum in it can round: the node computes something else"
+            show(clean(f"{name}: {why}"))
         if a.order_free and not done.different:
-            show("all of them have the exact result's bits")
+            show("all of them are exact")
     return DIFFERENT if done.different else DONE

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 EMBEDDED = "octave-se-resnet-digits"
-"""The network that `refnet run` takes when none is named: trained, shipped, and it runs in an instant."""
+"""The network of `refnet run` without a MODEL: trained, shipped, and it runs in an instant."""
 
 DONE, DIFFERENT, FAILED, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 
 
 def usable(model: str, network: str | None) -> str:
-    """The MODEL, unless it is an image, or weights without --model: said in the command line's words."""
+    """The MODEL. Raises InputError for an image, and for weights without --model; both say what to type."""
     kind = Path(model).suffix.lower()
     if kind in (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm"):
-        raise InputError(f"{model} is an image where a MODEL must stand: refnet run {EMBEDDED} {model}")
+        raise InputError(f"{model} is an image, but a MODEL is expected here: refnet run {EMBEDDED} {model}")
     if kind in (".pth", ".pt", ".safetensors", ".params") and network is None:
-        raise InputError(f"{model} holds weights only: say of which network, with --model NAME")
+        raise InputError(f"{model} holds weights only: name their network with --model NAME")
     return model
 
 
@@ -35,8 +35,8 @@ def usable(model: str, network: str | None) -> str:
 def counting(what: str, total: int | None, compiling: bool = False) -> Iterator[Callable[[int], object]]:
     """A progress bar on standard error if it is a terminal and there is more than one to count.
 
-    total: None if nobody knows. compiling: kernels may be compiled meanwhile. Then their number and the time
-    that has passed are shown, and no time that is left, which nobody knows.
+    total: None if unknown. compiling: kernels may be compiled meanwhile. Then the bar shows their number
+    and the time elapsed, but no time remaining, because that is unknown.
     """
     if (total is not None and total < 2) or not sys.stderr.isatty():
         yield lambda done: None
@@ -94,21 +94,22 @@ def print_json(record: object) -> None:
 
 def weights_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare --weights, --model and --image."""
-    text = "weights: a file, or seed:N for synthetic ones (default: shipped, fetched, or beside the symbol)"
+    text = "a file, or seed:N for synthetic weights "
+    text += "(default: the shipped or fetched ones, or those beside the symbol file)"
     parser.add_argument("--weights", metavar="FILE|seed:N", help=text)
     network_arguments(parser)
 
 
 def network_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare --model and --image."""
-    text = "the network that a file holds: a name of the catalog; a state dict needs it"
+    text = "which network of the catalog a file holds; required for a state dict"
     parser.add_argument("--model", dest="network", metavar="NAME", help=text)
-    parser.add_argument("--image", type=size, metavar="H,W", help="another input size (default: the model's)")
+    parser.add_argument("--image", type=size, metavar="H,W", help="the input size (default: the model's)")
 
 
 def json_argument(parser: argparse.ArgumentParser) -> None:
     """Declare --json."""
-    parser.add_argument("--json", action="store_true", help="print JSON, with every digit and checksum")
+    parser.add_argument("--json", action="store_true", help="print JSON, with all digits and checksums")
 
 
 def subgraph_argument(parser: argparse.ArgumentParser) -> None:
@@ -117,20 +118,20 @@ def subgraph_argument(parser: argparse.ArgumentParser) -> None:
         "--subgraph",
         choices=["NONE", "default"],
         default="NONE",
-        help="mxnet's subgraph backend: no joined nodes, or as it is set by default (default: NONE)",
+        help="MXNet's subgraph backend. NONE: no joined nodes; default: MXNet's own setting (default: NONE)",
     )
 
 
 def positive(text: str) -> int:
-    """An argument that is a number from 1 on."""
+    """An argument that is a positive whole number."""
     number = int(text) if text.isdecimal() and len(text) < 10 else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return number
 
 
 def numbers(text: str) -> list[int]:
-    """1,2 and the like, each once."""
+    """A list such as 1,2: positive whole numbers, duplicates dropped."""
     return list(dict.fromkeys(positive(part) for part in text.split(",")))
 
 
@@ -138,7 +139,7 @@ def size(text: str) -> tuple[int, int]:
     """An argument H,W."""
     height, comma, width = text.partition(",")
     if not comma:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size H,W such as 224,224")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size H,W such as 224,224")
     return positive(height), positive(width)
 
 
@@ -149,7 +150,7 @@ def pairs(option: str, texts: list[str]) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not name or not equals or name in found:
             raise InputError(
-                f"{option} {text!r}: {'stands there twice' if name in found else 'is no NAME=VALUE'}"
+                f"{option} {text!r}: {'is duplicated' if name in found else 'is not NAME=VALUE'}"
             )
         found[name] = value
     return found
@@ -160,7 +161,7 @@ def json_value(option: str, text: str, kind: type = object) -> Any:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{option} {text!r} is no JSON: {error}") from None
+        raise InputError(f"{option} {text!r} is not JSON: {error}") from None
     if not isinstance(found, kind):
         raise InputError(f"{option} {text!r} must be a JSON object")
     return found

@@ -16,9 +16,9 @@ examples:
   refnet diff torch-1-thread torch-2-threads
   refnet diff DIR hardware-dump --json
 
-Both are captures, or folders of .npy files named after the values, of whatever origin. No network is needed
-and nothing is judged: bits are compared. Exit code 0: equal; 1: different, or values that only one of them
-has; 2: they could not be compared. What a difference means, `refnet verify` says.
+A and B are captures, or folders of .npy files named after the values, from any source. No network is needed.
+Bits are compared; nothing is judged. Exit code 0: equal; 1: different, or values that only one of them has;
+2: they could not be compared. `refnet verify` says what a difference means.
 """
 
 

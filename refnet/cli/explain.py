@@ -18,9 +18,10 @@ examples:
   refnet explain resnest-50-pytorch layer1.0.conv1 --at 0,3,20,20 --weights seed:0 --capture DIR
 
 Shown are the inputs and weights that the element is made of, their exact products, the exact sum, refnet's
-plain sum step by step, the correctly rounded (golden) bits, and how far the others are from it. With
---capture the inputs of the node are the capture's, and its bits are shown too; without, refnet's own run
-makes them from --input. A long sum shows its first, last and largest terms: --all shows every one.
+plain sum step by step, the correctly rounded (golden) value, and how far the other values are from it. With
+--capture, the node's inputs are taken from the capture, and the captured value is shown too. Without it,
+refnet computes them from --input. Of a long sum, the first, last and largest terms are shown; --all shows
+every term.
 """
 
 
@@ -28,14 +29,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help="name or file")
     parser.add_argument("node", metavar="NODE", help="the value's name")
-    parser.add_argument("--at", type=place, required=True, metavar="N,C,Y,X", help="the element's place")
+    parser.add_argument("--at", type=place, required=True, metavar="N,C,Y,X", help="the element's index")
     parser.add_argument(
         "--capture", type=Path, metavar="DIR", help="take the node's inputs from this capture"
     )
     weights_arguments(parser)
-    input_arguments(parser)
+    input_arguments(parser, "without --capture, or if the capture has none")
     parser.add_argument("--all", action="store_true", help="show all terms")
-    parser.add_argument("--threads", type=positive, metavar="N", help="default: all processors")
+    text = "number of threads (default: all processors)"
+    parser.add_argument("--threads", type=positive, metavar="N", help=text)
     json_argument(parser)
 
 
@@ -43,7 +45,7 @@ def place(text: str) -> tuple[int, ...]:
     """An argument such as 0,3,20,20."""
     parts = text.split(",")
     if not all(part.strip().isdecimal() and len(part) < 12 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is no place such as 0,3,20,20")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an index such as 0,3,20,20")
     return tuple(map(int, parts))
 
 

@@ -14,7 +14,7 @@ examples:
   refnet export octave-se-resnet-50-0.125 --to mxnet -o net --weights seed:0
   refnet export resnest-50-pytorch --to onnx -o net --weights seed:0          net.onnx, opset 17
 
-MXNet, or ONNX Runtime, loads and runs what is written. --to onnx needs `pip install "refnet[onnx]"`.
+MXNet or ONNX Runtime can load and run the result. --to onnx needs `pip install "refnet[onnx]"`.
 """
 
 

@@ -17,19 +17,21 @@ TEXT = "download a network's official file and check it"
 
 EXAMPLES = """\
 examples:
-  refnet fetch octave-se-resnet-50-0.125           into the folder of REFNET_WEIGHTS
+  refnet fetch octave-se-resnet-50-0.125           into the folder that REFNET_WEIGHTS names
   refnet fetch resnest-50-pytorch --folder .
 
-An interrupted download goes on where it stopped. The file takes its name only when its checksum is right.
-Where the source publishes only the first 8 digits of the sha256, these are what is checked; fetch says so.
+Run again, an interrupted download continues where it stopped. The file gets its final name only after its
+checksum was verified. Where the source publishes only the first 8 digits of the sha256, only these are
+checked, and fetch says so.
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help="name, see `refnet models`")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="where to (default: REFNET_WEIGHTS)")
-    parser.add_argument("--unpack", action="store_true", help="unpack an archive beside it")
+    text = "the folder to download into (default: REFNET_WEIGHTS)"
+    parser.add_argument("--folder", type=Path, metavar="DIR", help=text)
+    parser.add_argument("--unpack", action="store_true", help="also unpack the archive, next to it")
 
 
 def run(a: argparse.Namespace) -> None:

@@ -24,16 +24,16 @@ EXAMPLES = """\
 examples:
   refnet golden resnest-50-pytorch --weights seed:0 --input seed:0 -o golden.json
   refnet golden resnest-digits --input sample:1700-label-5.png -o golden.json
-  refnet golden octave-se-resnet-50-0.125 --input cat.jpg -o golden.json       its weights, once fetched
-  refnet golden --check golden.json                                            with what the file names
+  refnet golden octave-se-resnet-50-0.125 --input cat.jpg -o golden.json    with the fetched official weights
+  refnet golden --check golden.json                      with the model, weights and input that the file names
   refnet golden --check golden.json net.pth --model resnest-50-pytorch --input x.npy
 
-A golden file has the sha256 of every node's golden value, and of the graph, the weights and the input.
-Threads and batch change none of them (a graph that mixes images is run on all at once). --input takes a
-.npy file, an image, sample:NAME (a shipped digit) or seed:N (synthetic, the same bits on every machine).
---check computes everything again and names the first node that differs: exit code 0 equal, 1 different,
-2 if it could not judge. Files that a golden file names are looked for beside it. docs/golden.md specifies
-the format.
+A golden file holds the sha256 of every node's golden value, and of the graph, the weights and the input.
+Neither threads nor batch size change them (a graph that mixes the images of a batch runs on all images at
+once). --input takes a .npy file, an image, sample:NAME (a shipped digit) or seed:N (synthetic, the same
+bits on every machine). --check computes everything again and names the first node that differs. Exit code
+0: equal; 1: different; 2: could not be judged. Files that a golden file names are looked for beside it.
+docs/golden.md specifies the format.
 """
 
 
@@ -45,9 +45,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     weights_arguments(parser)
     parser.add_argument("--input", metavar="X", help="a .npy file, an image, sample:NAME or seed:N")
     parser.add_argument(
-        "--pipeline", metavar="NAME", help="how an image becomes a tensor (default: the model's)"
+        "--pipeline",
+        metavar="NAME",
+        help="the preprocessing pipeline, docs/preprocessing.md (default: the model's)",
     )
-    parser.add_argument("--threads", type=positive, metavar="N", help="default: all processors")
+    text = "number of threads (default: all processors)"
+    parser.add_argument("--threads", type=positive, metavar="N", help=text)
     parser.add_argument(
         "--batch", type=positive, default=1, metavar="N", help="images at a time (default: 1)"
     )
@@ -57,7 +60,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(a: argparse.Namespace) -> int:
     """Do what the arguments say; the exit code, None for 0."""
     if a.check is not None and a.output is not None:
-        raise InputError("--check reads a golden file and -o writes one: give the one or the other")
+        raise InputError("--check reads a golden file and -o writes one: give one or the other")
     if a.check is None:
         return _golden_record(a)
     return _golden_check(a)
@@ -67,7 +70,7 @@ def _golden_record(a: argparse.Namespace) -> int:
     from refnet.report.terminal import clean, show
 
     if a.model is None or a.input is None or a.output is None:
-        raise InputError("a golden file is made of a MODEL and an --input, and -o names it")
+        raise InputError("to write a golden file, give a MODEL, an --input, and the file's name with -o")
     with progress_bar("nodes") as progress:
         file = refnet.write_golden(
             a.output,

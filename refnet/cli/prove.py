@@ -12,7 +12,7 @@ TEXT = "prove golden exp or sigmoid, or a framework's bits, on all float32 input
 EXAMPLES = """\
 examples:
   refnet prove sigmoid                                every one of the 2**32 float32 inputs
-  refnet prove exp --state exp.state                  goes on there if it was interrupted
+  refnet prove exp --state exp.state                  resumes if it was interrupted
   refnet prove sigmoid --slice 3/64                   the 3rd, 67th, 131st and 195th of 256 chunks
   refnet prove sigmoid --framework torch --slice 1/16
   refnet prove softmax --framework mxnet --environment DNNL_MAX_CPU_ISA=AVX2
@@ -20,26 +20,35 @@ examples:
 
 Golden results are compared with a second, independent evaluation: all must be equal. Each chunk's hash is
 compared with the one on record, too. With --framework, the framework's own results are compared with the
-formulas that replay evaluates: one must give the same bits everywhere. It takes some minutes for all inputs.
-Exit code 0 proved, 1 different. docs/numerics.md explains both and has the results.
+formulas that replay evaluates: one must give the same bits everywhere. All inputs take some minutes. Exit
+code 0: proved; 1: different. docs/numerics.md explains both and has the results.
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    text = "exp or sigmoid; of a framework also softmax, softmax-first, and mxnet's nd-sigmoid"
+    text = "exp or sigmoid; with --framework also softmax, softmax-first, and nd-sigmoid (MXNet)"
     names = ["exp", "sigmoid", "softmax", "softmax-first", "nd-sigmoid"]
     parser.add_argument("function", choices=names, metavar="FUNCTION", help=text)
     other = parser.add_argument_group("a framework's function")
-    other.add_argument("--framework", choices=["torch", "mxnet", "onnx"], help="ask it, instead of golden")
+    text = "compare this framework's function, not golden"
+    other.add_argument("--framework", choices=["torch", "mxnet", "onnx"], help=text)
     other.add_argument("--python", metavar="PATH", help="the interpreter that has it (default: .venv-NAME)")
-    other.add_argument("--formula", metavar="NAME", help="only this one (default: all that fit a sample)")
+    text = "compare with this formula only (default: all that agree on a sample)"
+    other.add_argument("--formula", metavar="NAME", help=text)
     other.add_argument(
-        "--environment", type=_variable, action="append", default=[], metavar="NAME=VALUE", help="for it"
+        "--environment",
+        type=_variable,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an environment variable for the framework's process",
     )
     parser.add_argument("--slice", type=_slice, default=(1, 1), metavar="K/N", help="only part K of N")
-    parser.add_argument("--state", type=Path, metavar="FILE", help="keeps what is done, and goes on there")
-    parser.add_argument("--threads", type=positive, metavar="N", help="default: all processors")
+    text = "save progress to this file, and resume from it"
+    parser.add_argument("--state", type=Path, metavar="FILE", help=text)
+    text = "number of threads (default: all processors)"
+    parser.add_argument("--threads", type=positive, metavar="N", help=text)
     json_argument(parser)
 
 
@@ -51,7 +60,7 @@ def run(a: argparse.Namespace) -> int:
     if a.framework:
         return _live(a)
     if a.function not in ("exp", "sigmoid") or a.python or a.formula or a.environment:
-        raise InputError(f"{a.function}: --framework must say whose")
+        raise InputError(f"{a.function}: needs --framework")
     from refnet.prove.prove import CHUNKS, prove, recorded
     from refnet.report.terminal import show
 
@@ -66,14 +75,16 @@ def run(a: argparse.Namespace) -> int:
     else:
         record = proof.record()
         show(f"{a.function}: {proof.inputs} inputs, {proof.different} results differ")
-        show(
-            f"settled by decimals: {record['open_shipped']} of golden, {record['open_second']} of the second"
-        )
+        by_golden, by_second = record["open_shipped"], record["open_second"]
+        show(f"decided by decimal arithmetic: {by_golden} by golden, {by_second} by the second evaluation")
         if proof.different:
             show(f"first input that differs: 0x{record['first_different']:08x}")
-        show(f"sha256 of all: {proof.sha256 or 'not all chunks are here'}")
+        show(f"sha256 of all results: {proof.sha256 or 'needs all chunks (this run had some of them)'}")
         on = f"the record of {known['date']}"
-        show(f"{len(unlike)} chunks are not as in {on}: {unlike}" if unlike else f"every hash is as in {on}")
+        if unlike:
+            show(f"{len(unlike)} chunks have other hashes than {on}: {unlike}")
+        else:
+            show(f"every chunk's hash equals {on}")
     return DIFFERENT if proof.different or unlike else DONE
 
 
@@ -122,5 +133,5 @@ def _variable(text: str) -> tuple[str, str]:
 def _slice(text: str) -> tuple[int, int]:
     part, slash, of = text.partition("/")
     if not slash or not (1 <= positive(part) <= positive(of) <= 256):
-        raise argparse.ArgumentTypeError(f"{text!r} is no part K/N such as 3/64, N at most 256")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a part K/N such as 3/64 with N at most 256")
     return int(part), int(of)

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 def show_recipes(
     book: Path, node: str, picture: Path | None = None, as_json: bool = False, graph: Graph | None = None
 ) -> None:
-    """Print the recipes that `node` means, in words; picture: the SVG file to draw one in.
+    """Print the recipes of `node` in words; picture: the SVG file to draw one into.
 
-    node: the name of a node of the graph, or where there is none, of one that the book names, a signature or
-    a part of one. Raises InputError if the book has nothing of that, or several for one picture.
+    node: the name of a node of the graph. Without a graph: a node that the book names, a signature or a part
+    of one. Raises InputError if the book has no such recipe, or several for one picture.
     """
     from refnet.arithmetic.replay import Replay
     from refnet.formats.book import read, recipe_json
@@ -36,12 +36,12 @@ def show_recipes(
         graph, given = Replay(known).fused_graph(graph), graph
         if node in given.by_name and node not in graph.by_name:
             last = next(names[-1] for names in groups if node in names)
-            raise InputError(f"{book}: {node} is joined with others, and has no recipe: ask for {last}")
+            raise InputError(f"{book}: {node} is joined with others, has no own recipe: ask for {last}")
     keys = _keys(known, book, node, graph)
     if picture is not None:
         if len(keys) > 1:
             raise InputError(
-                f"{node!r} means {len(keys)} recipes of {book}, {picture} holds one: {keys[0]}, ..."
+                f"{node!r} matches {len(keys)} recipes of {book}, but {picture} can hold one: {keys[0]}, ..."
             )
         with whole_file(picture) as stream:
             stream.write(report.svg(known.recipes[keys[0]], keys[0], _kernel(keys[0])).encode())
@@ -59,7 +59,7 @@ def show_recipes(
 
 
 def _said(book: Book, key: str) -> dict[str, Any]:
-    """The recipe's words, and on what it was confirmed."""
+    """The recipe in words, and the captures that confirm it."""
     from refnet.report.recipe import words
 
     lines = words(book.recipes[key], _kernel(key), _formulas(key))
@@ -85,7 +85,7 @@ def _keys(book: Book, path: Path, node: str, graph: Graph | None) -> list[str]:
         read = [types[name] for name in one.inputs]
         key = book.key(node, signature(one.op, read))
         if key is None and not one.op.needs_recipe:
-            raise InputError(f"{node} = {one.op!r} has one right result in float32: no recipe is needed")
+            raise InputError(f"{node} = {one.op!r} has only one right result in float32: no recipe is needed")
         if key is None:
             raise InputError(missing(book, one, read))
         return [key]
@@ -96,7 +96,7 @@ def _keys(book: Book, path: Path, node: str, graph: Graph | None) -> list[str]:
         reason = next(one.reason for one in book.unconfirmed if node in one.nodes)
         raise InputError(f"{path} has no recipe for {node}: {reason}")
     raise InputError(
-        f"{path} has no recipe named, filed under or containing {node!r}; "
+        f"{path} has no recipe whose name or key contains {node!r}; "
         "name the MODEL too to find a node by its name"
     )
 
@@ -108,7 +108,7 @@ def _kernel(key: str) -> tuple[int, int]:
 
 
 def _formulas(key: str) -> Mapping[str, str]:
-    """The menu of the op that a key begins with; none for a word that is no op."""
+    """The formulas of the op that a key begins with; empty if the word is not an op."""
     import refnet.ops
     from refnet.core.op import Op
 

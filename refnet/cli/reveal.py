@@ -1,4 +1,4 @@
-"""refnet reveal: ask a framework in which order it adds, and write that down in a book."""
+"""refnet reveal: find out in which order a framework adds, and write it to a book."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 KNOWN = ("torch", "mxnet", "onnxruntime")
 
-TEXT = "ask a framework in which order it adds, and write a book of it"
+TEXT = "find out in which order a framework adds, and write it to a book"
 
 EXAMPLES = """\
 examples:
@@ -43,41 +43,43 @@ examples:
   refnet reveal --show Dense --book mxnet.book.json
 
 The framework is a black box: each distinct convolution, dense layer and pool of the network is given sums
-of a huge number, its negative and ones; how many ones are left tells in which order they were added. Other
-numbers tell whether products are rounded, where a bias is added, what padding does. Of relu, batch norm,
-sigmoid and the like the formula is chosen, by bits, that the framework evaluates. Then two runs of the whole
-network must come out with the same bits, node by node, from the framework's own inputs to the node: what
-does not is left out of the book, and named. A third run has infinities and NaN in it: of several recipes,
-one is taken that holds there too; nodes that have none are named.
+of a huge number, its negative and ones; the number of ones that are left tells in which order they were
+added. Other numbers show whether products are rounded, where a bias is added and what padding does. For
+relu, batch norm, sigmoid and the like, the formula that gives the framework's bits is chosen. Then each
+node's recipe must reproduce two runs of the whole network bit by bit, from the framework's own inputs to
+the node. Nodes that fail are left out of the book and named. A third run contains infinities and NaN. If
+several recipes fit, one that also holds there is chosen; nodes without such a recipe are named.
 
 With --subgraph default MXNet joins nodes: a convolution with the batch norm, the addition or the relu after
-it. It is asked which, and the joined nodes are asked as such; only the last one's value is there to be seen.
+it. refnet asks MXNet which nodes it joins and then treats each group as one node; only the value of its last
+node is visible.
 
-A book holds for its reference only: framework, version, build, instruction set, threads, batch and mode.
+A book is valid for its reference only: framework, version, build, instruction set, threads, batch and mode.
 With it, `refnet run --arithmetic replay:BOOK` gives the framework's bits without the framework.
 
---show says how a book has a node computed, in words, and with -o as a picture (SVG): which chains, in which
-order, added how. NODE is a node of the MODEL, or, where no MODEL is named, a part of what recipes are filed
-under.
+--show explains how a book computes a node, in words and, with -o, as a picture (SVG): which chains, in which
+order, and how they are added. NODE is a node of the MODEL or, without MODEL, a part of a recipe's key.
 
-Which weights are used does not matter for the book. An interrupted command goes on where it was: what was
-asked is in BOOK.partial. Exit code 0: every node is confirmed; 1: some are not. docs/reveal.md explains how
-it works.
+The book does not depend on the weights that are used. Run again, an interrupted command continues:
+BOOK.partial holds the answers so far. Exit code 0: every node is confirmed; 1: some are not. docs/reveal.md
+explains how it works.
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("framework", nargs="?", metavar="FRAMEWORK", help=", ".join(KNOWN))
-    text = "name or file; torch: package.module:callable too"
+    text = "name or file; for torch also package.module:callable"
     parser.add_argument("model", nargs="?", metavar="MODEL", help=text)
     text = "the book's file; with --show, the picture's"
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=text)
-    parser.add_argument("--show", metavar="NODE", help="instead: a node's recipe in words and as a picture")
+    text = "show a node's recipe instead, in words and as a picture"
+    parser.add_argument("--show", metavar="NODE", help=text)
     parser.add_argument("--book", type=Path, metavar="BOOK", help="the book that --show reads")
     weights_arguments(parser)
-    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="default: 1")
-    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="default: 1")
+    text = "number of threads (default: 1)"
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help=text)
+    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="batch size (default: 1)")
     parser.add_argument("--mode", metavar="MODE", help="how the framework executes, see `refnet capture`")
     subgraph_argument(parser)
     parser.add_argument("--python", metavar="PATH", help="the Python that has the framework")
@@ -86,11 +88,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a variable for the framework's process, for example ONEDNN_MAX_CPU_ISA=AVX2",
+        help="an environment variable for the framework's process, for example ONEDNN_MAX_CPU_ISA=AVX2",
     )
-    parser.add_argument(
-        "--timeout", type=positive, default=600, metavar="SECONDS", help="for any one answer (default: 600)"
-    )
+    text = "seconds to wait for one answer (default: 600)"
+    parser.add_argument("--timeout", type=positive, default=600, metavar="SECONDS", help=text)
     parser.add_argument("--state", metavar="FILE", help="torch callable: its state dict")
     parser.add_argument(
         "--argument", action="append", default=[], metavar="JSON", help="torch callable: an argument"
@@ -107,7 +108,7 @@ def run(a: argparse.Namespace) -> int:
     if a.show is not None:
         return _show_recipes(a)
     if a.book is not None:
-        raise InputError(f"--book {a.book} is what --show reads; a new book's file is named with -o")
+        raise InputError(f"--book {a.book} is only for --show; name the file of a new book with -o")
     if a.framework not in KNOWN or a.model is None or a.output is None:
         given = " ".join(word for word in (a.framework, a.model) if word)
         raise InputError(f"needs FRAMEWORK ({', '.join(KNOWN)}), MODEL and -o BOOK, got {given!r}")
@@ -136,7 +137,8 @@ def run(a: argparse.Namespace) -> int:
                 progress=progress,
             )
     except KeyboardInterrupt:
-        print(f"refnet: {a.output}.partial has what was asked; the same command goes on", file=sys.stderr)
+        text = f"{a.output}.partial holds the answers so far; the same command continues"
+        print(f"refnet: {text}", file=sys.stderr)
         raise
     if a.json:
         print_json(_record(a.output, found))
@@ -146,7 +148,7 @@ def run(a: argparse.Namespace) -> int:
 
 
 def _show_recipes(a: argparse.Namespace) -> int:
-    """What --show asks for; the one word before it may be a MODEL."""
+    """Do what --show asks for; the one word before it may be a MODEL."""
     from refnet.cli.recipes import show_recipes
     from refnet.models.loading import structure
 
@@ -184,11 +186,11 @@ def _show(output: Path, found: Revealed) -> None:
     )
     show(
         f"{found.replayed} nodes by {len(book.recipes)} recipes, confirmed to the bit on two captures; "
-        f"{found.settled} nodes have one right result, which they had"
+        f"{found.settled} nodes have only one right result, and the framework gave it"
     )
     if found.usual:
         some = ", ".join(found.usual[:5]) + (", ..." if len(found.usual) > 5 else "")
-        show(clean(f"not the framework's bits with infinities and NaN: {len(found.usual)} nodes: {some}"))
+        show(clean(f"with infinities and NaN, {len(found.usual)} nodes have other bits: {some}"))
     for one in book.unconfirmed:
         more = f" and {len(one.nodes) - 3} more" if len(one.nodes) > 3 else ""
         show(clean(f"not confirmed: {', '.join(one.nodes[:3])}{more}: {one.signature}: {one.reason}"))

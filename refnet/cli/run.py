@@ -31,20 +31,19 @@ TEXT = "run a network on images and print the most probable classes"
 
 EXAMPLES = """\
 examples:
-  refnet run                                              the embedded digits network, sample digits
+  refnet run                                              the shipped digits network, sample digits
   refnet run resnest-digits weights/digits/*.png --top 1
   refnet run octave-se-resnet-50-0.125 cat.jpg            after `refnet fetch octave-se-resnet-50-0.125`
-  refnet run resnest-50-pytorch cat.jpg --weights seed:0  synthetic weights: every machine, the same bits
+  refnet run resnest-50-pytorch cat.jpg --weights seed:0  synthetic weights: the same bits on every machine
   refnet run net-symbol.json cat.jpg --weights net-0000.params --model octave-se-resnet-50-0.125
   refnet run net.pth cat.jpg --model resnest-50-pytorch
   refnet run resnest-50-pytorch cat.jpg --weights seed:0 --arithmetic replay:torch.book.json
   refnet run resnest-digits --input x.npy --value layer1.0.relu --output relu.npy
 
-Several images are run in batches; results come in the order of the images. The bits of a result
-depend neither on the batch nor on the threads, except that a book is true of one batch, which must then
-divide the images. All images are read before the first batch is run, so
-one that cannot be read ends the command before any work is done. A file under --output is written
-whole or not at all.
+Several images are run in batches; results come in the order of the images. A result's bits depend
+neither on the batch size nor on the threads. A book is valid for the batch size it was made with; the
+number of images must be a multiple of it. All images are read first: if one cannot be read, nothing is
+run. The --output file is written whole or not at all.
 """
 
 
@@ -53,20 +52,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", metavar="MODEL", help=f"name or file (default: {EMBEDDED})")
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="image files")
     weights_arguments(parser)
-    parser.add_argument("--input", type=Path, metavar="FILE.npy", help="float32 (n, c, h, w) or (c, h, w)")
+    text = "a float32 tensor (n, c, h, w) or (c, h, w) instead of images"
+    parser.add_argument("--input", type=Path, metavar="FILE.npy", help=text)
     parser.add_argument(
         "--output", type=Path, metavar="FILE.npy", help="save the output, all images in order"
     )
     parser.add_argument("--value", metavar="NAME", help="what --output saves: an output or any node's value")
     parser.add_argument(
-        "--pipeline", metavar="NAME", help="how an image becomes a tensor (default: the model's)"
+        "--pipeline",
+        metavar="NAME",
+        help="the preprocessing pipeline, docs/preprocessing.md (default: the model's)",
     )
     parser.add_argument(
         "--arithmetic",
         default="plain",
         metavar="NAME",
         help="plain: float32 in one stated order (default); golden: every value correctly rounded; "
-        "replay:BOOK: as the framework build that the book was made of",
+        "replay:BOOK: the bits of the framework build that the book was made from",
     )
     parser.add_argument(
         "--kernels",
@@ -74,9 +76,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="fast, or reference: the slow loops that define each bit; both give the same bits "
         "(default: fast; with NUMBA_DISABLE_JIT=1 reference)",
     )
-    parser.add_argument("--profile", action="store_true", help="golden: the share that was refined exactly")
-    parser.add_argument("--threads", type=positive, metavar="N", help="default: all processors")
-    text = "images at once (default: 8, or what the book is of)"
+    text = "with golden: the share of elements that needed exact arithmetic"
+    parser.add_argument("--profile", action="store_true", help=text)
+    text = "number of threads (default: all processors)"
+    parser.add_argument("--threads", type=positive, metavar="N", help=text)
+    text = "images per batch (default: 8, or the book's batch size)"
     parser.add_argument("--batch", type=positive, metavar="N", help=text)
     parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes shown (default: 5)")
     json_argument(parser)
@@ -93,7 +97,7 @@ def run(a: argparse.Namespace) -> None:
     from refnet.report.golden import refined, show_refined
 
     if a.value is not None and a.output is None:
-        raise InputError(f"--value {a.value} is what --output FILE.npy saves: name the file")
+        raise InputError(f"--value {a.value} says what to save: name the file with --output FILE.npy")
     arithmetic, refine_count = _arithmetic(a)
     reference = arithmetic.book.reference if isinstance(arithmetic, Replay) else None
     a.batch = a.batch or (reference.batch if reference else 8)
@@ -125,16 +129,14 @@ def run(a: argparse.Namespace) -> None:
     if a.json:
         print_json(predictions.record(head, output, results) | counted)
     else:
-        note = (
-            "" if a.model else "no model named: this small network is embedded in refnet, trained on digits"
-        )
+        note = "" if a.model else "no model named: this small network ships with refnet, trained on digits"
         predictions.show_all(head, output, results, note, f"{value} is in {a.output}" if a.output else "")
         if refine_count:
             show_refined(refined(refine_count))
 
 
 def _arithmetic(a: argparse.Namespace) -> tuple[Arithmetic, RefineCount | None]:
-    """The arithmetic that --arithmetic names, and with --profile what it counts into."""
+    """The arithmetic that --arithmetic names, and with --profile the count that it fills."""
     from refnet.arithmetic.golden import Golden
     from refnet.arithmetic.named import arithmetic
     from refnet.exact.correct_rounding import RefineCount
@@ -150,14 +152,14 @@ def _arithmetic(a: argparse.Namespace) -> tuple[Arithmetic, RefineCount | None]:
 def _inputs(
     a: argparse.Namespace, graph: Graph, entry: Entry | None
 ) -> tuple[list[str], Iterator[F32], str | None]:
-    """Names and batches of what is to be run, and the pipeline that it goes through (None: a tensor)."""
+    """Names and batches of the inputs, and their preprocessing pipeline (None: the input is a tensor)."""
     from refnet.models.predict import image_batches, input_tensor, tensor_batches
     from refnet.models.preprocess import pipeline
     from refnet.models.weights import shipped_folder
 
     if a.input is not None:
         if a.images:
-            raise InputError(f"--input {a.input} and {len(a.images)} images: give the one or the others")
+            raise InputError(f"--input {a.input} and {len(a.images)} images: give one or the other")
         tensor = input_tensor(a.input, next(iter(graph.inputs.values())))
         return [f"{a.input}[{i}]" for i in range(tensor.shape[0])], tensor_batches(tensor, a.batch), None
     images = a.images
@@ -167,5 +169,5 @@ def _inputs(
         raise InputError("no image: name image files, or a tensor with --input FILE.npy")
     chosen = a.pipeline or (entry.pipeline if entry else None)
     if chosen is None:
-        raise InputError(f"{a.model}: say how images become tensors, with --pipeline NAME or --model NAME")
+        raise InputError(f"{a.model}: choose the preprocessing, with --pipeline NAME or --model NAME")
     return [str(p) for p in images], image_batches(images, pipeline(chosen), a.batch), chosen

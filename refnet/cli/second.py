@@ -3,9 +3,10 @@
     refnet verify ── the fourth kernel that must be compiled ── python -m refnet.cli.second verify
                                                                      └── verify.warm_up(arguments)
 
-It is started only when kernels are compiled, and where there is a second processor for it. Both take what
-the other one has compiled (loops/claims.py). It ends with the first one: it reads a pipe that nobody writes,
-and ends when the system closes it. Its errors are ignored: the first process then compiles everything itself.
+It is started only if kernels must be compiled and there is a second processor. Each process loads what the
+other one has compiled (loops/claims.py). It ends with the first process: it reads a pipe to which nothing is
+written, and ends when the system closes it. Its errors are ignored: the first process then compiles
+everything itself.
 """
 
 from __future__ import annotations
@@ -20,13 +21,12 @@ if TYPE_CHECKING:
     import subprocess
 
 FROM = 4
-"""Which kernel, of those that must be compiled, starts the second process: for one or two it would come too
-late."""
+"""The second process starts with this compilation: for one or two kernels it would come too late."""
 
 
 @contextmanager
 def second_compiler(argv: Sequence[str]) -> Iterator[None]:
-    """Within it, as soon as kernels are compiled, another process warms up the same command.
+    """Within it, a second process warms up the same command once several kernels must be compiled.
 
     argv: the command's name, of a module with `warm_up`, and its arguments.
     """
@@ -65,7 +65,7 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def _end_with_parent() -> None:
-    """Wait until the pipe from the first process is closed, which the system does however it ends."""
+    """Wait until the pipe from the first process closes; the system closes it however that process ends."""
     os.read(0, 1)
     os._exit(0)
 

@@ -1,4 +1,4 @@
-"""refnet summary: what each node is and costs, and the totals."""
+"""refnet summary: print each node's op, shape and cost, and the totals."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import argparse
 
 from refnet.cli.common import json_argument, network_arguments, print_json, usable
 
-TEXT = "what each node is and costs, and the totals"
+TEXT = "print each node's op, shape and cost, and the totals"
 
 EXAMPLES = """\
 examples:
-  refnet summary octave-se-resnet-50-0.125     every node, then totals beside the card's figures
+  refnet summary octave-se-resnet-50-0.125     every node, then the totals next to the model card's figures
   refnet summary resnest-50-pytorch --totals
   refnet summary net-symbol.json --image 256,256 --json
 

@@ -1,4 +1,4 @@
-"""refnet verify: what can be proved of every value of a capture."""
+"""refnet verify: what can be proved about every value of a capture."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ TEXT = "judge every value of a capture: equal, replayed, rounding or defect"
 
 EXAMPLES = """\
 examples:
-  refnet verify                                           the digits networks, beside their frameworks
-  refnet verify --full                                    the two 224 x 224 networks, too
-  refnet verify DIR                                       with the model, weights and input that it names
+  refnet verify                           the shipped digits networks against their frameworks' values
+  refnet verify --full                    also the two 224 x 224 networks
+  refnet verify DIR                       with the model, weights and input that it names
   refnet verify DIR octave-se-resnet-50-0.125 --weights seed:0
   refnet verify DIR net-symbol.json --weights net-0000.params --input x.npy        a folder of .npy files
   refnet verify DIR --only layer1.0.conv1 --json
-  refnet verify DIR --book torch.book.json                its recipes' bits are proved rounding
-  refnet verify DIR --html report.html                    one self-contained file
+  refnet verify DIR --book torch.book.json    values with the recipes' bits are proved to be rounding only
+  refnet verify DIR --html report.html        one self-contained file
 
 Each value is judged on the capture's own inputs to its node:
-  equal     its op has one right result in float32, and these are its bits
+  equal     the op has only one right result in float32, and these are its bits
   replayed  a known order of operations gives these bits: the book's, or refnet's plain order
-  rounding  inside the bound that is proved for every order; the largest share of it is printed
-  defect    outside of it, or not the one right result: proved not to be rounding
-  unjudged  nothing is promised there (overflow, NaN), an input is not known, or only a hash was kept
-  missing   not in the capture: the next captured value is judged over the nodes between
-Then refnet's own run from the input on is compared with the outputs.
+  rounding  inside the bound that is proved for every order; the largest share of the bound is printed
+  defect    outside the bound, or not the one right result: proved not to be rounding
+  unjudged  no bound exists there (overflow, NaN), an input is unknown, or only a hash was kept
+  missing   not in the capture; the next captured value is judged across the nodes in between
+Finally the outputs are compared with refnet's own run from the input.
 
-Without DIR, the captures that ship with refnet are judged with their books: every value of the networks
-as MXNet and PyTorch computed it, without either installed. DIR is a capture (`refnet capture`), or a folder
-of .npy files named after the values, from hardware or anything else: for that, MODEL says the network. Exit
-code 0: no defect; 1: a defect; 2: no defect, but some value, or all, could not be judged. docs/verify.md
-explains the report.
+Without DIR, refnet judges the captures that ship with it, using their books: every value as MXNet and
+PyTorch computed it. Neither needs to be installed. DIR is a capture (`refnet capture`), or a folder of .npy
+files named after the values, from hardware or any other source; then MODEL names the network. Exit code
+0: no defect; 1: a defect; 2: no defect, but some or all values could not be judged. docs/verify.md explains
+the report.
 """
 
 
@@ -53,24 +53,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", action="append", default=[], metavar="NODE", help="judge this node; repeatable"
     )
-    parser.add_argument("--book", type=Path, metavar="BOOK", help="recipes: their bits are `replayed`")
-    parser.add_argument("--full", action="store_true", help="without DIR: the 224 x 224 networks, too")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a report that a browser shows")
+    text = "a book of recipes: values with their bits are `replayed`"
+    parser.add_argument("--book", type=Path, metavar="BOOK", help=text)
+    text = "without DIR: also judge the two 224 x 224 networks"
+    parser.add_argument("--full", action="store_true", help=text)
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write an HTML report")
     parser.add_argument("--all", action="store_true", help="list every value, not only those that are wrong")
     parser.add_argument(
         "--other-sources",
         action="store_true",
-        help="judge although DIR was made of another graph or other weights",
+        help="judge even if DIR was made from another graph or other weights",
     )
-    parser.add_argument("--threads", type=positive, metavar="N", help="default: all processors")
+    text = "number of threads (default: all processors)"
+    parser.add_argument("--threads", type=positive, metavar="N", help=text)
     json_argument(parser)
 
 
-def input_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare --input and --pipeline."""
-    text = "the network's input, if DIR has none: a .npy file, an image, sample:NAME or seed:N"
+def input_arguments(parser: argparse.ArgumentParser, when: str = "if DIR has none") -> None:
+    """Declare --input and --pipeline. when: in which case the input is needed."""
+    text = f"the network's input, {when}: a .npy file, an image, sample:NAME or seed:N"
     parser.add_argument("--input", metavar="X", help=text)
-    parser.add_argument("--pipeline", metavar="NAME", help="how an image becomes a tensor")
+    text = "the preprocessing pipeline, docs/preprocessing.md (default: the model's)"
+    parser.add_argument("--pipeline", metavar="NAME", help=text)
 
 
 def run(a: argparse.Namespace) -> int:
@@ -87,7 +91,7 @@ def run(a: argparse.Namespace) -> int:
             show_shipped(everything, a.full)
         return max(found.exit_code for found in everything)
     if a.full:
-        raise InputError(f"--full is for the captures that ship with refnet; {a.capture} is one by itself")
+        raise InputError(f"--full is for the captures that ship with refnet: leave {a.capture} out")
     with second_compiler(a.argv):
         found = _verified(a)
     if a.html is not None:
@@ -102,7 +106,7 @@ def run(a: argparse.Namespace) -> int:
 
 
 def warm_up(a: argparse.Namespace) -> None:
-    """What a second process does while `run` compiles kernels."""
+    """Compile in a second process what `run` will need."""
     from refnet.verification.sources import network_and_inputs
     from refnet.verification.warm_up import warm_up as warm_graph
 
@@ -126,7 +130,7 @@ def _shipped(a: argparse.Namespace) -> list[argparse.Namespace]:
 
     for name in ("book", "html", "input"):
         if getattr(a, name) is not None:
-            raise InputError(f"--{name} {getattr(a, name)}: name the capture, too")
+            raise InputError(f"--{name} {getattr(a, name)}: also name the capture's folder, DIR")
     return [
         argparse.Namespace(**vars(a) | {"capture": folder, "book": book})
         for folder, book in shipped_captures(a.full)

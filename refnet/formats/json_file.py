@@ -38,11 +38,11 @@ def read_bytes(path: str | os.PathLike[str], largest: int, what: str) -> bytes:
 def parse(raw: bytes, path: str) -> Any:
     """The JSON value in these bytes (UTF-8); path is its name for messages.
 
-    Raises FormatError for what is no JSON, has a key twice, NaN or Infinity, or is nested too deeply.
+    Raises FormatError if the text is not JSON, has a duplicate key, NaN or Infinity, or is nested too deeply.
 
     >>> parse(b'{"a": 1, "a": 2}', "x.json")
     Traceback (most recent call last):
-    refnet.core.errors.FormatError: x.json: found no JSON (the key 'a' stands there twice)
+    refnet.core.errors.FormatError: x.json: found no JSON (the key 'a' is duplicated)
     """
     try:
         return json.loads(raw.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
@@ -57,7 +57,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         key.encode()  # half a surrogate pair, which JSON's escapes can make, is no text
     if len(made) != len(pairs):
         counts = Counter(key for key, _ in pairs)
-        raise ValueError(f"the key {counts.most_common(1)[0][0]!r} stands there twice")
+        raise ValueError(f"the key {counts.most_common(1)[0][0]!r} is duplicated")
     return made
 
 

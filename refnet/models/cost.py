@@ -37,12 +37,11 @@ from refnet.ops import (
 )
 
 CARD_RULE = (
-    "the cards count the converted network: batch norms that follow a convolution are folded into it, "
-    "other batch norms and the input's mean and scale are one scale-shift each; 2 per multiply-add and "
-    "nothing for its bias, 2 per relu and scale-shift, 3 per sum or product of two, 3 per sigmoid, 5 per "
-    "softmax, the window's size per pooled element"
+    "a batch norm after a convolution is folded into it; each other batch norm, and the input's mean and "
+    "scale, is one scale-shift. Operations: multiply-add 2 (bias 0), relu and scale-shift 2, sum or product "
+    "of two 3, sigmoid 3, softmax 5, pooling: the window's size per element"
 )
-"""The counting rule that separates the cards' figures from `macs` and `parameters`, in one sentence."""
+"""The rule by which the model cards count, which differs from `macs` and `parameters`."""
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from refnet.verification.record import number
 from refnet.verification.trace import Step, Terms
 
 EDGE = 6
-"""Terms that are shown at each end of a long sum."""
+"""Terms shown at each end of a long sum."""
 LARGE = 4
-"""Terms that are shown besides because they are the largest."""
+"""Further terms shown because they are the largest."""
 DIGITS = 20
 
 
@@ -23,16 +23,14 @@ def show_explanation(one: Explanation, everything: bool = False) -> None:
     show(clean(f"element {list(one.element.at)} of {one.node}"), "")
     show(*(clean(line) for line in one.formula.splitlines()), "")
     if one.hidden:
-        show(clean(f"not in the capture, so refnet's own values stand in: {', '.join(one.hidden)}"), "")
+        show(clean(f"not in the capture, replaced by refnet's own values: {', '.join(one.hidden)}"), "")
     terms = one.element.terms
     if terms is not None:
         _show_terms(one, terms, everything)
     if one.element.lines:
         _show_lines(one.element.lines, everything)
     elif terms is None:
-        show(
-            "its terms are not listed: an input is NaN, infinite or huge, or the op has no list of terms", ""
-        )
+        show("no terms are listed: an input is NaN, infinite or huge, or the op has no list of terms", "")
     _show_results(one)
 
 
@@ -105,7 +103,7 @@ def _show_results(one: Explanation) -> None:
         ("plain", "refnet's own order", one.plain),
     ]
     if one.found is not None:
-        said.append(("found", "in the capture", one.found))
+        said.append(("captured", "in the capture", one.found))
     for name, what, value in said:
         bits = number(value)
         apart, share = one.ulps(value), one.share(value)
@@ -114,8 +112,8 @@ def _show_results(one: Explanation) -> None:
         rows.append((name, bits["hex"], bits["value"], ulps, used, what))
     show(table(("", "bits", ">value", ">from golden", ">share of the bound", ""), rows), "")
     if one.node.op.exactly_specified and not one.hidden:
-        show(f"{type(one.node.op).__name__} has one right result: the bits must be golden's")
+        show(f"{type(one.node.op).__name__} has only one right result: the bits must be golden's")
     elif np.isfinite(radius):
-        show(f"float32 in any order of operations stays within {center!r} +- {radius:.3g}")
+        show(f"the result of any float32 order lies in {center!r} +- {radius:.3g}")
     else:
-        show("there is no finite bound here: some order overflows, or an input is NaN or infinite")
+        show("no finite bound exists here: some order overflows, or an input is NaN or infinite")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def unstated(file: File) -> list[str]:
-    """What the file does not state, and so was not compared."""
+    """What the file does not state; it was not compared."""
     said = {"graph": file.graph, "weights": file.weights, "input": file.inputs}
     return [what for what, value in said.items() if not value]
 
@@ -34,9 +34,9 @@ def record(path: str, file: File, differences: Sequence[Difference]) -> dict[str
 
 
 def show_check(path: str, file: File, differences: Sequence[Difference]) -> None:
-    """Print what a check found: graph, weights and input first, then the first node that differs."""
+    """Print the result of a check: graph, weights and input first, then the first node that differs."""
     if skipped := unstated(file):
-        show(clean(f"the file does not say, so not compared: {', '.join(skipped)}"))
+        show(clean(f"not in the file, so not compared: {', '.join(skipped)}"))
     if not differences:
         show(clean(f"{path}: equal, {len(file.values)} values"))
         return
@@ -48,7 +48,7 @@ def show_check(path: str, file: File, differences: Sequence[Difference]) -> None
         show(clean(head), clean(f"  in the file  {_text(one)}"), clean(f"  here         {_text(one, True)}"))
         change = file.accepted(one.name) if one.what == "value" else None
         if change is not None:
-            show(clean(f"  the file's was accepted on {change.date}: {change.reason}"))
+            show(clean(f"  the file's value was accepted on {change.date}: {change.reason}"))
     known = {*file.values, *(one.name for one in values)}
     show(f"{len(values)} of {len(known)} values differ")
 
@@ -67,7 +67,7 @@ def refined(refine_count: RefineCount) -> dict[str, dict[str, int]]:
 
 
 def show_refined(by_op: Mapping[str, Mapping[str, int]]) -> None:
-    """Print the share of elements per op that float64 could not decide and exact arithmetic settled."""
+    """Print the share of elements per op that needed exact arithmetic, since float64 could not decide."""
     rows = [(op, one["elements"], one["refined"], _share(one)) for op, one in by_op.items()]
     total = {key: sum(one[key] for one in by_op.values()) for key in ("elements", "refined")}
     rows.append(("all", total["elements"], total["refined"], _share(total)))

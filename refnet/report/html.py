@@ -4,10 +4,10 @@
                                    └─ network.html: filter, map, a block per node
     html_text: filters, harmless ──┤   html_charts: SVG   html_pictures: PNG data URIs, within a budget
 
-The page asks nothing of any network: its policy forbids every load but its own style sheet, its own
-script (both named by their sha256) and data URIs of pictures. Names come from files of others, so whatever
-a template prints is first made harmless and then escaped. The page works without JavaScript, which adds the
-filter and folds what is unsuspicious.
+The page loads nothing from the internet: its content policy allows only its own style sheet, its own script
+(both named by their sha256) and pictures as data URIs. Names come from files that others wrote, so whatever a
+template prints is first made harmless and then escaped. The page works without JavaScript, which adds the
+filter and folds the nodes without a finding.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from refnet.report.html_pictures import Picture, differences, values
 from refnet.report.html_text import VERDICTS, harmless, largest, number_of
 
 BUDGET = 1_600_000
-"""Characters of pictures in a page: the gravest nodes come first, the rest say that theirs is left out."""
+"""Most characters of pictures in a page. The gravest nodes come first; the others say that their pictures are
+left out."""
 
 LISTED = 500
-"""Names of surplus values that the page lists; all of them are in the record (--json)."""
+"""Most names of surplus values that the page lists; the record (--json) has all of them."""
 
 FILTERS = {
     each.__name__: each
@@ -56,7 +57,7 @@ Record = Mapping[str, Any]
 
 
 class Judged(Protocol):
-    """What the page takes of a node that is not in the record."""
+    """What the page needs of a node beyond the record."""
 
     @property
     def name(self) -> str:

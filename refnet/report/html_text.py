@@ -23,21 +23,22 @@ class Meaning(NamedTuple):
 VERDICTS = {
     "equal": Meaning("=", "the only right result, bit for bit"),
     "replayed": Meaning("R", "a stated order gives exactly these bits"),
-    "rounding": Meaning("~", "inside of the proven bound of rounding"),
+    "rounding": Meaning("~", "inside the proven bound"),
     "defect": Meaning("!", "proved not to be rounding"),
     "unjudged": Meaning("?", "nothing could be proved either way"),
     "missing": Meaning("-", "not in the capture"),
 }
 
 LONGEST, COMMAND = 1000, 100_000
-"""Characters of a text, and of a command's word, that are shown; networks' own names have up to 60."""
+"""Most characters shown of a text, and of a command's word; the networks' own names have up to 60."""
 
 
 def harmless(value: object, longest: int = LONGEST) -> str:
-    """What a template prints, before it is escaped: names come from files of others.
+    """What a template prints, before HTML escaping: names come from files that others wrote.
 
-    Unprintable characters (controls, marks that turn the direction of writing) become Python's escapes. What
-    is longer than any honest name is cut and says so. Markup stays: only templates and drawings make it.
+    Unprintable characters (controls, marks that change the writing direction) become Python's escapes. Texts
+    longer than any honest name are cut, and say so. Markup stays as it is: only templates and drawings make
+    it.
 
     >>> harmless("a\\u202eb"), harmless("name", 2)
     ('a\\\\u202eb', 'na... (4 characters)')
@@ -51,7 +52,7 @@ def harmless(value: object, longest: int = LONGEST) -> str:
 
 
 def thousands(value: int) -> str:
-    """A whole number with its thousands apart.
+    """A whole number with commas between thousands.
 
     >>> thousands(802816)
     '802,816'
@@ -69,7 +70,7 @@ def number_of(value: int, one: str, more: str) -> str:
 
 
 def figure(value: object, digits: int = 3) -> str:
-    """A measured number, to some digits; a word such as "nan" or "inf" stays one, None is a dash.
+    """A measured number, to some digits. A word such as "nan" or "inf" stays as it is; None gives a dash.
 
     >>> figure(0.123456), figure(float("inf")), figure(None)
     ('0.123', 'inf', '-')
@@ -98,7 +99,7 @@ def hexadecimal(bits: object) -> str:
 
 
 def real(value: object) -> float:
-    """The number that JSON holds: as a number, or as the word "inf" or "nan"; NaN for anything else.
+    """The number that a JSON value holds, which may be the word "inf" or "nan"; NaN for anything else.
 
     >>> real("inf"), real(2), real(None)
     (inf, 2.0, nan)
@@ -110,9 +111,9 @@ def real(value: object) -> float:
 
 
 def largest(share: Mapping[str, Any] | None) -> float:
-    """The largest share of a node; infinite where the record says null, NaN where there is no share at all.
+    """The largest share of a node: infinite where the record says null, NaN where there is no share.
 
-    A share is infinite where a value is NaN or infinite, or lies outside of a bound of radius 0.
+    A share is infinite where a value is NaN or infinite, or lies outside a bound of radius 0.
     """
     if not share:
         return math.nan
@@ -120,7 +121,7 @@ def largest(share: Mapping[str, Any] | None) -> float:
 
 
 def distance(ulps: int | None) -> str:
-    """How many float32 lie between, in words.
+    """A distance in ulps, in words.
 
     >>> distance(37), distance(1), distance(-1)
     ('37 ulps', '1 ulp', 'one is NaN')
@@ -131,7 +132,7 @@ def distance(ulps: int | None) -> str:
 
 
 def place(worst: Mapping[str, Any]) -> str:
-    """Where the worst element lies: its distance, its share of the bound, the bound itself.
+    """The worst element in words: its distance, its share of the bound, the bound itself.
 
     >>> place({"ulps": 2, "share": 0.25, "bound": {"center": 1.0, "radius": 1e-6}})
     '2 ulps apart; 0.25 of the bound; bound 1 ± 1e-06'
@@ -148,7 +149,7 @@ def place(worst: Mapping[str, Any]) -> str:
 
 
 def shell_word(word: str) -> Markup:
-    """A word of a command line, quoted for the shell and escaped for the page; not cut as other texts are.
+    """A word of a command line, quoted for the shell and escaped for the page. It is never cut.
 
     >>> shell_word("a <b>")
     Markup('&#39;a &lt;b&gt;&#39;')

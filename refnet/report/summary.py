@@ -1,4 +1,4 @@
-"""What a network costs, node by node and in total, beside its card's figures."""
+"""What a network costs, node by node and in total, next to its card's figures."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def show_all(cost: Summary, entry: Entry | None, *, nodes: bool = True, totals: 
         show("")
     if totals:
         show(clean(cost.network), table(("", ">counted", ">", ">card"), _totals(cost, entry)), "")
-        show(Text(f"card: {clean(cost.card_rule)}."))
+        show(Text(f"The card's rule: {clean(cost.card_rule)}."))
 
 
 def _totals(cost: Summary, entry: Entry | None) -> list[tuple[str, str, str, str]]:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LISTED = 20
-"""Defects and values without a verdict that are listed; --all lists every value."""
+"""How many defects and values without a verdict are listed; --all lists every value."""
 
 
 def show_verification(found: Verification, everything: bool = False) -> None:
     """Print what was found: the reference, the kinds of ops, what is wrong, the outputs, the summary line.
 
-    everything: a row for every value instead of only those that are wrong or without a verdict.
+    everything: a row for every value, not only for those that are wrong or without a verdict.
     """
     for text in _reference(found):
         show(clean(text))
@@ -48,7 +48,7 @@ def show_verification(found: Verification, everything: bool = False) -> None:
 
 
 def show_shipped(found: Sequence[Verification], full: bool) -> None:
-    """Print what was found of the captures that ship with refnet: a row each, and what they show together."""
+    """Print the result for the captures that ship with refnet: a row each, then the total."""
     for one in found:
         for text in _reference(one):
             show(clean(text))
@@ -61,27 +61,33 @@ def show_shipped(found: Sequence[Verification], full: bool) -> None:
     values_ = sum(one.judged + one.counts[UNJUDGED] for one in found)
     same = sum(one.counts[EQUAL] + one.counts[REPLAYED] for one in found)
     if same == values_:
-        show(f"all {values_} captured values: refnet gives the framework's bits")
+        said = f"all {values_} captured values are equal or replayed"
+        show(f"{said}: refnet computes the frameworks' exact bits")
     else:
-        show(f"{same} of {values_} captured values: refnet gives the framework's bits")
+        show(f"{same} of {values_} captured values are equal or replayed")
         for one in found:
             if one.first_difference is not None:
                 show(clean(f"first difference in {one.graph}: {one.first_difference}"))
     if not full:
-        show("refnet verify --full judges the 224 x 224 networks, too")
+        show("refnet verify --full also judges the two 224 x 224 networks")
 
 
 def _reference(found: Verification) -> list[str]:
+    """One line: who computed the values. The build's text, which can be long, is in the JSON record only."""
     said = found.reference
     if said is None:
-        return [f"{found.graph}: a folder of values without a manifest, so what made them is not known"]
-    parts = [f"{said.get('framework')} {said.get('version')}"]
-    parts += [f"{key} {said[key]}" for key in ("build", "isa", "threads", "batch", "mode") if said.get(key)]
-    return [f"{found.graph} by {', '.join(parts)}"]
+        return [f"{found.graph}, values from a folder without a manifest: their origin is unknown"]
+    parts = [f"{said.get('framework')} {said.get('version') or ''}".rstrip(), str(said.get("isa") or "")]
+    if threads := said.get("threads"):
+        parts.append(f"{threads} thread{'s' * (threads != 1)}")
+    if batch := said.get("batch"):
+        parts.append(f"batch {batch}")
+    parts.append(str(said.get("mode") or ""))
+    return [f"{found.graph} by {', '.join(part for part in parts if part)}"]
 
 
 def kinds(nodes: Sequence[Judgement]) -> Table:
-    """A row per kind of op: verdicts, elements that differ from plain, shares of the bound."""
+    """A row per kind of op: verdicts, elements that differ from plain, shares of the bound used."""
     rows = []
     for kind in dict.fromkeys(one.kind for one in nodes):
         some = [one for one in nodes if one.kind == kind and one.verdict != MISSING]
@@ -120,21 +126,21 @@ def described(one: Judgement) -> list[str]:
     if one.worst is not None:
         lines += worst(one.worst)
         at = ",".join(map(str, one.worst.at))
-        lines.append(f"  its arithmetic: refnet explain MODEL {one.name} --at {at} --capture DIR")
+        lines.append(f"  see its arithmetic: refnet explain MODEL {one.name} --at {at} --capture DIR")
     return lines
 
 
 def worst(one: Worst) -> list[str]:
-    """Lines about an element: found, plain, golden, bound."""
+    """Lines about an element: captured, plain, golden, bound."""
     lines = [f"  worst element {list(one.at)}:"]
-    for name, value in (("found", one.found), ("plain", one.plain), ("golden", one.golden)):
+    for name, value in (("captured", one.found), ("plain", one.plain), ("golden", one.golden)):
         if value is not None:
             said = number(value)
-            lines.append(f"    {name:7}{said['hex']}  {said['value']}")
+            lines.append(f"    {name:10}{said['hex']}  {said['value']}")
     if one.bound is not None:
-        share = "no share" if one.share is None else f"{one.share:.3g} of it used"
-        lines.append(f"    bound  {one.bound[0]!r} +- {one.bound[1]:.3g}, {share}")
-    apart = "one of the two is NaN" if one.ulps < 0 else f"{one.ulps} float32 from plain"
+        share = "no share" if one.share is None else f"error: {one.share:.3g} times the bound"
+        lines.append(f"    bound     {one.bound[0]!r} +- {one.bound[1]:.3g}, {share}")
+    apart = "one of captured and plain is NaN" if one.ulps < 0 else f"{one.ulps} ulps from plain"
     lines.append(f"    {apart}")
     return lines
 
@@ -143,7 +149,7 @@ def _output(one: Output) -> str:
     if one.differ is None:
         return f"output {one.name} ({one.value}): not compared, as one side lacks it"
     if not one.differ:
-        return f"output {one.name} ({one.value}): bit-identical to refnet's own run from the input"
+        return f"output {one.name} ({one.value}): equal to refnet's own run from the input"
     return (
         f"output {one.name} ({one.value}): {one.differ} elements differ from refnet's own run from the "
         f"input, by at most {one.largest:.3g} ({one.ulps} ulps)"

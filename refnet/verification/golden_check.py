@@ -258,7 +258,7 @@ class Checker:
             return
         word = "lie outside the bound"
         if node.op.exactly_specified:
-            word = f"differ, and {judgement.kind} has one right result"
+            word = f"differ, and {judgement.kind} has only one right result"
         bound = compute.bound(node.op, list(map(Interval.exactly, arguments)))
         assert judgement.wrong is not None
         text = describe(found, golden, bound, judgement.wrong, word)

@@ -205,7 +205,8 @@ def _one_result(
     reason = None
     count, free = int(wrong.sum()), int((other & ~wrong).sum())
     if count:
-        reason = f"{head.kind} has one right result, and {count} of {head.elements} elements are not its bits"
+        others = f"{count} of {head.elements} elements have other bits"
+        reason = f"{head.kind} has only one right result, and {others}"
     elif free:
         reason = f"{free} zeros have the other sign, or NaN became something else, in which frameworks vary"
     verdict = DEFECT if count else EQUAL
@@ -248,7 +249,7 @@ def _bounded(
     verdict, reason = ROUNDING, None
     other_bits = None if replay is None or not differ else _unreplayed(replay(), result)
     if count:
-        verdict, reason = DEFECT, f"{count} of {head.elements} elements lie outside of the bound"
+        verdict, reason = DEFECT, f"{count} of {head.elements} elements lie outside the bound"
         if exact is not None:
             reason += f" (which is 0 for {int(exact.sum())} sums that no order rounds)"
     elif not differ:

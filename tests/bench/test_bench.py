@@ -308,7 +308,7 @@ def test_the_command_line_races_refnet_with_itself(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("argv", "why"),
     [
-        (["--threads", "1,0"], "'0' is no number from 1 on"),
+        (["--threads", "1,0"], "'0' is not a positive whole number"),
         (["--python", "caffe=x"], "'caffe=x' is not torch=PATH, mxnet=PATH or onnx=PATH"),
         (["--startup", "--scaling"], "not allowed with argument"),
     ],
@@ -326,7 +326,7 @@ def test_wrong_usage(argv: list[str], why: str, capsys: pytest.CaptureFixture[st
         ([DIGITS, "--against", "caffe"], "against must be among torch"),
         ([DIGITS, "--against", "onnxruntime", "--python", "onnx=nowhere"], "onnx=nowhere: no such file"),
         ([DIGITS, "--scaling"], "--scaling has its own networks"),
-        (["cat.png"], "is an image where a MODEL must stand"),
+        (["cat.png"], "is an image, but a MODEL is expected here"),
     ],
 )
 def test_unusable_arguments(argv: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,14 +138,14 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path, capsys, monkeypatch
 
     monkeypatch.setattr(writer._Folder, "note", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["capture", "refnet", NET, "-o", str(tmp_path / "c")]) == 130
-    assert "is unfinished; the same command goes on" in capsys.readouterr().err
+    assert "is unfinished; the same command completes it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["refnet", NET, "--mode", "fast"], "mode must be plain or golden, got 'fast'"),
-        (["torch", NET, "--arithmetic", "golden"], "--arithmetic is refnet's own"),
+        (["torch", NET, "--arithmetic", "golden"], "--arithmetic is for FRAMEWORK refnet"),
         (["torch", "resnet-50-baseline", "--weights", "seed:0"], "torch cannot run resnet-50-baseline"),
         (["mxnet", NET], "mxnet cannot run resnest-digits: it is not defined in MXNet"),
         (["torch", "resnest-50-pytorch", "--state", "x.pth"], "--state belongs to a torch model"),
@@ -155,8 +155,8 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path, capsys, monkeypatch
         (["torch", "a.b:c", "--python", "/no/python"], "--python torch=/no/python: no such file"),
         (["torch", "a.b:c", "--model", "resnest-50-pytorch"], "needs --state FILE"),
         (["torch", "a.b:c", "--option", "[1]"], "must be a JSON object"),
-        (["torch", "a.b:c", "--argument", "{"], "is no JSON"),
-        (["refnet", NET, "--environment", "A"], "'A': is no NAME=VALUE"),
+        (["torch", "a.b:c", "--argument", "{"], "is not JSON"),
+        (["refnet", NET, "--environment", "A"], "'A': is not NAME=VALUE"),
         (["refnet", NET, "--input", "seed:x"], "seed:N with N from 0"),
         (["refnet", NET, "--input", "nowhere.npy"], "nowhere.npy"),
         (["refnet", NET, "--input", "data=x.npy", "--input", "b=x.npy"], "the network has data"),

@@ -190,12 +190,12 @@ def test_what_cannot_be_shown_is_said(path, graph):
     flat = next(n.name for n in graph.nodes if not n.op.needs_recipe)
     for node, model, said in [
         (flat, graph, "one right result"),
-        ("nothing", graph, "no recipe named"),
+        ("nothing", graph, "no recipe whose name or key contains"),
         ("gone", None, "no order was found"),
     ]:
         with pytest.raises(InputError, match=said):
             show_recipes(path, node, graph=model)
-    with pytest.raises(InputError, match=r"means .* recipes of"):
+    with pytest.raises(InputError, match=r"matches .* recipes of"):
         show_recipes(path, "Conv", path.parent / "b.svg")
     assert not (path.parent / "b.svg").exists()
 
@@ -210,7 +210,7 @@ def test_reveal_shows_a_recipe(path, graph, capsys):
     assert json.loads(capsys.readouterr().out)["recipes"][0]["key"].startswith("Dense(")
     for argv, said in [
         (["--show", "x"], "needs --book"),
-        (["--book", str(path)], "is what --show reads"),
+        (["--book", str(path)], "is only for --show"),
         ([], "needs FRAMEWORK"),
         (["keras", NAME, "-o", "b.json"], "needs FRAMEWORK"),
         (["torch", NAME], "needs FRAMEWORK"),

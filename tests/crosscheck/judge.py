@@ -64,7 +64,7 @@ def within_bound(found: Array, interval: Interval) -> float:
         worst[np.isnan(worst)] = np.inf
         at = np.unravel_index(int(np.argmax(worst)), worst.shape)
         raise Disagreement(
-            f"{outside.sum()} of {outside.size} elements lie outside of the bound, worst at "
+            f"{outside.sum()} of {outside.size} elements lie outside the bound, worst at "
             f"{tuple(map(int, at))}: found {found[at]!r}, "
             f"bound {interval.center[at]!r} +- {interval.radius[at]!r}"
         )

@@ -225,7 +225,7 @@ def test_what_costs_much_and_says_little_is_refused(part):
 
 def test_a_key_twice_among_many():
     text = "{" + ", ".join(f'"{k}": 0' for k in [*range(50_000), 3]) + "}"
-    with pytest.raises(FormatError, match="'3' stands there twice"):
+    with pytest.raises(FormatError, match="'3' is duplicated"):
         parse(text.encode(), "twice.json")
 
 

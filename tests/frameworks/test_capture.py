@@ -635,7 +635,7 @@ def test_the_command_goes_on_after_ctrl_c(
 
     monkeypatch.setattr(interpreter, "steps", interrupted)
     assert main(command) == 130
-    assert "is unfinished; the same command goes on" in capsys.readouterr().err
+    assert "is unfinished; the same command completes it" in capsys.readouterr().err
     assert main([*command, "--threads", "2"]) == 2
     assert "something else (other threads)" in capsys.readouterr().err
     monkeypatch.undo()

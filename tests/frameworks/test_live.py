@@ -85,8 +85,8 @@ def test_the_command_says_whether_all_are_equal(tmp_path, monkeypatch, capsys, f
 
 def test_the_command_refuses_what_does_not_belong_together(capsys):
     for arguments, words in (
-        (["softmax"], "softmax: --framework must say whose"),
-        (["sigmoid", "--formula", "sleef"], "sigmoid: --framework must say whose"),
+        (["softmax"], "softmax: needs --framework"),
+        (["sigmoid", "--formula", "sleef"], "sigmoid: needs --framework"),
         (["exp", "--framework", "torch"], "of torch: sigmoid, softmax"),
         (["sigmoid", "--framework", "torch", "--state", "s"], "--state is for golden proofs"),
         (["sigmoid", "--framework", "torch", "--python", "/no/such"], "no such file"),

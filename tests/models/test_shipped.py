@@ -31,7 +31,7 @@ def test_refnet_verify_shows_that_every_value_has_the_frameworks_bits(capsys):
 def test_it_says_so(capsys):
     assert main(["verify"]) == 0
     out = capsys.readouterr().out
-    assert "all 326 captured values: refnet gives the framework's bits" in out
+    assert "all 326 captured values are equal or replayed: refnet computes the frameworks' exact bits" in out
     assert "--full" in out
 
 
@@ -69,5 +69,5 @@ def test_books_and_hashes_of_the_large_networks_are_there():
 
 def test_files_beside_no_capture_are_refused(capsys):
     assert main(["verify", "--book", "x.json"]) == 2
-    assert "name the capture, too" in capsys.readouterr().err
+    assert "also name the capture's folder" in capsys.readouterr().err
     assert main(["verify", "somewhere", "--full"]) == 2

@@ -217,7 +217,7 @@ def test_command_line(capsys, monkeypatch):
     assert cli.main(["prove", "exp", "--slice", "256/256", "--threads", "1"]) == 0
     out = capsys.readouterr().out
     assert "16777216 inputs, 0 results differ" in out
-    assert "every hash is as in the record" in out
+    assert "every chunk's hash equals the record" in out
     known = recorded("exp")
     monkeypatch.setattr(prove, "recorded", lambda function: {**known, "chunks": known["chunks"][::-1]})
     assert cli.main(["prove", "exp", "--slice", "256/256", "--json"]) == 1

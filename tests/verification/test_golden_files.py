@@ -247,8 +247,8 @@ def test_files_of_a_golden_file_are_looked_for_beside_it_only(capsys, tmp_path):
 def test_what_cannot_be_recorded_leaves_no_file(capsys, tmp_path):
     out = tmp_path / "g.json"
     for argv, why in (
-        (["golden"], "made of a MODEL and an --input"),
-        (["golden", DIGITS[1], "--input", "seed:0"], "made of a MODEL"),
+        (["golden"], "give a MODEL, an --input"),
+        (["golden", DIGITS[1], "--input", "seed:0"], "to write a golden file"),
         (["golden", DIGITS[1], "--input", "seed:x", "-o", out], "seed:N with N from 0"),
         (["golden", DIGITS[1], "--input", "seed:99999999999999999999", "-o", out], "seed:N with N from 0"),
         (["golden", DIGITS[1], "--input", "sample:../x", "-o", out], "is no sample image; there are 1700"),
@@ -256,7 +256,7 @@ def test_what_cannot_be_recorded_leaves_no_file(capsys, tmp_path):
         (["golden", DIGITS[1], "--input", tmp_path / "no.npy", "-o", out], "cannot be read"),
         (["golden", "no-such-net", "--input", "seed:0", "-o", out], "no-such-net"),
         (["golden", DIGITS[1], "--input", "seed:0", "-o", tmp_path / "no" / "g.json"], "cannot write"),
-        (["golden", DIGITS[1], "--input", "seed:0", "-o", out, "--check", SMALL], "the one or the other"),
+        (["golden", DIGITS[1], "--input", "seed:0", "-o", out, "--check", SMALL], "give one or the other"),
         (["golden", "--check", tmp_path / "none.json"], "cannot be read"),
     ):
         code, printed, err = said(capsys, *argv)
@@ -352,7 +352,7 @@ def test_what_a_file_does_not_say_is_not_compared_and_that_is_said(capsys, tmp_p
     given = (DIGITS[1], "--input", "sample:1700-label-5.png")
     code, out, _ = said(capsys, "golden", "--check", bare, *given)
     assert code == 0
-    assert out.startswith("the file does not say, so not compared: graph, weights, input\n")
+    assert out.startswith("not in the file, so not compared: graph, weights, input\n")
     for some, lacking in (((), "model"), ((DIGITS[1],), "input")):
         code, _, err = said(capsys, "golden", "--check", bare, *some)
         assert code == 2
@@ -369,7 +369,7 @@ def test_an_accepted_change_is_told(capsys, tmp_path):
     assert read(path).history == (change,)
     code, out, _ = said(capsys, "golden", "--check", path)
     assert code == 1
-    assert "  the file's was accepted on 2026-11-21: the new pooling\n" in out
+    assert "  the file's value was accepted on 2026-11-21: the new pooling\n" in out
 
 
 def test_a_bug_while_checking_does_not_look_like_a_difference(capsys, monkeypatch):
@@ -420,7 +420,7 @@ V = {"sha256": "0" * 64, "shape": [1], "dtype": "float32"}
         (b"[]", "format"),
         (b"{}", "format"),
         (SMALL.read_bytes()[:-3], "no JSON"),
-        (SMALL.read_bytes().replace(b'"fc"', b'"prob"'), "'prob' stands there twice"),
+        (SMALL.read_bytes().replace(b'"fc"', b'"prob"'), "'prob' is duplicated"),
         (spoiled(format="golden"), "format"),
         (spoiled(extra=1), "values, version, weights"),
         (spoiled(values={}), "at least one value"),
