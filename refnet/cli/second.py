@@ -30,9 +30,9 @@ def second_compiler(argv: Sequence[str]) -> Iterator[None]:
 
     argv: the command's name, of a module with `warm_up`, and its arguments.
     """
-    import numba  # not at the top: the command line is imported without the compiler
+    from importlib.metadata import version  # not at the top: this, too, would slow every command's start
 
-    from refnet.kernels.resources import processors
+    from refnet.kernels.resources import processors  # the command line is imported without the compiler
     from refnet.loops.jit import known, watching
 
     started: list[subprocess.Popen[bytes]] = []
@@ -42,7 +42,7 @@ def second_compiler(argv: Sequence[str]) -> Iterator[None]:
             with suppress(OSError):
                 started.append(_start(argv))
 
-    claims = sys.platform != "win32" and known(numba.__version__)  # else both would compile everything
+    claims = sys.platform != "win32" and known(version("numba"))  # else both would compile everything
     if not claims or processors() < 2:
         yield
         return

@@ -323,13 +323,15 @@ def _sums(
 @njit
 def _store(rows: Any, y: Any, outputs: int, stretch: Any, geometry: Any, epilogue: Any) -> None:
     """Rows (channels, positions) go to y (n * outputs * oh * ow,) through the epilogue."""
+    flags, scales, shifts, others, factors = epilogue
     size = geometry.output_h * geometry.output_w
     t = 0
     while t < stretch.positions:
         image, at = (stretch.position + t) // size, (stretch.position + t) % size
         run, row = min(stretch.positions - t, size - at), image * outputs + stretch.output
         piece = Rows(stretch.rows, run, stretch.output, row, at)
-        follow(y, (row * size + at, size), rows, (t, rows.shape[1]), piece, epilogue)
+        to, of = (row * size + at, size), (t, rows.shape[1])
+        follow(y, to, rows, of, piece, flags, scales, shifts, others, factors)
         t += run
 
 

@@ -108,25 +108,37 @@ def apply(x: Array, epilogue: Epilogue, threads: int, factors: Array | None = No
 @njit
 def _rows(work: Any, x: Any, y: Any, size: int, epilogue: Any) -> None:
     """Items: rows of x (n * channels * size,), each `size` elements."""
-    epilogue = EpilogueTables(*epilogue)
-    channels = epilogue.scales.shape[1]
+    flags, scales, shifts, others, factors = epilogue
+    channels = scales.shape[1]
     begin, end = chunk(work)
     while begin < end:
         while begin < end:
             channel = begin % channels
             piece = Rows(min(end - begin, channels - channel), size, channel, begin, 0)
-            follow(y, (begin * size, size), x, (begin * size, size), piece, epilogue)
+            rows = begin * size, size
+            follow(y, rows, x, rows, piece, flags, scales, shifts, others, factors)
             begin += piece.rows
         begin, end = next_chunk(work)
 
 
 @njit
-def follow(y: Any, to: Any, x: Any, at: Any, piece: Any, epilogue: Any) -> None:
-    """Rows of y = rows of x after the factors and all passes; both contiguous.
+def follow(
+    y: Any,
+    to: Any,
+    x: Any,
+    at: Any,
+    piece: Any,
+    flags: Any,
+    scales: Any,
+    shifts: Any,
+    others: Any,
+    factors: Any,
+) -> None:
+    """Rows of y = rows of x after the factors and all passes; both contiguous. The fields of EpilogueTables
+    one by one: taking them out of a tuple costs more than a short row.
 
     to, at: (first element, elements from row to row) in y and x. piece: Rows.
     """
-    flags, scales, shifts, others, factors = epilogue
     size, channels = (piece.rows, piece.length), scales.shape[1]
     where = (piece.row * others.shape[2] + piece.element, others.shape[2])
     before = FACTOR if factors.size else 0
@@ -149,6 +161,7 @@ def store(sums: Any, y: Any, tile: Any, geometry: Any, low: int, rows: int, epil
 
     Positions between the rows of the output are left out.
     """
+    flags, scales, shifts, others, factors = epilogue
     width, pitch = geometry.output_w, geometry.pitch
     size, row = geometry.output_h * width, tile.row + low
     lane, j = 0, tile.position % pitch
@@ -157,7 +170,8 @@ def store(sums: Any, y: Any, tile: Any, geometry: Any, low: int, rows: int, epil
         run = tile.positions if pitch == width else max(0, min(width - j, tile.positions - lane))
         piece = Rows(rows, run, tile.output + low, row, at)
         of = (low * sums.shape[1] + lane, sums.shape[1])
-        follow(y, (row * size + at, size), sums, of, piece, epilogue)
+        to = row * size + at, size
+        follow(y, to, sums, of, piece, flags, scales, shifts, others, factors)
         at += run
         lane += tile.positions if pitch == width else pitch - j
         j = 0

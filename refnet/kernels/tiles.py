@@ -120,6 +120,8 @@ def _follow_steps(
     sums are zero, otherwise 0.
     """
     sums, steps, zeros = buffers.sums, summation.steps, 0
+    planes, offsets, total = source.planes, source.offsets, source.terms.shape[0]
+    weights, panel, mask = summation.weights, buffers.panel, buffers.mask
     wide = 2 * VECTOR // sums.itemsize
     lanes = -(-tile.positions // wide) * wide
     direct = 0  # positions whose terms are read where they lie; the others are gathered
@@ -137,7 +139,7 @@ def _follow_steps(
             if direct < tile.positions and terms > 0:
                 fetch(tile, source, geometry, buffers, first, terms, direct)
                 if masked:
-                    _inside(tile, source, geometry, buffers.mask, first, terms)
+                    _inside(tile, source, geometry, mask, first, terms)
             start = GO_ON
             if piece == 0 and seed == ZERO and count > 0:
                 start = ADD_TO if added and quick else FROM_ZERO
@@ -148,8 +150,8 @@ def _follow_steps(
                     _seed(seed, target, low, rows, lanes, tile, geometry, summation)
                 if terms > 0:
                     _multiply(
-                        tile, source, summation.weights, buffers, target, low, first, terms, direct,
-                        start, fused, masked,
+                        tile, planes, offsets, weights, total, panel, mask, target, low, first, terms,
+                        direct, start, fused, masked,
                     )  # fmt: skip
                 if piece < pieces - 1:
                     continue
@@ -260,9 +262,12 @@ def _inside(tile: Any, source: Any, geometry: Any, mask: Any, first: int, terms:
 @njit
 def _multiply(
     tile: Any,
-    source: Any,
+    planes: Any,
+    offsets: Any,
     weights: Any,
-    buffers: Any,
+    total: int,
+    panel: Any,
+    mask: Any,
     sums: Any,
     low: int,
     first: int,
@@ -274,11 +279,11 @@ def _multiply(
 ) -> None:
     """Rows low to low + ROWS of sums: `terms` terms from `first` on of one block of weights, times data.
 
-    The first `direct` positions are read from the planes, the others from the panel.
+    total: terms of a block. The first `direct` positions are read from the planes, the others from the
+    panel. (Arrays come one by one: taking them out of a tuple for each block costs some percent of a run.)
     """
     wide = 2 * VECTOR // sums.itemsize
-    panel, mask, planes, offsets = buffers.panel, buffers.mask, source.planes, source.offsets
-    w = ((tile.block + low // ROWS) * source.terms.shape[0] + first) * ROWS
+    w = ((tile.block + low // ROWS) * total + first) * ROWS
     for lane in range(0, direct, wide):
         at, begin = low * PITCH + lane, tile.begin + lane
         if fused:
