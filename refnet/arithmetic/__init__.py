@@ -1,1 +1,1 @@
-"""How a run rounds: plain now; golden and replay are arithmetics of the same kind."""
+"""How a run rounds: the arithmetics plain, golden and replay."""

@@ -1,16 +1,15 @@
-"""A run that is kept as its kernel calls: another run on data of the same shapes is these calls, no more.
+"""Captured runs: a run is recorded as its kernel calls, which later runs on the same shapes repeat.
 
 A network is hundreds of kernels, some of a few microseconds. The Python between them (which form of a
-convolution, where its terms lie, how many threads are worth while) says the same at every run on data of
-the same shapes. So the second such run is captured, and those that follow repeat its calls with the same
-arrays:
+convolution, where its terms lie, how many threads pay off) decides the same at every run on data of the same
+shapes. So the second such run is captured, and later runs repeat its calls with the same arrays:
 
     first run ── the interpreter's loop
     second ──── the same, in a room (kernels/memory.py), each call noted (kernels/team.py)
     later ───── data into the room ── the calls ── results out of it
 
-Ops say by `capturable` that all they do with data is done by kernels, by `reshapes` that they do nothing;
-the others are run as ever, between the calls. For the fast engine's kernels only.
+An op is `capturable` if kernels do all its work on data, and `reshapes` if there is no work to do. All other
+ops run as usual, between the calls. This needs the fast engine.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ from refnet.kernels.memory import Room, within
 from refnet.kernels.team import Call, Tape, play, recorded
 
 KEPT = 16
-"""Captured runs that are kept per graph at most: those used last."""
+"""Most captured runs kept per graph: the most recently used ones."""
 MOST = 1 << 25
-"""Bytes of wanted values beyond which nothing is captured: they would stay in memory."""
+"""Runs whose wanted values take more bytes are not captured: the values would stay in memory."""
 ROOM = 1 << 28
-"""Bytes that a graph's captured runs keep at most: those used last. One that needs more alone is not kept."""
+"""Most bytes of a graph's captured runs; those used last are kept. A run that needs more is not."""
 
 
 class Seen(Enum):
-    """What is known of a kind of run that is not kept."""
+    """What is known about a kind of run that is not kept."""
 
     ONCE = "it is captured next time"
     LARGE = "it needs more memory than MOST or ROOM"
@@ -48,7 +47,7 @@ class Seen(Enum):
 
 @dataclass(frozen=True)
 class _UncapturedOp:
-    """A node whose op is not capturable: run anew each time, on arrays that stay where they are."""
+    """A node whose op is not capturable. It is run again each time, on arrays that stay where they are."""
 
     engine: Engine
     node: Node
@@ -62,7 +61,7 @@ class _UncapturedOp:
 
 
 class CapturedRun:
-    """One run of a plan, from its inputs to the values that were wanted (`values`), kept to be repeated."""
+    """One run of a plan, from its inputs to the wanted values (`values`), kept for repetition."""
 
     def __init__(self, graph: Graph, inputs: Mapping[str, F32], engine: Engine, plan: Plan) -> None:
         self._room, self._busy = Room(), threading.Lock()
@@ -94,7 +93,7 @@ class CapturedRun:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that it keeps."""
+        """The bytes of memory that it holds."""
         return sum(piece.size for piece in self._room.pieces)
 
     def _held(self, shape: tuple[int, ...]) -> F32:
@@ -142,7 +141,7 @@ class CapturedRun:
         return argument if lasting is None else lasting
 
     def fits(self, inputs: Mapping[str, F32], threads: int, wanted: Collection[str]) -> bool:
-        """Whether this is that run on other data, as far as can be said at a glance."""
+        """Whether this seems to be the same run on other data; a quick check."""
         if type(inputs) is not dict or threads != self._threads or wanted != self._wanted:
             return False
         if len(inputs) != len(self._inputs):
@@ -171,19 +170,19 @@ class CapturedRun:
 
 
 def _says(op: Op, what: str) -> bool:
-    """Whether the class that `run` is from says so, or one derived from it: others may do what they like."""
+    """Whether the class that defines `run`, or a subclass of it, says so: another `run` may do anything."""
     return next(what in vars(kind) for kind in type(op).__mro__ if what in vars(kind) or "run" in vars(kind))
 
 
 def unchanging(graph: Graph) -> bool:
-    """Whether the graph's weights are those of `with_weights`, and none may be written to now."""
+    """Whether the weights come from `with_weights`, and all are still read-only."""
     return isinstance(graph.weights, MappingProxyType) and not any(
         array.flags.writeable for array in graph.weights.values()
     )
 
 
 class CapturedRuns:
-    """The captured runs of one graph, by what was run."""
+    """The captured runs of one graph, by kind of run."""
 
     def __init__(self) -> None:
         self._seen: dict[object, CapturedRun | Seen] = {}
@@ -192,8 +191,8 @@ class CapturedRuns:
     def run(
         self, graph: Graph, inputs: Mapping[str, F32], engine: Engine, plan: Plan
     ) -> dict[str, F32] | None:
-        """The wanted values, captured or repeated; None if this run is neither: the first of its kind, one
-        that needs too much memory to keep it, or one while another thread repeats the same.
+        """The wanted values, captured or repeated. None if this run is the first of its kind, needs too much
+        memory to be kept, or is being repeated by another thread.
         """
         latest, threads = self._latest, engine.threads
         if isinstance(latest, CapturedRun) and latest.fits(inputs, threads, plan.wanted):
@@ -216,7 +215,7 @@ class CapturedRuns:
         return values
 
     def _keep(self, key: object, known: CapturedRun | Seen) -> None:
-        """Put it at the end, and forget what was used longest ago and is too much."""
+        """Mark it as used last, and drop the least recently used runs beyond the limits."""
         self._seen.pop(key, None)
         self._seen[key] = self._latest = known
         total = 0

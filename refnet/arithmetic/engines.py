@@ -1,6 +1,6 @@
 """Which kernels compute: the fast engine, or the reference loops that define every bit.
 
-Only the engine that is chosen is imported, and each works without the other.
+Only the chosen engine is imported; neither needs the other.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 KERNELS = ("fast", "reference")
 
 MOST_THREADS = 256
-"""More threads than that are a mistake."""
+"""More threads than this are taken for a mistake."""
 
 
 def default_kernels() -> str:
-    """The kernels that are used if none are asked for: fast, unless Numba's compiler is switched off.
+    """The default kernels: fast, unless Numba's compiler is switched off.
 
-    With NUMBA_DISABLE_JIT=1 everything is Python and NumPy, for which the fast kernels are not written.
+    With NUMBA_DISABLE_JIT=1 everything runs as Python and NumPy, which the fast kernels do not support.
     """
     return "reference" if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0") else "fast"
 
@@ -39,7 +39,7 @@ def engine(kernels: str, threads: int | None = None) -> Engine:
     """A new engine. kernels: "fast" or "reference", the loops, which give the same bits slowly.
 
     threads: how many share the outputs of a node; None: all processors. No bit depends on it.
-    Raises InputError for other kernels or a number that makes no sense.
+    Raises InputError for other kernels or an invalid number of threads.
     """
     check_threads(threads)
     if kernels == "fast":

@@ -1,8 +1,8 @@
-"""Runs of nodes that are computed in one pass over memory: no bit changes, only stores and loads go.
+"""Runs of nodes computed in one pass over memory: no bit changes, only stores and loads are saved.
 
-A convolution, and the batch norms, additions and relus that follow it, are computed tile by tile while
-the tile is in the cache; so are pointwise runs without a convolution, which may start with a product.
-Only values that nobody asked for, and that only the next node of the run reads, are never stored.
+A convolution and the batch norms, additions and relus that follow it are computed tile by tile while the
+tile is in the cache. So are pointwise runs without a convolution, which may start with a product. Values
+that nobody asked for, and that only the next node of the run reads, are never stored.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from refnet.ops.pointwise import Add, Mul, Relu
 class Fused(Op):
     """y = the last of `ops`, each applied to the result of the one before
 
-    Inputs: the data that the ops read besides the result before them, in order, then the weights of
-    all ops, in order. Bits: those of the ops one by one; a NaN may carry another payload.
+    Inputs: the data that the ops read besides the previous result, in order, then the weights of all ops,
+    in order. The bits are those of the ops run one by one; a NaN may carry another payload.
     """
 
     ops: tuple[Op, ...]
@@ -54,7 +54,7 @@ class Fused(Op):
         return engine.apply(Mul().run(*data[:2], engine=engine), epilogue.over(data[2:]))
 
     def _epilogue(self, inputs: Sequence[F32], engine: Engine) -> Epilogue:
-        """The steps after the convolution, or all, without the arrays to add."""
+        """The steps after the convolution, or all steps, without the arrays to add."""
         made, weights = NOTHING, iter(inputs)
         for op in self.ops:
             if isinstance(op, Conv):
@@ -69,7 +69,7 @@ class Fused(Op):
 
 
 def _image(a: tuple[int, ...], b: tuple[int, ...]) -> int | None:
-    """Which of a and b is (n, c, h, w) while the other one is (n, c, 1, 1); None if neither."""
+    """The one of a and b that is (n, c, h, w) while the other is (n, c, 1, 1); None if neither is."""
     for at, (image, factor) in enumerate(((a, b), (b, a))):
         if len(image) == 4 and factor == (*image[:2], 1, 1):
             return at
@@ -77,11 +77,11 @@ def _image(a: tuple[int, ...], b: tuple[int, ...]) -> int | None:
 
 
 def fuse(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
-    """The nodes, with runs that may be computed in one pass replaced by one node named after the last.
+    """The nodes, where each run that one pass can compute is replaced by one node, named after its last.
 
     keep: values that must exist. A run starts at a convolution, product, batch norm, addition of two or
-    relu, and goes on while its value is read once, by a batch norm, an addition of two or a relu. It has
-    one addition at most. A product or an addition alone is a run, too: its pass is a kernel's.
+    relu, and continues while its value is read only once, by a batch norm, an addition of two or a relu. It
+    has at most one addition. A product or an addition alone is a run, too, since a kernel computes it.
     """
     reads = Counter(name for node in nodes for name in node.data)
     reader = {name: node for node in nodes for name in node.data}

@@ -1,11 +1,11 @@
-"""The graph that an executor makes of a graph when it joins nodes: what it computes as one is one node.
+"""The graph that an executor makes by joining nodes: nodes that it computes as one become one node.
 
     fused_graph(graph, Joined) ── _folded     convolution, batch norm -> a convolution with other weights
                              └─── _added      convolution, addition   -> ConvAdd
                                   the rest of a group (relu, sigmoid) stays a node: its bits are its own
 
-Values keep their names: the folded convolution has its batch norm's, the sum its addition's. What lies inside
-of a group no longer exists, or is not shown by the framework.
+Values keep their names: the folded convolution has the batch norm's name, the sum the addition's. Values
+inside a group no longer exist, or the framework does not show them.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ FOLDS: Mapping[str, str] = {
     "single": "a = gamma / sqrt(var + float32(eps)), each step in float32; then as double",
     "reciprocal": "a = gamma * (1 / sqrt(var + float32(eps))), each step in float32; then as double",
 }
-"""How a batch norm is folded into the weights before it; all in float32 unless said otherwise."""
+"""The ways to fold a batch norm into the weights before it, in float32 unless stated otherwise."""
 
 
 def fused_graph(graph: Graph, by: Joined, engine: Engine) -> Graph:
-    """The graph as an executor computes it. With weights if the graph has them, without if not.
+    """The graph as the executor computes it, with weights if the graph has them.
 
-    Raises InputError if the groups are not of this graph, or are of a kind that refnet does not know.
+    Raises InputError if the groups are not in this graph, or are of a kind that refnet does not know.
 
     >>> from refnet.core.graph import TensorType
     >>> nodes = (
@@ -91,7 +91,7 @@ def fused_graph(graph: Graph, by: Joined, engine: Engine) -> Graph:
 
 
 def hidden(by: Joined) -> frozenset[str]:
-    """The nodes whose values no framework shows that joins these: all of a group but the last."""
+    """The nodes whose values a framework that joins these does not show: all of a group but the last."""
     return frozenset(name for names in by.groups for name in names[:-1])
 
 
@@ -107,7 +107,7 @@ def _unknown(graph: Graph, members: Sequence[Node]) -> InputError:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """The name, or a longer one that nothing has yet."""
+    """The name, or a longer one that is not taken yet."""
     while name in taken:
         name += "_"
     taken.add(name)

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Golden:
-    """Each op's own `golden`: one right answer for every value, the same bits everywhere.
+    """Each op's own `golden`: only one right answer for every value, the same bits everywhere.
 
     threads: how many threads share the outputs of a node; None takes all processors. refine_count: counts,
-    per kind of op, how many elements were settled at once and how many needed exact arithmetic.
-    It computes with the fast kernels.
+    per kind of op, how many elements were computed and how many needed exact arithmetic.
+    Golden always uses the fast kernels.
 
     >>> import numpy as np
     >>> import refnet
@@ -64,4 +64,4 @@ class Golden:
         return plans[wanted]
 
     def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> None:
-        """Nothing: every run is executed."""
+        """Always None: golden runs are not captured."""

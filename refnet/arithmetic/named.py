@@ -1,4 +1,4 @@
-"""An arithmetic by the words in which a user names it: plain, golden, replay:BOOK."""
+"""The arithmetic that a user names: plain, golden or replay:BOOK."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ REPLAY = "replay:"
 
 
 def arithmetic(text: str, threads: int | None = None, kernels: str | None = None) -> Arithmetic:
-    """The arithmetic that is named so; threads: how many compute, which changes no bit.
+    """The arithmetic of that name. threads: how many compute; no bit depends on it.
 
-    kernels: "fast" or "reference", with the same bits; None: `default_kernels()`. Golden has fast ones only.
-    Raises InputError for another word or a book that cannot be read, FormatError for what is no book.
+    kernels: "fast" or "reference", with the same bits; None: `default_kernels()`. Golden has only fast ones.
+    Raises InputError for another name or a book that cannot be read, FormatError if the file is not a book.
 
     >>> arithmetic("golden").name
     'golden'

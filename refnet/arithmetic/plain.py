@@ -22,10 +22,10 @@ class Plain:
 
     threads: how many threads share the outputs of a node; None takes all processors. kernels: "fast" or
     "reference", the loops that define each bit (the default with NUMBA_DISABLE_JIT=1).
-    The bits depend on neither, nor on the batch or the position in it. Every NaN counts as the same
-    NaN: which sign and payload one carries is the processor's affair.
+    The bits depend on neither, nor on the batch size or the position in the batch. All NaN count as equal:
+    their sign and payload depend on the processor.
 
-    It keeps, for each graph as long as that lives, how it is run. So the same one is faster again.
+    For each graph it caches how to run it, as long as the graph lives: reuse one Plain to run faster.
 
     >>> Plain(threads=1).name
     'plain'
@@ -52,7 +52,7 @@ class Plain:
         return graph
 
     def fuse(self, nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
-        """The nodes, those fused that the fast engine computes in one pass over memory; no bit changes."""
+        """The nodes, some fused where the fast engine computes them in one pass; no bit changes."""
         return fuse(nodes, keep) if self.engine.name == "fast" else tuple(nodes)
 
     def plan(self, graph: Graph, wanted: frozenset[str]) -> Plan:
@@ -63,7 +63,7 @@ class Plain:
         return plans[wanted]
 
     def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> dict[str, F32] | None:
-        """The wanted values by a captured run (captured_run.py), if there is one or this run becomes one."""
+        """The wanted values from a captured run (captured_run.py), if there is one or this becomes one."""
         if type(self) is not Plain or self.engine.name != "fast":  # what is derived may do anything
             return None
         from refnet.arithmetic.captured_run import CapturedRuns, unchanging  # the fast kernels' alone

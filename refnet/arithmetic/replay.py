@@ -34,12 +34,13 @@ Shapes = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Replay:
-    """Every value by its recipe in a book. The book's bits, on any machine, without the framework.
+    """Every value by its recipe in a book: the framework's bits, on any machine, without the framework.
 
-    book: of one reference; `book.reference.threads` is the framework's number, `threads` here only says how
-    many threads compute (None: all processors), `kernels` whether the fast kernels do or the reference loops;
-    neither changes a bit. Ops with one right result need no recipe. Whatever else the book does not know,
-    another batch or shape for example, is an InputError: nothing falls back to another arithmetic.
+    book: the recipes of one reference. `book.reference.threads` is the framework's number of threads;
+    `threads` only says how many compute here (None: all processors). kernels: "fast", or "reference", the
+    loops. Neither changes a bit. Ops with only one right result need no recipe. If the book lacks anything
+    else, for example another batch size or shape, that is an InputError: nothing falls back to another
+    arithmetic.
 
     >>> import numpy as np
     >>> import refnet
@@ -87,7 +88,7 @@ class Replay:
         return None if node.op.needs_recipe else node.op.run(*inputs, engine=self.engine)
 
     def fused_graph(self, graph: Graph) -> Graph:
-        """The graph as the book's executor computes it: where that joins nodes, it has fewer of them.
+        """The graph as the book's executor computes it; it has fewer nodes where the executor joins some.
 
         Raises InputError if the book joins nodes that this graph does not have.
         """
@@ -102,7 +103,7 @@ class Replay:
         return plans[wanted]
 
     def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> None:
-        """Nothing: every run is executed."""
+        """Always None: replay runs are not captured."""
 
 
 def _types(inputs: Sequence[F32]) -> tuple[TensorType, ...]:
@@ -127,7 +128,7 @@ def missing(book: Book, node: Node, types: Sequence[TensorType]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class NodeRecipe:
-    """What to do everywhere, then what to do at some places of the output (flat indices)."""
+    """What to do for the whole output, then what to do at some of its places (flat indices)."""
 
     everywhere: Program | Choice
     exceptions: tuple[tuple[Program | Choice, Places], ...]
@@ -136,7 +137,7 @@ class NodeRecipe:
 def node_recipe(book: Book, node: Node, types: tuple[TensorType, ...]) -> NodeRecipe | None:
     """The recipe of a node with inputs of these types, checked against the op; None if there is none.
 
-    Raises InputError if the recipe does not fit the op: a book that was made up, or of another refnet.
+    Raises InputError if the recipe does not fit the op: the book was altered, or made by another refnet.
     """
     key = book.key(node.name, signature(node.op, types))
     if key is None:
@@ -170,7 +171,7 @@ def _check_part(part: Part, op: Op, types: tuple[TensorType, ...]) -> None:
 
 
 def _exceptions(recipe: Recipe, shape: tuple[int, ...]) -> tuple[tuple[Program | Choice, Places], ...]:
-    """The parts with a region and the places that no part before them took."""
+    """The parts that have a region, each with the places that no earlier part took."""
     found = []
     free = np.ones(TensorType(shape).size, np.bool_) if len(recipe.parts) > 1 else None
     for part in recipe.parts[:-1]:
@@ -227,7 +228,7 @@ def follow(known: NodeRecipe, op: Op, inputs: Sequence[F32], engine: Engine) -> 
 
 
 def _do(do: Program | Choice, op: Op, inputs: Sequence[F32], places: Places | None, engine: Engine) -> F32:
-    """The whole value, or what stands at these places of it."""
+    """The whole value, or its elements at these places."""
     if isinstance(do, Choice):
         value = op.replay(do.formula, *inputs, engine=engine, total=do.total)
         return value if places is None else value.reshape(-1)[places]

@@ -1,4 +1,4 @@
-"""The public `refnet.run` and `refnet.steps`: the interpreter's, in plain arithmetic if none is given."""
+"""The public `refnet.run` and `refnet.steps`: the interpreter's, with plain arithmetic as the default."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def steps(
 ) -> Iterator[tuple[Node, F32]]:
     """Yield (node, value) for every node in execution order; each value is freed after its last use.
 
-    Values are read-only while later nodes may need them: copy one to change it.
+    Values are read-only while later nodes may need them. Copy a value to change it.
 
     inputs: name -> float32 array (batch, ...). arithmetic: default `Plain()`.
     until: only the nodes that these values need (default: all nodes).
@@ -48,9 +48,9 @@ def run(
     """Run a graph: {output name: array}, or {value name: array} for the values asked for.
 
     inputs: name -> float32 array (batch, ...). values: value names to return instead of the outputs.
-    arithmetic: default `Plain()`, always the same one, which keeps what makes the next run of a graph
-    faster (a plan, and the run as calls of kernels) as long as the graph lives. One of your own keeps its
-    own: make it once, not for each run.
+    arithmetic: by default one shared `Plain()`. It caches what makes the next run of a graph faster (a plan,
+    and the captured run) as long as the graph lives. An arithmetic of your own has its own cache: make it
+    once, not for each run.
 
     >>> import numpy as np
     >>> import refnet
@@ -64,5 +64,5 @@ def run(
 
 @lru_cache(maxsize=1)
 def _plain() -> Plain:
-    """The arithmetic of those who gave none."""
+    """The default arithmetic."""
     return Plain()

@@ -1,1 +1,1 @@
-"""What all of refnet stands on: types, errors, the op, the graph, the interpreter, orders of summation."""
+"""The base of all of refnet: types, errors, the op, the graph, the interpreter, orders of summation."""

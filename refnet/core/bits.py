@@ -21,9 +21,9 @@ def bit_patterns(array: npt.ArrayLike) -> npt.NDArray[np.uint32]:
 
 
 def equal_bits(a: F32, b: F32) -> Mask:
-    """Per element of two arrays of one shape, whether the bits are the same.
+    """For each element of two arrays of the same shape, whether the bits are equal.
 
-    Every NaN is the same NaN; +0 is not -0. Raises ValueError for arrays of two shapes.
+    All NaN count as equal; +0 and -0 differ. Raises ValueError if the shapes differ.
 
     >>> equal_bits(np.float32([0, np.nan, 1]), np.float32([-0.0, -np.nan, 1]))
     array([False,  True,  True])

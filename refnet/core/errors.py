@@ -1,8 +1,8 @@
 """Everything refnet raises on purpose.
 
-    RefnetError                  anything a user can cause and mend
+    RefnetError                  anything that a user can cause and fix
     ├── FormatError              a file is not what it should be (file, byte offset, found, expected)
-    ├── UnsupportedError         a file is sound, but asks for something refnet does not have
+    ├── UnsupportedError         a file is sound, but needs something that refnet does not have
     ├── GraphError               a graph contradicts itself (names, shapes, order)
     ├── WeightsError             weights do not fit their graph (missing, surplus, wrong shape)
     ├── InputError               an argument or an input array is not usable
@@ -30,7 +30,7 @@ class RefnetError(Exception):
 
 
 class FormatError(RefnetError):
-    """A file cannot be read: says the file, the byte offset, and what was found instead of what.
+    """A file cannot be read: names the file, the byte offset, what was found and what was expected.
 
     >>> str(FormatError("a.params", 24, "array magic 0x0", "0xF993FAC9 (V2)"))
     'a.params: at byte 24: found array magic 0x0, expected 0xF993FAC9 (V2)'
@@ -87,7 +87,7 @@ class InputError(RefnetError):
 
 
 class FetchError(RefnetError):
-    """A download failed, was cut, or has a wrong checksum.
+    """A download failed, was cut off, or has a wrong checksum.
 
     >>> issubclass(FetchError, RefnetError)
     True

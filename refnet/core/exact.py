@@ -1,10 +1,10 @@
-"""What ops compute golden values with: each the exact real result of a formula, rounded once to float32.
+"""How ops compute golden values: the exact real result of a formula, rounded once to float32.
 
     Golden ── op.golden(x, w, exact=exact) ── exact.conv(...)              sums: decided or added exactly
                                           └── exact.round_or_refine(...)   any formula, from a bound
 
 Every method decides almost all elements from a float64 evaluation with a proven error, and refines the few
-that this leaves open. `op`, the first argument of most: the kind of op that the count of those is kept for.
+that remain open. `op`, the first argument of most methods, is the kind of op whose counter they increase.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Refine = Callable[[Places, F32], None]
 
 
 class Exact(Protocol):
-    """Correct rounding: the exact results that ops are made of, and the tools for all others."""
+    """Correct rounding: exact results of the common formulas, and tools for all others."""
 
     @property
     def engine(self) -> Engine:
-        """What computes in float64, and in float32 where an op has only one right result."""
+        """The engine that computes in float64, and in float32 where an op has only one right result."""
 
     # Sums. An exact 0 is +0; a NaN, an infinity times 0, or infinities of both signs make NaN.
 
@@ -55,11 +55,11 @@ class Exact(Protocol):
     ) -> F32:
         """(x - mean) * scale + shift for x (n, c, ...), one of each per channel, rounded once.
 
-        In float64 it must be off by factor * (|result| + 2 |shift|) at most; refine computes the rest.
+        The float64 result must be off by at most factor * (|result| + 2 |shift|); refine computes the rest.
         """
 
     def round_or_refine(self, op: str, center: F64, error: F64, refine: Refine) -> F32:
-        """Round `center` where its error, which is at most `error`, decides; refine computes the rest."""
+        """Round `center` where its error, at most `error`, leaves one float32; refine computes the rest."""
 
     # One number.
 

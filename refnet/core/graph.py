@@ -151,12 +151,12 @@ class Graph:
     ) -> Graph:
         """This graph with its weights, after checking every name, shape and dtype.
 
-        The graph's arrays are read-only, so that kernels may keep what they derived from them, and copies.
+        The graph's arrays are read-only copies, so that kernels may keep what they derive from them.
 
-        surplus: names that may be there without being used (`num_batches_tracked` and the like).
-        own: nobody else has the arrays (a reader just made them), so they become read-only themselves; what
-        they are views of, if anything, must not be written to.
-        Raises WeightsError listing what is missing, surplus or of another shape.
+        surplus: unused names that are allowed (`num_batches_tracked` and the like).
+        own: nobody else holds the arrays (a reader just made them). They are not copied but made read-only;
+        nothing may write to the memory that they are views of.
+        Raises WeightsError, which lists what is missing, surplus or of another shape.
         """
         wanted = self.weight_types
         allowed = set(surplus)
@@ -214,13 +214,13 @@ class Graph:
 
 
 def _few(items: Iterable[str]) -> str:
-    """The first four of them, each cut at 60 characters, unprintable ones escaped."""
+    """The first four names, each cut at 60 characters, unprintable characters escaped."""
     listed = [repr(item[:60])[1:-1] for item in items]
     return ", ".join(listed[:4]) + (f" and {len(listed) - 4} more" if len(listed) > 4 else "")
 
 
 def _frozen(array: F32, own: bool) -> F32:
-    """The array, read-only and in row order; a copy, which nobody else can write to, unless it is our own."""
+    """The array, read-only and in row order; a copy, so that nobody can write to it, unless it is our own."""
     array = np.require(array, requirements=("C", "A")) if own else array.copy(order="C")
     array.flags.writeable = False
     return array

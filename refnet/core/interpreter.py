@@ -1,13 +1,13 @@
 """The one loop that runs a graph.
 
     run ──── arithmetic.plan ── make_plan ── arithmetic's fusion of nodes, schedule
-      ├───── arithmetic.captured         a run that it has captured as calls of kernels, if it does so
+      ├───── arithmetic.captured         a run captured as kernel calls, if there is one
       └───── _execute ── evaluated ── arithmetic.evaluate ── op.run(..., engine=...) ── engine
     steps ── _execute
 
-`steps` yields every value. `run` wants only some, so nodes may be fused first. Everything that looks at
-values (capture, verify, cost, reports) is a loop over `steps`. The arithmetic is whatever has the methods of
-`Arithmetic`; the public `refnet.run` and `refnet.steps` take Plain() if none is given.
+`steps` yields every value. `run` returns only some, so nodes may be fused first. Everything that looks at
+values (capture, verify, cost, reports) is a loop over `steps`. An arithmetic is any object with the methods
+of `Arithmetic`; the public `refnet.run` and `refnet.steps` use Plain() by default.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from refnet.core.op import F32, TensorType
 
 Names = tuple[str, ...]
 Schedule = tuple[tuple[Node, Names, Names, Names], ...]
-"""What is walked: node, names of its data and of its weights, values that end with it."""
+"""The nodes to execute, each with the names of its data and its weights, and the values to free after it."""
 Fuse = Callable[[Sequence[Node], Collection[str]], tuple[Node, ...]]
-"""fuse(nodes, keep): the nodes, some fused to share a pass over memory; values in `keep` exist."""
+"""fuse(nodes, keep): the nodes, some of them fused into one pass over memory; values in `keep` exist."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """How values of a graph are made. Whoever runs a graph repeatedly keeps it (`PerGraph`).
+    """How values of a graph are computed. Arithmetics keep it for later runs (`PerGraph`).
 
-    wanted: names of the values. fused: the fused graph that the nodes are from, if not the graph itself.
-    fitting: types of the inputs that are known to fit: inferring all types of a network takes milliseconds.
+    wanted: names of the values. fused: the fused graph that the nodes come from, if not the graph itself.
+    fitting: input types that are known to fit, because inferring all types of a network takes milliseconds.
     """
 
     wanted: frozenset[str]
@@ -46,7 +46,7 @@ class Plan:
 
 
 class Arithmetic(Protocol):
-    """How a run rounds: what makes a node's value out of its inputs."""
+    """How a run rounds: it computes a node's value from its inputs."""
 
     name: str
 
@@ -54,23 +54,23 @@ class Arithmetic(Protocol):
         """The node's value."""
 
     def fused_graph(self, graph: Graph) -> Graph:
-        """The graph that is run: this one, or what a framework's executor makes of it by fusing nodes."""
+        """The graph to run: this one, or the one that a framework's executor makes of it by fusing nodes."""
 
     def plan(self, graph: Graph, wanted: frozenset[str]) -> Plan:
         """The plan for these values, made by `make_plan`; it may be kept as long as the graph lives."""
 
     def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> dict[str, F32] | None:
-        """The wanted values by a run that was captured, or None: then the plan is executed."""
+        """The wanted values from a captured run, or None, in which case the plan is executed."""
 
 
 class PerGraph(Generic[T]):
-    """What somebody keeps for graphs, for each as long as it lives. Copies and pickles of this are empty."""
+    """A cache: an entry per graph, kept as long as the graph lives. Copies and pickles of it are empty."""
 
     def __init__(self) -> None:
         self._kept: WeakKeyDictionary[Graph, T] = WeakKeyDictionary()
 
     def of(self, graph: Graph, make: Callable[[], T]) -> T:
-        """What is kept for the graph; made, if there is nothing yet. It must not refer to the graph."""
+        """The entry of the graph, made if there is none yet. It must not refer to the graph."""
         known = self._kept.get(graph)
         return self._kept.setdefault(graph, make()) if known is None else known
 
@@ -86,7 +86,7 @@ def steps(
 ) -> Iterator[tuple[Node, F32]]:
     """Yield (node, value) for every node in execution order; each value is freed after its last use.
 
-    Values are read-only while later nodes may need them: copy one to change it.
+    Values are read-only while later nodes may need them. Copy a value to change it.
 
     inputs: name -> float32 array (batch, ...). until: only the nodes that these values need (default: all).
     Raises InputError or WeightsError before the first node if something does not fit.
@@ -122,7 +122,7 @@ def make_plan(
 ) -> Plan:
     """The plan for these values of the graph.
 
-    fuse: what fuses nodes to share a pass over memory. fused_graph: a graph that is run instead of this one.
+    fuse: fuses nodes into one pass over memory. fused_graph: a graph to run instead of this one.
     Raises InputError for a value that does not exist.
     """
     fused = None if fused_graph is graph else fused_graph
@@ -131,7 +131,7 @@ def make_plan(
 
 
 def evaluated(node: Node, evaluate: Callable[..., T], *arguments: Any) -> T:
-    """evaluate(*arguments); an exception on the way says at which node it happened."""
+    """evaluate(*arguments); if it raises, the error names the node."""
     try:
         return evaluate(*arguments)
     except Exception as error:
@@ -140,7 +140,7 @@ def evaluated(node: Node, evaluate: Callable[..., T], *arguments: Any) -> T:
 
 
 def schedule(nodes: Sequence[Node]) -> Schedule:
-    """The nodes in order, each with its data's and its weights' names, and the values that end with it.
+    """The nodes in order, each with the names of its data and weights, and the values to free after it.
 
     >>> import refnet
     >>> refnet.core.interpreter.schedule(refnet.load("resnest-digits").nodes)[0][1:]
@@ -182,7 +182,7 @@ def _execute(
 
 
 def _fused(graph: Graph, fused: Graph, wanted: Collection[str]) -> Graph:
-    """The fused graph, after checking that it has the wanted values that the graph has."""
+    """The fused graph, after checking that it still has the wanted values."""
     gone = [name for name in wanted if name in graph.by_name and name not in fused.by_name]
     if gone:
         raise InputError(
@@ -192,7 +192,7 @@ def _fused(graph: Graph, fused: Graph, wanted: Collection[str]) -> Graph:
 
 
 def _check_weights(graph: Graph) -> None:
-    """Kernels trust shapes: whoever made the graph's weights, they are what the nodes need."""
+    """Check that the weights have the shapes that the nodes need, because kernels do not check."""
     if missing := [name for name in graph.weight_types if name not in graph.weights]:
         raise WeightsError(f"{graph.name} has no weights yet: {len(missing)} missing, first {missing[0]}")
     for name, kind in graph.weight_types.items():

@@ -63,12 +63,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class FoldableSum:
-    """What is known of a value besides its interval if it is a sum: what comes next may be folded into it.
+    """What is known about a value that is a sum, besides its interval: the next node may be folded into it.
 
-    A batch norm after a convolution is folded into its weights, an addition joins its sum: then no value
-    of the graph's own is computed in between. size: per element, the sum of the terms' absolute values.
-    roundings: how many each term passed at most; gamma(roundings) * size is part of the radius. terms: how
-    many there are. input_abs_sum: at least the sum of |x| that an element's weights are multiplied with.
+    A batch norm after a convolution may be folded into the weights, and an addition may join the sum. Then
+    the value in between is never computed. size: per element, the sum of the terms' absolute values.
+    roundings: the most that any term passes; gamma(roundings) * size is part of the radius. terms: their
+    number. input_abs_sum: an upper bound of the sum of |x| over the inputs of an element.
     """
 
     size: F64
@@ -83,11 +83,11 @@ class Interval:
 
     As input of `Op.bound`: where an input value may lie. As its result: where *any* float32
     evaluation of the op (any order of additions, with or without FMA, any of the formula variants
-    that the op's docstring lists) must lie. A radius of inf says that nothing is promised there
-    (overflow may happen in some orders and not in others).
+    that the op's docstring lists) must lie. A radius of inf means that there is no bound (some orders may
+    overflow and others not).
 
-    sum: given where the value is a sum that its readers may be folded into; their bounds then hold the
-    folded forms too. A value that a framework showed was computed as such: it has none.
+    sum: given if the value is a sum that later nodes may be folded into; their bounds then also cover the
+    folded forms. A captured value was computed as its own node, so it has none.
     """
 
     center: F64
@@ -114,14 +114,14 @@ class Op:
     """One kind of operation with its attributes. Subclasses are frozen dataclasses.
 
     The fields are the attributes, and the repr is how a graph prints: `Conv(channels=64, ...)`.
-    Rules that every subclass gives (tests/ops/test_ops_rules.py walks them all):
+    What every subclass provides (tests/ops/test_ops_rules.py checks all of them):
 
     - `type(*inputs)`: the output's TensorType; raises GraphError when inputs do not fit.
     - `run(*inputs, engine)`: the value in plain arithmetic, float32, in the order that the docstring states.
     - `golden(*inputs, exact)`: the correctly rounded value; inherited if exactly specified.
     - `replay(formula, *inputs, engine, total)`: the value by a formula of the op's menu `formulas`.
     - `bound(*inputs, engine)`: an Interval that holds every float32 evaluation (derivation in the docstring).
-    - `capturable(*shapes)`: whether a run may be repeated as the kernel calls that `run` made.
+    - `capturable(*shapes)`: whether repeating the kernel calls of `run` repeats the run.
     - `flops(*inputs)`: the Cost, from the types of the inputs.
 
     engine: what computes (core/engine.py). exact: what rounds correctly (core/exact.py).
@@ -134,18 +134,18 @@ class Op:
     """Roles whose weights are running statistics: stored with the model but not learned."""
 
     zero_sign_unspecified: ClassVar[bool] = False
-    """True if frameworks differ, each with reason, in the sign of a zero result and in what NaN becomes."""
+    """True if frameworks legitimately differ in the sign of a zero result and in what NaN becomes."""
 
     formulas: ClassVar[Mapping[str, str]] = {}
     """The ways in which frameworks evaluate this op: name -> formula with its source. A book chooses one."""
 
     reshapes: ClassVar[bool] = False
-    """True if the value is the one input's elements, in their order, in another shape."""
+    """True if the value has the elements of its one input, in the same order, in another shape."""
 
     def capturable(self, *inputs: tuple[int, ...]) -> bool:
-        """Whether all that `run` does with data of these shapes is done by kernels (captured_run.py).
+        """Whether kernels do everything that `run` does with data of these shapes (captured_run.py).
 
-        What Python does then may depend on shapes and on weights, never on what is in the data.
+        What Python does may then depend on shapes and weights, never on the values of the data.
         """
         return False
 
@@ -156,14 +156,14 @@ class Op:
 
     @property
     def needs_recipe(self) -> bool:
-        """Whether frameworks may give it other bits: it has more than one right result, or a menu."""
+        """Whether frameworks may give other bits: there are several right results, or several formulas."""
         return bool(self.formulas) or not self.exactly_specified
 
     def agrees(self, found: F32, expected: F32) -> npt.NDArray[np.bool_]:
-        """Per element: whether a framework's value is the one right result that `expected` holds.
+        """Per element: whether a framework's value is the only right result, `expected`.
 
-        Bits are compared as bits, every NaN counting as the same; where `zero_sign_unspecified`, zeros of
-        either sign agree, and so does anything with a NaN.
+        Bits are compared as bits; all NaN count as equal. With `zero_sign_unspecified`, zeros of either sign
+        agree, and anything agrees with a NaN.
         """
         same = equal_bits(found, expected)
         if self.zero_sign_unspecified:
@@ -171,13 +171,13 @@ class Op:
         return same
 
     def nan_propagates(self, *weights: F32) -> bool:
-        """Whether NaN, or infinities that cancel, make NaN in every evaluation, and an infinity makes one of
-        a known sign (or NaN, where finite terms overflow on the way). False: unknown, or frameworks vary.
+        """Whether every evaluation gives NaN for a NaN or for infinities that cancel, and for an infinity one
+        of a known sign (or NaN, if finite terms overflow on the way). False: unknown, or frameworks differ.
         """
         return False
 
     def weight_roles(self) -> tuple[str, ...]:
-        """Roles of the inputs that are weights, as this op's attributes ask for them, in order."""
+        """Roles of the inputs that are weights, in order; they depend on the op's attributes."""
         return ()
 
     def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
@@ -199,14 +199,14 @@ class Op:
         raise NotImplementedError
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        """The value by that formula of the menu; total: the order of its sum along an axis, if it has one.
+        """The value by that formula of `formulas`; total: the order of its sum along an axis, if it has one.
 
         Raises InputError for a formula that is not in the menu.
         """
         raise NotImplementedError
 
     def total_terms(self, *inputs: TensorType) -> int | None:
-        """How many terms a formula's own sum has, as that of a softmax; None: no formula has a sum."""
+        """The number of terms of a formula's sum, such as a softmax's; None: no formula has a sum."""
         return None
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
@@ -249,7 +249,7 @@ class Op:
 
 
 class Reduction(Op):
-    """An op of which every output element is one sum, whose order a recipe may give: a Program.
+    """An op whose output elements are sums. A recipe may give their order, as a Program.
 
     Its terms are numbered in plain order (core/orders.py says how).
     """
@@ -264,7 +264,7 @@ class Reduction(Op):
     """Whether terms may lie in a padding."""
 
     def terms(self, *inputs: TensorType) -> int:
-        """How many terms an element has, bias and addend aside."""
+        """The number of terms of an element, without bias and addend."""
         raise NotImplementedError
 
     def biased(self) -> bool:
@@ -272,5 +272,5 @@ class Reduction(Op):
         return False
 
     def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
-        """The value with each sum in the program's order; with places only what stands there, (count,)."""
+        """The value with each sum in the program's order; with places only the elements there, (count,)."""
         raise NotImplementedError

@@ -1,1 +1,1 @@
-"""One right answer: decide a rounding from a bound, refine it where that does not decide."""
+"""Correct rounding: decide it from an error bound, and refine where the bound does not decide."""

@@ -1,7 +1,7 @@
 """Golden values: each the exact real result of an op's formula on its float32 inputs, rounded once.
 
-Every op goes the same way: a float64 evaluation with a proven error decides almost all elements
-(kernels/exact.py, `decide`); the few that it leaves open are computed exactly. Sums of products go
+Every op works the same way: a float64 evaluation with a proven error decides almost all elements
+(kernels/accumulator.py, `decide`); the few that remain open are computed exactly. Sums of products go
 through the fixed-point accumulator; formulas with a root or an exponential through rational comparison
 or decimals of growing precision.
 """
@@ -21,7 +21,7 @@ from refnet.core.op import F32, F64
 
 @dataclass
 class RefineCount:
-    """Per op: how many elements were computed, and how many of them a float64 evaluation left open.
+    """Counts, per op, the elements computed and those of them that float64 left open.
 
     >>> refine_count = RefineCount()
     >>> refine_count.count("Conv", 1000, 2)
@@ -32,7 +32,7 @@ class RefineCount:
     by_op: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def count(self, op: str, elements: int, opened: int) -> None:
-        """Add one node's figures."""
+        """Add one node's counts."""
         before = self.by_op.get(op, (0, 0))
         self.by_op[op] = (before[0] + elements, before[1] + opened)
 
@@ -57,7 +57,7 @@ def round_or_refine(
 def finish(
     op: str, y: F32, at: npt.NDArray[np.int64], refine: Refine, refine_count: RefineCount | None = None
 ) -> F32:
-    """y with its open elements, at the flat indices `at`, refined; both are counted."""
+    """y with its open elements, at the flat indices `at`, refined. Counts all elements and the open ones."""
     if refine_count is not None:
         refine_count.count(op, y.size, at.size)
     if at.size:
@@ -68,17 +68,17 @@ def finish(
 def nearest(compare: Callable[[Fraction], int], guess: float) -> np.float32:
     """The float32 nearest to a real number y, ties to even, from comparisons alone.
 
-    compare(m) is the sign of y - m for a rational m. The finite float32 are numbered in their order, 0 for
-    zero; y belongs to the first whose midpoint with the next lies above y (a midpoint itself belongs to the
-    even one). It is looked for in growing steps from the guess and then by halves: a bad guess, after
-    cancellation say, costs at most 64 comparisons.
+    compare(m) is the sign of y - m for a rational m. The finite float32 are numbered in order, zero being 0.
+    y rounds to the first one whose midpoint with the next lies above y (a midpoint itself rounds to the even
+    one). The search takes growing steps from the guess, then bisects: a bad guess, for example after
+    cancellation, costs at most 64 comparisons.
     """
     with np.errstate(all="ignore"):
         near = np.float32(guess)
     start = 0 if np.isnan(near) else int(near.view(np.int32)) if near >= 0 else -int((-near).view(np.int32))
 
     def below(k: int) -> bool:
-        """Whether y belongs to the k-th float32 or to one before it."""
+        """Whether y rounds to the k-th float32 or to an earlier one."""
         side = compare((_numbered(k) + _numbered(k + 1)) / 2)
         return side < 0 or (side == 0 and _even(k))
 
@@ -111,26 +111,25 @@ def rounded(true: Fraction) -> np.float32:
 
 
 def _even(k: int) -> bool:
-    """Whether the k-th float32 ends in a 0 bit: a tie is its."""
+    """Whether the last bit of the k-th float32 is 0, so that ties go to it."""
     return k % 2 == 0
 
 
 LAST = 0x7F7FFFFF
-"""The number of the largest finite float32: its bits."""
+"""The index of the largest finite float32: its bits."""
 
 
 def _numbered(k: int) -> Fraction:
-    """The k-th float32 in their order; behind the last finite one stands 2**128."""
+    """The k-th float32 in order; after the last finite one comes 2**128."""
     size = Fraction(2) ** 128 if abs(k) > LAST else Fraction(float(np.uint32(abs(k)).view(np.float32)))
     return size if k >= 0 else -size
 
 
 def by_decimals(evaluate: Callable[[], tuple[Decimal, Decimal]], guess: float) -> np.float32:
-    """The nearest float32 of a number that is no midpoint, by decimals of growing precision.
+    """The float32 nearest to a number that is not a midpoint, by decimals of growing precision.
 
-    evaluate() returns (value, bound of its error) in the precision of the current decimal context. It
-    must be known that the number is rational only if the first precisions settle it; otherwise this
-    would not end.
+    evaluate() returns (value, bound of its error) in the precision of the current decimal context. Never
+    terminates on an exact midpoint; callers must rule midpoints out.
     """
 
     def compare(m: Fraction) -> int:

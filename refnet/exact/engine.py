@@ -1,4 +1,4 @@
-"""Correct rounding for the ops' golden values, by the fast kernels: core/exact.py has the contract."""
+"""Correct rounding for the ops' golden values, with the fast kernels; core/exact.py is the contract."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class DecideOrRefine:
 
 
 def widened(w: F32) -> F64:
-    """w in float64, read-only: exact, and kept with what the kernels derive from it."""
+    """w in float64, which is exact; read-only, so that kernels may cache what they derive from it."""
     wide = w.astype(np.float64)
     wide.flags.writeable = False
     return wide

@@ -33,7 +33,7 @@ T = TypeVar("T", np.float32, np.float64)
 class RadixSum(Op):
     """y[n,c,h,w] = sum over r of x[n, r*C + c, h, w], C = channels / radix
 
-    Plain: +0 + part 0 + part 1 + ..., left to right. One right result for radix 1 and 2.
+    Plain: +0 + part 0 + part 1 + ..., left to right. Only one right result for radix 1 and 2.
 
     Golden: the exact sum of the parts, rounded once; zeros, NaN, infinities and the error as for Add of more.
 
@@ -172,7 +172,7 @@ class WeightedSum(Op):
 
     Shapes: attention (n, radix*C), x (n, radix*C, h, w), y (n, C, h, w).
 
-    Plain: acc = +0; acc = fma(attention, x, acc) for r in turn. One right result for radix 1.
+    Plain: acc = +0; acc = fma(attention, x, acc) for r in turn. Only one right result for radix 1.
 
     Golden: the exact sum of the products, rounded once. In float64 the products are exact and their sum is
     off by at most (radix + 2) U64 * (sum |attention x|). An exact 0 is +0; a NaN, an infinity times 0 or

@@ -29,8 +29,8 @@ class Conv(Reduction):
     with oh = (h + ph + eh - dh*(kh - 1) - 1) // sh + 1, where pad_end = (eh, ew) is the padding behind the
     image; None: the same as before it.
 
-    Where they differ, the op with the padding p' = p + m*s on both sides, m the least with p' >= e, has the
-    same windows m places later: it is computed, and the outputs m to m + oh of it are taken.
+    If the paddings differ, let p' = p + m*s with the least m such that p' >= e. The op with padding p' on
+    both sides has the same windows, m places later. It is computed, and its outputs m to m + oh are taken.
 
     Plain: acc = +0; acc = fma(weight, x, acc) for c, then p, then q; then one addition of the bias.
 
@@ -109,7 +109,7 @@ class Conv(Reduction):
         return ConvGeometry(self.stride, self.pad, self.dilation, self.groups)
 
     def _wide(self, shape: tuple[int, ...], *weights: tuple[int, ...]) -> tuple[Conv, Callable[[Any], Any]]:
-        """The op with symmetric padding that has all of this one's windows, and what takes them out of it."""
+        """An op with symmetric padding that has all of this op's windows, and the slices that select them."""
         kinds = (TensorType(tuple(s)) for s in (shape, *weights))
         oh, ow = self.type(*kinds).shape[2:]
         pads = zip(self.pad, self.ends, self.stride, strict=True)
@@ -145,7 +145,7 @@ class Conv(Reduction):
         engine: Engine,
         places: Places | None,
     ) -> F32:
-        """As in_order, with an addend (n, channels, oh, ow) where the program says."""
+        """As in_order, with an addend (n, channels, oh, ow) where the program names it."""
         _, _, *output = self.type(*(TensorType(x.shape) for x in inputs)).shape
         bias, zero = inputs[2] if self.bias else None, program.padding == "zero"
         return engine.conv_in_order(

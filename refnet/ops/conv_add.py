@@ -1,4 +1,4 @@
-"""A convolution into whose sum another value enters: one node of an executor that joins the two."""
+"""A convolution with another value added into its sum: one node, for executors that join the two."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class ConvAdd(Reduction):
     """y = conv(data) + addend, one sum of the convolution's terms, its bias and the addend's element
 
     conv: a Conv with the same padding before and behind the image. No framework's file has this op: an
-    executor makes it of a convolution and the addition after it (`refnet.joined`), and then no value of the
-    graph's own is computed between the two.
+    executor makes it from a convolution and the addition after it (arithmetic/fusion_groups.py). The value
+    between the two is then never computed.
 
     Shapes: data and the weights as Conv's, addend as its result.
 
@@ -30,8 +30,8 @@ class ConvAdd(Reduction):
     Bound, any order: that of the addition, the convolution's sum joined with the addend (`rounding.joined`):
     a term passes one addition more than in Conv, the addend as many as there are terms.
 
-    Golden: the exact sum of all, rounded once, as Conv's; what the float64 sum is off grows by the addend's
-    absolute value and one addition.
+    Golden: the exact sum of all, rounded once, as for Conv. The error bound of the float64 sum grows by the
+    addend's absolute value and one addition.
 
     Source: oneDNN's post-op `sum` (MXNet 1.9.1's _sg_mkldnn_conv, with_sum).
     """

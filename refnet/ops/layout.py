@@ -1,4 +1,4 @@
-"""Ops that only move values: concat, slice, reshapes, transpose, pad, constant. One right result each."""
+"""Ops that only move values: concat, slice, reshapes, transpose, pad, constant. All exactly specified."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from refnet.core.op import F32, Cost, FoldableSum, Interval, Op, TensorType
 
 
 class Move(Op):
-    """An op that copies elements: `_move` says where, for arrays of any dtype."""
+    """An op that only copies elements: `_move` does it, for arrays of any dtype."""
 
     @property
     def exactly_specified(self) -> bool:
@@ -29,7 +29,7 @@ class Move(Op):
         return Interval(*moved, self._sum(*(x.sum for x in inputs)))
 
     def _sum(self, *sums: FoldableSum | None) -> FoldableSum | None:
-        """What moves remains a sum: of one kind, where several inputs meet; else it counts as shown."""
+        """The moved sum, if all inputs are sums of one kind; None otherwise."""
         known = [one for one in sums if one is not None]
         if not known or len(known) < len(sums) or len({one.roundings for one in known}) > 1:
             return None
@@ -138,7 +138,7 @@ class Identity(Move):
 class Reshape(Move):
     """y = x with the dimensions `shape`, its elements in row order
 
-    A 0 copies the dimension of x at its place, so that any batch goes; one -1 takes what is left.
+    A 0 copies the dimension of x at its position, so that any batch size fits; one -1 takes the rest.
 
     Source: MXNet Reshape, torch.reshape, ONNX Reshape, Flatten and Squeeze.
     """
@@ -185,10 +185,11 @@ class Transpose(Move):
 
 @dataclass(frozen=True, repr=False)
 class Pad(Op):
-    """y = x with before[i] elements more before and behind[i] behind it along axis i; negative ones are cut
+    """y = x with before[i] elements added before it and behind[i] behind it along axis i; negative counts cut
 
-    mode: what the new ones are. constant: all `value`; edge: the nearest element; reflect: mirrored at the
-    nearest element, which is not repeated; wrap: as if x went on periodically. Only constant can cut.
+    mode: the values of the added elements. constant: all `value`; edge: the nearest element; reflect:
+    mirrored at the nearest element, which is not repeated; wrap: x continued periodically. Only constant can
+    cut.
 
     Source: torch.nn.functional.pad, ONNX Pad.
     """
@@ -242,7 +243,7 @@ class Pad(Op):
 
 @dataclass(frozen=True, repr=False)
 class Constant(Move):
-    """y = the weight of the dimensions `shape`: a constant that stands where an op takes a value
+    """y = the weight, of dimensions `shape`: a constant used where an op takes a value
 
     Source: ONNX Constant and initializers.
     """

@@ -19,11 +19,11 @@ from refnet.core.rounding import ETA, U64, error_factor, gamma, outward
 class MatMul(Op):
     """y = alpha * A B + beta * c, where A is a, or a transposed, and B is b, or b transposed
 
-    Shapes: A (..., m, k), B (..., k, n), c any that stretches to y's, y (..., m, n); the dimensions before
-    the last two stretch to a common shape (NumPy broadcasting). A one-dimensional a is one row and a
+    Shapes: A (..., m, k), B (..., k, n), c any that broadcasts to y's, y (..., m, n); the dimensions before
+    the last two broadcast to a common shape, as in NumPy. A one-dimensional a is one row and a
     one-dimensional b one column, which y does not have then. Only matrices can be transposed.
 
-    addend: whether there is a c. constants: the shapes of the trailing inputs that are weights.
+    addend: whether there is a c. constants: the shapes of those trailing inputs that are weights.
 
     Plain: acc = +0; acc = fma(b, a, acc) for k in turn; then alpha * acc and beta * c, unless alpha or beta
     is 1, and their sum, each rounded.
@@ -36,8 +36,8 @@ class MatMul(Op):
     ETA/2 * (k (1 + |alpha|) + sum |a| + sum |b| + 2), where alpha is 1 ETA/2 * (k + 1).
 
     Golden: the formula, exactly, rounded once. In float64 a term passes k additions, alpha's multiplication
-    and c's addition: off by (k + 4) U64 * T. What that leaves open is settled in rationals. An exact 0 is
-    +0; a NaN, an infinity times 0 or infinities of both signs make NaN.
+    and c's addition: off by (k + 4) U64 * T. What remains open is decided in rational arithmetic. An exact 0
+    is +0; a NaN, an infinity times 0 or infinities of both signs make NaN.
 
     Source: ONNX MatMul and Gemm, numpy.matmul, torch.matmul, torch.addmm.
     """

@@ -46,17 +46,19 @@ class BatchNorm(Op):
 
     Formulas, eps rounded to float32 and each step too: see `formulas`.
 
-    Where x is a sum of products (size S, R roundings; see FoldableSum) that was not shown, its weights w may
-    have been multiplied by a, and b - a*mean made its bias: weights then carry 5 more roundings, the bias 7,
-    and is one more term. So every term passes D = R + 8 at most, and with x's radius, which has gamma(R) S in
-    it: |s| * (radius + (gamma(D) - gamma(R)) S) + gamma(D) (|mean s| + |beta|). Folded weights that
-    underflow lose ETA/2 |x| each. One that overflows is not covered. The larger of both radii is taken.
+    If x is a sum of products (size S, R roundings; see FoldableSum) that was not captured, its weights w may
+    have been multiplied by a, and b - a*mean may have become its bias. The weights then carry 5 more
+    roundings, the bias 7, and it is one more term. So every term passes D = R + 8 at most. With x's radius,
+    which includes gamma(R) S, y's radius is |s| * (radius + (gamma(D) - gamma(R)) S) + gamma(D) (|mean s| +
+    |beta|). Folded weights that underflow lose ETA/2 |x| each. Weights that overflow are not covered. The
+    larger of both radii is taken.
 
     Golden: the formula as one, with eps as the exact value of its float64 attribute, rounded once. In
     float64 it passes the difference, the sum under the root, the root, the division, the product and
     the sum, 8 U64 * (|(x - mean) s| + |beta|), of which |y| + 2 |beta| is an upper bound (the 9 U64 used
-    cover that y is the computed one). What that leaves open is settled by comparing with the
-    midpoint between two float32 in rationals. var + eps <= 0 gives what IEEE division and root give.
+    cover that y is the computed one). What remains open is decided by comparing with the
+    midpoint between two float32 in rational arithmetic. var + eps <= 0 gives what IEEE division and root
+    give.
 
     Source: MXNet BatchNorm with use_global_stats or is_train=False, torch.nn.BatchNorm2d.eval().
     """
@@ -104,7 +106,7 @@ class BatchNorm(Op):
         return engine.scale_shift(inputs[0], *self.folded(engine, *inputs[1:]))
 
     def folded(self, engine: Engine, gamma_: F32, beta: F32, mean: F32, var: F32) -> tuple[F32, F32]:
-        """Plain's s and t of y = fma(x, s, t), one per channel; kept as long as the weights live."""
+        """Plain's s and t of y = fma(x, s, t), one per channel; cached as long as the weights live."""
         arrays = (gamma_, beta, mean, var)
         return engine.cached(arrays, self, lambda: self._fold(*arrays))
 
@@ -120,10 +122,10 @@ class BatchNorm(Op):
         return engine.normalised(inputs[0], *factors, formula.endswith("-fused"))
 
     def factors(self, engine: Engine, formula: str, gamma_: F32, beta: F32, mean: F32, var: F32) -> Factors:
-        """What a formula makes of the weights: m, i, s, t of y = ((x - m) * i) * s + t, one each per channel.
+        """What a formula derives from the weights: m, i, s, t of y = ((x - m) * i) * s + t, per channel.
 
-        m is +0 for the scaled ones, and i is 1 for all but the normalised ones, which changes no number. Kept
-        as long as the weights live.
+        m is +0 in the scaled forms, and i is 1 in all but the normalised ones; neither changes a result.
+        Cached as long as the weights live.
         """
         self._one_of(formula, self.formulas)
         arrays = (gamma_, beta, mean, var)

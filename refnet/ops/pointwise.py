@@ -1,7 +1,7 @@
 """Ops that work element by element: relu, clip, sigmoid, addition, subtraction, multiplication, division.
 
-Sums and products of two stretch as NumPy's do. Their trailing inputs may be weights: `constants` has the
-shapes of these. Sigmoid's bound is in sigmoid.py.
+Sums and products of two broadcast as in NumPy. Their trailing inputs may be weights; `constants` has their
+shapes. Sigmoid's bound is in sigmoid.py.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Shapes = tuple[tuple[int, ...], ...]
 class Relu(Op):
     """y = x if x > 0, +0 if x <= 0, NaN if x is NaN
 
-    One right result, up to what frameworks choose differently: the sign of a zero (PyTorch and ONNX Runtime
-    keep a -0) and NaN (MXNet's Activation makes +0 of it, its nd.relu keeps it).
+    Only one right result, except where frameworks differ: the sign of a zero (PyTorch and ONNX Runtime keep
+    a -0) and NaN (MXNet's Activation turns it into +0, its nd.relu keeps it).
 
     Bound: the radius stays, since |relu(a) - relu(b)| <= |a - b|; nothing is promised for NaN.
 
@@ -79,8 +79,8 @@ class Relu(Op):
 class Clip(Op):
     """y = min(max(x, low), high)
 
-    One right result, up to what frameworks choose differently, the sign of a zero and NaN. Where low > high,
-    y is high.
+    Only one right result, except where frameworks differ: the sign of a zero, and NaN. If low > high, y is
+    high.
 
     Bound: the radius stays, since |clip(a) - clip(b)| <= |a - b|; nothing is promised for NaN.
 
@@ -124,11 +124,11 @@ class Sigmoid(Op):
     Bound: the forms with an exp, and ONNX Runtime's rational function: see sigmoid.py.
 
     Golden: correctly rounded. exp in float64 is off by 2**-50, so y by the relative 2**-48; for x != 0 the
-    value is transcendental and no midpoint, so decimals of growing precision settle what is open.
+    value is transcendental and no midpoint, so decimals of growing precision decide what is open.
 
     Formulas, each identical to the framework's on all 2**32 inputs (docs/numerics.md): see `formulas` and
-    loops/libm: sleef.py, glibc.py, onednn.py, mlas.py. PyTorch evaluates what is left of a thread's share
-    after its pairs of vectors one by one, with glibc.
+    loops/libm: sleef.py, glibc.py, onednn.py, mlas.py. PyTorch computes a thread's share in pairs of vectors,
+    and the remaining elements one by one with glibc.
 
     Source: MXNet Activation act_type=sigmoid, torch.sigmoid.
     """
@@ -169,17 +169,17 @@ class Sigmoid(Op):
 
 @dataclass(frozen=True, repr=False)
 class Add(Op):
-    """y = x0 + x1 + ... + x(n-1), all of one shape; with `broadcast` they stretch to a common one
+    """y = x0 + x1 + ... + x(n-1), all of one shape; with `broadcast` they broadcast to a common one
 
-    Plain: left to right. With two inputs there is one right result.
+    Plain: left to right. With two inputs there is only one right result.
 
     Bound, any order: gamma(n - 1) * sum |xi|; additions do not underflow. Inputs that are sums may be joined
-    in one (`rounding.joined`): an accelerator adds into the convolution's accumulator.
+    into one (`rounding.joined`): an accelerator adds into the convolution's accumulator.
 
     Golden: of two, IEEE's addition. Of more, the exact sum, rounded once: an exact 0 is +0, a NaN or
     infinities of both signs make NaN. The float64 sum is off by at most (n + 2) U64 * (sum |x|): sum_error.
 
-    Formulas: see `formulas`; for two inputs they are one.
+    Formulas: see `formulas`; for two inputs they are the same.
 
     Source: MXNet add_n and elemwise_add, torch.add, ONNX Add and Sum.
     """
@@ -242,10 +242,10 @@ class Add(Op):
 
 @dataclass(frozen=True, repr=False)
 class _Two(Op):
-    """What the ops of two stretching operands share: y = a op b, one IEEE operation, one right result.
+    """Base of the ops with two broadcast operands: y = a op b, one IEEE operation, only one right result.
 
-    constants: the shape of b, if it is a weight. swapped: the first input is b and the second, the weight
-    where there is one, is a.
+    constants: the shape of b, if it is a weight. swapped: the first input is b; the second, which is the
+    weight if there is one, is a.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("data", "data")
@@ -274,7 +274,7 @@ class _Two(Op):
 class Mul(_Two):
     """y = a * b, where a dimension of size 1 stretches to the other's (NumPy broadcasting)
 
-    One multiplication: one right result.
+    One multiplication: only one right result.
 
     Bound: |a| rb + ra |b| + ra rb + U |a b| + ETA/2 for radii ra and rb.
 
@@ -299,7 +299,7 @@ class Mul(_Two):
 class Sub(_Two):
     """y = a - b, where a dimension of size 1 stretches to the other's (NumPy broadcasting)
 
-    swapped: b is the first input and a the second. One subtraction: one right result.
+    swapped: b is the first input and a the second. One subtraction: only one right result.
 
     Bound: ra + rb + U (|a| + |b|) for radii ra and rb; differences do not underflow.
 
@@ -323,10 +323,10 @@ class Sub(_Two):
 class Div(_Two):
     """y = a / b, where a dimension of size 1 stretches to the other's (NumPy broadcasting)
 
-    swapped: b is the first input and a the second. One division: one right result.
+    swapped: b is the first input and a the second. One division: only one right result.
 
     Bound: with |b| > rb, inputs in the radii ra and rb give quotients within
-    (ra + |a / b| rb) / (|b| - rb) of a / b; then U of the largest and ETA/2. Nothing is promised elsewhere.
+    (ra + |a / b| rb) / (|b| - rb) of a / b; then U of the largest and ETA/2. Elsewhere there is no bound.
 
     Source: torch.div, ONNX Div.
     """
@@ -359,7 +359,7 @@ def stretched(op: Op, *inputs: TensorType) -> TensorType:
 
 
 def sum_bound(inputs: tuple[Interval, ...]) -> Interval:
-    """Bound of a float32 sum of the inputs in any order; of those that are sums, joined in one as well."""
+    """Bound of a float32 sum of the inputs in any order; inputs that are sums may be joined into one."""
     center, total, spread = inputs[0].center + 0.0, inputs[0].magnitude, inputs[0].radius
     for x in inputs[1:]:
         center = center + x.center

@@ -22,7 +22,7 @@ CONVENTIONS = ("valid", "full", "ceil")
 
 @dataclass(frozen=True, repr=False)
 class _Window(Op):
-    """What the two windowed pools share: where windows lie.
+    """Base of the two windowed pools: where windows lie.
 
     Window i has the rows i*stride - pad + p*dilation for p below kernel. How many windows there are, with
     span = dilation * (kernel - 1) + 1 and e = pad_end, the padding behind the image (None: the same as pad):
@@ -93,7 +93,7 @@ class _Window(Op):
         return _output(self, array.shape)
 
     def _geometry(self, array: F32 | F64) -> PoolGeometry:
-        """Where the windows lie in such data, for symmetric padding and no dilation."""
+        """Where the windows lie in data of this shape, for symmetric padding and no dilation."""
         return PoolGeometry(self.kernel, self.stride, self.pad, self._output(array))
 
 
@@ -108,14 +108,14 @@ def _output(op: _Window, shape: tuple[int, ...]) -> Pair:
 class MaxPool(_Window):
     """y[n,c,i,j] = the largest x in window (i, j); elements outside the image are left out
 
-    Of equal elements (+0 and -0) the first in row order is taken; one NaN in the window makes NaN.
-    One right result, the maximum is one of its inputs, up to what frameworks choose differently: the
-    sign of a zero, and NaN (PyTorch keeps it, MXNet's oneDNN drops it; measured in 2.13 and 1.9.1).
+    Of equal elements (+0 and -0) the first in row order is taken; a NaN in the window gives NaN. Only one
+    right result, since the maximum is one of the inputs, except where frameworks differ: the sign of a zero,
+    and NaN (PyTorch keeps it, MXNet's oneDNN drops it; measured in 2.13 and 1.9.1).
 
     Formulas: see `formulas`; they differ in the sign of a zero and in NaN only.
 
-    Bound: |max a - max b| <= max |a - b|, so the radius is the largest radius in the window; nothing is
-    promised where the window holds a NaN.
+    Bound: |max a - max b| <= max |a - b|, so the radius is the largest radius in the window; there is no
+    bound where the window holds a NaN.
 
     Source: MXNet Pooling pool_type=max, torch.nn.MaxPool2d.
     """
@@ -170,9 +170,9 @@ class MaxPool(_Window):
 class AvgPool(_Window, Reduction):
     """y[n,c,i,j] = (sum of x in window (i, j)) / d; elements outside the image are left out of the sum
 
-    d with count_include_pad: the window's elements in the image and its padding (a window that
-    reaches beyond the padding, in conventions full and ceil, is cut there first); without: the
-    window's elements in the image.
+    d, with count_include_pad: the number of the window's elements in the image and its padding (a window
+    that reaches beyond the padding, in conventions full and ceil, is cut there first); without: the number
+    of its elements in the image.
 
     Plain: acc = +0; acc = acc + x for kernel row, then kernel column; then one division by d.
 
@@ -375,9 +375,9 @@ def averaged(
     columns: npt.NDArray[np.int64],
     sums: Callable[[F32], F32],
 ) -> F32:
-    """The averages whose division the program names.
+    """The averages, divided as the program says.
 
-    rows (oh,), columns (ow,): how many count in each window. sums(x): the windows' sums, (n, c, oh, ow).
+    rows (oh,), columns (ow,): how many of each window count. sums(x): the windows' sums, (n, c, oh, ow).
     """
     divisor = np.multiply.outer(rows, columns).astype(np.float32)
     if program.finish == "divide_terms":
@@ -398,14 +398,14 @@ def averaged(
 
 
 def _whole(shape: tuple[int, ...]) -> PoolGeometry:
-    """One window, the whole image."""
+    """The pool geometry of one window that is the whole image."""
     return PoolGeometry((shape[2], shape[3]), (1, 1), (0, 0), (1, 1))
 
 
 def _members(
     kernel: int, stride: int, pad: int, dilation: int, count: int, end: int, before: bool = False
 ) -> npt.NDArray[np.int64]:
-    """Per window along one axis: how many of its places lie below `end` and, unless `before`, from 0 on."""
+    """Per window along one axis: how many positions lie below `end` and, unless `before`, at or above 0."""
     first = np.arange(count, dtype=np.int64) * stride - pad
     behind = np.clip(-(-(end - first) // dilation), 0, kernel)
     ahead = 0 if before else np.clip(-(first // dilation), 0, kernel)
@@ -416,7 +416,7 @@ def _members(
 def average_bound(center: F64, spread: F64, total: F64, terms: int, divisor: int) -> Interval:
     """Bound of an average of at most `terms` elements, from the averages of x, its radius and |x|.
 
-    divisor: at least what the sums are divided by, padding included: the sums are that much larger.
+    divisor: an upper bound of the divisors, padding included, by which the sums exceed the averages.
     Each element may be divided before the sum: each quotient may underflow, by ETA / 2.
     """
     radius = spread + (gamma(terms + 1) + (terms + 2) * U64) * total + (terms + 1) * ETA / 2

@@ -18,7 +18,7 @@ from refnet.ops.pool import average_bound
 
 @dataclass(frozen=True, repr=False)
 class _Reduce(Op):
-    """What both share: the axes that go; with `keepdims` a 1 stays in their place."""
+    """Base of both: the axes that are summed; with `keepdims` they stay with size 1."""
 
     axes: tuple[int, ...]
     keepdims: bool = True
@@ -37,7 +37,7 @@ class _Reduce(Op):
         return True
 
     def terms_of(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """(terms, sums): what each sum has, in row order."""
+        """(terms, sums): the terms of each sum, in row order."""
         axes = tuple(sorted(self.axes))
         count = math.prod(x.shape[i] for i in axes)
         return np.ascontiguousarray(np.moveaxis(x, axes, range(len(axes))).reshape(count, -1))
@@ -62,7 +62,7 @@ class _Reduce(Op):
 class ReduceSum(_Reduce):
     """y = the sum of x over `axes`
 
-    terms: how many elements each sum has, where that is known; with 1 or 2 there is one right result.
+    terms: the number of elements of each sum, if known; with 1 or 2 there is only one right result.
 
     Plain: +0 + x0 + x1 + ... in row order.
 

@@ -1,4 +1,4 @@
-"""Nearest neighbours: upsampling, octave convolution's way from low to high frequency, and resizing."""
+"""Nearest neighbours: upsampling (octave convolution's path from low to high frequency) and resizing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
 
 @dataclass(frozen=True, repr=False)
 class UpsampleNearest(Op):
-    """y[n,c,i,j] = x[n, c, i // scale, j // scale]. One right result: only copies.
+    """y[n,c,i,j] = x[n, c, i // scale, j // scale]. Only one right result: copies.
 
-    The way down, a 2x2 average pool of stride 2, is AvgPool(kernel=(2, 2), stride=(2, 2)).
+    The path down, a 2x2 average pool of stride 2, is AvgPool(kernel=(2, 2), stride=(2, 2)).
 
     Source: MXNet UpSampling sample_type=nearest with one input.
     """
@@ -66,9 +66,9 @@ ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 @dataclass(frozen=True, repr=False)
 class ResizeNearest(Op):
-    """y[i] = x[j] along each axis of `axes`: j is the place of i in x, rounded, and cut to 0 .. h - 1
+    """y[i] = x[j] along each axis of `axes`: j is the position of i in x, rounded, and clipped to 0 .. h - 1
 
-    With h elements in x, size = sizes[axis] in y and s = scales[axis], the place of i is, by `coordinates`,
+    With h elements in x, size = sizes[axis] in y, s = scales[axis], the position of i is, by `coordinates`,
 
     - half_pixel:           (i + 1/2) / s - 1/2
     - half_pixel_symmetric: (i + 1/2) / s - 1/2 + h/2 * (1 - size / (s h))
@@ -77,13 +77,13 @@ class ResizeNearest(Op):
     - asymmetric:           i / s
     - tf_half_pixel_for_nn: (i + 1/2) / s
     - tf_crop_and_resize:   a (h - 1) + i (b - a)(h - 1) / (size - 1), where size is 1 (a + b)(h - 1) / 2,
-      with (a, b) = roi[axis]; y is `extrapolation` where that lies outside of 0 .. h - 1
+      with (a, b) = roi[axis]; y is `extrapolation` where that lies outside 0 .. h - 1
 
     computed in float32, from left to right, as frameworks do: with a scale such as 1.2 another precision may
-    give another neighbour. `rounding`: to the nearest, halves down or up, or down, or up. An axis with
-    scale 1 stays as it is, but in tf_crop_and_resize.
+    give another neighbour. `rounding`: to the nearest (halves down or up), down, or up. An axis with scale 1
+    is unchanged, except in tf_crop_and_resize.
 
-    One right result: only copies.
+    Only one right result: copies.
 
     Source: ONNX Resize (mode nearest) and Upsample, torch.nn.functional.interpolate (asymmetric, floor).
     """
@@ -116,7 +116,7 @@ class ResizeNearest(Op):
         return TensorType(tuple(shape))
 
     def places(self, axis: int, length: int) -> npt.NDArray[np.int64]:
-        """j for every i along the axis at this position of `axes`, with `length` elements; -1: outside."""
+        """j for every i along axis axes[position], which has `length` elements; -1: outside."""
         f = np.float32
         size, s, h, half = self.sizes[axis], f(self.scales[axis]), f(length), f(0.5)
         i = np.arange(size).astype(np.float32)

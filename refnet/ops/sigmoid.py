@@ -14,8 +14,8 @@ some 10^-7 with its roundings, which for small y is more than any form with an e
 and Q are positive. Term k of either carries its coefficient's rounding, k of x^2, and at most 2 k + 1 of
 Horner's products and sums; P's another one of the product by x; and r the quotient's. So r is off by the
 relative gamma(1) + (sum over k of gamma(3 k + 3) p_k x^2k) / P + (sum over k of gamma(3 k + 2) q_k x^2k) / Q,
-times 1 + 2**-16 for second-order terms; FMA only takes roundings away. The last sum rounds once more. What
-the function itself is off is known for an exact x: the difference of both in float64. For x in a radius it
+times 1 + 2**-16 for second-order terms; FMA only takes roundings away. The last sum rounds once more. The
+error of the function itself is known for an exact x: the difference of both in float64. For x in a radius it
 is at most RATIONAL, and the roundings, which grow with |x|, are taken at |x| + R.
 
 Limits: x = -inf gives 0, +inf gives 1, NaN gives NaN; the radius there is that of the formula.
@@ -46,12 +46,12 @@ Q = (
 """Coefficients of x^0, x^2, x^4 ... : onnxruntime/core/mlas/lib/logistic.cpp, which are Eigen's."""
 CUT = 18.0
 RATIONAL = 2.0**-25
-"""Upper bound of what the rational function, without its roundings, is off: at most 1.6e-08, at the cut,
+"""Upper bound of the rational function's own error, without roundings: it is at most 1.6e-08, at the cut,
 computed for every float32 from 2**-12 to the cut by tests/crosscheck/test_onnx_reader_real.py."""
 
 
 def rational(x: F64) -> F64:
-    """x P(x^2) / Q(x^2) with |x| cut at 18, in float64: a sigmoid less 1/2, nearly."""
+    """x P(x^2) / Q(x^2) with |x| cut at 18, in float64: about sigmoid(x) - 1/2."""
     x = np.clip(x, -CUT, CUT)
     t = x * x
     quotient: F64 = x * np.polyval(P[::-1], t) / np.polyval(Q[::-1], t)
@@ -74,7 +74,7 @@ def sigmoid_bound(x: Interval) -> Interval:
 
 
 def _roundings(size: F64) -> F64:
-    """What the roundings of r, at |x| = size, may be off; larger for larger sizes."""
+    """Bound of the rounding error of r at |x| = size; it grows with size."""
     x = np.minimum(size, CUT)
     t = x * x
     terms, below = np.polyval(P[::-1], t), np.polyval(Q[::-1], t)

@@ -33,7 +33,7 @@ SOFTMAX_FORMULAS = {
 
 @dataclass(frozen=True, repr=False)
 class Softmax(Op):
-    """y[i] = exp(x[i]) / sum over j of exp(x[j]), along `axis`; with `trailing` over all axes from it on
+    """y[i] = exp(x[i]) / sum over j of exp(x[j]), along `axis`; with `trailing` over it and all after it
 
     Plain: m = the largest x; e[j] = exp(x[j] - m), the difference and the exp each rounded to float32;
     s = +0 + e[0] + e[1] + ... in float32; y = e / s.
@@ -43,20 +43,20 @@ class Softmax(Op):
     that, so e[j] is off by the relative r[j] = (U (|x[j] - m| + 2 R) + EXP_RELATIVE)(1 + 2**-20) and the
     absolute EXP_ABSOLUTE (see rounding.py). With y' = y exp(2 R), which no input in the radii exceeds, y[i]
     is off by y'[i] (r[i] + sum of y'[j] r[j] + gamma(n - 1) + gamma(2)) and (n + 1) EXP_ABSOLUTE; the
-    relative part is doubled where it exceeds 2**-10, which covers every second-order term, and nothing
-    is promised from 1/4 on. The exact values for inputs in the radii lie within y expm1(2 R).
+    relative part is doubled where it exceeds 2**-10, which covers every second-order term; from 1/4 on
+    there is no bound. The exact values for inputs in the radii lie within y expm1(2 R).
     Without the shift the arguments are |x| instead of |x - m| in r, and exp must stay in range: the bound
     takes the larger of both where all |x| + R <= 60, and covers only the shifted form elsewhere.
 
     Golden: correctly rounded. In float64, with d = x - m rounded (off by 2**-46 where |d| <= 128; smaller
     exps are below every float32), exp off by 2**-50 and a sum of n: the relative 2**-44 + n 2**-51. If
-    all x are equal the value is 1/n, which that decides for n < 2**18; otherwise it is transcendental
-    (Lindemann-Weierstrass) and decimals of growing precision settle what is open. A NaN or +inf in a row
-    makes NaN of the row; -inf counts as 0.
+    all x are equal the value is 1/n, which this decides for n < 2**18; otherwise it is transcendental
+    (Lindemann-Weierstrass) and decimals of growing precision decide what is open. A NaN or +inf in a row
+    makes the whole row NaN; exp(-inf) is 0.
 
-    Formulas: see `formulas`; e = exp(x - m) by the named code, s their sum in the order that a recipe says
-    (left to right without one). oneDNN compares as many elements at a time as its vectors hold, which decides
-    what a NaN does.
+    Formulas: see `formulas`; e = exp(x - m) by the named code, s their sum in the recipe's order (left to
+    right without one). oneDNN compares as many elements at a time as its vectors hold, and that decides the
+    effect of a NaN.
 
     Source: MXNet SoftmaxOutput (whose label is unused at inference) and softmax, torch.softmax, ONNX Softmax
     (trailing: before opset 13).
@@ -165,7 +165,7 @@ def exact_softmax(op: str, x: F32, exact: Exact) -> F32:
 def _part(
     own: Decimal, row: list[tuple[Decimal, int]], totals: dict[int, Decimal]
 ) -> Callable[[], tuple[Decimal, Decimal]]:
-    """exp(own) over the sum of the row's (value, how often), in the decimal context's precision; its error.
+    """exp(own) / sum of exp over the row's (value, count), in the decimal context's precision; its error.
 
     totals: the sums, by precision; they are the same for all of a row.
     """
