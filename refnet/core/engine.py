@@ -1,15 +1,15 @@
-"""What ops compute with: an engine is a value that an arithmetic holds and hands to each op.
+"""Engines: what ops compute with. An arithmetic holds an engine and passes it to each op.
 
     Plain, Replay, Golden ── op.run(x, w, engine=engine) ── engine.conv(x, w, geometry, epilogue)
                                                                  │
                               loops/engine.py: the definition, scalar loops
                               kernels/engine.py: the fast one, with the same bits
 
-Two engines give the same bits for every call; how fast they are, and what they keep between calls, is
-all that differs. An engine knows arrays only: no op, no graph.
+Both engines give the same bits for every call; they differ only in speed and in what they cache. An engine
+knows arrays only: no op, no graph.
 
-Arrays are C-contiguous or are made so. `dtype` float32 or float64 where a method says "either": bounds are
-evaluated in float64 by the same loops. All images are (n, c, h, w).
+Arrays are C-contiguous or are made so. Where a method says "either dtype", it takes float32 or float64,
+because bounds are evaluated in float64 by the same loops. All images are (n, c, h, w).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ T = TypeVar("T")
 class ConvGeometry(NamedTuple):
     """Where the windows of a convolution lie; pairs are (rows, columns).
 
-    Output (i, j) reads x from (i * stride - pad) on, every dilation-th element; padding is the same before
+    Output (i, j) reads x from i * stride - pad on, every dilation-th element; the padding is the same before
     and behind the image.
     """
 
@@ -46,7 +46,7 @@ class ConvGeometry(NamedTuple):
 
 
 class PoolGeometry(NamedTuple):
-    """Where the windows of a pool lie, and how many there are: output (rows, columns)."""
+    """Where the windows of a pool lie. output: how many there are, (rows, columns)."""
 
     kernel: Pair
     stride: Pair
@@ -59,7 +59,7 @@ BIAS, SCALE_SHIFT, ADD, RELU = "bias", "scale_shift", "add", "relu"
 
 @dataclass(frozen=True, eq=False)
 class Epilogue:
-    """Pointwise steps after a sum, in order; each rounds as its node alone would.
+    """Pointwise steps after a sum, in order; each rounds as its own node would.
 
     kinds: BIAS adds shift[channel]; SCALE_SHIFT is fma(v, scale[channel], shift[channel]); ADD adds the next
     of `others`, an array of the output's shape; RELU is v if v > 0, else +0, NaN for NaN.
@@ -88,7 +88,7 @@ class Epilogue:
         return self._then(RELU, None, None)
 
     def adding(self) -> Epilogue:
-        """With one more step: the addition of an array that `over` will give."""
+        """With one more step: the addition of an array that `over` supplies later."""
         return self._then(ADD, None, None)
 
     def over(self, others: Sequence[Array]) -> Epilogue:
@@ -114,15 +114,15 @@ class Engine(Protocol):
         """How many threads share the outputs of one call. No bit depends on it."""
 
     def cached(self, arrays: Sequence[Array], key: object, make: Callable[[], T]) -> T:
-        """make(), which the engine may keep as long as the arrays, all read-only, live."""
+        """make(), which the engine may cache as long as the arrays live, if all are read-only."""
 
     # Sums in plain order.
 
     def conv(self, x: Array, w: Array, geometry: ConvGeometry, epilogue: Epilogue = NOTHING) -> Array:
         """x (n, c, h, w), w (o, c / groups, kh, kw), either dtype -> (n, o, oh, ow).
 
-        acc = +0; acc = fma(w, x, acc) over channel, kernel row, kernel column, terms outside the image left
-        out; then the epilogue.
+        acc = +0; acc = fma(w, x, acc) over channel, kernel row, kernel column, without the terms outside the
+        image; then the epilogue.
         """
 
     def dense(self, x: Array, w: Array, bias: Array | None) -> Array:
@@ -146,7 +146,7 @@ class Engine(Protocol):
     # Pointwise, in plain arithmetic.
 
     def apply(self, x: Array, epilogue: Epilogue, factors: Array | None = None) -> Array:
-        """The epilogue's steps applied to x (n, c, ...); factors (n, c): x is multiplied with these first."""
+        """The epilogue's steps applied to x (n, c, ...); factors (n, c): x is multiplied by these first."""
 
     def relu(self, x: F32) -> F32:
         """x if x > 0, +0 if x <= 0, NaN if NaN."""
@@ -192,10 +192,10 @@ class Engine(Protocol):
     ) -> F32:
         """x (n, c, h, w), w (o, c / groups, kh, kw) -> (n, o, *output), each element by the expression.
 
-        w None: a pool, every weight 1, one group per channel, and the windows may overhang. zero_padding: a
-        term outside the image adds w * (+0); otherwise it is left out. bias (o,) and addend (n, o, *output):
-        where the expression says. places: the flat places of the output to compute, (count,) -> (count,);
-        then there is no epilogue.
+        w None: a pool, with every weight 1 and one group per channel; its windows may overhang. zero_padding:
+        a term outside the image adds w * (+0); otherwise it is left out. bias (o,), addend (n, o, *output):
+        used where the expression names them. places: the flat indices of the outputs to compute, (count,) ->
+        (count,); then there is no epilogue.
         """
 
     def dense_in_order(
@@ -207,7 +207,7 @@ class Engine(Protocol):
         addend: F32 | None = None,
         places: Places | None = None,
     ) -> F32:
-        """x (n, k), w (o, k) -> (n, o), or the elements at the flat places of it."""
+        """x (n, k), w (o, k) -> (n, o), or only the elements at these flat places."""
 
     def row_sums(self, x: F32, order: Expr) -> F32:
         """x (rows, terms) -> (rows,): each row's sum in that order, every weight 1, no bias."""
@@ -225,8 +225,8 @@ class Engine(Protocol):
     def exponentials(self, x: F32, library: str, lanes: int) -> F32:
         """exp(x - m) along the last axis, m the row's largest element as that library finds it.
 
-        library: as for `exponential_by`. lanes: of oneDNN, how many elements it compares
-        at a time: 4, 8 or 16.
+        library: as for `exponential_by`. lanes: only for oneDNN, how many elements it
+        compares at a time: 4, 8 or 16.
         """
 
     def quotients(self, e: F32, total: F32 | None, divide: bool) -> F32:

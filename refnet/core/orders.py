@@ -3,25 +3,25 @@
     Book ── signature -> Recipe ── Part (where) ── Program (an Expr over the terms)   reductions
                                                └── Choice (a formula of the op's menu)  pointwise ops
 
-A **reduction** (Conv, Dense, AvgPool, GlobalAvgPool) makes each output element of terms 0 .. T-1, term k
-being weight * x, and a bias where it has one. Plain order numbers the terms: for Conv channel in the
-group, kernel row, kernel column, the last fastest; for Dense the input feature; for pools row, column,
-with weight 1.
+A **reduction** (Conv, Dense, AvgPool, GlobalAvgPool) sums terms 0 .. T-1, and a bias if there is one, for
+each output element. Term k is weight * x. The terms are numbered in plain order: for Conv channel in the
+group, kernel row, kernel column, the last fastest; for Dense the input feature; for pools row, column, with
+weight 1.
 
 An **Expr** says how they are added in float32:
 
     Leaf.ZERO           +0
-    Leaf.FIRST          nothing yet: the first term starts the sum (the same bits as a seed of -0)
+    Leaf.FIRST          start from -0, so the first product is kept unchanged, its sign included
     Leaf.BIAS           the bias of the output's channel
     Leaf.ADDEND         the addend's element at the output's place (ConvAdd)
     Chain(seed, order)  acc = seed; for each term in order: acc = fma(w, x, acc) where fused, else
                         acc = acc + round(w * x)
     Sum((a, b, c))      (a + b) + c: left to right
 
-So `fma` on ZERO makes +0 of a product -0, and on FIRST keeps it; nothing else tells the two apart. Lanes
-along the sum are chains of strided orders, joined by sums.
+The two seeds differ only in the sign of a zero: with ZERO a product of -0 becomes +0, with FIRST it stays -0.
+Lanes along the sum are chains of strided orders, joined by sums.
 
-Nothing but the standard library is needed here; readers/book.py writes and reads books.
+This file needs only the standard library; formats/book.py writes and reads books.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from refnet.core.op import Op, TensorType
 
 MOST_TERMS = 1 << 20
-"""Terms of a program; the networks here have at most 4608."""
+"""Most terms of a program; the networks here have at most 4608."""
 DEEPEST = 64
-"""Chains and sums within one another; a sum takes any number of parts, so trees of lanes are shallow."""
+"""Deepest nesting of chains and sums; a sum takes any number of parts, so trees of lanes are shallow."""
 AXES = ("n", "c", "y", "x", "p", "m", "e")
 PADDINGS = ("skip", "zero")
 FINISHES = ("none", "divide", "reciprocal", "divide_w_h", "divide_terms")
@@ -122,7 +122,7 @@ class Order:
 
 
 def _repeats(terms: Sequence[int], at: int, size: int, step: int) -> int:
-    """How often the `size` terms from `at` stand there, each time `step` higher."""
+    """How often the `size` terms from `at` are repeated, each time `step` higher."""
     count = 1
     while at + (count + 1) * size <= len(terms) and all(
         terms[at + count * size + i] == terms[at + i] + count * step for i in range(size)
@@ -168,9 +168,9 @@ Expr = Leaf | Chain | Sum
 class Program:
     """How a reduction's elements are computed.
 
-    padding: what a term outside the image does: `skip` is left out, as in direct convolution; `zero` adds
-    weight * (+0), as after im2col (a NaN or infinite weight, or a sum that is -0, tells them apart).
-    finish: what a pool does with the sum, d being the divisor of the op's docstring:
+    padding: what happens to terms outside the image. `skip` leaves them out, as in direct convolution; `zero`
+    adds weight * (+0), as after im2col (they differ for NaN or infinite weights, and for a sum of -0).
+    finish: how a pool divides the sum, d being the divisor of the op's docstring:
     `divide` sum / d; `reciprocal` sum * float32(1 / d); `divide_w_h` (sum / w) / h with the window's
     columns and rows; `divide_terms` each term is x / d; `none` for Conv and Dense.
     """
@@ -182,7 +182,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Choice:
-    """A formula of the op's own menu (`op.formulas`), and where it adds along an axis, in which order."""
+    """One of the op's formulas (`op.formulas`) and, if it sums along an axis, the order of that sum."""
 
     formula: str
     total: Expr | None = None
@@ -205,7 +205,7 @@ Region = tuple[Box, ...]
 
 @dataclass(frozen=True)
 class Part:
-    """What is done for the elements of a region; None: for all."""
+    """What is done for the elements of a region (where); None: for all elements."""
 
     do: Program | Choice
     where: Region | None = None
@@ -213,16 +213,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Recipe:
-    """For each output element, the first part that holds it. The last part, and no other, holds all."""
+    """Each output element is computed by the first part that holds it. Only the last part holds all."""
 
     parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a book is true of. Without these words, "identical to PyTorch" means nothing.
+    """What a book is valid for. Without it, "identical to PyTorch" means nothing.
 
-    build: what tells builds of one version apart (a wheel's tag, the libraries in it). isa: the instruction
+    build: distinguishes builds of one version (a wheel's tag, the libraries in it). isa: the instruction
     set that ran. mode: how the framework executed (eager; executor with internals exposed; ...).
     flags: environment variables and switches that were set.
     """
@@ -239,7 +239,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a recipe was confirmed on: so many captures, so many elements, all of them equal to the bit."""
+    """What confirmed a recipe: the number of captures and of elements, all of which had equal bits."""
 
     captures: int
     elements: int
@@ -247,7 +247,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Unconfirmed:
-    """What no recipe was found for: a signature, its nodes, and what was tried."""
+    """A signature without a recipe, its nodes, and what was tried."""
 
     signature: str
     nodes: tuple[str, ...]
@@ -256,10 +256,11 @@ class Unconfirmed:
 
 @dataclass(frozen=True)
 class Joined:
-    """Nodes that an executor computes as one: MXNet's default executor does, and shows the last one's value.
+    """Nodes that an executor computes as one, as MXNet's default does; only the last one's value is visible.
 
-    groups: each the names of a convolution or dense layer and of what follows it, in order. fold: how a batch
-    norm in a group is folded into the weights (arithmetic/joined.py, FOLDS); "" where there is none.
+    groups: per group the names of a convolution or dense layer and of the nodes after it, in order. fold: how
+    a batch norm in a group is folded into the weights (arithmetic/fusion_groups.py, FOLDS); "" if there is
+    none.
     """
 
     groups: tuple[tuple[str, ...], ...]
@@ -270,9 +271,9 @@ class Joined:
 class Book:
     """The recipes of one reference.
 
-    recipes: key -> Recipe. A key is a signature, or a signature, a blank, "#" and a word where nodes of one
-    signature differ (by the memory layout that flows through MXNet's graph); `nodes` names these.
-    joined: what the executor joins; the recipes are of the graph that it then has.
+    recipes: key -> Recipe. A key is a signature. If nodes of one signature differ (by the memory layout in
+    MXNet's graph), a blank, "#" and a word follow; `nodes` lists the nodes of such keys.
+    joined: the nodes that the executor joins; the recipes are for the graph after joining.
     evidence: key -> Evidence.
 
     >>> Book(Reference("torch", "2.13.0", "", "AVX2", 1, 1, "eager"), {}).reference.framework
@@ -295,7 +296,7 @@ class Book:
 
 
 def signature(op: Op, inputs: Sequence[TensorType]) -> str:
-    """What a recipe is filed under: the op with its attributes, and the types of its inputs and weights.
+    """The key of a recipe: the op with its attributes, and the types of its inputs and weights.
 
     >>> from refnet.ops import Conv
     >>> from refnet.core.op import TensorType
@@ -319,8 +320,8 @@ def walk(expr: Expr) -> Iterator[Expr]:
 def check(expr: Expr, terms: int | None = None, bias: bool | None = None, addend: bool | None = None) -> int:
     """The number of terms, after checking that each is added exactly once.
 
-    terms, bias, addend: how many there must be, and whether there must be a bias, an addend (None: any).
-    Raises InputError saying what is wrong.
+    terms: the required number. bias, addend: whether there must be one (None: either).
+    Raises InputError, which says what is wrong.
 
     >>> check(Sum((Chain(Leaf.ZERO, Order.of(range(4))), Leaf.BIAS)), 4, bias=True)
     4
@@ -352,7 +353,7 @@ def check(expr: Expr, terms: int | None = None, bias: bool | None = None, addend
 
 
 def _depth(expr: Expr) -> int:
-    """How many chains and sums lie within one another, without a recursion that could exhaust the stack."""
+    """How deeply chains and sums are nested; computed without recursion, which could exhaust the stack."""
     deepest, todo = 0, [(expr, 1)]
     while todo:
         one, depth = todo.pop()
@@ -373,13 +374,13 @@ class Code(IntEnum):
     ZERO = 0
     """Push +0."""
     FIRST = 1
-    """Push -0: a sum that its first term starts, since -0 + a is a, whatever a is."""
+    """Push -0, so the first term is kept unchanged, its sign included: -0 + a is a for every a."""
     BIAS = 2
     """Push the bias of the output's channel."""
     ADDEND = 3
     """Push the addend's element at the output's place."""
     CHAIN = 4
-    """top = fma(w, x, top) for the `count` terms that stand in the order from `at` on."""
+    """top = fma(w, x, top) for the `count` terms of the order from `at` on."""
     ROUNDED = 5
     """top = top + round(w * x) for these."""
     ADD = 6
@@ -388,10 +389,10 @@ class Code(IntEnum):
 
 @dataclass(frozen=True)
 class StackProgram:
-    """An expression in reverse Polish order: instructions for a stack of sums, which ends with one.
+    """An expression in reverse Polish order: instructions for a stack of sums; one sum is left at the end.
 
-    code: (Code, at, count) per instruction. order: the terms, as CHAIN and ROUNDED take them. depth: how many
-    sums lie on the stack at most.
+    code: (Code, at, count) per instruction. order: the terms that CHAIN and ROUNDED refer to. depth: the most
+    sums on the stack.
     """
 
     code: tuple[tuple[int, int, int], ...]

@@ -5,8 +5,8 @@ units of 2**(32 i - 320), so that carries can wait. A product of two float32 has
 between 2**-298 and 2**256; float64 holds it exactly, and adding a float64 touches three limbs. 2**31
 additions cannot overflow a limb. Kulisch, Computer Arithmetic and Validity, 2nd ed., chapter 8.
 
-`decide` is the quick way that makes the slow one rare: where a float64 result and a bound of its error
-leave only one float32, that is the answer.
+`decide` makes this slow way rare: if a float64 result and a bound of its error leave only one float32, that
+is the answer.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def add(acc: Any, value: float) -> None:
 
 @njit
 def rounded(acc: Any, divisor: int) -> Any:
-    """The float32 nearest to acc / divisor, ties to even; +0 for zero. acc is used up. divisor < 2**46."""
+    """The float32 nearest to acc / divisor, ties to even; +0 for zero. It overwrites acc. divisor < 2**46."""
     carry = np.int64(0)
     for i in range(LIMBS - 1):
         total = acc[i] + carry
@@ -109,9 +109,9 @@ def rounded(acc: Any, divisor: int) -> Any:
 def decide(center: Array, error: Array, threads: int) -> tuple[Array, Array]:
     """(y, open): the float32 of each float64 center, and the flat indices that its error leaves open.
 
-    center, error: float64, one shape, |exact - center| <= error. Decided are elements for which every
-    number within the error has the same nearest float32, its sign included; an error of 0 says that
-    the center is the exact value. A center that is not finite is final: the exact value is not defined
+    center, error: float64, one shape, |exact - center| <= error. An element is decided if every number
+    within the error has the same nearest float32, its sign included; an error of 0 means that the center
+    is the exact value. A center that is not finite is final: the exact value is not defined
     (NaN) or infinite. An exact 0 is +0; another value that rounds to 0 keeps its sign.
     """
     y = np.empty(center.shape, np.float32)
@@ -124,7 +124,7 @@ def decide(center: Array, error: Array, threads: int) -> tuple[Array, Array]:
 def decide_products(
     center: Array, norms: Array, weights: Array, bias: Array, factor: float, threads: int
 ) -> tuple[Array, Array]:
-    """As decide, with the error factor * (norms * weights + |bias|) of a sum of products, made on the fly.
+    """As decide, with the error factor * (norms * weights + |bias|) of a sum of products.
 
     center (n, o, positions), norms of the windows (n, g, positions), of the outputs' weights (o,), bias (o,).
     """
@@ -165,9 +165,9 @@ def decide_average(
 ) -> tuple[Array, Array]:
     """As decide, for the average of each window in float64 with the error factor * (average of |x|).
 
-    A window whose sum s loses nothing is decided at once. What is left is the division by its size d. For
-    a midpoint m between two float32, s and d m are multiples of ulp(s), if d < 2**27. So where s / d is
-    not m, it is off m by at least ulp(s) / d > ulp(s / d) / 2, and does not become m in float64 either.
+    A window whose sum s is exact is decided at once: only the division by its size d remains. For a midpoint
+    m between two float32, s and d m are multiples of ulp(s), if d < 2**27. So if s / d is not m, it differs
+    from m by at least ulp(s) / d > ulp(s / d) / 2, and does not round to m in float64 either.
 
     x (n, c, h, w) float32; output (oh, ow).
     """
@@ -366,7 +366,7 @@ def _decide_affine(
 
 @njit
 def _lost(a: float, b: float) -> float:
-    """What the rounding of the float64 a + b loses, exactly (Knuth's TwoSum); NaN if it is not finite."""
+    """The exact rounding error of the float64 a + b (Knuth's TwoSum); NaN if the sum is not finite."""
     s = a + b
     part = s - a
     return (a - (s - part)) + (b - part)

@@ -1,20 +1,20 @@
-"""Convolution with lanes across output channels: small maps leave no lane empty, and nothing is gathered.
+"""Convolution with lanes across output channels: no lane is empty on small maps, and nothing is gathered.
 
 A block is up to GROUP positions x two vectors of output channels. Per term it reads two vectors of weights
-(packed as blocks of channels, channels fastest) and one number per position, which is read where it lies in
-the input or its padded planes and goes to all lanes. Each position has an address of its own, so a block's
+(packed as blocks of channels, channels fastest) and one number per position, which is read directly from the
+input or its padded planes and broadcast to all lanes. Each position has an address of its own, so a block's
 positions may lie in different rows and images, and any map is divided into blocks that are nearly full.
 The order of an output's terms is that of panel.py: one chain of FMAs from +0 over channel, kernel row and
-kernel column; only the neighbours it is computed with are others.
+kernel column; it is only computed next to other outputs.
 
 A block's sums have channels side by side, the output has positions side by side, so they are transposed.
 
-Where a map has few positions, each weight is used only a few times after it was read from memory, and that
-reading takes most of the time. So the weights of all channels lie in the order in which they are read, and
-are called into the cache far ahead of their use, beyond the end of a block.
+On maps with few positions each weight is used only a few times after it was read from memory, and reading
+takes most of the time. So the weights of all channels are stored in the order in which they are read, and
+are prefetched far ahead of their use, beyond the end of a block.
 
-Padding: as in panel.py, a zero is multiplied there. Where that can show (a weight is not finite, or a sum
-of nonzero inputs came out zero) the output is computed again, alone, by the definition (`_again`).
+Padding: a zero is multiplied there, as in tiles.py. Where that may change the result (a weight is not finite,
+or a sum of nonzero inputs is zero) the output is computed again, alone, by the definition (`_again`).
 """
 
 from __future__ import annotations
@@ -52,21 +52,21 @@ Array = npt.NDArray[Any]
 Pair = tuple[int, int]
 
 STRETCH = 98 * GROUP
-"""Positions per work item at most: the outputs of each channel are written in pieces as long as that."""
+"""Most positions per work item: the outputs of each channel are written in pieces of this length."""
 GATHERED = 24
-"""What gathering a panel costs, as output channels that are multiplied with it (measured: 20 to 35)."""
+"""Cost of gathering a panel, in output channels multiplied with it (measured: 20 to 35)."""
 SHARES = 16
-"""Work items per thread, if there are so many blocks of channels: the last ones are small."""
+"""Work items per thread, if there are enough blocks of channels: the last ones are small."""
 LEAST = 4
-"""Work items per thread at least, if there are so many positions."""
+"""Fewest work items per thread, if there are enough positions."""
 
 
 def cropped(shape: tuple[int, ...], w: Array, stride: Pair, pad: Pair, dilation: Pair) -> tuple[Array, Pair]:
-    """The weights without the kernel's outer rows and columns that lie in the padding for every position,
-    and the padding that is left; the same weights and padding where that cannot be said so.
+    """The weights without the kernel's outer rows and columns that lie in the padding at every position, and
+    the padding that remains. If that cannot be expressed, weights and padding are returned unchanged.
 
-    What lies in the padding contributes nothing, so the sums are the same. Of a 3x3 kernel with padding 1 on
-    a map of one position only the middle is left.
+    Terms in the padding contribute nothing, so the sums are the same. Of a 3x3 kernel with padding 1 on a map
+    of one position only the middle remains.
     """
     rows, columns = (_seen(*axis) for axis in zip(shape[2:], w.shape[2:], stride, pad, dilation, strict=True))
     if (rows[1] - rows[0], columns[1] - columns[0]) == w.shape[2:]:
@@ -80,7 +80,7 @@ def cropped(shape: tuple[int, ...], w: Array, stride: Pair, pad: Pair, dilation:
 
 @lru_cache(maxsize=4096)
 def _seen(size: int, kernel: int, stride: int, pad: int, dilation: int) -> tuple[int, int, int]:
-    """begin, end of the kernel's elements along one axis that see the image at all, and the padding left."""
+    """begin, end of the kernel's elements along one axis that ever meet the image; the remaining padding."""
     outputs = (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
     seen = [
         p for p in range(kernel) if any(0 <= i * stride - pad + p * dilation < size for i in range(outputs))
@@ -126,11 +126,10 @@ class Stretch(NamedTuple):
 def form(
     x: tuple[int, ...], w: tuple[int, ...], stride: Pair, pad: Pair, dilation: Pair, groups: int
 ) -> Form | None:
-    """The form of a convolution of shapes x (n, c, h, w) and w (o, c / groups, kh, kw).
+    """The layout of a convolution of shapes x (n, c, h, w) and w (o, c / groups, kh, kw).
 
-    None where there is nothing to compute, where there would be far more padding than image, for dense
-    layers (maps of one position), and where lanes across positions compute fewer products, those of empty
-    lanes included.
+    None if there is nothing to compute, if there were far more padding than image, for dense layers (maps of
+    one position), and if lanes across positions compute fewer products, counting those of empty lanes.
     """
     n, channels, height, width = x
     outputs, depth, kh, kw = w
@@ -183,7 +182,7 @@ def across(
 
 
 def shares(how: Form, groups: int, blocks: int, threads: int) -> tuple[int, int]:
-    """Into how many stretches the positions of all images together are divided, and into how many parts a
+    """The number of stretches that the positions of all images are divided into, and the number of parts of a
     group's blocks of channels.
     """
     positions = how.output[0] * how.output[2] * how.output[3]

@@ -21,7 +21,7 @@ from refnet.kernels.segments import convolve_in_order
 T = TypeVar("T")
 
 FEW = 8
-"""Elements at given places are computed one by one if they are less than this part of the output."""
+"""Elements at given places are computed one by one if they are less than this share of the output."""
 
 LIBRARIES = {
     "sleef": formulas.SLEEF,
@@ -40,7 +40,7 @@ POOLS = {"running": formulas.RUNNING, "columns": formulas.COLUMNS}
 class Fast:
     """The fast engine. See core/engine.py Engine for what each method computes.
 
-    limit: at most that many threads; None: one per processor that this process may use at the time.
+    limit: the most threads to use; None: one per processor that this process may use at the time.
     """
 
     limit: int | None = None
@@ -52,7 +52,7 @@ class Fast:
         return resources.processors() if self.limit is None else self.limit
 
     def cached(self, arrays: Sequence[Array], key: object, make: Callable[[], T]) -> T:
-        """make(), kept as long as the arrays live, if all of them are read-only."""
+        """make(), cached as long as the arrays live, if all of them are read-only."""
         return resources.prepared(arrays, key, make)
 
     # Sums in plain order.
@@ -137,7 +137,7 @@ class Fast:
 
         Chains from left to right go through segments.py, tile by tile; so does a pool, as a convolution with
         weights of 1, unless a window overhangs. A convolution that is a matrix product goes through dense
-        loops, what is left element by element.
+        loops, and everything else element by element.
         """
         window = Window(kernel, *geometry[:3], geometry.groups, output)
         chains, threads = segments(order), self.threads

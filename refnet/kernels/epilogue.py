@@ -1,8 +1,8 @@
 """Pointwise steps applied to rows that are still in the cache: bias, scale and shift, addition, relu.
 
 An epilogue (core/engine.py) is a list of steps in the order in which the graph's nodes follow one another.
-Each step rounds exactly as its node alone would; only the stores and loads between them are saved. Steps that
-follow one another as batch norm, addition, relu are one pass over the vectors of a row (`finish.py`).
+Each step rounds exactly as its own node would; only the stores and loads between them are saved. A batch
+norm, an addition and a relu in this order are one pass over the vectors of a row (`finish.py`).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ FLAGS = {BIAS: SCALE, SCALE_SHIFT: SCALE, ADD: OTHER, RELU: BY_ZERO}
 
 
 class EpilogueTables(NamedTuple):
-    """An epilogue as kernels take it. A pass is one of `finish`, which its flags tell what to do.
+    """An epilogue as kernels take it. Each pass is a call of `finish`; its flags say what to do.
 
     flags (passes,); scales and shifts (passes, channels); others (adds, n * channels, rest), the arrays to
-    add; factors (n * channels,): what rows are multiplied with before all else, or (0,).
+    add; factors (n * channels,): rows are multiplied by these first, or (0,).
     """
 
     flags: Any
@@ -39,7 +39,7 @@ class EpilogueTables(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Pieces of so many rows of the output, `length` elements of each.
+    """Pieces of several rows of the output, `length` elements of each.
 
     channel: the first row's; row: its number, image * channels + channel; element: where in it the piece
     begins.
@@ -82,7 +82,7 @@ def _passes(kinds: Sequence[str]) -> list[list[int]]:
 def added(others: Sequence[Array], shape: tuple[int, ...], dtype: Any) -> Array:
     """The arrays to add, each of this shape (n, c, ...), as (adds, n * c, rest), read-only.
 
-    Raises ValueError if one has another size: the kernels trust it.
+    Raises ValueError if one has another size, because the kernels do not check.
     """
     if not others:
         return reading(np.zeros((0, 0, 0), dtype))

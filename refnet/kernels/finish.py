@@ -1,7 +1,7 @@
 """The end of a sum: scale and shift, addition and relu of vectors on their way from rows to rows.
 
-A loop per step reads and writes the row as often as there are steps. Here a row is one loop with every
-step in registers, and which steps there are is looked up once for all rows.
+With one loop per step, the row would be read and written once per step. Here each row is one loop with all
+steps in registers, and the kind of loop is chosen once for all rows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Any contiguous array as a flat one: kernels that trust it are compiled once, whatever the array's axes.
+"""Any contiguous array as a flat one, so that kernels are compiled once, whatever the number of axes.
 
 Numba compiles a kernel for each number of axes, and once more for arrays that may not be written. A kernel
-that calculates places itself needs neither.
+that computes indices itself needs neither.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _flat(reading: bool) -> Any:
 
 
 flat: Any = intrinsic(_flat(reading=False))
-"""flat(array): a contiguous array's elements in row order, without a copy. It does not keep the array: use it
-while something else does, as a kernel's caller keeps the kernel's arguments."""
+"""flat(array): a contiguous array's elements in row order, without a copy. It does not keep
+the array alive: something else must, as a kernel's caller does for its arguments."""
 flat_reading: Any = intrinsic(_flat(reading=True))
 """As flat, and not to be written."""

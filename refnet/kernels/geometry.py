@@ -24,11 +24,11 @@ Array = npt.NDArray[Any]
 Pair = tuple[int, int]
 
 PER_THREAD = 4
-"""Work items per thread below which a tile's outputs are divided among the threads."""
+"""With fewer work items per thread than this, a tile's outputs are divided among the threads, too."""
 
 TERMS = 256
-"""Terms per panel: 256 KiB of float32 with TILE positions, which stays in the second-level cache, as the
-32 KiB that one column of blocks reads stay in the first."""
+"""Terms per panel: 256 KiB of float32 with TILE positions, which stay in the second-level cache; the 32 KiB
+that one column of blocks reads stay in the first."""
 
 
 class PlaneGeometry(NamedTuple):

@@ -1,7 +1,7 @@
 """Where kernels' results lie: anywhere, or, while a run is recorded (recording.py), in one room.
 
-A room gives the memory of an array that is gone to the next one, as the run that is recorded lets go of its
-values; a repetition finds every value at the same place.
+While a run is recorded, the room reuses the memory of arrays that are freed. A repetition then finds every
+value at the same place.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ for huge pages, which spare the processor most of its look-ups of addresses."""
 
 
 class Room:
-    """Memory for arrays, each beginning at a multiple of LINE. One thread asks for them.
+    """Memory for arrays, each beginning at a multiple of LINE. Only one thread may ask for them.
 
-    An array's memory is free again when it and all views of it are gone, whoever had the last one.
+    An array's memory is free again when the array and all views of it are gone, whoever held the last one.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Room:
         return None
 
     def _take(self, size: int) -> tuple[int, int]:
-        """The piece and the first byte of the smallest gap that has so many."""
+        """The piece and the first byte of the smallest gap that is large enough."""
         gaps = [(end - begin, i, begin) for i, gaps in enumerate(self._free) for begin, end in gaps]
         fitting = [gap for gap in gaps if gap[0] >= size]
         if not fitting:

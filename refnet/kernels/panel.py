@@ -5,7 +5,7 @@
              └─ tiles of positions (segments.py), with one chain over all terms
 
 All of them compute the same sums: acc = +0, acc = fma(w, x, acc) for channel, kernel row, kernel column
-(loops/conv.py), each output one chain of its own, so that no bit depends on the way, the threads, the batch
+(loops/conv.py). Each output is one chain of its own, so no bit depends on the kernel, the threads, the batch
 or the position.
 """
 

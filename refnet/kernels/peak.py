@@ -1,6 +1,6 @@
 """How fast this processor's FMA units are: independent chains in registers, nothing loaded or stored.
 
-It is what `refnet bench` measures speed against; no network is computed with it.
+`refnet bench` compares speeds with it; no network is computed with it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Maximum and average over windows.
 
-Rows of the image are copied to `lines` first, divided by the stride: the elements that one place of the
-window has in neighbouring outputs are neighbours there, and the padding that windows see stands beside them.
-So an output row is one loop over whole vectors without a special case at its ends, one of windows.py.
+Rows of the image are first copied to `lines`, separated by their column modulo the stride: elements that
+neighbouring outputs read at the same place of their windows become neighbours, with the padding next to
+them. So an output row is one loop over whole vectors (windows.py), without special cases at its ends.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Array = npt.NDArray[Any]
 Pair = tuple[int, int]
 
 BAND = 16384
-"""Bytes of rows that are divided at once, about: they stay in the cache."""
+"""About how many bytes of rows are separated at once, so that they stay in the cache."""
 EXACT = 2**24
-"""Up to here every number of elements is a float32."""
+"""Up to here every whole number is a float32."""
 
 
 def max_pool(x: Array, kernel: Pair, stride: Pair, pad: Pair, output: Pair, threads: int) -> Array:
@@ -75,7 +75,7 @@ def _pool(
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """How windows of one shape are taken, which is the same for every plane.
+    """How windows of one shape are read; it is the same for every plane.
 
     sizes: kernel rows, row stride, rows of padding, column stride; columns of the window that are looked at;
     elements of `lines` from row to row, from phase to phase, before the first column; rows at once; elements
@@ -127,8 +127,8 @@ def _windows(
 ) -> None:
     """Pools with any window. sizes, rows, columns, taps: of a Plan. Items: planes.
 
-    Beside the image lies what changes no result: -inf, at which a maximum begins, or +0. A chain that begins
-    at +0 is never -0, and every other number, and NaN, stays what it is where +0 is added.
+    The padding holds what changes no result: -inf, at which a maximum starts, or +0. A chain that starts at
+    +0 is never -0, and adding +0 changes no other number and no NaN.
     """
     (height, width), (oh, ow), flat = x.shape[2:], y.shape[2:], x.reshape(-1)
     kh, sh, ph, sw, places, slot, pitch, lead, band, size = sizes

@@ -10,8 +10,8 @@ A program is a list of instructions on a stack of vectors, one lane per output e
     ROUNDED        top = top + round(w * x) for these
     ADD            b = pop, a = pop, push a + b
 
-It says the same as the tree of chains and sums that it was made of, in reverse Polish order. Lanes run
-across outputs, so the bits depend on the program only.
+It is the tree of chains and sums that it was made from, in reverse Polish order. Lanes run across outputs,
+so the bits depend on the program only.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Window:
 def row_sums(x: Array, program: ProgramArrays, threads: int = 1) -> Array:
     """(rows,): the sum of each row of x (rows, terms) in the program's order; weights 1, no bias.
 
-    With a weight of 1 a product is the term itself, so CHAIN and ROUNDED say the same.
+    With a weight of 1 a product is the term itself, so CHAIN and ROUNDED do the same.
     """
     rows, terms = x.shape
     _check(terms, program)
@@ -152,7 +152,7 @@ def elements_in_order(
 
 
 def _check(terms: int, program: ProgramArrays) -> None:
-    """The kernels trust what they are given."""
+    """Check what the kernels do not check."""
     if terms != program.terms:
         raise ValueError(f"an order of {program.terms} terms does not fit {terms}")
 

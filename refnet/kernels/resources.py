@@ -1,4 +1,4 @@
-"""What kernels are given besides data: packed weights that are kept, and a number of threads."""
+"""What kernels need besides data: cached packed weights, and a number of threads."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _prepared: dict[tuple[object, ...], tuple[tuple[weakref.ref[Any], ...], Any]] = 
 
 
 def prepared(arrays: Sequence[npt.NDArray[Any]], how: object, make: Callable[[], T]) -> T:
-    """make(), kept as long as the arrays live if all are read-only (a graph's weights are).
+    """make(), cached as long as the arrays live if all are read-only (a graph's weights are).
 
-    arrays: what it is made of. how: says, together with them, what is kept; two calls with equal arrays
-    and `how` must make the same.
+    arrays: what it is made from. how: the cache's key, together with the arrays; two calls with the same
+    arrays and `how` must make the same.
     """
     for array in arrays:  # loops: this is called for every node of a run
         if array.flags.writeable:
@@ -60,7 +60,7 @@ _most: ContextVar[int | None] = ContextVar("most", default=None)
 
 @contextmanager
 def at_most(threads: int | None) -> Iterator[None]:
-    """Within it, `processors` says no more than that: for what takes as many threads as there are."""
+    """Within it, `processors` returns at most this number."""
     token = _most.set(threads)
     try:
         yield

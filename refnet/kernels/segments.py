@@ -60,7 +60,7 @@ Array = npt.NDArray[Any]
 Pair = tuple[int, int]
 
 FEW = 3
-"""Outputs per group below which lanes run along a row of one output: a block would be mostly empty."""
+"""With fewer outputs per group, lanes run along a row of one output: a block would be mostly empty."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,14 +88,14 @@ def chains_of(terms: int, length: int) -> Segments:
 
 
 def depth(w: Array, groups: int) -> int:
-    """How many additions (FMAs count as one) a term of `convolve_in_segments` passes at most."""
+    """The most additions (an FMA counts as one) that a term of `convolve_in_segments` passes."""
     terms = int(w[0].size)
     length = _length(w, groups)
     return min(terms, length) + max(0, -(-terms // length) - 1)
 
 
 def _length(w: Array, groups: int) -> int:
-    """How many terms a segment of `convolve_in_segments` has: where few outputs are computed, all of them."""
+    """The number of terms per segment of `convolve_in_segments`; all of them if few outputs are computed."""
     return TERMS if w.shape[0] // groups >= FEW else max(1, int(w[0].size))
 
 
@@ -145,7 +145,7 @@ def convolve_in_order(
 
 
 def checked(x: Array, w: Array, groups: int) -> tuple[Array, Array]:
-    """x (n, c, h, w) and w (o, c / groups, kh, kw), contiguous. The kernels trust shapes."""
+    """x (n, c, h, w) and w (o, c / groups, kh, kw), contiguous. The kernels do not check shapes."""
     if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
         raise ValueError(f"weights {w.shape} in {groups} groups do not fit data {x.shape}")
     return np.ascontiguousarray(x), np.ascontiguousarray(w)

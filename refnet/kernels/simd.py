@@ -1,7 +1,7 @@
 """The inner loop of tiles.py: a block of a matrix product, and copying.
 
-A block is ROWS outputs x 2 vectors of positions, all of their sums in registers, one term of the sum after
-the other: for each term two vectors of the panel and ROWS weights, each spread over all lanes. A lane is one
+A block is ROWS outputs x 2 vectors of positions, with all sums in registers. Its terms are added one after
+another: each takes two vectors of the panel and ROWS weights, each broadcast to all lanes. A lane is one
 sequential chain, the loop over terms of loops/conv.py, so no bit depends on the width of a vector.
 """
 
@@ -18,9 +18,9 @@ from refnet.kernels.writer import ROWS, SIZE, Writer
 TILE = 256
 """Positions per panel: a multiple of two vectors of float32 and of float64 on every processor."""
 AHEAD = 64
-"""How many terms ahead of their use the weights are called into the cache."""
+"""How many terms ahead of their use the weights are prefetched."""
 PITCH = TILE + 16
-"""Elements from one row of sums to the next; not a power of two, so that rows do not fight for cache sets."""
+"""Elements from one row of sums to the next; not a power of two, so rows do not compete for cache sets."""
 
 
 def _copy(typingctx: Any, target: Any, at: Any, source: Any, begin: Any, count: Any) -> Any:

@@ -1,12 +1,12 @@
-"""Threads that share a kernel's work, and wait for the next one without going to sleep.
+"""Threads that share a kernel's work, and wait for the next kernel without sleeping.
 
     parallel_for(kernel, count, threads, ...) ── Team.run ── kernel(work, ...)     in the caller
                                                └───── kernel(work, ...)     in each helper
 
 A network is a few hundred kernels of some tens of microseconds to some milliseconds. Waking a sleeping
-thread takes about as long as the short ones, and so does waiting for Python's lock (GIL). So a helper that
-finds no chunk left stays in the kernel and looks whether the next one has begun, for about SPIN turns; only
-then does it go to sleep. A kernel has begun when its caller takes its first chunk: the lock is free then.
+thread takes about as long as a short kernel, and so does waiting for Python's lock (GIL). So a helper that
+finds no chunk left stays in the kernel and checks, for about SPIN turns, whether the next one has begun; only
+then does it sleep. A kernel has begun when its caller takes its first chunk: the lock is free then.
 
 A run that is recorded (arithmetic/captured_run.py) is repeated by `play`: all its kernels one after another,
 each thread for itself, so that no kernel has to be handed over.
@@ -45,13 +45,13 @@ from refnet.loops.jit import njit
 Work = npt.NDArray[np.int64]
 
 WORTH = 50_000
-"""Operations (about 15 microseconds of one thread) from which on a second thread pays."""
+"""Operations (about 15 microseconds of one thread) from which a second thread pays off."""
 CHUNKS = 16
-"""Chunks per thread: more than one, so that a slow thread holds up nobody."""
+"""Chunks per thread: more than one, so that a slow thread does not hold up the others."""
 SPIN = 400_000
 """Turns, of one or two nanoseconds each, that an idle thread looks for work before it sleeps."""
 PAUSE = 2e-5
-"""Seconds that one sleeps who has looked long enough for what another thread is to do."""
+"""Seconds of sleep for a thread that has waited SPIN turns for another one."""
 TAKEN, PARTS, ITEMS, DONE, TURNS = range(5)
 ROW = 8
 """Numbers per kernel: a cache line."""
@@ -111,7 +111,7 @@ def next_chunk(work: Any) -> tuple[int, int]:
 
 @njit
 def _reached(work: Any, index: int, value: int, turns: int) -> bool:
-    """Look until work[index] >= value, at most so many turns: whether it is."""
+    """Wait until work[index] >= value, at most so many turns. Returns whether it is."""
     for _ in range(turns):
         if look(work, index) >= value:
             return True
@@ -132,7 +132,7 @@ class Call:
 
 
 class _Job:
-    """What helpers do with the caller: a kernel with its arguments, which are let go when it is done."""
+    """What helpers do with the caller: a kernel with its arguments, which are released when it is done."""
 
     def __init__(self, kernel: Kernel, work: Work, arguments: tuple[Any, ...] | None) -> None:
         self.kernel, self.work, self.arguments = kernel, work, arguments
@@ -299,7 +299,7 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork
 def parallel_for(kernel: Callable[..., None], count: int, threads: int, *arguments: Any) -> None:
     """Call kernel(work, *arguments) in so many threads, which share the items of range(count).
 
-    A team that is busy (another thread of the process is running a network) leaves the caller alone with it.
+    If the team is busy (another thread of the process runs a network), the caller does all the work alone.
     """
     if not count:
         return
@@ -344,7 +344,7 @@ def _team(threads: int) -> Iterator[Team | None]:
 
 @contextmanager
 def recorded(calls: list[Call]) -> Iterator[None]:
-    """In it, `parallel_for` notes every call that it makes."""
+    """Within it, `parallel_for` records every call."""
     token = _recorded.set(calls)
     try:
         yield
@@ -353,5 +353,5 @@ def recorded(calls: list[Call]) -> Iterator[None]:
 
 
 def threads_for(threads: int, operations: int) -> int:
-    """The threads to use for so many operations: 1 where handing out work would cost more than it saves."""
+    """The threads to use for so many operations: 1 if sharing the work would cost more than it saves."""
     return threads if operations >= WORTH else 1

@@ -47,13 +47,13 @@ SEED, BEGIN, COUNT, FUSED, ADDED = range(5)
 whether the chain is added to the sum so far (or is it)."""
 
 GO_ON, FROM_ZERO, ADD_TO = 1, 0, 2
-"""What a block does with the sums that are there: it goes on from them, overwrites them with a chain from
-+0, or adds a chain from +0 to them."""
+"""What a block does with the existing sums: continue from them, overwrite them with a chain from +0, or add
+a chain from +0 to them."""
 
 
 class Summation(NamedTuple):
     """What is summed, besides the data: weights (groups, blocks, terms, ROWS) and steps (steps, 5) in order;
-    bias (outputs,) and addend (n * outputs * positions,), empty if no step starts from it.
+    bias (outputs,) and addend (n * outputs * positions,) are empty if no step starts from them.
     """
 
     weights: Any

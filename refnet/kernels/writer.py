@@ -1,10 +1,10 @@
-"""Writes the code of intrinsics over vectors in LLVM: what Numba's own loops do not do well.
+"""Emits LLVM code for intrinsics over vectors, where Numba's own loops are slow.
 
 Sums that stay in registers (`accumulate`) are the inner loops of convolutions and dense layers. In rows the
-last vector is partly switched off (`row`): where less than four vectors are left of a row, Numba's loops go
-on with scalars, and rows have 7 to 56 elements.
+last vector is masked (`row`): rows have 7 to 56 elements, and Numba's loops would compute the last ones as
+scalars when fewer than four vectors are left.
 
-How wide a vector is changes the speed and never a bit: every lane is an output of its own.
+The width of a vector changes the speed but never a bit: every lane is an output of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIZE, WORD, BYTE = ir.IntType(64), ir.IntType(32), ir.IntType(8)
 
 
 def _vector_bytes() -> tuple[int, int]:
-    """(bytes of a vector, rows of a block) that suit the processor that code is compiled for."""
+    """(bytes of a vector, rows of a block) that suit the processor for which code is compiled."""
     if numba.config.CPU_NAME:
         return 16, 6
     features = llvmlite.binding.get_host_cpu_features()
@@ -97,7 +97,7 @@ class Writer:
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, typed, name), arguments)
 
     def prefetch(self, address: Any, level: int) -> None:
-        """Call what lies at the address into the cache of this level (3 is the first, 2 the second)."""
+        """Prefetch the address into a cache (3 is the first level, 2 the second)."""
         kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), WORD, WORD, WORD])
         call = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
         place = self.builder.bitcast(address, BYTE.as_pointer())

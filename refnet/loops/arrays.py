@@ -1,4 +1,4 @@
-"""How arrays are handed to the loops."""
+"""How arrays are passed to the loops."""
 
 from __future__ import annotations
 

@@ -52,8 +52,8 @@ def _weighted_sum(weights: Any, parts: Any, y: Any) -> None:
 def parts_sum(parts: F32, weights: F32 | None, from_zero: bool) -> F32:
     """parts (n, radix, c, size), weights (n, radix, c) or None -> (n, c, size): rounded products, added.
 
-    This is what frameworks do, which know no FMA across operators. from_zero: to +0, as Python's sum();
-    otherwise the first product starts the sum, which keeps the sign of a zero.
+    This is what frameworks compute, since they use no FMA across operators. from_zero: the sum starts at +0,
+    as Python's sum(); otherwise at the first product, which keeps the sign of a zero.
     """
     n, radix, c, size = parts.shape
     y = np.empty((n, c, size), np.float32)

@@ -1,4 +1,4 @@
-"""float32 as bits and as a choice: what the frameworks' own functions are made of."""
+"""Operations on the bits of float32 and SSE's minimum and maximum: the frameworks' own functions use them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def power_of_two(n: Any) -> Any:
 def scaled(y: Any, n: Any) -> Any:
     """y * 2**n for an int32 n between -252 and 254, by two powers of two.
 
-    Rounded once, where it is subnormal, if y is between 1/2 and 2.
+    If y is between 1/2 and 2, a subnormal result is rounded only once.
     """
     half = np.int32(n >> np.int32(1))
     return (y * power_of_two(half)) * power_of_two(np.int32(n - half))

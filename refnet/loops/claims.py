@@ -1,10 +1,10 @@
-"""Which process compiles what: a claim that others see, and that ends with the process at the latest.
+"""Which process compiles what: a claim that other processes see, and that ends with its process.
 
-    with a claim ── look again whether another process has finished it ── compile ── keep ── release
+    claim ── check again whether another process has finished it ── compile ── save ── release
 
-A claim is a locked byte of a file beside the compiled kernels, the byte named by the hash of what is claimed.
-The system forgets the locks of a process that ends, however it ends. Kernels that call one another form no
-circle, and a process claims a kernel before those that it calls, so two processes never wait for each other.
+A claim is a locked byte in a file next to the compiled kernels; the hash of the claimed kernel selects the
+byte. The system releases the locks of a process however it ends. Calls between kernels form no cycle, and a
+process claims a kernel before those that it calls, so two processes never wait for each other.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if sys.platform != "win32":
     import fcntl
 
 PATIENCE = 60.0
-"""Seconds after which one goes on without a claim: the other may be stopped, or have failed."""
+"""Seconds after which a process goes on without the claim: the other one may have stopped or failed."""
 PAUSE = 0.005
-"""Seconds between two looks whether a claim is free."""
+"""Seconds between two checks whether a claim is free."""
 NAME = "claims"
 """The file's name in the folder."""
 
@@ -39,7 +39,7 @@ class Claims:
             pass
 
     def take(self, what: str) -> bool:
-        """Claim it, after whoever else has it. Whether it is ours now."""
+        """Claim it, waiting while another process holds it. Returns whether we hold it now."""
         if sys.platform == "win32" or self._file < 0:
             return False
         until = time.monotonic() + PATIENCE

@@ -1,7 +1,7 @@
 """The reference engine: the definition of everything that ops compute with, in scalar loops.
 
-Slow, and short enough to be read: each method is the loop that the formula says, in a file of its family.
-The fast engine (kernels/engine.py) gives the same bits for every call; tests compare the two.
+It is slow, and short enough to read: each method is the loop of its formula, in the file of its family. The
+fast engine (kernels/engine.py) gives the same bits for every call; tests compare the two.
 
 With NUMBA_DISABLE_JIT=1 the loops are plain Python, which a debugger can step through, with the same bits.
 """
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Reference:
-    """The definition of core/engine.py's `Engine`; keeps nothing, one thread."""
+    """The definition of core/engine.py's `Engine`; it has one thread and caches nothing."""
 
     name = "reference"
     threads = 1
@@ -99,7 +99,7 @@ class Reference:
     # Pointwise, in plain arithmetic.
 
     def apply(self, x: Array, epilogue: Epilogue, factors: Array | None = None) -> Array:
-        """The epilogue's steps applied to x (n, c, ...); factors (n, c): x is multiplied with these first.
+        """The epilogue's steps applied to x (n, c, ...); factors (n, c): x is multiplied by these first.
 
         >>> x = np.float32([[[1, -2], [3, -4]]])
         >>> REFERENCE.apply(x, Epilogue().add(x).relu(), np.float32([[10, 100]]))

@@ -1,4 +1,4 @@
-"""A true fused multiply-add, which neither Numba nor NumPy offers.
+"""A true fused multiply-add; neither Numba nor NumPy has one.
 
 Compiled, `fma` is llvm.fma: one rounding, on any processor (where there is no such instruction, LLVM calls
 the C library's fma, which computes the same bits, slowly). With NUMBA_DISABLE_JIT it is `exact_fma` below.
@@ -51,8 +51,8 @@ def exact_fma(a: Any, b: Any, c: Any) -> Any:
 def _odd_sum(p: float, c: float) -> float:
     """p + c in float64, rounded to odd: rounding that to float32 is rounding the exact sum to float32.
 
-    p is the product of two float32, which is exact. Rounded to odd means: an inexact sum takes the one of its
-    two neighbours whose last bit is 1. So a sum that is near the middle of two float32 never becomes it.
+    p is the exact product of two float32. Rounding to odd means: an inexact sum becomes the one of its two
+    neighbours whose last bit is 1. So a sum near the midpoint of two float32 never becomes that midpoint.
     """
     s = p + c
     if not math.isfinite(s):

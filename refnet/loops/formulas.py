@@ -1,4 +1,4 @@
-"""The frameworks' formulas by name; the functions of one number stand in libm/."""
+"""The frameworks' formulas by name; the functions of one number are in libm/."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _less_lane_tops(x: Any, lanes: int, y: Any) -> None:
 def _lane_tops(x: Any, lanes: int) -> Any:
     """(lanes,): the row's largest element as oneDNN finds it, by MAXPS in each lane and then across lanes.
 
-    In a row with NaN the lanes may differ, since MAXPS gives its second number where either is NaN.
+    In a row with NaN the lanes may differ, since MAXPS returns its second operand if either is NaN.
     """
     tops = np.full(lanes, LOWEST)
     whole = x.size - x.size % lanes
@@ -186,7 +186,7 @@ def _relu_by(x: Any, rule: int, y: Any) -> None:
 def normalised(x: F32, mean: F32, inverse: F32, scale: F32, shift: F32, fused: bool) -> F32:
     """((x - mean) * inverse) * scale + shift, one of each per channel; fused: the last two are an FMA.
 
-    x (n, c, ...). This is batch norm as frameworks compute it; ops/norm.py makes the four of its weights.
+    x (n, c, ...). This is batch norm as frameworks compute it; ops/norm.py derives the four from its weights.
     """
     y = np.empty(x.shape, np.float32)
     rows = readonly(x).reshape(*x.shape[:2], -1)

@@ -3,8 +3,8 @@
 Numba's disk cache does not notice when a function that a kernel calls changes in another file, and
 would go on returning the old numbers. So the cache lives in a folder named after the sha256 of all
 kernel sources and of the versions of numba, llvmlite and NumPy, set here before any kernel is
-defined. Every compiled function stands in a package named in `COMPILED`, and imports
-`njit` from here (a test checks both). What they take from elsewhere stands in the files `SHARED`.
+defined. Every compiled function is in a package named in `COMPILED`, and imports
+`njit` from here (a test checks both). What they use from elsewhere is in the files `SHARED`.
 
 Environment: REFNET_CACHE names another folder for the compiled kernels (default: the user's cache
 folder, XDG_CACHE_HOME or ~/.cache, in refnet/kernels).
@@ -37,7 +37,7 @@ SHARED = ("core/engine.py", "core/orders.py")
 
 
 def cache_key() -> str:
-    """Names the cache folder: changes with any kernel source and with the compiler's versions."""
+    """The name of the cache folder: it changes with any kernel source and with the compiler's versions."""
     digest = hashlib.sha256()
     files = [path for name in COMPILED for path in (SOURCES / name).rglob("*.py")]
     for path in sorted(files + [SOURCES / name for name in SHARED]):
@@ -59,7 +59,7 @@ numba.config.CACHE_DIR = str(cache_folder())
 
 
 class _Announce(event.Listener):  # type: ignore[misc]  # numba is not typed
-    """Says once that kernels are being compiled: the first run on a machine takes a while."""
+    """Says once that kernels are being compiled, because the first run on a machine takes a while."""
 
     def __init__(self) -> None:
         self.said = False
@@ -93,17 +93,17 @@ class _Watch(event.Listener):  # type: ignore[misc]
 
 @contextmanager
 def watching(called: Callable[[int, int], object]) -> Iterator[None]:
-    """Within it, called(begun, done) at every begin and end of a compilation, which may lie in one another.
+    """Within it, called(begun, done) at the start and end of every compilation; compilations may be nested.
 
-    begun, done: how many kernels this process has begun to compile, and has compiled, since then.
+    begun, done: how many kernels this process has started and finished compiling since then.
     """
     with event.install_listener("numba:compile", _Watch(called)):
         yield
 
 
 KNOWN = (0, 61), (0, 68)
-"""The oldest and the newest Numba that `numba_cache.py`, which uses what is no public part of Numba, was
-tested with. Any other loads kernels in its own way, more slowly."""
+"""The oldest and the newest Numba that `numba_cache.py` was tested with; it uses private parts of Numba.
+Other versions load kernels in Numba's own way, more slowly."""
 
 
 def known(version: str) -> bool:
@@ -120,8 +120,8 @@ def njit(function: F) -> F:
     """The one way to compile a kernel: no fastmath (nothing is contracted or reassociated), no GIL, and
     IEEE division (x / 0 is inf or NaN, not an exception).
 
-    With NUMBA_DISABLE_JIT the function stays Python, which computes the same bits slowly. There NumPy's
-    warnings are off, since machine code has none: infinities, NaN and integers that wrap are computed with.
+    With NUMBA_DISABLE_JIT the function stays Python, which computes the same bits slowly. NumPy's warnings
+    are then off, as machine code has none: infinities, NaN and integers that wrap are expected.
     """
     if numba.config.DISABLE_JIT:
         return np.errstate(all="ignore")(function)

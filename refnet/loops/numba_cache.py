@@ -1,21 +1,18 @@
-"""Numba's cache of compiled kernels, for processes that load in a hurry and compile beside one another.
+"""Numba's cache of compiled kernels, changed to load quickly and to be safe when processes compile together.
 
-Loading a compiled kernel without importing what only compiling needs:
+Loading without importing what only compiling needs. Before Numba loads its first kernel it imports everything
+that it can compile: two hundred modules, and SciPy if installed. That is most of the time in which a later
+process loads its kernels, and some more when it ends. Machine code needs only the runtime that allocates
+arrays. Compiling still works, because Numba repeats these imports before every compilation.
 
-Before Numba loads its first kernel it imports all that it is able to compile: two hundred modules, and SciPy
-where that is installed. That is most of the time that a second process takes to load its kernels, and some
-more when the process ends and all of it is taken down. Machine code needs nothing of it but the runtime that
-allocates arrays. What must be compiled finds everything: Numba imports it before every compilation, too.
+Naming files by their types. Numba numbers the files of a kernel's machine code, 1 for the first types of
+arguments, and its index says which is which. If two processes compile the same kernel for different types at
+the same time, both take number 1, and the index may then be wrong: code for float64 is called with float32.
+So here a file is named after the types and the processor, and is written before the index mentions it; only
+one process at a time writes an index.
 
-Numba numbers the files of a kernel's machine code, 1 for the first types of arguments that it is compiled
-for, and its index says which is which. Two processes that compile the same kernel for different types at the
-same time both take number 1, and what the index then says of it may be wrong: code that takes float64 is
-called with float32. So here a file is named after the types and the processor, and written before the index
-tells of it, and one process at a time writes an index.
-
-Processes that compile at the same time share the work: what one has begun another waits for, and loads
-(`claims.py`). Where the system lacks such locks both compile it, and what is lost from an index is compiled
-once more.
+Sharing the work. If another process is already compiling a kernel, this one waits and loads it (`claims.py`).
+Where the system lacks such locks, both compile it, and a lost index entry is compiled again.
 """
 
 from __future__ import annotations
@@ -47,7 +44,7 @@ class Files(IndexDataCacheFile):  # type: ignore[misc]  # numba is not typed
 
 
 class Cache(FunctionCache):  # type: ignore[misc]  # numba is not typed
-    """Numba's cache, keyed and checked as ever, with files of other names and a lighter `load_overload`."""
+    """Numba's cache with the same keys and checks, but other file names and a lighter `load_overload`."""
 
     def __init__(self, function: Any) -> None:
         super().__init__(function)
@@ -55,10 +52,10 @@ class Cache(FunctionCache):  # type: ignore[misc]  # numba is not typed
         self._cache_file = Files(self._cache_path, of.filename_base, of.locator.get_source_stamp())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """As FunctionCache's, with the runtime's part of target_context.refresh() in place of all of it.
+        """As FunctionCache's, but with only the runtime's part of target_context.refresh().
 
-        What is not there will be compiled now, so it is claimed until `save_overload`; if it had to wait for
-        another process's claim, that one has compiled it.
+        A kernel that is missing will be compiled now, so it is claimed until `save_overload`. If we had to
+        wait for another process's claim, that process has compiled it.
         """
         rtsys.initialize(target_context)
         with self._guard_against_spurious_io_errors():
@@ -70,7 +67,7 @@ class Cache(FunctionCache):  # type: ignore[misc]  # numba is not typed
             return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """As FunctionCache's, and the claim ends."""
+        """As FunctionCache's; then the claim ends."""
         try:
             super().save_overload(sig, data)
         finally:
@@ -81,16 +78,16 @@ class Cache(FunctionCache):  # type: ignore[misc]  # numba is not typed
 
 
 def lighten(kernel: Any) -> None:
-    """Let a kernel load so."""
+    """Give a kernel this cache."""
     if type(getattr(kernel, "_cache", None)) is FunctionCache:
         kernel._cache = Cache(kernel.py_func)
 
 
 def widen(kernel: Any) -> None:
-    """Let a kernel that another one calls with a constant be the one that takes any number of that type.
+    """Compile a kernel that is called with a constant for its type, not for the constant.
 
-    Numba would compile it for the constant alone, and once more for each other one. LLVM knows the constant
-    wherever it puts the kernel's code into the caller's.
+    Otherwise Numba would compile it again for each constant. Where LLVM inlines the kernel, it uses the
+    constant anyway.
     """
     if not hasattr(kernel, "get_call_template"):
         return

@@ -1,7 +1,7 @@
-"""Sums in any order at all: the expressions of core/orders.py, one output element after another.
+"""Sums in any order: the expressions of core/orders.py, one output element after another.
 
-For each element its terms are fetched first, in plain order: weights w[k], data x[k], and whether term k
-counts. Then the element's program runs; order[i] says which term comes i-th.
+For each element the terms are fetched first, in plain order: weights w[k], data x[k], and whether term k
+counts. Then the element's program runs; order[i] is the i-th term to add.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _elements(
 
 @njit
 def _fetch(x: Any, top: int, left: int, kernel: Any, dilation: Any, values: Any, counts: Any) -> None:
-    """The terms of the window that begins at (top, left) of x (c, h, w): +0, not counting, outside of it."""
+    """The terms of the window that begins at (top, left) of x (c, h, w); outside it +0, not counted."""
     channels, height, width = x.shape
     k = 0
     for c in range(channels):

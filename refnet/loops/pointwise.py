@@ -57,7 +57,7 @@ def _exponential(x: Any, y: Any) -> None:
 def scale_shift(x: Array, scale: Array, shift: Array) -> Array:
     """fma(x, scale, shift) with one scale and shift per channel; x (n, c, ...), either dtype.
 
-    This is plain's batch norm; ops/norm.py makes scale and shift of its weights.
+    This is plain's batch norm; ops/norm.py derives scale and shift from its weights.
     """
     rows = _rows(x)
     y = np.empty_like(rows)
@@ -74,10 +74,10 @@ def _scale_shift(x: Any, scale: Any, shift: Any, y: Any) -> None:
 
 @np.errstate(all="ignore")  # infinities and NaN are computed with, as in the loops
 def apply(x: Array, epilogue: Epilogue, factors: Array | None = None) -> Array:
-    """The steps one after another, each rounding as its node alone would; x (n, c, ...), either dtype.
+    """The steps one after another, each rounding as its own node would; x (n, c, ...), either dtype.
 
-    factors (n, c): x is multiplied with these first. A vector is one image of as many channels.
-    Raises ValueError if an array to add or a scale does not have the size that x asks for.
+    factors (n, c): x is multiplied by these first. A vector is one image of as many channels.
+    Raises ValueError if the size of an array to add or of a scale does not fit x.
     """
     rows, others = _rows(x), iter(epilogue.others)
     y = np.array(rows)  # a new array, also where nothing is done

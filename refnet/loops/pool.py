@@ -72,11 +72,11 @@ def _avg_pool(x: Any, geometry: Any, include_pad: bool, y: Any) -> None:
 def max_pool_by(x: Array, geometry: PoolGeometry, rule: str) -> Array:
     """The largest of each window of x (n, c, h, w), float32; of equals and of NaN as the rule has it.
 
-    running (MXNet): row by row, v replaces the largest so far, at first the lowest finite number, if v is
-    greater; so NaN never wins, and of equals the first.
-    columns (ONNX Runtime): each column from its first row on, then the columns, by MAXPS (the later of
-    equals, and NaN only if it is the later); the last w % 4 columns of the image keep the earlier; columns in
-    the padding count as the lowest finite number.
+    running (MXNet): start from the lowest finite number; row by row, v replaces the largest so far if it is
+    greater. So NaN never wins, and of equal elements the first does.
+    columns (ONNX Runtime): the largest of each column from its first row on, then of the columns, by MAXPS
+    (of equals the later, and NaN only if it is the later). In the last w % 4 columns of the image the
+    earlier wins. Columns in the padding count as the lowest finite number.
     """
     y = np.empty((*x.shape[:2], *geometry.output), np.float32)
     _max_pool_by(readonly(x), geometry, RULES.index(rule) == 0, y)

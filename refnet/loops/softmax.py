@@ -16,8 +16,8 @@ def softmax_parts(x: F32) -> F32:
     """Softmax over the third axis, x (n, groups, parts, m) -> (n, parts, groups, m).
 
     m = max, e = exp(x - m), s = +0 + e + e + ..., e / s, each rounded to float32; exp itself is computed in
-    float64. Parts and groups change places, as in rSoftMax of ResNeSt's official code; other softmaxes have
-    one group.
+    float64. Parts and groups are swapped, as in rSoftMax of ResNeSt's official code; other softmaxes have one
+    group.
     """
     n, groups, parts, m = x.shape
     y = np.empty((n, parts, groups, m), np.float32)

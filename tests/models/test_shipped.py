@@ -33,6 +33,8 @@ def test_it_says_so(capsys):
     out = capsys.readouterr().out
     assert "all 326 captured values are equal or replayed: refnet computes the frameworks' exact bits" in out
     assert "--full" in out
+    who = "resnest-digits by torch 2.13.0+cpu, ATen AVX2, oneDNN Intel AVX2, 1 thread, batch 1, eager"
+    assert who in out.splitlines()  # one line, without PyTorch's build text
 
 
 @pytest.mark.parametrize("name", SMALL)
