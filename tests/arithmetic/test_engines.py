@@ -58,10 +58,12 @@ def test_the_readable_part_runs_both_architectures_alone(name, tmp_path):
     )
 
 
-def test_without_a_compiler_every_value_has_the_same_bits(tmp_path):
-    """Pure Python and NumPy; the other network and the books in tests/crosscheck/test_pure_python.py."""
-    found = values_by_loops("resnest-digits", tmp_path, ("plain",), NUMBA_DISABLE_JIT="1")
-    assert found == values_by_kernels("resnest-digits", ("plain",))
+@pytest.mark.parametrize("name", NETWORKS)
+def test_without_a_compiler_every_value_has_the_same_bits(name, tmp_path):
+    """Pure Python and NumPy, where a debugger can step into every loop."""
+    words = ("plain", "replay")
+    found = values_by_loops(name, tmp_path, words, NUMBA_DISABLE_JIT="1")
+    assert found == values_by_kernels(name, words)
 
 
 def test_the_reference_gives_the_same_bits_beside_the_fast_engine():
