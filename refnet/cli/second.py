@@ -1,6 +1,6 @@
 """A second process that compiles kernels while the first one does: one process compiles one at a time.
 
-    refnet verify ── the fourth kernel that must be compiled ── python -m refnet.cli.second verify
+    refnet verify ── the fourth kernel that must be compiled ── python -m refnet.cli.second_process verify
                                                                      └── verify.warm_up(arguments)
 
 It is started only if kernels must be compiled and there is a second processor. Each process loads what the
@@ -59,28 +59,6 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
     import subprocess  # not at the top: 8 ms of every command's start
 
     quiet = {**os.environ, "REFNET_QUIET": "1"}
-    command = [sys.executable, "-m", "refnet.cli.second", *argv]
+    command = [sys.executable, "-m", "refnet.cli.second_process", *argv]
     nowhere = subprocess.DEVNULL
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, env=quiet)
-
-
-def _end_with_parent() -> None:
-    """Wait until the pipe from the first process closes; the system closes it however that process ends."""
-    os.read(0, 1)
-    os._exit(0)
-
-
-def main() -> None:
-    """Warm up the command that the arguments say."""
-    import threading  # not at the top: as subprocess
-
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    from refnet.cli import parse  # not at the top: the commands import this file
-
-    arguments = parse(sys.argv[1:])
-    if arguments is not None:
-        arguments.warm_up(arguments)
-
-
-if __name__ == "__main__":
-    main()

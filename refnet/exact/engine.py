@@ -50,7 +50,7 @@ class DecideOrRefine:
                 epilogue = epilogue.add(more)
             center = convolve_in_segments(wide, weights, *place, groups, threads, epilogue)
             squares = accumulator.squares(wide, groups, threads)
-            ones = np.ones((groups, 1, *w.shape[2:]))
+            ones = engine.cached((w,), ("ones", groups), lambda: ones_like_kernel(w, groups))
             norms = np.sqrt(convolve(squares, ones, *place, groups, threads))
         weight_norms = engine.cached((w,), "norm", lambda: norms_of(w))
         n, outputs, size = x.shape[0], w.shape[0], center.shape[2] * center.shape[3]
@@ -162,6 +162,13 @@ class DecideOrRefine:
         sums = np.empty(terms.shape[1], np.float32)
         parallel_for(accumulator.sum_exactly, sums.size, self.engine.threads, terms, sums)
         return sums
+
+
+def ones_like_kernel(w: F32, groups: int) -> F64:
+    """Weights of 1, (groups, 1, kh, kw), for sums over windows. Read-only: their packing is kept."""
+    ones = np.ones((groups, 1, *w.shape[2:]))
+    ones.flags.writeable = False
+    return ones
 
 
 def widened(w: F32) -> F64:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,33 +12,12 @@ from refnet.arithmetic.engines import default_kernels, engine
 from refnet.arithmetic.golden import Golden
 from refnet.arithmetic.named import arithmetic
 from refnet.arithmetic.plain import Plain
-from refnet.arithmetic.replay import Replay
 from refnet.cli import main
 from refnet.core.errors import InputError
-from refnet.formats.book import read
-from refnet.models.synthetic import normal
 from tests.helpers.bits import floats, same_bits
+from tests.helpers.readable import NETWORKS, WITHOUT_KERNELS, python, values_by_kernels, values_by_loops
 
 BOOKS = Path(__file__).parents[2] / "weights" / "books"
-
-WITHOUT_KERNELS = """
-import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[:2] in (["refnet", "kernels"], ["refnet", "exact"]):
-            raise ImportError(f"{name} is not there")
-
-sys.meta_path.insert(0, Absent())
-"""
-"""Makes refnet.kernels and refnet.exact unimportable."""
-
-
-def python(script: str, *arguments: str) -> str:
-    command = [sys.executable, "-c", script, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_kernels_are_chosen_by_a_word():
@@ -73,40 +50,23 @@ def test_what_a_learner_reads_needs_no_kernels():
     assert python(f"{WITHOUT_KERNELS}{script}\nprint('numba' in sys.modules)").strip() == "False"
 
 
-NETWORKS = ("resnest-digits", "octave-se-resnet-digits")
-BY_LOOPS = """
-import sys, numpy, refnet
-from refnet.arithmetic.replay import Replay
-from refnet.formats.book import read
-from refnet.models.synthetic import normal
-
-name, book, out = sys.argv[1:]
-graph, replay = refnet.load(name), Replay(read(book), kernels="reference")
-shape = (replay.book.reference.batch, *graph.inputs["data"].shape[1:])
-x = {"data": normal(1, "data", shape)}
-for arithmetic in (refnet.Plain(kernels="reference"), replay):
-    values = {node.name: value.copy() for node, value in refnet.steps(graph, x, arithmetic)}
-    numpy.savez(f"{out}/{arithmetic.name}.npz", **values)
-"""
-"""Every value of a network, in plain and by its book, without the fast kernels."""
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_readable_part_runs_both_architectures_alone(name, tmp_path):
     """In plain and by their books, every value with the bits of the kernels, which are absent there."""
-    pytest.importorskip("refnet.loops.engine")
-    graph, book = refnet.load(name), BOOKS / f"{name}.json"
-    python(WITHOUT_KERNELS + BY_LOOPS, name, str(book), str(tmp_path))
-    fast = Replay(read(book))
-    x = {"data": normal(1, "data", (fast.book.reference.batch, *graph.inputs["data"].shape[1:]))}
-    for one in (Plain(), fast):
-        found = np.load(tmp_path / f"{one.name}.npz")
-        for node, value in refnet.steps(graph, x, one):
-            assert same_bits(found[node.name], value), (one.name, node)
+    assert values_by_loops(name, tmp_path, ("plain", "replay")) == values_by_kernels(
+        name, ("plain", "replay")
+    )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_without_a_compiler_every_value_has_the_same_bits(name, tmp_path):
+    """Pure Python and NumPy, where a debugger can step into every loop."""
+    words = ("plain", "replay")
+    found = values_by_loops(name, tmp_path, words, NUMBA_DISABLE_JIT="1")
+    assert found == values_by_kernels(name, words)
 
 
 def test_the_reference_gives_the_same_bits_beside_the_fast_engine():
-    pytest.importorskip("refnet.loops.engine")
     for name in NETWORKS:
         graph = refnet.load(name)
         x = {"data": floats((1, *graph.inputs["data"].shape[1:]), "x")}
@@ -121,7 +81,6 @@ def test_the_reference_gives_the_same_bits_beside_the_fast_engine():
 
 
 def test_the_command_line_has_both(tmp_path, capsys):
-    pytest.importorskip("refnet.loops.engine")
     np.save(tmp_path / "x.npy", floats((1, 1, 32, 32), "x"))
     made = {}
     for kernels in ("fast", "reference"):

@@ -688,11 +688,11 @@ def test_the_command_makes_a_capture_of_anybodys_arrays(
         (["refnet", "resnest-digits", "--subgraph", "default"], "mxnet's"),
         (["refnet", "resnest-digits", "--state", "a.pth"], "torch model package.module:callable"),
         (["refnet", "resnest-digits", "--reference", "framework=x"], "leave the reference out"),
-        (["torch", "resnest-50-pytorch", "--arithmetic", "golden"], "refnet's own"),
+        (["torch", "resnest-50-pytorch", "--arithmetic", "golden"], "for FRAMEWORK refnet"),
         (["torch", "resnest-digits", "--python", sys.executable], "torch cannot run"),
         (["torch", "a.b:c", "--python", "/no/python"], "no such file"),
         (["torch", "a.b:c", "--option", "[1]", "--python", sys.executable], "JSON object"),
-        (["torch", "a.b:c", "--argument", "{", "--python", sys.executable], "no JSON"),
+        (["torch", "a.b:c", "--argument", "{", "--python", sys.executable], "not JSON"),
         (
             ["mxnet", "octave-se-resnet-digits", "--environment", "A", "--python", sys.executable],
             "NAME=VALUE",

@@ -390,7 +390,7 @@ def test_exp_against_decimal():
 SCRIPT = """
 import hashlib, sys
 import numpy as np
-from refnet.kernels import simd
+from refnet.kernels import writer
 from refnet.core.engine import NOTHING
 from refnet.kernels.panel import convolve, dense
 from refnet.kernels.pointwise import scale_shift, sigmoid, softmax_parts
