@@ -10,7 +10,7 @@ inside a group no longer exist, or the framework does not show them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -20,16 +20,8 @@ from refnet.core.engine import Engine
 from refnet.core.errors import GraphError, InputError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32
-from refnet.core.orders import Joined
+from refnet.core.orders import FOLDS, Joined
 from refnet.ops import Add, BatchNorm, Clip, Conv, ConvAdd, Dense, Relu, Sigmoid
-
-FOLDS: Mapping[str, str] = {
-    "double": "a = float32(gamma / sqrt(double(var) + eps)); weight * a; beta + a * (bias - mean) (MXNet)",
-    "double-fused": "as double, with beta + a * (bias - mean) as one FMA",
-    "single": "a = gamma / sqrt(var + float32(eps)), each step in float32; then as double",
-    "reciprocal": "a = gamma * (1 / sqrt(var + float32(eps))), each step in float32; then as double",
-}
-"""The ways to fold a batch norm into the weights before it, in float32 unless stated otherwise."""
 
 
 def fused_graph(graph: Graph, by: Joined, engine: Engine) -> Graph:

@@ -254,13 +254,21 @@ class Unconfirmed:
     reason: str
 
 
+FOLDS: Mapping[str, str] = {
+    "double": "a = float32(gamma / sqrt(double(var) + eps)); weight * a; beta + a * (bias - mean) (MXNet)",
+    "double-fused": "as double, with beta + a * (bias - mean) as one FMA",
+    "single": "a = gamma / sqrt(var + float32(eps)), each step in float32; then as double",
+    "reciprocal": "a = gamma * (1 / sqrt(var + float32(eps))), each step in float32; then as double",
+}
+"""The ways to fold a batch norm into the weights before it, in float32 unless stated otherwise."""
+
+
 @dataclass(frozen=True)
 class Joined:
     """Nodes that an executor computes as one, as MXNet's default does; only the last one's value is visible.
 
     groups: per group the names of a convolution or dense layer and of the nodes after it, in order. fold: how
-    a batch norm in a group is folded into the weights (arithmetic/fusion_groups.py, FOLDS); "" if there is
-    none.
+    a batch norm in a group is folded into the weights (one of FOLDS); "" if there is none.
     """
 
     groups: tuple[tuple[str, ...], ...]

@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from refnet.arithmetic.fusion_groups import FOLDS
 from refnet.core.errors import FormatError, InputError, UnsupportedError
 from refnet.core.orders import (
     AXES,
     DEEPEST,
     FINISHES,
+    FOLDS,
     MOST_TERMS,
     PADDINGS,
     Book,

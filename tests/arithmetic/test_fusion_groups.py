@@ -10,13 +10,14 @@ import pytest
 
 import refnet
 from refnet import ops
-from refnet.arithmetic.fusion_groups import FOLDS, folded, fused_graph, hidden
+from refnet.arithmetic.fusion_groups import folded, fused_graph, hidden
 from refnet.arithmetic.plain import Plain
 from refnet.arithmetic.replay import Replay
 from refnet.core.errors import FormatError, InputError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import TensorType
 from refnet.core.orders import (
+    FOLDS,
     Book,
     Chain,
     Choice,

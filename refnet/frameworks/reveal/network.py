@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from refnet.arithmetic.fusion_groups import FOLDS, fused_graph, hidden
+from refnet.arithmetic.fusion_groups import fused_graph, hidden
 from refnet.arithmetic.replay import Replay
 from refnet.core.bits import equal_bits
 from refnet.core.errors import InputError, UnsupportedError
@@ -28,6 +28,7 @@ from refnet.core.graph import Graph, Node
 from refnet.core.op import F32, Op, TensorType
 from refnet.core.orders import (
     FINISHES,
+    FOLDS,
     Book,
     Choice,
     Evidence,
