@@ -5,8 +5,8 @@ convolution, where its terms lie, how many threads pay off) decides the same at 
 shapes. So the second such run is captured, and later runs repeat its calls with the same arrays:
 
     first run ── the interpreter's loop
-    second ──── the same, in a room (kernels/memory.py), each call noted (kernels/team.py)
-    later ───── data into the room ── the calls ── results out of it
+    second ──── the same, in an arena (kernels/memory.py), each call noted (kernels/team.py)
+    later ───── data into the arena ── the calls ── results out of it
 
 An op is `capturable` if kernels do all its work on data, and `reshapes` if there is no work to do. All other
 ops run as usual, between the calls. This needs the fast engine.
@@ -27,14 +27,14 @@ from refnet.core.engine import Engine
 from refnet.core.graph import Graph, Node
 from refnet.core.interpreter import Plan, evaluated
 from refnet.core.op import F32, Op, TensorType
-from refnet.kernels.memory import Room, within
+from refnet.kernels.memory import Arena, allocating_in
 from refnet.kernels.team import Call, Tape, play, recorded
 
-KEPT = 16
+RUN_LIMIT = 16
 """Most captured runs kept per graph: the most recently used ones."""
-MOST = 1 << 25
+VALUE_LIMIT = 1 << 25
 """Runs whose wanted values take more bytes are not captured: the values would stay in memory."""
-ROOM = 1 << 28
+MEMORY_LIMIT = 1 << 28
 """Most bytes of a graph's captured runs; those used last are kept. A run that needs more is not."""
 
 
@@ -64,7 +64,7 @@ class CapturedRun:
     """One run of a plan, from its inputs to the wanted values (`values`), kept for repetition."""
 
     def __init__(self, graph: Graph, inputs: Mapping[str, F32], engine: Engine, plan: Plan) -> None:
-        self._room, self._busy = Room(), threading.Lock()
+        self._arena, self._busy = Arena(), threading.Lock()
         self._threads, self._wanted = engine.threads, plan.wanted
         steps: list[list[Call] | _UncapturedOp] = []
         types = graph.types({name: TensorType(array.shape) for name, array in inputs.items()})
@@ -94,10 +94,10 @@ class CapturedRun:
     @property
     def nbytes(self) -> int:
         """The bytes of memory that it holds."""
-        return sum(piece.size for piece in self._room.pieces)
+        return sum(piece.size for piece in self._arena.pieces)
 
     def _held(self, shape: tuple[int, ...]) -> F32:
-        return self._room.empty(shape, np.float32)
+        return self._arena.empty(shape, np.float32)
 
     def _execute(
         self,
@@ -108,14 +108,14 @@ class CapturedRun:
         engine: Engine,
         steps: list[list[Call] | _UncapturedOp],
     ) -> F32:
-        """The node's value, in the room; what it takes to compute it again becomes steps."""
+        """The node's value, in the arena; what it takes to compute it again becomes steps."""
         if node.op.reshapes and _says(node.op, "reshapes"):
             return data[0].reshape(shape)
         calls: list[Call] = []
         if _says(node.op, "capturable") and node.op.capturable(*[array.shape for array in (*data, *weights)]):
-            with within(self._room), recorded(calls):
+            with allocating_in(self._arena), recorded(calls):
                 value = node.op.run(*data, *weights, engine=engine)
-            if value.size and self._room.lasting(value) is None:
+            if value.size and self._arena.lasting(value) is None:
                 raise RuntimeError(f"{node.op!r} says that it is capturable, and its value is not a kernel's")
             last = steps[-1] if steps else None
             row = last if isinstance(last, list) else []
@@ -132,12 +132,12 @@ class CapturedRun:
         return value
 
     def _lasting(self, argument: Any) -> Any:
-        """The argument; an array in the room, or in a tuple, without its claim to a place there."""
+        """The argument; an array in the arena, or in a tuple, without its claim to a place there."""
         if isinstance(argument, tuple):
             return tuple(map(self._lasting, argument))
         if not isinstance(argument, np.ndarray):
             return argument
-        lasting = self._room.lasting(argument)
+        lasting = self._arena.lasting(argument)
         return argument if lasting is None else lasting
 
     def fits(self, inputs: Mapping[str, F32], threads: int, wanted: Collection[str]) -> bool:
@@ -203,12 +203,12 @@ class CapturedRuns:
         values = None
         if known is None:
             types = graph.types(given)
-            large = sum(types[name].nbytes for name in plan.wanted) > MOST
+            large = sum(types[name].nbytes for name in plan.wanted) > VALUE_LIMIT
             known = Seen.LARGE if large else Seen.ONCE
         elif known is Seen.ONCE:
             made = CapturedRun(graph, inputs, engine, plan)
             values, made.values = made.values, {}
-            known = made if made.nbytes <= ROOM else Seen.LARGE
+            known = made if made.nbytes <= MEMORY_LIMIT else Seen.LARGE
         elif isinstance(known, CapturedRun):
             values = known.repeat(inputs)
         self._keep(key, known)
@@ -221,5 +221,5 @@ class CapturedRuns:
         total = 0
         for at, (old, value) in enumerate(reversed(list(self._seen.items()))):
             total += value.nbytes if isinstance(value, CapturedRun) else 0
-            if at >= KEPT or total > ROOM:
+            if at >= RUN_LIMIT or total > MEMORY_LIMIT:
                 self._seen.pop(old, None)

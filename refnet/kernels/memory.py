@@ -1,6 +1,6 @@
-"""Where kernels' results lie: anywhere, or, while a run is recorded (recording.py), in one room.
+"""Where kernels' results lie: anywhere, or, while a run is recorded (captured_run.py), in one arena.
 
-While a run is recorded, the room reuses the memory of arrays that are freed. A repetition then finds every
+While a run is recorded, the arena reuses the memory of arrays that are freed. A repetition then finds every
 value at the same place.
 """
 
@@ -23,11 +23,11 @@ Array = npt.NDArray[Any]
 LINE = 64
 """Bytes of a cache line, and of the widest vector: an array that begins at a multiple is read faster."""
 PIECE = 1 << 23
-"""Bytes that a room takes from the system at a time, or more for a larger array. From 4 MiB on NumPy asks
+"""Bytes that an arena takes from the system at a time, or more for a larger array. From 4 MiB on NumPy asks
 for huge pages, which spare the processor most of its look-ups of addresses."""
 
 
-class Room:
+class Arena:
     """Memory for arrays, each beginning at a multiple of LINE. Only one thread may ask for them.
 
     An array's memory is free again when the array and all views of it are gone, whoever held the last one.
@@ -57,7 +57,7 @@ class Room:
         return flat.reshape(shape)
 
     def lasting(self, array: Array) -> Array | None:
-        """The same memory as an array that has no claim to a place in the room; None if it is not here."""
+        """The same memory as an array that has no claim to a place in the arena; None if it is not here."""
         if array.size == 0:
             view = np.empty(array.shape, array.dtype)
             view.flags.writeable = array.flags.writeable
@@ -100,17 +100,17 @@ class Room:
         self._free[piece] = joined
 
 
-_room: ContextVar[Room | None] = ContextVar("room", default=None)
+_arena: ContextVar[Arena | None] = ContextVar("arena", default=None)
 
 
 @contextmanager
-def within(room: Room) -> Iterator[None]:
-    """In it, `empty` takes from the room."""
-    token = _room.set(room)
+def allocating_in(arena: Arena) -> Iterator[None]:
+    """In it, `empty` takes from the arena."""
+    token = _arena.set(arena)
     try:
         yield
     finally:
-        _room.reset(token)
+        _arena.reset(token)
 
 
 @njit
@@ -130,6 +130,6 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:
-    """A new array of this shape, in the room if there is one; what is in it is not determined."""
-    room = _room.get()
-    return np.empty(shape, dtype) if room is None else room.empty(shape, dtype)
+    """A new array of this shape, in the arena if there is one; what is in it is not determined."""
+    arena = _arena.get()
+    return np.empty(shape, dtype) if arena is None else arena.empty(shape, dtype)

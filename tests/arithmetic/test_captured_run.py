@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 import refnet
 from refnet.arithmetic import captured_run, run
-from refnet.arithmetic.captured_run import KEPT, CapturedRun, CapturedRuns
+from refnet.arithmetic.captured_run import RUN_LIMIT, CapturedRun, CapturedRuns
 from refnet.arithmetic.plain import Plain
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import TensorType
-from refnet.kernels.memory import LINE, PIECE, Room, empty, within
+from refnet.kernels.memory import LINE, PIECE, Arena, allocating_in, empty
 from refnet.kernels.team import Tape
 from refnet.ops import Clip, Conv, Identity, Mul, Relu
 from tests.core.test_interpreter import residual
@@ -45,7 +45,7 @@ def kept(graph: Graph, plain: Plain | None = None) -> list[CapturedRun]:
 def spoil(graph: Graph, plain: Plain) -> None:
     """Fill the memory of a graph's captured runs with NaN: what no kernel computes anew shows."""
     for known in kept(graph, plain):
-        for piece in known._room.pieces:
+        for piece in known._arena.pieces:
             piece[:] = 255
 
 
@@ -107,13 +107,13 @@ def test_networks_are_repeated_to_the_last_bit(name, threads, batch):
 
 def test_the_first_run_is_not_captured_and_few_recordings_are_kept():
     graph = residual()
-    for batch in range(1, KEPT + 4):
+    for batch in range(1, RUN_LIMIT + 4):
         refnet.run(graph, {"data": floats((batch, 2, 4, 4), "x")})
         assert kept(graph) == []
-    for batch in range(1, KEPT + 4):
+    for batch in range(1, RUN_LIMIT + 4):
         for _ in range(2):
             refnet.run(graph, {"data": floats((batch, 2, 4, 4), "x")})
-    assert len(kept(graph)) == KEPT
+    assert len(kept(graph)) == RUN_LIMIT
     first = kept(graph)[0]
     assert first.repeat({"data": floats((4, 2, 4, 4), "x")}) is not None
     refnet.run(graph, {"data": floats((4, 2, 4, 4), "x")})
@@ -234,7 +234,7 @@ def test_many_users_at_once():
 
 
 def test_an_op_that_says_so_wrongly_is_found(monkeypatch):
-    """Its value does not lie in the room."""
+    """Its value does not lie in the arena."""
     monkeypatch.setattr(Relu, "run", lambda self, x, engine: np.maximum(x, np.float32(0)))
     types = {"x": TensorType((1, 3))}
     graph = Graph("g", types, (Node("y", Relu(), ("x",)),), {"y": "y"}).with_weights({})
@@ -327,10 +327,10 @@ def extent(array):
 @given(st.lists(st.tuples(st.integers(0, 60_000), st.integers(0, 12)), max_size=60))
 def test_a_room_lends_no_byte_twice(requests):
     """Arrays, and views that outlive them, have their memory for themselves; it is used again afterwards."""
-    room = Room()
+    arena = Arena()
     alive: dict[int, np.ndarray] = {}
     for size, slot in requests:
-        made = room.empty((size,), np.float32)
+        made = arena.empty((size,), np.float32)
         assert made.shape == (size,)
         alive[slot] = made[: size // 2] if size % 2 and size > 1 else made
         del made
@@ -339,25 +339,25 @@ def test_a_room_lends_no_byte_twice(requests):
         taken = sorted(extent(array) for array in alive.values() if array.size)
         assert all(a[1] <= b[0] for a, b in pairwise(taken))
     alive.clear()
-    pieces = len(room.pieces)
-    whole = [room.empty((piece.size,), np.uint8) for piece in list(room.pieces)]
-    assert len(room.pieces) == len(whole) == pieces
+    pieces = len(arena.pieces)
+    whole = [arena.empty((piece.size,), np.uint8) for piece in list(arena.pieces)]
+    assert len(arena.pieces) == len(whole) == pieces
 
 
 def test_who_lets_go_of_an_array_does_no_more_than_say_so():
-    """Any thread may be the last to have an array; the room is changed by the one that asks it only."""
-    room = Room()
-    kept = [room.empty((10,), np.float32)]
-    begin, gaps = extent(kept[0])[0], copy.deepcopy(room._free)
+    """Any thread may be the last to have an array; the arena is changed by the one that asks it only."""
+    arena = Arena()
+    kept = [arena.empty((10,), np.float32)]
+    begin, gaps = extent(kept[0])[0], copy.deepcopy(arena._free)
     other = threading.Thread(target=kept.clear)
     other.start()
     other.join()
-    assert room._free == gaps
-    assert extent(room.empty((10,), np.float32))[0] == begin
+    assert arena._free == gaps
+    assert extent(arena.empty((10,), np.float32))[0] == begin
 
 
 def test_arrays_that_end_in_other_threads():
-    room, wrong = Room(), []
+    arena, wrong = Arena(), []
     waiting: queue.Queue[tuple[int, np.ndarray] | None] = queue.Queue(20)
 
     def drop() -> None:
@@ -373,7 +373,7 @@ def test_arrays_that_end_in_other_threads():
         for other in others:
             other.start()
         for key in range(6000):
-            array = room.empty((key * 37 % 200 + 1,), np.float32)
+            array = arena.empty((key * 37 % 200 + 1,), np.float32)
             array[:] = key
             waiting.put((key, array))
             del array
@@ -387,27 +387,27 @@ def test_arrays_that_end_in_other_threads():
 
 
 def test_a_room_grows_as_it_must():
-    room = Room()
-    large = room.empty((PIECE // 4 + 1,), np.float32)
-    small = room.empty((3, 5), np.float64)
-    assert [piece.size >= PIECE for piece in room.pieces] == [True, True]
-    assert room.lasting(np.zeros(3)) is None
-    nothing = room.lasting(large[:0])
+    arena = Arena()
+    large = arena.empty((PIECE // 4 + 1,), np.float32)
+    small = arena.empty((3, 5), np.float64)
+    assert [piece.size >= PIECE for piece in arena.pieces] == [True, True]
+    assert arena.lasting(np.zeros(3)) is None
+    nothing = arena.lasting(large[:0])
     assert nothing is not None
     assert nothing.shape == (0,)
-    twin = room.lasting(small[1:, ::2])
+    twin = arena.lasting(small[1:, ::2])
     assert twin is not None
     small[:] = np.arange(15).reshape(3, 5)
     assert twin.tolist() == [[5.0, 7.0, 9.0], [10.0, 12.0, 14.0]]
     del small
-    assert extent(room.empty((1,), np.float32))[0] == twin.__array_interface__["data"][0] - 40
+    assert extent(arena.empty((1,), np.float32))[0] == twin.__array_interface__["data"][0] - 40
 
 
-def test_within_a_room():
-    room = Room()
-    with within(room):
-        assert room.lasting(empty((2,), np.float32)) is not None
-    assert room.lasting(empty((2,), np.float32)) is None
+def test_allocating_in_an_arena():
+    arena = Arena()
+    with allocating_in(arena):
+        assert arena.lasting(empty((2,), np.float32)) is not None
+    assert arena.lasting(empty((2,), np.float32)) is None
 
 
 class Odd(np.ndarray):
