@@ -5,7 +5,7 @@ convolution, where its terms lie, how many threads pay off) decides the same at 
 shapes. So the second such run is captured, and later runs repeat its calls with the same arrays:
 
     first run ── the interpreter's loop
-    second ──── the same, in an arena (kernels/memory.py), each call noted (kernels/team.py)
+    second ──── the same, in an arena (kernels/memory.py), each call noted (kernels/thread_pool.py)
     later ───── data into the arena ── the calls ── results out of it
 
 An op is `capturable` if kernels do all its work on data, and `reshapes` if there is no work to do. All other
@@ -28,7 +28,7 @@ from refnet.core.graph import Graph, Node
 from refnet.core.interpreter import Plan, evaluated
 from refnet.core.op import F32, Op, TensorType
 from refnet.kernels.memory import Arena, allocating_in
-from refnet.kernels.team import Call, Tape, play, recorded
+from refnet.kernels.thread_pool import Call, LaunchList, launch, noting
 
 RUN_LIMIT = 16
 """Most captured runs kept per graph: the most recently used ones."""
@@ -87,7 +87,7 @@ class CapturedRun:
             del value
             for name in done:
                 del values[name]
-        self._steps = [Tape(step, self._threads) if isinstance(step, list) else step for step in steps]
+        self._steps = [LaunchList(step, self._threads) if isinstance(step, list) else step for step in steps]
         self._outputs = {name: self._lasting(value) for name, value in results.items()}
         self.values = {name: value.copy() for name, value in results.items()}
 
@@ -113,7 +113,7 @@ class CapturedRun:
             return data[0].reshape(shape)
         calls: list[Call] = []
         if _says(node.op, "capturable") and node.op.capturable(*[array.shape for array in (*data, *weights)]):
-            with allocating_in(self._arena), recorded(calls):
+            with allocating_in(self._arena), noting(calls):
                 value = node.op.run(*data, *weights, engine=engine)
             if value.size and self._arena.lasting(value) is None:
                 raise RuntimeError(f"{node.op!r} says that it is capturable, and its value is not a kernel's")
@@ -160,8 +160,8 @@ class CapturedRun:
             for name, place in self._inputs.items():
                 np.copyto(place, inputs[name])
             for step in self._steps:
-                if isinstance(step, Tape):
-                    play(step)
+                if isinstance(step, LaunchList):
+                    launch(step)
                 else:
                     evaluated(step.node, step)
             return {name: place.copy() for name, place in self._outputs.items()}

@@ -32,7 +32,7 @@ def measured_peak(threads: int, seconds: float = 0.3) -> float:
     The best of many short measurements; nothing is loaded or stored.
     """
     from refnet.kernels.peak import chains, operations
-    from refnet.kernels.team import parallel_for
+    from refnet.kernels.thread_pool import parallel_for
 
     items, rounds = 4 * threads, 100
     out = np.empty(items, np.float32)

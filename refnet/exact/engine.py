@@ -17,7 +17,7 @@ from refnet.exact.correct_rounding import RefineCount, by_decimals, finish, near
 from refnet.kernels import accumulator
 from refnet.kernels.panel import convolve
 from refnet.kernels.segments import convolve_in_segments, depth
-from refnet.kernels.team import parallel_for
+from refnet.kernels.thread_pool import parallel_for
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.team import chunk, next_chunk, parallel_for
+from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]

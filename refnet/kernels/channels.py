@@ -43,7 +43,7 @@ from refnet.kernels.lanes import (
 )
 from refnet.kernels.memory import aligned, empty, scratch
 from refnet.kernels.resources import prepared, reading
-from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.kernels.writer import ROWS, VECTOR
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit

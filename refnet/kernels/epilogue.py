@@ -17,7 +17,7 @@ from refnet.core.engine import ADD, BIAS, RELU, SCALE_SHIFT, Array, Epilogue
 from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
-from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.jit import njit
 
 FLAGS = {BIAS: SCALE, SCALE_SHIFT: SCALE, ADD: OTHER, RELU: BY_ZERO}

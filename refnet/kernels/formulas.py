@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.resources import reading
-from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.bits32 import largest, multiply_add
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit

@@ -26,7 +26,7 @@ from refnet.kernels.memory import aligned, empty
 from refnet.kernels.resources import prepared, reading
 from refnet.kernels.segments import FEW, chains_of, checked, tiled
 from refnet.kernels.simd import copy
-from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.kernels.writer import VECTOR
 from refnet.loops.jit import njit
 

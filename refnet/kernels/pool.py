@@ -19,7 +19,7 @@ from refnet.kernels.epilogue import apply
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
 from refnet.kernels.simd import copy
-from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.kernels.windows import average, average_2x2, deinterleave, largest, mean
 from refnet.kernels.writer import VECTOR
 from refnet.loops.jit import njit

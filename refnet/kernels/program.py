@@ -26,7 +26,7 @@ from refnet.core.orders import Code
 from refnet.kernels.resources import prepared, reading
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO
 from refnet.kernels.simd import copy
-from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 

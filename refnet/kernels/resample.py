@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from refnet.kernels.memory import empty
 from refnet.kernels.simd import copy
-from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]

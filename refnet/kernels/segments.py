@@ -39,7 +39,7 @@ from refnet.kernels.program import Window
 from refnet.kernels.resources import prepared, reading
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO, ZERO
 from refnet.kernels.simd import PITCH, TILE
-from refnet.kernels.team import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.kernels.tiles import (
     ADDED,
     BEGIN,

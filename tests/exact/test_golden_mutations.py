@@ -13,7 +13,7 @@ from refnet.exact import correct_rounding as exactly
 from refnet.exact import engine
 from refnet.kernels import accumulator as exact
 from refnet.kernels.pool import avg_pool
-from refnet.kernels.team import chunk, next_chunk
+from refnet.kernels.thread_pool import chunk, next_chunk
 from refnet.prove.prove import by_enclosure, second
 from tests.crosscheck.oracle import expected
 from tests.helpers.bits import floats, same_bits

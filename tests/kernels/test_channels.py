@@ -12,7 +12,7 @@ from refnet.kernels.channels import LEAST, STRETCH, cropped, form, shares
 from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
 from refnet.kernels.lanes import GROUP, HALF, ODD
 from refnet.kernels.panel import convolve
-from refnet.kernels.team import WORTH
+from refnet.kernels.thread_pool import WORTH
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 from tests.helpers.bits import awkward, floats, same_bits

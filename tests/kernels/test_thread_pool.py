@@ -9,9 +9,19 @@ import time
 import numpy as np
 import pytest
 
-from refnet.kernels import team
+from refnet.kernels import thread_pool
 from refnet.kernels.pointwise import GRAIN, relu
-from refnet.kernels.team import KERNELS, Call, Tape, Team, chunk, next_chunk, parallel_for, play, recorded
+from refnet.kernels.thread_pool import (
+    KERNELS,
+    Call,
+    LaunchList,
+    ThreadPool,
+    chunk,
+    launch,
+    next_chunk,
+    parallel_for,
+    recorded,
+)
 
 
 def count(work, seen, seconds=0.0):
@@ -47,7 +57,7 @@ def test_helpers_do_their_part():
 
 
 def test_a_team_outlives_its_array_of_kernels():
-    crew = Team(2)
+    crew = ThreadPool(2)
     for _ in range(KERNELS + 10):
         seen = np.zeros(3, np.int64)
         crew.run(count, 3, (seen,))
@@ -129,7 +139,7 @@ def test_a_child_process_makes_its_own_team():
     if child == 0:
         seen = np.zeros(4, np.int64)
         parallel_for(count, 4, 2, seen)
-        os._exit(0 if (seen == 1).all() and team._teams else 1)
+        os._exit(0 if (seen == 1).all() and thread_pool._pools else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -159,11 +169,11 @@ def test_each_kernel_begins_when_the_one_before_is_done(threads, seconds):
             width = threads if k % 3 else 1  # some are for one thread only
             parallel_for(follow, items, width, seen[k], values[k], values[k + 1], seconds)
     assert (values[-1] == length).all()
-    tape = Tape(calls, threads)
+    launches = LaunchList(calls, threads)
     for again in range(1, 6):
         values[0] = 100 * again
         time.sleep(0.003 * (again % 2))
-        play(tape)
+        launch(launches)
         assert (values == 100 * again + np.arange(length + 1)[:, None]).all()
         assert (seen == again + 1).all()
 
@@ -178,7 +188,7 @@ def test_helpers_do_their_part_of_what_is_repeated():
             time.sleep(0.02)
             begin, end = next_chunk(work)
 
-    play(Tape([Call(kernel, 8, 2, (0,)), Call(kernel, 8, 2, (1,))], 2))
+    launch(LaunchList([Call(kernel, 8, 2, (0,)), Call(kernel, 8, 2, (1,))], 2))
     assert [len(who) for who in workers.values()] == [2, 2]
 
 
@@ -197,9 +207,9 @@ def test_a_fault_among_many_kernels_comes_back_and_ends_them(where):
 
     calls = [Call(kernel, 8, 2, ()), Call(count, 8, 2, (after,))]
     with pytest.raises(MemoryError, match="no room"):
-        play(Tape(calls, 2))
+        launch(LaunchList(calls, 2))
     assert (after == 0).all()
-    play(Tape(calls[1:], 2))
+    launch(LaunchList(calls[1:], 2))
     assert (after == 1).all()
 
 
@@ -219,7 +229,7 @@ def test_after_a_fault_no_helper_goes_on_writing():
         next_chunk(work)
 
     with pytest.raises(KeyboardInterrupt):
-        play(Tape([Call(kernel, 2, 2, ())], 2))
+        launch(LaunchList([Call(kernel, 2, 2, ())], 2))
     assert seen.sum() == 1
     seen[:] = 0
     time.sleep(0.2)
@@ -231,7 +241,7 @@ def test_what_was_repeated_is_let_go():
 
     seen = np.zeros(4, np.int64)
     gone = weakref.ref(seen)
-    play(Tape([Call(count, 4, 2, (seen,))], 2))
+    launch(LaunchList([Call(count, 4, 2, (seen,))], 2))
     del seen
     end = time.monotonic() + 5
     while gone() is not None and time.monotonic() < end:

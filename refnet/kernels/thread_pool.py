@@ -1,18 +1,18 @@
 """Threads that share a kernel's work, and wait for the next kernel without sleeping.
 
-    parallel_for(kernel, count, threads, ...) ── Team.run ── kernel(work, ...)     in the caller
-                                               └───── kernel(work, ...)     in each helper
+    parallel_for(kernel, count, threads, ...) ── ThreadPool.run ── kernel(work, ...)     in the caller
+                                               └───── kernel(work, ...)     in each worker
 
 A network is a few hundred kernels of some tens of microseconds to some milliseconds. Waking a sleeping
-thread takes about as long as a short kernel, and so does waiting for Python's lock (GIL). So a helper that
+thread takes about as long as a short kernel, and so does waiting for Python's lock (GIL). So a worker that
 finds no chunk left stays in the kernel and checks, for about SPIN turns, whether the next one has begun; only
 then does it sleep. A kernel has begun when its caller takes its first chunk: the lock is free then.
 
-A run that is recorded (arithmetic/captured_run.py) is repeated by `play`: all its kernels one after another,
+A captured run (arithmetic/captured_run.py) is repeated by `launch`: all its kernels one after another,
 each thread for itself, so that no kernel has to be handed over.
 
 A kernel's first argument is its `work`, int64: chunks taken, chunks, items, chunks done, turns to wait;
-a helper sees the next kernel's behind it. A kernel's frame is
+a worker sees the next kernel's behind it. A kernel's frame is
 
     begin, end = chunk(work)
     while begin < end:
@@ -89,7 +89,7 @@ look: Any = intrinsic(_look)
 
 @njit
 def chunk(work: Any) -> tuple[int, int]:
-    """The items begin to end of the next chunk. begin == end if none is left: then a helper has waited for
+    """The items begin to end of the next chunk. begin == end if none is left: then a worker has waited for
     the next kernel to begin, and the caller for all chunks of this one to be done, for a while.
     """
     part = advance(work, 0)
@@ -132,19 +132,19 @@ class Call:
 
 
 class _Job:
-    """What helpers do with the caller: a kernel with its arguments, which are released when it is done."""
+    """What workers do with the caller: a kernel with its arguments, which are released when it is done."""
 
     def __init__(self, kernel: Kernel, work: Work, arguments: tuple[Any, ...] | None) -> None:
         self.kernel, self.work, self.arguments = kernel, work, arguments
         self.fault: BaseException | None = None
 
-    def help(self) -> None:
-        """A helper's part."""
+    def work_along(self) -> None:
+        """A worker's part."""
         if (arguments := self.arguments) is not None:
             self.kernel(self.work, *arguments)
 
 
-class Tape:
+class LaunchList:
     """Kernels one after another, ready to be repeated by so many threads.
 
     rows: per kernel its `work` as it begins; first those that are shared, in order, and one more, at which
@@ -174,18 +174,18 @@ class Tape:
             kernel(works[at], *arguments)
 
 
-class _Play:
-    """A tape that is played: as soon as the caller has begun a kernel, a helper may."""
+class _Launch:
+    """A launch list that is running: as soon as the caller has begun a kernel, a worker may."""
 
-    def __init__(self, tape: Tape, rows: Work) -> None:
-        self.shared, self.rows = tape.shared, rows.reshape(-1)  # the kernels are let go when all are done
+    def __init__(self, launches: LaunchList, rows: Work) -> None:
+        self.shared, self.rows = launches.shared, rows.reshape(-1)  # the kernels are let go when all are done
         self.fault: BaseException | None = None
         self.over = False
         self._came: list[None] = []
         self._left: list[None] = []
 
-    def help(self) -> None:
-        """A helper's part. It may come late: then all chunks are taken."""
+    def work_along(self) -> None:
+        """A worker's part. It may come late: then all chunks are taken."""
         self._came.append(None)
         try:
             self._repeat()
@@ -193,7 +193,7 @@ class _Play:
             self._left.append(None)
 
     def leave(self) -> None:
-        """End it: no helper begins another chunk. Returns when none is at one."""
+        """End it: no worker begins another chunk. Returns when none is at one."""
         self.over, self.shared = True, []
         rows = self.rows.reshape(-1, ROW)
         rows[:, TAKEN] = np.maximum(rows[:, PARTS], 1)
@@ -210,8 +210,8 @@ class _Play:
             kernel(self.rows[at : at + 2 * ROW], *arguments)
 
 
-class Team:
-    """The caller and `threads` - 1 helpers. One kernel at a time."""
+class ThreadPool:
+    """The caller and `threads` - 1 workers. One kernel at a time."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -219,11 +219,11 @@ class Team:
         self._turns = SPIN if threads <= processors() else 0
         self._rows = np.zeros(0, np.int64)
         self._at = 0
-        self._job: _Job | _Play | None = None
+        self._job: _Job | _Launch | None = None
         self._sleeping = 0
         self._awake = threading.Condition()
         for i in range(threads - 1):
-            threading.Thread(target=self._help, name=f"refnet-{threads}-{i}", daemon=True).start()
+            threading.Thread(target=self._work, name=f"refnet-{threads}-{i}", daemon=True).start()
 
     def run(self, kernel: Callable[..., None], count: int, arguments: tuple[Any, ...]) -> None:
         """Run the kernel on range(count) in all threads; returns when every item is done."""
@@ -243,15 +243,15 @@ class Team:
             work[TAKEN] = parts  # if the kernel failed here, nobody begins another chunk
             job.arguments = None
 
-    def play(self, tape: Tape) -> None:
+    def launch(self, launches: LaunchList) -> None:
         """Run these kernels one after another, each when all of the one before is done."""
-        rows = tape.rows.copy()
-        rows[: len(tape.shared), TURNS] = self._turns
+        rows = launches.rows.copy()
+        rows[: len(launches.shared), TURNS] = self._turns
         works = list(rows)
-        job = _Play(tape, rows)
+        job = _Launch(launches, rows)
         self._begin(job)
         try:
-            for kernel, arguments, at in tape.steps:
+            for kernel, arguments, at in launches.steps:
                 work = works[at]
                 kernel(work, *arguments)
                 if work[DONE] < work[PARTS]:
@@ -259,20 +259,20 @@ class Team:
         finally:
             job.leave()
 
-    def _begin(self, job: _Job | _Play) -> None:
+    def _begin(self, job: _Job | _Launch) -> None:
         self._job = job
         if self._sleeping:
             with self._awake:
                 self._awake.notify_all()
 
-    def _end(self, job: _Job | _Play, work: Work) -> None:
+    def _end(self, job: _Job | _Launch, work: Work) -> None:
         """Wait until all chunks are done."""
         while not _reached(work, DONE, work[PARTS], SPIN):
             if job.fault is not None:
                 raise job.fault
             time.sleep(PAUSE)
 
-    def _help(self) -> None:
+    def _work(self) -> None:
         last = None
         while True:
             job = self._job
@@ -285,21 +285,21 @@ class Team:
                 continue
             last = job
             try:
-                job.help()
+                job.work_along()
             except BaseException as fault:  # the caller raises it
                 job.fault = fault
 
 
 _recorded: ContextVar[list[Call] | None] = ContextVar("recorded", default=None)
-_teams: dict[int, Team] = {}
+_pools: dict[int, ThreadPool] = {}
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork
-    os.register_at_fork(after_in_child=_teams.clear)
+    os.register_at_fork(after_in_child=_pools.clear)
 
 
 def parallel_for(kernel: Callable[..., None], count: int, threads: int, *arguments: Any) -> None:
     """Call kernel(work, *arguments) in so many threads, which share the items of range(count).
 
-    If the team is busy (another thread of the process runs a network), the caller does all the work alone.
+    If the pool is busy (another thread of the process runs a network), the caller does all the work alone.
     """
     if not count:
         return
@@ -307,9 +307,9 @@ def parallel_for(kernel: Callable[..., None], count: int, threads: int, *argumen
     if (calls := _recorded.get()) is not None:
         calls.append(call)
     if call.threads > 1:
-        with _team(call.threads) as team:
-            if team is not None:
-                team.run(kernel, count, arguments)
+        with _pool(call.threads) as pool:
+            if pool is not None:
+                pool.run(kernel, count, arguments)
                 return
     alone(call)
 
@@ -319,31 +319,31 @@ def alone(call: Call) -> None:
     call.kernel(np.array([0, 1, call.count, 0]), *call.arguments)
 
 
-def play(tape: Tape) -> None:
-    """Repeat a tape's kernels."""
-    if tape.threads > 1:
-        with _team(tape.threads) as team:
-            if team is not None:
-                team.play(tape)
+def launch(launches: LaunchList) -> None:
+    """Repeat the kernels of a launch list."""
+    if launches.threads > 1:
+        with _pool(launches.threads) as pool:
+            if pool is not None:
+                pool.launch(launches)
                 return
-    tape.alone()
+    launches.alone()
 
 
 @contextmanager
-def _team(threads: int) -> Iterator[Team | None]:
-    """The team of so many threads, if it is free."""
-    team = _teams.get(threads) or _teams.setdefault(threads, Team(threads))
-    if not team.busy.acquire(blocking=False):
+def _pool(threads: int) -> Iterator[ThreadPool | None]:
+    """The pool of so many threads, if it is free."""
+    pool = _pools.get(threads) or _pools.setdefault(threads, ThreadPool(threads))
+    if not pool.busy.acquire(blocking=False):
         yield None
         return
     try:
-        yield team
+        yield pool
     finally:
-        team.busy.release()
+        pool.busy.release()
 
 
 @contextmanager
-def recorded(calls: list[Call]) -> Iterator[None]:
+def noting(calls: list[Call]) -> Iterator[None]:
     """Within it, `parallel_for` records every call."""
     token = _recorded.set(calls)
     try:
