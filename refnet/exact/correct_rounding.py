@@ -51,10 +51,10 @@ def round_or_refine(
     """Round `center` where `error` decides; refine(at, y) must write the flat indices `at` of y."""
     from refnet.kernels.accumulator import decide
 
-    return finish(op, *decide(center, error, threads), refine, refine_count)
+    return refined(op, *decide(center, error, threads), refine, refine_count)
 
 
-def finish(
+def refined(
     op: str, y: F32, at: npt.NDArray[np.int64], refine: Refine, refine_count: RefineCount | None = None
 ) -> F32:
     """y with its open elements, at the flat indices `at`, refined. Counts all elements and the open ones."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from refnet.core.engine import F32, F64, NOTHING, ConvGeometry, Engine, Places, PoolGeometry
 from refnet.core.exact import Refine
 from refnet.core.rounding import error_factor, sum_error
-from refnet.exact.correct_rounding import RefineCount, by_decimals, finish, nearest, rounded
+from refnet.exact.correct_rounding import RefineCount, by_decimals, nearest, refined, rounded
 from refnet.kernels import accumulator
 from refnet.kernels.panel import convolve
 from refnet.kernels.segments import convolve_in_segments, depth
@@ -72,7 +72,7 @@ class DecideOrRefine:
             where = np.array([*geometry.stride, *geometry.pad, *geometry.dilation])
             parallel_for(accumulator.conv_exactly, at.size, threads, at, x, w, b, others, where, groups, y)
 
-        return finish(op, y.reshape(center.shape), at, refine, self.refine_count)
+        return refined(op, y.reshape(center.shape), at, refine, self.refine_count)
 
     def dense(self, op: str, x: F32, w: F32, bias: F32 | None) -> F32:
         """See Exact.dense."""
@@ -104,7 +104,7 @@ class DecideOrRefine:
         def refine(at: Places, y: F32) -> None:
             y.reshape(-1)[at] = self._sums(flat[:, at].astype(np.float64))
 
-        return finish(op, y, at, refine, self.refine_count).reshape(terms.shape[1:])
+        return refined(op, y, at, refine, self.refine_count).reshape(terms.shape[1:])
 
     def weighted_sum(self, op: str, attention: F32, x: F32) -> F32:
         """See Exact.weighted_sum."""
@@ -117,7 +117,7 @@ class DecideOrRefine:
             products = attention[image, :, channel].astype(np.float64) * parts  # exact
             y.reshape(-1)[at] = self._sums(np.ascontiguousarray(products.T))
 
-        return finish(op, y, at, refine, self.refine_count)
+        return refined(op, y, at, refine, self.refine_count)
 
     def average(self, op: str, x: F32, geometry: PoolGeometry, include_pad: bool) -> F32:
         """See Exact.average. In float64 n terms and the division are off by (n + 2) U64 * average of |x|."""
@@ -130,7 +130,7 @@ class DecideOrRefine:
             arrays = (at, x, np.array(kernel), where)
             parallel_for(accumulator.average_exactly, at.size, threads, *arrays, include_pad, y)
 
-        return finish(op, y, at, refine, self.refine_count)
+        return refined(op, y, at, refine, self.refine_count)
 
     def affine(
         self, op: str, x: F32, mean: F64, scale: F64, shift: F64, factor: float, refine: Refine
@@ -138,12 +138,12 @@ class DecideOrRefine:
         """See Exact.affine."""
         rows = x.reshape(*x.shape[:2], -1)
         y, at = accumulator.decide_affine(rows, mean, scale, shift, factor, self.engine.threads)
-        return finish(op, y.reshape(x.shape), at, refine, self.refine_count)
+        return refined(op, y.reshape(x.shape), at, refine, self.refine_count)
 
     def round_or_refine(self, op: str, center: F64, error: F64, refine: Refine) -> F32:
         """See Exact.round_or_refine."""
         y, at = accumulator.decide(center, error, self.engine.threads)
-        return finish(op, y, at, refine, self.refine_count)
+        return refined(op, y, at, refine, self.refine_count)
 
     def nearest(self, compare: Callable[[Fraction], int], guess: float) -> np.float32:
         """See Exact.nearest."""

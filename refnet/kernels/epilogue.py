@@ -2,7 +2,7 @@
 
 An epilogue (core/engine.py) is a list of steps in the order in which the graph's nodes follow one another.
 Each step rounds exactly as its own node would; only the stores and loads between them are saved. A batch
-norm, an addition and a relu in this order are one pass over the vectors of a row (`finish.py`).
+norm, an addition and a relu in this order are one pass over the vectors of a row (`epilogue_pass.py`).
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refnet.core.engine import ADD, BIAS, RELU, SCALE_SHIFT, Array, Epilogue
-from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
+from refnet.kernels.epilogue_pass import BY_ZERO, FACTOR, OTHER, SCALE, epilogue_pass
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import reading
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.jit import njit
 
 FLAGS = {BIAS: SCALE, SCALE_SHIFT: SCALE, ADD: OTHER, RELU: BY_ZERO}
-"""The step as `finish` does it. v + shift is fma(v, 1, shift): a product with 1 is exact, signs included."""
+"""The step as `epilogue_pass` does it. v + shift is fma(v, 1, shift): a product with 1 is exact."""
 
 
 class EpilogueTables(NamedTuple):
-    """An epilogue as kernels take it. Each pass is a call of `finish`; its flags say what to do.
+    """An epilogue as kernels take it. Each pass is a call of `epilogue_pass`; its flags say what to do.
 
     flags (passes,); scales and shifts (passes, channels); others (adds, n * channels, rest), the arrays to
     add; factors (n * channels,): rows are multiplied by these first, or (0,).
@@ -70,7 +70,7 @@ def tables(
 
 
 def _passes(kinds: Sequence[str]) -> list[list[int]]:
-    """The steps, cut into the passes that `finish` can do: scale and shift, addition, relu."""
+    """The steps, cut into the passes that `epilogue_pass` can do: scale and shift, addition, relu."""
     passes: list[list[int]] = []
     for s, kind in enumerate(kinds):
         if not passes or FLAGS[kinds[passes[-1][-1]]] >= FLAGS[kind]:
@@ -143,14 +143,16 @@ def follow(
     where = (piece.row * others.shape[2] + piece.element, others.shape[2])
     before = FACTOR if factors.size else 0
     if flags.size == 0:
-        finish(y, to, x, at, size, before, factors, scales, shifts, (piece.row, 0), others, where)
+        epilogue_pass(y, to, x, at, size, before, factors, scales, shifts, (piece.row, 0), others, where)
         return
     for s in range(flags.size):
         first = (piece.row, s * channels + piece.channel)
         if s == 0:
-            finish(y, to, x, at, size, before + flags[s], factors, scales, shifts, first, others, where)
+            epilogue_pass(
+                y, to, x, at, size, before + flags[s], factors, scales, shifts, first, others, where
+            )
         else:
-            finish(y, to, y, to, size, flags[s], factors, scales, shifts, first, others, where)
+            epilogue_pass(y, to, y, to, size, flags[s], factors, scales, shifts, first, others, where)
         if flags[s] & OTHER:
             where = (where[0] + others.shape[1] * others.shape[2], where[1])
 

@@ -1,7 +1,7 @@
 """Threads that share a kernel's work, and wait for the next kernel without sleeping.
 
     parallel_for(kernel, count, threads, ...) ── ThreadPool.run ── kernel(work, ...)     in the caller
-                                               └───── kernel(work, ...)     in each worker
+                                                            └───── kernel(work, ...)     in each worker
 
 A network is a few hundred kernels of some tens of microseconds to some milliseconds. Waking a sleeping
 thread takes about as long as a short kernel, and so does waiting for Python's lock (GIL). So a worker that

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from refnet.core.engine import NOTHING
 from refnet.kernels.channels import LEAST, STRETCH, cropped, form, shares
-from refnet.kernels.finish import BY_ZERO, FACTOR, OTHER, SCALE, finish
+from refnet.kernels.epilogue_pass import BY_ZERO, FACTOR, OTHER, SCALE, finish
 from refnet.kernels.lanes import GROUP, HALF, ODD
 from refnet.kernels.panel import convolve
 from refnet.kernels.thread_pool import WORTH

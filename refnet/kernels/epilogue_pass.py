@@ -17,7 +17,7 @@ FACTOR, SCALE, OTHER, BY_ZERO = 1, 2, 4, 8
 """v * factor; then fma(v, scale, shift); then v + other; then x if x > 0, else +0, NaN for NaN."""
 
 
-def _finish(
+def _epilogue_pass(
     typingctx: Any,
     y: Any,
     to: Any,
@@ -32,7 +32,7 @@ def _finish(
     others: Any,
     where: Any,
 ) -> Any:
-    """The typing and code of `finish`: one loop per combination of flags."""
+    """The typing and code of `epilogue_pass`: one loop per combination of flags."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         of = Writer(context, builder, signature, args)
@@ -84,9 +84,9 @@ def _finish(
     return types.void(y, two, x, two, two, types.int64, factors, scales, shifts, two, others, two), codegen
 
 
-finish: Any = intrinsic(_finish)
-"""finish(y, to, x, at, size, flags, factors, scales, shifts, first, others, where): rows of y = rows of x
-after the steps that the flags name. Flat contiguous arrays of one dtype, nothing is checked.
+epilogue_pass: Any = intrinsic(_epilogue_pass)
+"""epilogue_pass(y, to, x, at, size, flags, factors, scales, shifts, first, others, where): rows of y =
+rows of x after the steps that the flags name. Flat contiguous arrays of one dtype, nothing is checked.
 
 size: (rows, elements of each). to, at, where: (first element, elements from row to row) in y, x, others.
 first: where in factors, and where in scales and shifts, the first row's lies; a row has one of each.
