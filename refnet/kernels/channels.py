@@ -42,7 +42,7 @@ from refnet.kernels.lanes import (
     transpose,
 )
 from refnet.kernels.memory import aligned, empty, scratch
-from refnet.kernels.resources import prepared, reading
+from refnet.kernels.resources import cached, readonly
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.kernels.writer import ROWS, VECTOR
 from refnet.loops.fma import fma
@@ -73,9 +73,9 @@ def cropped(shape: tuple[int, ...], w: Array, stride: Pair, pad: Pair, dilation:
         return w, pad
 
     def crop() -> Array:
-        return reading(np.ascontiguousarray(w[:, :, rows[0] : rows[1], columns[0] : columns[1]]))
+        return readonly(np.ascontiguousarray(w[:, :, rows[0] : rows[1], columns[0] : columns[1]]))
 
-    return prepared((w,), ("cropped", rows, columns), crop), (rows[2], columns[2])
+    return cached((w,), ("cropped", rows, columns), crop), (rows[2], columns[2])
 
 
 @lru_cache(maxsize=4096)
@@ -170,11 +170,11 @@ def across(
     x: Array, planes: Array, w: Array, groups: int, how: Form, threads: int, epilogue: Epilogue
 ) -> Array:
     """Convolution in this form. planes (n, elements): x, padded if the form says so."""
-    packed, finite = prepared((w,), ("channels", groups), lambda: _packed(w, groups))
+    packed, finite = cached((w,), ("channels", groups), lambda: _packed(w, groups))
     y = empty(how.output, x.dtype)
     threads = threads_for(threads, how.work // 16)
     stretches, parts = shares(how, groups, packed.shape[1], threads)
-    source = (reading(x), reading(planes), reading(w), packed, how.offsets)
+    source = (readonly(x), readonly(planes), readonly(w), packed, how.offsets)
     items, geometry = groups * stretches * parts, tuple(how.geometry)
     steps = tables(epilogue, y.shape, y.dtype)
     parallel_for(_channels, items, threads, source, y, geometry, finite, stretches, parts, steps)

@@ -53,7 +53,7 @@ class Fast:
 
     def cached(self, arrays: Sequence[Array], key: object, make: Callable[[], T]) -> T:
         """make(), cached as long as the arrays live, if all of them are read-only."""
-        return resources.prepared(arrays, key, make)
+        return resources.cached(arrays, key, make)
 
     # Sums in plain order.
 

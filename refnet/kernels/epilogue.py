@@ -16,7 +16,7 @@ import numpy as np
 from refnet.core.engine import ADD, BIAS, RELU, SCALE_SHIFT, Array, Epilogue
 from refnet.kernels.epilogue_pass import BY_ZERO, FACTOR, OTHER, SCALE, epilogue_pass
 from refnet.kernels.memory import empty
-from refnet.kernels.resources import reading
+from refnet.kernels.resources import readonly
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.jit import njit
 
@@ -66,7 +66,7 @@ def tables(
                 shifts[row] = shift
     flags = np.array([sum(FLAGS[epilogue.kinds[s]] for s in steps) for steps in passes], np.int64)
     factors = np.zeros(0, dtype) if factors is None else np.ascontiguousarray(factors).reshape(-1)
-    return flags, scales, shifts, added(epilogue.others, shape, dtype), reading(factors)
+    return flags, scales, shifts, added(epilogue.others, shape, dtype), readonly(factors)
 
 
 def _passes(kinds: Sequence[str]) -> list[list[int]]:
@@ -85,11 +85,11 @@ def added(others: Sequence[Array], shape: tuple[int, ...], dtype: Any) -> Array:
     Raises ValueError if one has another size, because the kernels do not check.
     """
     if not others:
-        return reading(np.zeros((0, 0, 0), dtype))
+        return readonly(np.zeros((0, 0, 0), dtype))
     rows, rest = shape[0] * shape[1], prod(shape[2:])
     if len(others) == 1:
-        return reading(np.ascontiguousarray(others[0]).reshape(1, rows, rest))
-    return reading(np.stack([np.ascontiguousarray(other).reshape(rows, rest) for other in others]))
+        return readonly(np.ascontiguousarray(others[0]).reshape(1, rows, rest))
+    return readonly(np.stack([np.ascontiguousarray(other).reshape(rows, rest) for other in others]))
 
 
 def apply(x: Array, epilogue: Epilogue, threads: int, factors: Array | None = None) -> Array:
@@ -101,7 +101,7 @@ def apply(x: Array, epilogue: Epilogue, threads: int, factors: Array | None = No
     n, c = x.shape[:2] if x.ndim > 1 else (1, x.shape[0])
     steps = tables(epilogue, (n, c, *x.shape[2:]), x.dtype, factors)
     threads = threads_for(threads, x.size * max(1, len(epilogue.kinds)))
-    parallel_for(_rows, n * c, threads, reading(x.reshape(-1)), y.reshape(-1), x.size // (n * c), steps)
+    parallel_for(_rows, n * c, threads, readonly(x.reshape(-1)), y.reshape(-1), x.size // (n * c), steps)
     return y.reshape(shape)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.resources import reading
+from refnet.kernels.resources import readonly
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.bits32 import largest, multiply_add
 from refnet.loops.fma import fma
@@ -101,7 +101,7 @@ def normalised(x: F32, mean: F32, inverse: F32, scale: F32, shift: F32, fused: b
     n, c = x.shape[:2]
     rows = np.ascontiguousarray(x).reshape(n * c, -1)
     work = n * c, threads_for(threads, x.size)
-    tables = (reading(one) for one in (mean, inverse, scale, shift))
+    tables = (readonly(one) for one in (mean, inverse, scale, shift))
     parallel_for(_normalised, *work, rows, *tables, fused, y.reshape(n * c, -1))
     return y
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.memory import empty
-from refnet.kernels.resources import reading
+from refnet.kernels.resources import readonly
 from refnet.kernels.simd import copy
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.jit import njit
@@ -28,7 +28,7 @@ def concatenate(arrays: Sequence[Array], axis: int, threads: int) -> Array:
     target = y.reshape(rows, -1)
     for x in arrays:
         source = np.ascontiguousarray(x).reshape(rows, -1)
-        parallel_for(_place, rows, threads_for(threads, x.size), reading(source), target, at)
+        parallel_for(_place, rows, threads_for(threads, x.size), readonly(source), target, at)
         at += source.shape[1]
     return y
 

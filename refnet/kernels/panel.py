@@ -23,7 +23,7 @@ from refnet.kernels.epilogue import apply
 from refnet.kernels.geometry import layout, padded_planes
 from refnet.kernels.lanes import column_block
 from refnet.kernels.memory import aligned, empty
-from refnet.kernels.resources import prepared, reading
+from refnet.kernels.resources import cached, readonly
 from refnet.kernels.segments import FEW, chains_of, checked, tiled
 from refnet.kernels.simd import copy
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
@@ -80,12 +80,12 @@ def dense(x: Array, w: Array, bias: Array | None, threads: int) -> Array:
 
 def _multiply_columns(x: Array, w: Array, bias: Array | None, y: Array, threads: int) -> None:
     """y (n, o) = x (n, k) times w (o, k), plus the bias (o,); dimensions of 1 may follow."""
-    columns = prepared((w,), "columns", lambda: _columns(w.reshape(w.shape[:2])))
+    columns = cached((w,), "columns", lambda: _columns(w.reshape(w.shape[:2])))
     threads = threads_for(threads, x.size * w.shape[0] // 4)
     data = np.ascontiguousarray(x).reshape(x.shape[:2])
-    arrays = (reading(data), columns, _ramp(x.shape[1]), y.reshape(y.shape[:2]))
+    arrays = (readonly(data), columns, _ramp(x.shape[1]), y.reshape(y.shape[:2]))
     shift = np.zeros(0, x.dtype) if bias is None else np.ascontiguousarray(bias)
-    parallel_for(_dense, columns.shape[0], threads, *arrays, reading(shift))
+    parallel_for(_dense, columns.shape[0], threads, *arrays, readonly(shift))
 
 
 @lru_cache(maxsize=256)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.kernels.memory import empty
-from refnet.kernels.resources import reading
+from refnet.kernels.resources import readonly
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.fma import fma
 from refnet.loops.functions import exp
@@ -61,7 +61,7 @@ def softmax_parts(x: F32, threads: int) -> F32:
     n, groups, parts, m = x.shape
     y = empty((n, parts, groups, m), np.float32)
     threads = threads_for(threads, 20 * x.size)
-    flat = reading(np.ascontiguousarray(x).reshape(-1))
+    flat = readonly(np.ascontiguousarray(x).reshape(-1))
     parallel_for(_softmax, n * groups * m, threads, flat, y.reshape(-1), groups, parts, m)
     return y
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from refnet.core.engine import NOTHING
 from refnet.kernels.epilogue import apply
 from refnet.kernels.memory import empty
-from refnet.kernels.resources import reading
+from refnet.kernels.resources import readonly
 from refnet.kernels.simd import copy
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.kernels.windows import average, average_2x2, deinterleave, largest, mean
@@ -55,7 +55,7 @@ def _each(kernel: Any, x: Array, output: Pair, threads: int, size: int) -> Array
     """The averages by a kernel that makes `size` of them per item and leaves no element of x out."""
     y = empty((*x.shape[:2], *output), x.dtype)
     parallel_for(
-        kernel, -(-y.size // size), threads_for(threads, x.size), reading(np.ascontiguousarray(x)), y
+        kernel, -(-y.size // size), threads_for(threads, x.size), readonly(np.ascontiguousarray(x)), y
     )
     return y
 
@@ -68,8 +68,8 @@ def _pool(
     threads = threads_for(threads, y.size * place[0] * place[1])
     planes = x.shape[0] * x.shape[1]
     how = _plan(x.shape[2:], output, place, include_pad, VECTOR // x.itemsize, x.itemsize)
-    numbers = (how.sizes, reading(how.rows), reading(how.columns), reading(how.taps), how.exact)
-    parallel_for(_windows, planes, threads, reading(np.ascontiguousarray(x)), y, *numbers, maximum)
+    numbers = (how.sizes, readonly(how.rows), readonly(how.columns), readonly(how.taps), how.exact)
+    parallel_for(_windows, planes, threads, readonly(np.ascontiguousarray(x)), y, *numbers, maximum)
     return y
 
 

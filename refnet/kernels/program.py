@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.orders import Code
-from refnet.kernels.resources import prepared, reading
+from refnet.kernels.resources import cached, readonly
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO
 from refnet.kernels.simd import copy
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
@@ -78,7 +78,7 @@ def row_sums(x: Array, program: ProgramArrays, threads: int = 1) -> Array:
     _check(terms, program)
     y = np.empty(rows, x.dtype)
     tiles = -(-rows // LANES)
-    arrays = (reading(np.ascontiguousarray(x)), program.order, program.code, program.depth, y)
+    arrays = (readonly(np.ascontiguousarray(x)), program.order, program.code, program.depth, y)
     parallel_for(_rows, tiles, threads_for(threads, x.size), *arrays)
     return y
 
@@ -97,13 +97,13 @@ def dense_in_order(
     """
     _check(w[0].size, program)
     _check_addend(addend, program, x.shape[0] * w.shape[0])
-    columns = prepared((w,), ("columns", program), lambda: _tiles(w, program.order))
+    columns = cached((w,), ("columns", program), lambda: _tiles(w, program.order))
     y = np.empty((x.shape[0], w.shape[0]), x.dtype)
     ordered = np.ascontiguousarray(x[:, program.order])
     shift = np.zeros(w.shape[0], x.dtype) if bias is None else np.ascontiguousarray(bias)
     more = np.zeros((0, 0), x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(y.shape)
     threads = threads_for(threads, x.shape[0] * w.size // 4)
-    seeds = (reading(shift), reading(more))
+    seeds = (readonly(shift), readonly(more))
     parallel_for(_columns, columns.shape[0], threads, ordered, columns, seeds, program.code, program.depth, y)
     return y
 
@@ -133,7 +133,7 @@ def elements_in_order(
     if w is None:
         weights = np.ones((1, program.terms), x.dtype)
     else:
-        weights = prepared((w,), ("ordered", program), lambda: _ordered(w, program.order))
+        weights = cached((w,), ("ordered", program), lambda: _ordered(w, program.order))
     c, place = np.divmod(program.order, kh * kw)
     p, q = np.divmod(place, kw)
     terms = np.stack([c, p * window.dilation[0], q * window.dilation[1]], 1).astype(np.int64)
@@ -143,8 +143,8 @@ def elements_in_order(
     y = np.empty(at.size, x.dtype)
     shift = np.zeros(outputs, x.dtype) if bias is None else np.ascontiguousarray(bias)
     more = np.zeros(0, x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(-1)
-    seeds = (reading(shift), reading(more))
-    arrays = (reading(np.ascontiguousarray(x)), weights, seeds, terms, where)
+    seeds = (readonly(shift), readonly(more))
+    arrays = (readonly(np.ascontiguousarray(x)), weights, seeds, terms, where)
     items = -(-at.size // LANES)
     threads = threads_for(threads, at.size * program.terms)
     parallel_for(_elements, items, threads, at.astype(np.int64), *arrays, program.code, program.depth, y)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 T = TypeVar("T")
 
 
-def reading(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def readonly(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The array as a read-only view.
 
     Numba compiles a kernel, and loads it, once for arrays that may be written and once more for others; one
@@ -29,7 +29,7 @@ def reading(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 _prepared: dict[tuple[object, ...], tuple[tuple[weakref.ref[Any], ...], Any]] = {}
 
 
-def prepared(arrays: Sequence[npt.NDArray[Any]], how: object, make: Callable[[], T]) -> T:
+def cached(arrays: Sequence[npt.NDArray[Any]], how: object, make: Callable[[], T]) -> T:
     """make(), cached as long as the arrays live if all are read-only (a graph's weights are).
 
     arrays: what it is made from. how: the cache's key, together with the arrays; two calls with the same

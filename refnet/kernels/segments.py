@@ -36,7 +36,7 @@ from refnet.kernels.geometry import (
 )
 from refnet.kernels.memory import empty, scratch
 from refnet.kernels.program import Window
-from refnet.kernels.resources import prepared, reading
+from refnet.kernels.resources import cached, readonly
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO, ZERO
 from refnet.kernels.simd import PITCH, TILE
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
@@ -170,22 +170,22 @@ def tiled(
         raise ValueError(f"an addend of {more.size} elements does not fit the steps and {y.size} outputs")
     threads = threads_for(threads, plan.work // 16)
     shift = np.zeros(outputs, x.dtype) if bias is None else bias
-    terms, offsets = prepared((w,), ("terms", segments, plan), lambda: _terms(plan, segments))
+    terms, offsets = cached((w,), ("terms", segments, plan), lambda: _terms(plan, segments))
     planes = x.reshape(x.shape[0], prod(x.shape[1:]))
     if outputs // groups < FEW:
-        ordered = prepared((w,), ("ordered", segments), lambda: _ordered(w, segments))
-        source = (reading(x), reading(planes), terms, offsets)
-        summation = (ordered, reading(shift), reading(more), segments.steps)
+        ordered = cached((w,), ("ordered", segments), lambda: _ordered(w, segments))
+        source = (readonly(x), readonly(planes), terms, offsets)
+        summation = (ordered, readonly(shift), readonly(more), segments.steps)
         items, geometry = y.shape[0] * outputs, tuple(plan.geometry)
         parallel_for(_few_outputs, items, threads, source, summation, y, geometry, groups, zero)
         return apply(y, epilogue, threads) if epilogue.kinds else y
-    packed, finite = prepared((w,), ("packed", groups, segments), lambda: _packed(w, groups, segments))
+    packed, finite = cached((w,), ("packed", groups, segments), lambda: _packed(w, groups, segments))
     if plan.geometry.padded:
         pad = plan.geometry.pad_h, plan.geometry.pad_w
         planes = padded_planes(x, pad, plan.slack, threads)
     parts = plan.parts(packed.shape[1], threads)
-    source = (reading(x), reading(planes), terms, offsets)
-    summation = (packed, reading(shift), reading(more), segments.steps)
+    source = (readonly(x), readonly(planes), terms, offsets)
+    summation = (packed, readonly(shift), readonly(more), segments.steps)
     padding = (not zero, finite, segments.from_zero)
     steps = tables(epilogue, y.shape, y.dtype)
     parallel_for(

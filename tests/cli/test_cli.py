@@ -551,8 +551,8 @@ def test_a_bug_shows_its_traceback(monkeypatch, capsys):
 
 
 def test_a_reader_that_goes_away_is_no_error():
-    reading, writing = os.pipe()
-    os.close(reading)
+    readonly, writing = os.pipe()
+    os.close(readonly)
     argv = [sys.executable, "-m", "refnet", "models", RESNEST]
     done = subprocess.run(argv, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, env=BUFFERED)
     os.close(writing)
