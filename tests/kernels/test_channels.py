@@ -1,4 +1,4 @@
-"""Convolution with lanes across channels equals the scalar definition to the last bit; so does `finish`."""
+"""Convolution with lanes across channels equals the scalar definition to the last bit; so does `epilogue_pass`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from refnet.core.engine import NOTHING
 from refnet.kernels.channels import LEAST, STRETCH, cropped, form, shares
-from refnet.kernels.epilogue_pass import BY_ZERO, FACTOR, OTHER, SCALE, finish
+from refnet.kernels.epilogue_pass import BY_ZERO, FACTOR, OTHER, SCALE, epilogue_pass
 from refnet.kernels.lanes import GROUP, HALF, ODD
 from refnet.kernels.panel import convolve
 from refnet.kernels.thread_pool import WORTH
@@ -178,7 +178,7 @@ def test_small_maps_have_this_form_and_others_do_not():
 
 @njit
 def _finished(y, to, x, at, size, flags, factors, scales, shifts, first, others, where):
-    finish(y, to, x, at, size, flags, factors, scales, shifts, first, others, where)
+    epilogue_pass(y, to, x, at, size, flags, factors, scales, shifts, first, others, where)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])

@@ -19,8 +19,8 @@ from refnet.kernels.thread_pool import (
     chunk,
     launch,
     next_chunk,
+    noting,
     parallel_for,
-    recorded,
 )
 
 
@@ -164,7 +164,7 @@ def test_each_kernel_begins_when_the_one_before_is_done(threads, seconds):
     values = np.zeros((length + 1, items))
     seen = np.zeros((length, items), np.int64)
     calls: list[Call] = []
-    with recorded(calls):
+    with noting(calls):
         for k in range(length):
             width = threads if k % 3 else 1  # some are for one thread only
             parallel_for(follow, items, width, seen[k], values[k], values[k + 1], seconds)
