@@ -192,7 +192,7 @@ def test_what_is_kept_ends_with_its_graph():
 def test_large_values_are_not_kept(monkeypatch):
     graph = residual()
     x = {"data": floats((2, 2, 4, 4), "x")}
-    monkeypatch.setattr(captured_run, "MOST", 1000)
+    monkeypatch.setattr(captured_run, "VALUE_LIMIT", 1000)
     everything = [node.name for node in graph.nodes]
     for _ in range(3):
         found = refnet.run(graph, x, values=everything)
@@ -202,7 +202,7 @@ def test_large_values_are_not_kept(monkeypatch):
 
 def test_runs_that_need_much_memory_are_not_kept(monkeypatch):
     graph = residual()
-    monkeypatch.setattr(captured_run, "ROOM", 1000)
+    monkeypatch.setattr(captured_run, "MEMORY_LIMIT", 1000)
     for again in range(5):
         x = {"data": floats((2, 2, 4, 4), again)}
         assert same_bits(refnet.run(graph, x)["out"], values_of(graph, x)["tail"])
@@ -308,7 +308,7 @@ def test_each_number_of_threads_has_its_captured_run(monkeypatch):
 
 def test_captured_runs_share_what_memory_they_may_keep(monkeypatch):
     graph = residual()
-    monkeypatch.setattr(captured_run, "ROOM", 2 * PIECE)
+    monkeypatch.setattr(captured_run, "MEMORY_LIMIT", 2 * PIECE)
     for batch in (1, 2, 3, 3, 3, 2):
         for _ in range(3):
             refnet.run(graph, {"data": floats((batch, 2, 4, 4), "x")})

@@ -1,4 +1,4 @@
-"""Convolution with lanes across channels equals the scalar definition to the last bit; so does `epilogue_pass`."""
+"""Convolution with lanes across channels, and `epilogue_pass`, equal the scalar definition to the last bit."""
 
 from __future__ import annotations
 
