@@ -1,4 +1,4 @@
-"""Convolution with lanes across channels, and `epilogue_pass`, equal the scalar definition to the last bit."""
+"""Convolution with lanes across channels, and `epilogue_pass`, equal the scalar definition bit by bit."""
 
 from __future__ import annotations
 
