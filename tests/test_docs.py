@@ -35,6 +35,6 @@ def test_python_blocks_run_and_print_what_the_page_says(page):
         if language != "python":
             continue
         with contextlib.redirect_stdout(io.StringIO()) as printed:
-            exec(compile(ast.parse(code), page, "exec"), namespace)
+            exec(compile(ast.parse(code), page, "exec", dont_inherit=True), namespace)
         if following[0] == "text":
             assert printed.getvalue() == following[1], code

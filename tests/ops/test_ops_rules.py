@@ -6,6 +6,8 @@ from the formula in its docstring and independent of its code.
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, getcontext
@@ -312,6 +314,19 @@ def intervals(values: list[np.ndarray]) -> list[Interval]:
 def inside(value: Fraction, interval: Interval, at: tuple[int, ...]) -> bool:
     radius = float(interval.radius[at])
     return np.isinf(radius) or abs(value - fraction(interval.center[at])) <= fraction(radius)
+
+
+def test_every_class_is_listed():
+    """ALL holds the ops of every file here: all classes but the bases of others."""
+    files = [importlib.import_module(f"refnet.ops.{one.name}") for one in pkgutil.iter_modules(ops.__path__)]
+    kinds = {
+        kind
+        for file in files
+        for kind in vars(file).values()
+        if isinstance(kind, type) and issubclass(kind, Op) and kind.__module__ == file.__name__
+    }
+    assert kinds - {base for kind in kinds for base in kind.__bases__} == set(ops.ALL)
+    assert len(set(ops.ALL)) == len(ops.ALL)
 
 
 def test_every_op_has_an_example_and_every_rule():
