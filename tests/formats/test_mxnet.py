@@ -207,6 +207,8 @@ def test_every_name_of_the_product(op):
 
 
 REFUSED = [
+    ("clip", (), {"a_min": 0}, FormatError, "a_max"),
+    ("clip", (), {"a_min": 0, "a_max": "1e300"}, FormatError, "a_max"),
     ("Convolution", ("w",), {"kernel": 3, "num_filter": 4, "no_bias": True}, UnsupportedError, "kernel"),
     (
         "Convolution",

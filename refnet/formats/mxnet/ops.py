@@ -40,6 +40,7 @@ from refnet.ops import (
 Pair = tuple[int, int]
 LARGEST = 2**31 - 1
 """Attributes are 32-bit integers in MXNet."""
+LARGEST_FLOAT32 = float.fromhex("0x1.fffffep127")
 
 ANNOTATION = re.compile(
     r"__.*__|(.*_)?(lr_mult|wd_mult|ctx_group|force_mirroring|mirror_stage)|"
@@ -225,6 +226,9 @@ def _batch_norm(node: SymbolNode, data: list[TensorType]) -> Op:
 
 def _clip(node: SymbolNode, data: list[TensorType]) -> Op:
     low, high = (node.number(key, None) for key in ("a_min", "a_max"))
+    for key, bound in (("a_min", low), ("a_max", high)):
+        if abs(bound) > LARGEST_FLOAT32:
+            raise node.wrong(key, "a float32")
     return Clip(*(unpack("<f", pack("<f", bound))[0] for bound in (low, high)))
 
 
