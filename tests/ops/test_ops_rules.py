@@ -1,4 +1,4 @@
-"""Every op keeps the rules of ops/base.py: docstring, type, run, bound, flops. A new op must join EXAMPLES.
+"""Every op keeps the rules of core/op.py: docstring, type, run, bound, flops. A new op must join EXAMPLES.
 
 `exact` gives an op's true value at one element by rational or 60-digit decimal arithmetic, straight
 from the formula in its docstring and independent of its code.
