@@ -8,6 +8,7 @@ from pathlib import Path
 
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph
+from refnet.core.interpreter import check_weights
 from refnet.core.op import F32
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import file_name
@@ -33,7 +34,8 @@ def network_and_inputs(
 ) -> tuple[Graph, dict[str, F32]]:
     """The graph with its weights, and the inputs that the capture itself lacks.
 
-    What is not given is taken from the capture's manifest. Raises InputError where neither says it.
+    What is not given is taken from the capture's manifest. Raises InputError where neither says it, and
+    WeightsError for a Graph without weights.
     """
     said = None if capture.manifest is None else capture.manifest.sources
     graph, entry_pipeline = _network(capture, said, model, weights, network, image)
@@ -60,6 +62,7 @@ def _network(
 ) -> tuple[Graph, str | None]:
     """The graph, and the pipeline of its images if the catalog knows it."""
     if isinstance(model, Graph):
+        check_weights(model)
         return model, None
     if model is None and (said is None or not said.model):
         where = capture.folder if isinstance(capture, Capture) else "the capture"
