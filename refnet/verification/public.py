@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from refnet.arithmetic.engines import check_threads
+from refnet.arithmetic.engines import check_compiler, check_threads
 from refnet.arithmetic.golden import Golden
 from refnet.arithmetic.replay import Replay
 from refnet.core.errors import InputError
@@ -77,6 +77,7 @@ def verify(
     >>> verification.judged, verification.first_defect, verification.exit_code
     (97, None, 0)
     """
+    check_compiler()
     check_threads(threads)
     source = opened(capture)
     if book is not None and not isinstance(book, Book):
@@ -124,6 +125,7 @@ def explain(
     >>> one.element.terms.values.size, one.golden == one.plain
     (128, np.True_)
     """
+    check_compiler()
     check_threads(threads)
     count = threads or processors()
     if capture is not None:
@@ -141,7 +143,7 @@ def explain(
         opened({}), model, weights=weights, network=network, image=image, inputs=inputs, pipeline=pipeline
     )
     chosen = _node(graph, node)
-    return explain_element(chosen, own_inputs(graph, given, chosen, count), tuple(at), None, count)
+    return explain_element(chosen, own_inputs(graph, given, chosen, threads), tuple(at), None, count)
 
 
 def _node(graph: Graph, name: str) -> Node:
