@@ -102,6 +102,7 @@ def test_arguments_that_do_not_fit_are_errors_of_refnets_own(tmp_path):
     for call in (
         lambda: refnet.write_golden(tmp_path / "golden.json", "resnest-digits", "seed:0", batch=0),
         lambda: refnet.check_golden(tmp_path / "golden.json", batch=-2),
+        lambda: refnet.capture("refnet", "resnest-digits", tmp_path / "capture", batch=0),
     ):
         with pytest.raises(refnet.InputError, match="batch must be 1 or more"):
             call()
