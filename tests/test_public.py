@@ -107,6 +107,16 @@ def test_arguments_that_do_not_fit_are_errors_of_refnets_own(tmp_path):
         with pytest.raises(refnet.InputError, match="batch must be 1 or more"):
             call()
     assert list(tmp_path.iterdir()) == []
+    one, wide = {"y": np.float32([1])}, {"y": np.float64([1 + 1e-12])}
+    for pair in ((one, wide), (wide, one), (wide, wide)):
+        with pytest.raises(refnet.InputError, match="y: must be float32, got float64"):
+            refnet.diff(*pair)
+    with pytest.raises(refnet.InputError, match="avgpool: must be float32, got float64"):
+        refnet.explain(graph, "fc", (0, 1), capture={"avgpool": np.zeros((1, 128))}, inputs=x)
+    with pytest.raises(refnet.InputError, match="data: must be an array, got list"):
+        refnet.verify({}, graph, inputs={"data": [0.0]})
+    (listed,) = refnet.verify({"fc": [0.0]}, graph, inputs=x, only=["fc"]).nodes
+    assert (listed.verdict, listed.reason) == ("unjudged", "fc: must be an array, got list")
     node = refnet.Node("y", graph.by_name["relu"].op, ("x",))
     number = refnet.Graph("number", {"x": refnet.TensorType(())}, (node,), {"out": "y"})
     with pytest.raises(refnet.InputError, match=r"input 'x' must be \[batch\], got \[\]"):

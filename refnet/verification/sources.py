@@ -16,7 +16,7 @@ from refnet.models.inputs import SAMPLE, inputs_from, located
 from refnet.models.loading import Model, Size, load, network_of
 from refnet.models.seed import seed_of
 from refnet.models.synthetic import normal
-from refnet.verification.capture import Capture, CapturedValues
+from refnet.verification.capture import Capture, CapturedValues, Values
 
 Inputs = str | os.PathLike[str] | Mapping[str, F32]
 """seed:N, sample:NAME, a .npy file or an image; or arrays by name."""
@@ -40,7 +40,8 @@ def network_and_inputs(
     said = None if capture.manifest is None else capture.manifest.sources
     graph, entry_pipeline = _network(capture, said, model, weights, network, image)
     if isinstance(inputs, Mapping):
-        return graph, dict(inputs)
+        given = Values({}, inputs)
+        return graph, {name: given.input(name) for name in inputs}
     source = None if inputs is None else os.fspath(inputs)
     if source is None and capture.manifest is not None and said is not None:
         if all(one.file is not None for one in capture.manifest.inputs.values()):
