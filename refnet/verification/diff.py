@@ -11,6 +11,7 @@ import numpy as np
 
 from refnet.core.errors import InputError
 from refnet.core.op import F32
+from refnet.formats.golden_file import digest
 from refnet.verification.capture import CapturedValues, float32, opened
 from refnet.verification.difference import differs, ulps
 from refnet.verification.progress import Progress
@@ -151,8 +152,6 @@ def _hash_only(name: str, capture: CapturedValues) -> bool:
 
 
 def _digest(name: str, capture: CapturedValues) -> tuple[str, tuple[int, ...]]:
-    from refnet.formats.golden_file import digest
-
     if capture.manifest is not None:
         stored = capture.manifest.values[name].digest
         return stored.sha256, stored.shape
