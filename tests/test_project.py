@@ -112,6 +112,16 @@ def test_imports_run_one_way():
                 assert height[other] < height[room], f"{path} imports refnet.{other}"
 
 
+def test_public_functions_are_called_from_above_only():
+    """`import refnet` and then refnet.load would run upward, too."""
+    for path in PACKAGE.rglob("*.py"):
+        if path.relative_to(PACKAGE).parts[0] in {"cli", "pytest_plugin.py", "_weights"}:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "refnet":
+                assert node.attr in {"__version__", "__file__"}, f"{path}:{node.lineno}"
+
+
 def test_ops_know_no_engine_and_core_nothing_else():
     """What a learner reads stands alone: an op is handed what computes, and core is handed its arithmetic."""
     for path in (PACKAGE / "core").rglob("*.py"):

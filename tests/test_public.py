@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import refnet
@@ -81,3 +83,41 @@ def test_importing_a_public_name_loads_what_it_needs_only():
     script = "import sys, refnet; refnet.RefnetError, refnet.Plain; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_arguments_that_do_not_fit_are_errors_of_refnets_own(tmp_path):
+    graph, x = refnet.load("resnest-digits"), {"data": np.zeros((1, 1, 32, 32), np.float32)}
+    bare = dataclasses.replace(graph, weights={})
+    for threads in (0, -1, "2"):
+        with pytest.raises(refnet.InputError, match="threads must be a whole number"):
+            refnet.verify({}, graph, inputs=x, threads=threads)
+        with pytest.raises(refnet.InputError, match="threads must be a whole number"):
+            refnet.explain(graph, "fc", (0, 1), inputs=x, threads=threads)
+    for call in (
+        lambda: refnet.verify({"fc": np.zeros((1, 10), np.float32)}, bare, inputs=x),
+        lambda: refnet.explain(bare, "fc", (0, 1), inputs=x),
+    ):
+        with pytest.raises(refnet.WeightsError, match="has no weights yet"):
+            call()
+    for call in (
+        lambda: refnet.write_golden(tmp_path / "golden.json", "resnest-digits", "seed:0", batch=0),
+        lambda: refnet.check_golden(tmp_path / "golden.json", batch=-2),
+        lambda: refnet.capture("refnet", "resnest-digits", tmp_path / "capture", batch=0),
+    ):
+        with pytest.raises(refnet.InputError, match="batch must be 1 or more"):
+            call()
+    assert list(tmp_path.iterdir()) == []
+    one, wide = {"y": np.float32([1])}, {"y": np.float64([1 + 1e-12])}
+    for pair in ((one, wide), (wide, one), (wide, wide)):
+        with pytest.raises(refnet.InputError, match="y: must be float32, got float64"):
+            refnet.diff(*pair)
+    with pytest.raises(refnet.InputError, match="avgpool: must be float32, got float64"):
+        refnet.explain(graph, "fc", (0, 1), capture={"avgpool": np.zeros((1, 128))}, inputs=x)
+    with pytest.raises(refnet.InputError, match="data: must be an array, got list"):
+        refnet.verify({}, graph, inputs={"data": [0.0]})
+    (listed,) = refnet.verify({"fc": [0.0]}, graph, inputs=x, only=["fc"]).nodes
+    assert (listed.verdict, listed.reason) == ("unjudged", "fc: must be an array, got list")
+    node = refnet.Node("y", graph.by_name["relu"].op, ("x",))
+    number = refnet.Graph("number", {"x": refnet.TensorType(())}, (node,), {"out": "y"})
+    with pytest.raises(refnet.InputError, match=r"input 'x' must be \[batch\], got \[\]"):
+        refnet.run(number, {"x": np.float32([1]).reshape(())})

@@ -35,14 +35,21 @@ def check_threads(threads: int | None) -> None:
         raise InputError(f"threads must be a whole number from 1 to {MOST_THREADS}, got {threads!r}")
 
 
+def check_compiler() -> None:
+    """Raise InputError if Numba's compiler, which the fast kernels need, is switched off."""
+    if default_kernels() != "fast":
+        raise InputError("with NUMBA_DISABLE_JIT=1 there are no fast kernels, and this needs the fast ones")
+
+
 def engine(kernels: str, threads: int | None = None) -> Engine:
     """A new engine. kernels: "fast" or "reference", the loops, which give the same bits slowly.
 
     threads: how many share the outputs of a node; None: all processors. No bit depends on it.
-    Raises InputError for other kernels or an invalid number of threads.
+    Raises InputError for other kernels, an invalid number of threads, or fast kernels without a compiler.
     """
     check_threads(threads)
     if kernels == "fast":
+        check_compiler()
         from refnet.kernels.engine import Fast  # the compiled kernels, which the reference does without
 
         return Fast(threads)

@@ -58,9 +58,9 @@ class Replay:
     kernels: str = field(default_factory=default_kernels)
     engine: Engine = field(init=False, compare=False, repr=False)
     _recipes: dict[Node, tuple[Shapes, NodeRecipe | None]] = field(
-        default_factory=dict, compare=False, repr=False
+        init=False, default_factory=dict, compare=False, repr=False
     )
-    _fused: PerGraph[Graph] = field(default_factory=PerGraph, compare=False, repr=False)
+    _fused: PerGraph[Graph] = field(init=False, default_factory=PerGraph, compare=False, repr=False)
     _plans: PerGraph[dict[frozenset[str], Plan]] = field(
         init=False, default_factory=PerGraph, compare=False, repr=False
     )

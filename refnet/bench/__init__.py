@@ -1,1 +1,1 @@
-"""How fast refnet is, against the frameworks that it checks: prepare.py, race.py and what goes with them."""
+"""How fast refnet is, against the frameworks that it checks: race.py and what goes with them."""

@@ -194,7 +194,8 @@ class Graph:
                 raise InputError(f"{self.name}: input {name!r} must be an array, got {type(array).__name__}")
             if array.dtype != np.float32:
                 raise InputError(f"{self.name}: input {name!r} must be float32, got {array.dtype}")
-            if array.ndim != len(kind.shape) or array.shape[1:] != kind.shape[1:] or array.shape[0] < 1:
+            fits = 0 < array.ndim == len(kind.shape) and array.shape[1:] == kind.shape[1:]
+            if not fits or array.shape[0] < 1:
                 want = ", ".join(["batch", *map(str, kind.shape[1:])])
                 raise InputError(f"{self.name}: input {name!r} must be [{want}], got {list(array.shape)}")
             types[name] = TensorType(tuple(array.shape))

@@ -165,7 +165,7 @@ def _execute(
     if (types := tuple(given.items())) not in plan.fitting:
         graph.types(given)
         plan.fitting.add(types)
-    _check_weights(graph)
+    check_weights(graph)
     values: dict[str, F32] = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
     weights, evaluate = graph.weights, arithmetic.evaluate
     for node, data, learned, done in plan.schedule:
@@ -191,8 +191,8 @@ def _fused(graph: Graph, fused: Graph, wanted: Collection[str]) -> Graph:
     return fused
 
 
-def _check_weights(graph: Graph) -> None:
-    """Check that the weights have the shapes that the nodes need, because kernels do not check."""
+def check_weights(graph: Graph) -> None:
+    """Raise WeightsError unless the weights have the shapes that the nodes need: kernels do not check."""
     if missing := [name for name in graph.weight_types if name not in graph.weights]:
         raise WeightsError(f"{graph.name} has no weights yet: {len(missing)} missing, first {missing[0]}")
     for name, kind in graph.weight_types.items():

@@ -22,7 +22,6 @@ from refnet.models.synthetic import normal
 
 FRAMEWORKS = {"torch": "torch", "mxnet": "mxnet", "onnxruntime": "onnx", "onnx-reference": "onnx"}
 """What refnet can be compared with -> the environment that has it (.venv-NAME)."""
-ENVIRONMENTS = ("torch", "mxnet", "onnx")
 MODELS = ("resnest-50-pytorch", "octave-se-resnet-50-0.125")
 """The networks that are compared when none is named."""
 WORKERS = Path(refnet.__file__).parent / "frameworks"

@@ -1,10 +1,10 @@
 """From a name or a file to a graph with its weights: the one function that knows all kinds of models.
 
-    load ── _catalog ── zoo.catalog.build ─┐
-      ├──── _symbol ─── readers.mxnet ─────┼── _with ── seed:N | .params | .tar | .pth | .safetensors
-      ├──── _archive ── readers.mxnet      │
-      ├──── _onnx ───── readers.onnx       │
-      └──── _state ──── zoo.catalog.build ─┘
+    load ── _catalog ── catalog.build ──┐
+      ├──── _symbol ─── formats/mxnet ──┼── _with ── seed:N | .params | .tar | .pth | .safetensors
+      ├──── _archive ── formats/mxnet   │
+      ├──── _onnx ───── formats/onnx    │
+      └──── _state ──── catalog.build ──┘
 
 `structure` is the same without weights, for what needs only shapes. A symbol file or an archive of a network
 that the catalog has a builder for must have the builder's weights, by name and shape.

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
+import numpy as np
+
 from refnet.core.errors import FormatError, InputError
 from refnet.formats.golden_file import Digest, digest
 from refnet.formats.manifest import NAME, Manifest, Stored, read
@@ -213,14 +215,27 @@ class Values:
         return name in self.values
 
     def value(self, name: str) -> F32:
-        """The value's array."""
-        return self.values[name]
+        """The value's array. InputError if it is something else."""
+        return _array(name, self.values[name])
 
     def input(self, name: str) -> F32:
         """The array of an input; InputError if there is none."""
         if name not in self.inputs:
             raise InputError(f"there is no input {name!r}")
-        return self.inputs[name]
+        return _array(name, self.inputs[name])
+
+
+def float32(name: str, array: F32) -> F32:
+    """The array; InputError if it is not float32: a value of another dtype would be rounded unseen."""
+    if array.dtype != np.float32:
+        raise InputError(f"{name}: must be float32, got {array.dtype}")
+    return array
+
+
+def _array(name: str, value: object) -> F32:
+    if not isinstance(value, np.ndarray | np.generic):
+        raise InputError(f"{name}: must be an array, got {type(value).__name__}")
+    return np.asarray(value)
 
 
 def opened(capture: str | os.PathLike[str] | Mapping[str, F32] | CapturedValues) -> CapturedValues:

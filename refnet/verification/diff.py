@@ -11,7 +11,8 @@ import numpy as np
 
 from refnet.core.errors import InputError
 from refnet.core.op import F32
-from refnet.verification.capture import CapturedValues, opened
+from refnet.formats.golden_file import digest
+from refnet.verification.capture import CapturedValues, float32, opened
 from refnet.verification.difference import differs, ulps
 from refnet.verification.progress import Progress
 from refnet.verification.record import finite
@@ -91,7 +92,7 @@ def diff(a: Source, b: Source, progress: Progress | None = None) -> Diff:
 
     Bits are compared as bits, every NaN counting as the same NaN; a value of another shape with as many
     elements is read in row order. progress: called after each value with (values done, of how many).
-    Raises InputError if they have no value in common.
+    Raises InputError if they have no value in common, or one that is not float32.
 
     >>> import refnet
     >>> one = {"y": np.float32([1, 2])}
@@ -127,7 +128,7 @@ def _pair(name: str, a: CapturedValues, b: CapturedValues) -> ValueDiff:
         if stored[0] == stored[1]:
             return ValueDiff(name, EQUAL, shapes, elements)
         return ValueDiff(name, HASH if shapes[0] == shapes[1] else SHAPE, shapes, elements, None, None, None)
-    x, y = a.value(name), b.value(name)
+    x, y = (float32(name, one.value(name)) for one in (a, b))
     shapes = (x.shape, y.shape)
     if x.size != y.size:
         return ValueDiff(name, SHAPE, shapes, x.size, None, None, None)
@@ -151,8 +152,6 @@ def _hash_only(name: str, capture: CapturedValues) -> bool:
 
 
 def _digest(name: str, capture: CapturedValues) -> tuple[str, tuple[int, ...]]:
-    from refnet.formats.golden_file import digest
-
     if capture.manifest is not None:
         stored = capture.manifest.values[name].digest
         return stored.sha256, stored.shape

@@ -17,7 +17,7 @@ import numpy as np
 
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node
-from refnet.core.op import F32
+from refnet.core.op import F32, Interval
 from refnet.verification import compute
 from refnet.verification.difference import shares, ulps
 from refnet.verification.propagate import AbstractValue, known
@@ -60,8 +60,6 @@ class Explanation:
 
     def share(self, value: np.float32) -> float:
         """How much of the bound a value uses; NaN where nothing is promised."""
-        from refnet.core.op import Interval
-
         center, radius = (np.array([one]) for one in self.bound)
         return float(shares(np.array([value]), Interval(center, radius))[0])
 

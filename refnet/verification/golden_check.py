@@ -1,9 +1,9 @@
 """The core of the pytest fixture `golden`: a port's arrays against a golden file or a folder of arrays.
 
 Checker.check ── GoldenSource.digest                 equal hashes: done, and no kernel is loaded
-          ├───── judge (judge.py)                 with within="bound": the verdict on the node
+          ├───── judge (judge.py)                    with within="bound": the verdict on the node
           └───── GoldenSource.value, describe        on failure: the element, and its share of the bound
-                        └── Recomputed            refnet's own golden run, kept on disk
+                        └── Recomputed               refnet's own golden run, kept on disk
 
 What computes is imported inside functions: a test that passes by equal bits must not wait for a compiler.
 """

@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from refnet.arithmetic.engines import check_compiler, check_threads
 from refnet.arithmetic.golden import Golden
 from refnet.arithmetic.replay import Replay
 from refnet.core.errors import InputError
@@ -76,6 +77,8 @@ def verify(
     >>> verification.judged, verification.first_defect, verification.exit_code
     (97, None, 0)
     """
+    check_compiler()
+    check_threads(threads)
     source = opened(capture)
     if book is not None and not isinstance(book, Book):
         book = book_file.read(book)
@@ -122,6 +125,8 @@ def explain(
     >>> one.element.terms.values.size, one.golden == one.plain
     (128, np.True_)
     """
+    check_compiler()
+    check_threads(threads)
     count = threads or processors()
     if capture is not None:
         source = opened(capture)
@@ -138,7 +143,7 @@ def explain(
         opened({}), model, weights=weights, network=network, image=image, inputs=inputs, pipeline=pipeline
     )
     chosen = _node(graph, node)
-    return explain_element(chosen, own_inputs(graph, given, chosen, count), tuple(at), None, count)
+    return explain_element(chosen, own_inputs(graph, given, chosen, threads), tuple(at), None, count)
 
 
 def _node(graph: Graph, name: str) -> Node:
@@ -168,7 +173,7 @@ def write_golden(
     model, weights, network, image: as for `refnet.load`. inputs: seed:N, sample:NAME, a .npy file or an
     image, which the pipeline (default: the network's) makes a tensor. batch: images at a time; threads, batch
     change no hash. progress: called after each node with (nodes done, of how many). Raises as `refnet.load`
-    and the readers of inputs.
+    and the readers of inputs; InputError for a batch below 1.
 
     >>> import tempfile
     >>> import refnet
@@ -177,6 +182,7 @@ def write_golden(
     ...     len(file.values), refnet.check_golden(folder + "/golden.json")
     (97, ())
     """
+    _check_batch(batch)
     said = Sources(os.fspath(model), _text(weights), os.fspath(inputs), pipeline, network, image)
     sources = with_pipeline(said)
     graph, data = prepare(sources)
@@ -209,6 +215,7 @@ def check_golden(
     >>> refnet.check_golden(shipped_folder() / "golden" / "resnest-digits.json")
     ()
     """
+    _check_batch(batch)
     file = golden_file.read(path)
     where = Path(path).parent
     source = _text(inputs)
@@ -217,6 +224,11 @@ def check_golden(
     advance = advancing(progress, golden.count(graph, data, batch))
     values = golden.hashes(graph, data, Golden(threads), batch, advance)
     return golden.compare(file, graph, data, values)
+
+
+def _check_batch(batch: int) -> None:
+    if batch < 1:
+        raise InputError(f"batch must be 1 or more, got {batch}")
 
 
 def _text(path: Model | None) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph
+from refnet.core.interpreter import check_weights
 from refnet.core.op import F32
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import file_name
@@ -15,7 +16,7 @@ from refnet.models.inputs import SAMPLE, inputs_from, located
 from refnet.models.loading import Model, Size, load, network_of
 from refnet.models.seed import seed_of
 from refnet.models.synthetic import normal
-from refnet.verification.capture import Capture, CapturedValues
+from refnet.verification.capture import Capture, CapturedValues, Values
 
 Inputs = str | os.PathLike[str] | Mapping[str, F32]
 """seed:N, sample:NAME, a .npy file or an image; or arrays by name."""
@@ -33,12 +34,14 @@ def network_and_inputs(
 ) -> tuple[Graph, dict[str, F32]]:
     """The graph with its weights, and the inputs that the capture itself lacks.
 
-    What is not given is taken from the capture's manifest. Raises InputError where neither says it.
+    What is not given is taken from the capture's manifest. Raises InputError where neither says it, and
+    WeightsError for a Graph without weights.
     """
     said = None if capture.manifest is None else capture.manifest.sources
     graph, entry_pipeline = _network(capture, said, model, weights, network, image)
     if isinstance(inputs, Mapping):
-        return graph, dict(inputs)
+        given = Values({}, inputs)
+        return graph, {name: given.input(name) for name in inputs}
     source = None if inputs is None else os.fspath(inputs)
     if source is None and capture.manifest is not None and said is not None:
         if all(one.file is not None for one in capture.manifest.inputs.values()):
@@ -60,6 +63,7 @@ def _network(
 ) -> tuple[Graph, str | None]:
     """The graph, and the pipeline of its images if the catalog knows it."""
     if isinstance(model, Graph):
+        check_weights(model)
         return model, None
     if model is None and (said is None or not said.model):
         where = capture.folder if isinstance(capture, Capture) else "the capture"

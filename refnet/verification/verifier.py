@@ -20,7 +20,7 @@ from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import F32
 from refnet.formats.golden_file import digest
 from refnet.verification import compute
-from refnet.verification.capture import Capture, CapturedValues
+from refnet.verification.capture import Capture, CapturedValues, float32
 from refnet.verification.difference import differs, ulps
 from refnet.verification.hidden import HiddenReplay
 from refnet.verification.judge import MISSING, UNJUDGED, Inherited, Judgement, judge
@@ -249,7 +249,7 @@ def gather(
                 plain = compute.plain(one.op, [operand.value for operand in operands], threads)
             value = captured(capture, one, TensorType(shape).size, operands, plain, None, threads)
             if value is not None and value.size % TensorType(shape[1:]).size == 0:
-                table[one.name] = known(value.reshape(-1, *shape[1:]))
+                table[one.name] = known(float32(one.name, value).reshape(-1, *shape[1:]))
         elif operands is not None:
             table[one.name] = propagate(one, operands, threads)
     if absent := [name for name in node.data if name not in table]:

@@ -105,7 +105,7 @@ def test_networks_are_repeated_to_the_last_bit(name, threads, batch):
     assert len(kept(graph, plain)) == 1
 
 
-def test_the_first_run_is_not_captured_and_few_recordings_are_kept():
+def test_the_first_run_is_not_captured_and_few_captured_runs_are_kept():
     graph = residual()
     for batch in range(1, RUN_LIMIT + 4):
         refnet.run(graph, {"data": floats((batch, 2, 4, 4), "x")})

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.arithmetic.engines import default_kernels, engine
+from refnet.arithmetic.engines import MOST_THREADS, default_kernels, engine
 from refnet.arithmetic.golden import Golden
 from refnet.arithmetic.named import arithmetic
 from refnet.arithmetic.plain import Plain
 from refnet.cli import main
 from refnet.core.errors import InputError
+from refnet.verification import public
 from tests.helpers.bits import floats, same_bits
 from tests.helpers.readable import NETWORKS, WITHOUT_KERNELS, python, values_by_kernels, values_by_loops
 
@@ -41,6 +42,26 @@ def test_without_a_compiler_the_reference_computes(monkeypatch, value, expected)
     if value is not None:
         monkeypatch.setenv("NUMBA_DISABLE_JIT", value)
     assert default_kernels() == expected
+
+
+def test_without_a_compiler_what_needs_it_says_so(monkeypatch):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    graph, x = refnet.load("resnest-digits"), {"data": floats((1, 1, 32, 32), "x")}
+    for call in (
+        lambda: Plain(kernels="fast"),
+        Golden,
+        lambda: refnet.verify({}, graph, inputs=x),
+        lambda: refnet.explain(graph, "fc", (0, 1), inputs=x),
+    ):
+        with pytest.raises(InputError, match="needs the fast ones"):
+            call()
+    assert Plain().kernels == "reference"
+
+
+def test_more_processors_than_threads_may_be_named(monkeypatch):
+    """Nobody names a number of threads here: what the machine has is not checked like an argument."""
+    monkeypatch.setattr(public, "processors", lambda: MOST_THREADS + 44)
+    assert refnet.explain("resnest-digits", "fc", (0, 1), inputs="seed:0").element.terms is not None
 
 
 def test_what_a_learner_reads_needs_no_kernels():

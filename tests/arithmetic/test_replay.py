@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,17 @@ def test_chains_from_left_to_right_run_in_the_panels_and_trees_in_registers():
     assert segments(Chain(Sum((Leaf.BIAS, Chain(Leaf.ZERO, Order.of(range(4))))), terms)) is not None
     assert segments(lanes(16)) is None
     assert program_arrays(lanes(16)).depth == 3
+
+
+def test_another_book_takes_no_recipe_of_the_one_before():
+    """What an arithmetic keeps is of its own book, also if it was made by `dataclasses.replace`."""
+    op, x, w = Dense(1, bias=False), np.float32([[1e8, 1, -1e8]]), np.ones((1, 3), np.float32)
+    node = Node("it", op, ())
+    orders = [recipe(Chain(Leaf.ZERO, Order.of(terms))) for terms in ((0, 1, 2), (0, 2, 1))]
+    first = Replay(book(op, [x, w], orders[0]), 1)
+    assert first.evaluate(node, x, w) == 0
+    assert replace(first, book=book(op, [x, w], orders[1])).evaluate(node, x, w) == 1
+    assert first.evaluate(node, x, w) == 0
 
 
 def test_what_a_book_does_not_know_is_an_error():

@@ -44,7 +44,7 @@ def even_odd(terms: int, size: int = 256) -> Expr:
 
 
 def made(op: Op, inputs) -> Recipe:
-    """The order that facts/arithmetic.md records for such an op."""
+    """The order that was found in a framework for such an op."""
     if isinstance(op, GlobalAvgPool):
         return recipe(eight_lanes(inputs[0].shape[2] * inputs[0].shape[3]), finish="divide")
     if isinstance(op, AvgPool):

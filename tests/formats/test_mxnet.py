@@ -614,7 +614,7 @@ def test_files_of_mxnet_0_8_list_fewer_inputs():
 
 @needs_official
 def test_published_symbols():
-    """Counts of the official definitions (facts/models.md) on the se-resnet-50; all are read."""
+    """Counts of the official definitions on the se-resnet-50; all are read."""
     graphs = {p.name: mxnet.read_symbol(p) for p in sorted(SYMBOLS.glob("*-symbol.json"))}
     assert len(graphs) == 10
     assert all(g.types()[g.outputs["prob"]] == TensorType((1, 1000)) for g in graphs.values())

@@ -236,7 +236,7 @@ KILLED = """
     folder = Path(sys.argv[1])
     write(folder / "whole", plan())
     whole = {path.name: path.read_bytes() for path in (folder / "whole").iterdir()}
-    watched = ("writer.py", "npy.py", "mxnet_params.py", "manifest.py")
+    watched = ("writer.py", "npy.py", "formats/write.py", "manifest.py")
 
     def child(target, line):
         count = 0

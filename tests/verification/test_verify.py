@@ -60,13 +60,6 @@ def changed(values: dict, name: str, change) -> dict:
     return {**values, name: change(values[name].copy())}
 
 
-def nudged(value: np.ndarray, ulps: int = 1) -> np.ndarray:
-    """The largest element moved by so many float32."""
-    at = np.unravel_index(int(np.argmax(value)), value.shape)
-    value[at] = (value[at : at + 1] if value.ndim == 0 else value[at]).view(np.uint32) + np.uint32(ulps)
-    return value
-
-
 def flip(value: np.ndarray, bit: int) -> np.ndarray:
     """One bit of the largest element flipped."""
     flat = value.reshape(-1)

@@ -26,7 +26,6 @@ from tests.helpers.verifying import evaluated
 from tests.verification.test_propagate import folding
 
 F = np.float32
-RNG = np.random.default_rng(0)
 
 GROWING = np.array([*[2.0**-24] * 63, 1], F)
 

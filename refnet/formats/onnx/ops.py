@@ -1,7 +1,7 @@
 """One rule per ONNX operator: the refnet node that it is, in every form of its attributes from opset 7 on.
 
 A rule takes a `Use`, the node with what is known of its inputs, and gives the nodes of its outputs. Operators
-with windows are in onnx_window.py, those that only move values in onnx_shape.py.
+with windows are in window.py, those that only move values in shape.py.
 """
 
 from __future__ import annotations

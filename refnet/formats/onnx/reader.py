@@ -1,7 +1,7 @@
 """An .onnx file -> Graph: each node of the file one node, each value under its own name.
 
-    read_onnx ── onnx_file.open_model ── _needed ── _build (per batch) ── onnx_fold.fold | onnx_ops.RULES
-      └──── _finished ── onnx_shape.merged
+    read_onnx ── file.open_model ── _needed ── _build (per batch) ── fold.fold | ops.RULES
+      └──── _finished ── shape.merged
 
 Constants, and what is computed of constants and shapes alone, are folded. Shapes may depend on the batch: the
 graph is built for the batches 1, 2 and 3, and the three must be one (a reshape copies or infers dimensions).

@@ -1,6 +1,6 @@
 """PyTorch state dicts: .pth files, zip and legacy, read by an inert unpickler.
 
-    read_state_dict ─┬─ zip: torch_zip ──────┬─ torch_pickle (opcodes -> data, allow-list of globals)
+    read_state_dict ─┬─ zip: zip_file.py ────┬─ pickle_file.py (opcodes -> data, allow-list of globals)
                      └─ legacy: this file ───┴─ _tensors (storages, offsets, strides -> arrays)
 
 Source of the layouts: torch/serialization.py of PyTorch 2.13 (`_save`, `_legacy_save`), read as facts.
@@ -50,7 +50,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]
     Float tensors become float32 (float16 and bfloat16 exactly, float64 rounded once to nearest), integer and
     boolean ones int64 (`num_batches_tracked`). A checkpoint that holds the state dict under `state_dict`
     or `model` is opened; the prefix `module.`, where all names have it (DataParallel), is taken off; entries
-    that are not tensors are refused. Nothing in the file is executed: see torch_pickle.
+    that are not tensors are refused. Nothing in the file is executed: see pickle_file.py.
 
     Raises FormatError (file, byte offset, found, expected) for a damaged file and UnsupportedError for
     globals, dtypes or features that are not on the list, by name.

@@ -63,12 +63,14 @@ class Request:
     said: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises InputError for an unknown framework or mode, and what does not belong to the framework."""
+        """Raises InputError for an unknown framework or mode, no images, or what is not the framework's."""
         if self.framework not in FRAMEWORKS:
             raise InputError(f"framework must be one of {', '.join(FRAMEWORKS)}, got {self.framework!r}")
         modes = MODES[self.framework]
         if self.mode is not None and self.mode not in modes:
             raise InputError(f"{self.framework}: mode must be {' or '.join(modes)}, got {self.mode!r}")
+        if self.batch is not None and self.batch < 1:
+            raise InputError(f"batch must be 1 or more, got {self.batch}")
         if self.subgraph != "NONE" and self.framework != "mxnet":
             raise InputError(f"a subgraph backend ({self.subgraph!r}) is a thing of mxnet's")
         if self.subgraph != "NONE" and self.mode == "internals":

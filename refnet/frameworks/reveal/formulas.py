@@ -21,7 +21,7 @@ from refnet.frameworks.reveal.positive import Positive, positive_tree
 from refnet.frameworks.reveal.probe import odd_inputs, random_inputs
 from refnet.frameworks.reveal.sums import SAMPLES, Do, Samples, arrange, matching
 from refnet.frameworks.reveal.tree import Unexplained
-from refnet.ops import BatchNorm, RadixSoftmax, Softmax
+from refnet.ops import BatchNorm, RadixSoftmax, Sigmoid, Softmax
 
 ABSENT = -100.0
 """A logit whose exponential, 4e-44, is added to nothing that is looked at without vanishing."""
@@ -86,8 +86,6 @@ def candidates(op: Op, total: Expr | None = None) -> list[Choice]:
 def _menu(op: Op) -> Sequence[str]:
     """Of a radix softmax those of the softmax or, for radix 1, the sigmoid's."""
     if isinstance(op, RadixSoftmax):
-        from refnet.ops import Sigmoid
-
         return list(Sigmoid.formulas if op.radix == 1 else Softmax.formulas)
     return list(op.formulas)
 
