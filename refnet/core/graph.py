@@ -152,6 +152,7 @@ class Graph:
         """This graph with its weights, after checking every name, shape and dtype.
 
         The graph's arrays are read-only copies, so that kernels may keep what they derive from them.
+        Whoever makes one writable again and changes it gets results of the old weights.
 
         surplus: unused names that are allowed (`num_batches_tracked` and the like).
         own: nobody else holds the arrays (a reader just made them). They are not copied but made read-only;
