@@ -169,7 +169,7 @@ def test_a_value_that_is_wrong_is_seen(onnx: Worker, tmp_path: Path) -> None:
             wrong.append((node.name, str(error)))
     ((name, what),) = wrong
     assert name == norm.output[0]
-    assert "outside of the bound" in what
+    assert "outside the bound" in what
 
 
 def _all(path: Path, graph: Graph) -> Path:

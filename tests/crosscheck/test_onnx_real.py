@@ -70,7 +70,7 @@ def test_its_sigmoid_is_inside_the_bound_and_a_wrong_one_is_not(
     with np.errstate(all="ignore"):
         coarse = np.float32(1) / (np.float32(1) + np.exp(-np.round(x * 1024) / 1024))
     for wrong in (half, hard, coarse, y + np.float32(2.0**-19)):
-        with pytest.raises(Disagreement, match="outside of the bound"):
+        with pytest.raises(Disagreement, match="outside the bound"):
             check(node, wrong.astype(np.float32), [x], Tally())
 
 
