@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -108,6 +107,12 @@ def controls(graph: Graph, book: Book, images: tuple[str, ...] = IMAGES) -> list
     return list(found.values())
 
 
+def _share(base: Replay, replay: Replay, names: set[str]) -> None:
+    """Gives the replay what base prepared for other nodes than these: to prepare takes longest."""
+    replay._recipes.update({node: known for node, known in base._recipes.items() if node.name not in names})
+    object.__setattr__(replay, "_fused", base._fused)
+
+
 def _rounds(node: Node, types: dict[str, TensorType]) -> bool:
     kinds = [types[n] for n in node.inputs]
     alone = isinstance(node.op, RadixSum) and node.op.radix == 2
@@ -126,14 +131,12 @@ def _control(
 ) -> None:
     key, book, executed = control.key, base.book, base.fused_graph(graph)
     names = {node.name for node in nodes}
-    # recipes of the other nodes are the same, and take longer to prepare than to follow
-    kept = {node: recipe for node, recipe in base._recipes.items() if node.name not in names}
-    shared: dict[str, Any] = {"_fused": base._fused}
-    replays: list[tuple[str, Replay]] = [("plain", Swapped(book, 1, _recipes={**kept}, **shared, key=key))]
+    replays: list[tuple[str, Replay]] = [("plain", Swapped(book, 1, key=key))]
     for other in others(nodes[0], [types[n] for n in nodes[0].inputs], book.recipes[key]):
         changed = replace(book, recipes={**book.recipes, key: other})
-        replays.append(("another", Replay(changed, 1, _recipes={**kept}, **shared)))
+        replays.append(("another", Replay(changed, 1)))
     for by, replay in replays:
+        _share(base, replay, names)
         try:
             differs = any(not _same(replay, node, values, executed) for node in nodes)
         except InputError:  # a formula that this op of the menu does not have
