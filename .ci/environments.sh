@@ -9,9 +9,12 @@
 #   .venv-onnx    onnx 1.23.2, onnxruntime 1.31.1, numpy
 #   .venv-oldest  the oldest versions of NumPy, Numba and the rest that pyproject.toml declares: refnet itself
 #                 runs there, and must give the same bits
+#   .venv-aarch64 refnet's own libraries in the versions of .venv, and Python 3.11, for aarch64: bin/python runs them in
+#                 QEMU's emulation of one process. Debian 12's packages (qemu-user-static is installed with apt-get, as root,
+#                 unless it is there; the others are unpacked into the folder) and the wheels for that processor
 #   browser       no environment: Debian's chromium and chromium-driver (installed with apt-get, as root, unless they are
 #                 there), and selenium 4.51.0 in .venv: the HTML report is tested in a real browser
-# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [oldest] [browser]      (default: all)
+# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [oldest] [aarch64] [browser]      (default: all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3.11}
@@ -60,6 +63,57 @@ make() {
     say "$folder is ready, after $((SECONDS - begin)) s"
 }
 
+# What Python 3.11 and the libraries need of Debian 12
+debian="libc6 libpython3.11-minimal libpython3.11-stdlib python3.11-minimal zlib1g libexpat1 libssl3 libffi8 liblzma5 libbz2-1.0
+    libsqlite3-0 libstdc++6 libgcc-s1 libcrypt1 libuuid1"
+wheels="numpy numba llvmlite pillow safetensors rich jinja2 platformdirs markupsafe pygments markdown-it-py mdurl"
+
+aarch64() {
+    local folder=$PWD/.venv-aarch64 begin=$SECONDS pins lists packages
+    if [[ ! -x .venv/bin/python ]]; then
+        say "aarch64: there is no .venv, whose versions it takes; the README's first command makes it" >&2
+        exit 1
+    fi
+    # shellcheck disable=SC2086
+    pins=$(versions .venv/bin/python $wheels)
+    if ! command -v qemu-aarch64-static >/dev/null; then
+        say "aarch64: installing qemu-user-static"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-user-static >/dev/null
+    fi
+    if complete "$folder" "$pins" "numpy"; then
+        say "$folder is complete: $pins"
+        return
+    fi
+    rm -rf "$folder"
+    lists=$folder/apt
+    mkdir -p "$folder"/{bin,root,site,wheels} "$lists"/{lists/partial,cache/archives/partial,packages}
+    packages=(-qq -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Sandbox::User=root
+        -o "Dir::State::Lists=$lists/lists" -o "Dir::Cache=$lists/cache" -o Dir::State::status=/dev/null)
+    say "aarch64: Debian's packages"
+    apt-get "${packages[@]}" update
+    # shellcheck disable=SC2086
+    (cd "$lists/packages" && apt-get "${packages[@]}" download $debian)
+    for package in "$lists"/packages/*.deb; do dpkg -x "$package" "$folder/root"; done
+    say "aarch64: $pins"
+    # shellcheck disable=SC2086
+    .venv/bin/python -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --dest "$folder/wheels" \
+        --python-version 3.11 --implementation cp --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
+        --platform manylinux_2_17_aarch64 $pins
+    for wheel in "$folder"/wheels/*.whl; do .venv/bin/python -m zipfile -e "$wheel" "$folder/site"; done
+    rm -rf "$lists" "$folder/wheels"
+    cat >"$folder/bin/python" <<END
+#!/usr/bin/env bash
+PYTHONPATH="$folder/site\${PYTHONPATH:+:\$PYTHONPATH}" exec qemu-aarch64-static -L "$folder/root" "$folder/root/usr/bin/python3.11" -s "\$@"
+END
+    chmod +x "$folder/bin/python"
+    if ! complete "$folder" "$pins" "numpy"; then
+        say "$folder does not have $pins, or they cannot be imported" >&2
+        exit 1
+    fi
+    say "$folder is ready, after $((SECONDS - begin)) s"
+}
+
 browser() {
     local begin=$SECONDS selenium=selenium==4.51.0
     if [[ ! -x .venv/bin/python ]]; then
@@ -77,7 +131,7 @@ browser() {
     say "browser: $(chromium --version 2>/dev/null), $(versions .venv/bin/python selenium), after $((SECONDS - begin)) s"
 }
 
-for framework in "${@:-mxnet torch extras onnx oldest browser}"; do
+for framework in "${@:-mxnet torch extras onnx oldest aarch64 browser}"; do
     for name in $framework; do
         case $name in
         mxnet) make .venv-mxnet "numpy==1.23.5 mxnet==1.9.1" "mxnet" "numpy==1.23.5 mxnet==1.9.1" ;;
@@ -88,8 +142,9 @@ for framework in "${@:-mxnet torch extras onnx oldest browser}"; do
         onnx) make .venv-onnx "onnx==1.23.2 onnxruntime==1.31.1" "onnx.reference, onnxruntime" \
             "onnx==1.23.2 onnxruntime==1.31.1 numpy" ;;
         oldest) make .venv-oldest "$oldest" "numpy, numba, PIL, rich, jinja2, platformdirs, safetensors" "$oldest" ;;
+        aarch64) aarch64 ;;
         browser) browser ;;
-        *) echo "no environment $name; there are mxnet, torch, extras, onnx, oldest and browser" >&2 && exit 2 ;;
+        *) echo "no environment $name; there are mxnet, torch, extras, onnx, oldest, aarch64 and browser" >&2 && exit 2 ;;
         esac
     done
 done
