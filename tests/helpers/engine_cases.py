@@ -14,6 +14,7 @@ import numpy as np
 
 from refnet.core.engine import ConvGeometry, Epilogue, PoolGeometry
 from refnet.core.orders import Chain, Expr, Leaf, Order, Sum
+from refnet.kernels.geometry import TERMS
 from tests.helpers.bits import AWKWARD, awkward, floats
 from tests.helpers.recipes import blocked, lanes, split
 
@@ -35,9 +36,10 @@ def data(shape: tuple[int, ...], key: object, share: float, dtype: Any = np.floa
     return awkward(shape, key, share).astype(dtype)
 
 
-# Convolutions: x, w, stride, pad, dilation, groups.
+Shapes = tuple[Any, ...]
+"""A convolution: x, w, stride, pad, dilation, groups."""
 
-SMALL = {
+SMALL: dict[str, Shapes] = {
     "1x1": ((2, 5, 3, 4), (7, 5, 1, 1), (1, 1), (0, 0), (1, 1), 1),
     "3x3": ((1, 4, 5, 6), (6, 4, 3, 3), (1, 1), (1, 1), (1, 1), 1),
     "ragged": ((2, 3, 7, 9), (5, 3, 3, 2), (2, 1), (1, 2), (1, 2), 1),
@@ -50,7 +52,7 @@ SMALL = {
     "one position": ((3, 20, 1, 1), (10, 20, 1, 1), (1, 1), (0, 0), (1, 1), 1),
     "whole map": ((2, 3, 4, 5), (6, 3, 4, 5), (1, 1), (0, 0), (1, 1), 1),
 }
-LARGE = {
+LARGE: dict[str, Shapes] = {
     "stem": ((1, 3, 64, 64), (32, 3, 7, 7), (2, 2), (3, 3), (1, 1), 1),
     "middle": ((2, 48, 28, 28), (64, 48, 3, 3), (1, 1), (1, 1), (1, 1), 1),
     "many terms": ((1, 160, 7, 7), (160, 160, 3, 3), (1, 1), (1, 1), (1, 1), 1),
@@ -61,7 +63,7 @@ LARGE = {
 ODD = {"plain numbers": (0.0, 0.0), "special data": (0.1, 0.0), "special weights": (0.05, 0.1)}
 
 
-def output(case: tuple[Any, ...]) -> tuple[int, int, int, int]:
+def output(case: Shapes) -> tuple[int, int, int, int]:
     """The shape of a convolution's output."""
     x, w, stride, pad, dilation, _ = case
     rows, columns = (
@@ -337,6 +339,7 @@ ORDERS: dict[str, Made] = {
     "backwards": lambda terms, _: Chain(Leaf.ZERO, Order.of(range(terms)[::-1])),
     "blocks": lambda terms, kernel: blocked(terms // kernel, kernel, 2),
     "pieces": lambda terms, _: split(terms, 5),
+    "pieces of golden": lambda terms, _: split(terms, TERMS),
     "pieces, rounded": lambda terms, _: split(terms, 7, Leaf.FIRST, False),
     "a tree": lambda terms, _: strided(terms),
     "a tree, rounded": lambda terms, _: strided(terms, Leaf.ZERO, False),

@@ -21,15 +21,13 @@ from refnet.core.engine import NOTHING
 from refnet.core.op import Interval
 from refnet.kernels.channels import _channels, form
 from refnet.kernels.epilogue import apply
-from refnet.kernels.geometry import TERMS
-from refnet.kernels.panel import convolve, dense
+from refnet.kernels.panel import convolve
 from refnet.kernels.pool import avg_pool, max_pool
 from refnet.kernels.segments import _tiles, convolve_in_segments
-from refnet.kernels.simd import TILE
 from refnet.loops import jit
 from refnet.loops.functions import exp
-from tests.helpers.bits import AWKWARD, awkward, floats, same_bits
-from tests.helpers.definition import conv_at, conv_everywhere, dense_at, exact_fma, llvm_fma, round_float32
+from tests.helpers.bits import AWKWARD, floats, same_bits
+from tests.helpers.definition import exact_fma, llvm_fma, round_float32
 from tests.helpers.engines import EXACT, FAST
 
 KERNELS = Path(refnet.__file__).parent / "kernels"
@@ -60,52 +58,6 @@ def test_rounding_of_the_definition():
     assert round_float32(Fraction(1, 2**150)) == 0.0
     assert round_float32(Fraction(3, 2**151)) == np.float32(1e-45)
     assert round_float32(Fraction(2**128 - 2**103)) == np.inf
-
-
-@st.composite
-def convolutions(draw):
-    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    dilation = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
-    pad = draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
-    stride = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
-    size = [
-        draw(st.integers(max(1, d * (k - 1) + 1 - 2 * p), 14))
-        for k, d, p in zip(kernel, dilation, pad, strict=True)
-    ]
-    groups = draw(st.sampled_from([1, 1, 2, 3, 5]))
-    per = draw(st.integers(1, 7)), draw(st.integers(1, 14))
-    batch = draw(st.integers(1, 3))
-    return batch, groups, per, kernel, stride, pad, dilation, tuple(size)
-
-
-@pytest.mark.parametrize("odd", [0.0, 0.1])
-@pytest.mark.parametrize("segments", [False, True])
-def test_tiles_that_begin_within_a_row(odd, segments, monkeypatch):
-    """Panels over padded rows: the ends of rows are left out in every tile, wherever it begins."""
-    monkeypatch.setattr("refnet.kernels.panel.form", lambda *_: None)  # not lanes across channels
-    x, w, one = awkward((2, 5, 20, 29), "x", odd), floats((8, 5, 3, 3), "w"), (1, 1)
-    assert 2 * TILE < 20 * 32
-    y = (convolve_in_segments if segments else convolve)(x, w, one, one, one, 1, 2)
-    assert same_bits(y, conv_everywhere(x, w, np.array([1] * 6), 1, y.shape))
-
-
-@pytest.mark.parametrize("odd", [0.0, 0.2])
-@pytest.mark.parametrize("segments", [False, True])
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("size", [(1, 40), (8, 8), (17, 19)])
-def test_panels_read_where_they_lie(size, threads, segments, odd, monkeypatch):
-    """1x1, stride 1: whole columns of the data itself, the last positions gathered; more terms than TERMS."""
-    monkeypatch.setattr("refnet.kernels.panel.form", lambda *_: None)  # not lanes across channels
-    x, w, one = awkward((2, 2 * 270, *size), "x", odd), floats((2 * 11, 270, 1, 1), "w"), (1, 1)
-    parts = [slice(TERMS), slice(TERMS, None)] if segments else [slice(None)]
-    sums = []
-    for part in parts:
-        data = np.ascontiguousarray(x.reshape(2, 2, 270, *size)[:, :, part]).reshape(2, -1, *size)
-        weights, place = np.ascontiguousarray(w[:, part]), np.array([1, 1, 0, 0, 1, 1])
-        sums.append(conv_everywhere(data, weights, place, 2, (2, 22, *size)))
-    expected = sums[0] + sums[1] if segments else sums[0]
-    computed = (convolve_in_segments if segments else convolve)(x, w, one, (0, 0), one, 2, threads)
-    assert same_bits(computed, expected)
 
 
 GUARDED = """
@@ -139,25 +91,6 @@ def test_nothing_behind_the_data_is_read():
     assert _output_of(GUARDED) == "whole\n"
 
 
-@settings(QUIET, max_examples=300)
-@given(convolutions(), st.sampled_from([0.0, 0.0, 0.1, 0.9]), st.sampled_from([0.0, 0.2]), st.booleans())
-def test_convolution(case, odd_data, odd_weights, biased):
-    batch, groups, (channels, outputs), kernel, stride, pad, dilation, size = case
-    x = awkward((batch, groups * channels, *size), case, odd_data)
-    w = awkward((groups * outputs, channels, *kernel), (case, "w"), odd_weights)
-    bias = floats((groups * outputs,), (case, "b")) if biased else None
-    place = np.array([*stride, *pad, *dilation])
-    chain = NOTHING.bias(bias) if biased else NOTHING
-    y = convolve(x, w, stride, pad, dilation, groups, 1, chain)
-    expected = conv_everywhere(x, w, place, groups, y.shape)
-    if biased:
-        expected = expected + bias[:, None, None]
-    assert same_bits(y, expected)
-    assert same_bits(y, convolve(x, w, stride, pad, dilation, groups, 3, chain))
-    one_by_one = [convolve(x[i : i + 1], w, stride, pad, dilation, groups, 1, chain) for i in range(batch)]
-    assert same_bits(y, np.concatenate(one_by_one))
-
-
 def test_padding_is_left_out_not_multiplied_by_zero():
     """The one case in which adding w * 0 shows in finite data: a partial sum that underflowed to -0."""
     x = np.full((1, 1, 1, 2), -1e-30, np.float32)
@@ -167,141 +100,6 @@ def test_padding_is_left_out_not_multiplied_by_zero():
     w[:, :, :, 0] = np.inf
     y = convolve(np.abs(x), w, (1, 1), (0, 1), (1, 1), 1, 1)
     assert same_bits(y[0, 0, 0], np.array([0, np.inf, np.inf], np.float32))
-
-
-@pytest.mark.parametrize(
-    ("shape", "weights", "stride", "pad", "groups"),
-    [
-        ((1, 3, 224, 224), (64, 3, 7, 7), 2, 3, 1),
-        ((1, 64, 56, 56), (64, 64, 3, 3), 1, 1, 1),
-        ((2, 512, 14, 14), (96, 512, 1, 1), 1, 0, 1),
-        ((1, 160, 7, 7), (160, 160, 3, 3), 1, 1, 1),  # 1440 terms: several panels
-        ((1, 128, 28, 28), (256, 64, 3, 3), 1, 1, 2),
-        ((1, 56, 28, 28), (56, 1, 3, 3), 1, 1, 56),
-    ],
-)
-def test_convolution_of_real_size(shape, weights, stride, pad, groups):
-    x, w = floats(shape, "x"), floats(weights, "w")
-    y = convolve(x, w, (stride, stride), (pad, pad), (1, 1), groups, 2)
-    place = np.array([stride, stride, pad, pad, 1, 1])
-    picks = (np.abs(floats((400, 4), "at")).astype(np.float64) * y.shape).astype(int)
-    corners = [(0, 0, 0, 0), tuple(n - 1 for n in y.shape)]
-    for at in [*map(tuple, picks), *corners]:
-        assert y[at] == conv_at(x, w, place, groups, *at), at
-
-
-def test_convolution_in_float64():
-    x, w = floats((1, 5, 9, 9), "x").astype(np.float64), floats((7, 5, 3, 3), "w").astype(np.float64)
-    y = convolve(x, w, (2, 1), (1, 1), (1, 1), 1, 2)
-    assert same_bits(y, conv_everywhere(x, w, np.array([2, 1, 1, 1, 1, 1]), 1, y.shape))
-
-
-@settings(QUIET, max_examples=60)
-@given(
-    st.integers(1, 5), st.integers(1, 1100), st.integers(1, 140), st.booleans(), st.sampled_from([0.0, 0.1])
-)
-def test_dense(n, terms, outputs, biased, odd):
-    x, w = awkward((n, terms), "x", odd), awkward((outputs, terms), "w", odd)
-    bias = floats((outputs,), "b") if biased else None
-    expected = np.array([[dense_at(x, w, i, o) for o in range(outputs)] for i in range(n)], np.float32)
-    if biased:
-        expected = expected + bias
-    y = dense(x, w, bias, 1)
-    assert same_bits(y, expected)
-    assert same_bits(y, dense(x, w, bias, 2))
-    assert same_bits(y[:1], dense(x[:1], w, bias, 1))
-
-
-@settings(QUIET, max_examples=150)
-@given(convolutions(), st.booleans(), st.sampled_from([0.0, 0.3]))
-def test_pooling(case, include_pad, odd):
-    _, _, (channels, _), kernel, stride, pad, _, size = case
-    pad = tuple(min(p, k - 1) for p, k in zip(pad, kernel, strict=True))
-    x = awkward((2, channels, *size), case, odd)
-    if any(h + 2 * p < k for h, p, k in zip(size, pad, kernel, strict=True)):
-        return
-    output = tuple((h + 2 * p - k) // s + 1 for h, p, k, s in zip(size, pad, kernel, stride, strict=True))
-    largest = max_pool(x, kernel, stride, pad, output, 2)
-    average = avg_pool(x, kernel, stride, pad, output, include_pad, 2)
-    for n, c, i, j in np.ndindex(largest.shape):
-        window = [
-            x[n, c, row, column]
-            for row in range(i * stride[0] - pad[0], i * stride[0] - pad[0] + kernel[0])
-            for column in range(j * stride[1] - pad[1], j * stride[1] - pad[1] + kernel[1])
-            if 0 <= row < size[0] and 0 <= column < size[1]
-        ]
-        best = window[0]
-        total = np.float32(0)
-        with np.errstate(all="ignore"):
-            for value in window:
-                best = value if value > best or np.isnan(value) else best
-                total = total + value
-            divisor = kernel[0] * kernel[1] if include_pad else len(window)
-            mean = total / np.float32(divisor)
-        assert same_bits(largest[n, c, i, j], best)
-        assert same_bits(average[n, c, i, j], mean)
-
-
-SIDES = st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(0, 5), st.integers(0, 80))
-
-
-def pooled(x, kernel, stride, pad, output, include_pad):
-    """The maximum and the average, for all windows at once: one place of the window after the other."""
-    ends = [(o - 1) * s + k - p for o, s, k, p in zip(output, stride, kernel, pad, strict=True)]
-    around = [(p, max(end - h, 0)) for p, end, h in zip(pad, ends, x.shape[2:], strict=True)]
-    best = np.full((*x.shape[:2], *output), -np.inf, x.dtype)
-    total = np.zeros_like(best)
-    largest, summed = (np.pad(x, [(0, 0), (0, 0), *around], constant_values=v) for v in (-np.inf, 0))
-    for place in np.ndindex(kernel):
-        where = [slice(p, p + (o - 1) * s + 1, s) for p, o, s in zip(place, output, stride, strict=True)]
-        value = largest[:, :, *where]
-        best = np.where((value > best) | np.isnan(value), value, best)
-        total = total + summed[:, :, *where]
-    counts = []
-    for o, s, k, p, h in zip(output, stride, kernel, pad, x.shape[2:], strict=True):
-        first = np.arange(o) * s - p
-        inside = np.minimum(first + k, h) - np.maximum(first, 0)
-        counts.append(np.minimum(first + k, h + p) - first if include_pad else inside)
-    return best, (total / np.multiply.outer(*counts)).astype(x.dtype)
-
-
-@settings(QUIET, max_examples=300)
-@given(SIDES, SIDES, st.booleans(), st.booleans(), st.sampled_from([0.0, 0.01, 0.3, 1.0]), st.booleans())
-def test_pooling_at_any_width(rows, columns, over, include_pad, odd, double):
-    """Rows of less than a vector, of some vectors and a rest; windows that overhang; strides above 2."""
-    sides = [(k, s, p % k, max(more, 1, k - 2 * (p % k))) for k, s, p, more in (rows, columns)]
-    kernel, stride, pad, size = zip(*sides, strict=True)
-    output = []
-    for k, s, p, h in sides:
-        room = h + 2 * p - k
-        count = -(-room // s) + 1 if over else room // s + 1
-        output.append(count - ((count - 1) * s - p >= h))
-    x = awkward((1, 3, *size), (sides, over), odd).astype(np.float64 if double else np.float32)
-    with np.errstate(all="ignore"):
-        best, mean = pooled(x, kernel, stride, pad, tuple(output), include_pad)
-    assert same_bits(max_pool(x, kernel, stride, pad, tuple(output), 2), best)
-    assert same_bits(avg_pool(x, kernel, stride, pad, tuple(output), include_pad, 2), mean)
-
-
-@pytest.mark.parametrize("width", [1, 3, 7, 8, 14, 16, 17, 33, 56])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_average_of_squares(width, dtype):
-    x = awkward((2, 5, 6, 2 * width), width, 0.2).astype(dtype)
-    x[0, 0] = -0.0
-    with np.errstate(all="ignore"):
-        _, mean = pooled(x, (2, 2), (2, 2), (0, 0), (3, width), True)
-    assert same_bits(avg_pool(x, (2, 2), (2, 2), (0, 0), (3, width), True, 2), mean)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_average_of_single_elements(dtype):
-    x = awkward((2, 3, 5, 7), "single", 0.5).astype(dtype)
-    with np.errstate(all="ignore"):
-        expected = x + dtype(0)
-    for given_x in (x, np.asfortranarray(x)):
-        mean = avg_pool(given_x, (1, 1), (1, 1), (0, 0), (5, 7), True, 2)
-        assert same_bits(mean, expected)
-        assert mean.flags.c_contiguous
 
 
 def test_average_of_more_elements_than_float32_can_count():
@@ -325,50 +123,6 @@ def test_a_window_much_larger_than_the_image(stride):
             total, largest = total + x[..., column], np.maximum(largest, x[..., column])
         assert same_bits(best[..., j], largest)
         assert same_bits(mean[..., j], total / np.float32(len(seen)))
-
-
-@settings(QUIET, max_examples=60)
-@given(st.permutations(range(4)), st.integers(1, 4), st.integers(1, 5), st.integers(1, 150), st.booleans())
-def test_a_chain_rounds_like_its_steps(order, count, outputs, size, odd):
-    """Bias, scale and shift, addition, relu in any order, fused into a convolution or alone."""
-    x = awkward((2, 3, size, 1), "x", 0.1 * odd)
-    w = floats((outputs, 3, 1, 1), "w")
-    y = convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 1)
-    chain, expected = NOTHING, y
-    for kind in order[:count]:
-        scale, shift = floats((outputs,), (kind, "s")), floats((outputs,), (kind, "t"))
-        other = awkward(y.shape, kind, 0.1 * odd)
-        column = (slice(None), None, None)
-        with np.errstate(all="ignore"):
-            if kind == 0:
-                chain, expected = chain.bias(shift), expected + shift[column]
-            elif kind == 1:
-                chain = chain.scale_shift(scale, shift)
-                fused = np.empty_like(expected)
-                for at in np.ndindex(expected.shape):
-                    fused[at] = llvm_fma(expected[at], scale[at[1]], shift[at[1]])
-                expected = fused
-            elif kind == 2:
-                chain, expected = chain.add(other), expected + other
-            else:
-                chain, expected = chain.relu(), np.where(expected <= 0, np.float32(0), expected)
-    assert same_bits(convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 2, chain), expected)
-    assert same_bits(apply(y, chain, 2), expected)
-
-
-@pytest.mark.parametrize("planes", [1, 3, 4, 9, 16, 17, 40])
-@pytest.mark.parametrize("size", [(1, 1), (7, 5), (4, 4), (3, 6)])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_mean_of_whole_planes(planes, size, dtype):
-    x = awkward((1, planes, *size), "planes", 0.02).astype(dtype)
-    x[0, 0] = -0.0
-    mean = avg_pool(x, size, (1, 1), (0, 0), (1, 1), True, 2)
-    for c in range(planes):
-        total = dtype(0)
-        with np.errstate(all="ignore"):
-            for value in x[0, c].ravel():
-                total = total + value
-            assert same_bits(mean[0, c, 0, 0], total / dtype(x[0, c].size))
 
 
 def test_exp_against_decimal():

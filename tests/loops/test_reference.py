@@ -13,28 +13,13 @@ import pytest
 
 from refnet.core.engine import ConvGeometry, Epilogue
 from refnet.core.orders import Chain, Code, Expr, Leaf, Order, StackProgram, Sum, stack_program
-from refnet.kernels.engine import Fast
 from refnet.kernels.orders import program_arrays
 from refnet.kernels.program import Window, elements_in_order
 from refnet.loops.engine import REFERENCE
 from refnet.loops.fma import exact_fma, fma
 from tests.helpers.bits import AWKWARD, awkward, floats, same_bits
 from tests.helpers.engine_cases import CASES, METHODS
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_loops_and_kernels_give_the_same_bits(method):
-    """Every case of a method; the names of those that differ."""
-    different = []
-    with np.errstate(all="ignore"):
-        for case in CASES:
-            if case.method == method:
-                expected = getattr(REFERENCE, method)(*case.arguments())
-                for threads in (1, 3):
-                    found = getattr(Fast(threads), method)(*case.arguments())
-                    if not same_bits(expected, found):
-                        different.append((case.name, threads))
-    assert different == []
+from tests.helpers.ragged_cases import ragged_pools
 
 
 def test_the_stack_program_gives_the_same_bits():
@@ -93,6 +78,37 @@ def test_plain_python_gives_the_same_bits(tmp_path):
             if not same_bits(values[name], np.asarray(getattr(REFERENCE, case.method)(*case.arguments())))
         ]
     assert different == []
+
+
+def pooled(x, windows, include_pad):
+    """The maximum and the average by NumPy, all windows at once: one place of the window after the other."""
+    (kernel, stride, pad, output), size = windows, x.shape[2:]
+    ends = [(o - 1) * s + k - p for o, s, k, p in zip(output, stride, kernel, pad, strict=True)]
+    around = [(p, max(end - h, 0)) for p, end, h in zip(pad, ends, size, strict=True)]
+    best = np.full((*x.shape[:2], *output), -np.inf, x.dtype)
+    total = np.zeros_like(best)
+    largest, summed = (np.pad(x, [(0, 0), (0, 0), *around], constant_values=v) for v in (-np.inf, 0))
+    for place in np.ndindex(kernel):
+        where = [slice(p, p + (o - 1) * s + 1, s) for p, o, s in zip(place, output, stride, strict=True)]
+        value = largest[:, :, *where]
+        best = np.where((value > best) | np.isnan(value), value, best)
+        total = total + summed[:, :, *where]
+    counts = []
+    for o, s, k, p, h in zip(output, stride, kernel, pad, size, strict=True):
+        first = np.arange(o) * s - p
+        inside = np.minimum(first + k, h) - np.maximum(first, 0)
+        counts.append(np.minimum(first + k, h + p) - first if include_pad else inside)
+    return best, (total / np.multiply.outer(*counts)).astype(x.dtype)
+
+
+def test_pools_equal_numpy():
+    """The loops that the kernels are compared with, against something else than loops."""
+    with np.errstate(all="ignore"):
+        for case in ragged_pools():
+            x, windows, *include = case.arguments()
+            best, mean = pooled(x, windows, *include or (False,))
+            found = getattr(REFERENCE, case.method)(*case.arguments())
+            assert same_bits(found, mean if include else best), case.name
 
 
 # Contracts that no comparison of two engines shows.
