@@ -182,7 +182,7 @@ OPERATORS_BEYOND = {"ops/matmul.py", "ops/reduce.py"}
 """What neither architecture uses: it does not count to the readable part."""
 INFRASTRUCTURE = {"loops/claims.py", "loops/jit.py", "loops/numba_cache.py"}
 """How loops are compiled and kept, which is no part of what they compute."""
-READABLE = {"core": 1800, "ops": 2600, "loops": 1500}
+READABLE = {"core": 1950, "ops": 3000, "loops": 1500}
 """Lines at most, of all files in a package that count. A file that is to grow beyond replaces something."""
 
 

@@ -13,6 +13,7 @@ from refnet.core.bits import equal_bits
 from refnet.core.errors import GraphError, InputError
 
 if TYPE_CHECKING:
+    from refnet.core.element import Derivation, Index, Terms
     from refnet.core.engine import Engine, Places
     from refnet.core.exact import Exact
     from refnet.core.orders import Expr, Program
@@ -120,6 +121,7 @@ class Op:
     - `run(*inputs, engine)`: the value in plain arithmetic, float32, in the order that the docstring states.
     - `golden(*inputs, exact)`: the correctly rounded value; inherited if exactly specified.
     - `replay(formula, *inputs, engine, total)`: the value by a formula of the op's menu `formulas`.
+    - `explain(*inputs, at, exact)`: what one element is made of; inherited if nothing is said.
     - `bound(*inputs, engine)`: an Interval that holds every float32 evaluation (derivation in the docstring).
     - `capturable(*shapes)`: whether repeating the kernel calls of `run` repeats the run.
     - `flops(*inputs)`: the Cost, from the types of the inputs.
@@ -207,6 +209,10 @@ class Op:
 
     def total_terms(self, *inputs: TensorType) -> int | None:
         """The number of terms of a formula's sum, such as a softmax's; None: no formula has a sum."""
+        return None
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms | Derivation | None:
+        """What the element `at` of the value is made of; None: the op has no such breakdown."""
         return None
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:

@@ -15,10 +15,12 @@ import numpy as np
 
 from refnet.core.errors import InputError
 from refnet.core.op import F32, Op
+from refnet.ops.average import AvgPool, GlobalAvgPool
 from refnet.ops.conv import Conv
 from refnet.ops.dense import Dense
-from refnet.ops.pointwise import Relu, Sigmoid
-from refnet.ops.pool import AvgPool, GlobalAvgPool, MaxPool
+from refnet.ops.pointwise import Relu
+from refnet.ops.pool import MaxPool
+from refnet.ops.sigmoid import Sigmoid
 from refnet.ops.softmax import Softmax
 
 if TYPE_CHECKING:

@@ -17,14 +17,15 @@ from typing import ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.core.engine import Engine
+from refnet.core.element import Derivation, Index, Terms
+from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
 from refnet.core.orders import Expr
 from refnet.core.rounding import sum_of_products
-from refnet.ops.pointwise import Sigmoid, exact_sigmoid, sum_bound
-from refnet.ops.sigmoid import sigmoid_bound
-from refnet.ops.softmax import SOFTMAX_FORMULAS, exact_softmax, softmax_bound, softmax_by
+from refnet.ops.pointwise import sum_bound
+from refnet.ops.sigmoid import Sigmoid, exact_sigmoid, explained_sigmoid, sigmoid_bound
+from refnet.ops.softmax import SOFTMAX_FORMULAS, exact_softmax, explained_softmax, softmax_bound, softmax_by
 
 T = TypeVar("T", np.float32, np.float64)
 
@@ -81,6 +82,10 @@ class RadixSum(Op):
         if self.exactly_specified:
             return self.run(*inputs, engine=exact.engine)
         return exact.sum(type(self).__name__, np.stack(np.split(inputs[0], self.radix, 1)))
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+        data = part_places(self.radix, inputs[0].shape, at)
+        return Terms("add", "data", inputs[0][tuple(data.T)], data)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
@@ -152,6 +157,14 @@ class RadixSoftmax(Op):
         rows = np.ascontiguousarray(np.moveaxis(self._split(x), 1, -1))  # (n, K, m, R)
         y = exact_softmax(name, rows, exact)
         return np.ascontiguousarray(np.moveaxis(y, -1, 1).reshape(n, -1))
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
+        (x,) = inputs
+        if self.radix == 1:
+            return explained_sigmoid(x.reshape(x.shape[0], -1)[at], exact)
+        m = x.shape[1] // (self.radix * self.cardinality)
+        r, k, i = at[1] // (self.cardinality * m), at[1] // m % self.cardinality, at[1] % m
+        return explained_softmax(np.ascontiguousarray(self._split(x)[at[0], :, k, i]), r, exact)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
@@ -232,6 +245,12 @@ class WeightedSum(Op):
         x = np.ascontiguousarray(inputs[1]).reshape(n, self.radix, c, h * w)
         return exact.weighted_sum(type(self).__name__, a, x).reshape(n, c, h, w)
 
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+        attention, x = inputs
+        data, weight = (part_places(self.radix, a.shape, at) for a in (x, attention))
+        values, factors = x[tuple(data.T)], attention[tuple(weight.T)]
+        return Terms("fma", "data", values, data, "attention", factors, weight)
+
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         def product(a: F64, b: F64) -> F64:
             return engine.weighted_sum(a, b, self.radix)
@@ -245,3 +264,9 @@ class WeightedSum(Op):
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost(0, 2 * inputs[1].size)
+
+
+def part_places(radix: int, shape: tuple[int, ...], at: Index) -> Places:
+    """The places of the parts of one element in an input of this shape, (radix, rank)."""
+    c = shape[1] // radix
+    return np.array([(at[0], r * c + at[1], *at[2 : len(shape)]) for r in range(radix)], np.int64)

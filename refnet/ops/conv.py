@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from refnet.core.element import Index, Terms, Windows
 from refnet.core.engine import NOTHING, ConvGeometry, Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Reduction, TensorType
@@ -168,6 +169,23 @@ class Conv(Reduction):
             return cut
         bias = inputs[2] if self.bias else None
         return exact.conv(type(self).__name__, inputs[0], inputs[1], bias, None, self.geometry)
+
+    def windows(self, *inputs: TensorType) -> Windows:
+        _, _, h, w = inputs[0].shape
+        return Windows((h, w), self.kernel, self.stride, self.pad, self.dilation)
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+        x, w = inputs[:2]
+        places, absent = self.windows(TensorType(x.shape)).places(*at[2:])
+        per = w.shape[1]
+        base = at[1] // (self.channels // self.groups) * per
+        channel = np.repeat(np.arange(per), len(places))
+        i, j, p, q = np.tile(places, (per, 1)).T
+        data = np.stack([np.full_like(i, at[0]), base + channel, i, j], 1)
+        weight = np.stack([np.full_like(i, at[1]), channel, p, q], 1)
+        values, factors = x[tuple(data.T)], w[tuple(weight.T)]
+        bias = inputs[2][at[1]] if self.bias else None
+        return Terms("fma", "data", values, data, "weight", factors, weight, bias, at[1], absent)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         if not self.symmetric:

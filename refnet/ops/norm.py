@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from refnet.core.element import Derivation, Index, Step, decimal, forty_digits, given
 from refnet.core.engine import Engine, Places
 from refnet.core.errors import InputError
 from refnet.core.exact import Exact
@@ -183,6 +184,33 @@ class BatchNorm(Op):
             return (a > b) - (a < b)
 
         return compare
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
+        x, weights = np.full((1, 1), inputs[0][at]), [w[at[1] : at[1] + 1] for w in inputs[1:]]
+        golden = self.golden(x, *weights, exact=exact)[0, 0]
+        g, beta, mean, var = (float(w[0]) for w in weights)
+        g = 1.0 if self.fix_gamma else g
+        under = Fraction(var) + Fraction(self.eps) if np.isfinite(var) else Fraction(0)
+        if not np.isfinite([float(x[0, 0]), g, beta, mean, var]).all() or under <= 0:
+            return Derivation((), golden)
+        s, t = (v[0] for v in self.folded(exact.engine, *weights))
+        plain = self.run(x, *weights, engine=exact.engine)[0, 0]
+        with forty_digits():
+            root = decimal(under).sqrt()
+            scale = decimal(g) / root
+            apart = Fraction(float(x[0, 0])) - Fraction(mean)
+            product = scale * decimal(apart)
+            steps = (
+                given("x", "the input element", x[0, 0]),
+                Step("v", f"var + eps = {var!r} + {self.eps!r}", under),
+                Step("r", "sqrt(v)", root),
+                Step("s", f"gamma / r, gamma = {g!r}" + (" (fix_gamma)" if self.fix_gamma else ""), scale, s),
+                Step("t", f"beta - mean * s, beta = {beta!r}", decimal(beta) - decimal(mean) * scale, t),
+                Step("d", f"x - mean, mean = {mean!r}", apart),
+                Step("p", "s * d", product),
+                Step("y", "p + beta; plain: fma(x, s, t)", product + decimal(beta), plain),
+            )
+        return Derivation(steps, golden)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         if any(w.radius.any() for w in inputs[1:]):

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.element import Derivation, Index, Step, decimal, forty_digits, given
 from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, Interval, Op, TensorType
@@ -106,6 +107,14 @@ class Softmax(Op):
         y = exact_softmax(name, np.ascontiguousarray(rows), exact)
         return np.ascontiguousarray(np.moveaxis(y, -1, self.axis))
 
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
+        x = inputs[0]
+        if self.trailing:
+            place = np.ravel_multi_index(at[self.axis :], x.shape[self.axis :])
+            return explained_softmax(self._rows(x)[at[: self.axis]], int(place), exact)
+        row = np.moveaxis(x, self.axis, -1)[(*at[: self.axis], *at[self.axis + 1 :])]
+        return explained_softmax(np.ascontiguousarray(row), at[self.axis], exact)
+
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         if self.trailing:
@@ -179,6 +188,33 @@ def _part(
         return value, value * n * Decimal(10) ** (4 - digits)
 
     return evaluate
+
+
+def explained_softmax(row: F32, i: int, exact: Exact) -> Derivation:
+    """The steps of element i of the softmax of a row. Shared with RadixSoftmax."""
+    engine = exact.engine
+    golden = Softmax(1).golden(row[None], exact=exact)[0, i]
+    if not np.isfinite(row).all():
+        return Derivation((), golden)
+    largest, total = row.max(), np.float32(0)
+    with np.errstate(all="ignore"):
+        powers = engine.exp((row - largest).astype(np.float64)).astype(np.float32)
+    for power in powers:
+        total = np.float32(total + power)
+    plain = Softmax(1).run(row[None], engine=engine)[0, i]
+    with forty_digits():
+        true = [(decimal(x) - decimal(largest)).exp() for x in row]
+        each = [
+            Step(f"e[{j}]", f"exp(x[{j}] - m), x[{j}] = {x!s}", e, p)
+            for j, (x, e, p) in enumerate(zip(row, true, powers, strict=True))
+        ]
+        steps = (
+            given("m", f"the largest of {row.size} x", largest),
+            *each,
+            Step("s", "the sum of all e", sum(true, Decimal(0)), total),
+            Step("y", f"e[{i}] / s", true[i] / sum(true), plain),
+        )
+    return Derivation(steps, golden)
 
 
 def softmax_by(formula: str, x: F32, engine: Engine, total: Expr | None) -> F32:

@@ -12,9 +12,8 @@ from refnet.core.graph import Node
 from refnet.core.op import Op
 from refnet.verification.judge import judge
 from refnet.verification.order_free import exact_sums, grid
-from refnet.verification.trace import terms_of
 from tests.helpers.bits import floats
-from tests.helpers.engines import FAST
+from tests.helpers.engines import EXACT, FAST
 from tests.helpers.verifying import summed
 
 F = np.float32
@@ -62,7 +61,7 @@ def test_where_it_is_claimed_every_order_gives_the_exact_sum(op, scale):
         rng = np.random.default_rng(seed)
         for at in np.ndindex(*value.shape):
             assert summed(op, inputs, at, rng) == value[at]
-    made = terms_of(op, inputs, (0,) * value.ndim)
+    made = op.explain(*inputs, at=(0,) * value.ndim, exact=EXACT)
     bias = Fraction(0) if made.bias is None else Fraction(float(made.bias))
     assert sum(map(Fraction, made.products.tolist()), bias) == Fraction(float(value[(0,) * value.ndim]))
 
