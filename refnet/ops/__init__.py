@@ -3,8 +3,7 @@
 from refnet.core.op import Cost, Interval, Op, TensorType
 from refnet.ops.attention import RadixSoftmax, RadixSum, WeightedSum
 from refnet.ops.average import AvgPool, GlobalAvgPool
-from refnet.ops.conv import Conv
-from refnet.ops.conv_add import ConvAdd
+from refnet.ops.conv import Conv, ConvAdd
 from refnet.ops.dense import Dense
 from refnet.ops.layout import (
     Concat,

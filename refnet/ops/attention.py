@@ -10,7 +10,7 @@ Source: H. Zhang et al., ResNeSt: Split-Attention Networks, arXiv 2004.08955, se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -22,7 +22,7 @@ from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
 from refnet.core.orders import Expr
-from refnet.core.rounding import sum_of_products
+from refnet.core.rounding import product_grid, sum_of_products
 from refnet.ops.pointwise import sum_bound
 from refnet.ops.sigmoid import Sigmoid, exact_sigmoid, explained_sigmoid, sigmoid_bound
 from refnet.ops.softmax import SOFTMAX_FORMULAS, exact_softmax, explained_softmax, softmax_bound, softmax_by
@@ -72,7 +72,7 @@ class RadixSum(Op):
         return engine.radix_sum(inputs[0], self.radix)
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula, self.formulas)
+        self._one_of(formula)
         n, channels, h, w = inputs[0].shape
         c = channels // self.radix
         parts = np.ascontiguousarray(inputs[0]).reshape(n, self.radix, c, h * w)
@@ -86,6 +86,9 @@ class RadixSum(Op):
     def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
         data = part_places(self.radix, inputs[0].shape, at)
         return Terms("add", "data", inputs[0][tuple(data.T)], data)
+
+    def term_grid(self, units: Sequence[float], sizes: Sequence[float]) -> tuple[float, float]:
+        return units[0], sizes[0]
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
@@ -112,6 +115,10 @@ class RadixSoftmax(Op):
     cardinality: int = 1
 
     formulas: ClassVar[Mapping[str, str]] = {**Sigmoid.formulas, **SOFTMAX_FORMULAS}
+
+    @property
+    def menu(self) -> tuple[str, ...]:
+        return tuple(Sigmoid.formulas if self.radix == 1 else SOFTMAX_FORMULAS)
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
@@ -141,13 +148,20 @@ class RadixSoftmax(Op):
         n = x.shape[0]
         if self.radix == 1:
             return Sigmoid().replay(formula, np.ascontiguousarray(x.reshape(n, -1)), engine=engine)
-        self._one_of(formula, SOFTMAX_FORMULAS)
+        self._one_of(formula)
         rows = np.ascontiguousarray(np.moveaxis(self._split(x), 1, -1))  # (n, K, m, R)
         y = softmax_by(formula, rows, engine, total)
         return np.ascontiguousarray(np.moveaxis(y, -1, 1).reshape(n, -1))
 
     def total_terms(self, *inputs: TensorType) -> int | None:
         return self.radix if self.radix > 1 else None
+
+    def total_places(self, *inputs: TensorType) -> tuple[Places, Places] | None:
+        if self.radix == 1:
+            return None
+        size = inputs[0].shape[1] // (self.radix * self.cardinality)
+        parts = np.arange(self.radix, dtype=np.int64) * size
+        return parts, parts * self.cardinality
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         (x,) = inputs
@@ -228,7 +242,7 @@ class WeightedSum(Op):
         return engine.weighted_sum(inputs[0], inputs[1], self.radix)
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula, self.formulas)
+        self._one_of(formula)
         attention, x = inputs
         n, channels, h, w = x.shape
         c = channels // self.radix
@@ -250,6 +264,9 @@ class WeightedSum(Op):
         data, weight = (part_places(self.radix, a.shape, at) for a in (x, attention))
         values, factors = x[tuple(data.T)], attention[tuple(weight.T)]
         return Terms("fma", "data", values, data, "attention", factors, weight)
+
+    def term_grid(self, units: Sequence[float], sizes: Sequence[float]) -> tuple[float, float]:
+        return product_grid(units, sizes)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         def product(a: F64, b: F64) -> F64:

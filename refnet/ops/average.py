@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,7 +17,7 @@ from refnet.core.engine import ConvGeometry, Engine, Places, PoolGeometry
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Reduction, TensorType
 from refnet.core.orders import Chain, Expr, Leaf, Order, Program
-from refnet.core.rounding import ETA, U64, error_factor, gamma, outward
+from refnet.core.rounding import ETA, EXACT_INTEGER, U64, error_factor, gamma, outward
 from refnet.ops.pool import WindowedPool, members
 
 
@@ -129,6 +130,11 @@ class AvgPool(WindowedPool, Reduction):
             divisor = int(rows[at[2]] * columns[at[3]])
         return Terms("add", "data", values, places, absent=absent, divisor=divisor)
 
+    def exact_integers(self, largest: int, *inputs: TensorType) -> tuple[tuple[int, ...], int]:
+        """Each element is a multiple of every divisor that can occur, so that quotients are integers too."""
+        factor = math.prod(math.lcm(*range(1, side + 1)) for side in self.kernel)
+        return (min(largest, (EXACT_INTEGER - 1) // (self.terms(*inputs) * factor)),), factor
+
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         terms = self.kernel[0] * self.kernel[1]
@@ -214,6 +220,11 @@ class GlobalAvgPool(Reduction):
     def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
         _, _, h, w = inputs[0].shape
         return AvgPool((h, w)).explain(*inputs, at=at, exact=exact)
+
+    def exact_integers(self, largest: int, *inputs: TensorType) -> tuple[tuple[int, ...], int]:
+        """Each element is a multiple of every divisor that can occur, so that quotients are integers too."""
+        factor = self.terms(*inputs)
+        return (min(largest, (EXACT_INTEGER - 1) // (self.terms(*inputs) * factor)),), factor
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs

@@ -12,12 +12,13 @@ from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from refnet.core.element import Derivation, Index, Step, Terms, given
-from refnet.core.engine import Engine
+from refnet.core.engine import ADD, RELU, Engine, Epilogue
 from refnet.core.errors import GraphError
 from refnet.core.exact import Exact
-from refnet.core.op import F32, Cost, FoldableSum, Interval, Op, TensorType
+from refnet.core.op import F32, Cost, FoldableSum, Fusable, Interval, Op, TensorType
 from refnet.core.orders import Expr
 from refnet.core.rounding import ETA, U64, gamma, joined, outward
 
@@ -25,7 +26,7 @@ Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, repr=False)
-class Relu(Op):
+class Relu(Fusable):
     """y = x if x > 0, +0 if x <= 0, NaN if x is NaN
 
     Only one right result, except where frameworks differ: the sign of a zero (PyTorch and ONNX Runtime keep
@@ -46,6 +47,7 @@ class Relu(Op):
         "scales": "x if x > 0, else x * 0: -0 below zero, NaN for NaN and -inf (oneDNN's relu joined with a "
         "convolution that is a matrix product)",
     }
+    activation: ClassVar[bool] = True
 
     @property
     def exactly_specified(self) -> bool:
@@ -61,8 +63,15 @@ class Relu(Op):
     def run(self, *inputs: F32, engine: Engine) -> F32:
         return engine.relu(inputs[0])
 
+    @property
+    def step(self) -> str:
+        return RELU
+
+    def add_step(self, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
+        return before.relu()
+
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula, self.formulas)
+        self._one_of(formula)
         if formula == "plain":
             return self.run(*inputs, engine=engine)
         return engine.relu_by(inputs[0], formula)
@@ -94,6 +103,7 @@ class Clip(Op):
     low: float = -np.inf
     high: float = np.inf
 
+    activation: ClassVar[bool] = True
     zero_sign_unspecified: ClassVar[bool] = True
 
     @property
@@ -128,7 +138,7 @@ class Clip(Op):
 
 
 @dataclass(frozen=True, repr=False)
-class Add(Op):
+class Add(Fusable):
     """y = x0 + x1 + ... + x(n-1), all of one shape; with `broadcast` they broadcast to a common one
 
     Plain: left to right. With two inputs there is only one right result.
@@ -184,8 +194,15 @@ class Add(Op):
                 total += x
         return total
 
+    @property
+    def step(self) -> str:
+        return ADD if self == Add(2) else ""
+
+    def add_step(self, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
+        return before.adding()
+
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula, self.formulas)
+        self._one_of(formula)
         return self.run(*(inputs if formula == "left" else inputs[::-1]), engine=engine)
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
@@ -198,6 +215,9 @@ class Add(Op):
         values = np.array([x[place] for x, place in zip(inputs, places, strict=True)], np.float32)
         full = [(0,) * (len(at) - len(place)) + place for place in places]
         return Terms("add", "data, one of each input", values, np.array(full, np.int64))
+
+    def term_grid(self, units: Sequence[float], sizes: Sequence[float]) -> tuple[float, float]:
+        return min(units), max(sizes)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         return sum_bound(inputs)
@@ -237,7 +257,7 @@ class _Two(Op):
 
 
 @dataclass(frozen=True, repr=False)
-class Mul(_Two):
+class Mul(_Two, Fusable):
     """y = a * b, where a dimension of size 1 stretches to the other's (NumPy broadcasting)
 
     One multiplication: only one right result.
@@ -251,6 +271,22 @@ class Mul(_Two):
         with np.errstate(all="ignore"):
             y = np.asarray(np.multiply(*inputs))  # NumPy makes a scalar of rank 0
         return y
+
+    @property
+    def starts(self) -> bool:
+        return self == Mul()
+
+    def add_step(self, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
+        return before
+
+    def run_first(self, steps: Epilogue, *inputs: F32, engine: Engine) -> F32:
+        order = _image(*(x.shape for x in inputs))
+        if order is None:
+            return engine.apply(self.run(*inputs, engine=engine), steps)
+        return engine.apply(inputs[order], steps, inputs[1 - order])  # the product takes no pass of its own
+
+    def capturable_first(self, *inputs: tuple[int, ...]) -> bool:
+        return _image(*inputs[:2]) is not None
 
     def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
         places = [place_in(x.shape, at) for x in inputs]
@@ -309,6 +345,10 @@ class Div(_Two):
 
     swapped: bool = False
 
+    def agrees(self, found: F32, expected: F32, zeros_unknown: bool = False) -> npt.NDArray[np.bool_]:
+        same = super().agrees(found, expected, zeros_unknown)
+        return same | (np.isinf(found) & np.isinf(expected)) if zeros_unknown else same  # 1 / -0
+
     def run(self, *inputs: F32, engine: Engine) -> F32:
         a, b = inputs[::-1] if self.swapped else inputs
         with np.errstate(all="ignore"):
@@ -333,6 +373,14 @@ class Div(_Two):
             total = np.abs(center) + spread
             radius = spread + (gamma(1) + 4 * U64) * total + ETA / 2
         return outward(center, radius, total)
+
+
+def _image(a: tuple[int, ...], b: tuple[int, ...]) -> int | None:
+    """The one of a and b that is (n, c, h, w) while the other is (n, c, 1, 1); None if neither is."""
+    for at, (image, factor) in enumerate(((a, b), (b, a))):
+        if len(image) == 4 and factor == (*image[:2], 1, 1):
+            return at
+    return None
 
 
 def stretched(op: Op, *inputs: TensorType) -> TensorType:

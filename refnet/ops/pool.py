@@ -142,6 +142,10 @@ class MaxPool(WindowedPool):
     def exactly_specified(self) -> bool:
         return True
 
+    @property
+    def menu(self) -> tuple[str, ...]:
+        return tuple(self.formulas) if self.dilation == (1, 1) else ("plain",)
+
     def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return self.dilation == (1, 1)
 
@@ -158,7 +162,7 @@ class MaxPool(WindowedPool):
         return best
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula, self.formulas if self.dilation == (1, 1) else ("plain",))
+        self._one_of(formula)
         (x,) = inputs
         if formula == "plain":
             return self.run(x, engine=engine)

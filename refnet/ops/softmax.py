@@ -68,6 +68,10 @@ class Softmax(Op):
 
     formulas: ClassVar[Mapping[str, str]] = SOFTMAX_FORMULAS
 
+    @property
+    def mixes_images(self) -> bool:
+        return self.axis == 0
+
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
         self._expect(0 <= self.axis < len(inputs[0].shape), f"axis outside of {inputs[0]!r}")
@@ -89,7 +93,7 @@ class Softmax(Op):
         return np.ascontiguousarray(x).reshape(*x.shape[: self.axis], -1)
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula, self.formulas)
+        self._one_of(formula)
         if self.trailing:
             return softmax_by(formula, self._rows(inputs[0]), engine, total).reshape(inputs[0].shape)
         rows = np.ascontiguousarray(np.moveaxis(inputs[0], self.axis, -1))
@@ -98,6 +102,12 @@ class Softmax(Op):
     def total_terms(self, *inputs: TensorType) -> int:
         shape = inputs[0].shape
         return TensorType(shape[self.axis :]).size if self.trailing else shape[self.axis]
+
+    def total_places(self, *inputs: TensorType) -> tuple[Places, Places]:
+        numbers = np.arange(inputs[0].size).reshape(inputs[0].shape)
+        rows = self._rows(numbers) if self.trailing else np.moveaxis(numbers, self.axis, -1)
+        first = rows.reshape(-1, rows.shape[-1])[0]
+        return first, first
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         name = type(self).__name__

@@ -66,6 +66,18 @@ def test_where_it_is_claimed_every_order_gives_the_exact_sum(op, scale):
     assert sum(map(Fraction, made.products.tolist()), bias) == Fraction(float(value[(0,) * value.ndim]))
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_addend_of_a_convolution_is_a_term_and_no_factor(bias):
+    op = ops.ConvAdd(ops.Conv(3, (2, 2), bias=bias))
+    x, w = integers((1, 2, 4, 4), 100, "x") * F(2.0**-10), integers((3, 2, 2, 2), 100, "w") * F(2.0**10)
+    addend, own = integers((1, 3, 3, 3), 100, "addend"), [integers((3,), 100, "bias")] if bias else []
+    size = op.run(*(np.abs(v) for v in (x, addend, w, *own)), engine=FAST)
+    assert 2**14 < size.max() < 2**24  # exact by the products' grid, 1; not by that of x times the addend
+    assert exact_sums(op, [x, addend, w, *own]).all()
+    fine = addend * F(2.0**-10)  # a grid on which the largest sums have too many bits
+    assert (exact_sums(op, [x, fine, w, *own]) == (size - np.abs(addend) + np.abs(fine) < 2**14)).all()
+
+
 @pytest.mark.parametrize("op", OPS, ids=repr)
 def test_one_bit_is_a_defect_there(op):
     op, inputs = case(op, 100)
