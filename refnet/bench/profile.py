@@ -58,7 +58,8 @@ def profile(prepared: Prepared, threads: int, batch: int, runs: int) -> Profile:
 def kind_of(node: Node, types: Mapping[str, TensorType]) -> str:
     """The op's `label`.
 
-    >>>     >>> x = {"x": TensorType((1, 8, 4, 4))}
+    >>> from refnet.ops import Conv
+    >>> x = {"x": TensorType((1, 8, 4, 4))}
     >>> kind_of(Node("c", Conv(8, (3, 3), (2, 2), groups=2), ("x", "w")), x)
     'Conv 3x3 /2 groups'
     """
