@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import refnet
+from refnet.ops import ALL
 
 PACKAGE = Path(refnet.__file__).parent
 ROOT = PACKAGE.parent
@@ -178,11 +179,48 @@ def test_no_circular_import():
     assert waiting == {}, "these import one another, or something that does"
 
 
+NAMES_OPS = {
+    "frameworks/torch_ops.py": "PyTorch's table: one row per op",
+    "frameworks/live.py": "its table of functions of one number: sigmoid and softmax are swept by formula",
+    "models/octresnet.py": "a network is built of ops",
+    "models/resnest.py": "a network is built of ops",
+    "models/cost.py": "the model cards' rule for operations: one row per op",
+    "models/loading.py": "a symbol file's input channels, read off its first convolution",
+    "bench/scaling.py": "the layer that is timed",
+}
+"""Files beyond ops and formats that name a class of op, and why; what an op means is asked of the op."""
+
+
+def named_ops(path: Path, classes: set[str]) -> set[str]:
+    """Classes of ops that a file imports from refnet.ops, or reads from it as a module."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("refnet.ops."):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value).split(".")[-1] == "ops":
+            found.add(node.attr)
+    return found & classes
+
+
+def test_what_an_op_means_is_asked_of_the_op():
+    """No table of isinstance, no dictionary by class: they would have to be found when an op is added."""
+    home = "refnet.ops"
+    classes = {c.__name__ for kind in ALL for c in kind.__mro__ if c.__module__.startswith(home)}
+    assert classes > {"Conv", "Move", "ConvAdd", "WindowedPool"}
+    found = {
+        name
+        for path in PACKAGE.rglob("*.py")
+        if (name := path.relative_to(PACKAGE).as_posix()).split("/")[0] not in {"ops", "formats", "_weights"}
+        if named_ops(path, classes)
+    }
+    assert found == set(NAMES_OPS)
+
+
 OPERATORS_BEYOND = {"ops/matmul.py", "ops/reduce.py"}
 """What neither architecture uses: it does not count to the readable part."""
 INFRASTRUCTURE = {"loops/claims.py", "loops/jit.py", "loops/numba_cache.py"}
 """How loops are compiled and kept, which is no part of what they compute."""
-READABLE = {"core": 1800, "ops": 2600, "loops": 1500}
+READABLE = {"core": 2050, "ops": 3000, "loops": 1500}
 """Lines at most, of all files in a package that count. A file that is to grow beyond replaces something."""
 
 

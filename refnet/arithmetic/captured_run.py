@@ -23,10 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from refnet.arithmetic.fused import defined_with_run
 from refnet.core.engine import Engine
 from refnet.core.graph import Graph, Node
 from refnet.core.interpreter import Plan, evaluated
-from refnet.core.op import F32, Op, TensorType
+from refnet.core.op import F32, TensorType
 from refnet.kernels.memory import Arena, allocating_in
 from refnet.kernels.thread_pool import Call, LaunchList, launch, noting
 
@@ -109,10 +110,11 @@ class CapturedRun:
         steps: list[list[Call] | _UncapturedOp],
     ) -> F32:
         """The node's value, in the arena; what it takes to compute it again becomes steps."""
-        if node.op.reshapes and _says(node.op, "reshapes"):
+        if node.op.reshapes and defined_with_run(node.op, "reshapes"):
             return data[0].reshape(shape)
         calls: list[Call] = []
-        if _says(node.op, "capturable") and node.op.capturable(*[array.shape for array in (*data, *weights)]):
+        shapes = [array.shape for array in (*data, *weights)]
+        if defined_with_run(node.op, "capturable") and node.op.capturable(*shapes):
             with allocating_in(self._arena), noting(calls):
                 value = node.op.run(*data, *weights, engine=engine)
             if value.size and self._arena.lasting(value) is None:
@@ -167,11 +169,6 @@ class CapturedRun:
             return {name: place.copy() for name, place in self._outputs.items()}
         finally:
             self._busy.release()
-
-
-def _says(op: Op, what: str) -> bool:
-    """Whether the class that defines `run`, or a subclass of it, says so: another `run` may do anything."""
-    return next(what in vars(kind) for kind in type(op).__mro__ if what in vars(kind) or "run" in vars(kind))
 
 
 def unchanging(graph: Graph) -> bool:

@@ -14,14 +14,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-import numpy as np
-
-from refnet.core.engine import Engine
+from refnet.core.engine import ADD, Engine
 from refnet.core.errors import GraphError, InputError
 from refnet.core.graph import Graph, Node
-from refnet.core.op import F32
-from refnet.core.orders import FOLDS, Joined
-from refnet.ops import Add, BatchNorm, Clip, Conv, ConvAdd, Dense, Relu, Sigmoid
+from refnet.core.op import F32, Fusable, Op, Reduction
+from refnet.core.orders import Joined
 
 
 def fused_graph(graph: Graph, by: Joined, engine: Engine) -> Graph:
@@ -30,6 +27,7 @@ def fused_graph(graph: Graph, by: Joined, engine: Engine) -> Graph:
     Raises InputError if the groups are not in this graph, or are of a kind that refnet does not know.
 
     >>> from refnet.core.graph import TensorType
+    >>> from refnet.ops import Add, Conv
     >>> nodes = (
     ...     Node("c", Conv(4, (1, 1)), ("x", "w")),
     ...     Node("y", Add(2), ("c", "x")),
@@ -47,20 +45,17 @@ def fused_graph(graph: Graph, by: Joined, engine: Engine) -> Graph:
     taken = {*graph.weight_types, *graph.by_name, *graph.inputs}
     for names in by.groups:
         members = _members(graph, names)
-        if not isinstance(members[0].op, Conv | Dense) or gone & set(names):
+        if not _begins(members[0].op) or gone & set(names):
             raise _unknown(graph, members)
         last = members[0]
         for node in members[1:]:
             if last.name not in node.data:
                 raise _unknown(graph, members)
-            if isinstance(node.op, BatchNorm) and isinstance(last.op, Conv):
-                now = _folded(last, node, by.fold, weights, taken, engine)
-            elif node.op == Add(2) and isinstance(last.op, Conv) and node.data.count(last.name) == 1:
-                now = _added(last, node)
-            elif isinstance(node.op, Relu | Sigmoid | Clip):
+            now = _folded(last, node, by.fold, weights, taken, engine) or _added(last, node)
+            if now is None and node.op.activation:
                 last = node
                 continue
-            else:
+            if now is None:
                 raise _unknown(graph, members)
             gone.add(last.name)
             made[node.name] = last = now
@@ -106,53 +101,43 @@ def _free(name: str, taken: set[str]) -> str:
     return name
 
 
-def _added(conv: Node, addition: Node) -> Node:
-    """The convolution and the addition after it as one node, the addition's."""
-    assert isinstance(conv.op, Conv)
-    (other,) = (name for name in addition.data if name != conv.name)
-    return Node(addition.name, ConvAdd(conv.op), (*conv.data, other, *conv.weights))
+def _begins(op: Op) -> bool:
+    """Whether executors join other ops with this one: a sum of products."""
+    return isinstance(op, Reduction) and not op.averages and not op.adds
+
+
+def _added(last: Node, addition: Node) -> Node | None:
+    """The sum and the addition of two after it as one node, the addition's; None if they are no such ops."""
+    adds = isinstance(addition.op, Fusable) and addition.op.step == ADD
+    if not adds or not isinstance(last.op, Reduction) or addition.data.count(last.name) != 1:
+        return None
+    op = last.op.with_addend()
+    if op is None:
+        return None
+    (other,) = (name for name in addition.data if name != last.name)
+    return Node(addition.name, op, (*last.data, other, *last.weights))
 
 
 def _folded(
-    conv: Node, norm: Node, fold: str, weights: dict[str, F32], taken: set[str], engine: Engine
-) -> Node:
-    """The convolution with the batch norm in its weights, added to `weights` under names not yet taken."""
-    assert isinstance(conv.op, Conv)
+    last: Node, norm: Node, fold: str, weights: dict[str, F32], taken: set[str], engine: Engine
+) -> Node | None:
+    """The convolution with the batch norm in its weights; None if they are no such ops.
+
+    The new weights are added to `weights` under names not yet taken.
+    """
+    op = last.op.with_bias() if isinstance(last.op, Reduction) else None
+    if op is None or not norm.op.folds:
+        return None
     names = tuple(_free(f"{norm.name}_folded_{role}", taken) for role in ("weight", "bias"))
     if weights:
-        own = [weights[name] for name in (*conv.weights, *norm.weights)]
-        weights[names[0]], weights[names[1]] = folded(norm.op, own, fold, engine)
-    return Node(norm.name, replace(conv.op, bias=True), (*conv.data, *names))
+        own = [weights[name] for name in (*last.weights, *norm.weights)]
+        weights[names[0]], weights[names[1]] = norm.op.fold(fold, own, engine)
+    return Node(norm.name, op, (*last.data, *names))
 
 
-def folded(norm: BatchNorm | object, weights: Sequence[F32], fold: str, engine: Engine) -> tuple[F32, F32]:
-    """Weight and bias of the convolution and batch norm as one, by a formula of FOLDS.
-
-    weights: weight (o, ...), perhaps bias (o,), then gamma, beta, mean and var (o,).
-    Raises InputError for a formula that is not in the menu.
-
-    >>> from refnet.arithmetic.engines import engine
-    >>> weight, half, one = np.ones((1, 1, 1, 1), np.float32), np.float32([0.5]), np.float32([1])
-    >>> own = [weight, half, one, one, one]
-    >>> [float(a.item()) for a in folded(BatchNorm(eps=0.0), own, "double", engine("fast"))]
-    [0.5, 0.5]
-    """
-    assert isinstance(norm, BatchNorm)
-    if fold not in FOLDS:
-        raise InputError(f"a batch norm can be folded by {', '.join(FOLDS)}, not by {fold!r}")
-    w, *bias, gamma, beta, mean, var = weights
-    one = np.float32(1)
-    with np.errstate(all="ignore"):
-        scale = np.ones_like(gamma) if norm.fix_gamma else gamma
-        if fold.startswith("double"):
-            root = np.sqrt(var.astype(np.float64) + norm.eps)
-            a = (scale.astype(np.float64) / root).astype(np.float32)
-        else:
-            single = np.sqrt(var + np.float32(norm.eps))
-            a = scale / single if fold == "single" else scale * (one / single)
-        apart = bias[0] - mean if bias else -mean
-        shift = engine.fused_multiply_add(a, apart, beta) if fold == "double-fused" else beta + a * apart
-        return w * a.reshape(-1, *[1] * (w.ndim - 1)), shift
+def foldable(graph: Graph, groups: Sequence[Sequence[str]]) -> bool:
+    """Whether these groups of names hold an op that is folded into weights."""
+    return any(graph.by_name[name].op.folds for names in groups for name in names)
 
 
 def _read_only(array: F32) -> F32:

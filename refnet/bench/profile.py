@@ -11,7 +11,6 @@ from refnet.core.graph import Node
 from refnet.core.op import TensorType
 from refnet.frameworks.launch import Prepared
 from refnet.frameworks.process import Worker
-from refnet.ops import Conv
 
 
 @dataclass(frozen=True)
@@ -57,15 +56,11 @@ def profile(prepared: Prepared, threads: int, batch: int, runs: int) -> Profile:
 
 
 def kind_of(node: Node, types: Mapping[str, TensorType]) -> str:
-    """The op's name; of a convolution also what decides which path it takes.
+    """The op's `label`.
 
+    >>> from refnet.ops import Conv
     >>> x = {"x": TensorType((1, 8, 4, 4))}
     >>> kind_of(Node("c", Conv(8, (3, 3), (2, 2), groups=2), ("x", "w")), x)
     'Conv 3x3 /2 groups'
     """
-    if not isinstance(node.op, Conv):
-        return type(node.op).__name__
-    op, channels = node.op, types[node.data[0]].shape[1]
-    stride = f" /{op.stride[0]}" if op.stride != (1, 1) else ""
-    groups = "" if op.groups == 1 else " depthwise" if op.groups == channels else " groups"
-    return f"Conv {op.kernel[0]}x{op.kernel[1]}{stride}{groups}"
+    return node.op.label(*(types[name] for name in node.data))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +13,8 @@ from refnet.core.bits import equal_bits
 from refnet.core.errors import GraphError, InputError
 
 if TYPE_CHECKING:
-    from refnet.core.engine import Engine, Places
+    from refnet.core.element import Derivation, Index, Terms, Windows
+    from refnet.core.engine import Engine, Epilogue, Places
     from refnet.core.exact import Exact
     from refnet.core.orders import Expr, Program
 
@@ -120,6 +121,7 @@ class Op:
     - `run(*inputs, engine)`: the value in plain arithmetic, float32, in the order that the docstring states.
     - `golden(*inputs, exact)`: the correctly rounded value; inherited if exactly specified.
     - `replay(formula, *inputs, engine, total)`: the value by a formula of the op's menu `formulas`.
+    - `explain(*inputs, at, exact)`: what one element is made of; inherited if nothing is said.
     - `bound(*inputs, engine)`: an Interval that holds every float32 evaluation (derivation in the docstring).
     - `capturable(*shapes)`: whether repeating the kernel calls of `run` repeats the run.
     - `flops(*inputs)`: the Cost, from the types of the inputs.
@@ -133,11 +135,20 @@ class Op:
     statistics: ClassVar[tuple[str, ...]] = ()
     """Roles whose weights are running statistics: stored with the model but not learned."""
 
+    positive: ClassVar[tuple[str, ...]] = ()
+    """Roles whose weights are positive: variances."""
+
     zero_sign_unspecified: ClassVar[bool] = False
     """True if frameworks legitimately differ in the sign of a zero result and in what NaN becomes."""
 
     formulas: ClassVar[Mapping[str, str]] = {}
     """The ways in which frameworks evaluate this op: name -> formula with its source. A book chooses one."""
+
+    activation: ClassVar[bool] = False
+    """True if executors compute the op with the sum before it, and its bits stay those of the op alone."""
+
+    folds: ClassVar[bool] = False
+    """True if executors multiply the op into the weights of the convolution before it (`fold`)."""
 
     reshapes: ClassVar[bool] = False
     """True if the value has the elements of its one input, in the same order, in another shape."""
@@ -155,19 +166,31 @@ class Op:
         return False
 
     @property
+    def menu(self) -> tuple[str, ...]:
+        """The names of those `formulas` that apply with these attributes."""
+        return tuple(self.formulas)
+
+    @property
+    def mixes_images(self) -> bool:
+        """Whether the value of an image depends on the other images of its batch."""
+        return False
+
+    @property
     def needs_recipe(self) -> bool:
         """Whether frameworks may give other bits: there are several right results, or several formulas."""
         return bool(self.formulas) or not self.exactly_specified
 
-    def agrees(self, found: F32, expected: F32) -> npt.NDArray[np.bool_]:
+    def agrees(self, found: F32, expected: F32, zeros_unknown: bool = False) -> npt.NDArray[np.bool_]:
         """Per element: whether a framework's value is the only right result, `expected`.
 
         Bits are compared as bits; all NaN count as equal. With `zero_sign_unspecified`, zeros of either sign
-        agree, and anything agrees with a NaN.
+        agree, and anything agrees with a NaN. zeros_unknown: the signs of zeros among the inputs are unknown.
         """
         same = equal_bits(found, expected)
+        if self.zero_sign_unspecified or zeros_unknown:
+            same |= (found == 0) & (expected == 0)
         if self.zero_sign_unspecified:
-            same |= ((found == 0) & (expected == 0)) | np.isnan(expected)
+            same |= np.isnan(expected)
         return same
 
     def nan_propagates(self, *weights: F32) -> bool:
@@ -175,6 +198,15 @@ class Op:
         of a known sign (or NaN, if finite terms overflow on the way). False: unknown, or frameworks differ.
         """
         return False
+
+    @property
+    def unused_roles(self) -> tuple[str, ...]:
+        """Roles whose weights change nothing."""
+        return ()
+
+    def label(self, *inputs: TensorType) -> str:
+        """How a table of times calls the op: its name, and what decides which way kernels take."""
+        return type(self).__name__
 
     def weight_roles(self) -> tuple[str, ...]:
         """Roles of the inputs that are weights, in order; they depend on the op's attributes."""
@@ -205,8 +237,31 @@ class Op:
         """
         raise NotImplementedError
 
+    def fold(self, how: str, weights: Sequence[F32], engine: Engine) -> tuple[F32, F32]:
+        """Weight and bias of the convolution before the op and the op as one, for an op that `folds`.
+
+        how: one of core.orders.FOLDS, else InputError. weights: weight (o, ...), perhaps bias (o,), then the
+        op's own, (o,) each.
+        """
+        raise NotImplementedError
+
     def total_terms(self, *inputs: TensorType) -> int | None:
         """The number of terms of a formula's sum, such as a softmax's; None: no formula has a sum."""
+        return None
+
+    def total_places(self, *inputs: TensorType) -> tuple[Places, Places] | None:
+        """The flat places of the terms of the first such sum: in the data, and in the value."""
+        return None
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms | Derivation | None:
+        """What the element `at` of the value is made of; None: the op has no such breakdown."""
+        return None
+
+    def term_grid(self, units: Sequence[float], sizes: Sequence[float]) -> tuple[float, float] | None:
+        """(unit, size): the terms of its sums are multiples of unit, and no product among them exceeds size.
+
+        units, sizes: the same of each input. None: its values are no sums.
+        """
         return None
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
@@ -238,14 +293,46 @@ class Op:
             f"takes {least if least == most else f'{least} to {most}'} inputs, got {len(inputs)}",
         )
 
-    def _one_of(self, formula: str, formulas: Collection[str]) -> None:
-        """InputError unless the formula is one of these."""
-        if formula not in formulas:
-            known = ", ".join(formulas) or "none"
+    def _one_of(self, formula: str) -> None:
+        """InputError unless the formula applies."""
+        if formula not in self.menu:
+            known = ", ".join(self.menu) or "none"
             raise InputError(f"{self!r}: formula must be one of {known}, got {formula!r}")
 
     def _rank(self, value: TensorType, rank: int, role: str = "data") -> None:
         self._expect(len(value.shape) == rank, f"{role} must have {rank} dimensions, got {value!r}")
+
+
+class Fusable(Op):
+    """An op that kernels can compute with others in one pass over memory; no bit depends on it.
+
+    A pass is a first op and the steps after it (core/engine.py `Epilogue`). arithmetic/fused.py chooses them.
+    """
+
+    @property
+    def step(self) -> str:
+        """The kind of step that the op is after others: SCALE_SHIFT, ADD or RELU; "" if it can be none."""
+        return ""
+
+    @property
+    def starts(self) -> bool:
+        """Whether a pass can start with the op."""
+        return bool(self.step)
+
+    def add_step(self, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
+        """`before`, and what the op does to each value; what is added is supplied by `Epilogue.over`."""
+        raise NotImplementedError
+
+    def run_first(self, steps: Epilogue, *inputs: F32, engine: Engine) -> F32:
+        """The pass that starts with this op, whose own step is the first of `steps`.
+
+        inputs: data and weights; an op that is a step has its first data only.
+        """
+        return engine.apply(inputs[0], steps)
+
+    def capturable_first(self, *inputs: tuple[int, ...]) -> bool:
+        """As `capturable`, of `run_first`."""
+        return True
 
 
 class Reduction(Op):
@@ -270,6 +357,32 @@ class Reduction(Op):
     def biased(self) -> bool:
         """Whether there is a bias to add."""
         return False
+
+    def windows(self, *inputs: TensorType) -> Windows:
+        """Where the data of each sum lies in its image; a dense layer sees an image of one pixel."""
+        raise NotImplementedError
+
+    def counts(self, shape: tuple[int, ...]) -> tuple[Places, Places]:
+        """Of an average over data of this shape: the rows (oh,) and the columns (ow,) that count, per window;
+        the divisor is their product.
+        """
+        raise NotImplementedError
+
+    def exact_integers(self, largest: int, *inputs: TensorType) -> tuple[tuple[int, ...], int] | None:
+        """Inputs of which no partial sum rounds, in any order, with or without FMA: (limits, factor).
+
+        Input i holds integers of at most limits[i], times the factor; no number that is multiplied exceeds
+        largest. A limit of 0: there are too many terms. None: not known.
+        """
+        return None
+
+    def with_bias(self) -> Reduction | None:
+        """With a bias, for what executors fold into the weights; None: they fold nothing into it."""
+        return None
+
+    def with_addend(self) -> Reduction | None:
+        """With an addend, for an addition that executors join with the sum; None: they join none."""
+        return None
 
     def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
         """The value with each sum in the program's order; with places only the elements there, (count,)."""

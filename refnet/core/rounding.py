@@ -31,6 +31,10 @@ latter by its exponent bits, which are 0 for n = -126: so it loses everything be
 MXNet 1.9.1; jit_uni_eltwise_injector.cpp)."""
 
 
+EXACT_INTEGER = 1 << 24
+"""Integers up to here, and their multiples of a power of two, are exact in float32."""
+
+
 def gamma(k: float) -> float:
     """k U / (1 - k U), an upper bound on what k roundings do to a term; inf where k U reaches 1/2.
 
@@ -113,3 +117,18 @@ def error_factor(terms: int) -> float:
     of the norms that bound it, itself: at most (K + 2) U64 of it for sums of K terms, K below 2**32.
     """
     return (terms + 2) * U64 * (1 + 2.0**-20)
+
+
+def product_grid(units: Sequence[float], sizes: Sequence[float]) -> tuple[float, float]:
+    """`Op.term_grid` of sums of products of the first two inputs, and of the other inputs themselves."""
+    return min(units[0] * units[1], *units[2:], math.inf), sizes[0] * sizes[1]
+
+
+def product_integers(terms: int, largest: int, count: int) -> tuple[tuple[int, ...], int]:
+    """`Reduction.exact_integers` of a sum of so many products, perhaps a bias: data, weight and bias.
+
+    Any partial sum of the products is below 2^23, a bias too, and together they stay below 2^24.
+    """
+    half = EXACT_INTEGER // 2 - 1
+    most = min(largest, math.isqrt(half // terms))
+    return (most, most, half)[:count], 1

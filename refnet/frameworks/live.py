@@ -21,7 +21,7 @@ from refnet.core.errors import InputError
 from refnet.core.op import F32
 from refnet.frameworks import launch
 from refnet.frameworks.process import Worker
-from refnet.ops.pointwise import Sigmoid
+from refnet.ops.sigmoid import Sigmoid
 from refnet.ops.softmax import SOFTMAX_FORMULAS, Softmax
 
 CHUNKS = 256

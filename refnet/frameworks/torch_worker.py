@@ -165,7 +165,9 @@ def probe(request: Any, arrays: Any, emit: Any) -> Any:
 
 FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "conv2d": lambda torch, t, a: torch.nn.functional.conv2d(t["x"], t["weight"], t.get("bias"), **a),
-    "linear": lambda torch, t, a: torch.nn.functional.linear(t["x"], t["weight"], t.get("bias"), **a),
+    "linear": lambda torch, t, a: torch.nn.functional.linear(
+        torch.flatten(t["x"], 1), t["weight"], t.get("bias"), **a
+    ),
     "max_pool2d": lambda torch, t, a: torch.nn.functional.max_pool2d(t["x"], **a),
     "avg_pool2d": lambda torch, t, a: torch.nn.functional.avg_pool2d(t["x"], **a),
     "adaptive_avg_pool2d": lambda torch, t, a: torch.nn.functional.adaptive_avg_pool2d(t["x"], **a),

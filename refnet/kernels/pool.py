@@ -41,7 +41,7 @@ def max_pool(x: Array, kernel: Pair, stride: Pair, pad: Pair, output: Pair, thre
 def avg_pool(
     x: Array, kernel: Pair, stride: Pair, pad: Pair, output: Pair, include_pad: bool, threads: int
 ) -> Array:
-    """Average of ops/pool.py: a chain over kernel row and column from +0, then one division."""
+    """Average of ops/average.py: a chain over kernel row and column from +0, then one division."""
     if pad == (0, 0) and kernel == x.shape[2:] and output == (1, 1):
         return _each(_mean, x, output, threads, VECTOR // x.itemsize)
     if pad == (0, 0) and kernel == stride == (1, 1) and output == x.shape[2:]:

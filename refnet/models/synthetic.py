@@ -24,7 +24,6 @@ from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node
 from refnet.core.interpreter import Plan, make_plan, steps
 from refnet.core.op import F32, F64, TensorType
-from refnet.ops.norm import BatchNorm
 
 U64 = npt.NDArray[np.uint64]
 
@@ -74,10 +73,9 @@ def weights(graph: Graph, seed: int) -> dict[str, F32]:
 
 def _weight(node: Node, role: str, kind: TensorType, seed: int, name: str) -> F32:
     """One weight by its role; running statistics are 0 and 1 until the image has run."""
-    fixed = isinstance(node.op, BatchNorm) and node.op.fix_gamma
     if role == "mean":
         return np.zeros(kind.shape, np.float32)
-    if role == "var" or (role == "gamma" and fixed):
+    if role == "var" or (role == "gamma" and role in node.op.unused_roles):
         return np.ones(kind.shape, np.float32)
     if role == "weight":
         return normal(seed, name, kind.shape, math.sqrt(2.0 / TensorType(kind.shape[1:]).size))
@@ -148,7 +146,7 @@ class Calibrate:
 
     def evaluate(self, node: Node, *inputs: F32) -> F32:
         """The node's value, with the statistics of this input."""
-        if isinstance(node.op, BatchNorm):
+        if node.op.statistics:
             mean, var = statistics(inputs[0])
             self.statistics.update(zip(node.weights[2:], (mean, var), strict=True))
             inputs = (*inputs[:3], mean, var)

@@ -2,8 +2,8 @@
 
 from refnet.core.op import Cost, Interval, Op, TensorType
 from refnet.ops.attention import RadixSoftmax, RadixSum, WeightedSum
-from refnet.ops.conv import Conv
-from refnet.ops.conv_add import ConvAdd
+from refnet.ops.average import AvgPool, GlobalAvgPool
+from refnet.ops.conv import Conv, ConvAdd
 from refnet.ops.dense import Dense
 from refnet.ops.layout import (
     Concat,
@@ -18,10 +18,11 @@ from refnet.ops.layout import (
 )
 from refnet.ops.matmul import MatMul
 from refnet.ops.norm import BatchNorm
-from refnet.ops.pointwise import Add, Clip, Div, Mul, Relu, Sigmoid, Sub
-from refnet.ops.pool import AvgPool, GlobalAvgPool, MaxPool
+from refnet.ops.pointwise import Add, Clip, Div, Mul, Relu, Sub
+from refnet.ops.pool import MaxPool
 from refnet.ops.reduce import ReduceMean, ReduceSum
 from refnet.ops.resample import ResizeNearest, UpsampleNearest
+from refnet.ops.sigmoid import Sigmoid
 from refnet.ops.softmax import Softmax
 
 __all__ = [

@@ -10,21 +10,22 @@ Source: H. Zhang et al., ResNeSt: Split-Attention Networks, arXiv 2004.08955, se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from refnet.core.engine import Engine
+from refnet.core.element import Derivation, Index, Terms
+from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
 from refnet.core.orders import Expr
-from refnet.core.rounding import sum_of_products
-from refnet.ops.pointwise import Sigmoid, exact_sigmoid, sum_bound
-from refnet.ops.sigmoid import sigmoid_bound
-from refnet.ops.softmax import SOFTMAX_FORMULAS, exact_softmax, softmax_bound, softmax_by
+from refnet.core.rounding import product_grid, sum_of_products
+from refnet.ops.pointwise import sum_bound
+from refnet.ops.sigmoid import Sigmoid, exact_sigmoid, explained_sigmoid, sigmoid_bound
+from refnet.ops.softmax import SOFTMAX_FORMULAS, exact_softmax, explained_softmax, softmax_bound, softmax_by
 
 T = TypeVar("T", np.float32, np.float64)
 
@@ -71,7 +72,7 @@ class RadixSum(Op):
         return engine.radix_sum(inputs[0], self.radix)
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula, self.formulas)
+        self._one_of(formula)
         n, channels, h, w = inputs[0].shape
         c = channels // self.radix
         parts = np.ascontiguousarray(inputs[0]).reshape(n, self.radix, c, h * w)
@@ -81,6 +82,13 @@ class RadixSum(Op):
         if self.exactly_specified:
             return self.run(*inputs, engine=exact.engine)
         return exact.sum(type(self).__name__, np.stack(np.split(inputs[0], self.radix, 1)))
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+        data = part_places(self.radix, inputs[0].shape, at)
+        return Terms("add", "data", inputs[0][tuple(data.T)], data)
+
+    def term_grid(self, units: Sequence[float], sizes: Sequence[float]) -> tuple[float, float]:
+        return units[0], sizes[0]
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
@@ -107,6 +115,10 @@ class RadixSoftmax(Op):
     cardinality: int = 1
 
     formulas: ClassVar[Mapping[str, str]] = {**Sigmoid.formulas, **SOFTMAX_FORMULAS}
+
+    @property
+    def menu(self) -> tuple[str, ...]:
+        return tuple(Sigmoid.formulas if self.radix == 1 else SOFTMAX_FORMULAS)
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
@@ -136,13 +148,20 @@ class RadixSoftmax(Op):
         n = x.shape[0]
         if self.radix == 1:
             return Sigmoid().replay(formula, np.ascontiguousarray(x.reshape(n, -1)), engine=engine)
-        self._one_of(formula, SOFTMAX_FORMULAS)
+        self._one_of(formula)
         rows = np.ascontiguousarray(np.moveaxis(self._split(x), 1, -1))  # (n, K, m, R)
         y = softmax_by(formula, rows, engine, total)
         return np.ascontiguousarray(np.moveaxis(y, -1, 1).reshape(n, -1))
 
     def total_terms(self, *inputs: TensorType) -> int | None:
         return self.radix if self.radix > 1 else None
+
+    def total_places(self, *inputs: TensorType) -> tuple[Places, Places] | None:
+        if self.radix == 1:
+            return None
+        size = inputs[0].shape[1] // (self.radix * self.cardinality)
+        parts = np.arange(self.radix, dtype=np.int64) * size
+        return parts, parts * self.cardinality
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         (x,) = inputs
@@ -152,6 +171,14 @@ class RadixSoftmax(Op):
         rows = np.ascontiguousarray(np.moveaxis(self._split(x), 1, -1))  # (n, K, m, R)
         y = exact_softmax(name, rows, exact)
         return np.ascontiguousarray(np.moveaxis(y, -1, 1).reshape(n, -1))
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
+        (x,) = inputs
+        if self.radix == 1:
+            return explained_sigmoid(x.reshape(x.shape[0], -1)[at], exact)
+        m = x.shape[1] // (self.radix * self.cardinality)
+        r, k, i = at[1] // (self.cardinality * m), at[1] // m % self.cardinality, at[1] % m
+        return explained_softmax(np.ascontiguousarray(self._split(x)[at[0], :, k, i]), r, exact)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
@@ -215,7 +242,7 @@ class WeightedSum(Op):
         return engine.weighted_sum(inputs[0], inputs[1], self.radix)
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula, self.formulas)
+        self._one_of(formula)
         attention, x = inputs
         n, channels, h, w = x.shape
         c = channels // self.radix
@@ -232,6 +259,15 @@ class WeightedSum(Op):
         x = np.ascontiguousarray(inputs[1]).reshape(n, self.radix, c, h * w)
         return exact.weighted_sum(type(self).__name__, a, x).reshape(n, c, h, w)
 
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+        attention, x = inputs
+        data, weight = (part_places(self.radix, a.shape, at) for a in (x, attention))
+        values, factors = x[tuple(data.T)], attention[tuple(weight.T)]
+        return Terms("fma", "data", values, data, "attention", factors, weight)
+
+    def term_grid(self, units: Sequence[float], sizes: Sequence[float]) -> tuple[float, float]:
+        return product_grid(units, sizes)
+
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         def product(a: F64, b: F64) -> F64:
             return engine.weighted_sum(a, b, self.radix)
@@ -245,3 +281,9 @@ class WeightedSum(Op):
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost(0, 2 * inputs[1].size)
+
+
+def part_places(radix: int, shape: tuple[int, ...], at: Index) -> Places:
+    """The places of the parts of one element in an input of this shape, (radix, rank)."""
+    c = shape[1] // radix
+    return np.array([(at[0], r * c + at[1], *at[2 : len(shape)]) for r in range(radix)], np.int64)

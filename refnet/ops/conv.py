@@ -1,24 +1,26 @@
-"""Convolution."""
+"""Convolution, and convolution with another value added into its sum."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
-from refnet.core.engine import NOTHING, ConvGeometry, Engine, Places
+from refnet.core.element import Index, Terms, Windows
+from refnet.core.engine import NOTHING, ConvGeometry, Engine, Epilogue, Places
 from refnet.core.exact import Exact
-from refnet.core.op import F32, F64, Cost, Interval, Reduction, TensorType
+from refnet.core.op import F32, F64, Cost, Fusable, Interval, Reduction, TensorType
 from refnet.core.orders import Program
-from refnet.core.rounding import sum_of_products
+from refnet.core.rounding import product_grid, product_integers, sum_of_products
+from refnet.ops.pointwise import sum_bound
 
 Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, repr=False)
-class Conv(Reduction):
+class Conv(Fusable, Reduction):
     """y[n,o,i,j] = bias[o] + sum over c, p, q of
                   weight[o,c,p,q] * x[n, g*C + c, i*sh - ph + p*dh, j*sw - pw + q*dw]
 
@@ -125,8 +127,23 @@ class Conv(Reduction):
             wide, take = self._wide(*(x.shape for x in inputs))
             cut: F32 = take(wide.run(*inputs, engine=engine))
             return cut
-        epilogue = NOTHING.bias(inputs[2]) if self.bias else NOTHING
-        return engine.conv(inputs[0], inputs[1], self.geometry, epilogue)
+        return self.run_first(self.add_step(NOTHING, *inputs[1:], engine=engine), *inputs, engine=engine)
+
+    @property
+    def starts(self) -> bool:
+        return self.symmetric
+
+    def add_step(self, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
+        return before.bias(weights[1]) if self.bias else before
+
+    def run_first(self, steps: Epilogue, *inputs: F32, engine: Engine) -> F32:
+        return engine.conv(inputs[0], inputs[1], self.geometry, steps)
+
+    def with_bias(self) -> Conv:
+        return replace(self, bias=True)
+
+    def with_addend(self) -> ConvAdd:
+        return ConvAdd(self)
 
     def terms(self, *inputs: TensorType) -> int:
         return TensorType(inputs[1].shape[1:]).size
@@ -169,6 +186,29 @@ class Conv(Reduction):
         bias = inputs[2] if self.bias else None
         return exact.conv(type(self).__name__, inputs[0], inputs[1], bias, None, self.geometry)
 
+    def windows(self, *inputs: TensorType) -> Windows:
+        _, _, h, w = inputs[0].shape
+        return Windows((h, w), self.kernel, self.stride, self.pad, self.dilation)
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+        x, w = inputs[:2]
+        places, absent = self.windows(TensorType(x.shape)).places(*at[2:])
+        per = w.shape[1]
+        base = at[1] // (self.channels // self.groups) * per
+        channel = np.repeat(np.arange(per), len(places))
+        i, j, p, q = np.tile(places, (per, 1)).T
+        data = np.stack([np.full_like(i, at[0]), base + channel, i, j], 1)
+        weight = np.stack([np.full_like(i, at[1]), channel, p, q], 1)
+        values, factors = x[tuple(data.T)], w[tuple(weight.T)]
+        bias = inputs[2][at[1]] if self.bias else None
+        return Terms("fma", "data", values, data, "weight", factors, weight, bias, at[1], absent)
+
+    def term_grid(self, units: Sequence[float], sizes: Sequence[float]) -> tuple[float, float]:
+        return product_grid(units, sizes)
+
+    def exact_integers(self, largest: int, *inputs: TensorType) -> tuple[tuple[int, ...], int]:
+        return product_integers(self.terms(*inputs), largest, len(inputs))
+
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         if not self.symmetric:
             wide, take = self._wide(*(x.center.shape for x in inputs))
@@ -197,3 +237,89 @@ class Conv(Reduction):
         size = self.type(*inputs).size
         macs = size * TensorType(inputs[1].shape[1:]).size
         return Cost(macs, 2 * macs + size * self.bias)
+
+    def label(self, *inputs: TensorType) -> str:
+        stride = f" /{self.stride[0]}" if self.stride != (1, 1) else ""
+        groups = "" if self.groups == 1 else " depthwise" if self.groups == inputs[0].shape[1] else " groups"
+        return f"Conv {self.kernel[0]}x{self.kernel[1]}{stride}{groups}"
+
+
+@dataclass(frozen=True, repr=False)
+class ConvAdd(Reduction):
+    """y = conv(data) + addend, one sum of the convolution's terms, its bias and the addend's element
+
+    conv: a Conv with the same padding before and behind the image. No framework's file has this op: an
+    executor makes it from a convolution and the addition after it (arithmetic/fusion_groups.py). The value
+    between the two is then never computed.
+
+    Shapes: data and the weights as Conv's, addend as its result.
+
+    Plain: the convolution's order, then one addition of the addend.
+
+    Bound, any order: that of the addition, the convolution's sum joined with the addend (`rounding.joined`):
+    a term passes one addition more than in Conv, the addend as many as there are terms.
+
+    Golden: the exact sum of all, rounded once, as for Conv. The error bound of the float64 sum grows by the
+    addend's absolute value and one addition.
+
+    Source: oneDNN's post-op `sum` (MXNet 1.9.1's _sg_mkldnn_conv, with_sum).
+    """
+
+    conv: Conv
+
+    roles: ClassVar[tuple[str, ...]] = ("data", "addend", "weight", "bias")
+    adds: ClassVar[bool] = True
+
+    def weight_roles(self) -> tuple[str, ...]:
+        return self.conv.weight_roles()
+
+    def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
+        self._count(data, 2)
+        return self.conv.weight_types(data[0])
+
+    def nan_propagates(self, *weights: F32) -> bool:
+        return self.conv.nan_propagates(*weights)
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 2 + len(self.weight_roles()))
+        self._expect(self.conv.symmetric, "the padding must be the same before and behind the image")
+        made = self.conv.type(inputs[0], *inputs[2:])
+        self._expect(inputs[1] == made, f"the addend is {inputs[1]!r}, the convolution makes {made!r}")
+        return made
+
+    def run(self, *inputs: F32, engine: Engine) -> F32:
+        total = self.conv.run(inputs[0], *inputs[2:], engine=engine)
+        with np.errstate(all="ignore"):
+            total += inputs[1]
+        return total
+
+    def terms(self, *inputs: TensorType) -> int:
+        return self.conv.terms(inputs[0], *inputs[2:])
+
+    def biased(self) -> bool:
+        return self.conv.bias
+
+    def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
+        x, addend, *weights = inputs
+        return self.conv.sum_in_order(program, addend, x, *weights, engine=engine, places=places)
+
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
+        x, addend, w = inputs[:3]
+        bias = inputs[3] if self.conv.bias else None
+        return exact.conv(type(self).__name__, x, w, bias, addend, self.conv.geometry)
+
+    def windows(self, *inputs: TensorType) -> Windows:
+        return self.conv.windows(inputs[0])
+
+    def term_grid(self, units: Sequence[float], sizes: Sequence[float]) -> tuple[float, float]:
+        """The addend is one of the terms, as a bias is."""
+        x, addend, *weights = range(len(units))
+        order = [x, weights[0], addend, *weights[1:]]
+        return product_grid([units[k] for k in order], [sizes[k] for k in order])
+
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
+        return sum_bound((self.conv.bound(inputs[0], *inputs[2:], engine=engine), inputs[1]))
+
+    def flops(self, *inputs: TensorType) -> Cost:
+        cost = self.conv.flops(inputs[0], *inputs[2:])
+        return Cost(cost.macs, cost.flops + inputs[1].size)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from refnet.core.element import Index, Terms, Windows
 from refnet.core.engine import Array, Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Reduction, TensorType
 from refnet.core.orders import Program
-from refnet.core.rounding import sum_of_products
+from refnet.core.rounding import product_grid, product_integers, sum_of_products
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,6 +77,24 @@ class Dense(Reduction):
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         bias = inputs[2] if self.bias else None
         return exact.dense(type(self).__name__, rows_of(inputs[0]), inputs[1], bias)
+
+    def windows(self, *inputs: TensorType) -> Windows:
+        return Windows((1, 1))
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+        x, w = inputs[:2]
+        k = np.arange(w.shape[1])
+        inner = np.stack(np.unravel_index(k, x.shape[1:]), 1)
+        data = np.concatenate([np.full((k.size, 1), at[0]), inner], 1)
+        weight = np.stack([np.full_like(k, at[1]), k], 1)
+        bias = inputs[2][at[1]] if self.bias else None
+        return Terms("fma", "data", x[at[0]].reshape(-1), data, "weight", w[at[1]], weight, bias, at[1])
+
+    def term_grid(self, units: Sequence[float], sizes: Sequence[float]) -> tuple[float, float]:
+        return product_grid(units, sizes)
+
+    def exact_integers(self, largest: int, *inputs: TensorType) -> tuple[tuple[int, ...], int]:
+        return product_integers(self.terms(*inputs), largest, len(inputs))
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         def product(x: F64, w: F64, b: F64 | None) -> F64:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import ClassVar, Literal
 
 import numpy as np
 
+from refnet.core.element import Derivation, Index, Step, Terms
 from refnet.core.engine import Array, Engine
+from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, FoldableSum, Interval, Op, TensorType
 
 
@@ -27,6 +30,9 @@ class Move(Op):
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         moved = (self._move(*(x.center for x in inputs)), self._move(*(x.radius for x in inputs)))
         return Interval(*moved, self._sum(*(x.sum for x in inputs)))
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+        return copied(self, inputs, at, exact.engine)
 
     def _sum(self, *sums: FoldableSum | None) -> FoldableSum | None:
         """The moved sum, if all inputs are sums of one kind; None otherwise."""
@@ -225,6 +231,9 @@ class Pad(Op):
     def run(self, *inputs: F32, engine: Engine) -> F32:
         return np.array(self._around(inputs[0], self.value), order="C")
 
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
+        return copied_or_added(self, inputs[0], at, exact.engine)
+
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         return Interval(self._around(x.center, float(np.float32(self.value))), self._around(x.radius, 0.0))
@@ -265,3 +274,29 @@ class Constant(Move):
 
     def _move(self, *arrays: Array) -> Array:
         return arrays[0]
+
+
+def copied(op: Op, inputs: tuple[F32, ...], at: Index, engine: Engine) -> Terms:
+    """The one element that an op copies to `at`: found by moving element numbers instead of values."""
+    numbers = [
+        Interval(np.arange(a.size, dtype=np.float64).reshape(a.shape), np.full(a.shape, float(i)))
+        for i, a in enumerate(inputs)
+    ]
+    moved = op.bound(*numbers, engine=engine)
+    which, number = int(moved.radius[at]), int(moved.center[at])
+    place = np.array([np.unravel_index(number, inputs[which].shape)], np.int64)
+    role = op.roles[min(which, len(op.roles) - 1)] + (f" {which}" if len(inputs) > 1 else "")
+    return Terms("copy", role, inputs[which].reshape(-1)[number : number + 1], place)
+
+
+def copied_or_added(op: Op, x: F32, at: Index, engine: Engine) -> Derivation:
+    """The element that an op copies to `at`, or what stands there without one: found as in `copied`."""
+    y = op.run(x, engine=engine)[at]
+    numbers = np.arange(1, x.size + 1, dtype=np.float64).reshape(x.shape)  # 0 is what stands outside
+    number = int(op.bound(Interval(np.zeros(x.shape), numbers), engine=engine).radius[at])
+    if not np.isfinite(y):
+        return Derivation((), y)
+    what = "what stands outside of the input"
+    if number:
+        what = f"the input element at {[int(i) for i in np.unravel_index(number - 1, x.shape)]}"
+    return Derivation((Step("y", what, Fraction(float(y)), y),), y)

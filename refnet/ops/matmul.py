@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from refnet.core.element import Derivation, Index, Step, Terms, given
 from refnet.core.engine import Array, Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, FoldableSum, Interval, Op, TensorType
@@ -175,6 +176,38 @@ class MatMul(Op):
             return left[tuple(at)][m], right[tuple(at)][:, n]
 
         return pair
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms | Derivation:
+        shape = self.type(*(TensorType(x.shape) for x in inputs)).shape
+        i = int(np.ravel_multi_index(at, shape)) if at else 0
+        if (self.alpha, self.addend) != (1.0, False):
+            c = np.broadcast_to(inputs[2], shape)[at] if self.addend else None
+            return self._derived(inputs, i, c, exact)
+        a, b = inputs
+        left, right = self.factors(*(np.arange(x.size).reshape(x.shape) for x in inputs))(i)
+        data, weight = (np.stack(np.unravel_index(k, x.shape), 1) for k, x in ((left, a), (right, b)))
+        return Terms("fma", "data", a[tuple(data.T)], data, "weight", b[tuple(weight.T)], weight)
+
+    def _derived(self, inputs: tuple[F32, ...], i: int, c: np.float32 | None, exact: Exact) -> Derivation:
+        """Of a product that is scaled, or has c added."""
+        row, column = self.factors(*inputs[:2])(i)
+        added = [] if c is None else [np.full((1, 1), c)]
+        operands = [row[None], column[:, None], *added]
+        small = MatMul(self.alpha, self.beta, addend=self.addend)
+        golden = small.golden(*operands, exact=exact)[0, 0]
+        if not all(np.isfinite(x).all() for x in operands):
+            return Derivation((), golden)
+        pairs = zip(row.tolist(), column.tolist(), strict=True)
+        total = sum((Fraction(a) * Fraction(b) for a, b in pairs), Fraction(0))
+        product = MatMul().run(row[None], column[:, None], engine=exact.engine)[0, 0]
+        steps = [Step("s", f"the sum of {row.size} products", total, product)]
+        true, what = Fraction(self.alpha) * total, f"{self.alpha!r} * s"
+        if c is not None:
+            steps.append(given("c", "what is added", c))
+            true += Fraction(self.beta) * Fraction(float(c))
+            what += f" + {self.beta!r} * c"
+        steps.append(Step("y", what, true, small.run(*operands, engine=exact.engine)[0, 0]))
+        return Derivation(tuple(steps), golden)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         def product(x: F64, w: F64) -> F64:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
 
-from refnet.core.engine import Engine, Places
+from refnet.core.element import Derivation, Index, Step, decimal, forty_digits, given
+from refnet.core.engine import SCALE_SHIFT, Engine, Epilogue, Places
 from refnet.core.errors import InputError
 from refnet.core.exact import Exact
-from refnet.core.op import F32, F64, Cost, FoldableSum, Interval, Op, TensorType
-from refnet.core.orders import Expr
+from refnet.core.op import F32, F64, Cost, FoldableSum, Fusable, Interval, TensorType
+from refnet.core.orders import FOLDS, Expr
 from refnet.core.rounding import ETA, U64, error_factor, gamma, outward
 
 Factors = tuple[F32, F32, F32, F32]
 
 
 @dataclass(frozen=True, repr=False)
-class BatchNorm(Op):
+class BatchNorm(Fusable):
     """y[n,c,...] = gamma[c] * (x[n,c,...] - mean[c]) / sqrt(var[c] + eps) + beta[c]
 
     with gamma = 1 where fix_gamma is set (MXNet's default, which then ignores the stored gamma).
@@ -68,6 +69,8 @@ class BatchNorm(Op):
 
     roles: ClassVar[tuple[str, ...]] = ("data", "gamma", "beta", "mean", "var")
     statistics: ClassVar[tuple[str, ...]] = ("mean", "var")
+    positive: ClassVar[tuple[str, ...]] = ("var",)
+    folds: ClassVar[bool] = True
     formulas: ClassVar[Mapping[str, str]] = {
         "scaled": "i = 1/sqrt(var + eps), a = gamma*i, b = beta - mean*a, y = x*a + b "
         "(ONNX Runtime; PyTorch without AVX2)",
@@ -79,6 +82,10 @@ class BatchNorm(Op):
         "normalised-fused": "as normalised, with y = fma(gamma, (x - mean)*i, beta) (oneDNN behind some "
         "depthwise convolutions)",
     }
+
+    @property
+    def unused_roles(self) -> tuple[str, ...]:
+        return ("gamma",) if self.fix_gamma else ()
 
     def weight_roles(self) -> tuple[str, ...]:
         return self.roles[1:]
@@ -105,6 +112,38 @@ class BatchNorm(Op):
     def run(self, *inputs: F32, engine: Engine) -> F32:
         return engine.scale_shift(inputs[0], *self.folded(engine, *inputs[1:]))
 
+    @property
+    def step(self) -> str:
+        return SCALE_SHIFT
+
+    def add_step(self, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
+        return before.scale_shift(*self.folded(engine, *weights))
+
+    def fold(self, how: str, weights: Sequence[F32], engine: Engine) -> tuple[F32, F32]:
+        """See `Op.fold`.
+
+        >>> from refnet.loops.engine import REFERENCE
+        >>> weight, half, one = np.ones((1, 1, 1, 1), np.float32), np.float32([0.5]), np.float32([1])
+        >>> own = [weight, half, one, one, one]
+        >>> [float(a.item()) for a in BatchNorm(eps=0.0).fold("double", own, REFERENCE)]
+        [0.5, 0.5]
+        """
+        if how not in FOLDS:
+            raise InputError(f"a batch norm can be folded by {', '.join(FOLDS)}, not by {how!r}")
+        w, *bias, gamma_, beta, mean, var = weights
+        one = np.float32(1)
+        with np.errstate(all="ignore"):
+            scale = np.ones_like(gamma_) if self.fix_gamma else gamma_
+            if how.startswith("double"):
+                root = np.sqrt(var.astype(np.float64) + self.eps)
+                a = (scale.astype(np.float64) / root).astype(np.float32)
+            else:
+                single = np.sqrt(var + np.float32(self.eps))
+                a = scale / single if how == "single" else scale * (one / single)
+            apart = bias[0] - mean if bias else -mean
+            shift = engine.fused_multiply_add(a, apart, beta) if how == "double-fused" else beta + a * apart
+            return w * a.reshape(-1, *[1] * (w.ndim - 1)), shift
+
     def folded(self, engine: Engine, gamma_: F32, beta: F32, mean: F32, var: F32) -> tuple[F32, F32]:
         """Plain's s and t of y = fma(x, s, t), one per channel; cached as long as the weights live."""
         arrays = (gamma_, beta, mean, var)
@@ -127,7 +166,7 @@ class BatchNorm(Op):
         m is +0 in the scaled forms, and i is 1 in all but the normalised ones; neither changes a result.
         Cached as long as the weights live.
         """
-        self._one_of(formula, self.formulas)
+        self._one_of(formula)
         arrays = (gamma_, beta, mean, var)
         return engine.cached(arrays, (self, formula), lambda: self._factors(engine, formula, *arrays))
 
@@ -183,6 +222,33 @@ class BatchNorm(Op):
             return (a > b) - (a < b)
 
         return compare
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
+        x, weights = np.full((1, 1), inputs[0][at]), [w[at[1] : at[1] + 1] for w in inputs[1:]]
+        golden = self.golden(x, *weights, exact=exact)[0, 0]
+        g, beta, mean, var = (float(w[0]) for w in weights)
+        g = 1.0 if self.fix_gamma else g
+        under = Fraction(var) + Fraction(self.eps) if np.isfinite(var) else Fraction(0)
+        if not np.isfinite([float(x[0, 0]), g, beta, mean, var]).all() or under <= 0:
+            return Derivation((), golden)
+        s, t = (v[0] for v in self.folded(exact.engine, *weights))
+        plain = self.run(x, *weights, engine=exact.engine)[0, 0]
+        with forty_digits():
+            root = decimal(under).sqrt()
+            scale = decimal(g) / root
+            apart = Fraction(float(x[0, 0])) - Fraction(mean)
+            product = scale * decimal(apart)
+            steps = (
+                given("x", "the input element", x[0, 0]),
+                Step("v", f"var + eps = {var!r} + {self.eps!r}", under),
+                Step("r", "sqrt(v)", root),
+                Step("s", f"gamma / r, gamma = {g!r}" + (" (fix_gamma)" if self.fix_gamma else ""), scale, s),
+                Step("t", f"beta - mean * s, beta = {beta!r}", decimal(beta) - decimal(mean) * scale, t),
+                Step("d", f"x - mean, mean = {mean!r}", apart),
+                Step("p", "s * d", product),
+                Step("y", "p + beta; plain: fma(x, s, t)", product + decimal(beta), plain),
+            )
+        return Derivation(steps, golden)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         if any(w.radius.any() for w in inputs[1:]):

@@ -1,31 +1,32 @@
-"""Ops that work element by element: relu, clip, sigmoid, addition, subtraction, multiplication, division.
+"""Ops that work element by element: relu, clip, addition, subtraction, multiplication, division.
 
 Sums and products of two broadcast as in NumPy. Their trailing inputs may be weights; `constants` has their
-shapes. Sigmoid's bound is in sigmoid.py.
+shapes. Sigmoid is in sigmoid.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from refnet.core.engine import Engine, Places
+from refnet.core.element import Derivation, Index, Step, Terms, given
+from refnet.core.engine import ADD, RELU, Engine, Epilogue
 from refnet.core.errors import GraphError
 from refnet.core.exact import Exact
-from refnet.core.op import F32, F64, Cost, FoldableSum, Interval, Op, TensorType
+from refnet.core.op import F32, Cost, FoldableSum, Fusable, Interval, Op, TensorType
 from refnet.core.orders import Expr
 from refnet.core.rounding import ETA, U64, gamma, joined, outward
-from refnet.ops.sigmoid import sigmoid_bound
 
 Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, repr=False)
-class Relu(Op):
+class Relu(Fusable):
     """y = x if x > 0, +0 if x <= 0, NaN if x is NaN
 
     Only one right result, except where frameworks differ: the sign of a zero (PyTorch and ONNX Runtime keep
@@ -46,6 +47,7 @@ class Relu(Op):
         "scales": "x if x > 0, else x * 0: -0 below zero, NaN for NaN and -inf (oneDNN's relu joined with a "
         "convolution that is a matrix product)",
     }
+    activation: ClassVar[bool] = True
 
     @property
     def exactly_specified(self) -> bool:
@@ -61,11 +63,22 @@ class Relu(Op):
     def run(self, *inputs: F32, engine: Engine) -> F32:
         return engine.relu(inputs[0])
 
+    @property
+    def step(self) -> str:
+        return RELU
+
+    def add_step(self, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
+        return before.relu()
+
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula, self.formulas)
+        self._one_of(formula)
         if formula == "plain":
             return self.run(*inputs, engine=engine)
         return engine.relu_by(inputs[0], formula)
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+        values = np.array([0, inputs[0][at]], np.float32)
+        return Terms("max", "data (and 0)", values, np.array([at, at], np.int64))
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
@@ -90,6 +103,7 @@ class Clip(Op):
     low: float = -np.inf
     high: float = np.inf
 
+    activation: ClassVar[bool] = True
     zero_sign_unspecified: ClassVar[bool] = True
 
     @property
@@ -106,6 +120,14 @@ class Clip(Op):
         y: F32 = np.minimum(np.maximum(inputs[0], np.float32(self.low)), np.float32(self.high))
         return y
 
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
+        x = inputs[0][at]
+        y = self.run(np.full((1,), x), engine=exact.engine)[0]
+        if not np.isfinite([x, y]).all():
+            return Derivation((), y)
+        what = f"min(max(x, {self.low!r}), {self.high!r})"
+        return Derivation((given("x", "the input element", x), given("y", what, y)), y)
+
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
         center = np.minimum(np.maximum(x.center, self.low), self.high)
@@ -116,59 +138,7 @@ class Clip(Op):
 
 
 @dataclass(frozen=True, repr=False)
-class Sigmoid(Op):
-    """y = 1 / (1 + exp(-x))
-
-    Plain: e = exp(-x) rounded once to float32; then 1 + e and the division, each rounded.
-
-    Bound: the forms with an exp, and ONNX Runtime's rational function: see sigmoid.py.
-
-    Golden: correctly rounded. exp in float64 is off by 2**-50, so y by the relative 2**-48; for x != 0 the
-    value is transcendental and no midpoint, so decimals of growing precision decide what is open.
-
-    Formulas, each identical to the framework's on all 2**32 inputs (docs/numerics.md): see `formulas` and
-    loops/libm: sleef.py, glibc.py, onednn.py, mlas.py. PyTorch computes a thread's share in pairs of vectors,
-    and the remaining elements one by one with glibc.
-
-    Source: MXNet Activation act_type=sigmoid, torch.sigmoid.
-    """
-
-    formulas: ClassVar[Mapping[str, str]] = {
-        "sleef": "1 / (1 + e), e = SLEEF's expf(0 - x) (PyTorch with AVX2 or AVX-512)",
-        "glibc": "1 / (1 + e), e = glibc's expf(-x) with FMA (PyTorch one by one, MXNet's nd.sigmoid)",
-        "glibc-unfused": "as glibc, its code for processors without FMA",
-        "onednn": "e = oneDNN's exp(-|x|), q = e / (e + 1), 1 - q for x > 0 (MXNet's Activation)",
-        "onednn-unfused": "as onednn, without FMA (SSE4.1, AVX)",
-        "mlas": "1/2 + x a(x²) / b(x²), a quotient of polynomials (ONNX Runtime)",
-    }
-
-    def type(self, *inputs: TensorType) -> TensorType:
-        self._count(inputs, 1)
-        return inputs[0]
-
-    def capturable(self, *inputs: tuple[int, ...]) -> bool:
-        return True
-
-    def run(self, *inputs: F32, engine: Engine) -> F32:
-        return engine.sigmoid(inputs[0])
-
-    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula, self.formulas)
-        return engine.sigmoid_by(inputs[0], "mlas-avx512" if formula == "mlas" else formula)
-
-    def golden(self, *inputs: F32, exact: Exact) -> F32:
-        return exact_sigmoid(type(self).__name__, inputs[0], exact)
-
-    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
-        (x,) = inputs
-        return sigmoid_bound(x)
-
-    def flops(self, *inputs: TensorType) -> Cost:
-        return Cost(0, 3 * inputs[0].size)
-
-
-@dataclass(frozen=True, repr=False)
-class Add(Op):
+class Add(Fusable):
     """y = x0 + x1 + ... + x(n-1), all of one shape; with `broadcast` they broadcast to a common one
 
     Plain: left to right. With two inputs there is only one right result.
@@ -224,14 +194,30 @@ class Add(Op):
                 total += x
         return total
 
+    @property
+    def step(self) -> str:
+        return ADD if self == Add(2) else ""
+
+    def add_step(self, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
+        return before.adding()
+
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula, self.formulas)
+        self._one_of(formula)
         return self.run(*(inputs if formula == "left" else inputs[::-1]), engine=engine)
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         if self.exactly_specified:
             return self.run(*inputs, engine=exact.engine)
         return exact.sum(type(self).__name__, np.stack(np.broadcast_arrays(*inputs)))
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+        places = [place_in(x.shape, at) for x in inputs]
+        values = np.array([x[place] for x, place in zip(inputs, places, strict=True)], np.float32)
+        full = [(0,) * (len(at) - len(place)) + place for place in places]
+        return Terms("add", "data, one of each input", values, np.array(full, np.int64))
+
+    def term_grid(self, units: Sequence[float], sizes: Sequence[float]) -> tuple[float, float]:
+        return min(units), max(sizes)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         return sum_bound(inputs)
@@ -271,7 +257,7 @@ class _Two(Op):
 
 
 @dataclass(frozen=True, repr=False)
-class Mul(_Two):
+class Mul(_Two, Fusable):
     """y = a * b, where a dimension of size 1 stretches to the other's (NumPy broadcasting)
 
     One multiplication: only one right result.
@@ -285,6 +271,27 @@ class Mul(_Two):
         with np.errstate(all="ignore"):
             y = np.asarray(np.multiply(*inputs))  # NumPy makes a scalar of rank 0
         return y
+
+    @property
+    def starts(self) -> bool:
+        return self == Mul()
+
+    def add_step(self, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
+        return before
+
+    def run_first(self, steps: Epilogue, *inputs: F32, engine: Engine) -> F32:
+        order = _image(*(x.shape for x in inputs))
+        if order is None:
+            return engine.apply(self.run(*inputs, engine=engine), steps)
+        return engine.apply(inputs[order], steps, inputs[1 - order])  # the product takes no pass of its own
+
+    def capturable_first(self, *inputs: tuple[int, ...]) -> bool:
+        return _image(*inputs[:2]) is not None
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+        places = [place_in(x.shape, at) for x in inputs]
+        a, b = (x[place].reshape(1) for x, place in zip(inputs, places, strict=True))
+        return Terms("multiply", "data 0", a, np.array(places[:1]), "data 1", b, np.array(places[1:]))
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         a, b = inputs
@@ -314,6 +321,11 @@ class Sub(_Two):
             y = np.asarray(np.subtract(a, b))
         return y
 
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+        a, b = (x[place_in(x.shape, at)] for x in (inputs[::-1] if self.swapped else inputs))
+        what = "data, the second negated"
+        return Terms("add", what, np.array([a, -b], np.float32), np.array([at, at], np.int64))
+
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         a, b = inputs[::-1] if self.swapped else inputs
         return sum_bound((a, Interval(-b.center, b.radius, b.sum)))
@@ -333,11 +345,24 @@ class Div(_Two):
 
     swapped: bool = False
 
+    def agrees(self, found: F32, expected: F32, zeros_unknown: bool = False) -> npt.NDArray[np.bool_]:
+        same = super().agrees(found, expected, zeros_unknown)
+        return same | (np.isinf(found) & np.isinf(expected)) if zeros_unknown else same  # 1 / -0
+
     def run(self, *inputs: F32, engine: Engine) -> F32:
         a, b = inputs[::-1] if self.swapped else inputs
         with np.errstate(all="ignore"):
             y = np.asarray(np.divide(a, b))
         return y
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
+        a, b = (x[place_in(x.shape, at)] for x in (inputs[::-1] if self.swapped else inputs))
+        with np.errstate(all="ignore"):
+            y = np.float32(np.divide(a, b))
+        if not np.isfinite([a, b]).all() or b == 0:
+            return Derivation((), y)
+        quotient = Step("y", "a / b", Fraction(float(a)) / Fraction(float(b)), y)
+        return Derivation((given("a", "the dividend", a), given("b", "the divisor", b), quotient), y)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         a, b = inputs[::-1] if self.swapped else inputs
@@ -350,12 +375,25 @@ class Div(_Two):
         return outward(center, radius, total)
 
 
+def _image(a: tuple[int, ...], b: tuple[int, ...]) -> int | None:
+    """The one of a and b that is (n, c, h, w) while the other is (n, c, 1, 1); None if neither is."""
+    for at, (image, factor) in enumerate(((a, b), (b, a))):
+        if len(image) == 4 and factor == (*image[:2], 1, 1):
+            return at
+    return None
+
+
 def stretched(op: Op, *inputs: TensorType) -> TensorType:
     """The type that NumPy's broadcasting gives inputs of these types; GraphError where they do not fit."""
     try:
         return TensorType(tuple(np.broadcast_shapes(*(x.shape for x in inputs))))
     except ValueError:
         raise GraphError(f"{op!r}: shapes do not broadcast: {list(inputs)}") from None
+
+
+def place_in(shape: tuple[int, ...], at: Index) -> Index:
+    """Where an input of this shape, broadcast, has the element `at`."""
+    return tuple(0 if n == 1 else i for i, n in zip(at[len(at) - len(shape) :], shape, strict=True))
 
 
 def sum_bound(inputs: tuple[Interval, ...]) -> Interval:
@@ -373,21 +411,3 @@ def sum_bound(inputs: tuple[Interval, ...]) -> Interval:
     radius_joined, as_sum = joined(inputs)
     radius = np.maximum(radius, radius_joined) + n * U64 * total
     return outward(center, radius, np.maximum(total, as_sum.size), as_sum.roundings, as_sum)
-
-
-def exact_sigmoid(op: str, x: F32, exact: Exact) -> F32:
-    """The correctly rounded sigmoid; see Sigmoid."""
-    with np.errstate(all="ignore"):
-        center: F64 = 1.0 / (1.0 + exact.engine.exp(-x.astype(np.float64)))
-
-    def refine(at: Places, y: F32) -> None:
-        flat = y.reshape(-1)
-        for k in at:
-            value = Decimal(float(x.flat[k]))
-
-            def evaluate(value: Decimal = value) -> tuple[Decimal, Decimal]:
-                return 1 / (1 + (-value).exp()), Decimal(0)
-
-            flat[k] = exact.by_decimals(evaluate, float(center.flat[k]))
-
-    return exact.round_or_refine(op, center, center * 2.0**-48, refine)

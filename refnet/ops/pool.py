@@ -1,27 +1,26 @@
-"""Pooling: maximum, average, global average."""
+"""Where the windows of a pool lie, and the maximum pool; the averages are in average.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from refnet.core.engine import ConvGeometry, Engine, Pair, Places, PoolGeometry
+from refnet.core.element import Index, Terms, Windows
+from refnet.core.engine import Engine, Pair, Places, PoolGeometry
 from refnet.core.exact import Exact
-from refnet.core.op import F32, F64, Cost, Interval, Op, Reduction, TensorType
-from refnet.core.orders import Chain, Expr, Leaf, Order, Program
-from refnet.core.rounding import ETA, U64, error_factor, gamma, outward
+from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
+from refnet.core.orders import Expr
 
 CONVENTIONS = ("valid", "full", "ceil")
 
 
 @dataclass(frozen=True, repr=False)
-class _Window(Op):
+class WindowedPool(Op):
     """Base of the two windowed pools: where windows lie.
 
     Window i has the rows i*stride - pad + p*dilation for p below kernel. How many windows there are, with
@@ -62,7 +61,7 @@ class _Window(Op):
                 count -= 1
             self._expect((count - 1) * s - p < h, f"the last window lies outside of {x!r}")
             if d > 1:
-                inside = _members(k, s, p, d, count, h)
+                inside = members(k, s, p, d, count, h)
                 self._expect(int(inside.min()) > 0, f"a window has no element inside of {x!r}")
             sizes.append(count)
         return TensorType((*x.shape[:2], *sizes))
@@ -77,7 +76,19 @@ class _Window(Op):
         """Whether the padding is the same before and behind the image, and nothing dilated."""
         return self.pad_end in (None, self.pad) and self.dilation == (1, 1)
 
-    def _windows(self, x: npt.NDArray[Any], fill: float) -> Iterator[npt.NDArray[Any]]:
+    def windows(self, *inputs: TensorType) -> Windows:
+        """Where they lie in data of this type."""
+        _, _, h, w = inputs[0].shape
+        return Windows((h, w), self.kernel, self.stride, self.pad, self.dilation)
+
+    def _window_terms(self, x: F32, at: Index) -> tuple[F32, Places, tuple[Index, ...]]:
+        """The elements of one window, in its order; where they stand; places outside the image."""
+        places, absent = self.windows(TensorType(x.shape)).places(*at[2:])
+        image = np.full((len(places), 2), at[:2])
+        data = np.concatenate([image, places[:, :2]], 1)
+        return x[tuple(data.T)], data, absent
+
+    def _by_kernel(self, x: npt.NDArray[Any], fill: float) -> Iterator[npt.NDArray[Any]]:
         """For kernel row, then kernel column: that element of every window, (n, c, oh, ow)."""
         (oh, ow), (h, w) = self._output(x), x.shape[2:]
         (ph, pw), (sh, sw), (dh, dw) = self.pad, self.stride, self.dilation
@@ -98,14 +109,14 @@ class _Window(Op):
 
 
 @lru_cache(maxsize=1024)
-def _output(op: _Window, shape: tuple[int, ...]) -> Pair:
+def _output(op: WindowedPool, shape: tuple[int, ...]) -> Pair:
     """(rows, columns) of the op's output for data of this shape."""
     made = op.type(TensorType(shape)).shape
     return (made[2], made[3])
 
 
 @dataclass(frozen=True, repr=False)
-class MaxPool(_Window):
+class MaxPool(WindowedPool):
     """y[n,c,i,j] = the largest x in window (i, j); elements outside the image are left out
 
     Of equal elements (+0 and -0) the first in row order is taken; a NaN in the window gives NaN. Only one
@@ -131,6 +142,10 @@ class MaxPool(_Window):
     def exactly_specified(self) -> bool:
         return True
 
+    @property
+    def menu(self) -> tuple[str, ...]:
+        return tuple(self.formulas) if self.dilation == (1, 1) else ("plain",)
+
     def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return self.dilation == (1, 1)
 
@@ -142,16 +157,20 @@ class MaxPool(_Window):
 
     def _largest(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         best = np.full((*x.shape[:2], *self._output(x)), -np.inf, x.dtype)
-        for values in self._windows(x, -np.inf):
+        for values in self._by_kernel(x, -np.inf):
             best = np.where((values > best) | np.isnan(values), values, best)
         return best
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula, self.formulas if self.dilation == (1, 1) else ("plain",))
+        self._one_of(formula)
         (x,) = inputs
         if formula == "plain":
             return self.run(x, engine=engine)
         return engine.max_pool_by(x, self._geometry(x), formula)
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+        values, places, absent = self._window_terms(inputs[0], at)
+        return Terms("max", "data", values, places, absent=absent)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
@@ -166,243 +185,7 @@ class MaxPool(_Window):
         return Cost(0, self.type(*inputs).size * (self.kernel[0] * self.kernel[1] - 1))
 
 
-@dataclass(frozen=True, repr=False)
-class AvgPool(_Window, Reduction):
-    """y[n,c,i,j] = (sum of x in window (i, j)) / d; elements outside the image are left out of the sum
-
-    d, with count_include_pad: the number of the window's elements in the image and its padding (a window
-    that reaches beyond the padding, in conventions full and ceil, is cut there first); without: the number
-    of its elements in the image.
-
-    Plain: acc = +0; acc = acc + x for kernel row, then kernel column; then one division by d.
-
-    Bound, any order: n - 1 additions, then a division or a multiplication by a rounded 1/d (two
-    roundings), or each element divided before the sum (MXNet's own kernel, which runs where `full` adds
-    a window): gamma(n + 1) * sum |x| / d + (n + 1) * ETA/2 for results and quotients that underflow.
-
-    Golden: the exact sum, divided by d, rounded once; the sum cannot overflow. An exact 0 is +0. A NaN or
-    infinities of both signs make NaN.
-
-    Source: MXNet Pooling pool_type=avg (whose count_include_pad is True when absent),
-    torch.nn.AvgPool2d, ONNX AveragePool.
-    """
-
-    count_include_pad: bool = True
-
-    averages: ClassVar[bool] = True
-
-    def counts(self, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The rows (oh,) and the columns (ow,) of each window that count; d is their product."""
-        counted = self.count_include_pad
-        sizes = zip(shape[2:], self.ends, self.type(TensorType(shape)).shape[2:], strict=True)
-        windows = zip(self.kernel, self.stride, self.pad, self.dilation, strict=True)
-        rows, columns = (
-            _members(k, s, p, d, count, length + end if counted else length, counted)
-            for (length, end, count), (k, s, p, d) in zip(sizes, windows, strict=True)
-        )
-        return rows, columns
-
-    def _divisors(self, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-        """d of every window, (oh, ow)."""
-        rows, columns = self.counts(shape)
-        return rows[:, None] * columns
-
-    def nan_propagates(self, *weights: F32) -> bool:
-        return True
-
-    def capturable(self, *inputs: tuple[int, ...]) -> bool:
-        return self.symmetric
-
-    def run(self, *inputs: F32, engine: Engine) -> F32:
-        (x,) = inputs
-        if not self.symmetric:
-            with np.errstate(all="ignore"):
-                y: F32 = np.divide(self._total(x), self._divisors(x.shape).astype(np.float32))
-                return y
-        return engine.avg_pool(x, self._geometry(x), self.count_include_pad)
-
-    def terms(self, *inputs: TensorType) -> int:
-        return self.kernel[0] * self.kernel[1]
-
-    def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
-        (x,) = inputs
-        if plain_order(program, self.terms()):
-            value = self.run(x, engine=engine)
-        else:
-            value = averaged(program, x, *self.counts(x.shape), partial(self._sums, program, engine))
-        return value if places is None else value.reshape(-1)[places]
-
-    def _sums(self, program: Program, engine: Engine, x: F32) -> F32:
-        """The sums of the windows (n, c, oh, ow), not yet divided."""
-        geometry = ConvGeometry(self.stride, self.pad, self.dilation, x.shape[1])
-        zero = program.padding == "zero"
-        return engine.conv_in_order(x, None, None, geometry, self.kernel, self._output(x), program.expr, zero)
-
-    def _total(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The sum of every window, in its order."""
-        total = np.zeros((*x.shape[:2], *self._output(x)), x.dtype)
-        for values in self._windows(x, 0.0):
-            total += values
-        return total
-
-    def golden(self, *inputs: F32, exact: Exact) -> F32:
-        (x,) = inputs
-        if not self.symmetric:
-            return self._exactly(x, exact)
-        return exact.average(type(self).__name__, x, self._geometry(x), self.count_include_pad)
-
-    def _exactly(self, x: F32, exact: Exact) -> F32:
-        wide, counts = x.astype(np.float64), self._divisors(x.shape)
-        with np.errstate(all="ignore"):
-            center = self._total(wide) / counts
-            terms = self.kernel[0] * self.kernel[1]
-            error = error_factor(terms + 1) * self._total(np.abs(wide)) / counts
-
-        def refine(at: Places, y: F32) -> None:
-            values = np.stack([v.reshape(-1)[at] for v in self._windows(x, 0.0)], 1)  # (open, terms)
-            divisors = np.broadcast_to(counts, y.shape).reshape(-1)[at]
-            for k, row, divisor in zip(at, values, divisors, strict=True):
-                true = sum(map(Fraction, row.tolist()), Fraction(0)) / int(divisor)
-                y.reshape(-1)[k] = exact.rounded(true)
-
-        return exact.round_or_refine(type(self).__name__, center, error, refine)
-
-    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
-        (x,) = inputs
-        terms = self.kernel[0] * self.kernel[1]
-        if not self.symmetric:
-            with np.errstate(all="ignore"):
-                counts = self._divisors(x.center.shape)
-                center, spread, total = (self._total(a) / counts for a in (x.center, x.radius, x.magnitude))
-            return average_bound(center, spread, total, terms, terms)
-        geometry = self._geometry(x.center)
-        center, spread, total = (
-            engine.avg_pool(a, geometry, self.count_include_pad) for a in (x.center, x.radius, x.magnitude)
-        )
-        in_image = x.center.shape[2] * x.center.shape[3]
-        return average_bound(center, spread, total, min(terms, in_image), terms)
-
-    def flops(self, *inputs: TensorType) -> Cost:
-        return Cost(0, self.type(*inputs).size * self.kernel[0] * self.kernel[1])
-
-
-@dataclass(frozen=True, repr=False)
-class GlobalAvgPool(Reduction):
-    """y[n,c,0,0] = (sum of x[n,c,:,:]) / (h * w)
-
-    Plain: acc = +0; acc = acc + x for row, then column; then one division by h*w.
-
-    Bound, any order: gamma(h*w + 1) * sum |x| / (h*w) + (h*w + 1) * ETA/2, as for AvgPool; it covers the
-    two divisions, by w and then by h, of _contrib_AdaptiveAvgPooling2D.
-
-    Golden: the exact sum, divided by h*w, rounded once; zeros, NaN and infinities as for AvgPool.
-
-    Source: MXNet Pooling global_pool=True pool_type=avg and _contrib_AdaptiveAvgPooling2D
-    output_size=1, torch adaptive_avg_pool2d(x, 1).
-    """
-
-    averages: ClassVar[bool] = True
-    pads: ClassVar[bool] = False
-
-    def nan_propagates(self, *weights: F32) -> bool:
-        return True
-
-    def type(self, *inputs: TensorType) -> TensorType:
-        self._count(inputs, 1)
-        (x,) = inputs
-        self._rank(x, 4)
-        return TensorType((*x.shape[:2], 1, 1))
-
-    def counts(self, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The rows (1,) and the columns (1,) that count; d is their product."""
-        return np.array([shape[2]]), np.array([shape[3]])
-
-    def capturable(self, *inputs: tuple[int, ...]) -> bool:
-        return True
-
-    def run(self, *inputs: F32, engine: Engine) -> F32:
-        (x,) = inputs
-        return engine.avg_pool(x, _whole(x.shape), True)
-
-    def terms(self, *inputs: TensorType) -> int:
-        return inputs[0].shape[2] * inputs[0].shape[3]
-
-    def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
-        (x,) = inputs
-        if plain_order(program, self.terms(TensorType(x.shape))):
-            value = self.run(x, engine=engine)
-        else:
-            value = averaged(program, x, *self.counts(x.shape), partial(self._sums, program, engine))
-        return value if places is None else value.reshape(-1)[places]
-
-    def _sums(self, program: Program, engine: Engine, x: F32) -> F32:
-        """The sums of the images (n, c, 1, 1), not yet divided."""
-        n, c, h, w = x.shape
-        rows = np.ascontiguousarray(x).reshape(n * c, h * w)
-        return engine.row_sums(rows, program.expr).reshape(n, c, 1, 1)
-
-    def golden(self, *inputs: F32, exact: Exact) -> F32:
-        (x,) = inputs
-        return exact.average(type(self).__name__, x, _whole(x.shape), True)
-
-    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
-        (x,) = inputs
-        h, w = x.center.shape[2:]
-        geometry = _whole(x.center.shape)
-        center, spread, total = (
-            engine.avg_pool(a, geometry, True) for a in (x.center, x.radius, x.magnitude)
-        )
-        return average_bound(center, spread, total, h * w, h * w)
-
-    def flops(self, *inputs: TensorType) -> Cost:
-        return Cost(0, inputs[0].size)
-
-
-@lru_cache(maxsize=64)
-def _plain_sums(terms: int) -> tuple[Expr, ...]:
-    return tuple(Chain(Leaf.ZERO, Order.of(range(terms)), fused) for fused in (True, False))
-
-
-def plain_order(program: Program, terms: int) -> bool:
-    """Whether a program is a pool's plain order, with or without FMA: with weights of 1 that is the same."""
-    return program.finish == "divide" and program.expr in _plain_sums(terms)
-
-
-def averaged(
-    program: Program,
-    x: F32,
-    rows: npt.NDArray[np.int64],
-    columns: npt.NDArray[np.int64],
-    sums: Callable[[F32], F32],
-) -> F32:
-    """The averages, divided as the program says.
-
-    rows (oh,), columns (ow,): how many of each window count. sums(x): the windows' sums, (n, c, oh, ow).
-    """
-    divisor = np.multiply.outer(rows, columns).astype(np.float32)
-    if program.finish == "divide_terms":
-        value = np.empty((*x.shape[:2], *divisor.shape), np.float32)
-        for d in np.unique(divisor):
-            held = divisor == d
-            value[..., held] = sums(x / d)[..., held]
-        return value
-    value = sums(x)
-    if program.finish == "divide":
-        value /= divisor
-    elif program.finish == "reciprocal":
-        value *= np.float32(1) / divisor
-    else:
-        value /= columns.astype(np.float32)
-        value /= rows.astype(np.float32)[:, None]
-    return value
-
-
-def _whole(shape: tuple[int, ...]) -> PoolGeometry:
-    """The pool geometry of one window that is the whole image."""
-    return PoolGeometry((shape[2], shape[3]), (1, 1), (0, 0), (1, 1))
-
-
-def _members(
+def members(
     kernel: int, stride: int, pad: int, dilation: int, count: int, end: int, before: bool = False
 ) -> npt.NDArray[np.int64]:
     """Per window along one axis: how many positions lie below `end` and, unless `before`, at or above 0."""
@@ -411,13 +194,3 @@ def _members(
     ahead = 0 if before else np.clip(-(first // dilation), 0, kernel)
     found: npt.NDArray[np.int64] = np.maximum(behind - ahead, 0)
     return found
-
-
-def average_bound(center: F64, spread: F64, total: F64, terms: int, divisor: int) -> Interval:
-    """Bound of an average of at most `terms` elements, from the averages of x, its radius and |x|.
-
-    divisor: an upper bound of the divisors, padding included, by which the sums exceed the averages.
-    Each element may be divided before the sum: each quotient may underflow, by ETA / 2.
-    """
-    radius = spread + (gamma(terms + 1) + (terms + 2) * U64) * total + (terms + 1) * ETA / 2
-    return outward(center, radius, (total + spread) * np.float64(divisor), terms + 1)

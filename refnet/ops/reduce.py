@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.element import Index, Terms
 from refnet.core.engine import Engine, PoolGeometry
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
 from refnet.core.rounding import U64, gamma, outward
-from refnet.ops.pool import average_bound
+from refnet.ops.average import average_bound
 
 
 @dataclass(frozen=True, repr=False)
@@ -22,6 +23,8 @@ class _Reduce(Op):
 
     axes: tuple[int, ...]
     keepdims: bool = True
+
+    averages: ClassVar[bool] = False
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
@@ -53,6 +56,14 @@ class _Reduce(Op):
             for term in terms:
                 total += term
         return total, len(terms)
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+        (x,) = inputs
+        i = int(np.ravel_multi_index(at, self._shape(x)))
+        numbers = self.terms_of(np.arange(x.size).reshape(x.shape))[:, i]
+        places = np.stack(np.unravel_index(numbers, x.shape), 1)
+        divisor = len(places) if self.averages else 1
+        return Terms("add", "data", x[tuple(places.T)], places, divisor=divisor)
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost(0, inputs[0].size)
@@ -117,6 +128,8 @@ class ReduceMean(_Reduce):
 
     Source: ONNX ReduceMean, torch.mean.
     """
+
+    averages: ClassVar[bool] = True
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
         total, count = self._chain(inputs[0])

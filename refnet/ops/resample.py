@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.element import Derivation, Index, Terms
 from refnet.core.engine import Engine
+from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
+from refnet.ops.layout import copied, copied_or_added
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,6 +43,9 @@ class UpsampleNearest(Op):
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
         return engine.upsample(inputs[0], self.scale)
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+        return copied(self, inputs, at, exact.engine)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         def stretch(a: F64) -> F64:
@@ -162,6 +168,9 @@ class ResizeNearest(Op):
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
         return self._take(inputs[0], self.extrapolation)
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
+        return copied_or_added(self, inputs[0], at, exact.engine)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs

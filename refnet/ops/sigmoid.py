@@ -1,4 +1,4 @@
-"""Where any float32 sigmoid may lie: the forms with an exp, and ONNX Runtime's rational function.
+"""Sigmoid, and where any float32 evaluation may lie: the forms with an exp, ONNX Runtime's rational one.
 
 **With an exp**: 1/(1 + exp(-x)), e/(1 + e) with e = exp(x), and 1 minus the latter at -x for the other
 sign. With exp's assumed error (relative EXP_RELATIVE, absolute EXP_ABSOLUTE, see rounding.py)
@@ -23,10 +23,77 @@ Limits: x = -inf gives 0, +inf gives 1, NaN gives NaN; the radius there is that 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import ClassVar
+
 import numpy as np
 
-from refnet.core.op import F64, Interval
+from refnet.core.element import Derivation, Index, Step, decimal, forty_digits, given
+from refnet.core.engine import Engine, Places
+from refnet.core.exact import Exact
+from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
+from refnet.core.orders import Expr
 from refnet.core.rounding import EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
+
+
+@dataclass(frozen=True, repr=False)
+class Sigmoid(Op):
+    """y = 1 / (1 + exp(-x))
+
+    Plain: e = exp(-x) rounded once to float32; then 1 + e and the division, each rounded.
+
+    Bound: the forms with an exp, and ONNX Runtime's rational function: see this file's first lines.
+
+    Golden: correctly rounded. exp in float64 is off by 2**-50, so y by the relative 2**-48; for x != 0 the
+    value is transcendental and no midpoint, so decimals of growing precision decide what is open.
+
+    Formulas, each identical to the framework's on all 2**32 inputs (docs/numerics.md): see `formulas` and
+    loops/libm: sleef.py, glibc.py, onednn.py, mlas.py. PyTorch computes a thread's share in pairs of vectors,
+    and the remaining elements one by one with glibc.
+
+    Source: MXNet Activation act_type=sigmoid, torch.sigmoid.
+    """
+
+    formulas: ClassVar[Mapping[str, str]] = {
+        "sleef": "1 / (1 + e), e = SLEEF's expf(0 - x) (PyTorch with AVX2 or AVX-512)",
+        "glibc": "1 / (1 + e), e = glibc's expf(-x) with FMA (PyTorch one by one, MXNet's nd.sigmoid)",
+        "glibc-unfused": "as glibc, its code for processors without FMA",
+        "onednn": "e = oneDNN's exp(-|x|), q = e / (e + 1), 1 - q for x > 0 (MXNet's Activation)",
+        "onednn-unfused": "as onednn, without FMA (SSE4.1, AVX)",
+        "mlas": "1/2 + x a(x²) / b(x²), a quotient of polynomials (ONNX Runtime)",
+    }
+
+    activation: ClassVar[bool] = True
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 1)
+        return inputs[0]
+
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
+
+    def run(self, *inputs: F32, engine: Engine) -> F32:
+        return engine.sigmoid(inputs[0])
+
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
+        self._one_of(formula)
+        return engine.sigmoid_by(inputs[0], "mlas-avx512" if formula == "mlas" else formula)
+
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
+        return exact_sigmoid(type(self).__name__, inputs[0], exact)
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
+        return explained_sigmoid(inputs[0][at], exact)
+
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
+        (x,) = inputs
+        return sigmoid_bound(x)
+
+    def flops(self, *inputs: TensorType) -> Cost:
+        return Cost(0, 3 * inputs[0].size)
+
 
 P = (
     2.48287947061529e-01,
@@ -82,3 +149,45 @@ def _roundings(size: F64) -> F64:
     under = np.polyval([gamma(3 * k + 2) * c for k, c in enumerate(Q)][::-1], t)
     found: F64 = x * (above + terms * (under / below + gamma(1))) / below * (1 + 2.0**-16)
     return found
+
+
+def exact_sigmoid(op: str, x: F32, exact: Exact) -> F32:
+    """The correctly rounded sigmoid; see Sigmoid."""
+    with np.errstate(all="ignore"):
+        center: F64 = 1.0 / (1.0 + exact.engine.exp(-x.astype(np.float64)))
+
+    def refine(at: Places, y: F32) -> None:
+        flat = y.reshape(-1)
+        for k in at:
+            value = Decimal(float(x.flat[k]))
+
+            def evaluate(value: Decimal = value) -> tuple[Decimal, Decimal]:
+                return 1 / (1 + (-value).exp()), Decimal(0)
+
+            flat[k] = exact.by_decimals(evaluate, float(center.flat[k]))
+
+    return exact.round_or_refine(op, center, center * 2.0**-48, refine)
+
+
+HUGE = 10**6
+"""Beyond it e to that power is written down nowhere."""
+
+
+def explained_sigmoid(x: np.float32, exact: Exact) -> Derivation:
+    """The steps of one element. Shared with RadixSoftmax."""
+    one, engine = np.full((1,), x), exact.engine
+    golden = Sigmoid().golden(one, exact=exact)[0]
+    if not -HUGE < x < HUGE:
+        return Derivation((), golden)
+    with np.errstate(all="ignore"):
+        e = np.float32(engine.exp(np.array([-float(x)]))[0])
+        total = np.float32(1) + e
+    with forty_digits():
+        power = (-decimal(x)).exp()
+        steps = (
+            given("x", "the input element", x),
+            Step("e", "exp(-x)", power, e),
+            Step("s", "1 + e", 1 + power, total),
+            Step("y", "1 / s", 1 / (1 + power), Sigmoid().run(one, engine=engine)[0]),
+        )
+    return Derivation(steps, golden)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.element import Derivation, Index, Step, decimal, forty_digits, given
 from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, Interval, Op, TensorType
@@ -67,6 +68,10 @@ class Softmax(Op):
 
     formulas: ClassVar[Mapping[str, str]] = SOFTMAX_FORMULAS
 
+    @property
+    def mixes_images(self) -> bool:
+        return self.axis == 0
+
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
         self._expect(0 <= self.axis < len(inputs[0].shape), f"axis outside of {inputs[0]!r}")
@@ -88,7 +93,7 @@ class Softmax(Op):
         return np.ascontiguousarray(x).reshape(*x.shape[: self.axis], -1)
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula, self.formulas)
+        self._one_of(formula)
         if self.trailing:
             return softmax_by(formula, self._rows(inputs[0]), engine, total).reshape(inputs[0].shape)
         rows = np.ascontiguousarray(np.moveaxis(inputs[0], self.axis, -1))
@@ -98,6 +103,12 @@ class Softmax(Op):
         shape = inputs[0].shape
         return TensorType(shape[self.axis :]).size if self.trailing else shape[self.axis]
 
+    def total_places(self, *inputs: TensorType) -> tuple[Places, Places]:
+        numbers = np.arange(inputs[0].size).reshape(inputs[0].shape)
+        rows = self._rows(numbers) if self.trailing else np.moveaxis(numbers, self.axis, -1)
+        first = rows.reshape(-1, rows.shape[-1])[0]
+        return first, first
+
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         name = type(self).__name__
         if self.trailing:
@@ -105,6 +116,14 @@ class Softmax(Op):
         rows = np.moveaxis(inputs[0], self.axis, -1)
         y = exact_softmax(name, np.ascontiguousarray(rows), exact)
         return np.ascontiguousarray(np.moveaxis(y, -1, self.axis))
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
+        x = inputs[0]
+        if self.trailing:
+            place = np.ravel_multi_index(at[self.axis :], x.shape[self.axis :])
+            return explained_softmax(self._rows(x)[at[: self.axis]], int(place), exact)
+        row = np.moveaxis(x, self.axis, -1)[(*at[: self.axis], *at[self.axis + 1 :])]
+        return explained_softmax(np.ascontiguousarray(row), at[self.axis], exact)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
@@ -179,6 +198,33 @@ def _part(
         return value, value * n * Decimal(10) ** (4 - digits)
 
     return evaluate
+
+
+def explained_softmax(row: F32, i: int, exact: Exact) -> Derivation:
+    """The steps of element i of the softmax of a row. Shared with RadixSoftmax."""
+    engine = exact.engine
+    golden = Softmax(1).golden(row[None], exact=exact)[0, i]
+    if not np.isfinite(row).all():
+        return Derivation((), golden)
+    largest, total = row.max(), np.float32(0)
+    with np.errstate(all="ignore"):
+        powers = engine.exp((row - largest).astype(np.float64)).astype(np.float32)
+    for power in powers:
+        total = np.float32(total + power)
+    plain = Softmax(1).run(row[None], engine=engine)[0, i]
+    with forty_digits():
+        true = [(decimal(x) - decimal(largest)).exp() for x in row]
+        each = [
+            Step(f"e[{j}]", f"exp(x[{j}] - m), x[{j}] = {x!s}", e, p)
+            for j, (x, e, p) in enumerate(zip(row, true, powers, strict=True))
+        ]
+        steps = (
+            given("m", f"the largest of {row.size} x", largest),
+            *each,
+            Step("s", "the sum of all e", sum(true, Decimal(0)), total),
+            Step("y", f"e[{i}] / s", true[i] / sum(true), plain),
+        )
+    return Derivation(steps, golden)
 
 
 def softmax_by(formula: str, x: F32, engine: Engine, total: Expr | None) -> F32:

@@ -33,7 +33,7 @@ from refnet.core.op import F32
 from refnet.exact.correct_rounding import RefineCount
 from refnet.exact.engine import DecideOrRefine
 from refnet.kernels.engine import Fast
-from refnet.ops.pointwise import exact_sigmoid
+from refnet.ops.sigmoid import exact_sigmoid
 
 FUNCTIONS = ("exp", "sigmoid")
 CHUNKS = 256

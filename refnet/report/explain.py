@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from refnet.core.element import Step, Terms
 from refnet.report.terminal import clean, show, table
 from refnet.verification.explain import Explanation, text
 from refnet.verification.record import number
-from refnet.verification.trace import Step, Terms
 
 EDGE = 6
 """Terms shown at each end of a long sum."""
@@ -27,8 +27,8 @@ def show_explanation(one: Explanation, everything: bool = False) -> None:
     terms = one.element.terms
     if terms is not None:
         _show_terms(one, terms, everything)
-    if one.element.lines:
-        _show_lines(one.element.lines, everything)
+    if one.element.steps:
+        _show_steps(one.element.steps, everything)
     elif terms is None:
         show("no terms are listed: an input is NaN, infinite or huge, or the op has no list of terms", "")
     _show_results(one)
@@ -75,21 +75,21 @@ def _show_terms(one: Explanation, terms: Terms, everything: bool) -> None:
         show(f"in the padding, so no terms (row, column): {places}{more}", "")
 
 
-def _show_lines(lines: Sequence[Step], everything: bool) -> None:
-    listed = list(lines)
+def _show_steps(steps: Sequence[Step], everything: bool) -> None:
+    listed = list(steps)
     if not everything and len(listed) > 3 * EDGE:
         listed = [
-            *lines[: 2 * EDGE],
-            Step("...", f"{len(lines) - 3 * EDGE} lines", lines[0].exact),
-            *lines[-EDGE:],
+            *steps[: 2 * EDGE],
+            Step("...", f"{len(steps) - 3 * EDGE} lines", steps[0].exact),
+            *steps[-EDGE:],
         ]
     rows = []
-    for line in listed:
-        if line.symbol == "...":
-            rows.append((line.symbol, line.formula, "", ""))
+    for step in listed:
+        if step.symbol == "...":
+            rows.append((step.symbol, step.formula, "", ""))
         else:
-            plain = "" if line.plain is None else str(line.plain)
-            rows.append((line.symbol, line.formula, text(line.exact, DIGITS), plain))
+            plain = "" if step.plain is None else str(step.plain)
+            rows.append((step.symbol, step.formula, text(step.exact, DIGITS), plain))
     show(table(("step", "what", ">exact", ">plain"), rows), "")
 
 

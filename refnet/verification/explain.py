@@ -1,6 +1,6 @@
 """One output element of a node, explained: its terms, its exact sum, the plain chain, the framework's bits.
 
-explain_element ── element (trace/): the terms, or the named steps, exactly
+explain_element ── element (trace.py): the terms, or the named steps, exactly
        ├────────── chain: plain, one addition after another
        └────────── compute.bound: where any float32 evaluation lies
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from refnet.core.element import Index, Terms
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32, Interval
@@ -22,7 +23,7 @@ from refnet.verification import compute
 from refnet.verification.difference import shares, ulps
 from refnet.verification.propagate import AbstractValue, known
 from refnet.verification.record import finite, number
-from refnet.verification.trace import Element, Index, Terms, element
+from refnet.verification.trace import Element, element
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def _record(one: Explanation) -> dict[str, Any]:
                 "exact": text(step.exact),
                 "plain": None if step.plain is None else number(step.plain),
             }
-            for step in made.lines
+            for step in made.steps
         ],
         "exact": None if made.exact is None else text(made.exact),
         **{name: {**number(value), "ulps": one.ulps(value)} for name, value in values.items()},

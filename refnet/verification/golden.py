@@ -18,7 +18,6 @@ from refnet.core.errors import GraphError, InputError
 from refnet.core.op import TensorType
 from refnet.formats.golden_file import Digest, File, Sources, canonical, digest
 from refnet.models.inputs import portable
-from refnet.ops.softmax import Softmax
 from refnet.verification.progress import Advance
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def keeps_apart(graph: Graph) -> bool:
         shapes = [kinds[node.name].shape for kinds in (one, two, three)]
         if any(shape != (n, *shapes[0][1:]) for n, shape in enumerate(shapes, 1)):
             return False
-        if isinstance(node.op, Softmax) and node.op.axis == 0:
+        if node.op.mixes_images:
             return False
     return True
 

@@ -20,7 +20,6 @@ import numpy as np
 
 from refnet.core.graph import Node, TensorType
 from refnet.core.op import F32, F64, Interval
-from refnet.ops import Div
 from refnet.verification import compute
 from refnet.verification.difference import Mask, differs, shares, ulps
 from refnet.verification.order_free import exact_sums
@@ -158,7 +157,7 @@ def judge(
         plain = compute.plain(node.op, [one.value for one in operands], threads)
     hidden = any(one.interval is not None for one in operands)
     if node.op.exactly_specified and not hidden:
-        judged = _one_result(head, node, result, plain, operands)
+        judged = _exactly_specified(head, node, result, plain, operands)
     else:
         value = None if replay is None else lambda: _recipes(replay, replayed, node, operands)
         judged = _bounded(head, node, result, plain, operands, value)
@@ -192,16 +191,12 @@ def judge_input(name: str, result: F32, expected: F32) -> Judgement:
     return replace(head, verdict=DEFECT, reason=reason, differ=count, outside=count, ulps=most, worst=worst)
 
 
-def _one_result(
+def _exactly_specified(
     head: Judgement, node: Node, result: F32, plain: F32, operands: Sequence[AbstractValue]
 ) -> Judgement:
     """The bits must be plain's, up to the zeros and NaN in which frameworks vary."""
     other = differs(result, plain)
-    wrong = ~node.op.agrees(result, plain)
-    if any(one.zero_sign_unknown for one in operands):
-        wrong &= ~((result == 0) & (plain == 0))
-        if isinstance(node.op, Div):  # 1 / -0
-            wrong &= ~(np.isinf(result) & np.isinf(plain))
+    wrong = ~node.op.agrees(result, plain, any(one.zero_sign_unknown for one in operands))
     reason = None
     count, free = int(wrong.sum()), int((other & ~wrong).sum())
     if count:

@@ -16,27 +16,12 @@ import numpy as np
 
 from refnet.core.bits import Mask, bit_patterns
 from refnet.core.errors import UnsupportedError
-from refnet.core.op import F32, TensorType
-from refnet.core.rounding import ETA
-from refnet.ops import (
-    Add,
-    AvgPool,
-    Conv,
-    ConvAdd,
-    Dense,
-    GlobalAvgPool,
-    Op,
-    RadixSum,
-    WeightedSum,
-)
+from refnet.core.op import F32, Op, Reduction, TensorType
+from refnet.core.rounding import ETA, EXACT_INTEGER
 from refnet.verification import compute
 
-EXACT = 1 << 24
-"""Integers up to here are exact in float32."""
 LARGEST = 255
 """No factor that `arrays` makes is larger, so that one fits the eight bits that any unit should keep."""
-REDUCTIONS = (Conv, Dense, AvgPool, GlobalAvgPool)
-"""What `arrays` makes inputs for."""
 SAMPLE = 1024
 """Elements of each input that are looked at first: on ordinary data they show that nothing is exact."""
 
@@ -54,37 +39,34 @@ def exact_sums(op: Op, inputs: Sequence[F32], threads: int = 1) -> Mask | None:
     2**24 u; from the first that is not, every rounded one is 2**24 u or more. So a result below 2**24 u is S
     itself, and elsewhere nothing is claimed. Winograd's and FFT's sums are of other products: they may round.
 
+    >>> from refnet.ops import Dense
     >>> half = np.full((1, 2), 0.5, np.float32)
     >>> exact_sums(Dense(1, bias=False), [half, half])
     array([[ True]])
     >>> exact_sums(Dense(1, bias=False), [half, np.float32([[0.1, 0.3]])]) is None
     True
     """
-    if not isinstance(op, Conv | ConvAdd | Dense | WeightedSum | Add | RadixSum):
-        return None
     if _unit(op, [array.reshape(-1)[:SAMPLE] for array in inputs]) == 0 or not (unit := _unit(op, inputs)):
         return None
     with np.errstate(all="ignore"):
         size = compute.plain(op, [np.abs(array) for array in inputs], threads)
-    exact: Mask = size < np.float32(min(EXACT * unit, float(np.finfo(np.float32).max)))
+    exact: Mask = size < np.float32(min(EXACT_INTEGER * unit, float(np.finfo(np.float32).max)))
     return exact if exact.any() else None
 
 
 def _unit(op: Op, inputs: Sequence[F32]) -> float:
-    """What every term is a multiple of; 0 if the largest term alone has too many bits for that to help.
+    """What every term is a multiple of; 0 if the largest term alone has too many bits for that to help, or if
+    the op's values are no sums.
 
     A part of the inputs has coarser grids and smaller terms: what gives 0 for it gives 0 for all.
     """
     units = [grid(array) for array in inputs]
     sizes = [float(np.abs(array).max(initial=0.0)) for array in inputs]
-    if isinstance(op, ConvAdd):  # the addend is one of the terms, as a bias is
-        order = [0, 2, 1, *range(3, len(units))]
-        units, sizes = [units[k] for k in order], [sizes[k] for k in order]
-    if isinstance(op, Add | RadixSum):
-        unit, largest = min(units), max(sizes)
-    else:
-        unit, largest = min(units[0] * units[1], *units[2:], math.inf), sizes[0] * sizes[1]
-    return unit if unit >= ETA and largest < EXACT * unit else 0.0
+    found = op.term_grid(units, sizes)
+    if found is None:
+        return 0.0
+    unit, largest = found
+    return unit if unit >= ETA and largest < EXACT_INTEGER * unit else 0.0
 
 
 def grid(array: F32) -> float:
@@ -121,26 +103,18 @@ def arrays(op: Op, types: tuple[TensorType, ...], name: str, seed: int = 0) -> t
 
     Raises UnsupportedError for an op that is no reduction, or has too many terms (m < 1).
 
+    >>> from refnet.ops import Conv
     >>> x, w = arrays(Conv(2, (3, 3)), (TensorType((1, 4, 5, 5)), TensorType((2, 4, 3, 3))), "conv1")
     >>> int(abs(x).max()) * int(abs(w).max()) * 36 < 2**23, bool((x == 0).any())
     (True, False)
     """
-    if isinstance(op, Conv | Dense):
-        terms = math.prod(types[1].shape[1:])
-        most = min(LARGEST, math.isqrt((EXACT // 2 - 1) // terms))
-        limits = (most, most, EXACT // 2 - 1)[: len(types)]
-        factor = 1
-    elif isinstance(op, AvgPool | GlobalAvgPool):
-        sides = op.kernel if isinstance(op, AvgPool) else types[0].shape[2:]
-        terms = math.prod(sides)
-        factor = terms
-        if isinstance(op, AvgPool):
-            factor = math.prod(math.lcm(*range(1, side + 1)) for side in sides)
-        limits = (min(LARGEST, (EXACT - 1) // (terms * factor)),)
-    else:
+    if not isinstance(op, Reduction) or (made := op.exact_integers(LARGEST, *types)) is None:
         raise UnsupportedError(f"{op!r} is no reduction: it has no order")
+    limits, factor = made
     if min(limits) < 1:
-        raise UnsupportedError(f"{name}: {terms} terms are too many for sums that are exact in float32")
+        raise UnsupportedError(
+            f"{name}: {op.terms(*types)} terms are too many for sums that are exact in float32"
+        )
     return tuple(
         _integers(f"{seed}\0{name}\0{i}", kind.shape, most) * np.float32(factor)
         for i, (kind, most) in enumerate(zip(types, limits, strict=True))

@@ -10,7 +10,7 @@ import pytest
 
 import refnet
 from refnet import ops
-from refnet.arithmetic.fusion_groups import folded, fused_graph, hidden
+from refnet.arithmetic.fusion_groups import fused_graph, hidden
 from refnet.arithmetic.plain import Plain
 from refnet.arithmetic.replay import Replay
 from refnet.core.errors import FormatError, InputError
@@ -186,7 +186,7 @@ def test_folds_step_by_step(fold, fix_gamma, with_bias):
     w, b, gamma, beta, mean = (floats(s, i) for i, s in enumerate([(40, 3, 2, 1), *[(40,)] * 4]))
     var = np.abs(floats((40,), "var"))
     weights = [w, *([b] if with_bias else []), gamma, beta, mean, var]
-    weight, shift = folded(op, weights, fold, FAST)
+    weight, shift = op.fold(fold, weights, FAST)
     exact = lambda v: Fraction(float(v))  # noqa: E731
     for c in range(40):
         g = Fraction(1) if fix_gamma else exact(gamma[c])
@@ -205,10 +205,10 @@ def test_folds_step_by_step(fold, fix_gamma, with_bias):
 def test_folds_differ():
     own = [floats((200, 9), "w"), *(floats((200,), i) for i in range(3)), np.abs(floats((200,), "var"))]
     op = ops.BatchNorm(1e-4)
-    made = {fold: b"".join(a.tobytes() for a in folded(op, own, fold, FAST)) for fold in FOLDS}
+    made = {fold: b"".join(a.tobytes() for a in op.fold(fold, own, FAST)) for fold in FOLDS}
     assert len(set(made.values())) == len(FOLDS)
     with pytest.raises(InputError, match="not by 'else'"):
-        folded(ops.BatchNorm(1e-4), own, "else", FAST)
+        ops.BatchNorm(1e-4).fold("else", own, FAST)
 
 
 # Replay.

@@ -13,13 +13,17 @@ import pytest
 
 from refnet.cli import main
 from refnet.core.errors import GraphError, UnsupportedError
+from refnet.core.graph import Graph, Node
 from refnet.core.op import TensorType
+from refnet.core.rounding import EXACT_INTEGER
+from refnet.formats.mxnet.export import graph_to_symbol
 from refnet.frameworks.capture import orderfree
-from refnet.frameworks.capture.orderfree import reductions, spoken
+from refnet.frameworks.capture.orderfree import reductions
+from refnet.frameworks.torch_ops import torch_function
 from refnet.models.loading import structure
 from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool, Relu
 from refnet.verification.capture import open_capture
-from refnet.verification.order_free import EXACT, arrays
+from refnet.verification.order_free import arrays
 from tests.helpers import engines
 
 PINNED = "c602d2ab6251c93cf880f0e1ef54a9ca5c2da572b7b94e18ed820f8e0bfedb3f"
@@ -47,7 +51,7 @@ def test_the_largest_possible_partial_sum_is_exact(name):
             divisors = {a * b for a in range(1, sides[0] + 1) for b in range(1, sides[1] + 1)}
             for divisor in divisors if isinstance(node.op, AvgPool) else {math.prod(sides)}:
                 assert (np.fmod(x, np.float32(divisor)) == 0).all()
-        assert largest < EXACT, node_name
+        assert largest < EXACT_INTEGER, node_name
 
 
 def test_every_order_gives_the_exact_sum():
@@ -84,7 +88,7 @@ def test_what_has_no_exact_inputs_is_refused():
     with pytest.raises(UnsupportedError, match="is no reduction"):
         arrays(Relu(), (TensorType((1, 2)),), "r")
     with pytest.raises(UnsupportedError, match="terms are too many"):
-        arrays(Dense(1, False), (TensorType((1, EXACT)), TensorType((1, EXACT))), "fc")
+        arrays(Dense(1, False), (TensorType((1, EXACT_INTEGER)), TensorType((1, EXACT_INTEGER))), "fc")
     with pytest.raises(UnsupportedError, match="4096 terms are too many"):
         arrays(GlobalAvgPool(), (TensorType((1, 1, 64, 64)),), "pool")
 
@@ -98,10 +102,14 @@ def test_every_pool_can_be_said_in_every_framework():
                 own = op.type(*types)
             except GraphError:
                 continue
-            for framework, known in {"mxnet": ("valid", "full"), "torch": ("valid", "ceil")}.items():
-                said = spoken(op, types, framework)
-                assert said.convention in known
-                assert said.type(*types) == own
+            function, arguments = torch_function(op, *types)
+            assert function == "avg_pool2d"
+            said = replace(op, convention="ceil" if arguments["ceil_mode"] else "valid")
+            assert said.type(*types) == own
+            graph = Graph("pool", {"x": types[0]}, (Node("y", op, ("x",)),), {"y": "y"})
+            mxnet = json.loads(graph_to_symbol(graph))["nodes"][1]["attrs"]["pooling_convention"]
+            assert mxnet in ("valid", "full")
+            assert replace(op, convention=mxnet).type(*types) == own
 
 
 @pytest.mark.parametrize("arithmetic", ["plain", "golden"])

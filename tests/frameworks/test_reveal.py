@@ -13,11 +13,11 @@ from refnet.arithmetic.replay import holds
 from refnet.core.bits import equal_bits
 from refnet.core.op import TensorType
 from refnet.core.orders import Box, Chain, Leaf, Order, Part, Program, Recipe, Sum, check
-from refnet.frameworks.reveal.caller import Caller, input_names
+from refnet.frameworks.caller import Caller, input_names
 from refnet.frameworks.reveal.compress import expression, joints
 from refnet.frameworks.reveal.formulas import reveal_formula
 from refnet.frameworks.reveal.positive import Positive, positive_tree
-from refnet.frameworks.reveal.probe import Reduction, odd_inputs, random_inputs
+from refnet.frameworks.reveal.probe import AskedReduction, odd_inputs, random_inputs
 from refnet.frameworks.reveal.regions import region, runs
 from refnet.frameworks.reveal.sums import reveal_sum
 from refnet.frameworks.reveal.tree import Path, Unexplained, leaves_of, size_under, summation_tree
@@ -153,7 +153,7 @@ def types_of(op, shape):
 def assert_found(op, shape, made: Recipe) -> Recipe:
     types = types_of(op, shape)
     framework = simulated(op, made)
-    found = reveal_sum(Reduction(op, types, framework))
+    found = reveal_sum(AskedReduction(op, types, framework))
     for seed in (101, 102, 103):
         inputs = random_inputs(types, seed)
         theirs = framework({}, {n: a[None] for n, a in zip(framework.names, inputs, strict=True)})[0]
@@ -217,6 +217,14 @@ def test_pools(start, finish):
     assert found.parts[-1].do.expr == rows
 
 
+def test_a_dilated_pool():
+    op = AvgPool((2, 3), (1, 2), (1, 0), dilation=(2, 1))
+    order = Sum(
+        (Chain(Leaf.FIRST, Order.of((0, 2, 4)), False), Chain(Leaf.FIRST, Order.of((1, 3, 5)), False))
+    )
+    assert assert_found(op, (1, 4, 6, 7), recipe(order, finish="divide")).parts[-1].do.expr == order
+
+
 def test_no_element_sees_all_terms():
     """3 x 3 on 2 x 2 pixels: each position has four of the nine taps, and an order of its own to find."""
     assert_found(Conv(6, (3, 3), pad=(1, 1)), (1, 3, 2, 2), recipe(blocked(3, 9)))
@@ -261,7 +269,7 @@ def test_what_is_no_sum_is_named():
         return np.sort(w * x[0], axis=1).sum(1, dtype=np.float32)[None]
 
     with pytest.raises(Unexplained):
-        reveal_sum(Reduction(op, types_of(op, (1, 12)), serving(op, sorted_sum)))
+        reveal_sum(AskedReduction(op, types_of(op, (1, 12)), serving(op, sorted_sum)))
 
     def threes(inputs):
         x, w = inputs
@@ -269,7 +277,7 @@ def test_what_is_no_sum_is_named():
         return np.cumsum(products, 1, np.float32)[:, -1][None]
 
     with pytest.raises(Unexplained):
-        reveal_sum(Reduction(op, types_of(op, (1, 12)), serving(op, threes)))
+        reveal_sum(AskedReduction(op, types_of(op, (1, 12)), serving(op, threes)))
 
 
 # Positive sums and formulas.

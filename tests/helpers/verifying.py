@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from refnet import ops
+from refnet.core.element import Terms
 from refnet.core.graph import Graph
 from refnet.core.op import Op, TensorType
 from refnet.formats.golden_file import Sources, digest
 from refnet.formats.manifest import Manifest, Origin, Stored, file_name, write
-from refnet.verification.trace import terms_of
-from tests.helpers.engines import FAST
+from tests.helpers.engines import EXACT, FAST
 
 F = np.float32
 MADE_UP = Origin("made-up", "1.0", "none", "AVX2", 2, 1, "eager")
@@ -63,8 +63,8 @@ def evaluated(op: Op, inputs: list[np.ndarray], rng: np.random.Generator) -> np.
 
 def summed(op: Op, inputs: list[np.ndarray], at: tuple[int, ...], rng: np.random.Generator) -> np.float32:
     """A sum of products: rounded products, shuffled, added in a chain, in lanes or in a tree."""
-    made = terms_of(op, inputs, at)
-    assert made is not None
+    made = op.explain(*inputs, at=at, exact=EXACT)
+    assert isinstance(made, Terms)
     values = made.values if made.factors is None else made.values * made.factors
     if made.bias is not None:
         values = np.append(values, made.bias)

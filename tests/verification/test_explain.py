@@ -12,13 +12,14 @@ import pytest
 import refnet
 from refnet import ops
 from refnet.cli import main
+from refnet.core.element import Terms
 from refnet.core.errors import InputError
 from refnet.core.graph import Node
 from refnet.models.synthetic import normal
 from refnet.ops.layout import Move
 from refnet.verification.capture import open_capture
 from refnet.verification.explain import chain, explain_element, fma, own_inputs, text
-from refnet.verification.trace import element, exact_sum, rounded, terms_of
+from refnet.verification.trace import element, exact_sum, rounded
 from refnet.verification.verify import verify_values
 from tests.helpers.bits import awkward, floats
 from tests.helpers.engines import EXACT, FAST
@@ -60,8 +61,8 @@ def test_every_op_is_explained(example, scale):
             assert exact == true
         assert one.golden == golden[at]
         assert one.plain == plain[at]
-        assert bool(one.chain) != bool(one.element.lines)
-        last = one.chain[-1] if one.chain else one.element.lines[-1].plain
+        assert bool(one.chain) != bool(one.element.steps)
+        last = one.chain[-1] if one.chain else one.element.steps[-1].plain
         assert last == plain[at]
         json.dumps(one.record(), allow_nan=False)
 
@@ -83,8 +84,8 @@ def test_the_terms_are_those_that_matter(example):
     op, values = example.op, arguments(example)
     golden = op.golden(*values, exact=EXACT)
     at = places(golden.shape)[len(places(golden.shape)) // 2]
-    made = terms_of(op, values, at)
-    if made is None or made.how == "max":
+    made = op.explain(*values, at=at, exact=EXACT)
+    if not isinstance(made, Terms) or made.how == "max":
         return
     which = 1 if isinstance(op, ops.WeightedSum) else 0
     if (len(example.data) > 1 and which == 0) or isinstance(op, ops.Add | ops.Sub | ops.Pad | ops.Constant):
@@ -125,19 +126,19 @@ def test_numbers_as_text():
 def test_padding_is_absent_not_zero():
     op = ops.Conv(1, (3, 3), pad=(1, 1))
     x, w = floats((1, 2, 4, 4), "x"), floats((1, 2, 3, 3), "w")
-    corner = terms_of(op, [x, w], (0, 0, 0, 0))
+    corner = op.explain(x, w, at=(0, 0, 0, 0), exact=EXACT)
     assert corner.values.size == 2 * 4
     assert (-1, -1) in corner.absent
     assert len(corner.absent) == 5
-    assert terms_of(op, [x, w], (0, 0, 1, 1)).absent == ()
+    assert op.explain(x, w, at=(0, 0, 1, 1), exact=EXACT).absent == ()
 
 
 def test_bias_and_divisor_are_steps_of_the_chain():
     x, w, b = floats((1, 5), "x"), floats((2, 5), "w"), floats((2,), "b")
-    made = terms_of(ops.Dense(2), [x, w, b], (0, 1))
+    made = ops.Dense(2).explain(x, w, b, at=(0, 1), exact=EXACT)
     assert len(chain(made)) == 6
     assert made.bias == b[1]
-    pool = terms_of(ops.AvgPool((2, 2)), [floats((1, 1, 3, 3), "x")], (0, 0, 0, 0))
+    pool = ops.AvgPool((2, 2)).explain(floats((1, 1, 3, 3), "x"), at=(0, 0, 0, 0), exact=EXACT)
     assert len(chain(pool)) == 5
 
 
@@ -150,7 +151,7 @@ def test_no_such_element():
 
 def test_what_is_copied_is_named():
     a, b = floats((1, 2, 3), "a"), floats((1, 3, 3), "b")
-    made = terms_of(ops.Concat(1), [a, b], (0, 3, 2))
+    made = ops.Concat(1).explain(a, b, at=(0, 3, 2), exact=EXACT)
     assert made.values[0] == b[0, 1, 2]
     assert tuple(made.places[0]) == (0, 1, 2)
     assert made.role == "data 1"

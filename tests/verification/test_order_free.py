@@ -12,9 +12,8 @@ from refnet.core.graph import Node
 from refnet.core.op import Op
 from refnet.verification.judge import judge
 from refnet.verification.order_free import exact_sums, grid
-from refnet.verification.trace import terms_of
 from tests.helpers.bits import floats
-from tests.helpers.engines import FAST
+from tests.helpers.engines import EXACT, FAST
 from tests.helpers.verifying import summed
 
 F = np.float32
@@ -62,9 +61,21 @@ def test_where_it_is_claimed_every_order_gives_the_exact_sum(op, scale):
         rng = np.random.default_rng(seed)
         for at in np.ndindex(*value.shape):
             assert summed(op, inputs, at, rng) == value[at]
-    made = terms_of(op, inputs, (0,) * value.ndim)
+    made = op.explain(*inputs, at=(0,) * value.ndim, exact=EXACT)
     bias = Fraction(0) if made.bias is None else Fraction(float(made.bias))
     assert sum(map(Fraction, made.products.tolist()), bias) == Fraction(float(value[(0,) * value.ndim]))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_addend_of_a_convolution_is_a_term_and_no_factor(bias):
+    op = ops.ConvAdd(ops.Conv(3, (2, 2), bias=bias))
+    x, w = integers((1, 2, 4, 4), 100, "x") * F(2.0**-10), integers((3, 2, 2, 2), 100, "w") * F(2.0**10)
+    addend, own = integers((1, 3, 3, 3), 100, "addend"), [integers((3,), 100, "bias")] if bias else []
+    size = op.run(*(np.abs(v) for v in (x, addend, w, *own)), engine=FAST)
+    assert 2**14 < size.max() < 2**24  # exact by the products' grid, 1; not by that of x times the addend
+    assert exact_sums(op, [x, addend, w, *own]).all()
+    fine = addend * F(2.0**-10)  # a grid on which the largest sums have too many bits
+    assert (exact_sums(op, [x, fine, w, *own]) == (size - np.abs(addend) + np.abs(fine) < 2**14)).all()
 
 
 @pytest.mark.parametrize("op", OPS, ids=repr)

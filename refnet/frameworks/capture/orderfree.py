@@ -14,22 +14,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
 import refnet
-from refnet.core.errors import GraphError, InputError, UnsupportedError
+from refnet.core.errors import InputError, UnsupportedError
 from refnet.core.graph import Graph, Node
-from refnet.core.op import F32, TensorType
+from refnet.core.op import F32, Op, Reduction, TensorType
 from refnet.exact.engine import DecideOrRefine
 from refnet.formats.golden_file import digest
 from refnet.formats.manifest import Manifest, Origin
-from refnet.frameworks.ask import Ask, asker
+from refnet.frameworks.caller import caller
 from refnet.frameworks.capture.request import Request, processor
 from refnet.frameworks.capture.sources import backend, reference, worker_of
 from refnet.frameworks.capture.writer import Array, Plan
 from refnet.kernels.engine import Fast
 from refnet.models.loading import structure
-from refnet.ops import AvgPool, Dense, Op
-from refnet.verification.order_free import REDUCTIONS, arrays
+from refnet.verification.order_free import arrays
+
+if TYPE_CHECKING:
+    from refnet.frameworks.process import Worker
+
+
+class Ask(Protocol):
+    """Computes a reduction. w and bias: the op's weights."""
+
+    def __call__(self, op: Op, x: F32, w: F32 | None = None, bias: F32 | None = None) -> F32:
+        """The value. Raises UnsupportedError if there is no such op, FrameworkError if it fails."""
+        ...
 
 
 def reductions(graph: Graph, batch: int = 1) -> dict[str, tuple[Node, tuple[TensorType, ...]]]:
@@ -38,7 +49,7 @@ def reductions(graph: Graph, batch: int = 1) -> dict[str, tuple[Node, tuple[Tens
     return {
         node.name: (node, tuple(types[name] for name in node.inputs))
         for node in graph.nodes
-        if isinstance(node.op, REDUCTIONS)
+        if isinstance(node.op, Reduction)
     }
 
 
@@ -68,16 +79,13 @@ def order_free(request: Request) -> Iterator[Plan]:
                 mode="single ops",
                 flags=flags,
             )
-            ask = asker(worker, request.framework, request.threads)
+            ask = _framework(worker, request)
         who = replace(who, flags={**who.flags, "order-free": "0"})
 
         def values() -> Iterator[tuple[str, Array]]:
             for name, (node, types) in nodes.items():
                 try:
-                    op = spoken(node.op, types, request.framework)
-                    x, *weights = arrays(op, types, name)
-                    flat = x.reshape(len(x), -1) if isinstance(op, Dense) else x  # as it means
-                    yield name, ask(op, flat, *weights)
+                    yield name, ask(node.op, *arrays(node.op, types, name))
                 except UnsupportedError as error:
                     left_out[name] = str(error)
 
@@ -106,6 +114,15 @@ def _graph(request: Request) -> Graph:
     return structure(request.model, network=request.network, image=request.image)
 
 
+def _framework(worker: Worker, request: Request) -> Ask:
+    def ask(op: Op, x: F32, w: F32 | None = None, bias: F32 | None = None) -> F32:
+        given = [array for array in (x, w, bias) if array is not None]
+        types = [TensorType(array.shape) for array in given]
+        return caller(request.framework, worker, op, types, request.threads).whole(given)
+
+    return ask
+
+
 def _own(mode: str, threads: int) -> Ask:
     engine = Fast(threads)
 
@@ -116,29 +133,6 @@ def _own(mode: str, threads: int) -> Ask:
         return op.run(*given, engine=engine)
 
     return ask
-
-
-def spoken(op: Op, types: tuple[TensorType, ...], framework: str) -> Op:
-    """The op in the framework's words: a way of rounding a pool's size that it has, with the same size here.
-
-    There is one: full and ceil differ only in a last window that lies wholly in the padding. full with such a
-    window is refused by the op; ceil leaves it out, and has then the size of valid.
-
-    >>> spoken(AvgPool((2, 2), (2, 2), convention="ceil"), (TensorType((1, 1, 8, 8)),), "mxnet").convention
-    'valid'
-    """
-    known = {"mxnet": ("valid", "full"), "torch": ("valid", "ceil"), "onnxruntime": ("valid", "ceil")}
-    if not isinstance(op, AvgPool) or op.convention in known.get(framework, (op.convention,)):
-        return op
-    others = (replace(op, convention=convention) for convention in known[framework])
-    return next(other for other in others if _size(other, types) == _size(op, types))
-
-
-def _size(op: Op, types: tuple[TensorType, ...]) -> TensorType | None:
-    try:
-        return op.type(*types)
-    except GraphError:  # a window without an element
-        return None
 
 
 def compare(request: Request, manifest: Manifest) -> tuple[str, ...]:

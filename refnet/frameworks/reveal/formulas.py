@@ -12,16 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.bits import Mask
-from refnet.core.errors import InputError
 from refnet.core.op import F32, Op, TensorType
 from refnet.core.orders import Choice, Expr, Recipe
-from refnet.frameworks.reveal.caller import Caller
+from refnet.frameworks.caller import Caller
 from refnet.frameworks.reveal.compress import expression
 from refnet.frameworks.reveal.positive import Positive, positive_tree
 from refnet.frameworks.reveal.probe import odd_inputs, random_inputs
 from refnet.frameworks.reveal.sums import SAMPLES, Do, Samples, arrange, matching
 from refnet.frameworks.reveal.tree import Unexplained
-from refnet.ops import BatchNorm, RadixSoftmax, Sigmoid, Softmax
 
 ABSENT = -100.0
 """A logit whose exponential, 4e-44, is added to nothing that is looked at without vanishing."""
@@ -30,8 +28,10 @@ ABSENT = -100.0
 def usual_inputs(op: Op, types: Sequence[TensorType], seed: int) -> list[F32]:
     """Random inputs as the op meets them: variances are positive."""
     found = random_inputs(types, seed)
-    if isinstance(op, BatchNorm):
-        found[4] = np.abs(found[4]) + np.float32(0.01)
+    weights = op.weight_roles()
+    for k, role in enumerate(weights, len(types) - len(weights)):
+        if role in op.positive:
+            found[k] = np.abs(found[k]) + np.float32(0.01)
     return found
 
 
@@ -73,28 +73,15 @@ def reveal_formula(op: Op, types: Sequence[TensorType], caller: Caller, threads:
 
 def candidates(op: Op, total: Expr | None = None) -> list[Choice]:
     """Every formula of the op's menu that applies to it."""
-    found = []
-    for name in op.formulas:
-        try:
-            op._one_of(name, _menu(op))
-        except InputError:
-            continue
-        found.append(Choice(name, total))
-    return found
-
-
-def _menu(op: Op) -> Sequence[str]:
-    """Of a radix softmax those of the softmax or, for radix 1, the sigmoid's."""
-    if isinstance(op, RadixSoftmax):
-        return list(Sigmoid.formulas if op.radix == 1 else Softmax.formulas)
-    return list(op.formulas)
+    return [Choice(name, total) for name in op.menu]
 
 
 def _total(op: Op, types: Sequence[TensorType], caller: Caller) -> Expr | None:
     """The order in which a softmax adds; None where there is only one."""
-    places = _row(op, types[0].shape)
-    if places is None or len(places) < 3:
+    row = op.total_places(*types)
+    if row is None or len(row[0]) < 3:
         return None
+    places, sums = row
 
     def shows(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         with np.errstate(divide="ignore"):
@@ -102,24 +89,8 @@ def _total(op: Op, types: Sequence[TensorType], caller: Caller) -> Expr | None:
         data = np.zeros((len(rows), TensorType(types[0].shape).size), np.float32)
         data[:, places] = logits
         y = caller({}, {"x": data.reshape(len(rows), *types[0].shape)}).reshape(len(rows), -1)
-        one = _row(op, types[0].shape, output=True)
-        assert one is not None
-        found: npt.NDArray[np.bool_] = y[:, one][np.arange(len(rows)), rows.argmax(1)] != 1
+        found: npt.NDArray[np.bool_] = y[:, sums][np.arange(len(rows)), rows.argmax(1)] != 1
         return found
 
     path = positive_tree(Positive(len(places), shows))
     return expression(path, ())
-
-
-def _row(op: Op, shape: tuple[int, ...], output: bool = False) -> npt.NDArray[np.int64] | None:
-    """The flat indices of the elements of the first sum, in its input or its output."""
-    if isinstance(op, Softmax):
-        index = np.arange(TensorType(shape).size).reshape(shape)
-        rows: npt.NDArray[np.int64] = np.moveaxis(index, op.axis, -1).reshape(-1, shape[op.axis])[0]
-        return rows
-    if isinstance(op, RadixSoftmax) and op.radix > 1:
-        size = shape[1] // (op.radix * op.cardinality)
-        step = size * (op.cardinality if output else 1)
-        parts: npt.NDArray[np.int64] = np.arange(0, op.radix * step, step)
-        return parts
-    return None

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from refnet.arithmetic.fusion_groups import fused_graph, hidden
+from refnet.arithmetic.fusion_groups import foldable, fused_graph, hidden
 from refnet.arithmetic.replay import Replay
 from refnet.core.bits import equal_bits
 from refnet.core.errors import InputError, UnsupportedError
 from refnet.core.graph import Graph, Node
-from refnet.core.op import F32, Op, TensorType
+from refnet.core.op import F32, Op, Reduction, TensorType
 from refnet.core.orders import (
     FINISHES,
     FOLDS,
@@ -41,17 +41,16 @@ from refnet.core.orders import (
     signature,
 )
 from refnet.formats import book as book_file
+from refnet.frameworks.caller import Caller, caller
 from refnet.frameworks.capture.request import Request, network
 from refnet.frameworks.capture.sources import planned, worker_of
 from refnet.frameworks.capture.writer import Plan
-from refnet.frameworks.reveal.caller import Caller, caller
 from refnet.frameworks.reveal.formulas import candidates, reveal_formula
-from refnet.frameworks.reveal.probe import Reducing, Reduction
+from refnet.frameworks.reveal.probe import AskedReduction
 from refnet.frameworks.reveal.sums import reveal_sum
 from refnet.frameworks.reveal.tree import Unexplained
 from refnet.kernels.engine import Fast
 from refnet.models.synthetic import normal
-from refnet.ops import AvgPool, BatchNorm, GlobalAvgPool
 from refnet.verification.progress import Advance
 
 SEEDS = ("seed:1", "seed:2")
@@ -186,8 +185,7 @@ def _fused(graph: Graph, by: Joined | None) -> Graph:
 
 def _folds(graph: Graph, groups: Sequence[Sequence[str]]) -> list[str]:
     """How batch norms may have been folded; nothing to ask where none was."""
-    norms = any(isinstance(graph.by_name[name].op, BatchNorm) for names in groups for name in names)
-    return list(FOLDS) if norms else [""]
+    return list(FOLDS) if foldable(graph, groups) else [""]
 
 
 def _reference(plan: Plan) -> Reference:
@@ -252,8 +250,8 @@ def _partial(path: Path, reference: Reference) -> Book | None:
 
 
 def _ask(one: Asked, call: Caller, threads: int) -> Recipe:
-    if isinstance(one.op, Reducing):
-        return reveal_sum(Reduction(one.op, one.types, call), threads)
+    if isinstance(one.op, Reduction):
+        return reveal_sum(AskedReduction(one.op, one.types, call), threads)
     return reveal_formula(one.op, one.types, call, threads)
 
 
@@ -353,7 +351,7 @@ def _widen(one: Asked) -> None:
     first = one.recipes[0].parts[-1].do if one.recipes else None
     total = first.total if isinstance(first, Choice) else None
     more = [Recipe((Part(choice),)) for choice in candidates(one.op, total)]
-    if isinstance(first, Program) and isinstance(one.op, AvgPool | GlobalAvgPool):
+    if isinstance(first, Program) and isinstance(one.op, Reduction) and one.op.averages:
         parts = one.recipes[0].parts
         more += [Recipe(tuple(_finishing(part, finish) for part in parts)) for finish in FINISHES[1:]]
     if isinstance(first, Program):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from refnet.frameworks.reveal.tree import MOST_LEVELS, Path, Unexplained
 
-Index = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 HALF = 2.0**-24
@@ -38,14 +38,14 @@ class Positive:
     count: int
     shows: Callable[[npt.NDArray[np.float64]], Bools]
 
-    def before(self, i: Index, j: Index, k: Index) -> Bools:
+    def before(self, i: Indices, j: Indices, k: Indices) -> Bools:
         """Whether j and k meet before either meets i."""
         rows = np.zeros((len(i), self.count))
         at = np.arange(len(i))
         rows[at, i], rows[at, j], rows[at, k] = 1, BELOW, BELOW
         return self.shows(rows)
 
-    def alone(self, i: int, others: Index) -> Bools:
+    def alone(self, i: int, others: Indices) -> Bools:
         """Of each of the others, which are in one subtree with i: whether it joins i's partial sum alone."""
         rows = np.zeros((len(others), self.count))
         rows[:, others] = DUST
@@ -68,11 +68,11 @@ def positive_tree(asked: Positive) -> Path:
     return _tree(asked, np.arange(asked.count), 0)
 
 
-def _tree(asked: Positive, group: Index, depth: int) -> Path:
+def _tree(asked: Positive, group: Indices, depth: int) -> Path:
     if depth == MOST_LEVELS:
         raise Unexplained(f"sums within one another, more than {MOST_LEVELS} deep")
     pivot, others = int(group[0]), group[1:]
-    parts: list[Index] = []
+    parts: list[Indices] = []
     if len(others):
         alone = asked.alone(pivot, others)
         parts = [others[at : at + 1] for at in np.flatnonzero(alone)]
@@ -86,14 +86,14 @@ def _tree(asked: Positive, group: Index, depth: int) -> Path:
     return Path(pivot, tuple(_tree(asked, part, depth + 1) for part in _sorted(asked, pivot, parts)))
 
 
-def _sorted(asked: Positive, pivot: int, parts: Sequence[Index]) -> list[Index]:
+def _sorted(asked: Positive, pivot: int, parts: Sequence[Indices]) -> list[Indices]:
     """The parts, that which meets the pivot first in front: quicksort, all comparisons of a round at once."""
     segments = [list(parts)]
     while any(len(segment) > 1 for segment in segments):
         pairs = [(s[len(s) // 2][0], one[0]) for s in segments if len(s) > 1 for one in s]
         middle, one = np.array(pairs).T
         nearer = iter(asked.before(middle, np.full(len(pairs), pivot), one))
-        following: list[list[Index]] = []
+        following: list[list[Indices]] = []
         for segment in segments:
             if len(segment) < 2:
                 following.append(segment)

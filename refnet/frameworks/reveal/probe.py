@@ -1,9 +1,9 @@
 """Questions to a reduction: sums whose results tell in which order, and with which roundings, they were made.
 
-    Reduction ── results(place, ...)     chosen summands at one output position, many probes in one call
-        sizes(place, leaves, pairs)      how many summands lie under a pair (tree.py explains)
-        fused(place, joints)             which products were not rounded before they were added
-        random(seed), odd(seed)          whole inputs, and what the framework makes of them
+    AskedReduction ── results(place, ...)    chosen summands at one output position, many probes in one call
+          ├───── sizes(place, leaves, pairs)  how many summands lie under a pair (tree.py explains)
+          └───── fused(place, joints)         which products were not rounded before they were added
+    random_inputs, odd_inputs                whole inputs, on which orders and starts are told apart
 
 A convolution's output channels carry one probe each: x is the same everywhere, the weights are the summands.
 Of a pool, each plane (image and channel) carries one: its elements are the summands.
@@ -19,12 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.errors import InputError
-from refnet.core.op import F32, Op, TensorType
+from refnet.core.op import F32, Op, Reduction, TensorType
 from refnet.core.orders import Leaf
-from refnet.frameworks.reveal.caller import Caller
+from refnet.frameworks.caller import Caller
 from refnet.frameworks.reveal.compress import Joint
 from refnet.frameworks.reveal.tree import Pairs, Sizes, Unexplained
-from refnet.ops import AvgPool, Conv, ConvAdd, Dense, GlobalAvgPool
 
 HUGE = np.float32(2.0**80)
 """Its neighbours in float32 are 2**57 away: every sum of ones that a network can have is absorbed."""
@@ -33,8 +32,7 @@ NEAR = np.float32(1 + 2.0**-12)
 LEFT = np.float32(2.0**-24)
 """What NEAR * NEAR, not rounded, leaves of its rounded square."""
 
-Reducing = Conv | ConvAdd | Dense | AvgPool | GlobalAvgPool
-Index = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,40 +43,33 @@ class Place:
     image: int
     y: int
     x: int
-    carriers: Index
+    carriers: Indices
 
 
-class Reduction:
+class AskedReduction:
     """A reduction in a framework. Leaves 0 to terms - 1 are the terms in plain order, then come the bias and
     the addend, if it has them: `alone`.
 
-    op: Conv, ConvAdd, Dense, AvgPool or GlobalAvgPool. types: of its inputs, batch included.
+    op: a core.op.Reduction. types: of its inputs, batch included.
     """
 
     def __init__(self, op: Op, types: Sequence[TensorType], caller: Caller) -> None:
-        if not isinstance(op, Reducing):
+        if not isinstance(op, Reduction):
             raise InputError(f"{op!r} is no reduction")
         self.op, self.types, self.caller = op, tuple(types), caller
         self.shape = (*op.type(*types).shape, 1, 1)[:4]
-        self.window = op.conv if isinstance(op, ConvAdd) else op
-        self.weighted = isinstance(self.window, Conv | Dense)
-        self.kernel = _kernel(self.window, types)
+        self.rank = len(op.type(*types).shape)
+        self.weighted = not op.averages
+        self.windows = op.windows(*types)
         self.terms = op.terms(*types)
-        roles = [Leaf.BIAS] if getattr(self.window, "bias", False) else []
-        roles += [Leaf.ADDEND] if isinstance(op, ConvAdd) else []
+        roles = [Leaf.BIAS] if op.biased() else []
+        roles += [Leaf.ADDEND] if op.adds else []
         self.alone = {self.terms + i: leaf for i, leaf in enumerate(roles)}
 
     @cached_property
     def inside(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Which kernel rows (oh, kh) and columns (ow, kw) of each window lie in the image."""
-        found = []
-        for axis in (0, 1):
-            length = self.types[0].shape[2 + axis] if not isinstance(self.window, Dense) else 1
-            stride, pad, dilation = (_pair(self.window, name)[axis] for name in ("stride", "pad", "dilation"))
-            at = np.arange(self.shape[2 + axis])[:, None] * stride - pad
-            at = at + np.arange(self.kernel[axis]) * dilation
-            found.append((at >= 0) & (at < length))
-        return found[0], found[1]
+        return self.windows.inside(0, self.shape[2]), self.windows.inside(1, self.shape[3])
 
     def leaves(self, place: Place) -> list[int]:
         """The summands that there are at this place."""
@@ -87,7 +78,7 @@ class Reduction:
         held = np.tile(window, self.terms // window.size)
         return [*map(int, np.flatnonzero(held)), *self.alone]
 
-    def present(self) -> Index:
+    def present(self) -> Indices:
         """How many elements of the window lie in the image, per row and column of the output."""
         rows, columns = self.inside
         return np.outer(rows.sum(1), columns.sum(1))
@@ -135,7 +126,7 @@ class Reduction:
         return found
 
     def results(
-        self, place: Place, leaves: Sequence[int], fill: np.float32, at: Index, values: F32, x: np.float32
+        self, place: Place, leaves: Sequence[int], fill: np.float32, at: Indices, values: F32, x: np.float32
     ) -> F32:
         """One sum per probe: of the leaves, `fill` each, but `values` (p, k) at the leaves `at` (p, k).
 
@@ -156,10 +147,10 @@ class Reduction:
         n, c, h, w = self.types[0].shape
         planes = np.zeros((calls, n * c, h, w), np.float32)
         tops, lefts = (np.flatnonzero(self.inside[a][p]) for a, p in ((0, place.y), (1, place.x)))
-        top = tops + place.y * _pair(self.op, "stride")[0] - _pair(self.op, "pad")[0]
-        left = lefts + place.x * _pair(self.op, "stride")[1] - _pair(self.op, "pad")[1]
+        top = self.windows.positions(0, self.shape[2])[place.y][tops]
+        left = self.windows.positions(1, self.shape[3])[place.x][lefts]
         divisor = self.divisors[place.y, place.x]
-        window = summands.reshape(*summands.shape[:2], *self.kernel)[:, :, tops[:, None], lefts]
+        window = summands.reshape(*summands.shape[:2], *self.windows.kernel)[:, :, tops[:, None], lefts]
         planes[:, place.carriers[:, None, None], top[:, None], left] = window * divisor
         y = self.caller({}, {"x": planes.reshape(calls, n, c, h, w)}, [None, None, place.y, place.x])
         return y.reshape(calls, -1)[:, place.carriers]
@@ -178,28 +169,16 @@ class Reduction:
             else:
                 each["x1"] = np.zeros((calls, *self.shape), np.float32)
                 each["x1"][:, place.image, place.carriers, place.y, place.x] = summands[..., leaf]
-        where = [] if isinstance(self.op, Dense) else [place.y, place.x]
+        where = [place.y, place.x][: self.rank - 2]
         return self.caller(fixed, each, [place.image, None, *where])[:, place.carriers]
 
     @cached_property
     def divisors(self) -> F32:
         """What a pool divides by, per row and column of the output."""
-        if not isinstance(self.op, AvgPool | GlobalAvgPool):
+        if self.weighted:
             return np.ones((1, 1), np.float32)
         rows, columns = self.op.counts(self.types[0].shape)
         return np.multiply.outer(rows, columns).astype(np.float32)
-
-
-def _kernel(op: Op, types: Sequence[TensorType]) -> tuple[int, int]:
-    if isinstance(op, Conv | AvgPool):
-        return op.kernel
-    return (types[0].shape[2], types[0].shape[3]) if isinstance(op, GlobalAvgPool) else (1, 1)
-
-
-def _pair(op: Op, name: str) -> tuple[int, int]:
-    default = (0, 0) if name == "pad" else (1, 1)
-    found: tuple[int, int] = getattr(op, name, default)
-    return found
 
 
 def random_inputs(types: Sequence[TensorType], seed: int) -> list[F32]:

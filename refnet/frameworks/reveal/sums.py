@@ -18,7 +18,7 @@ from refnet.core.bits import Mask, equal_bits
 from refnet.core.op import F32, Op
 from refnet.core.orders import FINISHES, PADDINGS, Choice, Part, Program, Recipe
 from refnet.frameworks.reveal.compress import expression, joints
-from refnet.frameworks.reveal.probe import Place, Reduction, odd_inputs, random_inputs
+from refnet.frameworks.reveal.probe import AskedReduction, Place, odd_inputs, random_inputs
 from refnet.frameworks.reveal.regions import region
 from refnet.frameworks.reveal.tree import Path, Unexplained, summation_tree
 from refnet.kernels.engine import Fast
@@ -43,7 +43,7 @@ class Samples:
     outputs: Sequence[F32]
 
 
-def reveal_sum(reduction: Reduction, threads: int = 1) -> Recipe:
+def reveal_sum(reduction: AskedReduction, threads: int = 1) -> Recipe:
     """The recipe of a reduction. Raises Unexplained, saying what could not be."""
     usual, odd = samples(reduction)
     open_: Mask = np.ones(reduction.shape, np.bool_)
@@ -63,7 +63,7 @@ def reveal_sum(reduction: Reduction, threads: int = 1) -> Recipe:
     return arrange(programs, reduction.shape)
 
 
-def samples(reduction: Reduction) -> tuple[Samples, Samples]:
+def samples(reduction: AskedReduction) -> tuple[Samples, Samples]:
     """Usual and odd inputs, with the framework's outputs."""
     types, terms = reduction.types, reduction.terms
     count = min(MANY, max(SAMPLES, ELEMENTS // int(np.prod(reduction.shape))))
@@ -77,7 +77,7 @@ def _words(place: Place) -> str:
     return f"row {place.y}, column {place.x}, {len(place.carriers)} carriers from {place.carriers[0]}"
 
 
-def _place(reduction: Reduction, open_: Mask, asked: set[tuple[int, int, int, int]]) -> Place:
+def _place(reduction: AskedReduction, open_: Mask, asked: set[tuple[int, int, int, int]]) -> Place:
     """Where most summands are in the image and most open elements can carry probes, not asked before."""
     h, w = reduction.shape[2:]
     present = reduction.present()
@@ -98,7 +98,7 @@ def _place(reduction: Reduction, open_: Mask, asked: set[tuple[int, int, int, in
     raise Unexplained(f"{open_.sum()} of {open_.size} elements are in no order that was found")
 
 
-def _class(reduction: Reduction, place: Place) -> Place:
+def _class(reduction: AskedReduction, place: Place) -> Place:
     """The place with the largest class of carriers that answer alike."""
     leaves = reduction.leaves(place)
     if len(leaves) < 3 or len(place.carriers) < 2:
@@ -110,14 +110,14 @@ def _class(reduction: Reduction, place: Place) -> Place:
     return replace(place, carriers=place.carriers[which.ravel() == np.argmax(sizes)])
 
 
-def _order(reduction: Reduction, place: Place) -> tuple[Path, set[int]]:
+def _order(reduction: AskedReduction, place: Place) -> tuple[Path, set[int]]:
     leaves = reduction.leaves(place)
     path = summation_tree(leaves, lambda pairs: reduction.sizes(place, leaves, pairs))
     return path, reduction.fused(place, leaves, joints(path))
 
 
 def _program(
-    reduction: Reduction,
+    reduction: AskedReduction,
     path: Path,
     fused: set[int],
     place: Place,

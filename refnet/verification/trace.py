@@ -1,8 +1,8 @@
 """One output element of a node as exact arithmetic: which inputs it is made of, and its exact value.
 
-    element ── sums of products ── terms.py ── exact sum (integers) ── nearest float32
-       ├────── maxima and copies ─ terms.py ── one of the inputs
-       └────── roots, exponentials ─ lines.py: named steps, 40 digits
+    element ── Op.explain ── Terms: sums of products ── exact sum (integers) ── nearest float32
+                       ├──── Terms: maxima and copies ── one of the inputs
+                       └──── Derivation: roots, exponentials ── named steps, 40 digits
 
 Sums share no arithmetic with the kernels. `refnet explain` shows an element, and `refnet verify` takes the
 golden value of the worst one from here.
@@ -17,14 +17,15 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.element import Derivation, Index, Number, Step, Terms
 from refnet.core.errors import InputError
 from refnet.core.graph import Node
 from refnet.core.op import F32, Op, TensorType
 from refnet.exact.correct_rounding import rounded
-from refnet.verification.trace.lines import EXACT, LINES, Number, Step
-from refnet.verification.trace.terms import Index, Terms, terms_of
+from refnet.exact.engine import DecideOrRefine
+from refnet.kernels.engine import Fast
 
-__all__ = ["Element", "Index", "Step", "Terms", "element", "exact_sum", "exactly_at", "rounded", "terms_of"]
+EXACT = DecideOrRefine(Fast())
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Element:
 
     at: Index
     terms: Terms | None
-    lines: tuple[Step, ...]
+    steps: tuple[Step, ...]
     exact: Number | None
     golden: np.float32
 
@@ -61,11 +62,10 @@ def exactly_at(node: Node, inputs: Sequence[F32], at: Index) -> np.float32:
 
 
 def _element(op: Op, inputs: Sequence[F32], at: Index) -> Element:
-    steps = LINES[type(op)](op, inputs, at) if type(op) in LINES else None
-    if steps is not None:
-        lines, golden = steps
-        return Element(at, None, lines, lines[-1].exact if lines else None, golden)
-    found = terms_of(op, inputs, at)
+    found = op.explain(*inputs, at=at, exact=EXACT)
+    if isinstance(found, Derivation):
+        steps = found.steps
+        return Element(at, None, steps, steps[-1].exact if steps else None, found.golden)
     if found is None:
         return Element(at, None, (), None, _one(op, inputs, at))
     exact = _exact(found)

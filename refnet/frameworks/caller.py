@@ -4,7 +4,7 @@
         caller(fixed, each, take) -> (calls, ...)
 
 MXNet and ONNX Runtime get a graph of one node, written by refnet's own exporters; PyTorch gets a call of its
-functional interface.
+functional interface (torch_ops.py). Only what the op means is said, not how to add.
 """
 
 from __future__ import annotations
@@ -19,20 +19,7 @@ from refnet.core.errors import UnsupportedError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32, Op, TensorType
 from refnet.frameworks.process import Worker
-from refnet.ops import (
-    AvgPool,
-    BatchNorm,
-    Conv,
-    Dense,
-    GlobalAvgPool,
-    MaxPool,
-    RadixSoftmax,
-    RadixSum,
-    Relu,
-    Sigmoid,
-    Softmax,
-    WeightedSum,
-)
+from refnet.frameworks.torch_ops import torch_function
 
 BYTES = 1 << 26
 """Of the arrays of one request."""
@@ -69,7 +56,7 @@ class Caller:
 def input_names(op: Op, count: int) -> tuple[str, ...]:
     """`x`, or `x0`, `x1` ... where there are several, then the op's weights by their roles.
 
-    >>> from refnet.ops import Add
+    >>> from refnet.ops import Add, Conv
     >>> input_names(Add(), 2), input_names(Conv(8, (3, 3)), 2)
     (('x0', 'x1'), ('x', 'weight'))
     """
@@ -84,7 +71,7 @@ def caller(framework: str, worker: Worker, op: Op, types: Sequence[TensorType], 
     """
     names = input_names(op, len(types))
     if framework == "torch":
-        function, arguments = _torch(op)
+        function, arguments = torch_function(op, *types)
         request: dict[str, Any] = {"function": function, "arguments": arguments}
         more: dict[str, Any] = {}
     else:
@@ -100,37 +87,6 @@ def caller(framework: str, worker: Worker, op: Op, types: Sequence[TensorType], 
         return found
 
     return Caller(names, ask)
-
-
-def _torch(op: Op) -> tuple[str, dict[str, Any]]:
-    """The function and its keywords."""
-    match op:
-        case Conv():
-            place = {"stride": op.stride, "padding": op.pad, "dilation": op.dilation, "groups": op.groups}
-            return "conv2d", place
-        case Dense():
-            return "linear", {}
-        case AvgPool() if op.convention in ("valid", "ceil"):
-            how = {"ceil_mode": op.convention == "ceil", "count_include_pad": op.count_include_pad}
-            return "avg_pool2d", {"kernel_size": op.kernel, "stride": op.stride, "padding": op.pad, **how}
-        case GlobalAvgPool():
-            return "adaptive_avg_pool2d", {"output_size": 1}
-        case BatchNorm():
-            return "batch_norm", {"eps": op.eps}
-        case MaxPool() if op.convention in ("valid", "ceil"):
-            window = {"kernel_size": op.kernel, "stride": op.stride, "padding": op.pad}
-            return "max_pool2d", {**window, "ceil_mode": op.convention == "ceil"}
-        case Softmax():
-            return "softmax", {"dim": op.axis}
-        case Relu() | Sigmoid():
-            return type(op).__name__.lower(), {}
-        case RadixSum():
-            return "radix_sum", {"radix": op.radix}
-        case WeightedSum():
-            return "weighted_sum", {"radix": op.radix}
-        case RadixSoftmax():
-            return "radix_softmax", {"radix": op.radix, "cardinality": op.cardinality}
-    raise UnsupportedError(f"{op!r} has no counterpart in PyTorch")
 
 
 def _one_node(op: Op, types: Sequence[TensorType], names: Sequence[str]) -> Graph:

@@ -1,0 +1,91 @@
+"""PyTorch's function for each op: one row per op, as formats/mxnet/export.py and formats/onnx/export.py have.
+
+torch_function(op, *types) -> the name of one of torch_worker.py's FUNCTIONS, its keywords
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from refnet.core.errors import GraphError, UnsupportedError
+from refnet.core.op import Op, TensorType
+from refnet.ops import (
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dense,
+    GlobalAvgPool,
+    MaxPool,
+    RadixSoftmax,
+    RadixSum,
+    Relu,
+    Sigmoid,
+    Softmax,
+    WeightedSum,
+)
+
+Function = tuple[str, dict[str, Any]]
+
+
+def torch_function(op: Op, *types: TensorType) -> Function:
+    """The function and its keywords. types: of the inputs.
+
+    Raises UnsupportedError where PyTorch has no such op.
+
+    >>> torch_function(AvgPool((2, 2), (2, 2), convention="full"), TensorType((1, 1, 8, 8)))[1]["ceil_mode"]
+    False
+    """
+    refusal = UnsupportedError(f"{op!r} has no counterpart in PyTorch")
+    if isinstance(op, Conv | AvgPool | MaxPool) and op.ends != op.pad:
+        raise refusal
+    match op:
+        case Conv():
+            place = {"stride": op.stride, "padding": op.pad, "dilation": op.dilation, "groups": op.groups}
+            return "conv2d", place
+        case Dense():
+            return "linear", {}
+        case AvgPool(dilation=(1, 1)):
+            counted = {"count_include_pad": op.count_include_pad}
+            return "avg_pool2d", {**_window(op, types[0]), **counted}
+        case GlobalAvgPool():
+            return "adaptive_avg_pool2d", {"output_size": 1}
+        case BatchNorm():
+            return "batch_norm", {"eps": op.eps}
+        case MaxPool():
+            return "max_pool2d", {**_window(op, types[0]), "dilation": op.dilation}
+        case Softmax(trailing=False):
+            return "softmax", {"dim": op.axis}
+        case Relu():
+            return "relu", {}
+        case Sigmoid():
+            return "sigmoid", {}
+        case RadixSum():
+            return "radix_sum", {"radix": op.radix}
+        case WeightedSum():
+            return "weighted_sum", {"radix": op.radix}
+        case RadixSoftmax():
+            return "radix_softmax", {"radix": op.radix, "cardinality": op.cardinality}
+    raise refusal
+
+
+def _window(op: AvgPool | MaxPool, data: TensorType) -> dict[str, Any]:
+    """Kernel, stride, padding, ceil_mode.
+
+    One of PyTorch's two conventions has the op's size: full and ceil differ only in a last window that lies
+    wholly in the padding. full with such a window is refused by the op; ceil leaves it out, and has then the
+    size of valid.
+    """
+    convention = op.convention
+    if convention == "full":
+        sizes = {name: _size(replace(op, convention=name), data) for name in ("valid", "ceil")}
+        convention = next(name for name, size in sizes.items() if size == _size(op, data))
+    place = {"kernel_size": op.kernel, "stride": op.stride, "padding": op.pad}
+    return {**place, "ceil_mode": convention == "ceil"}
+
+
+def _size(op: Op, data: TensorType) -> TensorType | None:
+    try:
+        return op.type(data)
+    except GraphError:  # a window without an element
+        return None
