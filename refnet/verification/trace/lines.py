@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 
 from refnet import ops
-from refnet.core.op import F32, Interval, Op
+from refnet.core.op import F32, F64, Interval, Op
 from refnet.exact.engine import DecideOrRefine
 from refnet.kernels.engine import Fast
 from refnet.verification.trace.terms import Index
@@ -185,13 +185,20 @@ def moved(op: ops.Pad | ops.ResizeNearest, inputs: Sequence[F32], at: Index) -> 
     (x,) = inputs
     y = op.run(x, engine=FAST)[at]
     numbers = np.arange(1, x.size + 1, dtype=np.float64).reshape(x.shape)  # 0 is what stands outside
-    number = int(op.bound(Interval(np.zeros(x.shape), numbers), engine=FAST).radius[at])
+    number = int(_copied(op, numbers)[at])
     if not np.isfinite(y):
         return (), y
     if not number:
         return (Step("y", "what stands outside of the input", Fraction(float(y)), y),), y
     place = [int(i) for i in np.unravel_index(number - 1, x.shape)]
     return (Step("y", f"the input element at {place}", Fraction(float(y)), y),), y
+
+
+def _copied(op: ops.Pad | ops.ResizeNearest, numbers: F64) -> F64:
+    """What the op makes of an array of float64; 0 is what stands outside."""
+    if isinstance(op, ops.ResizeNearest):
+        return op.take(numbers, 0.0)
+    return op.bound(Interval(np.zeros(numbers.shape), numbers), engine=FAST).radius
 
 
 def matmul(op: ops.MatMul, inputs: Sequence[F32], at: Index) -> Lines | None:
