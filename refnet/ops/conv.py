@@ -163,6 +163,8 @@ class Conv(Fusable, Reduction):
         places: Places | None,
     ) -> F32:
         """As in_order, with an addend (n, channels, oh, ow) where the program names it."""
+        if not self.symmetric:
+            return self._asymmetric(program, addend, *inputs, engine=engine, places=places)
         _, _, *output = self.type(*(TensorType(x.shape) for x in inputs)).shape
         bias, zero = inputs[2] if self.bias else None, program.padding == "zero"
         return engine.conv_in_order(
@@ -177,6 +179,20 @@ class Conv(Fusable, Reduction):
             addend=addend,
             places=places,
         )
+
+    def _asymmetric(
+        self, program: Program, addend: F32 | None, *inputs: F32, engine: Engine, places: Places | None
+    ) -> F32:
+        """sum_in_order by the op with symmetric padding, whose other elements are not looked at."""
+        shapes = [x.shape for x in inputs]
+        wide, take = self._wide(*shapes)
+        shape = wide.type(*map(TensorType, shapes)).shape
+        if addend is not None:
+            spread = np.zeros(shape, np.float32)
+            spread.reshape(-1)[take(np.arange(spread.size).reshape(shape))] = addend
+            addend = spread
+        cut: F32 = take(wide.sum_in_order(program, addend, *inputs, engine=engine, places=None))
+        return cut if places is None else cut.reshape(-1)[places]
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         if not self.symmetric:

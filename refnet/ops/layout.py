@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar, Literal
@@ -11,7 +12,7 @@ import numpy as np
 from refnet.core.element import Derivation, Index, Step, Terms
 from refnet.core.engine import Array, Engine
 from refnet.core.exact import Exact
-from refnet.core.op import F32, Cost, FoldableSum, Interval, Op, TensorType
+from refnet.core.op import F32, F64, Cost, FoldableSum, Interval, Op, TensorType
 
 
 class Move(Op):
@@ -232,7 +233,8 @@ class Pad(Op):
         return np.array(self._around(inputs[0], self.value), order="C")
 
     def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
-        return copied_or_added(self, inputs[0], at, exact.engine)
+        y = self.run(*inputs, engine=exact.engine)
+        return copied_or_added(y, inputs[0], lambda numbers: self._around(numbers, 0.0), at)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
@@ -289,14 +291,15 @@ def copied(op: Op, inputs: tuple[F32, ...], at: Index, engine: Engine) -> Terms:
     return Terms("copy", role, inputs[which].reshape(-1)[number : number + 1], place)
 
 
-def copied_or_added(op: Op, x: F32, at: Index, engine: Engine) -> Derivation:
-    """The element that an op copies to `at`, or what stands there without one: found as in `copied`."""
-    y = op.run(x, engine=engine)[at]
-    numbers = np.arange(1, x.size + 1, dtype=np.float64).reshape(x.shape)  # 0 is what stands outside
-    number = int(op.bound(Interval(np.zeros(x.shape), numbers), engine=engine).radius[at])
-    if not np.isfinite(y):
-        return Derivation((), y)
+def copied_or_added(y: F32, x: F32, copy: Callable[[F64], F64], at: Index) -> Derivation:
+    """The element of x that stands at `at` in y, or what stands there without one: found as in `copied`.
+
+    copy: what the op makes of an array of x's shape, with 0 where nothing of it stands.
+    """
+    number = int(copy(np.arange(1, x.size + 1, dtype=np.float64).reshape(x.shape))[at])
+    if not np.isfinite(y[at]):
+        return Derivation((), y[at])
     what = "what stands outside of the input"
     if number:
         what = f"the input element at {[int(i) for i in np.unravel_index(number - 1, x.shape)]}"
-    return Derivation((Step("y", what, Fraction(float(y)), y),), y)
+    return Derivation((Step("y", what, Fraction(float(y[at])), y[at]),), y[at])

@@ -15,7 +15,7 @@ from refnet.core.errors import InputError
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, FoldableSum, Fusable, Interval, TensorType
 from refnet.core.orders import FOLDS, Expr
-from refnet.core.rounding import ETA, U64, error_factor, gamma, outward
+from refnet.core.rounding import ETA, U64, U, error_factor, gamma, outward
 
 Factors = tuple[F32, F32, F32, F32]
 
@@ -38,12 +38,20 @@ class BatchNorm(Fusable):
     3. y = gamma*((x - mean)*i) + beta                                        (references)
        each with or without FMA, with i by division or (in float64) by any more accurate way.
 
-    i carries eps's rounding and the sum's (one each, halved by the root: 1), the root's and the
-    division's: 3; a one more: 4. Form 1: the term x*s passes 4 + product + sum = 6, mean*s passes
-    4 + product + difference + sum = 7, beta 2. Forms 2 and 3: (x - mean)*s passes 1 + 4 + product +
-    sum = 7, beta 1. So |error| <= gamma(7) * T. Underflow: a product loses ETA/2 before it is multiplied
-    by at most |x|, |mean| or |gamma|: (|x| + |mean| + |gamma| + 4) * ETA. Nothing is promised where
-    var + eps is subnormal or not positive.
+    What is under the root, q = var + eps, carries eps's rounding (U eps, or ETA/2 if it is subnormal; none
+    where eps is kept as a float64) and the sum's. It is q (1 + d), and |d| is at most
+    R = (1 + U) max(U eps, ETA/2) / q + U. Where var >= 0, eps <= q and R is 2 U, which the root halves: 1.
+    Then i carries the root's and the division's besides: 3; a one more: 4. Form 1: the term x*s passes
+    4 + product + sum = 6, mean*s passes 4 + product + difference + sum = 7, beta 2. Forms 2 and 3:
+    (x - mean)*s passes 1 + 4 + product + sum = 7, beta 1. So |error| <= gamma(7) * T.
+
+    Where var < 0, it cancels eps, and R has no limit. 1/sqrt(q (1 + d)) is (1 + t)/sqrt(q) with
+    |t| <= K = 1/sqrt(1 - R) - 1, so each term with s may be larger by the factor 1 + K before it is rounded:
+    |error| <= gamma(7) (1 + K) * T + K (1 + gamma(7)) (|x| + |mean|) * |s|. Where R >= 1 an evaluation may
+    find 0 or less under the root, and nothing is promised; nor where q (1 - R) is subnormal.
+
+    Underflow: a product loses ETA/2 before it is multiplied by at most |x|, |mean| or |gamma|:
+    (|x| + |mean| + |gamma| + 4) * ETA.
 
     Formulas, eps rounded to float32 and each step too: see `formulas`.
 
@@ -51,8 +59,8 @@ class BatchNorm(Fusable):
     have been multiplied by a, and b - a*mean may have become its bias. The weights then carry 5 more
     roundings, the bias 7, and it is one more term. So every term passes D = R + 8 at most. With x's radius,
     which includes gamma(R) S, y's radius is |s| * (radius + (gamma(D) - gamma(R)) S) + gamma(D) (|mean s| +
-    |beta|). Folded weights that underflow lose ETA/2 |x| each. Weights that overflow are not covered. The
-    larger of both radii is taken.
+    |beta|), and with K, as above, |s| (S + |x|) + |mean s| are larger by 1 + K. Folded weights that underflow
+    lose ETA/2 |x| each. Weights that overflow are not covered. The larger of both radii is taken.
 
     Golden: the formula as one, with eps as the exact value of its float64 attribute, rounded once. In
     float64 it passes the difference, the sum under the root, the root, the division, the product and
@@ -97,8 +105,8 @@ class BatchNorm(Fusable):
         return (TensorType((x.shape[1],)),) * 4
 
     def nan_propagates(self, *weights: F32) -> bool:
-        var = weights[3].astype(np.float64) + self.eps
-        return all(bool(np.isfinite(w).all()) for w in weights) and bool((var >= 2.0**-126).all())
+        finite = all(bool(np.isfinite(w).all()) for w in weights)
+        return finite and bool(np.isfinite(self._cancelled(weights[3].astype(np.float64))).all())
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 5)
@@ -260,29 +268,45 @@ class BatchNorm(Fusable):
         with np.errstate(all="ignore"):
             s = g / np.sqrt(var + self.eps)
             center = (x.center - mean) * s + beta
+            cancelled = self._cancelled(var)
+            grown = 1 + cancelled
             size = x.magnitude + np.abs(mean)
-            total = size * np.abs(s) + np.abs(beta)
+            moving = size * np.abs(s)
+            total = (moving + np.abs(beta)) * grown
             spread = x.radius * np.abs(s)
             radius = spread + (gamma(7) + 8 * U64) * total + (size + np.abs(g) + 4) * ETA
+            lost = cancelled * (1 + gamma(7)) * moving
             # every form's intermediates: (x - mean) i and gamma i; i is below 2**64 where var + eps is normal
-            middle = size / np.sqrt(var + self.eps) + np.abs(s)
-            usual = (var + self.eps >= 2.0**-126) & (var + self.eps < 2.0**126)
+            middle = (size / np.sqrt(var + self.eps) + np.abs(s)) * grown
+            usual = np.isfinite(cancelled) & (var + self.eps < 2.0**126)
             largest = np.where(usual, total + size + np.abs(g) + middle, np.nan)
             if x.sum is None:
                 shown = FoldableSum(total, 7, 3, float(x.magnitude.max(initial=0.0)))
-                return outward(center, radius, largest, 8, shown)
-            folded = self._folded(x, x.sum, s, mean, beta) + 8 * U64 * total
+                return outward(center, radius + lost, largest, 8, shown)
+            folded = self._folded(x, x.sum, s, mean, beta, cancelled) + 8 * U64 * total
             constants = np.abs(mean * s) + np.abs(beta)
             deepest = x.sum.roundings + 8
             terms = x.sum.terms + 1
-            as_sum = FoldableSum(x.sum.size * np.abs(s) + constants, deepest, terms, x.sum.input_abs_sum)
+            sizes = (x.sum.size * np.abs(s) + constants) * grown
+            as_sum = FoldableSum(sizes, deepest, terms, x.sum.input_abs_sum)
         largest = np.maximum(largest, as_sum.size)
-        return outward(center, np.maximum(radius, folded), largest, deepest, as_sum)
+        return outward(center, np.maximum(radius + lost, folded), largest, deepest, as_sum)
 
-    def _folded(self, x: Interval, terms: FoldableSum, s: F64, mean: F64, beta: F64) -> F64:
+    def _cancelled(self, var: F64) -> F64:
+        """K of the bound's derivation, per channel: 0 where var >= 0; NaN where nothing is promised."""
+        under = var + self.eps
+        relative = ((1 + U) * max(U * self.eps, ETA / 2) / under + U) * (1 + 2.0**-50)
+        with np.errstate(all="ignore"):
+            k = (1 / np.sqrt(1 - relative) - 1) * (1 + 2.0**-50) + 2.0**-50
+            found: F64 = np.where(under * (1 - relative) >= 2.0**-126, np.where(var >= 0, 0.0, k), np.nan)
+        return found
+
+    def _folded(self, x: Interval, terms: FoldableSum, s: F64, mean: F64, beta: F64, cancelled: F64) -> F64:
         """The radius of a sum of products whose weights the batch norm was folded into."""
         g, before = gamma(terms.roundings + 8), gamma(terms.roundings)
-        radius = np.abs(s) * (x.radius + (g - before) * terms.size) + g * (np.abs(mean * s) + np.abs(beta))
+        shift = np.abs(mean * s)
+        radius = np.abs(s) * (x.radius + (g - before) * terms.size) + g * (shift + np.abs(beta))
+        radius += cancelled * (1 + g) * (np.abs(s) * (terms.size + x.magnitude) + shift)
         lost: F64 = radius + ETA * (terms.input_abs_sum + terms.size + np.abs(mean) + terms.terms + 8)
         return lost
 

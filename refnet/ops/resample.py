@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,9 @@ from refnet.core.element import Derivation, Index, Terms
 from refnet.core.engine import Engine
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
+from refnet.core.orders import Expr
 from refnet.ops.layout import copied, copied_or_added
+from refnet.ops.places import COORDINATES, CROP, FORMULAS, ROUNDINGS, Axis, Places, Scale, exact
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,18 +61,6 @@ class UpsampleNearest(Op):
         return Cost()
 
 
-COORDINATES = (
-    "half_pixel",
-    "half_pixel_symmetric",
-    "pytorch_half_pixel",
-    "align_corners",
-    "asymmetric",
-    "tf_half_pixel_for_nn",
-    "tf_crop_and_resize",
-)
-ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
-
-
 @dataclass(frozen=True, repr=False)
 class ResizeNearest(Op):
     """y[i] = x[j] along each axis of `axes`: j is the position of i in x, rounded, and clipped to 0 .. h - 1
@@ -85,22 +76,29 @@ class ResizeNearest(Op):
     - tf_crop_and_resize:   a (h - 1) + i (b - a)(h - 1) / (size - 1), where size is 1 (a + b)(h - 1) / 2,
       with (a, b) = roi[axis]; y is `extrapolation` where that lies outside 0 .. h - 1
 
-    computed in float32, from left to right, as frameworks do: with a scale such as 1.2 another precision may
-    give another neighbour. `rounding`: to the nearest (halves down or up), down, or up. An axis with scale 1
-    is unchanged, except in tf_crop_and_resize.
+    `rounding`: to the nearest (halves down or up), down, or up. An axis with scale 1 is unchanged, except in
+    tf_crop_and_resize.
 
-    Only one right result: copies.
+    A scale is a float, which counts as exactly what it says, or (numerator, denominator): where sizes were
+    given, s = size / h exactly. Plain and golden compute the position as a rational number, so there is only
+    one right result: copies. Frameworks compute it in float32 or float64, in several ways; where a position
+    is next to a whole number or a half, some take the neighbour. These are the `formulas` (ops/places.py). A
+    value is one formula's as a whole, or wrong.
+
+    Bound: a formula takes an element of those that any of them takes: the hull of their intervals.
 
     Source: ONNX Resize (mode nearest) and Upsample, torch.nn.functional.interpolate (asymmetric, floor).
     """
 
     axes: tuple[int, ...]
     sizes: tuple[int, ...]
-    scales: tuple[float, ...]
+    scales: tuple[Scale, ...]
     coordinates: str = "half_pixel"
     rounding: str = "round_prefer_floor"
     roi: tuple[tuple[float, float], ...] = ()
     extrapolation: float = 0.0
+
+    formulas: ClassVar[Mapping[str, str]] = {name: text for name, (text, _) in FORMULAS.items()}
 
     @property
     def exactly_specified(self) -> bool:
@@ -112,71 +110,76 @@ class ResizeNearest(Op):
         self._expect(self.coordinates in COORDINATES, f"coordinates must be one of {COORDINATES}")
         self._expect(self.rounding in ROUNDINGS, f"rounding must be one of {ROUNDINGS}")
         self._expect(len(set(self.axes)) == len(self.axes), "each axis once")
-        regions = self.coordinates == "tf_crop_and_resize"
-        counts = (len(self.sizes), len(self.scales), len(self.roi) if regions else len(self.axes))
+        counts = (len(self.sizes), len(self.scales), len(self.roi if self.coordinates == CROP else self.axes))
         self._expect(set(counts) == {len(self.axes)}, "a size, a scale (and a roi) for each axis")
         for axis, size, scale in zip(self.axes, self.sizes, self.scales, strict=True):
             self._expect(0 <= axis < len(shape), f"axes outside of {inputs[0]!r}")
-            self._expect(size >= 1 and 0 < scale < np.inf, f"size >= 1 and scale > 0, got {size} and {scale}")
+            valid = min(scale) >= 1 if isinstance(scale, tuple) else 0 < scale < np.inf
+            self._expect(size >= 1 and valid, f"size >= 1 and scale > 0, got {size} and {scale}")
             shape[axis] = size
         return TensorType(tuple(shape))
 
-    def places(self, axis: int, length: int) -> npt.NDArray[np.int64]:
-        """j for every i along axis axes[position], which has `length` elements; -1: outside."""
-        f = np.float32
-        size, s, h, half = self.sizes[axis], f(self.scales[axis]), f(length), f(0.5)
-        i = np.arange(size).astype(np.float32)
-        if s == 1 and size == length and self.coordinates != "tf_crop_and_resize":
-            return np.arange(size)
-        with np.errstate(all="ignore"):
-            match self.coordinates:
-                case "asymmetric":
-                    x = i / s
-                case "tf_half_pixel_for_nn":
-                    x = (i + half) / s
-                case "align_corners":
-                    x = i * (h - f(1)) / f(size - 1) if size > 1 else i * f(0)
-                case "half_pixel_symmetric":
-                    x = h / f(2) * (f(1) - f(size) / (s * h)) + ((i + half) / s - half)
-                case "tf_crop_and_resize":
-                    a, b = map(f, self.roi[axis])
-                    slope = (b - a) * (h - f(1))
-                    start = a * (h - f(1)) if size > 1 else half * (a + b) * (h - f(1))
-                    x = start + (i * slope / f(size - 1) if size > 1 else i * f(0))
-                case _:
-                    x = (i + half) / s - half
-                    x = x * f(0) if self.coordinates == "pytorch_half_pixel" and size == 1 else x
-            inside = (x >= 0) & (x <= h - f(1))
-            match self.rounding:
-                case "floor":
-                    x = np.floor(x)
-                case "ceil":
-                    x = np.ceil(x)
-                case "round_prefer_floor":
-                    x = np.ceil(x - half)
-                case _:
-                    x = np.floor(x + half)
-        j = np.nan_to_num(np.clip(x, 0, h - f(1))).astype(np.int64)
-        return np.where(inside, j, -1) if self.coordinates == "tf_crop_and_resize" else j
+    def places(self, position: int, shape: tuple[int, ...], formula: str = "exact") -> Places:
+        """j for every i along the axis axes[position] of an x of this shape, by a formula; -1: outside.
 
-    def _take(self, x: npt.NDArray[Any], outside: float) -> npt.NDArray[Any]:
-        for position, axis in enumerate(self.axes):
-            j = self.places(position, x.shape[axis])
+        Raises InputError for a formula that is not in the menu.
+        """
+        self._one_of(formula)
+        return FORMULAS[formula][1](self._axis(position, shape))
+
+    def _axis(self, k: int, shape: tuple[int, ...]) -> Axis:
+        roi = self.roi[k] if self.roi else (0.0, 1.0)
+        length = shape[self.axes[k]]
+        copied = self.type(TensorType(shape)).shape == shape
+        return Axis(
+            length, self.sizes[k], self.scales[k], self.coordinates, self.rounding, roi, copied, len(shape)
+        )
+
+    def take(self, x: npt.NDArray[Any], outside: float, formula: str = "exact") -> npt.NDArray[Any]:
+        """The elements of an array of any dtype that y has; outside: what stands where there is none."""
+        shape = x.shape
+        for k, axis in enumerate(self.axes):
+            j = self.places(k, shape, formula)
             x = np.take(x, np.maximum(j, 0), axis)
             x[(slice(None),) * axis + (j < 0,)] = outside
         return np.array(x, order="C")
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
-        return self._take(inputs[0], self.extrapolation)
+        return self.take(inputs[0], self.extrapolation)
+
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
+        with np.errstate(all="ignore"):
+            return self.take(inputs[0], self.extrapolation, formula)
 
     def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
-        return copied_or_added(self, inputs[0], at, exact.engine)
+        y = self.run(*inputs, engine=exact.engine)
+        return copied_or_added(y, inputs[0], lambda numbers: self.take(numbers, 0.0), at)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
-        return Interval(
-            self._take(x.center, float(np.float32(self.extrapolation))), self._take(x.radius, 0.0)
+        outside = float(np.float32(self.extrapolation))
+        center, radius = self.take(x.center, outside), self.take(x.radius, 0.0)
+        others = [name for name in self.formulas if self._differs(name, x.center.shape)]
+        taken = [(self.take(x.center, outside, name), self.take(x.radius, 0.0, name)) for name in others]
+        taken.append((center, radius))
+        with np.errstate(all="ignore"):
+            low = np.min([c for c, _ in taken], axis=0)
+            high = np.max([c for c, _ in taken], axis=0)
+            middle = low / 2 + high / 2
+            reach = np.max([np.abs(c - middle) + r for c, r in taken], axis=0) * (1 + 2.0**-50)
+            hull = np.where(np.isfinite(reach), reach, np.inf)
+        one = np.all(
+            [((c == center) | (np.isnan(c) & np.isnan(center))) & (r == radius) for c, r in taken], axis=0
         )
+        return Interval(np.where(one, center, middle), np.where(one, radius, hull))
+
+    def _differs(self, formula: str, shape: tuple[int, ...]) -> bool:
+        """Whether the formula takes other elements than the exact places."""
+        with np.errstate(all="ignore"):
+            return any(
+                not np.array_equal(self.places(k, shape, formula), exact(self._axis(k, shape)))
+                for k in range(len(self.axes))
+            )
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost()

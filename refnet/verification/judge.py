@@ -1,7 +1,8 @@
 """The one judge: what can be proved of a value that somebody computed, given the inputs of its node.
 
 judge ── compute.plain                      are its bits plain's?
-   ├──── op.agrees                          an op with one right result: equal, or a defect
+   ├──── op.agrees                          an op with one right result: equal, or a defect, unless
+   │                                        one formula of its menu gives the whole value: replayed
    ├──── replay.evaluate_or_none            the book's recipe gives these bits: replayed (hidden.py, where
    │                                        inputs are not captured)
    ├──── compute.bound ── shares            inside: rounding; outside: a defect; no bound: unjudged
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from refnet.core.errors import InputError
 from refnet.core.graph import Node, TensorType
 from refnet.core.op import F32, F64, Interval
+from refnet.kernels.engine import Fast
 from refnet.verification import compute
 from refnet.verification.difference import Mask, differs, shares, ulps
 from refnet.verification.order_free import exact_sums
@@ -194,11 +197,16 @@ def judge_input(name: str, result: F32, expected: F32) -> Judgement:
 def _exactly_specified(
     head: Judgement, node: Node, result: F32, plain: F32, operands: Sequence[AbstractValue]
 ) -> Judgement:
-    """The bits must be plain's, up to the zeros and NaN in which frameworks vary."""
+    """The bits must be plain's, up to the zeros and NaN in which frameworks vary, or one formula's."""
     other = differs(result, plain)
     wrong = ~node.op.agrees(result, plain, any(one.zero_sign_unknown for one in operands))
     reason = None
     count, free = int(wrong.sum()), int((other & ~wrong).sum())
+    formula = _formula(node, result, [one.value for one in operands]) if count else None
+    if formula is not None:
+        reason = f"the formula {formula!r} gives these bits: {node.op.formulas[formula]}"
+        head = replace(head, verdict=REPLAYED, reason=reason, differ=int(other.sum()))
+        return _shown(head, node, result, plain, wrong, np.zeros(wrong.shape), None, operands)
     if count:
         others = f"{count} of {head.elements} elements have other bits"
         reason = f"{head.kind} has only one right result, and {others}"
@@ -210,6 +218,18 @@ def _exactly_specified(
         return head
     weight = np.where(wrong, np.inf, 0.0)
     return replace(_shown(head, node, result, plain, wrong, weight, None, operands), wrong=wrong)
+
+
+def _formula(node: Node, result: F32, inputs: Sequence[F32]) -> str | None:
+    """The formula of the op's menu that gives the whole value, if one does."""
+    for formula in node.op.formulas:
+        try:
+            value = node.op.replay(formula, *inputs, engine=Fast())
+        except InputError:  # it is another case's
+            continue
+        if not differs(result, value).any():
+            return formula
+    return None
 
 
 def _bounded(

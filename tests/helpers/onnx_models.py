@@ -273,8 +273,8 @@ ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
 def resizes() -> list[Case]:
-    """Nearest neighbours. With scales of 1.2, 2.7 and 0.6 they differ between float32 and float64: only the
-    runtime computes places in float32, as PyTorch does. The reference lacks old versions, axes and a mode."""
+    """Nearest neighbours. With scales of 1.2, 2.7 and 0.6 the runtime, which computes places in float32, has
+    others than the reference. The reference lacks old versions, axes and a mode."""
     found = []
     for scales in ((1.0, 1.0, 2.0, 2.0), (1.0, 1.0, 3.0, 1.5), (1.0, 1.0, 0.6, 0.5), (1.0, 1.0, 1.2, 2.7)):
         if min(scales) >= 1:  # Upsample takes no less, and version 10 of Resize does not say which neighbour

@@ -240,7 +240,7 @@ EXAMPLES = [
         lambda op, at, x: fraction(x[0, at[1], (0, 1, 1, 1, 1)[at[2]]]),
     ),
     Example(
-        ops.ResizeNearest((1,), (4,), (1.0,), "tf_crop_and_resize", roi=((-0.5, 1.0),), extrapolation=7.0),
+        ops.ResizeNearest((1,), (4,), ((4, 3),), "tf_crop_and_resize", roi=((-0.5, 1.0),), extrapolation=7.0),
         ((2, 3),),
         lambda op, at, x: (Fraction(7), fraction(x[at[0], 0]), fraction(x[at[0], 1]), fraction(x[at[0], 2]))[
             at[1]

@@ -346,7 +346,7 @@ def _resize(writer: _Writer, node: Node, op: ResizeNearest, types: Mapping[str, 
     if not op.axes:
         writer.node("Identity", name, (source,))
     for k, axis in enumerate(op.axes):
-        places = op.places(k, shape[axis])
+        places = op.places(k, shape)
         if axis == 0 or (places < 0).any():
             raise UnsupportedError(f"{name}: {op!r} has no counterpart in ONNX that takes any batch")
         where = writer.constant(f"{name}/places{k}", places)

@@ -19,6 +19,7 @@ from refnet.ops import (
     ResizeNearest,
     UpsampleNearest,
 )
+from refnet.ops.places import Scale
 
 Pair = tuple[int, int]
 
@@ -121,22 +122,16 @@ def resize(u: Use) -> list[Made]:
     shape = u.type().shape
     old = u.node.op == "Upsample" or u.opset < 11
     axes = u.axes(u["axes"], len(shape)) if u["axes"] else tuple(range(len(shape)))
-    scales, sizes = (u["scales"], None) if u["scales"] else factors(u, 1 if old else 2, 3)
-    if (scales is None) == (sizes is None):
+    given, sizes = ([*map(float32, u["scales"])], None) if u["scales"] else factors(u, 1 if old else 2, 3)
+    if (given is None) == (sizes is None):
         raise u.node.wrong("scales and sizes", "one of both")
-    given = scales if sizes is None else sizes
-    if given is None or len(given) != len(axes):
-        raise u.node.wrong(f"{len(given or ())} scales or sizes", f"{len(axes)}")
+    if (count := len(given or sizes or ())) != len(axes):
+        raise u.node.wrong(f"{count} scales or sizes", f"{len(axes)}")
     lengths = [shape[i] for i in axes]
     if sizes is not None:
         sizes, scales = by_policy(u, sizes, lengths)
-    elif scales is not None:
-        if not all(0 < s <= LARGEST_NUMBER for s in scales):
-            raise u.node.wrong(f"scales {scales[:8]}", "numbers above 0")
-        if old and min(scales) < 1:
-            raise u.node.unsupported(f"scales {scales[:8]}: below 1 it does not say which neighbour")
-        sizes = [int(np.floor(np.float32(n) * np.float32(s))) for n, s in zip(lengths, scales, strict=True)]
-    assert scales is not None and sizes is not None  # noqa: PT018
+    else:
+        sizes, scales = by_scales(u, given or [], lengths, old)
     coordinates = "asymmetric" if old else u["coordinate_transformation_mode"]
     regions: list[tuple[float, float]] = []
     if coordinates == "tf_crop_and_resize":
@@ -148,7 +143,7 @@ def resize(u: Use) -> list[Made]:
     op = ResizeNearest(
         tuple(axes[k] for k in kept),
         tuple(sizes[k] for k in kept),
-        tuple(float(np.float32(scales[k])) for k in kept),
+        tuple(scales[k] for k in kept),
         coordinates,
         "floor" if old else u["nearest_mode"],
         tuple(regions[k] for k in kept if regions),
@@ -158,39 +153,63 @@ def resize(u: Use) -> list[Made]:
 
 
 def upsampled(op: ResizeNearest, u: Use) -> Op:
-    """UpsampleNearest where that is the same."""
+    """UpsampleNearest where that is the same, by every formula too."""
     shape = u.type().shape
     if op.axes != (2, 3) or len(shape) != 4 or op.roi:
         return op
     scale, rest = divmod(op.sizes[0], shape[2])
     if rest or op.sizes[1] != shape[3] * scale or max(op.sizes) > 1 << 20:
         return op
-    same = all((op.places(k, shape[2 + k]) == np.arange(op.sizes[k]) // scale).all() for k in range(2))
+    wanted = [np.arange(n) // scale for n in op.sizes]
+    same = all(
+        np.array_equal(op.places(k, shape, formula), wanted[k]) for k in range(2) for formula in op.formulas
+    )
     return UpsampleNearest(scale) if same else op
 
 
+def by_scales(u: Use, given: list[float], lengths: list[int], old: bool) -> tuple[list[int], list[Scale]]:
+    """The sizes that scales make, as ONNX Runtime and onnx's shape inference multiply: in float32."""
+    if not all(0 < s <= LARGEST_NUMBER for s in given):
+        raise u.node.wrong(f"scales {given[:8]}", "numbers above 0")
+    if old and min(given) < 1:
+        raise u.node.unsupported(f"scales {given[:8]}: below 1 it does not say which neighbour")
+    sizes = [int(np.floor(np.float32(n) * np.float32(s))) for n, s in zip(lengths, given, strict=True)]
+    return sizes, [*given]
+
+
 def factors(u: Use, scales_at: int, sizes_at: int) -> tuple[list[float] | None, list[int] | None]:
-    """The inputs scales and sizes; an empty one counts as absent."""
+    """The inputs scales (float32, as they are) and sizes; an empty one counts as absent."""
     scales = u.constant(scales_at, "scales") if u.has(scales_at) else np.zeros(0)
     sizes = u.constant(sizes_at, "sizes") if u.has(sizes_at) else np.zeros(0)
     return (
-        [float(s) for s in scales.reshape(-1)[:64]] if scales.size else None,
+        [float32(s) for s in scales.reshape(-1)[:64]] if scales.size else None,
         [int(n) for n in sizes.reshape(-1)[:64]] if sizes.size else None,
     )
 
 
-def by_policy(u: Use, sizes: list[int], lengths: list[int]) -> tuple[list[int], list[float]]:
-    """Sizes and the scales they make; one scale for all axes where the aspect ratio is kept."""
+def by_policy(u: Use, sizes: list[int], lengths: list[int]) -> tuple[list[int], list[Scale]]:
+    """Sizes and the exact scales they make; one scale for all axes where the aspect ratio is kept."""
     if not all(1 <= n <= LARGEST_NUMBER for n in sizes):
         raise u.node.wrong(f"sizes {sizes[:8]}", "numbers from 1 on")
     policy = u["keep_aspect_ratio_policy"] or "stretch"
+    ratios = [Fraction(n, m) for n, m in zip(sizes, lengths, strict=True)]
     if policy == "stretch":
-        return sizes, [float(np.float32(n) / np.float32(m)) for n, m in zip(sizes, lengths, strict=True)]
+        return sizes, [shortest(ratio) for ratio in ratios]
     if policy not in ("not_larger", "not_smaller"):
         raise u.node.wrong(f"keep_aspect_ratio_policy {policy[:60]!r}", "stretch, not_larger or not_smaller")
-    ratios = [Fraction(n, m) for n, m in zip(sizes, lengths, strict=True)]
     scale = min(ratios) if policy == "not_larger" else max(ratios)
-    return [int(scale * m + Fraction(1, 2)) for m in lengths], [float(scale)] * len(sizes)
+    return [int(scale * m + Fraction(1, 2)) for m in lengths], [shortest(scale)] * len(sizes)
+
+
+def float32(number: float) -> float:
+    """The number as a float32."""
+    return float(np.float32(number))
+
+
+def shortest(ratio: Fraction) -> Scale:
+    """A ratio as a float where a float32 has that value, else as numerator and denominator."""
+    as_float = float32(float(ratio))
+    return as_float if as_float == ratio else (ratio.numerator, ratio.denominator)
 
 
 def rois(u: Use, count: int) -> list[tuple[float, float]]:
