@@ -305,6 +305,20 @@ def test_within_bound_takes_roundings_and_refuses_the_rest(values, graph):
         checker.check("data", values["data"], within="bound")
 
 
+def test_an_array_with_channels_last(values):
+    """Within the bound it is read as verify reads it, with a warning; its bits are compared in one shape."""
+    checker, name = Checker(GoldenSource(GOLDEN)), "conv1.0"
+    last = values[name].transpose(0, 2, 3, 1)
+    with pytest.warns(UserWarning, match=r"read transposed by \(0, 3, 1, 2\), the only order"):
+        checker.check(name, last, within="bound")
+    with pytest.raises(AssertionError, match="no order of its axes is clean"):
+        checker.check(name, last + np.float32(1), within="bound")
+    with pytest.raises(
+        AssertionError, match=r"must be .*; read transposed by \(0, 3, 1, 2\), it has the bits"
+    ):
+        checker.check(name, last)
+
+
 def test_within_bound_an_op_with_one_result_must_have_its_bits(values):
     checker = Checker(GoldenSource(GOLDEN))
     checker.check(RELU, values[RELU], within="bound")

@@ -32,8 +32,10 @@ Each value is judged on the capture's own inputs to its node:
   replayed  a known order of operations gives these bits: the book's, or refnet's plain order
   rounding  inside the bound that is proved for every order; the largest share of the bound is printed
   defect    outside the bound, or not the one right result: proved not to be rounding
-  unjudged  no bound exists there (overflow, NaN), an input is unknown, or only a hash was kept
-  missing   not in the capture; the next captured value is judged across the nodes in between
+  unjudged  no bound exists there (overflow, NaN), an input is unknown, only a hash was kept, or the array
+            has another shape and not exactly one order of its axes is clean
+  missing   not in the capture, or its name holds a later node's value, folded or fused into one; the next
+            captured value is judged across the nodes in between
 Finally the outputs are compared with refnet's own run from the input.
 
 Without DIR, refnet judges the captures that ship with it, using their books: every value as MXNet and

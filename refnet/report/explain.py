@@ -24,6 +24,8 @@ def show_explanation(one: Explanation, everything: bool = False) -> None:
     show(*(clean(line) for line in one.formula.splitlines()), "")
     if one.hidden:
         show(clean(f"not in the capture, replaced by refnet's own values: {', '.join(one.hidden)}"), "")
+    if one.note is not None:
+        show(clean(f"the capture: {one.note}"), "")
     terms = one.element.terms
     if terms is not None:
         _show_terms(one, terms, everything)

@@ -12,6 +12,7 @@ import numpy as np
 from refnet.core.errors import InputError
 from refnet.core.op import F32
 from refnet.formats.golden_file import digest
+from refnet.verification.axes import readings, regrouped
 from refnet.verification.capture import CapturedValues, float32, opened
 from refnet.verification.difference import differs, ulps
 from refnet.verification.progress import Progress
@@ -26,9 +27,11 @@ EQUAL, DIFFERENT, SHAPE, HASH = "equal", "different", "shape", "hash"
 class ValueDiff:
     """One value that both captures have.
 
-    result: "equal"; "different"; "shape": not even as many elements; "hash": one of the two has only a hash,
-    and it is another one. differ: elements; ulps: the most float32 between, -1 if only NaN differ; largest:
-    absolute difference of finite elements; the last three are None where they cannot be known.
+    result: "equal"; "different"; "shape": another number of elements, or another shape that has the other's
+    bits in no order of its axes; "hash": one of the two has only a hash, and it is another one. reading: of
+    b's array, if it is equal in another order of its axes. differ: elements; ulps: the most float32 between,
+    -1 if only NaN differ; largest: absolute difference of finite elements; the last three are None where
+    they cannot be known.
 
     >>> ValueDiff("y", "equal", ((1, 2), (1, 2)), 2).differ
     0
@@ -41,6 +44,7 @@ class ValueDiff:
     differ: int | None = 0
     ulps: int | None = 0
     largest: float | None = 0.0
+    reading: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,9 @@ class Diff:
 def diff(a: Source, b: Source, progress: Progress | None = None) -> Diff:
     """Compare two captures, each a folder, an open capture, or arrays by name.
 
-    Bits are compared as bits, every NaN counting as the same NaN; a value of another shape with as many
-    elements is read in row order. progress: called after each value with (values done, of how many).
+    Bits are compared as bits, every NaN counting as the same NaN. A value of another shape with as many
+    elements is read in the order of axes in which it is equal, if there is one (`ValueDiff.reading`).
+    progress: called after each value with (values done, of how many).
     Raises InputError if they have no value in common, or one that is not float32.
 
     >>> import refnet
@@ -132,6 +137,11 @@ def _pair(name: str, a: CapturedValues, b: CapturedValues) -> ValueDiff:
     shapes = (x.shape, y.shape)
     if x.size != y.size:
         return ValueDiff(name, SHAPE, shapes, x.size, None, None, None)
+    if y.shape != x.shape and not regrouped(y.shape, x.shape):
+        fitting = (one for one in readings(y.shape, x.shape) if not differs(x, one.of(y)).any())
+        if (reading := next(fitting, None)) is None:
+            return ValueDiff(name, SHAPE, shapes, x.size, None, None, None)
+        return ValueDiff(name, EQUAL, shapes, x.size, reading=str(reading))
     y = y.reshape(x.shape)
     other = differs(x, y)
     if not other.any():

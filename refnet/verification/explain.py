@@ -32,7 +32,7 @@ class Explanation:
 
     chain: plain's running result after each term, the bias, the division. bound: (center, radius) of any
     float32 evaluation; a radius of inf says that nothing is promised. hidden: inputs that the capture lacks,
-    in whose place refnet's own values stand.
+    in whose place refnet's own values stand. note: if the framework's array has other axes or another name.
 
     >>> import refnet
     >>> one = refnet.explain("resnest-digits", "fc", (0, 5), inputs="seed:0")
@@ -49,6 +49,7 @@ class Explanation:
     found: np.float32 | None
     bound: tuple[float, float]
     hidden: tuple[str, ...] = ()
+    note: str | None = None
 
     @property
     def golden(self) -> np.float32:
@@ -70,12 +71,17 @@ class Explanation:
 
 
 def explain_element(
-    node: Node, inputs: Sequence[F32 | AbstractValue], at: Index, found: F32 | None = None, threads: int = 1
+    node: Node,
+    inputs: Sequence[F32 | AbstractValue],
+    at: Index,
+    found: F32 | None = None,
+    threads: int = 1,
+    note: str | None = None,
 ) -> Explanation:
     """Explain the element `at` of a node's value.
 
-    inputs: what went into the node, data first, then weights. found: the framework's value of the node, of
-    its shape or with as many elements in row order. Raises InputError if there is no such element.
+    inputs: what went into the node, data first, then weights. found: the framework's value of the node. note:
+    what is said of that. Raises InputError if there is no such element, or found is not of the node's shape.
 
     >>> from refnet.ops import Dense
     >>> x, w = np.float32([[2.0**24, 1, 1]]), np.float32([[1, 1, 1]])
@@ -90,9 +96,9 @@ def explain_element(
     bound = compute.bound(node.op, [one.bound for one in operands])
     theirs = None
     if found is not None:
-        if found.size != plain.size or found.dtype != np.float32:
+        if found.shape != plain.shape or found.dtype != np.float32:
             raise InputError(f"{node.name} is {found.dtype}{list(found.shape)}, not {list(plain.shape)}")
-        theirs = found.reshape(plain.shape)[at]
+        theirs = found[at]
     hidden = tuple(n for n, one in zip(node.inputs, operands, strict=True) if one.interval is not None)
     return Explanation(
         node,
@@ -104,6 +110,7 @@ def explain_element(
         theirs,
         (float(bound.center[at]), float(bound.radius[at])),
         hidden,
+        note,
     )
 
 
@@ -209,6 +216,7 @@ def _record(one: Explanation) -> dict[str, Any]:
         "share": {name: finite(one.share(value)) for name, value in values.items()},
         "bound": {"center": finite(one.bound[0]), "radius": finite(one.bound[1])},
         "hidden": list(one.hidden),
+        "note": one.note,
     }
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
+import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from refnet.core.errors import FormatError, InputError, RefnetError
 from refnet.formats.golden_file import Change, Digest, File, digest, read, write
 from refnet.formats.manifest import NAME, file_name
 from refnet.formats.npy import open_npy, writing
+from refnet.verification.axes import readings
 from refnet.verification.capture import PROGRESS, Capture, open_capture
 
 if TYPE_CHECKING:
@@ -189,7 +191,9 @@ class Checker:
         NumPy can read. Every NaN is the same NaN.
         within: "bound" accepts what `refnet verify` calls equal, replayed or rounding (judge.py): a value
         that any order of the node's sum may give. Ops that have one right result (relu, max, concat, one
-        add) must have its bits even so, up to the sign of a zero where frameworks vary.
+        add) must have its bits even so, up to the sign of a zero where frameworks vary. An array of another
+        shape is read as `refnet verify` reads it, by the one order of axes in which it is accepted; a warning
+        says which. Without `within` the shape must be the value's; the failure names the order that is right.
         inputs: what the bound is computed from. "golden": the golden values of the node's inputs (of a
         capture: the captured ones), so the port's node must have been fed with these. "checked": the arrays
         that were passed to `check` before in the same test (a network's input that was not: the reference's).
@@ -210,7 +214,7 @@ class Checker:
         if within is None:
             self._equal(name, found)
         else:
-            self._within(name, found, inputs)
+            found = self._within(name, found, inputs)
         self._checked[name] = found.copy()
 
     def _equal(self, name: str, found: F32) -> None:
@@ -227,13 +231,13 @@ class Checker:
             raise AssertionError(text)
         self._updates.pending.setdefault(self.reference.path, {})[name] = (expected, found.copy(), text)
 
-    def _within(self, name: str, found: F32, inputs: str) -> None:
-        """Raise unless the one judge accepts the value of the node, run on `inputs`."""
+    def _within(self, name: str, found: F32, inputs: str) -> F32:
+        """The array in the node's shape; raise unless the one judge accepts it, the node run on `inputs`."""
         from refnet.core.op import Interval
         from refnet.verification import compute
         from refnet.verification.describe import describe
         from refnet.verification.difference import differs
-        from refnet.verification.judge import DEFECT, UNJUDGED, judge
+        from refnet.verification.judge import DEFECT, UNJUDGED, arranged, judge
 
         __tracebackhide__ = True
         run = self.reference.recomputed()
@@ -247,15 +251,20 @@ class Checker:
         arguments = self._arguments(run.graph, node, inputs)
         recorded = inputs == "golden" and self.reference.capture is None
         golden = run.value(name) if recorded else compute.golden(node.op, arguments)
-        if found.shape != golden.shape:
-            raise AssertionError(f"{name}: the shape is {list(found.shape)}, must be {list(golden.shape)}")
         judgement = judge(node, found, arguments)
+        array = arranged(found, judgement)
+        if array is None:
+            shapes = f"the shape is {list(found.shape)}, must be {list(golden.shape)}"
+            raise AssertionError(f"{name}: {shapes}: {judgement.reason}")
+        if judgement.reading is not None:
+            warnings.warn(f"{name}: {judgement.reason}", stacklevel=3)
+        found = array
         own = "golden inputs" if self.reference.capture is None else "the capture's values"
         fed = own if inputs == "golden" else "the inputs checked before"
         if judgement.verdict == UNJUDGED and differs(found, golden).any():
             raise InputError(f"{name} cannot be judged, {node}, on {fed}: {judgement.reason}")
         if judgement.verdict != DEFECT:
-            return
+            return found
         word = "lie outside the bound"
         if node.op.exactly_specified:
             word = f"differ, and {judgement.kind} has only one right result"
@@ -293,7 +302,10 @@ class Checker:
         if expected is None:
             return f"it has no such value; found {digest(found)}"
         if found.shape != expected.shape:
-            return f"the shape is {list(found.shape)}, must be {list(expected.shape)}"
+            said = f"the shape is {list(found.shape)}, must be {list(expected.shape)}"
+            fitting = readings(found.shape, expected.shape)
+            right = next((one for one in fitting if digest(one.of(found)) == expected), None)
+            return said if right is None else f"{said}; read {right}, it has the bits"
         lines, bound = [], None
         try:
             golden = self.reference.value(name)

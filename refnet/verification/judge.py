@@ -1,6 +1,7 @@
 """The one judge: what can be proved of a value that somebody computed, given the inputs of its node.
 
-judge ── compute.plain                      are its bits plain's?
+judge ── readings (axes.py)                 of another shape: the one order of axes in which it is clean
+   ├──── compute.plain                      are its bits plain's?
    ├──── op.agrees                          an op with one right result: equal, or a defect, unless
    │                                        one formula of its menu gives the whole value: replayed
    ├──── replay.evaluate_or_none            the book's recipe gives these bits: replayed (hidden.py, where
@@ -13,8 +14,10 @@ judge ── compute.plain                      are its bits plain's?
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +27,7 @@ from refnet.core.graph import Node, TensorType
 from refnet.core.op import F32, F64, Interval
 from refnet.kernels.engine import Fast
 from refnet.verification import compute
+from refnet.verification.axes import MOST_AXES, Reading, readings, regrouped
 from refnet.verification.difference import Mask, differs, shares, ulps
 from refnet.verification.order_free import exact_sums
 from refnet.verification.propagate import AbstractValue, known, nodes_over
@@ -38,6 +42,8 @@ BINS = 20
 EQUAL, REPLAYED, ROUNDING = "equal", "replayed", "rounding"
 DEFECT, UNJUDGED, MISSING = "defect", "unjudged", "missing"
 VERDICTS = (EQUAL, REPLAYED, ROUNDING, DEFECT, UNJUDGED, MISSING)
+CLEAN = (EQUAL, REPLAYED, ROUNDING)
+"""What a value may be that nothing speaks against."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,9 @@ class Judgement:
 
     over: nodes that were judged as one because the capture lacks the values between them; () is the node
     alone. differ: bits that are not plain's on the same inputs. outside: proved not to be rounding.
-    unpromised: differ where no bound exists. ulps: the most, of those that differ. map: (h, w) largest share
+    unpromised: differ where no bound exists. ulps: the most, of those that differ. reading: of an array of
+    another shape, the order of axes in which it was read. found_as: the earlier node under whose name the
+    value stood, folded or fused into it. map: (h, w) largest share
     over batch and channels, picture: (h, w) mean of the value; both only where something differs. wrong: of a
     defect, the elements that are proved wrong, in the value's shape; `verify` does not keep it.
 
@@ -115,9 +123,42 @@ class Judgement:
     ulps: int | None = None
     worst: Worst | None = None
     inherited: Inherited | None = None
+    reading: Reading | None = None
+    found_as: str | None = None
     map: F32 | None = field(default=None, repr=False, compare=False)
     picture: F32 | None = field(default=None, repr=False, compare=False)
     wrong: Mask | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What a value of a node is judged by; each part is computed once, whatever number of arrays is tried.
+
+    recipe: what the book gives; None without a book.
+    """
+
+    node: Node
+    operands: Sequence[AbstractValue]
+    plain: F32
+    recipe: Callable[[], F32 | None] | None
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the bits of an input are not known."""
+        return any(one.interval is not None for one in self.operands)
+
+    @cached_property
+    def bound(self) -> Interval:
+        return compute.bound(self.node.op, [one.bound for one in self.operands])
+
+    @cached_property
+    def exact(self) -> Mask | None:
+        """Where no order of additions rounds."""
+        return None if self.hidden else exact_sums(self.node.op, [one.value for one in self.operands])
+
+    @cached_property
+    def replayed(self) -> F32 | None:
+        return None if self.recipe is None else self.recipe()
 
 
 def judge(
@@ -132,10 +173,12 @@ def judge(
 ) -> Judgement:
     """Judge a value that a framework computed, given the inputs of its node: data, then weights.
 
-    result: the value, of the node's shape, or of another one with as many elements in row order. inputs:
-    the arrays that the framework had, or what is known of hidden ones (propagate.py). replay: a book's
-    recipes. plain: the node's plain value on these inputs, if it is known already. replayed: where inputs
-    are hidden, what the book makes of the captured values that they are made of. threads: change no bit.
+    result: the value, of the node's shape. Of another shape with as many elements, it is read by the one
+    order of axes in which it is clean (`Judgement.reading`); if there is none, or several, it is unjudged.
+    inputs: the arrays that the framework had, or what is known of hidden ones (propagate.py). replay: a
+    book's recipes. plain: the node's plain value on these inputs, if it is known already. replayed: where
+    inputs are hidden, what the book makes of the captured values that they are made of. threads: change no
+    bit.
 
     >>> from refnet.ops import Add
     >>> one, tiny = np.float32([[1, 2]]), np.float32([[2.0**-24, 0]])
@@ -152,21 +195,69 @@ def judge(
         return replace(head, reason=f"its dtype is {result.dtype}, not float32")
     if result.size != head.elements:
         return replace(head, reason=f"its shape is {list(result.shape)}, not {list(shape)}")
-    said = []
-    if result.shape != shape:
-        said.append(f"shape {list(result.shape)}, read in row order as {list(shape)}")
-        result = result.reshape(shape)
     if plain is None:
         plain = compute.plain(node.op, [one.value for one in operands], threads)
-    hidden = any(one.interval is not None for one in operands)
-    if node.op.exactly_specified and not hidden:
-        judged = _exactly_specified(head, node, result, plain, operands)
+    recipe = None if replay is None else lambda: _recipes(replay, replayed, node, operands)
+    case = _Case(node, operands, plain, recipe)
+    if result.shape == shape:
+        return _judged(head, case, result)
+    if regrouped(result.shape, shape):
+        (reading,) = readings(result.shape, shape)
+        said = f"shape {list(result.shape)}, read as {list(shape)}"
+        return _said(replace(_judged(head, case, reading.of(result)), reading=reading), said)
+    return _of_another_shape(head, case, result)
+
+
+def _judged(head: Judgement, case: _Case, result: F32) -> Judgement:
+    """The verdict on an array of the node's shape."""
+    if case.node.op.exactly_specified and not case.hidden:
+        return _exactly_specified(head, case, result)
+    return _bounded(head, case, result)
+
+
+def _said(judged: Judgement, *before: str) -> Judgement:
+    """The judgement with something said before its reason."""
+    return replace(judged, reason="; ".join([*before, *([judged.reason] if judged.reason else [])]))
+
+
+def _of_another_shape(head: Judgement, case: _Case, result: F32) -> Judgement:
+    """Read it by the one order of axes in which it is clean. Orders that give the same bits are one."""
+    fitting = readings(result.shape, head.shape)
+    shapes = f"its shape is {list(result.shape)}, not {list(head.shape)}"
+    if not fitting:
+        why = "no order of its axes gives that"
+        if sum(size != 1 for size in max(result.shape, head.shape, key=len)) > MOST_AXES:
+            why = f"orders of more than {MOST_AXES} axes are not tried"
+        return replace(head, verdict=UNJUDGED, reason=f"{shapes}: {why}")
+    tried: dict[bytes, tuple[Reading, Judgement]] = {}
+    for reading in fitting:
+        array = reading.of(result)
+        key = hashlib.sha256(array.data).digest()
+        if key not in tried:
+            tried[key] = reading, replace(_judged(head, case, array), reading=reading)
+    clean = [(reading, judged) for reading, judged in tried.values() if judged.verdict in CLEAN]
+    if len(clean) == 1:
+        ((reading, judged),) = clean
+        alone = "the only order of its axes" if len(tried) > 1 else "the order of its axes"
+        return _said(judged, f"{shapes}; read {reading}, {alone} that is clean")
+    if clean:
+        shown = ", ".join(str(reading) for reading, _ in clean)
+        why = f"{len(clean)} orders of its axes are clean ({shown}), so which one it has is not known"
     else:
-        value = None if replay is None else lambda: _recipes(replay, replayed, node, operands)
-        judged = _bounded(head, node, result, plain, operands, value)
-    if judged.reason:
-        said.append(judged.reason)
-    return replace(judged, reason="; ".join(said) or None)
+        reading, judged = min(tried.values(), key=lambda one: one[1].outside)
+        count = "the one order of its axes that fits is" if len(tried) == 1 else "no order of its axes is"
+        why = f"{count}{' not' if len(tried) == 1 else ''} clean"
+        why += f" (read {reading}, {judged.outside} of {head.elements} elements would be defects)"
+    return replace(head, verdict=UNJUDGED, reason=f"{shapes}: {why}")
+
+
+def arranged(result: F32, judged: Judgement) -> F32 | None:
+    """An array as it was judged, in its node's shape; None where it could not be read."""
+    if result.dtype != np.float32:
+        return None
+    if result.shape == judged.shape:
+        return result
+    return None if judged.reading is None else judged.reading.of(result)
 
 
 def judge_input(name: str, result: F32, expected: F32) -> Judgement:
@@ -194,10 +285,9 @@ def judge_input(name: str, result: F32, expected: F32) -> Judgement:
     return replace(head, verdict=DEFECT, reason=reason, differ=count, outside=count, ulps=most, worst=worst)
 
 
-def _exactly_specified(
-    head: Judgement, node: Node, result: F32, plain: F32, operands: Sequence[AbstractValue]
-) -> Judgement:
+def _exactly_specified(head: Judgement, case: _Case, result: F32) -> Judgement:
     """The bits must be plain's, up to the zeros and NaN in which frameworks vary, or one formula's."""
+    node, plain, operands = case.node, case.plain, case.operands
     other = differs(result, plain)
     wrong = ~node.op.agrees(result, plain, any(one.zero_sign_unknown for one in operands))
     reason = None
@@ -206,7 +296,7 @@ def _exactly_specified(
     if formula is not None:
         reason = f"the formula {formula!r} gives these bits: {node.op.formulas[formula]}"
         head = replace(head, verdict=REPLAYED, reason=reason, differ=int(other.sum()))
-        return _shown(head, node, result, plain, wrong, np.zeros(wrong.shape), None, operands)
+        return _shown(head, case, result, wrong, np.zeros(wrong.shape), None)
     if count:
         others = f"{count} of {head.elements} elements have other bits"
         reason = f"{head.kind} has only one right result, and {others}"
@@ -217,12 +307,12 @@ def _exactly_specified(
     if not count:
         return head
     weight = np.where(wrong, np.inf, 0.0)
-    return replace(_shown(head, node, result, plain, wrong, weight, None, operands), wrong=wrong)
+    return replace(_shown(head, case, result, wrong, weight, None), wrong=wrong)
 
 
 def _formula(node: Node, result: F32, inputs: Sequence[F32]) -> str | None:
     """The formula of the op's menu that gives the whole value, if one does."""
-    for formula in node.op.formulas:
+    for formula in node.op.menu:
         try:
             value = node.op.replay(formula, *inputs, engine=Fast())
         except InputError:  # it is another case's
@@ -232,37 +322,27 @@ def _formula(node: Node, result: F32, inputs: Sequence[F32]) -> str | None:
     return None
 
 
-def _bounded(
-    head: Judgement,
-    node: Node,
-    result: F32,
-    plain: F32,
-    operands: Sequence[AbstractValue],
-    replay: Callable[[], F32 | None] | None,
-) -> Judgement:
+def _bounded(head: Judgement, case: _Case, result: F32) -> Judgement:
     """The bits of a known recipe, or within the bound that holds for any."""
-    bound = compute.bound(node.op, [one.bound for one in operands])
-    other = differs(result, plain)
+    bound = case.bound
+    other = differs(result, case.plain)
     share = shares(result, bound)  # NaN where nothing is promised
     promised = np.isfinite(bound.radius)
     share = np.where(promised & np.isnan(share), np.inf, share)  # NaN is farther than any number
     outside = other & promised & ~(share <= 1)
-    hidden = any(one.interval is not None for one in operands)
-    exact = None
-    if other.any() and not hidden:
-        exact = exact_sums(node.op, [one.value for one in operands])
+    exact = case.exact if other.any() else None
     if exact is not None:  # where no order rounds, all give plain's bits, but for the sign of a zero
-        wrong = other & exact & ~((result == 0) & (plain == 0))
+        wrong = other & exact & ~((result == 0) & (case.plain == 0))
         outside |= wrong
         share = np.where(wrong, np.inf, share)
     unknown = other & ~promised
     if unknown.any():
-        must, may = _propagated(node, result, bound, operands)
+        must, may = _propagated(case.node, result, bound, case.operands)
         outside |= unknown & must
         unknown &= ~(must | may)
     differ, count, open_ = int(other.sum()), int(outside.sum()), int(unknown.sum())
     verdict, reason = ROUNDING, None
-    other_bits = None if replay is None or not differ else _unreplayed(replay(), result)
+    other_bits = None if case.recipe is None or not differ else _unreplayed(case.replayed, result)
     if count:
         verdict, reason = DEFECT, f"{count} of {head.elements} elements lie outside the bound"
         if exact is not None:
@@ -278,7 +358,7 @@ def _bounded(
     elif head.over and (np.abs(bound.center) <= bound.radius).all():
         verdict = UNJUDGED
         reason = f"the bound over {len(head.over)} nodes is wider than the value: zeros would lie in it too"
-    elif replay is not None:
+    elif case.recipe is not None:
         reason = "the book has no recipe for it"
         if other_bits is not None:
             reason = f"the book's recipe gives other bits in {other_bits} of {head.elements} elements"
@@ -288,7 +368,7 @@ def _bounded(
         return head
     chosen = outside if count else other & promised if (other & promised).any() else other
     weight = np.where(other & promised, share, np.where(outside, np.inf, 0.0))
-    shown = _shown(head, node, result, plain, chosen, weight, bound, operands)
+    shown = _shown(head, case, result, chosen, weight, bound)
     return replace(shown, wrong=outside if count else None)
 
 
@@ -336,26 +416,19 @@ def _summary(share: F64) -> Shares | None:
 
 
 def _shown(
-    head: Judgement,
-    node: Node,
-    result: F32,
-    plain: F32,
-    chosen: Mask,
-    weight: F64,
-    bound: Interval | None,
-    operands: Sequence[AbstractValue],
+    head: Judgement, case: _Case, result: F32, chosen: Mask, weight: F64, bound: Interval | None
 ) -> Judgement:
     """The judgement with its worst element, of those chosen; weight: per element, what makes it worse."""
+    plain = case.plain
     among = np.flatnonzero(chosen)
     ties = among[weight.reshape(-1)[among] == weight.reshape(-1)[among].max()]
     apart = ulps(result.reshape(-1)[ties], plain.reshape(-1)[ties])
     worst = int(np.argmax(np.where(apart < 0, np.iinfo(np.int64).max, apart)))
     at = tuple(map(int, np.unravel_index(ties[worst], result.shape)))
-    hidden = any(one.interval is not None for one in operands)
     golden = None
-    if not hidden:
-        arrays = [one.value for one in operands]
-        golden = plain[at] if node.op.exactly_specified else exactly_at(node, arrays, at)
+    if not case.hidden:
+        arrays = [one.value for one in case.operands]
+        golden = plain[at] if case.node.op.exactly_specified else exactly_at(case.node, arrays, at)
     center = None if bound is None else (float(bound.center[at]), float(bound.radius[at]))
     share = None if bound is None or not np.isfinite(bound.radius[at]) else float(weight[at])
     other = differs(result, plain)

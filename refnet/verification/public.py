@@ -134,9 +134,9 @@ def explain(
             source, model, weights=weights, network=network, image=image, inputs=inputs, pipeline=pipeline
         )
         chosen = _node(graph, node)
-        operands = gather(graph, source, chosen, given, count)
-        captured = source.value(node) if source.has(node) else None
-        return explain_element(chosen, operands, tuple(at), captured, count)
+        stated = {} if given else stated_inputs(graph, source)
+        told = gather(graph, source, chosen, given, count, stated)
+        return explain_element(chosen, told.inputs, tuple(at), told.found, count, told.note)
     if inputs is None:
         raise InputError("what goes into the network? --input X, or --capture DIR")
     graph, given = network_and_inputs(

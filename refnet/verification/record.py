@@ -55,6 +55,8 @@ def _node(one: Judgement) -> dict[str, Any]:
         "verdict": one.verdict,
         "reason": one.reason,
         "over": list(one.over),
+        "found_as": one.found_as,
+        "reading": None if one.reading is None else str(one.reading),
         "elements": one.elements,
         "differ": one.differ,
         "outside": one.outside,

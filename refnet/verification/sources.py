@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,6 +81,12 @@ def _folder(capture: CapturedValues) -> Path:
     return capture.folder if isinstance(capture, Capture) else Path()
 
 
+def _batched(graph: Graph, name: str, array: F32) -> tuple[int, ...]:
+    """The input's shape, of as many images as the array can hold, whatever the order of its axes."""
+    image = graph.inputs[name].shape[1:]
+    return (max(array.size // max(math.prod(image), 1), 1), *image)
+
+
 def stated_inputs(graph: Graph, capture: CapturedValues) -> dict[str, F32]:
     """What the source that a manifest names makes: a seed or a sample, or an image beside the capture.
 
@@ -92,7 +99,7 @@ def stated_inputs(graph: Graph, capture: CapturedValues) -> dict[str, F32]:
     source = said.input
     seed = seed_of(source, "input")
     if seed is not None:  # of any batch
-        return {name: normal(seed, name, capture.input(name).shape) for name in graph.inputs}
+        return {name: normal(seed, name, _batched(graph, name, capture.input(name))) for name in graph.inputs}
     if source in {file_name(name) for name in graph.inputs} or not source or said.pipeline is None:
         return {}
     if not source.startswith(SAMPLE):

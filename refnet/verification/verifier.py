@@ -1,6 +1,7 @@
 """A graph walked beside a capture: for each node its captured value is judged, or carried over if missing.
 
     Verifier.step ── captured ── read ── judge (judge.py), on the capture's own inputs
+        ├─────── missing, or a defect ── LaterNames (later.py): an array under an earlier node's name
         └─────── missing ─── propagate (propagate.py): where it lies; its readers are judged over both
                              HiddenReplay (hidden.py): its bits, if a book has recipes
 
@@ -9,8 +10,8 @@ A value is read when its node's turn comes, and released after its last use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,12 +19,14 @@ import numpy as np
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import F32
-from refnet.formats.golden_file import digest
 from refnet.verification import compute
-from refnet.verification.capture import Capture, CapturedValues, float32
+from refnet.verification.axes import regrouped
+from refnet.verification.capture import CapturedValues, float32
 from refnet.verification.difference import differs, ulps
 from refnet.verification.hidden import HiddenReplay
-from refnet.verification.judge import MISSING, UNJUDGED, Inherited, Judgement, judge
+from refnet.verification.judge import MISSING, UNJUDGED, Inherited, Judgement, arranged, judge
+from refnet.verification.later import LaterNames, Taken
+from refnet.verification.operands import captured, inputs_of, needed_by, present
 from refnet.verification.propagate import AbstractValue, known, propagate
 
 if TYPE_CHECKING:
@@ -52,39 +55,77 @@ class Verifier:
             n: None if v is None else known(v) for n, v in data.items()
         }
         self.own: dict[str, F32 | None] = {name: None if only else value for name, value in data.items()}
-        self.needed = needed_by(graph, capture, only)
+        self.needed = needed_by(graph, capture, only, self.types)
+        self.later = LaterNames(graph, replay, threads)
+        self.judged_on: dict[str, list[AbstractValue | None]] = {}  # of the nodes in `only`
         self.behind = None if replay is None else HiddenReplay(graph, replay, data)
 
     def step(self, node: Node) -> Judgement | None:
-        """Judge one node; None if nobody asked for it."""
+        """Judge one node; None if nobody asked for it. A later step may revise it (`later.revised`)."""
         judged = not self.wanted or node.name in self.wanted
         if node.name not in self.needed and self.wanted:
             return None
-        operands = [self.theirs.get(name) for name in node.data]
+        operands = self.operands(node)
         weights = [known(self.graph.weights[name]) for name in node.weights]
         hidden = next((name for name, one in zip(node.data, operands, strict=True) if one is None), None)
         inputs = None if hidden is not None else [one for one in operands if one is not None] + weights
+        there = present(self.capture, node.name)
         plain = None
-        captured = present(self.capture, node.name)
-        if inputs is not None and ((judged and captured) or node.name in self.needed):
+        if inputs is not None and ((judged and there) or node.name in self.needed):
             plain = compute.plain(node.op, [one.value for one in inputs], self.threads)
-        replayed = self._replayed(node, inputs, captured)
-        if captured:
-            judgement = self._captured(node, inputs, hidden, plain, replayed, judged)
+        replayed = self._replayed(node, inputs, there)
+        value = None
+        if there:
+            judgement, value = self._captured(node, inputs, hidden, plain, replayed)
         else:
+            judgement = self._unjudged(node, MISSING, self._why_missing(node))
+        if (taken := self._later(node, value, operands, weights, judgement)) is not None:
+            judgement, plain, operands = taken.judgement, taken.plain, list(taken.inputs[: len(node.data)])
+            self.theirs[node.name] = known(taken.array)
+            there = True
+        elif not there:
             passed = inputs is not None and node.name in self.needed
             self.theirs[node.name] = propagate(node, inputs or [], self.threads, plain) if passed else None
-            judgement = self._unjudged(node, MISSING, self._why_missing(node))
+            self.later.carry(node, operands, weights)
+        elif value is not None:
+            judgement = self.later.checked(node, value, operands, weights, judgement)
         judgement = self._beside(node, judgement, plain, operands)
+        if value is not None and inputs is not None and taken is None:
+            self.later.suspect(node, value, inputs, judgement)
+        if node.name in self.wanted:
+            self.judged_on[node.name] = [*operands, *weights]
+        self._kept(node, there, replayed)
+        return judgement if judged else None
+
+    def operands(self, node: Node) -> list[AbstractValue | None]:
+        """What is known of a node's data when its turn comes; None of that of which nothing is."""
+        return [self.theirs.get(name) for name in node.data]
+
+    def _kept(self, node: Node, there: bool, replayed: F32 | None) -> None:
+        """Note the value's bits for a book, and release what no later node reads."""
         if self.behind is not None:
             theirs = self.theirs.get(node.name)
             shown = None if theirs is None else theirs.value
-            self.behind.known(node.name, shown if captured else replayed)
+            self.behind.known(node.name, shown if there else replayed)
         for name in {*node.data, node.name}:
             if self.last.get(name, node.name) == node.name:
                 self.theirs.pop(name, None)
                 self.own.pop(name, None)
-        return judgement if judged else None
+                self.later.forget(name)
+
+    def _later(
+        self,
+        node: Node,
+        value: F32 | None,
+        operands: Sequence[AbstractValue | None],
+        weights: Sequence[AbstractValue],
+        judgement: Judgement,
+    ) -> Taken | None:
+        """The node's value, if it stands under an earlier node's name."""
+        replayed = None
+        if self.behind is not None and not any(name in self.behind.graph.by_name for name in node.data):
+            replayed = self.behind.value(node.name)  # by a book that joins the nodes
+        return self.later.take(node, value, operands, weights, judgement, replayed)
 
     def _replayed(self, node: Node, inputs: list[AbstractValue] | None, captured: bool) -> F32 | None:
         """The node's value by the book, from captured values; None where the judge asks the book itself."""
@@ -100,35 +141,32 @@ class Verifier:
         hidden: str | None,
         plain: F32 | None,
         replayed: F32 | None,
-        judged: bool,
-    ) -> Judgement:
+    ) -> tuple[Judgement, F32 | None]:
+        """The judgement on a captured value, and its array as it was captured, None if there is none."""
+        self.theirs[node.name] = None
         try:
             value = self._read(node, inputs, plain, replayed)
         except InputError as error:
             if self.capture.manifest is not None:
                 raise
-            self.theirs[node.name] = None
-            return self._unjudged(node, UNJUDGED, str(error))
+            return self._unjudged(node, UNJUDGED, str(error)), None
         if value is None:
-            self.theirs[node.name] = None
             reason = "the capture has only its hash"
             reason += "" if plain is None else ", which is none of refnet's on the same inputs"
-            return self._unjudged(node, UNJUDGED, reason)
-        shape = self._shape(node, value, plain)
-        usable = value.dtype == np.float32 and value.size == TensorType(shape).size
-        self.theirs[node.name] = known(value.reshape(shape)) if usable else None
-        if inputs is None or plain is None or not judged:
-            return self._unjudged(node, UNJUDGED, f"its input {hidden} is not known")
+            return self._unjudged(node, UNJUDGED, reason), None
+        if inputs is None or plain is None:
+            shape = (*value.shape[:1], *self.types[node.name].shape[1:])
+            reason = f"its input {hidden} is not known"
+            if value.dtype == np.float32 and regrouped(value.shape, shape):
+                self.theirs[node.name] = known(value.reshape(shape))
+            elif value.shape != shape:
+                reason += f", and its shape is {list(value.shape)}, not {list(shape)}"
+            return self._unjudged(node, UNJUDGED, reason), value
         made = {"plain": plain, "replayed": replayed}
         judgement = judge(node, value, inputs, self.replay, **made, threads=self.threads)
-        return replace(judgement, wrong=None)  # as large as the value
-
-    def _shape(self, node: Node, value: F32, plain: F32 | None) -> tuple[int, ...]:
-        """The shape of the node's value, at the capture's batch size."""
-        if plain is not None:
-            return plain.shape
-        shape = self.types[node.name].shape
-        return (*value.shape[:1], *shape[1:])
+        array = arranged(value, judgement)
+        self.theirs[node.name] = None if array is None else known(array)
+        return replace(judgement, wrong=None), value  # `wrong` is as large as the value
 
     def _read(
         self, node: Node, inputs: list[AbstractValue] | None, plain: F32 | None, replayed: F32 | None
@@ -172,50 +210,22 @@ class Verifier:
     def output(self, value: str) -> tuple[int, int, float] | None:
         """How far refnet's whole run and the capture are apart at a value; None where one lacks it."""
         theirs, own = self.theirs.get(value), self.own.get(value)
-        if theirs is None or own is None or not present(self.capture, value):
+        if theirs is None or own is None:
+            return None
+        if not present(self.capture, value) and value not in self.later.sources:
             return None
         return apart(theirs.value, own)
 
 
-SURPLUS = 1 << 26
-"""How many surplus elements a captured value may have before it is refused unread."""
-
-
-def captured(
-    capture: CapturedValues,
-    node: Node,
-    size: int,
-    inputs: Sequence[AbstractValue] | None,
-    plain: F32 | None,
-    replay: Replay | None,
-    threads: int,
-    replayed: F32 | None = None,
-) -> F32 | None:
-    """A node's captured value. If the capture has only its hash: refnet's value with that hash, or None.
-
-    size: how many elements one image of it has. replayed: the node's value by the book, from captured
-    values. Raises InputError for a value that is far larger, and as Capture.value.
+@dataclass(frozen=True)
+class Gathered:
+    """What a capture tells of a node. inputs: data, then weights. found: its value, in its shape; None if the
+    capture has none. note: what must be said of the array under its name, or that its value is under another.
     """
-    manifest = capture.manifest
-    stored = None if manifest is None else manifest.values.get(node.name)
-    if stored is None or stored.file is not None:
-        if isinstance(capture, Capture) and (found := capture.size(node.name)) > 256 * size + SURPLUS:
-            raise InputError(f"{node.name}: the captured value has {found} elements, the node's {size}")
-        return capture.value(node.name)
-    if plain is None or inputs is None:
-        return None
-    arrays = [one.value for one in inputs]
-    makes: tuple[Callable[[], F32 | None], ...] = (
-        lambda: plain,
-        lambda: replayed,
-        lambda: None if replay is None else replay.evaluate_or_none(node, *arrays),
-        lambda: compute.golden(node.op, arrays, threads),
-    )
-    for make in makes:
-        value = make()
-        if value is not None and digest(value) == stored.digest:
-            return value
-    return None
+
+    inputs: list[AbstractValue]
+    found: F32 | None
+    note: str | None
 
 
 def gather(
@@ -224,76 +234,33 @@ def gather(
     node: Node,
     inputs: Mapping[str, F32] | None = None,
     threads: int = 1,
-) -> list[AbstractValue]:
-    """What the capture tells of a node's inputs, weights last. Raises InputError if it tells too little."""
-    data = inputs_of(graph, capture, inputs or {})
-    table: dict[str, AbstractValue] = {
-        name: known(value) for name, value in data.items() if value is not None
-    }
-    full = {name: TensorType(v.shape) for name, v in data.items() if v is not None}
-    types = graph.types(full) if len(full) == len(data) else graph.types()
-    needed = needed_by(graph, capture, {node.name})
+    stated: Mapping[str, F32] | None = None,
+) -> Gathered:
+    """What the capture tells of a node, read as a verification reads it.
+
+    inputs, stated: as for `verify_values`. Raises InputError if the capture does not tell what goes in.
+    """
+    data = inputs_of(graph, capture, inputs or {}, stated)
+    walk = Verifier(graph, capture, data, None, frozenset([node.name]), threads)
+    said = None
     for one in graph.nodes:
-        if one.name == node.name:
-            break
-        if one.name not in needed:
-            continue
-        operands = None
-        if all(name in table for name in one.data):
-            weights = [known(graph.weights[name]) for name in one.weights]
-            operands = [*(table[name] for name in one.data), *weights]
-        if present(capture, one.name):
-            shape = types[one.name].shape
-            plain = None
-            if operands is not None and not capture.has(one.name):  # only its hash
-                plain = compute.plain(one.op, [operand.value for operand in operands], threads)
-            value = captured(capture, one, TensorType(shape).size, operands, plain, None, threads)
-            if value is not None and value.size % TensorType(shape[1:]).size == 0:
-                table[one.name] = known(float32(one.name, value).reshape(-1, *shape[1:]))
-        elif operands is not None:
-            table[one.name] = propagate(one, operands, threads)
-    if absent := [name for name in node.data if name not in table]:
+        judgement = walk.step(one)
+        said = said if judgement is None else judgement
+    assert said is not None
+    said = walk.later.revised.get(node.name, said)
+    operands = walk.judged_on[node.name]
+    if absent := [name for name, one in zip(node.inputs, operands, strict=True) if one is None]:
         raise InputError(f"the capture does not tell what {node.name} reads: {', '.join(absent)}")
-    return [*(table[name] for name in node.data), *(known(graph.weights[name]) for name in node.weights)]
-
-
-def inputs_of(graph: Graph, capture: CapturedValues, given: Mapping[str, F32]) -> dict[str, F32 | None]:
-    """The graph's inputs: the capture's, else those given; None where there is neither."""
-    found: dict[str, F32 | None] = {}
-    for name in given:
-        if name not in graph.inputs:
-            raise InputError(f"{graph.name} has no input {name!r}; its inputs are {', '.join(graph.inputs)}")
-    said = {} if capture.manifest is None else capture.manifest.inputs
-    for name in graph.inputs:
-        stored = said.get(name)
-        try:
-            own = capture.value(name) if capture.has(name) else capture.input(name)
-        except InputError:
-            if stored is not None and stored.file is not None:
-                raise
-            own = None
-        expected = stored.digest if stored is not None else None if own is None else digest(own)
-        if name in given and expected not in (None, digest(given[name])):
-            raise InputError(f"the capture was made of another input {name!r} than the one given")
-        found[name] = given.get(name) if own is None else own
-    if all(value is not None for value in found.values()):
-        graph.check_inputs({name: value for name, value in found.items() if value is not None})
-    return found
-
-
-def present(capture: CapturedValues, name: str) -> bool:
-    """Whether a capture has a value, or at least its hash."""
-    return capture.has(name) or (capture.manifest is not None and name in capture.manifest.values)
-
-
-def needed_by(graph: Graph, capture: CapturedValues, only: Collection[str]) -> frozenset[str]:
-    """The nodes whose values a judgement uses: those to be judged, and those they are computed from."""
-    wanted = set(only) or {node.name for node in graph.nodes if present(capture, node.name)}
-    needed = set(wanted)
-    for node in reversed(graph.nodes):
-        if node.name in wanted or (node.name in needed and not capture.has(node.name)):
-            needed.update(node.data)
-    return frozenset(needed)
+    note = said.reason if said.reading is not None or said.found_as is not None else None
+    source, found = walk.later.sources.get(node.name, node.name), None
+    if node.name in walk.later.revised and said.verdict == MISSING:
+        note = said.reason
+    elif capture.has(source):
+        value = float32(source, capture.value(source))
+        found = arranged(value, said)
+        if found is None:
+            raise InputError(f"{node.name}: {said.reason}")
+    return Gathered([one for one in operands if one is not None], found, note)
 
 
 def apart(a: F32, b: F32) -> tuple[int, int, float]:

@@ -9,7 +9,7 @@ The public function is `refnet.verify` (public.py), which finds graph, inputs an
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from refnet.core.graph import Graph
 from refnet.core.op import F32
 from refnet.verification.capture import CapturedValues, Values
 from refnet.verification.judge import (
+    CLEAN,
     DEFECT,
     EQUAL,
     REPLAYED,
@@ -27,9 +28,10 @@ from refnet.verification.judge import (
     Judgement,
     judge_input,
 )
+from refnet.verification.operands import inputs_of
 from refnet.verification.progress import Advance
 from refnet.verification.record import line, record, suggestion
-from refnet.verification.verifier import Verifier, inputs_of
+from refnet.verification.verifier import Verifier
 
 if TYPE_CHECKING:
     from refnet.arithmetic.replay import Replay
@@ -160,7 +162,7 @@ def verify_values(
     if unknown := [name for name in only if name not in graph.by_name]:
         raise InputError(f"{graph.name} has no value {unknown[0]!r}")
     notes = _foundations(graph, capture, other_sources)
-    data = inputs_of(graph, capture, inputs or {})
+    data = inputs_of(graph, capture, inputs or {}, stated, notes)
     walk = Verifier(graph, capture, data, replay, frozenset(only), threads or processors())
     judgements = []
     for name, expected in (stated or {}).items():
@@ -177,6 +179,8 @@ def verify_values(
                 judgements.append(judgement)
             if advance is not None:
                 advance(1)
+    judgements = [walk.later.revised.get(one.name, one) for one in judgements]
+    notes += _read_otherwise(judgements, walk.later.sources)
     if absent := [name for name, value in data.items() if value is None]:
         notes.append(f"the capture has no input {', '.join(absent)}: its readers cannot be judged")
     inner = {*graph.by_name, *graph.inputs}
@@ -194,6 +198,27 @@ def verify_values(
         tuple(notes),
         time.perf_counter() - begin,
     )
+
+
+def _read_otherwise(judgements: Sequence[Judgement], sources: Mapping[str, str]) -> list[str]:
+    """Notes on arrays that are not what their names or shapes say, and were judged as what they are."""
+    notes = []
+    folded = [f"{source} holds {name}" for name, source in sources.items()]
+    if folded:
+        notes.append(f"names that hold a later node's value, folded or fused into one: {_some(folded)}")
+    orders: dict[str, list[str]] = {}
+    for one in judgements:
+        if one.reading is not None and one.verdict in CLEAN and one.reading.moves:
+            orders.setdefault(one.reading.order, []).append(one.name)
+    for order, names in orders.items():
+        notes.append(f"arrays of another shape, {order}, the order in which each is clean: {_some(names)}")
+    return notes
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    """The first ones, and how many there are."""
+    count = f"{len(names)} values, " if len(names) > most else ""
+    return count + ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def other_reference(book: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:

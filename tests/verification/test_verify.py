@@ -168,7 +168,7 @@ def test_shapes_and_dtypes(graph, data, plain):
     name = kinds(graph, ops.Flatten)[0].name
     unflat = verify_values(graph, Values(changed(plain, name, lambda v: v.reshape(1, -1, 1, 1)), data))
     assert unflat.exit_code == 0
-    assert "read in row order" in one(unflat, name).reason
+    assert one(unflat, name).reason == "shape [1, 128, 1, 1], read as [1, 128]"
     conv = kinds(graph, ops.Conv)[2].name
     cut = verify_values(graph, Values(changed(plain, conv, lambda v: v[:, :-1]), data))
     assert one(cut, conv).verdict == "defect"
@@ -177,7 +177,11 @@ def test_shapes_and_dtypes(graph, data, plain):
     assert {one(cut, reader).verdict for reader in readers} == {"unjudged"}
     assert cut.counts["defect"] == 1
     swapped = verify_values(graph, Values(changed(plain, conv, lambda v: v.transpose(0, 2, 3, 1)), data))
-    assert one(swapped, conv).verdict == "defect"
+    judged = one(swapped, conv)
+    assert (judged.verdict, str(judged.reading)) == ("replayed", "transposed by (0, 3, 1, 2)")
+    assert swapped.exit_code == 0
+    assert {one(swapped, reader).verdict for reader in readers} <= {"equal", "replayed"}
+    assert any("transposed by (0, 3, 1, 2)" in note and conv in note for note in swapped.notes)
     wide = verify_values(graph, Values(changed(plain, conv, lambda v: v.astype(np.float64)), data))
     assert (one(wide, conv).verdict, one(wide, conv).reason) == (
         "defect",
@@ -455,7 +459,7 @@ def test_the_record_is_strict_json_with_every_field(graph, data, golden):
     first = record["nodes"][0]
     assert set(first) == {
         *("name", "op", "kind", "inputs", "shape", "verdict", "reason", "over", "elements", "differ"),
-        *("outside", "unpromised", "share", "ulps", "worst", "inherited"),
+        *("outside", "unpromised", "share", "ulps", "worst", "inherited", "found_as", "reading"),
     }
     assert len(first["share"]["histogram"]) == 21
     assert set(first["worst"]) == {"at", "found", "plain", "golden", "bound", "ulps", "share"}

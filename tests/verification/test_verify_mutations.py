@@ -15,7 +15,7 @@ from refnet.core.op import Interval, Op
 from refnet.formats.golden_file import digest
 from refnet.formats.manifest import Manifest, Origin, Stored
 from refnet.ops import norm, pointwise, pool
-from refnet.verification import judge, verify
+from refnet.verification import judge, operands, verify
 from refnet.verification import propagate as compose
 from refnet.verification import verifier as walk
 from refnet.verification.propagate import known, propagate
@@ -427,7 +427,7 @@ def own_inputs(self, node, found, plain):
     return plain.shape
 
 
-def all_needed(graph, capture, only):
+def all_needed(graph, capture, only, types):
     """Nothing is judged over what is missing."""
     return frozenset(node.name for node in graph.nodes if capture.has(node.name))
 
@@ -484,7 +484,7 @@ BREAKS = [
     (parts_apart, pointwise, "joined", (folded_addition,)),
     (not_folded, norm.BatchNorm, "_folded", (folded_batch_norm,)),
     (any_book, judge, "_unreplayed", (replays,)),
-    (any_hash, walk, "digest", (hash_only,)),
+    (any_hash, operands, "digest", (hash_only,)),
     (no_foundations, verify, "_foundations", (other_weights,)),
     (all_needed, walk, "needed_by", (missing_then_wrong,)),
     (not_apart, walk, "apart", (inherited, outputs)),
