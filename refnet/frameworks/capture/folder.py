@@ -84,7 +84,7 @@ def _folder_inputs(request: Request, graph: Graph, dump: Capture) -> Inputs | No
     there = named_inputs(own, {name: kinds[name] for name in own}) if own else None
     if not request.input:
         return there
-    given = inputs(request if there is None else replace(request, batch=there.batch), kinds)
+    given = inputs(request, kinds, None if there is None else there.batch)
     for name, array in ({} if there is None else there.arrays).items():
         if differ := int((~equal_bits(array, given.arrays[name])).sum()):
             raise InputError(

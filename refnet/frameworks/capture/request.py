@@ -170,8 +170,11 @@ def _same_as_its_own(graph: Graph, model: str, image: tuple[int, int] | None) ->
         return False
 
 
-def inputs(request: Request, kinds: Mapping[str, tuple[int, ...]]) -> Inputs:
-    """The inputs. kinds: name -> shape of one image, with its leading 1. Raises as `read_inputs`."""
+def inputs(request: Request, kinds: Mapping[str, tuple[int, ...]], batch: int | None = None) -> Inputs:
+    """The inputs. kinds: name -> shape of one image, with its leading 1. batch: instead of the request's.
+
+    Raises as `read_inputs`.
+    """
     entry = None
     if not request.is_callable and request.framework != "folder":
         entry = network_of(request.model, request.network)
@@ -179,7 +182,7 @@ def inputs(request: Request, kinds: Mapping[str, tuple[int, ...]]) -> Inputs:
         entry = network_of(request.network)
     usual = entry.pipeline if entry else None
     given = request.input or (NOTHING_SAID,)
-    return read_inputs(given, kinds, pipeline=request.pipeline, usual=usual, batch=request.batch)
+    return read_inputs(given, kinds, pipeline=request.pipeline, usual=usual, batch=batch or request.batch)
 
 
 def kinds_of(graph: Graph) -> dict[str, tuple[int, ...]]:
