@@ -12,6 +12,7 @@ from refnet.cli.common import (
     numbers,
     positive,
     print_json,
+    refuse_given,
     usable,
     weights_arguments,
 )
@@ -51,12 +52,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="comma-separated: torch, mxnet, onnxruntime, onnx-reference; or none "
         "(default: the network's own framework)",
     )
-    parser.add_argument(
-        "--arithmetic", default="plain", metavar="NAME", help="plain (default), golden or replay:BOOK"
-    )
+    parser.add_argument("--arithmetic", metavar="NAME", help="plain (default), golden or replay:BOOK")
     text = "numbers of threads (default: 1,2)"
-    parser.add_argument("--threads", type=numbers, default=[1, 2], metavar="LIST", help=text)
-    parser.add_argument("--batch", type=numbers, default=[1], metavar="LIST", help="batch sizes (default: 1)")
+    parser.add_argument("--threads", type=numbers, metavar="LIST", help=text)
+    parser.add_argument("--batch", type=numbers, metavar="LIST", help="batch sizes (default: 1)")
     parser.add_argument("--runs", type=positive, default=15, metavar="N", help="timed runs (default: 15)")
     parser.add_argument(
         "--python",
@@ -81,6 +80,9 @@ def run(a: argparse.Namespace) -> None:
     from refnet.bench.machine import machine
     from refnet.report import bench as report
 
+    _nothing_is_ignored(a)
+    a.threads, a.batch = a.threads or [1, 2], a.batch or [1]
+    a.arithmetic = a.arithmetic or "plain"
     here = machine(a.threads)
     if not a.json:
         report.show_machine(here)
@@ -90,6 +92,19 @@ def run(a: argparse.Namespace) -> None:
         _bench_startup(a, here)
     else:
         _bench_races(a, here)
+
+
+def _nothing_is_ignored(a: argparse.Namespace) -> None:
+    """Raises InputError for what was given and would decide nothing."""
+    if not a.scaling and not a.startup:
+        return
+    which = "--scaling" if a.scaling else "--startup"
+    ignored = ("against", "batch", "arithmetic", "python", "profile")
+    refuse_given(a, ignored, f"{which} times refnet alone, one image at a time")
+    if a.threads is not None and len(a.threads) > 1:
+        raise InputError(f"--threads {','.join(map(str, a.threads))}: {which} takes one number of threads")
+    if a.scaling and a.network is not None:
+        raise InputError(f"--model {a.network}: --scaling has its own networks, image sizes and weights")
 
 
 def _bench_races(a: argparse.Namespace, here: Machine) -> None:

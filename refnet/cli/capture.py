@@ -12,6 +12,7 @@ from refnet.cli.common import (
     DONE,
     json_argument,
     json_value,
+    names_arguments,
     pairs,
     positive,
     print_json,
@@ -32,6 +33,7 @@ examples:
   refnet capture onnxruntime net.onnx --input x.npy --mode all -o caps/ort
   refnet capture refnet resnest-digits --arithmetic golden --input sample:1700-label-5.png -o caps/golden
   refnet capture torch mynets:make --path src --state net.pth --model resnest-50-pytorch -o caps/mine
+  refnet capture torch mynets:make --path src --model resnest-50-pytorch --weights net.params -o caps/mine
   refnet capture mxnet octave-se-resnet-50-0.125 --order-free -o caps/exact
   refnet capture folder dumps --model resnest-50-pytorch --weights net.pth --input x.npy -o caps/npu
 
@@ -42,7 +44,13 @@ inputs, the graph and the weights. docs/formats.md specifies it, so that anyone 
 torch, mxnet and onnxruntime run in their own Python: --python PATH, else .venv-NAME/bin/python
 (`bash .ci/environments.sh NAME` creates it). torch takes any nn.Module as package.module:callable: every
 module's and every function's output is a value; with --model refnet knows its graph too, and can verify the
-capture. A MODEL that is not a file of the framework is exported by refnet first.
+capture. --state loads weights into the module. The manifest names --weights, or --state, only after comparing
+them with the module's own parameters; if they differ, nothing is captured. A MODEL that is not a file of the
+framework is exported by refnet first. For onnxruntime, --weights of a .onnx are compared with those in it.
+
+Of a folder, refnet runs nothing. Its inputs are taken from its files; an --input that is named must have the
+same bits. A file that matches no value of the network is an error, with the likely matches, until --names
+MAP.json names it or --allow NAME allows it.
 
 Modes: mxnet monitor (the default: the symbol as it is), internals (every value exposed, which changes
 bits), outputs; onnxruntime disabled (the default: every node as written), basic, extended, all (how much of
@@ -68,7 +76,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         action="append",
         metavar="X",
-        help="a .npy file, NAME=FILE.npy, images (a batch), sample:NAME or seed:N (default: seed:0)",
+        help="a .npy file, NAME=FILE.npy, images (a batch), sample:NAME or seed:N (default: seed:0; of a "
+        "folder, what its files say)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="the capture's folder"
@@ -100,7 +109,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     text = "seconds to wait for one value (default: 600)"
     parser.add_argument("--timeout", type=positive, default=600, metavar="SECONDS", help=text)
-    parser.add_argument("--state", metavar="FILE", help="torch callable: its state dict")
+    text = "torch callable: the state dict that is loaded into it, or seed:N (with --model)"
+    parser.add_argument("--state", metavar="FILE|seed:N", help=text)
     parser.add_argument(
         "--argument", action="append", default=[], metavar="JSON", help="torch callable: an argument"
     )
@@ -115,6 +125,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="folder: who computed it (framework, version, build, isa, threads, batch, mode, processor)",
     )
+    names_arguments(parser, "folder: ")
     text = "run each reduction alone, on inputs whose sums are exact: every framework must give the same bits"
     parser.add_argument("--order-free", action="store_true", help=text)
     json_argument(parser)
@@ -123,9 +134,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(a: argparse.Namespace) -> int:
     """Do what the arguments say; the exit code."""
     from refnet.report.terminal import clean, show
+    from refnet.verification.names import read_names
 
     if a.arithmetic is not None and a.framework != "refnet":
         raise InputError(f"--arithmetic is for FRAMEWORK refnet; {a.framework} rounds in its own way")
+    if a.arithmetic is not None and a.mode not in (None, a.arithmetic):
+        raise InputError(f"--arithmetic {a.arithmetic} and --mode {a.mode}: give one or the other")
     if a.framework not in ("torch", "folder"):
         usable(a.model, a.network)
     try:
@@ -134,7 +148,7 @@ def run(a: argparse.Namespace) -> int:
                 a.framework,
                 a.model,
                 a.output,
-                inputs=a.input or "seed:0",
+                inputs=a.input or (),
                 weights=a.weights,
                 network=a.network,
                 image=a.image,
@@ -153,6 +167,8 @@ def run(a: argparse.Namespace) -> int:
                 options=json_value("--option", a.option, dict) if a.option else {},
                 paths=a.path,
                 reference=pairs("--reference", a.reference),
+                names={} if a.names is None else read_names(a.names),
+                allow=a.allow,
                 progress=progress,
             )
     except KeyboardInterrupt:

@@ -107,6 +107,23 @@ def network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", type=size, metavar="H,W", help="the input size (default: the model's)")
 
 
+def names_arguments(parser: argparse.ArgumentParser, of: str = "") -> None:
+    """Declare --names and --allow. of: what they are for, in front of the help."""
+    text = f"{of}a JSON object {{captured name: name of a value}}"
+    parser.add_argument("--names", type=Path, metavar="MAP.json", help=text)
+    text = f"{of}accept values of this name, or pattern with * and ?, that match nothing; repeatable"
+    parser.add_argument("--allow", action="append", default=[], metavar="NAME", help=text)
+
+
+def refuse_given(a: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    """Refuse the first of these options that was given: it would decide nothing."""
+    for name in names:
+        value = getattr(a, name.replace("-", "_"))
+        if value not in (None, False, [], ()):
+            shown = "" if value is True else f" {value[0] if isinstance(value, list) else value}"
+            raise InputError(f"--{name}{shown}: {why}")
+
+
 def json_argument(parser: argparse.ArgumentParser) -> None:
     """Declare --json."""
     parser.add_argument("--json", action="store_true", help="print JSON, with all digits and checksums")

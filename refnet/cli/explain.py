@@ -35,6 +35,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     weights_arguments(parser)
     input_arguments(parser, "without --capture, or if the capture has none")
+    text = "with --capture: a JSON object {captured name: name of a value}"
+    parser.add_argument("--names", type=Path, metavar="MAP.json", help=text)
     parser.add_argument("--all", action="store_true", help="show all terms")
     text = "number of threads (default: all processors)"
     parser.add_argument("--threads", type=positive, metavar="N", help=text)
@@ -63,6 +65,7 @@ def run(a: argparse.Namespace) -> None:
         image=a.image,
         inputs=a.input,
         pipeline=a.pipeline,
+        names=a.names,
         threads=a.threads,
     )
     if a.json:

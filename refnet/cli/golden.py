@@ -43,7 +43,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", type=Path, metavar="FILE.json", help="compare with this golden file")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="the golden file to write")
     weights_arguments(parser)
-    parser.add_argument("--input", metavar="X", help="a .npy file, an image, sample:NAME or seed:N")
+    text = "a .npy file, NAME=FILE.npy, an image, sample:NAME or seed:N"
+    parser.add_argument("--input", action="append", metavar="X", help=text)
     parser.add_argument(
         "--pipeline",
         metavar="NAME",
@@ -61,6 +62,9 @@ def run(a: argparse.Namespace) -> int:
     """Do what the arguments say; the exit code, None for 0."""
     if a.check is not None and a.output is not None:
         raise InputError("--check reads a golden file and -o writes one: give one or the other")
+    if a.input is not None and len(a.input) > 1:
+        raise InputError(f"--input {a.input[1]}: a golden file is of one input, {a.input[0]}")
+    a.input = None if a.input is None else a.input[0]
     if a.check is None:
         return _golden_record(a)
     return _golden_check(a)

@@ -17,6 +17,7 @@ from refnet.cli.common import (
     positive,
     print_json,
     progress_bar,
+    refuse_given,
     subgraph_argument,
     usable,
     weights_arguments,
@@ -78,8 +79,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--book", type=Path, metavar="BOOK", help="the book that --show reads")
     weights_arguments(parser)
     text = "number of threads (default: 1)"
-    parser.add_argument("--threads", type=positive, default=1, metavar="N", help=text)
-    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="batch size (default: 1)")
+    parser.add_argument("--threads", type=positive, metavar="N", help=text)
+    parser.add_argument("--batch", type=positive, metavar="N", help="batch size (default: 1)")
     parser.add_argument("--mode", metavar="MODE", help="how the framework executes, see `refnet capture`")
     subgraph_argument(parser)
     parser.add_argument("--python", metavar="PATH", help="the Python that has the framework")
@@ -91,7 +92,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="an environment variable for the framework's process, for example ONEDNN_MAX_CPU_ISA=AVX2",
     )
     text = "seconds to wait for one answer (default: 600)"
-    parser.add_argument("--timeout", type=positive, default=600, metavar="SECONDS", help=text)
+    parser.add_argument("--timeout", type=positive, metavar="SECONDS", help=text)
     parser.add_argument("--state", metavar="FILE", help="torch callable: its state dict")
     parser.add_argument(
         "--argument", action="append", default=[], metavar="JSON", help="torch callable: an argument"
@@ -123,13 +124,13 @@ def run(a: argparse.Namespace) -> int:
                 weights=a.weights,
                 network=a.network,
                 image=a.image,
-                threads=a.threads,
-                batch=a.batch,
+                threads=a.threads or 1,
+                batch=a.batch or 1,
                 mode=a.mode,
                 subgraph=a.subgraph,
                 python=a.python,
                 environment=pairs("--environment", a.environment),
-                timeout=a.timeout,
+                timeout=a.timeout or 600,
                 state=a.state,
                 arguments=[json_value("--argument", text) for text in a.argument],
                 options=json_value("--option", a.option, dict) if a.option else {},
@@ -154,6 +155,10 @@ def _show_recipes(a: argparse.Namespace) -> int:
 
     if a.book is None or a.model is not None:
         raise InputError("--show NODE needs --book BOOK, and takes one MODEL at most")
+    ignored = ("weights", "threads", "batch", "mode", "python", "environment", "timeout", "state", "argument")
+    refuse_given(a, (*ignored, "option", "path"), "--show reads a book and asks no framework")
+    if a.subgraph != "NONE":
+        raise InputError(f"--subgraph {a.subgraph}: --show reads a book and asks no framework")
     name = a.framework or a.network
     graph = None
     if name is not None:

@@ -52,8 +52,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", metavar="MODEL", help=f"name or file (default: {EMBEDDED})")
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="image files")
     weights_arguments(parser)
-    text = "a float32 tensor (n, c, h, w) or (c, h, w) instead of images"
-    parser.add_argument("--input", type=Path, metavar="FILE.npy", help=text)
+    text = (
+        "the input instead of IMAGE: a .npy file (n, c, h, w) or (c, h, w), NAME=FILE.npy, images (a batch), "
+    )
+    text += "sample:NAME or seed:N"
+    parser.add_argument("--input", action="append", metavar="X", help=text)
     parser.add_argument(
         "--output", type=Path, metavar="FILE.npy", help="save the output, all images in order"
     )
@@ -146,6 +149,10 @@ def _arithmetic(a: argparse.Namespace) -> tuple[Arithmetic, RefineCount | None]:
         return Golden(a.threads, refine_count), refine_count
     if a.profile and a.arithmetic != "golden":
         raise InputError("--profile counts exact refinements: it needs --arithmetic golden")
+    if a.profile:
+        raise InputError(
+            "--profile counts the refinements of the fast kernels: leave --kernels reference out"
+        )
     return arithmetic(a.arithmetic, a.threads, a.kernels), None
 
 
@@ -153,16 +160,27 @@ def _inputs(
     a: argparse.Namespace, graph: Graph, entry: Entry | None
 ) -> tuple[list[str], Iterator[F32], str | None]:
     """Names and batches of the inputs, and their preprocessing pipeline (None: the input is a tensor)."""
+    from refnet.models.inputs import is_tensor, read_inputs, sample_or_path
     from refnet.models.predict import image_batches, input_tensor, tensor_batches
     from refnet.models.preprocess import pipeline
     from refnet.models.weights import shipped_folder
 
-    if a.input is not None:
-        if a.images:
-            raise InputError(f"--input {a.input} and {len(a.images)} images: give one or the other")
-        tensor = input_tensor(a.input, next(iter(graph.inputs.values())))
-        return [f"{a.input}[{i}]" for i in range(tensor.shape[0])], tensor_batches(tensor, a.batch), None
-    images = a.images
+    given = a.input or []
+    if given and a.images:
+        raise InputError(f"--input {given[0]} and {len(a.images)} images: give one or the other")
+    if any(is_tensor(text) for text in given):
+        kinds = {name: kind.shape for name, kind in graph.inputs.items()}
+        (name,) = graph.inputs if len(graph.inputs) == 1 else (None,)
+        file = given[0].removeprefix(f"{name}=")
+        if len(given) == 1 and name is not None and file.endswith(".npy") and a.pipeline is None:
+            tensor = input_tensor(Path(file), graph.inputs[name])  # read batch by batch
+            return [f"{file}[{i}]" for i in range(tensor.shape[0])], tensor_batches(tensor, a.batch), None
+        arrays = read_inputs(given, kinds, pipeline=a.pipeline).arrays
+        array = next(iter(arrays.values()))
+        starts = range(0, len(array), a.batch)
+        names = [f"{given[0]}[{i}]" for i in range(len(array))]
+        return names, (array[i : i + a.batch] for i in starts), None
+    images = [sample_or_path(text) for text in given] or a.images
     if not images and entry is not None and entry.dataset == "digits":
         images = sorted((shipped_folder() / "digits").glob("*.png"), key=lambda p: int(p.name.split("-")[0]))
     if not images:

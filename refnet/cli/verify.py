@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import refnet
-from refnet.cli.common import json_argument, positive, print_json, progress_bar, usable, weights_arguments
+from refnet.cli.common import (
+    json_argument,
+    names_arguments,
+    positive,
+    print_json,
+    progress_bar,
+    refuse_given,
+    usable,
+    weights_arguments,
+)
 from refnet.cli.second import second_compiler
 from refnet.core.errors import InputError
 
@@ -26,6 +35,8 @@ examples:
   refnet verify DIR --only layer1.0.conv1 --json
   refnet verify DIR --book torch.book.json    values with the recipes' bits are proved to be rounding only
   refnet verify DIR --html report.html        one self-contained file
+  refnet verify DIR net.onnx --propose map.json      files under other names: what each may be
+  refnet verify DIR net.onnx --names map.json        accepted
 
 Each value is judged on the capture's own inputs to its node:
   equal     the op has only one right result in float32, and these are its bits
@@ -40,9 +51,10 @@ Finally the outputs are compared with refnet's own run from the input.
 
 Without DIR, refnet judges the captures that ship with it, using their books: every value as MXNet and
 PyTorch computed it. Neither needs to be installed. DIR is a capture (`refnet capture`), or a folder of .npy
-files named after the values, from hardware or any other source; then MODEL names the network. Exit code
-0: no defect; 1: a defect; 2: no defect, but some or all values could not be judged. docs/verify.md explains
-the report.
+files named after the values, from hardware or any other source; then MODEL names the network. A model, or
+weights, that the capture names are looked for at the path recorded, beside the capture and in the current
+folder. Exit code 0: no defect; 1: a defect; 2: no defect, but a captured value matches none of the graph, or
+some or all values could not be judged; --allow NAME accepts those. docs/verify.md explains the report.
 """
 
 
@@ -60,6 +72,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     text = "without DIR: also judge the two 224 x 224 networks"
     parser.add_argument("--full", action="store_true", help=text)
     parser.add_argument("--html", type=Path, metavar="FILE", help="write an HTML report")
+    names_arguments(parser)
+    text = "write a map for --names: what captured values that match nothing may be"
+    parser.add_argument("--propose", type=Path, metavar="MAP.json", help=text)
     parser.add_argument("--all", action="store_true", help="list every value, not only those that are wrong")
     parser.add_argument(
         "--other-sources",
@@ -73,8 +88,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def input_arguments(parser: argparse.ArgumentParser, when: str = "if DIR has none") -> None:
     """Declare --input and --pipeline. when: in which case the input is needed."""
-    text = f"the network's input, {when}: a .npy file, an image, sample:NAME or seed:N"
-    parser.add_argument("--input", metavar="X", help=text)
+    text = f"the network's input, {when}: a .npy file, NAME=FILE.npy, images (a batch), sample:NAME or seed:N"
+    parser.add_argument("--input", action="append", metavar="X", help=text)
     text = "the preprocessing pipeline, docs/preprocessing.md (default: the model's)"
     parser.add_argument("--pipeline", metavar="NAME", help=text)
 
@@ -96,6 +111,8 @@ def run(a: argparse.Namespace) -> int:
         raise InputError(f"--full is for the captures that ship with refnet: leave {a.capture} out")
     with second_compiler(a.argv):
         found = _verified(a)
+    if a.propose is not None:
+        _propose(a, found)
     if a.html is not None:
         from refnet.report.html import write
 
@@ -105,6 +122,15 @@ def run(a: argparse.Namespace) -> int:
     else:
         show_verification(found, a.all)
     return found.exit_code
+
+
+def _propose(a: argparse.Namespace, found: Verification) -> None:
+    """Write the likely matches as a map of names, those that are accepted already with them."""
+    from refnet.verification.names import read_names, write_names
+
+    accepted = {} if a.names is None else read_names(a.names)
+    likely = {one.name: one.likely.name for one in found.unmatched if one.likely is not None}
+    write_names(a.propose, {**accepted, **likely})
 
 
 def warm_up(a: argparse.Namespace) -> None:
@@ -130,9 +156,8 @@ def _shipped(a: argparse.Namespace) -> list[argparse.Namespace]:
     """The arguments for each capture that ships with refnet, with its book."""
     from refnet.models.weights import shipped_captures
 
-    for name in ("book", "html", "input"):
-        if getattr(a, name) is not None:
-            raise InputError(f"--{name} {getattr(a, name)}: also name the capture's folder, DIR")
+    ignored = ("book", "html", "input", "pipeline", "names", "propose", "all")
+    refuse_given(a, ignored, "also name the capture's folder, DIR")
     return [
         argparse.Namespace(**vars(a) | {"capture": folder, "book": book})
         for folder, book in shipped_captures(a.full)
@@ -155,5 +180,7 @@ def _verified(a: argparse.Namespace) -> Verification:
             only=a.only,
             threads=a.threads,
             other_sources=a.other_sources,
+            names=a.names,
+            allow=a.allow,
             progress=progress,
         )

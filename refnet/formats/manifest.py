@@ -74,7 +74,8 @@ class Stored:
 class Manifest:
     """A capture's manifest. values: in order of execution. outputs: output's name -> value's name.
 
-    graph, weights: their sha256; None if it is not said.
+    graph, weights: their sha256; None if it is not said. beyond: value that the graph has no node for -> why
+    that is no mistake.
     """
 
     reference: Origin
@@ -85,6 +86,7 @@ class Manifest:
     graph: str | None = None
     weights: str | None = None
     written_by: str = f"refnet {__version__}"
+    beyond: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(path: str | os.PathLike[str]) -> Manifest:
@@ -106,7 +108,7 @@ def loads(raw: bytes, path: str) -> Manifest:
     if type(version) is not int or version != VERSION:
         raise UnsupportedError(f"{path}: only version {VERSION} can be read, found {version!r}")
     known = {"format", "version", "written_by", "reference", "sources", "graph", "weights"}
-    check.keys(found, "the file", known | {"inputs", "values", "outputs"}, {"reference", "values"})
+    check.keys(found, "the file", known | {"inputs", "values", "outputs", "beyond"}, {"reference", "values"})
     values = _stored(check, found["values"], "values")
     if not values:
         raise check.wrong("values", "none", "at least one value")
@@ -118,6 +120,10 @@ def loads(raw: bytes, path: str) -> Manifest:
     for name, value in outputs.items():
         if check.text(value, f"outputs.{name}") not in values:
             raise check.wrong(f"outputs.{name}", value, "the name of a value")
+    beyond = found.get("beyond", {})
+    check.keys(beyond, "beyond", set(beyond) if isinstance(beyond, dict) else set(), set())
+    if unknown := next((name for name in beyond if name not in values), None):
+        raise check.wrong("beyond", unknown, "names of values")
     sources = found.get("sources")
     return Manifest(
         _reference(check, found["reference"]),
@@ -128,6 +134,7 @@ def loads(raw: bytes, path: str) -> Manifest:
         check.hash(found.get("graph"), "graph", optional=True),
         check.hash(found.get("weights"), "weights", optional=True),
         check.text(found.get("written_by", "unknown"), "written_by") or "",
+        {name: check.text(why, f"beyond.{name}") or "" for name, why in beyond.items()},
     )
 
 
@@ -187,6 +194,8 @@ def dumps(manifest: Manifest) -> str:
         "weights": manifest.weights,
         "outputs": dict(manifest.outputs),
     }
+    if manifest.beyond:
+        head["beyond"] = dict(manifest.beyond)
     parts = [f"{_text(key)}: {_text(value)}" for key, value in head.items()]
     for key, arrays in (("inputs", manifest.inputs), ("values", manifest.values)):
         rows = [

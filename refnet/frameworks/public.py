@@ -51,7 +51,7 @@ def capture(
     model: Model,
     folder: str | os.PathLike[str],
     *,
-    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "seed:0",
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     weights: Model | None = None,
     network: str | None = None,
     image: Size | None = None,
@@ -70,20 +70,26 @@ def capture(
     options: Mapping[str, Any] | None = None,
     paths: Sequence[str] = (),
     reference: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
+    allow: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> CaptureResult:
     """Run a network in a framework and write every value into a folder, whole or recognisably unfinished.
 
     framework: "torch", "mxnet", "onnxruntime", "refnet", or "folder" for .npy files of anybody's. model: a
     name or file as for `refnet.load`; torch: "package.module:callable" too; folder: where the files are.
-    inputs: seed:N, sample:NAME, .npy files or images; "NAME=FILE.npy" for networks of several inputs.
-    weights, network, image: as for `refnet.load`; pipeline: how an image becomes a tensor.
+    inputs: seed:N, sample:NAME, .npy files or images; "NAME=FILE.npy" for networks of several inputs; () is
+    "seed:0", and for a folder what its own files say: what is named is compared with them.
+    weights, network, image: as for `refnet.load`; pipeline: how an image becomes a tensor. Weights of a
+    callable, and of a .onnx file in ONNX Runtime, which have their own, are compared with these.
     threads: the framework's. batch: images of a seed. mode: how the framework executes (`refnet capture
     --help` lists them); refnet itself: "plain" or "golden". subgraph: MXNet's backend, "NONE" or "default".
     hash_only: keep the sha256 of each value only. order_free: no network, but each reduction alone on inputs
     whose sums are exact. python: the interpreter that has the framework; environment: variables for its
     process. timeout: seconds for any one value. state, arguments, options, paths: of torch's callable.
-    reference: of a folder, who computed it. progress: called after each value with (done, of how many).
+    reference: of a folder, who computed it. names: of a folder, name of a file -> name of a value; allow:
+    names and patterns of values that the network may lack. progress: called after each value with (done, of
+    how many).
 
     The same call goes on after an interruption. Raises InputError for what cannot be asked or a folder that
     holds something else, FrameworkError if the framework fails.
@@ -116,6 +122,8 @@ def capture(
         options or {},
         tuple(paths),
         reference or {},
+        names or {},
+        tuple(allow),
     )
     with orderfree.order_free(request) if order_free else planned(request) as plan:
         advance = advancing(progress, plan.total)

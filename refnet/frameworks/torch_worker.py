@@ -64,23 +64,39 @@ def load(request: Any, arrays: Any, emit: Any) -> Any:
     return {}, {name: tensor.numpy() for name, tensor in state.items()}
 
 
+def build(request: Any, arrays: Any, emit: Any) -> Any:
+    """Make a module, keep it for `run`, and return its parameters and buffers: those that will run.
+
+    request: model, arguments, options, weights and paths as for run. Field `left_out`: what NumPy has no
+    array for.
+    """
+    import torch
+
+    KEPT["module"] = module = _loaded(request)
+    left_out: dict[str, str] = {}
+    state = {name: one for name, one in module.state_dict().items() if isinstance(one, torch.Tensor)}
+    found = {name: _array(tensor, left_out, name) for name, tensor in state.items()}
+    return {"left_out": left_out}, {name: array for name, array in found.items() if array is not None}
+
+
+KEPT: dict[str, Any] = {}
+"""The module that `build` made: a callable may make other weights each time it is called."""
+
+
 def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     """Run a module on the arrays and emit every value; returns the module's output as `output`.
 
-    request: model ("package.module:callable"), arguments (a list) and options (an object) for the callable,
-    weights (path of a state dict; absent: as initialised), paths (folders to import from), threads,
-    keywords (True: forward gets the arrays by their names, else in their order).
+    request: kept (True: the module that `build` made), or model ("package.module:callable"), arguments (a
+    list) and options (an object) for the callable, weights (path of a state dict; absent: as initialised) and
+    paths (folders to import from); threads, keywords (True: forward gets the arrays by their names, else in
+    their order).
     An output that is a tuple, a list or a dict has its parts as `output[0]`, `output[key]`. Field `outputs`:
     output -> the value that it is. Field `left_out`: value -> why it cannot be handed over.
     """
     import torch
 
     _threads(request)
-    module = _build(request)
-    module.eval()
-    if request.get("weights"):
-        state = torch.load(request["weights"], map_location="cpu", weights_only=True)
-        module.load_state_dict(state, strict=True)
+    module = KEPT["module"] if request.get("kept") else _loaded(request)
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     left_out: dict[str, str] = {}
 
@@ -228,6 +244,18 @@ def _build(request: Any) -> Any:
     return found(*request.get("arguments", []), **request.get("options", {}))
 
 
+def _loaded(request: Any) -> Any:
+    """The module, with the state dict that the request names, ready to run."""
+    import torch
+
+    module = _build(request)
+    module.eval()
+    if request.get("weights"):
+        state = torch.load(request["weights"], map_location="cpu", weights_only=True)
+        module.load_state_dict(state, strict=True)
+    return module
+
+
 def _trace(
     module: Any, call: Callable[[], Any], emit: Callable[[str, Any], None], left_out: dict[str, str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -286,12 +314,15 @@ def _trace(
                 emitted(".".join(filter(None, (owners[-1], IN_PLACE.get(name, name)))), value)
             return value
 
+    hooks = []
     for path, child in module.named_modules():
         leaf = _is_leaf(child)
-        child.register_forward_pre_hook(enter(path, leaf))
-        child.register_forward_hook(leave(path, leaf))
+        hooks.append(child.register_forward_pre_hook(enter(path, leaf)))
+        hooks.append(child.register_forward_hook(leave(path, leaf)))
     with Watch():
         output = call()
+    for hook in hooks:  # the module may run again
+        hook.remove()
     found = {f"output{part}": tensor for part, tensor in _tensors(output).items()}
     names = {}
     for name, tensor in found.items():
@@ -361,4 +392,13 @@ def _is_leaf(module: Any) -> bool:
     return type(module).__module__.startswith("torch.nn") and not isinstance(module, containers)
 
 
-COMMANDS = {"info": info, "save": save, "load": load, "run": run, "op": op, "probe": probe, "time": timed}
+COMMANDS = {
+    "info": info,
+    "save": save,
+    "load": load,
+    "build": build,
+    "run": run,
+    "op": op,
+    "probe": probe,
+    "time": timed,
+}

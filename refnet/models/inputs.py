@@ -9,12 +9,17 @@ Importing this imports no network and no kernel: a test that compares hashes nee
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from refnet.core.errors import InputError
 from refnet.formats.golden_file import Sources
+from refnet.formats.manifest import file_name
 from refnet.models.seed import SEED, seed_of
 
 if TYPE_CHECKING:
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
 
 SAMPLE = "sample:"
 """Before the name of an image that ships with refnet."""
+NAMED = re.compile(r"[^/=:]+=.")
+"""How NAME=FILE.npy begins."""
 
 
 def prepare(sources: Sources) -> tuple[Graph, dict[str, F32]]:
@@ -38,27 +45,111 @@ def prepare(sources: Sources) -> tuple[Graph, dict[str, F32]]:
     return graph, inputs_from(graph, sources.input, sources.pipeline)
 
 
-def inputs_from(graph: Graph, source: str, pipeline: str | None) -> dict[str, F32]:
-    """The inputs by name, of a .npy file, an image (with a pipeline), "sample:NAME" or "seed:N"."""
+def inputs_from(
+    graph: Graph, given: str | Sequence[str], pipeline: str | None, usual: str | None = None
+) -> dict[str, F32]:
+    """The inputs by name, of what is given for --input. pipeline, usual: as for `read_inputs`."""
+    kinds = {name: kind.shape for name, kind in graph.inputs.items()}
+    inputs = dict(read_inputs(given, kinds, pipeline=pipeline, usual=usual).arrays)
+    graph.check_inputs(inputs)
+    return inputs
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Arrays by name. source: where they come from. remade: the sources make them anew, bit for bit."""
+
+    arrays: Mapping[str, F32]
+    source: str
+    remade: bool
+    pipeline: str | None
+
+    @property
+    def batch(self) -> int:
+        """Images."""
+        return len(next(iter(self.arrays.values())))
+
+
+def read_inputs(
+    given: str | Sequence[str],
+    kinds: Mapping[str, tuple[int, ...]],
+    *,
+    pipeline: str | None = None,
+    usual: str | None = None,
+    batch: int | None = None,
+) -> Inputs:
+    """What --input means in every command: seed:N, sample:NAME, a .npy file, images (a batch), NAME=FILE.npy.
+
+    kinds: name -> shape of one image, with its leading 1. pipeline: what was named to make a tensor of an
+    image; usual: the network's own. batch: how many images of a seed; of anything else, how many there must
+    be. Raises InputError for what does not fit kinds, or one another, and for a pipeline without an image.
+    """
+    listed = [given] if isinstance(given, str) else list(given)
+    named = [text.partition("=") for text in listed if NAMED.match(text)]
+    tensors = [text for text in listed if text.endswith(".npy") or text.startswith(SEED)]
+    if tensors and pipeline is not None:
+        raise InputError(f"pipeline {pipeline} makes a tensor of an image: {tensors[0]} is a tensor already")
+    if named and len(named) == len(listed):
+        return named_inputs({name: path for name, _, path in named}, kinds, batch)
+    if len(listed) == 1 and listed[0].startswith(SEED):
+        return _seeded(listed[0], kinds, batch)
+    if len(kinds) != 1:
+        raise InputError(f"the network's inputs are {', '.join(kinds)}: give each as NAME=FILE.npy")
+    ((name, shape),) = kinds.items()
+    if len(listed) == 1 and tensors:
+        return named_inputs({name: listed[0]}, kinds, batch)
+    if tensors:
+        raise InputError("several inputs must be images: a batch of tensors is one .npy file")
+    chosen = pipeline or usual
+    array = np.concatenate([_image(name, shape, text, chosen) for text in listed])
+    _check_batch(batch, len(array))
+    one = len(listed) == 1
+    source = portable(Sources("", None, listed[0])).input if one else file_name(name)
+    return Inputs({name: array}, source, one and source.startswith(SAMPLE), chosen if one else None)
+
+
+def named_inputs(
+    files: Mapping[str, str], kinds: Mapping[str, tuple[int, ...]], batch: int | None = None
+) -> Inputs:
+    """The inputs of .npy files, one for each name of kinds. Raises as `read_inputs`."""
+    from refnet.core.op import TensorType
+    from refnet.models.predict import input_tensor
+
+    if set(files) != set(kinds):
+        raise InputError(f"inputs are given for {', '.join(files)}, the network has {', '.join(kinds)}")
+    arrays = {name: input_tensor(Path(files[name]), TensorType(kinds[name])).read() for name in kinds}
+    counts = {len(array) for array in arrays.values()}
+    if len(counts) > 1:
+        raise InputError(f"the inputs' first dimensions must be one batch size, got {sorted(counts)}")
+    _check_batch(batch, *counts)
+    return Inputs(arrays, file_name(next(iter(kinds))), False, None)
+
+
+def _seeded(source: str, kinds: Mapping[str, tuple[int, ...]], batch: int | None) -> Inputs:
+    """Synthetic images. A seed alone makes what a network's own shape says: other batches keep their file."""
     from refnet.models.synthetic import normal
 
     seed = seed_of(source, "input")
-    if seed is not None:
-        return {name: normal(seed, name, kind.shape) for name, kind in graph.inputs.items()}
-    if len(graph.inputs) != 1:
-        raise InputError(f"{graph.name} has {len(graph.inputs)} inputs ({', '.join(graph.inputs)}), not one")
-    ((name, kind),) = graph.inputs.items()
-    if source.endswith(".npy"):
-        from refnet.models.predict import input_tensor
+    assert seed is not None
+    shapes = {name: (batch or shape[0], *shape[1:]) for name, shape in kinds.items()}
+    arrays = {name: normal(seed, name, shape) for name, shape in shapes.items()}
+    return Inputs(arrays, source, shapes == dict(kinds), None)
 
-        return {name: input_tensor(Path(source), kind).read()}
+
+def _image(name: str, shape: tuple[int, ...], text: str, pipeline: str | None) -> F32:
     from refnet.models.preprocess import pipeline as by_name
 
     if pipeline is None:
-        raise InputError(f"{source} is an image: say how it becomes a tensor, with a pipeline")
-    inputs = {name: by_name(pipeline).apply(sample(source) if source.startswith(SAMPLE) else Path(source))}
-    graph.check_inputs(inputs)
-    return inputs
+        raise InputError(f"{text} is an image: say how it becomes a tensor, with a pipeline")
+    array = by_name(pipeline).apply(sample_or_path(text))
+    if array.shape != shape:
+        raise InputError(f"{text}: the pipeline gives {list(array.shape)}, {name} is {list(shape)}")
+    return array
+
+
+def _check_batch(said: int | None, found: int) -> None:
+    if said not in (None, found):
+        raise InputError(f"batch is {said}, but the input has {found}: a batch is counted by the input")
 
 
 def sample(source: str) -> Path:
@@ -72,6 +163,11 @@ def sample(source: str) -> Path:
     return folder / source[len(SAMPLE) :]
 
 
+def sample_or_path(source: str) -> Path:
+    """The file of an image: of "sample:NAME", or the one that is named."""
+    return sample(source) if source.startswith(SAMPLE) else Path(source)
+
+
 def portable(sources: Sources) -> Sources:
     """The sources as a golden file has them: without folders, a sample image by its name.
 
@@ -81,6 +177,8 @@ def portable(sources: Sources) -> Sources:
     from refnet.models.weights import shipped_folder
 
     source = sources.input
+    if NAMED.match(source):
+        source = source.partition("=")[2]
     if not source.startswith((SEED, SAMPLE)):
         samples = (shipped_folder() / "digits").resolve()
         where = Path(source).resolve()
@@ -105,34 +203,73 @@ def located(
 
     source: the input. Raises InputError for what is not there, or is neither in the file nor given.
     """
+    said = sources or Sources("", None, "")
+    for what, text, own in (("model", said.model, model), ("weights", said.weights, weights)):
+        if own is None and text is not None and Path(text).name != text:
+            raise InputError(f"the golden file's {what}, {text!r}, is not beside it: say where it is")
+    chosen = located_model(sources, (folder,), model, weights, network, image, "the golden file")
+    tensor = located_input(said, folder, "the golden file") if source is None else source
+    if not chosen.model or not tensor:
+        raise InputError(
+            f"the golden file does not say its {'input' if chosen.model else 'model'}: say which"
+        )
+    return replace(chosen, input=tensor, pipeline=pipeline or (None if is_tensor(tensor) else said.pipeline))
+
+
+def located_model(
+    sources: Sources | None,
+    places: Sequence[Path],
+    model: str | None,
+    weights: str | None,
+    network: str | None,
+    image: tuple[int, int] | None,
+    who: str,
+) -> Sources:
+    """The model and weights that a file names, where they lie on this machine; what is given here counts.
+
+    A file is looked for under the path recorded, as seen from each place, and by its bare name there. places:
+    Path() is the current folder. who: what names it, for messages. Raises InputError for a file that is
+    nowhere.
+    """
     from refnet.models.catalog import entries
     from refnet.models.loading import STATES
 
-    def find(what: str, given: str | None, said: str | None, known: bool) -> str | None:
-        if given is not None or said is None or known:
-            return said if given is None else given
-        path = folder / said
-        if Path(said).name != said or not os.path.isfile(path):
-            raise InputError(f"the golden file's {what}, {said!r}, is not beside it: say where it is")
-        return str(path)
-
     said = sources or Sources("", None, "")
-    chosen = find("model", model, said.model, said.model in {"", *entries()})
+    chosen = model
+    if chosen is None:
+        known = said.model in {"", *entries()}
+        chosen = said.model if known else _found("model", said.model, places, who)
+    values = weights
     holds_weights = model is not None and model.endswith((*STATES, ".params", ".tar"))
-    old = None if holds_weights else said.weights
-    values = find("weights", weights, old, (old or "").startswith(SEED))
-    tensor = find("input", source, said.input, said.input == "" or said.input.startswith((SEED, SAMPLE)))
-    if not chosen or not tensor:
-        raise InputError(f"the golden file does not say its {'input' if chosen else 'model'}: say which")
-    other = model is not None
-    return Sources(
-        chosen,
-        values,
-        tensor,
-        pipeline or said.pipeline,
-        network if other else network or said.network,
-        image or said.image,
-    )
+    if values is None and said.weights is not None and not holds_weights:
+        seeded = said.weights.startswith(SEED)
+        values = said.weights if seeded else _found("weights", said.weights, places, who)
+    chosen_network = network if model is not None else network or said.network
+    return replace(said, model=chosen, weights=values, network=chosen_network, image=image or said.image)
+
+
+def located_input(said: Sources, folder: Path, who: str = "the capture") -> str:
+    """The input that a file names: a seed, a sample, "" if it names none, or a file beside it."""
+    if said.input == "" or said.input.startswith((SEED, SAMPLE)):
+        return said.input
+    if Path(said.input).name != said.input:
+        raise InputError(f"{who}'s input, {said.input!r}, is not beside it: say where it is")
+    return _found("input", said.input, (folder,), who)
+
+
+def _found(what: str, text: str, places: Sequence[Path], who: str) -> str:
+    """A file that is named: under its path, or by its bare name, as seen from each place."""
+    tries = [place / text for place in places] + [place / Path(text).name for place in reversed(places)]
+    for path in tries:
+        if os.path.isfile(path):
+            return str(path)
+    looked = "not beside it" if len(places) == 1 else "neither at that path, nor beside it, nor here"
+    raise InputError(f"{who}'s {what}, {text!r}, is {looked}: say where it is")
+
+
+def is_tensor(source: str) -> bool:
+    """Whether an input is no image."""
+    return source.startswith(SEED) or source.endswith(".npy")
 
 
 def with_pipeline(sources: Sources) -> Sources:
@@ -148,7 +285,7 @@ def with_pipeline(sources: Sources) -> Sources:
 
     if sources.pipeline is not None:
         by_name(sources.pipeline)
-    if sources.input.startswith(SEED) or sources.input.endswith(".npy"):
-        return replace(sources, pipeline=None)
+    if is_tensor(sources.input):
+        return sources  # where a pipeline is refused
     entry = network_of(sources.model, sources.network)
     return replace(sources, pipeline=sources.pipeline or (entry.pipeline if entry else None))

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.core.errors import FormatError, InputError, WeightsError
+from refnet.core.errors import FormatError, GraphError, InputError, WeightsError
 from refnet.core.graph import Graph
 from refnet.core.op import F32, TensorType
 from refnet.formats.bounded import open_file
@@ -59,7 +59,7 @@ def load(
         holds its own.
     network: the catalog name whose architecture a file belongs to.
     image: (h, w) of the input, default the catalog's, or 224, 224 for a symbol file that is not in it, or
-        what an `.onnx` says.
+        what an `.onnx` says. The weights of a seed do not depend on it.
 
     Raises InputError (an argument of the wrong kind, no such name, no weights found, ambiguous, a bad
     seed), WeightsError (weights do not fit, or a file is of another network), and the readers'
@@ -73,6 +73,8 @@ def load(
     refnet.core.errors.InputError: weights must be a file or seed:N with N from 0 to 2**64 - 1, got 'seed:z'
     """
     name, image = _check(model, weights, network, image)
+    if image is not None and weights is not None and _seed(weights) is not None:
+        return _seeded(name, weights, network, image)
     if name in entries():
         return _catalog(_chosen(entry(name), network), weights, image)
     if name.endswith(".json"):
@@ -349,6 +351,23 @@ def _state(file: str, weights: Model | None, network: str | None, image: Size | 
 def _seed(weights: Model) -> int | None:
     """N of "seed:N"; None if it is a path. Raises InputError for a bad N."""
     return seed_of(weights, "weights") if isinstance(weights, str) else None
+
+
+def _seeded(name: str, weights: Model, network: str | None, image: Size) -> Graph:
+    """The graph at this image size with a seed's weights: those that the model has at its own size.
+
+    A seed's running statistics come from an image (models/synthetic.py), so that image has the model's own
+    size whatever size is asked for. Only where the weights' shapes depend on the image (a dense layer over
+    a whole map), or the model does not fit the catalog's size, the size given is the model's own.
+    """
+    graph = structure(name, network=network, image=image)
+    try:
+        own = load(name, weights=weights, network=network)
+    except GraphError:
+        return _with(graph, weights)
+    if own.weight_types != graph.weight_types:
+        return _with(graph, weights)
+    return graph.with_weights(own.weights, own=True)
 
 
 def _with(graph: Graph, weights: Model) -> Graph:

@@ -49,7 +49,8 @@ def weights(graph: Graph, seed: int) -> dict[str, F32]:
     seed: 0 to 2**64 - 1. Convolution and dense weights have the standard deviation sqrt(2 / fan-in)
     (He et al., arXiv 1502.01852), gammas are 1 + SPREAD n, betas and biases SPREAD n, with n of
     `normal`. Batch norms get the mean and variance of their own input, see `statistics`, when the
-    image `normal(seed, input name)` of the graph's own input size runs through.
+    image `normal(seed, input name)` of the graph's own input size runs through. `refnet.load` takes the
+    model's own size here, whatever image size is asked for: so the weights depend on model and seed alone.
     Raises InputError for a seed out of range.
 
     >>> from refnet.models.catalog import build, entry

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from refnet.report.terminal import clean, show, table
 from refnet.verification.diff import DIFFERENT, Diff
 from refnet.verification.judge import DEFECT, EQUAL, MISSING, REPLAYED, ROUNDING, UNJUDGED, Judgement, Worst
+from refnet.verification.names import listed
 from refnet.verification.record import number
 from refnet.verification.verify import Output, Verification
 
@@ -157,10 +158,21 @@ def _output(one: Output) -> str:
 
 
 def _surplus(found: Verification) -> list[str]:
-    if not found.surplus:
-        return []
-    shown = ", ".join(found.surplus[:8]) + (", ..." if len(found.surplus) > 8 else "")
-    return [f"{len(found.surplus)} captured values are not in the graph: {shown}"]
+    """Captured values that are no node's: the unmatched with their likely matches, the others counted."""
+    lines = []
+    if found.unmatched:
+        lines.append(
+            f"{len(found.unmatched)} captured values match no value of the graph, and were not judged:"
+        )
+        lines += listed(found.unmatched)
+        lines.append(
+            "name them with --names MAP.json (--propose MAP.json writes the likely matches), or --allow NAME"
+        )
+    for names, what in ((found.beyond, "beyond the graph, as the capture says"), (found.allowed, "allowed")):
+        if names:
+            shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+            lines.append(f"{len(names)} captured values are not in the graph ({what}): {shown}")
+    return lines
 
 
 def show_diff(found: Diff, a: str, b: str, everything: bool = False) -> None:

@@ -31,6 +31,7 @@ from refnet.models.loading import Model, Size
 from refnet.verification import golden
 from refnet.verification.capture import CapturedValues, opened
 from refnet.verification.explain import Explanation, explain_element, own_inputs
+from refnet.verification.names import Names, check_names, read_names, renamed
 from refnet.verification.progress import Progress, advancing
 from refnet.verification.sources import Inputs, network_and_inputs, stated_inputs
 from refnet.verification.verifier import gather
@@ -53,6 +54,8 @@ def verify(
     only: Collection[str] = (),
     threads: int | None = None,
     other_sources: bool = False,
+    names: Names | None = None,
+    allow: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Verification:
     """Judge every value of a capture: equal, replayed, rounding, defect or unjudged (docs/verify.md).
@@ -62,8 +65,9 @@ def verify(
     network's inputs, if the capture has none: arrays by name, or seed:N, sample:NAME, a .npy file or an
     image, which the pipeline makes a tensor. book: recipes of the framework, whose bits are `replayed`. only:
     judge these nodes only, without a whole run. threads: None takes all processors. other_sources: judge
-    although the capture was made of another graph or other weights. progress: called after each node with
-    (nodes done, of how many).
+    although the capture was made of another graph or other weights. names: captured name -> name of a value,
+    or the JSON file of such an object. allow: names and patterns (* and ?) of values that may match nothing,
+    or be unjudged. progress: called after each node with (nodes done, of how many).
 
     Raises InputError if there is nothing to judge with: no network, other weights, inputs that do not fit;
     FormatError for a file that is not what the manifest says.
@@ -79,12 +83,14 @@ def verify(
     """
     check_compiler()
     check_threads(threads)
-    source = opened(capture)
+    chosen = {} if names is None else read_names(names)
+    source = renamed(opened(capture), chosen)
     if book is not None and not isinstance(book, Book):
         book = book_file.read(book)
     graph, given = network_and_inputs(
         source, model, weights=weights, network=network, image=image, inputs=inputs, pipeline=pipeline
     )
+    check_names(graph, chosen)
     return verify_values(
         graph,
         source,
@@ -95,6 +101,7 @@ def verify(
         only=only,
         threads=threads,
         other_sources=other_sources,
+        allow=allow,
         advance=advancing(progress, len(graph.nodes)),
     )
 
@@ -110,13 +117,14 @@ def explain(
     image: Size | None = None,
     inputs: Inputs | None = None,
     pipeline: str | None = None,
+    names: Names | None = None,
     threads: int | None = None,
 ) -> Explanation:
     """One element of a node's value as arithmetic: its terms, exact sum, plain steps, golden bits and bound.
 
-    model, weights, network, image, inputs, pipeline: as for `refnet.verify`. at: the element's indices.
-    capture: the node's inputs, and the value beside refnet's own, are taken from it; without one, refnet's
-    own run makes them from `inputs`.
+    model, weights, network, image, inputs, pipeline, names: as for `refnet.verify`. at: the element's
+    indices. capture: the node's inputs, and the value beside refnet's own, are taken from it; without one,
+    refnet's own run makes them from `inputs`.
 
     Raises InputError if there is no such node or element, or too little is given to compute its inputs.
 
@@ -128,11 +136,15 @@ def explain(
     check_compiler()
     check_threads(threads)
     count = threads or processors()
+    listed = {} if names is None else read_names(names)
+    if capture is None and listed:
+        raise InputError("names are for the values of a capture: name it with --capture DIR")
     if capture is not None:
-        source = opened(capture)
+        source = renamed(opened(capture), listed)
         graph, given = network_and_inputs(
             source, model, weights=weights, network=network, image=image, inputs=inputs, pipeline=pipeline
         )
+        check_names(graph, listed)
         chosen = _node(graph, node)
         stated = {} if given else stated_inputs(graph, source)
         told = gather(graph, source, chosen, given, count, stated)

@@ -10,6 +10,7 @@ import numpy as np
 from refnet.verification.judge import DEFECT, EQUAL, MISSING, REPLAYED, ROUNDING, UNJUDGED, Judgement, Worst
 
 if TYPE_CHECKING:
+    from refnet.verification.names import Unmatched
     from refnet.verification.verify import Verification
 
 FORMAT = "refnet verification"
@@ -31,6 +32,9 @@ def record(found: Verification) -> dict[str, Any]:
             "values": len(found.nodes) - found.counts[MISSING],
             **found.counts,
             "surplus": len(found.surplus),
+            "unmatched": len(found.unmatched),
+            "beyond": len(found.beyond),
+            "allowed": len(found.allowed),
             "line": found.line,
         },
         "first_defect": found.first_defect,
@@ -40,6 +44,9 @@ def record(found: Verification) -> dict[str, Any]:
         "nodes": [_node(one) for one in found.nodes],
         "outputs": [{**vars(one), "largest": one.largest} for one in found.outputs],
         "surplus": list(found.surplus),
+        "unmatched": [_unmatched(one) for one in found.unmatched],
+        "beyond": list(found.beyond),
+        "allowed": list(found.allowed),
         "seconds": round(found.seconds, 3),
     }
 
@@ -71,6 +78,11 @@ def _node(one: Judgement) -> dict[str, Any]:
         "worst": None if one.worst is None else _worst(one.worst),
         "inherited": None if one.inherited is None else vars(one.inherited),
     }
+
+
+def _unmatched(one: Unmatched) -> dict[str, Any]:
+    likely = None if one.likely is None else {"name": one.likely.name, "why": one.likely.why}
+    return {"name": one.name, "likely": likely}
 
 
 def _worst(one: Worst) -> dict[str, Any]:
@@ -119,8 +131,8 @@ def line(found: Verification) -> str:
     if defects:
         said[-1] += f", first {found.first_defect}"
     said += [f"{counts[verdict]} {verdict}" for verdict in (UNJUDGED, MISSING) if counts[verdict]]
-    if found.surplus:
-        said.append(f"{len(found.surplus)} surplus")
+    parts = ((found.unmatched, "unmatched"), (found.beyond, "beyond the graph"), (found.allowed, "allowed"))
+    said += [f"{len(names)} {what}" for names, what in parts if names]
     return f"{len(found.nodes) - counts[MISSING]} values: " + ", ".join(said)
 
 

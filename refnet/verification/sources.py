@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from refnet.core.errors import InputError
@@ -13,14 +13,14 @@ from refnet.core.interpreter import check_weights
 from refnet.core.op import F32
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import file_name
-from refnet.models.inputs import SAMPLE, inputs_from, located
+from refnet.models.inputs import SAMPLE, inputs_from, is_tensor, located_input, located_model
 from refnet.models.loading import Model, Size, load, network_of
 from refnet.models.seed import seed_of
 from refnet.models.synthetic import normal
 from refnet.verification.capture import Capture, CapturedValues, Values
 
-Inputs = str | os.PathLike[str] | Mapping[str, F32]
-"""seed:N, sample:NAME, a .npy file or an image; or arrays by name."""
+Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str, F32]
+"""seed:N, sample:NAME, a .npy file, NAME=FILE.npy or images, one or several; or arrays by name."""
 
 
 def network_and_inputs(
@@ -33,25 +33,43 @@ def network_and_inputs(
     inputs: Inputs | None = None,
     pipeline: str | None = None,
 ) -> tuple[Graph, dict[str, F32]]:
-    """The graph with its weights, and the inputs that the capture itself lacks.
+    """The graph with its weights, and the inputs that are given, or that the capture itself lacks.
 
-    What is not given is taken from the capture's manifest. Raises InputError where neither says it, and
-    WeightsError for a Graph without weights.
+    What is not given is taken from the capture's manifest. Raises InputError where neither says it, for what
+    would decide nothing (weights beside a Graph, a pipeline without an image), and WeightsError for a Graph
+    without weights.
     """
     said = None if capture.manifest is None else capture.manifest.sources
-    graph, entry_pipeline = _network(capture, said, model, weights, network, image)
+    _nothing_is_ignored(model, weights, network, image, inputs, pipeline)
+    graph, usual = _network(capture, said, model, weights, network, image)
     if isinstance(inputs, Mapping):
         given = Values({}, inputs)
         return graph, {name: given.input(name) for name in inputs}
-    source = None if inputs is None else os.fspath(inputs)
-    if source is None and capture.manifest is not None and said is not None:
-        if all(one.file is not None for one in capture.manifest.inputs.values()):
-            return graph, {}
-        found = located(said, _folder(capture))
-        source, pipeline = found.input, pipeline or found.pipeline
-    if source is None:
+    if inputs is not None:
+        listed = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+        return graph, inputs_from(graph, [os.fspath(one) for one in listed], pipeline, usual)
+    manifest = capture.manifest
+    if manifest is None or said is None or all(one.file is not None for one in manifest.inputs.values()):
         return graph, {}
-    return graph, inputs_from(graph, source, pipeline or entry_pipeline)
+    found = located_input(said, _folder(capture))
+    return graph, inputs_from(graph, found, None if is_tensor(found) else said.pipeline, usual)
+
+
+def _nothing_is_ignored(
+    model: Model | Graph | None,
+    weights: Model | None,
+    network: str | None,
+    image: Size | None,
+    inputs: Inputs | None,
+    pipeline: str | None,
+) -> None:
+    """Raises InputError for what was given and would decide nothing."""
+    if isinstance(model, Graph):
+        for name, value in (("weights", weights), ("network", network), ("image", image)):
+            if value is not None:
+                raise InputError(f"{name} {value}: the model is a Graph, which has its own")
+    if pipeline is not None and (inputs is None or isinstance(inputs, Mapping)):
+        raise InputError(f"pipeline {pipeline} makes a tensor of an image: name the image as the input")
 
 
 def _network(
@@ -71,7 +89,8 @@ def _network(
         raise InputError(f"{where} does not say of which network its values are: name the MODEL")
     name = None if model is None else os.fspath(model)
     given = None if weights is None else os.fspath(weights)
-    chosen = located(said, _folder(capture), name, given, "seed:0", None, network, image)
+    places = (Path(), _folder(capture))
+    chosen = located_model(said, places, name, given, network, image, "the capture")
     graph = load(chosen.model, weights=chosen.weights, network=chosen.network, image=chosen.image)
     entry = network_of(chosen.model, chosen.network)
     return graph, entry.pipeline if entry else None

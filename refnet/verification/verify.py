@@ -28,6 +28,7 @@ from refnet.verification.judge import (
     Judgement,
     judge_input,
 )
+from refnet.verification.names import Strays, Unmatched, covered
 from refnet.verification.operands import inputs_of
 from refnet.verification.progress import Advance
 from refnet.verification.record import line, record, suggestion
@@ -60,8 +61,10 @@ class Output:
 class Verification:
     """The result: one Judgement per node in execution order, and the whole run's outputs.
 
-    reference: what the capture says of the framework. surplus: captured values that belong to no node.
-    notes: what else a reader must know. seconds: the time it took. counts: verdict -> how many nodes.
+    reference: what the capture says of the framework. surplus: captured values that belong to no node: the
+    unmatched, each with its likely match; those beyond the graph, which refnet's own capture marks; and those
+    that are allowed. notes: what else a reader must know. seconds: the time it took. counts: verdict -> how
+    many nodes. allow: names and patterns of values that may be unmatched or unjudged.
 
     >>> import refnet
     >>> from refnet.models.weights import shipped_captures
@@ -80,6 +83,9 @@ class Verification:
     notes: tuple[str, ...]
     seconds: float
     counts: Mapping[str, int] = field(init=False)
+    unmatched: tuple[Unmatched, ...] = ()
+    beyond: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         found = [one.verdict for one in self.nodes]
@@ -104,10 +110,18 @@ class Verification:
 
     @property
     def exit_code(self) -> int:
-        """0 no defect; 1 a defect; 2 no defect, but some values, or all, could not be judged."""
+        """0 no defect; 1 a defect; 2 no defect, but something is unmatched or unjudged and not allowed."""
         if self.counts[DEFECT]:
             return 1
-        return 2 if self.counts[UNJUDGED] or not self.judged else 0
+        unjudged = (one.name for one in self.nodes if one.verdict == UNJUDGED)
+        open_ = self.unmatched or any(not covered(name, self.allow) for name in unjudged)
+        return 2 if open_ or not self.judged else 0
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """Captured values that belong to no node, and are allowed to."""
+        others = {*self.beyond, *(one.name for one in self.unmatched)}
+        return tuple(name for name in self.surplus if name not in others)
 
     @property
     def line(self) -> str:
@@ -135,6 +149,7 @@ def verify_values(
     only: Collection[str] = (),
     threads: int | None = None,
     other_sources: bool = False,
+    allow: Collection[str] = (),
     advance: Advance | None = None,
 ) -> Verification:
     """Judge every value of a capture.
@@ -143,7 +158,8 @@ def verify_values(
     that the capture names makes: an input of the capture that has other bits is the first defect, of an op
     Input. replay, book: a book's recipes, and what the report says of it. only: judge these nodes only,
     without a whole run. threads: None takes all processors. other_sources: go on although the capture's
-    manifest names another graph or other weights. advance: called with 1 after each node.
+    manifest names another graph or other weights. allow: names and patterns of values that may match nothing,
+    or be unjudged. advance: called with 1 after each node.
 
     Raises InputError if there is nothing to judge with: other weights, no such node, inputs that do not
     fit; FormatError for a file that is not what the manifest says.
@@ -172,11 +188,13 @@ def verify_values(
             judgements.append(judgement)
         elif judgement is not None:
             notes.append(f"the input {name} is what its source makes, to the last bit")
+    strays = Strays(graph, capture, ["*"] if only else allow, walk.types, data)
     with at_most(threads):
         for node in graph.nodes:
             judgement = walk.step(node)
             if judgement is not None:
                 judgements.append(judgement)
+            strays.seen(node.name, walk.own.get(node.name))
             if advance is not None:
                 advance(1)
     judgements = [walk.later.revised.get(one.name, one) for one in judgements]
@@ -197,6 +215,9 @@ def verify_values(
         tuple(name for name in capture.names if name not in inner),
         tuple(notes),
         time.perf_counter() - begin,
+        unmatched=strays.unmatched(),
+        beyond=() if manifest is None else tuple(name for name in manifest.beyond if name not in inner),
+        allow=tuple(allow),
     )
 
 

@@ -103,7 +103,17 @@ def test_a_folder_of_arrays_in_the_graphs_order(tmp_path, capsys):
     np.save(tmp_path / "x.npy", inputs["data"])
     said = ["--reference", "framework=NPU X", "--reference", "version=1.2", "--reference", "threads=8"]
     capture = captured(
-        tmp_path, "folder", dump, "--model", NET, "--input", tmp_path / "x.npy", *said, "--json"
+        tmp_path,
+        "folder",
+        dump,
+        "--model",
+        NET,
+        "--input",
+        tmp_path / "x.npy",
+        *said,
+        "--json",
+        "--allow",
+        "a/*",
     )
     assert capture.names == ("conv1.0", "layer1.0.conv2.rsoftmax", "prob", "a/b")
     assert same_bits(capture.value("prob"), values["prob"])
@@ -114,7 +124,8 @@ def test_a_folder_of_arrays_in_the_graphs_order(tmp_path, capsys):
     assert record["reference"]["threads"] == 8
     assert capture.manifest.graph == graph.structure_hash()
     np.save(dump / "data.npy", inputs["data"])
-    assert captured(tmp_path, "folder", dump, "--model", NET, name="2").names == capture.names
+    allowed = ["--allow", "a/b"]
+    assert captured(tmp_path, "folder", dump, "--model", NET, *allowed, name="2").names == capture.names
     alone = captured(tmp_path, "folder", dump, name="3")
     assert alone.manifest.graph is None
     assert alone.manifest.sources is None
@@ -148,12 +159,12 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path, capsys, monkeypatch
         (["torch", NET, "--arithmetic", "golden"], "--arithmetic is for FRAMEWORK refnet"),
         (["torch", "resnet-50-baseline", "--weights", "seed:0"], "torch cannot run resnet-50-baseline"),
         (["mxnet", NET], "mxnet cannot run resnest-digits: it is not defined in MXNet"),
-        (["torch", "resnest-50-pytorch", "--state", "x.pth"], "--state belongs to a torch model"),
+        (["torch", "resnest-50-pytorch", "--state", "x.pth"], "--state x.pth belongs to a torch model"),
         (["mxnet", NET, "--subgraph", "default", "--mode", "internals"], "cannot fuse nodes"),
         (["refnet", NET, "--subgraph", "default"], "a thing of mxnet's"),
         (["refnet", NET, "--reference", "framework=x"], "says itself what it is"),
         (["torch", "a.b:c", "--python", "/no/python"], "--python torch=/no/python: no such file"),
-        (["torch", "a.b:c", "--model", "resnest-50-pytorch"], "needs --state FILE"),
+        (["torch", "a.b:c", "--model", "resnest-50-pytorch"], "needs its weights: --state FILE"),
         (["torch", "a.b:c", "--option", "[1]"], "must be a JSON object"),
         (["torch", "a.b:c", "--argument", "{"], "is not JSON"),
         (["refnet", NET, "--environment", "A"], "'A': is not NAME=VALUE"),

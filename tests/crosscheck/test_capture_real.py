@@ -226,6 +226,33 @@ def test_a_state_dict_and_a_graph_of_a_callable(
     capsys.readouterr()
 
 
+def test_weights_are_named_only_if_the_module_has_them(
+    torch: Worker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A callable initialises itself: seed:0 would be false. --state and --weights are compared, too."""
+    official = ("resnest.torch:resnest50", "--model", "resnest-50-pytorch", "--image", "64,64")
+    for more in (("--weights", "seed:0"), ("--state", "seed:0", "--weights", "seed:1")):
+        assert main(command("torch", tmp_path / "false", *official, *more)) == 2
+        err = capsys.readouterr().err
+        assert f"resnest.torch:resnest50 does not run with --weights {more[-1]}:" in err
+        assert "other bits: conv1.0.weight float32[32, 3, 3, 3]" in err
+        assert not (tmp_path / "false").exists()
+    made = captured("torch", tmp_path / "a", *official, "--state", "seed:0", "--weights", "seed:0")
+    assert made.manifest is not None
+    assert made.manifest.sources is not None
+    assert made.manifest.sources.weights == "seed:0"
+    assert made.manifest.weights == refnet.load("resnest-50-pytorch", weights="seed:0").weights_hash()
+    again = captured("torch", tmp_path / "b", "resnest.torch:resnest50", "--image", "64,64")
+    assert again.manifest is not None
+    assert (again.manifest.weights, again.manifest.sources) == (None, None)
+    flags = [one.manifest.reference.flags["parameters"] for one in (made, again) if one.manifest]
+    assert flags[0] != flags[1]
+    found = refnet.verify(tmp_path / "a")
+    assert (found.exit_code, found.unmatched, found.counts["defect"]) == (0, (), 0)
+    assert len(found.beyond) > 100
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [

@@ -660,12 +660,17 @@ def test_the_command_makes_a_capture_of_anybodys_arrays(
     np.save(dump / "0-fused.npy", F([1]))
     said = ["--reference", "framework=NPU X", "--reference", "threads=4", "--reference", "isa=v2"]
     made = ["capture", "folder", str(dump), "--model", "resnest-digits", *said, "-o", str(tmp_path / "made")]
-    assert main(made) == 0
+    assert main(made) == 2
+    assert "1 of 13 files in" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+    assert main([*made, "--allow", "?-fused"]) == 0
     capture = open_capture(tmp_path / "made")
     assert capture.manifest is not None
     assert capture.names == (*kept, "0-fused")
     assert capture.manifest.reference.framework == "NPU X"
     assert (capture.manifest.reference.threads, capture.manifest.reference.batch) == (4, 2)
+    assert capture.manifest.beyond == {"0-fused": "allowed by name"}
+    assert capture.manifest.reference.flags == {"stated, not checked": "reference, model, weights"}
     assert capture.manifest.graph == own.manifest.graph
     assert same_bits(capture.input("data"), own.input("data"))
     bare = ["capture", "folder", str(dump), "-o", str(tmp_path / "bare")]

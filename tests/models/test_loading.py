@@ -16,13 +16,15 @@ from safetensors.numpy import save_file
 
 import refnet
 from refnet.core.errors import FormatError, GraphError, InputError, RefnetError, WeightsError
-from refnet.core.graph import Graph
-from refnet.formats.mxnet.reader import write_params
+from refnet.core.graph import Graph, Node, TensorType
+from refnet.formats.mxnet.reader import graph_to_symbol, write_params
 from refnet.models.catalog import OfficialFile, build, entries, entry
 from refnet.models.export import export
 from refnet.models.loading import load, network_of, structure
 from refnet.models.octresnet import octave_resnet
 from refnet.models.synthetic import weights
+from refnet.ops import Dense, Flatten
+from tests.helpers.bits import same_bits
 
 OCTAVE, RESNEST = "octave-se-resnet-digits", "resnest-digits"
 
@@ -329,6 +331,28 @@ def test_networks_are_known_by_name_and_by_file_name() -> None:
     assert network_of("net-symbol.json") is network_of("") is None
     with pytest.raises(InputError, match="no network is named 'net'"):
         network_of(OCTAVE, "net")
+
+
+def test_a_seeds_weights_do_not_depend_on_the_image_size(tmp_path: Path) -> None:
+    """A function of the model and N alone: its values are those at the model's own size."""
+    own = load(OCTAVE, weights="seed:7")
+    files = [*export(own, tmp_path / "net")[:1], *export(own, tmp_path / "net", "onnx")]
+    for name, network in [(OCTAVE, None), *((file, OCTAVE) for file in files)]:
+        small = load(name, weights="seed:7", network=network, image=(64, 32))
+        assert small.inputs["data"].shape == (1, 1, 64, 32)
+        assert small.weights_hash() == load(name, weights="seed:7", network=network).weights_hash()
+        if name is not files[-1]:  # a .onnx file's weights are in another order
+            assert small.weights_hash() == own.weights_hash()
+
+
+def test_weights_whose_shapes_the_image_decides_are_made_at_that_size(tmp_path: Path) -> None:
+    """A dense layer over a whole map: at 224 pixels, the size of files in no catalog, it is another model."""
+    nodes = (Node("flat", Flatten(), ("data",)), Node("fc", Dense(3), ("flat", "fc_weight", "fc_bias")))
+    graph = Graph("net", {"data": TensorType((1, 3, 4, 4))}, nodes, {"y": "fc"})
+    (tmp_path / "net-symbol.json").write_text(graph_to_symbol(graph))
+    small = load(tmp_path / "net-symbol.json", weights="seed:1", image=(4, 4))
+    assert small.weights["fc_weight"].shape == (3, 48)
+    assert same_bits(small.weights["fc_weight"], weights(graph, 1)["fc_weight"])
 
 
 def test_numpys_whole_numbers_make_an_image() -> None:

@@ -19,6 +19,7 @@ from refnet.formats.manifest import file_name
 from refnet.models.inputs import prepare
 from refnet.verification.capture import open_capture
 from refnet.verification.judge import judge
+from refnet.verification.names import Likely, Unmatched
 from refnet.verification.verify import Values, Verification, verify_values
 from tests.helpers.bits import floats
 from tests.helpers.engines import FAST
@@ -195,7 +196,12 @@ def test_names_are_matched_exactly_and_surplus_values_are_listed(graph, data, pl
     found = verify_values(graph, Values(values, data))
     assert found.surplus == ("CONV1_CONV", "other")
     assert one(found, "conv1_conv").verdict == "missing"
-    assert "2 surplus" in found.line
+    assert found.unmatched == (
+        Unmatched("CONV1_CONV", Likely("conv1_conv", "by its name")),
+        Unmatched("other"),
+    )
+    assert "2 unmatched" in found.line
+    assert found.exit_code == 2
 
 
 def test_missing_values_are_judged_over(graph, data, plain):

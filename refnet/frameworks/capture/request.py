@@ -14,19 +14,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from refnet.core.errors import InputError, UnsupportedError
 from refnet.core.graph import Graph
-from refnet.core.op import F32, TensorType
 from refnet.formats.golden_file import Sources
-from refnet.formats.manifest import file_name
 from refnet.frameworks.capture.names import FRAMEWORKS, MODES
-from refnet.models.inputs import SAMPLE, portable, sample
+from refnet.frameworks.capture.parameters import compared
+from refnet.models.inputs import Inputs, read_inputs
 from refnet.models.loading import load, network_of
-from refnet.models.seed import SEED, seed_of
+from refnet.models.seed import SEED
 
 Size = tuple[int, int]
+
+NOTHING_SAID = "seed:0"
+"""The input of a network that refnet runs, if none is named. Of a folder nothing is assumed."""
+TIMEOUT = 600.0
+
+
+def _refuse(given: Mapping[str, object], fits: bool, why: str) -> None:
+    """Refuse the first of these options that has a value, unless they fit."""
+    for name, value in given.items():
+        if value and not fits:
+            shown = f" {value}" if isinstance(value, str | int) else ""
+            raise InputError(f"--{name}{shown} {why}")
 
 
 @dataclass(frozen=True)
@@ -35,16 +44,18 @@ class Request:
 
     framework: one of FRAMEWORKS. model: a refnet name or file; torch: "package.module:callable" too;
     onnxruntime: any .onnx file; folder: the folder of .npy files. input: .npy files, images, sample:NAME or
-    seed:N; NAME=FILE.npy for networks of several inputs. weights, network, image, pipeline: as for
-    `refnet.load`. batch: how many images of a seed. mode: one of MODES. python: the framework's interpreter.
-    environment: variables set for it. subgraph: MXNet's subgraph backend, "NONE" or "default".
-    state, arguments, options, paths: of torch's callable. said: of a folder, who computed it (Origin's
-    fields as texts).
+    seed:N; NAME=FILE.npy for networks of several inputs; () is NOTHING_SAID. weights, network, image,
+    pipeline: as for `refnet.load`; weights of what has its own (a callable, a .onnx that ONNX Runtime runs)
+    are compared with these. batch: how many images of a seed. mode: one of MODES. python: the framework's
+    interpreter. environment: variables set for it. subgraph: MXNet's subgraph backend, "NONE" or "default".
+    state, arguments, options, paths: of torch's callable; state: a file, or seed:N. said: of a folder, who
+    computed it (Origin's fields as texts). names: of a folder, name of a file -> name of a value. allow: of a
+    folder, names and patterns of values that the network may lack.
     """
 
     framework: str
     model: str
-    input: tuple[str, ...] = ("seed:0",)
+    input: tuple[str, ...] = ()
     weights: str | None = None
     network: str | None = None
     image: Size | None = None
@@ -54,13 +65,15 @@ class Request:
     mode: str | None = None
     python: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-    timeout: float = 600.0
+    timeout: float = TIMEOUT
     subgraph: str = "NONE"
     state: str | None = None
     arguments: tuple[Any, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     paths: tuple[str, ...] = ()
     said: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    allow: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises InputError for an unknown framework or mode, no images, or what is not the framework's."""
@@ -76,12 +89,34 @@ class Request:
         if self.subgraph != "NONE" and self.mode == "internals":
             raise InputError("MXNet 1.9.1 cannot fuse nodes (--subgraph default) whose values it must expose")
         callable_only = {"state": self.state, "argument": self.arguments, "option": self.options}
-        callable_only["path"] = self.paths
-        given = [name for name, value in callable_only.items() if value]
-        if given and not self.is_callable:
-            raise InputError(f"--{given[0]} belongs to a torch model package.module:callable")
+        _refuse(
+            callable_only | {"path": self.paths},
+            self.is_callable,
+            "belongs to a torch model package.module:callable",
+        )
         if self.said and self.framework != "folder":
             raise InputError(f"{self.framework} says itself what it is: leave the reference out")
+        self._nothing_is_ignored()
+
+    def _nothing_is_ignored(self) -> None:
+        """Raises InputError for what was given and would decide nothing."""
+        threads = None if self.threads == 1 else self.threads
+        process: dict[str, object] = {"python": self.python, "environment": self.environment}
+        process["timeout"] = None if self.timeout == TIMEOUT else self.timeout
+        runs = self.framework not in ("folder", "refnet")
+        _refuse(process, runs, f"is for a framework's process; {self.framework} has none")
+        folder = self.framework == "folder"
+        stated = {"threads": threads, "mode": self.mode, "batch": self.batch}
+        _refuse(stated, not folder, "runs nothing of a folder: state it with --reference KEY=VALUE")
+        _refuse({"names": self.names, "allow": self.allow}, folder, "is for the files of a folder")
+        of_graph: dict[str, object] = {"weights": self.weights}
+        if folder:
+            of_graph |= {"input": self.input, "image": self.image, "pipeline": self.pipeline}
+            of_graph |= {"names": self.names, "allow": self.allow}
+        known = self.network is not None or not (folder or self.is_callable)
+        _refuse(of_graph, known, "says nothing without a network: name it with --model NAME")
+        if self.state is not None and self.state.startswith(SEED) and self.network is None:
+            raise InputError(f"--state {self.state} is made for a network: name it with --model NAME")
 
     @property
     def is_callable(self) -> bool:
@@ -92,21 +127,6 @@ class Request:
     def executed(self) -> str:
         """The mode."""
         return self.mode or MODES[self.framework][0]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Arrays by name. sources: where they come from. remade: the sources make them anew, bit for bit."""
-
-    arrays: Mapping[str, F32]
-    source: str
-    remade: bool
-    pipeline: str | None
-
-    @property
-    def batch(self) -> int:
-        """Images."""
-        return len(next(iter(self.arrays.values())))
 
 
 def network(request: Request) -> tuple[Graph | None, Sources | None]:
@@ -121,17 +141,25 @@ def network(request: Request) -> tuple[Graph | None, Sources | None]:
         model, name = name, None
         weights = weights or request.state
         if os.path.isfile(model) is False and weights is None and request.is_callable:
-            raise InputError(f"{request.model}: --model {model} needs --state FILE, its weights")
+            raise InputError(
+                f"{request.model}: --model {model} needs its weights: --state FILE (or seed:N) loads them "
+                "into the module, --weights W compares them with the module's own"
+            )
     sources = Sources(model, weights, "", None, name, request.image)
+    its_own = request.framework == "onnxruntime" and model.endswith(".onnx")
     try:
-        graph = load(model, weights=weights, network=name, image=request.image)
-        if weights is not None and weights == request.state and _same_as_its_own(graph, model, request.image):
-            sources = replace(sources, weights=None)  # so that nobody has to look for the state file
-        return graph, sources
+        graph = load(model, weights=None if its_own else weights, network=name, image=request.image)
     except (InputError, UnsupportedError):
-        if model.endswith(".onnx") and os.path.isfile(model):
+        said = its_own and (weights is None and name is None and request.image is None)
+        if said and os.path.isfile(model):
             return None, None
         raise
+    if its_own and weights is not None:
+        other = load(model, weights=weights, network=name, image=request.image)
+        compared(other.weights, graph.weights, f"--weights {weights}", model)
+    if weights is not None and weights == request.state and _same_as_its_own(graph, model, request.image):
+        sources = replace(sources, weights=None)  # so that nobody has to look for the state file
+    return graph, sources
 
 
 def _same_as_its_own(graph: Graph, model: str, image: tuple[int, int] | None) -> bool:
@@ -142,82 +170,33 @@ def _same_as_its_own(graph: Graph, model: str, image: tuple[int, int] | None) ->
         return False
 
 
-def inputs(request: Request, kinds: Mapping[str, tuple[int, ...]]) -> Inputs:
-    """The inputs. kinds: name -> shape of one image, with its leading 1.
+def inputs(request: Request, kinds: Mapping[str, tuple[int, ...]], batch: int | None = None) -> Inputs:
+    """The inputs. kinds: name -> shape of one image, with its leading 1. batch: instead of the request's.
 
-    Raises InputError for what does not fit kinds, or one another.
+    Raises as `read_inputs`.
     """
-    given = request.input
-    named = [text.partition("=") for text in given if re.match(r"[^/=:]+=.", text)]
-    if named and len(named) == len(given):
-        return _named({name: path for name, _, path in named}, kinds, request.batch)
-    if len(given) == 1 and given[0].startswith(SEED):
-        return _seeded(given[0], kinds, request.batch)
-    if len(kinds) != 1:
-        raise InputError(f"the network's inputs are {', '.join(kinds)}: give each as NAME=FILE.npy")
-    ((name, shape),) = kinds.items()
-    if len(given) == 1 and given[0].endswith(".npy"):
-        return _named({name: given[0]}, kinds, request.batch)
-    if any(text.endswith(".npy") or text.startswith(SEED) for text in given):
-        raise InputError("several inputs must be images: a batch of tensors is one .npy file")
     entry = None
     if not request.is_callable and request.framework != "folder":
         entry = network_of(request.model, request.network)
     elif request.network is not None:
         entry = network_of(request.network)
-    pipeline = request.pipeline or (entry.pipeline if entry else None)
-    array = np.concatenate([_image(name, shape, text, pipeline) for text in given])
-    _check_batch(request.batch, len(array))
-    one = len(given) == 1
-    source = portable(Sources("", None, given[0])).input if one else file_name(name)
-    return Inputs({name: array}, source, one and source.startswith(SAMPLE), pipeline if one else None)
+    usual = entry.pipeline if entry else None
+    given = request.input or (NOTHING_SAID,)
+    return read_inputs(given, kinds, pipeline=request.pipeline, usual=usual, batch=batch or request.batch)
 
 
-def _named(files: Mapping[str, str], kinds: Mapping[str, tuple[int, ...]], batch: int | None) -> Inputs:
-    from refnet.models.predict import input_tensor
-
-    if set(files) != set(kinds):
-        raise InputError(f"inputs are given for {', '.join(files)}, the network has {', '.join(kinds)}")
-    arrays = {name: input_tensor(Path(files[name]), TensorType(kinds[name])).read() for name in kinds}
-    counts = {len(array) for array in arrays.values()}
-    if len(counts) > 1:
-        raise InputError(f"the inputs' first dimensions must be one batch size, got {sorted(counts)}")
-    _check_batch(batch, *counts)
-    return Inputs(arrays, file_name(next(iter(kinds))), False, None)
+def kinds_of(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """name -> shape of the graph's inputs."""
+    return {name: kind.shape for name, kind in graph.inputs.items()}
 
 
-def _seeded(source: str, kinds: Mapping[str, tuple[int, ...]], batch: int | None) -> Inputs:
-    """Synthetic images. A seed alone makes what a network's own shape says: other batches keep their file."""
-    from refnet.models.synthetic import normal
-
-    seed = seed_of(source, "input")
-    assert seed is not None
-    shapes = {name: (batch or shape[0], *shape[1:]) for name, shape in kinds.items()}
-    arrays = {name: normal(seed, name, shape) for name, shape in shapes.items()}
-    return Inputs(arrays, source, shapes == dict(kinds), None)
-
-
-def _image(name: str, shape: tuple[int, ...], text: str, pipeline: str | None) -> F32:
-    from refnet.models.preprocess import pipeline as by_name
-
-    if pipeline is None:
-        raise InputError(f"{text} is an image: say how it becomes a tensor, with --pipeline NAME")
-    array = by_name(pipeline).apply(sample(text) if text.startswith(SAMPLE) else Path(text))
-    if array.shape != shape:
-        raise InputError(f"{text}: the pipeline gives {list(array.shape)}, {name} is {list(shape)}")
-    return array
-
-
-def _check_batch(said: int | None, found: int) -> None:
-    if said not in (None, found):
-        raise InputError(f"batch is {said}, but the input has {found}: a batch is counted by the input")
-
-
-def said_sources(sources: Sources | None, given: Inputs) -> Sources | None:
-    """The sources as a manifest has them: no folder, the inputs' own names."""
+def said_sources(sources: Sources | None, given: Inputs | None) -> Sources | None:
+    """The sources as a manifest has them: files as they were named, the inputs' own names."""
     if sources is None:
         return None
-    return replace(portable(replace(sources, input="seed:0")), input=given.source, pipeline=given.pipeline)
+    if given is None:
+        return replace(sources, input="")
+    return replace(sources, input=given.source, pipeline=given.pipeline)
 
 
 def processor() -> str:

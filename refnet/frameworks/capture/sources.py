@@ -4,7 +4,7 @@ planned ── _torch ────────┐
     ├───── _mxnet ────────┼── Worker.stream ── (name, array), ...
     ├───── _onnxruntime ──┘
     ├───── _own ───────────── refnet.steps
-    └───── _folder ────────── .npy files of anybody's
+    └───── folder_plan ────── .npy files of anybody's (folder.py)
 """
 
 from __future__ import annotations
@@ -12,24 +12,37 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import refnet
 from refnet.core.errors import FrameworkError, InputError, UnsupportedError
 from refnet.core.graph import Graph
+from refnet.core.op import F32
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import Origin
 from refnet.formats.npy import open_npy
-from refnet.frameworks.capture.request import Inputs, Request, inputs, network, processor, said_sources
+from refnet.frameworks.capture.beyond import beyond_a_callable, beyond_its_own
+from refnet.frameworks.capture.folder import folder_plan
+from refnet.frameworks.capture.parameters import compared, parameters_hash
+from refnet.frameworks.capture.request import (
+    Request,
+    inputs,
+    kinds_of,
+    network,
+    processor,
+    said_sources,
+)
 from refnet.frameworks.capture.writer import Array, Plan
 from refnet.frameworks.launch import FRAMEWORKS, python, start, torch_callable, unfit
 from refnet.frameworks.process import Answer, Worker
-from refnet.models.loading import network_of
-from refnet.verification.capture import open_capture
+from refnet.models.inputs import Inputs
+from refnet.models.loading import load, network_of
+from refnet.models.seed import SEED, seed_of
 
 SHAPE = (1, 3, 224, 224)
 """What `seed:N` makes for a callable that refnet has no graph of."""
@@ -49,7 +62,7 @@ def planned(request: Request) -> Iterator[Plan]:
     graph, sources = network(request)
     with ExitStack() as stack:
         make = {"torch": _torch, "mxnet": _mxnet, "onnxruntime": _onnxruntime, "refnet": _own}
-        yield make.get(request.framework, _folder)(request, graph, sources, stack)
+        yield make.get(request.framework, folder_plan)(request, graph, sources, stack)
 
 
 def reference(
@@ -114,6 +127,7 @@ def _plan(graph: Graph | None, sources: Sources | None, given: Inputs, who: Orig
         stream.left_out,
         stream.again,
         returned=stream.outputs,
+        beyond=(lambda values: {}) if graph is None else partial(beyond_its_own, graph),
     )
 
 
@@ -131,10 +145,6 @@ def backend(request: Request) -> dict[str, str]:
     return {"MXNET_SUBGRAPH_BACKEND": "NONE"} if alone else {}
 
 
-def _kinds(graph: Graph) -> dict[str, tuple[int, ...]]:
-    return {name: kind.shape for name, kind in graph.inputs.items()}
-
-
 def _temporary(stack: ExitStack) -> Path:
     return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="refnet-capture-")))
 
@@ -150,18 +160,7 @@ def _torch(request: Request, graph: Graph | None, sources: Sources | None, stack
         given = _callable_inputs(request, graph)
         asked |= {"model": request.model, "arguments": list(request.arguments)}
         asked |= {"options": dict(request.options), "paths": [os.path.abspath(p) for p in request.paths]}
-        asked["keywords"] = len(given.arrays) > 1
-        flags |= {
-            "model": request.model,
-            "arguments": repr(request.arguments),
-            "options": repr(request.options),
-        }
-        if request.state is not None:
-            if not os.path.isfile(request.state):
-                raise InputError(f"--state {request.state}: no such file")
-            asked["weights"] = os.path.abspath(request.state)
-            with open(request.state, "rb") as file:
-                flags["state"] = "sha256 " + hashlib.file_digest(file, "sha256").hexdigest()
+        flags |= _callable_flags(request)
     else:
         assert graph is not None
         entry = network_of(request.model, request.network)
@@ -170,25 +169,77 @@ def _torch(request: Request, graph: Graph | None, sources: Sources | None, stack
                 reason if entry else "it is no network of the package resnest: name a package.module:callable"
             )
             raise InputError(f"torch cannot run {request.model}: {why}")
-        given = inputs(request, _kinds(graph))
+        given = inputs(request, kinds_of(graph))
         asked["model"] = torch_callable(entry.name)
     worker = stack.enter_context(worker_of(request))
     who = reference("torch", worker, threads=request.threads, batch=given.batch, mode="eager", flags=flags)
-    if not request.is_callable:
-        assert graph is not None
+    state = _state(request, graph)
+    if isinstance(state, str):
+        asked["weights"] = state
+    elif state is not None:
         asked["weights"] = str(_temporary(stack) / "net.pth")
-        worker.ask("save", {"path": asked["weights"]}, graph.weights)
-    return _plan(graph, sources, given, who, _Stream(worker, "run", asked, given.arrays))
+        worker.ask("save", {"path": asked["weights"]}, state)
+    ran = worker.ask("build", asked).arrays
+    if graph is not None:
+        compared(graph.weights, ran, _said_weights(request), request.model)
+    if request.is_callable:
+        who = replace(who, flags={**who.flags, "parameters": f"sha256 {parameters_hash(ran)}"})
+    keywords = request.is_callable and len(given.arrays) > 1
+    run = {"kept": True, "threads": request.threads, "keywords": keywords}
+    plan = _plan(graph, sources, given, who, _Stream(worker, "run", run, given.arrays))
+    if graph is None or not request.is_callable:
+        return plan
+    return replace(plan, beyond=partial(beyond_a_callable, graph, plan.inputs))
+
+
+def _callable_flags(request: Request) -> dict[str, str]:
+    """What a manifest says of a callable, and of the state that is loaded into it."""
+    flags = {
+        "model": request.model,
+        "arguments": repr(request.arguments),
+        "options": repr(request.options),
+    }
+    if request.state is not None and seed_of(request.state, "--state") is None:
+        if not os.path.isfile(request.state):
+            raise InputError(f"--state {request.state}: no such file")
+        with open(request.state, "rb") as file:
+            flags["state"] = "sha256 " + hashlib.file_digest(file, "sha256").hexdigest()
+    elif request.state is not None:
+        flags["state"] = request.state
+    return flags
+
+
+def _state(request: Request, graph: Graph | None) -> str | Mapping[str, F32] | None:
+    """What is loaded into the module: a file, arrays by name, or nothing."""
+    if not request.is_callable:
+        return None if graph is None else graph.weights
+    if request.state is None or not request.state.startswith(SEED):
+        return None if request.state is None else os.path.abspath(request.state)
+    if request.weights is None and graph is not None:
+        return graph.weights
+    return load(request.network or "", weights=request.state, image=request.image).weights
+
+
+def _said_weights(request: Request) -> str:
+    """What names the weights, in words of the command line."""
+    if request.weights is not None:
+        return f"--weights {request.weights}"
+    return f"--state {request.state}" if request.state is not None else f"the weights of {request.model}"
 
 
 def _callable_inputs(request: Request, graph: Graph | None) -> Inputs:
     """A graph says its inputs; without, they are whatever the files hold, a seed's are SHAPE."""
     if graph is not None:
-        return inputs(request, _kinds(graph))
+        return inputs(request, kinds_of(graph))
     files = dict(text.split("=", 1) for text in request.input if "=" in text and text.endswith(".npy"))
     if len(request.input) == 1 and not files and request.input[0].endswith(".npy"):
         files = {"data": request.input[0]}
     kinds: dict[str, tuple[int, ...]] = {name: (1, *open_npy(path).shape[1:]) for name, path in files.items()}
+    for name, shape in kinds.items():
+        if request.image is not None and shape[-2:] != request.image:
+            raise InputError(
+                f"--image is {request.image[0]},{request.image[1]}, but {files[name]} is {shape}"
+            )
     return inputs(request, kinds or {"data": (*SHAPE[:2], *(request.image or SHAPE[2:]))})
 
 
@@ -199,7 +250,7 @@ def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack
     assert graph is not None
     if reason := unfit("mxnet", network_of(request.model, request.network)):
         raise InputError(f"mxnet cannot run {request.model}: {reason}")
-    given = inputs(request, _kinds(graph))
+    given = inputs(request, kinds_of(graph))
     worker = stack.enter_context(worker_of(request))
     mode = f"{request.executed}, subgraph backend {request.subgraph}"
     flags = {**backend(request), **request.environment}
@@ -237,7 +288,7 @@ def _onnxruntime(request: Request, graph: Graph | None, sources: Sources | None,
         if None in shape[1:] or not shape:
             raise UnsupportedError(f"{path.name}: input {name!r} is {shape}: only its first size may be free")
         kinds[name] = (shape[0] or 1, *shape[1:])
-    given = inputs(request, _kinds(graph) if graph is not None else kinds)
+    given = inputs(request, kinds_of(graph) if graph is not None else kinds)
     exposed = request.executed != "outputs"
     level = request.executed if exposed else "all"
     flags = dict(request.environment)
@@ -257,7 +308,7 @@ def _own(request: Request, graph: Graph | None, sources: Sources | None, stack: 
     from refnet.core.interpreter import steps
 
     assert graph is not None
-    given = inputs(request, _kinds(graph))
+    given = inputs(request, kinds_of(graph))
     arithmetic = (Golden if request.executed == "golden" else Plain)(request.threads)
     who = Origin("refnet", refnet.__version__, threads=request.threads, batch=given.batch)
     who = replace(who, mode=request.executed, processor=processor())
@@ -277,70 +328,4 @@ def _own(request: Request, graph: Graph | None, sources: Sources | None, stack: 
         graph.weights_hash(),
         given.remade,
         len(graph.nodes),
-    )
-
-
-def _said(said: Mapping[str, str]) -> Origin:
-    """The reference that the user states."""
-    texts = {key: said.get(key, "") for key in ("version", "build", "isa", "mode", "processor")}
-    for key in said:
-        if key not in (*texts, "framework", "threads", "batch"):
-            raise InputError(
-                f"a reference has no {key!r}; it has framework, threads, batch, {', '.join(texts)}"
-            )
-    counts = {}
-    for key in ("threads", "batch"):
-        text = said.get(key, "1")
-        counts[key] = int(text) if text.isdecimal() and len(text) < 7 else 0
-        if not counts[key]:
-            raise InputError(f"reference: {key} must be a whole number from 1 on, got {text!r}")
-    return Origin(
-        said.get("framework", "unknown"),
-        texts["version"],
-        texts["build"],
-        texts["isa"],
-        counts["threads"],
-        counts["batch"],
-        texts["mode"],
-        processor=texts["processor"],
-    )
-
-
-def _folder(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> Plan:
-    """Arrays of anybody's: a folder of .npy files that have the values' names.
-
-    A graph's inputs are taken from the folder too, if their files are there.
-    """
-    who = _said(request.said)
-    dump = open_capture(request.model)
-    if dump.manifest is not None:
-        raise InputError(f"{request.model} is a capture already")
-    names = list(dump.names)
-    own: Mapping[str, str] = {}
-    if graph is not None:
-        own = {name: f"{name}={dump.files[name]}" for name in graph.inputs if name in dump.files}
-        order = {node.name: i for i, node in enumerate(graph.nodes)}
-        names.sort(key=lambda name: order.get(name, len(order)))
-    if own and len(own) == len(graph.inputs if graph else ()):
-        request = replace(request, input=tuple(own.values()))
-    given = inputs(request, _kinds(graph)) if graph is not None else None
-    if given is not None:
-        who = replace(who, batch=given.batch)
-
-    def values() -> Iterator[tuple[str, Array]]:
-        for name in names:
-            if given is None or name not in given.arrays:
-                yield name, dump.value(name)
-
-    outputs: Callable[[], Mapping[str, str]] = (lambda: {}) if graph is None else (lambda: graph.outputs)
-    return Plan(
-        who,
-        {} if given is None else given.arrays,
-        values,
-        outputs,
-        None if given is None else said_sources(sources, given),
-        None if graph is None else graph.structure_hash(),
-        None if graph is None else graph.weights_hash(),
-        given is not None and given.remade,
-        len(names),
     )

@@ -17,7 +17,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -52,7 +52,8 @@ class Plan:
     left_out: called at the end, value -> why the framework could not hand it over. again: a framework runs
     the same model on other inputs, in the same process; None for refnet and folders. joined: which nodes
     the framework computes as one, names in order; None if it computes each. returned: called as outputs, what
-    the framework's own network returns.
+    the framework's own network returns. beyond: called with all values, those that the graph has no node for,
+    name -> why that is no mistake.
     """
 
     reference: Origin
@@ -68,6 +69,7 @@ class Plan:
     again: Callable[[Mapping[str, F32]], Iterator[tuple[str, Array]]] | None = None
     joined: Callable[[], tuple[tuple[str, ...], ...]] | None = None
     returned: Callable[[], Mapping[str, str]] = dict
+    beyond: Callable[[Mapping[str, Stored]], Mapping[str, str]] = lambda values: {}
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ def write(
             raise FrameworkError(_fewer(plan.reference.framework, len(values), len(before), left_out))
         outputs = {name: value for name, value in plan.outputs().items() if value in values}
         manifest = Manifest(plan.reference, values, inputs, outputs, plan.sources, plan.graph, plan.weights)
+        manifest = replace(manifest, beyond=plan.beyond(values))
         place.finish(manifest)
     return Written(manifest, len(before), {**plan.left_out(), **left_out})
 
