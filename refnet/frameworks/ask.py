@@ -48,7 +48,7 @@ def asker(worker: Worker, framework: str, threads: int) -> Ask:
         request = {"function": function, "arguments": arguments, "threads": threads}
         if framework == "onnxruntime":
             request["weights"] = list(arrays)[1:]  # constants, as in a model: they are packed beforehand
-        return np.ascontiguousarray(worker.ask("op", request, arrays).arrays["y"])
+        return np.ascontiguousarray(worker.ask("op", request, arrays).array("y"))
 
     return ask
 

@@ -129,7 +129,7 @@ def network(request: Request) -> tuple[Graph | None, Sources | None]:
             sources = replace(sources, weights=None)  # so that nobody has to look for the state file
         return graph, sources
     except (InputError, UnsupportedError):
-        if model.endswith(".onnx") and os.path.isfile(model):
+        if model.endswith(".onnx") and os.path.isfile(model) and request.framework != "refnet":
             return None, None
         raise
 
