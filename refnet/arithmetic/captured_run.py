@@ -26,7 +26,9 @@ import numpy as np
 from refnet.arithmetic.fused import defined_with_run
 from refnet.core.engine import Engine
 from refnet.core.graph import Graph, Node
-from refnet.core.interpreter import Plan, evaluated
+from refnet.core.interpreter import Plan, affordable, evaluated
+from refnet.core.interrupt import interruptible
+from refnet.core.limits import long_ones
 from refnet.core.op import F32, TensorType
 from refnet.kernels.memory import Arena, allocating_in
 from refnet.kernels.thread_pool import Call, LaunchList, launch, noting
@@ -69,6 +71,8 @@ class CapturedRun:
         self._threads, self._wanted = engine.threads, plan.wanted
         steps: list[list[Call] | _UncapturedOp] = []
         types = graph.types({name: TensorType(array.shape) for name, array in inputs.items()})
+        names = [node.name for node, *_ in plan.schedule]
+        slow = long_ones(affordable(graph, types, plan.wanted), names)
         values = {name: self._held(array.shape) for name, array in inputs.items()}
         self._inputs = {name: self._lasting(array) for name, array in values.items()}
         for name, array in inputs.items():
@@ -79,7 +83,8 @@ class CapturedRun:
         for node, data, learned, done in plan.schedule:
             given, weights = [values[name] for name in data], [graph.weights[name] for name in learned]
             shape = types[node.name].shape
-            value = evaluated(node, self._execute, node, given, weights, shape, engine, steps)
+            run = (interruptible, self._execute) if node.name in slow else (self._execute,)
+            value = evaluated(node, *run, node, given, weights, shape, engine, steps)
             del given
             value.flags.writeable = False
             values[node.name] = value

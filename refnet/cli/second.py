@@ -58,7 +58,11 @@ def second_compiler(argv: Sequence[str]) -> Iterator[None]:
 def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
     import subprocess  # not at the top: 8 ms of every command's start
 
+    from refnet.loops.jit import cache_folder
+
     quiet = {**os.environ, "REFNET_QUIET": "1"}
+    if (folder := cache_folder()) is not None:
+        quiet["REFNET_CACHE"] = str(folder.parent)  # which may be this process's private one
     command = [sys.executable, "-m", "refnet.cli.second_process", *argv]
     nowhere = subprocess.DEVNULL
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, env=quiet)

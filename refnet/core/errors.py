@@ -46,6 +46,30 @@ class FormatError(RefnetError):
         )
 
 
+QUOTED = 200
+"""Characters of a name that a message quotes: names come from files, and may be as long as these."""
+
+
+def quoted(name: object) -> str:
+    """A name from a file, as a message quotes it: its repr, of at most QUOTED characters.
+
+    >>> quoted("conv1"), len(quoted("x" * 10**6))
+    ("'conv1'", 226)
+    """
+    text = str(name)
+    return repr(text) if len(text) <= QUOTED else f"{text[:QUOTED]!r}... ({len(text)} characters)"
+
+
+def brief(name: object) -> str:
+    """As `quoted`, without the quotation marks where the name is printable.
+
+    >>> print(brief("conv1"), brief(chr(27)))
+    conv1 '\\x1b'
+    """
+    text = str(name)
+    return text if len(text) <= QUOTED and text.isprintable() else quoted(text)
+
+
 class UnsupportedError(RefnetError):
     """A sound file needs something that refnet does not have (an op, a storage type, a dtype).
 

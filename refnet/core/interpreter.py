@@ -21,6 +21,8 @@ import numpy as np
 
 from refnet.core.errors import InputError, WeightsError
 from refnet.core.graph import Graph, Node
+from refnet.core.interrupt import interruptible
+from refnet.core.limits import check_cost, long_ones
 from refnet.core.op import F32, TensorType
 
 Names = tuple[str, ...]
@@ -36,13 +38,14 @@ class Plan:
     """How values of a graph are computed. Arithmetics keep it for later runs (`PerGraph`).
 
     wanted: names of the values. fused: the fused graph that the nodes come from, if not the graph itself.
-    fitting: input types that are known to fit, because inferring all types of a network takes milliseconds.
+    fitting: input types that are known to fit, because inferring all types of a network takes milliseconds;
+    with them the names of the nodes that take long.
     """
 
     wanted: frozenset[str]
     schedule: Schedule
     fused: Graph | None = None
-    fitting: set[tuple[tuple[str, TensorType], ...]] = field(default_factory=set)
+    fitting: dict[tuple[tuple[str, TensorType], ...], frozenset[str]] = field(default_factory=dict)
 
 
 class Arithmetic(Protocol):
@@ -163,15 +166,19 @@ def _execute(
 ) -> Iterator[tuple[Node, F32]]:
     given = graph.check_inputs(inputs)
     if (types := tuple(given.items())) not in plan.fitting:
-        graph.types(given)
-        plan.fitting.add(types)
+        costs = affordable(graph, graph.types(given), plan.wanted)
+        plan.fitting[types] = long_ones(costs, [node.name for node, *_ in plan.schedule])
+    slow = plan.fitting[types]
     check_weights(graph)
     values: dict[str, F32] = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
     weights, evaluate = graph.weights, arithmetic.evaluate
     for node, data, learned, done in plan.schedule:
         arguments = [values[name] for name in data]
         arguments += [weights[name] for name in learned]
-        value = evaluated(node, evaluate, node, *arguments)
+        if node.name in slow:
+            value = evaluated(node, interruptible, evaluate, node, *arguments)
+        else:
+            value = evaluated(node, evaluate, node, *arguments)
         del arguments
         value.flags.writeable = False  # later nodes read it
         values[node.name] = value
@@ -179,6 +186,15 @@ def _execute(
         del value
         for name in done:
             del values[name]
+
+
+def affordable(graph: Graph, types: Mapping[str, TensorType], wanted: Collection[str] = ()) -> dict[str, int]:
+    """The operations of each node that the wanted values (default: all) need; InputError beyond the limits.
+
+    types: of all inputs, weights and values.
+    """
+    nodes = _needed(graph, wanted) if wanted else graph.nodes
+    return check_cost(graph.name, nodes, types, [freed for *_, freed in schedule(nodes)])
 
 
 def _fused(graph: Graph, fused: Graph, wanted: Collection[str]) -> Graph:

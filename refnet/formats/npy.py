@@ -13,7 +13,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from refnet.core.errors import FormatError, InputError
 from refnet.core.op import F32
+from refnet.formats.write import whole_file
 
 MAGIC = b"\x93NUMPY"
 HEADER = re.compile(
@@ -44,7 +45,7 @@ class Npy:
         start, stop, _ = slice(start, stop).indices(self.shape[0])
         row = math.prod(self.shape[1:])
         count = max(stop - start, 0) * row
-        with _mending(self.path, "read"), open(self.path, "rb") as file:
+        with _mending(self.path), open(self.path, "rb") as file:
             file.seek(self.offset + 4 * start * row)
             flat = np.fromfile(file, "<f4", count)
         if flat.size != count:
@@ -68,7 +69,7 @@ def open_npy(path: str | os.PathLike[str]) -> Npy:
     path = Path(path)
     if path.exists() and not path.is_file():  # opening a pipe would wait for somebody to write
         raise InputError(f"{path}: is no regular file")
-    with _mending(path, "read"), open(path, "rb") as file:
+    with _mending(path), open(path, "rb") as file:
         head = file.read(12)
         wide = head[6:7] in (b"\x02", b"\x03")
         start = 12 if wide else 10
@@ -108,7 +109,7 @@ def writing(path: str | os.PathLike[str], shape: tuple[int, ...]) -> Iterator[Ca
     """Write a float32 .npy file of this shape part by part; it takes its name when it is complete.
 
     Yields a function that appends rows. If anything goes wrong, no file of that name is left or
-    changed. Raises InputError if the folder cannot be written or the disk is full.
+    changed. Raises InputError as `whole_file` does.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -118,37 +119,19 @@ def writing(path: str | os.PathLike[str], shape: tuple[int, ...]) -> Iterator[Ca
     ...     print(np.load(Path(folder, "y.npy")).tolist())
     [[1.0, 2.0], [3.0, 4.0]]
     """
-    with _mending(path, "written"):
-        target = Path(path).resolve()
-        if target.exists() and not target.is_file():
-            raise InputError(f"{path}: is there already, and no file that could be replaced")
-        part = target.with_name(f".refnet-{os.getpid()}.part")
-        file = open(part, "wb")  # noqa: SIM115 (closed in the next block's finally)
+    with whole_file(path) as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
 
-    def append(rows: F32) -> None:
-        with _mending(path, "written"):
+        def append(rows: F32) -> None:
             file.write(np.ascontiguousarray(rows, "<f4").data)
 
-    try:
-        with _mending(path, "written"):
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
         yield append
-        with _mending(path, "written"):
-            file.close()
-            os.replace(part, target)
-    finally:
-        with suppress(OSError):
-            file.close()
-        with suppress(OSError):
-            part.unlink()
 
 
 @contextmanager
-def _mending(path: str | os.PathLike[str], done: str) -> Iterator[None]:
+def _mending(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:  # ValueError: a path that no system takes
-        raise InputError(
-            f"{os.fspath(path)!r} cannot be {done}: {getattr(error, 'strerror', error)}"
-        ) from None
+        raise InputError(f"{os.fspath(path)!r} cannot be read: {getattr(error, 'strerror', error)}") from None

@@ -83,7 +83,7 @@ def caller(framework: str, worker: Worker, op: Op, types: Sequence[TensorType], 
         order = {name: each.get(name, fixed.get(name)) for name in names}
         arrays = {name: array for name, array in order.items() if array is not None}
         cut = {**request, "each": list(each), "take": list(take)}
-        found: F32 = worker.ask("probe", cut, {**arrays, **more}).arrays["y"]
+        found: F32 = worker.ask("probe", cut, {**arrays, **more}).array("y")
         return found
 
     return Caller(names, ask)

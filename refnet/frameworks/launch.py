@@ -220,23 +220,24 @@ def _framework(name: str, python: str, graph: Graph, entry: Entry | None, folder
     """
     file = worker_file(name)
     with start(name, python) as worker:
-        fields = worker.ask("info").fields
+        about = worker.ask("info")
         if name == "torch" and entry is not None:
             path = folder / "net.pth"
             worker.ask("save", {"path": str(path)}, graph.weights)
             request: dict[str, Any] = {"model": torch_callable(entry.name), "weights": str(path)}
-            return Racer(name, fields["version"], file, python, request)
+            return Racer(name, about.field("version", str), file, python, request)
     from refnet.models.export import export
 
     if name == "mxnet":
         symbol, params = export(graph, folder / "net", "mxnet")
-        return Racer(name, fields["version"], file, python, {"symbol": str(symbol), "params": str(params)})
+        made = {"symbol": str(symbol), "params": str(params)}
+        return Racer(name, about.field("version", str), file, python, made)
     path = folder / "net.onnx"
     if not path.exists():
         export(graph, folder / "net", "onnx")
     engine, version = ("onnxruntime", "onnxruntime") if name == "onnxruntime" else ("reference", "version")
     request = {"path": str(path), "engine": engine}
-    return Racer(name, fields[version], file, python, request, slow=engine == "reference")
+    return Racer(name, about.field(version, str), file, python, request, slow=engine == "reference")
 
 
 def multiply_adds(graph: Graph) -> int:

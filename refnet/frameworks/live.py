@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from refnet.core.bits import equal_bits
-from refnet.core.errors import InputError
+from refnet.core.errors import FrameworkError, InputError
 from refnet.core.op import F32
 from refnet.frameworks import launch
 from refnet.frameworks.process import Worker
@@ -133,7 +133,11 @@ def ask(running: Worker, question: Question, x: F32) -> F32:
     if question.axis is not None:
         data = _rows(x) if question.axis else np.ascontiguousarray(_rows(x).T)
     request = {"function": question.function, "arguments": question.arguments, "threads": 1}
-    y = running.ask("op", request, {"x": data}).arrays["y"]
+    y = running.ask("op", request, {"x": data}).array("y")
+    if y.shape != data.shape or y.dtype != np.float32:
+        raise FrameworkError(
+            f"{running.name}: answered {y.dtype}{list(y.shape)} for float32{list(data.shape)}"
+        )
     return np.ascontiguousarray(y.T) if question.axis == 0 else y
 
 

@@ -29,14 +29,16 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from refnet.core.errors import FrameworkError, InputError
+from refnet.core.errors import FrameworkError, InputError, quoted
+from refnet.formats.write import fresh_file
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 LINE = 1 << 24
 """Longest answer line that is read, in bytes."""
@@ -46,10 +48,25 @@ WORDS = 20
 
 @dataclass(frozen=True)
 class Answer:
-    """What a worker answered: JSON fields, and arrays by name."""
+    """What a worker answered: JSON fields, and arrays by name. worker: its name, for errors."""
 
     fields: Mapping[str, Any]
     arrays: Mapping[str, Array]
+    worker: str = "the worker"
+
+    def field(self, name: str, kind: type[T]) -> T:
+        """A field that must be there, of this type. Raises FrameworkError for any other answer."""
+        found = self.fields.get(name)
+        if not isinstance(found, kind):
+            said = "nothing" if found is None else quoted(repr(found))
+            raise FrameworkError(f"{self.worker}: answered {said} as {name!r}, expected a {kind.__name__}")
+        return found
+
+    def array(self, name: str) -> Array:
+        """An array that must be there. Raises FrameworkError if it is not."""
+        if name not in self.arrays:
+            raise FrameworkError(f"{self.worker}: answered without the array {name!r}")
+        return self.arrays[name]
 
 
 class Worker:
@@ -101,7 +118,7 @@ class Worker:
                 cwd=self._folder,
                 start_new_session=True,  # so that it can be killed together with what it starts
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a null byte in a path or a variable
             shutil.rmtree(self._folder, ignore_errors=True)
             raise FrameworkError(f"{self.name}: cannot start {os.fspath(python)!r}: {error}") from None
         self._lines: queue.Queue[bytes] = queue.Queue()
@@ -113,9 +130,7 @@ class Worker:
         out.start()
         err.start()
         self._end = weakref.finalize(self, _end, self._process, self._folder, (out, err))
-        ready = self._receive(time.monotonic() + timeout)
-        commands = ready.get("fields", {}) if isinstance(ready.get("fields"), dict) else {}
-        self.commands: tuple[str, ...] = tuple(commands.get("commands", ()))
+        self.commands = self._greeting(time.monotonic() + timeout)
 
     def ask(
         self,
@@ -154,7 +169,7 @@ class Worker:
             while "value" in (message := self._receive(deadline)):
                 name, array = message["value"], self._array(message.get("array"))
                 if not isinstance(name, str):
-                    raise self._nonsense(f"a value named {name!r}")
+                    raise self._nonsense(f"a value named {quoted(name)}")
                 if wanted:
                     try:
                         yield name, array
@@ -183,6 +198,15 @@ class Worker:
 
     # The protocol.
 
+    def _greeting(self, deadline: float) -> tuple[str, ...]:
+        """The names of its commands, which a worker says first."""
+        ready = self._receive(deadline)
+        fields = ready.get("fields")
+        names = fields.get("commands") if isinstance(fields, dict) else None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise self._nonsense(f"{quoted(json.dumps(ready))}, expected the names of its commands")
+        return tuple(names)
+
     def _send(self, command: str, request: Mapping[str, Any], arrays: Mapping[str, Array]) -> float:
         if not self._end.alive:
             raise FrameworkError(f"{self.name}: the worker is closed")
@@ -196,7 +220,8 @@ class Worker:
                 raise InputError(f"{self.name}: array {name!r} holds objects")
             files[name] = f"in-{self._count}.npy"
             self._count += 1
-            np.save(self._folder / files[name], array, allow_pickle=False)
+            with fresh_file(self._folder / files[name]) as stream:
+                np.save(stream, array, allow_pickle=False)
         self._id += 1
         self._sent = tuple(files.values())
         self._busy = True
@@ -218,14 +243,15 @@ class Worker:
 
     def _receive(self, deadline: float) -> dict[str, Any]:
         try:
-            line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            left = max(0.0, deadline - time.monotonic())
+            line = self._lines.get(timeout=min(left, threading.TIMEOUT_MAX))
         except queue.Empty:
             raise self._fail(f"did not answer within {self.timeout:g} s") from None
         if not line:
             raise self._died()
         try:
             message = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict) or message.get("id") != self._id:
             raise self._nonsense(repr(line[:200]))
@@ -236,16 +262,16 @@ class Worker:
         for name in self._sent:
             (self._folder / name).unlink(missing_ok=True)
         if "error" in message:
-            raise FrameworkError(f"{self.name}: {message['error']}")
+            raise FrameworkError(f"{self.name}: {str(message['error'])[:4000]}")
         fields, files = message.get("fields"), message.get("arrays")
         if not isinstance(fields, dict) or not isinstance(files, dict):
             raise self._nonsense(f"an answer with {sorted(message)}")
-        return Answer(fields, {name: self._array(file) for name, file in files.items()})
+        return Answer(fields, {name: self._array(file) for name, file in files.items()}, self.name)
 
     def _array(self, file: object) -> Array:
         """Read an array that the worker wrote, and delete its file."""
         if not isinstance(file, str) or not re.fullmatch(r"out-\d+\.npy", file):
-            raise self._nonsense(f"the array file {file!r}")
+            raise self._nonsense(f"the array file {quoted(file)}")
         path = self._folder / file
         try:
             array = _load(path)

@@ -20,6 +20,9 @@ a worker sees the next kernel's behind it. A kernel's frame is
         begin, end = next_chunk(work)
 
 Each item must write only outputs of its own, so that the bits cannot depend on the number of threads.
+
+A long computation may be interrupted (core/interrupt.py): then no thread takes another chunk, and the caller
+raises Stopped.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from refnet.core.interrupt import Stop, current
 from refnet.kernels.resources import processors
 from refnet.loops.jit import njit
 
@@ -48,6 +52,8 @@ WORTH = 50_000
 """Operations (about 15 microseconds of one thread) from which a second thread pays off."""
 CHUNKS = 16
 """Chunks per thread: more than one, so that a slow thread does not hold up the others."""
+SHARES = 1024
+"""Chunks of a long computation in one thread, after each of which it can be interrupted."""
 SPIN = 400_000
 """Turns, of one or two nanoseconds each, that an idle thread looks for work before it sleeps."""
 PAUSE = 2e-5
@@ -235,10 +241,11 @@ class ThreadPool:
         parts = min(count, CHUNKS * self.threads)
         work[PARTS], work[ITEMS], work[TURNS] = parts, count, self._turns
         job = _Job(kernel, both, arguments)
+        stop = _stopping(work)
         self._begin(job)
         try:
             kernel(work, *arguments)
-            self._end(job, work)
+            self._end(job, work, stop)
         finally:
             work[TAKEN] = parts  # if the kernel failed here, nobody begins another chunk
             job.arguments = None
@@ -255,7 +262,7 @@ class ThreadPool:
                 work = works[at]
                 kernel(work, *arguments)
                 if work[DONE] < work[PARTS]:
-                    self._end(job, work)
+                    self._end(job, work, None)
         finally:
             job.leave()
 
@@ -265,9 +272,11 @@ class ThreadPool:
             with self._awake:
                 self._awake.notify_all()
 
-    def _end(self, job: _Job | _Launch, work: Work) -> None:
-        """Wait until all chunks are done."""
+    def _end(self, job: _Job | _Launch, work: Work, stop: Stop | None) -> None:
+        """Wait until all chunks are done, or the computation is to stop."""
         while not _reached(work, DONE, work[PARTS], SPIN):
+            if stop is not None:
+                stop.check()
             if job.fault is not None:
                 raise job.fault
             time.sleep(PAUSE)
@@ -316,7 +325,23 @@ def parallel_for(kernel: Callable[..., None], count: int, threads: int, *argumen
 
 def alone(call: Call) -> None:
     """The whole of a kernel in this thread."""
-    call.kernel(np.array([0, 1, call.count, 0]), *call.arguments)
+    if current() is None:
+        call.kernel(np.array([0, 1, call.count, 0]), *call.arguments)
+        return
+    work = np.array([0, min(call.count, SHARES), call.count, 0])
+    stop = _stopping(work)
+    call.kernel(work, *call.arguments)
+    if stop is not None:
+        stop.check()
+
+
+def _stopping(work: Work) -> Stop | None:
+    """See to it that no chunk of this work begins once the computation is to stop; None if it cannot be."""
+    stop = current()
+    if stop is not None:
+        stop.on_ask = lambda: work.__setitem__(TAKEN, work[PARTS])
+        stop.check()
+    return stop
 
 
 def launch(launches: LaunchList) -> None:

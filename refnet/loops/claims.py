@@ -33,8 +33,8 @@ class Claims:
     def __init__(self, folder: str) -> None:
         self._file = -1
         try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self._file = os.open(Path(folder) / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+            self._file = os.open(Path(folder) / NAME, flags, 0o644)
         except OSError:  # a folder that cannot be written
             pass
 

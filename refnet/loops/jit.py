@@ -2,12 +2,12 @@
 
 Numba's disk cache does not notice when a function that a kernel calls changes in another file, and
 would go on returning the old numbers. So the cache lives in a folder named after the sha256 of all
-kernel sources and of the versions of numba, llvmlite and NumPy, set here before any kernel is
-defined. Every compiled function is in a package named in `COMPILED`, and imports
-`njit` from here (a test checks both). What they use from elsewhere is in the files `SHARED`.
+kernel sources and of the versions of Python, numba, llvmlite and NumPy. Every compiled function is in
+a package named in `COMPILED`, and imports `njit` from here. What they use from elsewhere is in the
+files `SHARED` (`tests/kernels/test_cache_key.py` checks all of it).
 
 Environment: REFNET_CACHE names another folder for the compiled kernels (default: the user's cache
-folder, XDG_CACHE_HOME or ~/.cache, in refnet/kernels).
+folder, XDG_CACHE_HOME or ~/.cache, in refnet/kernels). `kernel_files.py` says which folders are used.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -25,6 +26,8 @@ import llvmlite
 import numba
 import numpy as np
 from numba.core import event
+
+from refnet.loops.kernel_files import kernel_folder
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -42,20 +45,20 @@ def cache_key() -> str:
     files = [path for name in COMPILED for path in (SOURCES / name).rglob("*.py")]
     for path in sorted(files + [SOURCES / name for name in SHARED]):
         digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes())
-    digest.update(f"{numba.__version__} {llvmlite.__version__} {np.__version__}".encode())
+    versions = (sys.implementation.cache_tag, numba.__version__, llvmlite.__version__, np.__version__)
+    digest.update(" ".join(map(str, versions)).encode())
     return digest.hexdigest()[:16]
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept."""
-    root = os.environ.get("REFNET_CACHE")
-    if not root:
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        root = os.path.join(home, "refnet", "kernels")
-    return Path(root) / cache_key()
+@cache
+def _key() -> str:
+    """The key of the sources that this process imports: made when its first kernel is defined."""
+    return cache_key()
 
 
-numba.config.CACHE_DIR = str(cache_folder())
+def cache_folder() -> Path | None:
+    """Where this process keeps compiled kernels; None: nowhere."""
+    return kernel_folder(_key())
 
 
 class _Announce(event.Listener):  # type: ignore[misc]  # numba is not typed
@@ -67,7 +70,10 @@ class _Announce(event.Listener):  # type: ignore[misc]  # numba is not typed
     def on_start(self, event: Any) -> None:
         if not self.said and not os.environ.get("REFNET_QUIET"):
             self.said = True
-            print("refnet: compiling kernels for this machine (once; later runs load them)", file=sys.stderr)
+            folder = cache_folder()
+            kept = folder is not None and os.access(folder, os.W_OK)
+            when = "once; later runs load them" if kept else f"{folder or 'no folder'} cannot be written"
+            print(f"refnet: compiling kernels for this machine ({when})", file=sys.stderr)
 
     def on_end(self, event: Any) -> None:
         pass
@@ -103,7 +109,7 @@ def watching(called: Callable[[int, int], object]) -> Iterator[None]:
 
 KNOWN = (0, 61), (0, 68)
 """The oldest and the newest Numba that `numba_cache.py` was tested with; it uses private parts of Numba.
-Other versions load kernels in Numba's own way, more slowly."""
+Other versions import all that compiling needs before they load a kernel, as Numba's own cache does."""
 
 
 def known(version: str) -> bool:
@@ -125,10 +131,11 @@ def njit(function: F) -> F:
     """
     if numba.config.DISABLE_JIT:
         return np.errstate(all="ignore")(function)
-    kernel = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    if known(numba.__version__):
-        from refnet.loops.numba_cache import lighten, widen
+    from refnet.loops.numba_cache import keep, widen  # after DISABLE_JIT: it needs the compiler's parts
 
-        lighten(kernel)
+    kernel = numba.njit(nogil=True, error_model="numpy")(function)
+    _key()
+    keep(kernel, cache_folder, light=known(numba.__version__))
+    if known(numba.__version__):
         widen(kernel)
     return cast(F, kernel)

@@ -1,55 +1,69 @@
-"""Numba's cache of compiled kernels, changed to load quickly and to be safe when processes compile together.
+"""The cache of compiled kernels: Numba's way of keeping machine code, with other files that load quickly.
+
+Checked files. Numba unpickles whatever its cache holds. Here every file has its own hash, and lies in a
+folder that only this user or root can change (`kernel_files.py`); anything else is compiled again. A file is
+named after the kernel, its source, the types of its arguments and the processor, so there is no index:
+processes that compile at the same time cannot contradict each other.
 
 Loading without importing what only compiling needs. Before Numba loads its first kernel it imports everything
 that it can compile: two hundred modules, and SciPy if installed. That is most of the time in which a later
 process loads its kernels, and some more when it ends. Machine code needs only the runtime that allocates
 arrays. Compiling still works, because Numba repeats these imports before every compilation.
 
-Naming files by their types. Numba numbers the files of a kernel's machine code, 1 for the first types of
-arguments, and its index says which is which. If two processes compile the same kernel for different types at
-the same time, both take number 1, and the index may then be wrong: code for float64 is called with float32.
-So here a file is named after the types and the processor, and is written before the index mentions it; only
-one process at a time writes an index.
-
 Sharing the work. If another process is already compiling a kernel, this one waits and loads it (`claims.py`).
-Where the system lacks such locks, both compile it, and a lost index entry is compiled again.
+Where the system lacks such locks, or the folder is read-only, both compile it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
+import pickle
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from numba import types
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.runtime import rtsys
+from numba.core.serialize import dumps
 
+from refnet.loops import kernel_files
 from refnet.loops.claims import claims_in
 
 
-class Files(IndexDataCacheFile):  # type: ignore[misc]  # numba is not typed
-    """A kernel's index and its files of machine code."""
+class _Form(CompileResultCacheImpl):  # type: ignore[misc]  # numba is not typed
+    """How Numba turns a compiled function into data and back, without Numba's choice of a folder.
 
-    def save(self, key: Any, data: Any) -> None:
-        """Keep data under key: types of the arguments, processor, hash of the function's own bytecode."""
-        name = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-        name = f"{self._index_name.removesuffix('.nbi')}.{name}.nbc"
-        self._save_data(name, data)
-        claims = claims_in(self._cache_path)
-        claims.take(self._index_name)
-        try:
-            self._save_index({**self._load_index(), key: name})
-        finally:
-            claims.release(self._index_name)
+    `_locator` and its `_py_file` are for Numba's warnings.
+    """
+
+    def __init__(self, function: Any, source: str) -> None:
+        self._lineno = function.__code__.co_firstlineno
+        self._locator, self._py_file = self, source
 
 
 class Cache(FunctionCache):  # type: ignore[misc]  # numba is not typed
-    """Numba's cache with the same keys and checks, but other file names and a lighter `load_overload`."""
+    """Numba's cache with its key (types, processor, bytecode), in files of our own.
 
-    def __init__(self, function: Any) -> None:
-        super().__init__(function)
-        of = self._impl
-        self._cache_file = Files(self._cache_path, of.filename_base, of.locator.get_source_stamp())
+    folder: called when the first kernel is looked for. light: load without what only compiling needs.
+    """
+
+    def __init__(self, function: Any, folder: Callable[[], Path | None], light: bool) -> None:
+        self._name, self._py_func = repr(function), function
+        self._source = inspect.getfile(function)
+        self._impl = _Form(function, self._source)
+        self._folder, self._light = folder, light
+        self.enable()
+
+    @property
+    def cache_path(self) -> str:
+        """The folder, for Numba's statistics."""
+        return str(self._folder())
+
+    def flush(self) -> None:
+        """Nothing: files are replaced one by one."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """As FunctionCache's, but with only the runtime's part of target_context.refresh().
@@ -57,30 +71,61 @@ class Cache(FunctionCache):  # type: ignore[misc]  # numba is not typed
         A kernel that is missing will be compiled now, so it is claimed until `save_overload`. If we had to
         wait for another process's claim, that process has compiled it.
         """
-        rtsys.initialize(target_context)
-        with self._guard_against_spurious_io_errors():
-            found = self._load_overload(sig, target_context)
-            if found is None and claims_in(self._cache_path).take(self._what(sig)):
-                found = self._load_overload(sig, target_context)
-                if found is not None:
-                    claims_in(self._cache_path).release(self._what(sig))
-            return found
+        if self._light:
+            rtsys.initialize(target_context)
+        else:
+            target_context.refresh()
+        folder = self._folder()
+        if folder is None or not self._enabled:
+            return None
+        name = self._file(sig, target_context.codegen())
+        found = self._loaded(folder, name, target_context)
+        if found is None and claims_in(str(folder)).take(name):
+            found = self._loaded(folder, name, target_context)
+            if found is not None:
+                claims_in(str(folder)).release(name)
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """As FunctionCache's; then the claim ends."""
+        folder = self._folder()
+        if folder is None or not self._enabled:
+            return
+        name = self._file(sig, data.codegen)
         try:
-            super().save_overload(sig, data)
+            if self._impl.check_cachable(data):
+                kernel_files.save(folder, name, dumps(self._impl.reduce(data)))
         finally:
-            claims_in(self._cache_path).release(self._what(sig))
+            claims_in(str(folder)).release(name)
 
-    def _what(self, sig: Any) -> str:
-        return f"{self._impl.filename_base} {sig}"
+    def _loaded(self, folder: Path, name: str, target_context: Any) -> Any:
+        code = kernel_files.load(folder, name)
+        if code is None:
+            return None
+        try:
+            return self._impl.rebuild(target_context, pickle.loads(code))
+        except Exception:  # machine code of this name that this Numba cannot use: compile it again
+            return None
+
+    def _file(self, sig: Any, codegen: Any) -> str:
+        """The name of the file of one version of the kernel."""
+        function = self._py_func
+        place = (self._source, _stamp(self._source), function.__qualname__, function.__code__.co_firstlineno)
+        key = repr((place, self._index_key(sig, codegen)))
+        return f"{function.__name__[:60]}.{hashlib.sha256(key.encode()).hexdigest()[:32]}.kernel"
 
 
-def lighten(kernel: Any) -> None:
-    """Give a kernel this cache."""
-    if type(getattr(kernel, "_cache", None)) is FunctionCache:
-        kernel._cache = Cache(kernel.py_func)
+@cache
+def _stamp(source: str) -> str:
+    """What names a kernel's own file. The folder's name covers refnet's files; tests have kernels, too."""
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+
+
+def keep(kernel: Any, folder: Callable[[], Path | None], light: bool) -> None:
+    """Give a kernel this cache, if its source is a file."""
+    function = kernel.py_func
+    if Path(inspect.getfile(function)).is_file():
+        kernel._cache = Cache(function, folder, light)
 
 
 def widen(kernel: Any) -> None:

@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
 from refnet.core.errors import FetchError, FormatError, InputError
+from refnet.formats.write import appended_file, fresh_file
 
 if TYPE_CHECKING:
     from refnet.models.catalog import Entry, OfficialFile
@@ -265,7 +266,7 @@ def _complete(job: _Job, part: Path) -> None:
 
 def _download(job: _Job, url: str, part: Path) -> None:
     """Append to the .part file what it lacks, or write it anew where the server cannot resume."""
-    with open(part, "ab") as out:
+    with appended_file(part) as out:
         have = out.tell() if out.tell() <= job.most else 0
         reply = _request(url, have, job)
         if reply.status == 416 or (reply.status == 206 and _start(reply) != have):
@@ -378,7 +379,7 @@ def _locked(path: Path, wait: float) -> Iterator[None]:
         yield
         return
     end = time.monotonic() + wait
-    with open(path, "ab") as handle:
+    with appended_file(path) as handle:
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -478,7 +479,7 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, fil
         (path.parent if data else path).mkdir(parents=True, exist_ok=True)
         if data is None:
             return
-        with open(path, "xb") as out:
+        with fresh_file(path) as out:
             shutil.copyfileobj(data, out, CHUNK)
     except (FileExistsError, NotADirectoryError):
         raise FormatError(file, member.offset, f"member {member.name[:80]!r} twice") from None

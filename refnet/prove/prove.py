@@ -32,6 +32,8 @@ from refnet.core.exact import Exact
 from refnet.core.op import F32
 from refnet.exact.correct_rounding import RefineCount
 from refnet.exact.engine import DecideOrRefine
+from refnet.formats.bounded import open_file
+from refnet.formats.write import whole_file
 from refnet.kernels.engine import Fast
 from refnet.ops.sigmoid import exact_sigmoid
 
@@ -241,18 +243,12 @@ class _State:
             return
         state = {"function": self.function, "code": _code(), "seconds": self.seconds}
         text = json.dumps({**state, "chunks": [asdict(c) for _, c in sorted(self.chunks.items())]}, indent=1)
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(self.path)
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written: {error.strerror}") from None
+        with whole_file(self.path) as stream:
+            stream.write(text.encode())
 
     def load(self) -> None:
         if self.path is None or not os.path.exists(self.path):
             return
-        from refnet.formats.bounded import open_file
-
         stream, size = open_file(self.path)
         with stream:
             if size > LARGEST:

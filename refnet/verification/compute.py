@@ -7,13 +7,18 @@ Inputs are data first, then weights, as `Node.inputs` names them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from refnet.core.op import F32, Interval, Op
+from refnet.core.errors import GraphError
+from refnet.core.interrupt import LONG, interruptible
+from refnet.core.op import F32, F64, Interval, Op, TensorType
 from refnet.exact.engine import DecideOrRefine
 from refnet.kernels.engine import Fast
+
+T = TypeVar("T")
 
 
 def plain(op: Op, inputs: Sequence[F32], threads: int = 1) -> F32:
@@ -23,15 +28,25 @@ def plain(op: Op, inputs: Sequence[F32], threads: int = 1) -> F32:
     >>> plain(Relu(), [np.float32([-1, 2])])
     array([0., 2.], dtype=float32)
     """
-    return op.run(*inputs, engine=Fast(threads))
+    return _interruptible(op, inputs, lambda: op.run(*inputs, engine=Fast(threads)))
 
 
 def golden(op: Op, inputs: Sequence[F32], threads: int = 1) -> F32:
     """The correctly rounded exact value of the op's formula."""
-    return op.golden(*inputs, exact=DecideOrRefine(Fast(threads)))
+    return _interruptible(op, inputs, lambda: op.golden(*inputs, exact=DecideOrRefine(Fast(threads))))
 
 
 def bound(op: Op, inputs: Sequence[Interval]) -> Interval:
     """Where any float32 evaluation of the op lies, for inputs anywhere in their intervals."""
     with np.errstate(all="ignore"):
-        return op.bound(*inputs, engine=Fast())
+        centers = [one.center for one in inputs]
+        return _interruptible(op, centers, lambda: op.bound(*inputs, engine=Fast()))
+
+
+def _interruptible(op: Op, inputs: Sequence[F32 | F64], compute: Callable[[], T]) -> T:
+    """compute(), where Ctrl-C is looked for if the op has many operations."""
+    try:
+        short = op.flops(*(TensorType(one.shape) for one in inputs)).flops < LONG
+    except GraphError:  # shapes that do not fit: the op says so itself
+        short = True
+    return compute() if short else interruptible(compute)

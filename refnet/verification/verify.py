@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph
+from refnet.core.interpreter import affordable
 from refnet.core.op import F32
 from refnet.verification.capture import CapturedValues, Values
 from refnet.verification.judge import (
@@ -180,6 +181,7 @@ def verify_values(
     notes = _foundations(graph, capture, other_sources)
     data = inputs_of(graph, capture, inputs or {}, stated, notes)
     walk = Verifier(graph, capture, data, replay, frozenset(only), threads or processors())
+    affordable(graph, walk.types, only)
     judgements = []
     for name, expected in (stated or {}).items():
         own = data.get(name)

@@ -25,6 +25,7 @@ import pytest
 
 import refnet
 from refnet.core.errors import FetchError, FormatError, InputError, RefnetError
+from refnet.formats.write import appended_file
 from refnet.models import weights
 from refnet.models.catalog import Entry, OfficialFile, entry
 from refnet.models.weights import check, fetch, located, shipped_folder, unpack, weights_folder
@@ -571,11 +572,11 @@ def test_full_disk(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return super().write(data)
 
-    def opened(path: Path, mode: str) -> Any:
-        return Full(path, "ab") if mode == "ab" and path.suffix == ".part" else open(path, mode)
+    def opened(path: Path) -> Any:
+        return Full(path, "ab") if path.suffix == ".part" else appended_file(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(weights, "open", opened, raising=False)
+        patch.setattr(weights, "appended_file", opened)
         with pytest.raises(FetchError, match=r"net\.pth: cannot be written: No space left on device"):
             fetch(one(server), tmp_path)
     assert not (tmp_path / "net.pth").exists()

@@ -207,7 +207,7 @@ def test_unusable_arguments(tmp_path):
         prove.prove("tanh")
     with pytest.raises(InputError, match="chunks must be 0 to 255"):
         prove.prove("exp", [256])
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot write"):
         prove.prove("exp", [0], state=tmp_path / "no" / "state")
     with pytest.raises(FormatError, match="no regular file"):
         prove.prove("exp", [0], state=tmp_path)

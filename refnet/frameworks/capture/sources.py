@@ -78,11 +78,11 @@ def reference(
 
     Raises FrameworkError if it lacks the framework, or runs with other threads than it was told.
     """
-    said = worker.ask("info", {"threads": threads}).fields
-    if said.get("threads", threads) != threads:
-        raise FrameworkError(f"{framework} runs {said['threads']} threads, not {threads}")
-    version = said["onnxruntime" if framework == "onnxruntime" else "version"]
-    build, isa = str(said["build"]), str(said["isa"])
+    said = worker.ask("info", {"threads": threads})
+    if said.fields.get("threads", threads) != threads:
+        raise FrameworkError(f"{framework} runs {said.fields['threads']} threads, not {threads}")
+    version = said.field("onnxruntime" if framework == "onnxruntime" else "version", str)
+    build, isa = said.field("build", str), said.field("isa", str)
     return Origin(framework, str(version), build, isa, threads, batch, mode, dict(flags), processor())
 
 
@@ -105,12 +105,13 @@ class _Stream:
 
     def outputs(self) -> Mapping[str, str]:
         assert self.answer is not None
-        return {str(k): str(v) for k, v in dict(self.answer.fields.get("outputs", {})).items()}
+        return {k: str(v) for k, v in self.answer.field("outputs", dict).items()}
 
     def left_out(self) -> Mapping[str, str]:
         """What the worker could not hand over."""
         assert self.answer is not None
-        return {str(k): str(v) for k, v in dict(self.answer.fields.get("left_out", {})).items()}
+        left = self.answer.field("left_out", dict) if "left_out" in self.answer.fields else {}
+        return {k: str(v) for k, v in left.items()}
 
 
 def _plan(graph: Graph | None, sources: Sources | None, given: Inputs, who: Origin, stream: _Stream) -> Plan:
@@ -267,7 +268,7 @@ def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack
     plan = _plan(graph, sources, given, who, _Stream(worker, "run", asked, given.arrays))
 
     def joined() -> tuple[tuple[str, ...], ...]:
-        groups = worker.ask("joined", asked, given.arrays).fields["groups"]
+        groups = worker.ask("joined", asked, given.arrays).field("groups", list)
         return tuple(tuple(map(str, names)) for names in groups)
 
     return plan if request.subgraph == "NONE" else replace(plan, joined=joined)
@@ -282,9 +283,9 @@ def _onnxruntime(request: Request, graph: Graph | None, sources: Sources | None,
     if not request.model.endswith(".onnx"):
         assert graph is not None
         (path,) = export(graph, _temporary(stack) / "net", "onnx")
-    about = worker.ask("signature", {"path": str(path)}).fields
+    about = worker.ask("signature", {"path": str(path)})
     kinds = {}
-    for name, shape in about["inputs"].items():
+    for name, shape in about.field("inputs", dict).items():
         if None in shape[1:] or not shape:
             raise UnsupportedError(f"{path.name}: input {name!r} is {shape}: only its first size may be free")
         kinds[name] = (shape[0] or 1, *shape[1:])
@@ -298,7 +299,7 @@ def _onnxruntime(request: Request, graph: Graph | None, sources: Sources | None,
     who = reference("onnxruntime", worker, **said, flags=flags)
     asked = {"path": str(path), "threads": request.threads, "level": level, "exposed": exposed}
     plan = _plan(graph, sources, given, who, _Stream(worker, "capture", asked, given.arrays))
-    return replace(plan, total=about["values"])
+    return replace(plan, total=about.field("values", int))
 
 
 def _own(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> Plan:

@@ -32,6 +32,7 @@ from refnet.formats.json_file import Checked, parse
 from refnet.formats.manifest import NAME, Manifest, Origin, Stored, dumps, file_name
 from refnet.formats.manifest import write as write_manifest
 from refnet.formats.npy import open_npy, writing
+from refnet.formats.write import appended_file
 from refnet.verification.capture import PROGRESS
 from refnet.verification.progress import Advance
 
@@ -193,7 +194,7 @@ class _Folder:
                     raise InputError(f"{path} has a whole capture already: name another folder")
                 if others:
                     raise InputError(f"{path} is not empty (it has {others[0]!r}): name another folder")
-            self.stream: BinaryIO = open(path / PROGRESS, "a+b")  # noqa: SIM115 (closed in __exit__)
+            self.stream: BinaryIO = appended_file(path / PROGRESS)  # closed in __exit__
         except OSError as error:
             raise InputError(f"{path}: cannot be a capture's folder: {error.strerror}") from None
         try:
@@ -262,10 +263,10 @@ class _Folder:
         return stored
 
     def keep(self, stored: Stored, array: F32) -> None:
-        """Write one array, unless its file is there and sound."""
+        """Write one array, unless its file is there and sound; a link there is no file of this capture."""
         assert stored.file is not None
         path = self.path / stored.file
-        if path.exists() and _same(path, stored.digest):
+        if not path.is_symlink() and path.exists() and _same(path, stored.digest):
             return
         with writing(path, array.shape) as append:
             append(array)

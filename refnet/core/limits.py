@@ -1,0 +1,114 @@
+"""What a run may cost: it is known before the first node, and said instead of the run if it is too much.
+
+A file of 200 bytes can ask for hours, or for more memory than there is. So every run (`refnet.run`, a
+capture, a verification, a golden file) adds up its operations and the bytes of the values that exist at the
+same time, and raises InputError with the figures if they are beyond the limits; `refnet.limits` raises those,
+and so do --limit-operations and --limit-memory of the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from refnet.core.errors import InputError, brief, quoted
+from refnet.core.graph import Node
+from refnet.core.interrupt import LONG
+from refnet.core.op import TensorType
+
+OPERATIONS = 2 * 10**12
+"""Default: float operations of one run (a batch), a multiply-add as two. Fast kernels need 10 to 60 s for so
+many, golden some minutes; the largest network of the catalog needs 1/80 of it for an image."""
+MEMORY = 4 << 30
+"""Default: bytes of the values of one run that exist at the same time, without the weights."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that one run may cost. operations: float operations. memory: bytes of values."""
+
+    operations: float = OPERATIONS
+    memory: float = MEMORY
+
+
+_limits: ContextVar[Limits] = ContextVar("limits", default=Limits())  # noqa: B039 (it is frozen)
+
+
+@contextmanager
+def limits(operations: float | None = None, memory: float | None = None) -> Iterator[Limits]:
+    """Within it, a run may cost so much: float operations, and bytes of values at the same time.
+
+    None leaves a limit as it is. Yields the limits that hold.
+
+    >>> with limits(operations=1e14) as found:
+    ...     f"{found.operations:.0e}, {found.memory / 2**30:g} GiB"
+    '1e+14, 4 GiB'
+    """
+    before = _limits.get()
+    found = Limits(
+        before.operations if operations is None else operations, before.memory if memory is None else memory
+    )
+    token = _limits.set(found)
+    try:
+        yield found
+    finally:
+        _limits.reset(token)
+
+
+def check_cost(
+    name: str,
+    nodes: Sequence[Node],
+    types: Mapping[str, TensorType],
+    frees: Sequence[Sequence[str]],
+) -> dict[str, int]:
+    """The operations of each node, if all of them are within the limits.
+
+    name: the graph's. types: of all inputs, weights and values. frees: per node, the values that are freed
+    after it. Raises InputError, with the cost and the node that asks for most of it.
+    """
+    most, costs = _limits.get(), {}
+    held = sum(
+        types[one].nbytes for one in {n for node in nodes for n in node.data} - {n.name for n in nodes}
+    )
+    peak, at = held, ""
+    for node, freed in zip(nodes, frees, strict=True):
+        size = types[node.name].size
+        costs[node.name] = size + node.op.flops(*(types[one] for one in node.inputs)).flops
+        held += types[node.name].nbytes
+        if held > peak:
+            peak, at = held, node.name
+        held -= sum(types[one].nbytes for one in freed)
+    total = sum(costs.values())
+    if total > most.operations:
+        largest = max(costs, key=costs.__getitem__)
+        raise InputError(
+            f"{brief(name)}: this run takes {total:.3g} operations ({costs[largest]:.3g} of them for "
+            f"{quoted(largest)}), more than the limit of {most.operations:.3g}: --limit-operations raises it "
+            f"(refnet.limits in Python)"
+        )
+    if peak > most.memory:
+        raise InputError(
+            f"{brief(name)}: this run needs {peak / 2**30:.3g} GiB for the values at {quoted(at)}, more than "
+            f"the limit of {most.memory / 2**30:.3g} GiB: --limit-memory raises it (refnet.limits in Python)"
+        )
+    return costs
+
+
+def long_ones(costs: Mapping[str, int], names: Sequence[str]) -> frozenset[str]:
+    """Those of `names` that are worth a thread; a fused node is named after the last of its nodes.
+
+    costs: of all nodes in order; what is not in `names` belongs to the next one that is.
+
+    >>> long_ones({"conv": 2 * 10**9, "relu": 10, "fc": 10}, ["relu", "fc"])
+    frozenset({'relu'})
+    """
+    known, found, pending = set(names), [], 0
+    for name, cost in costs.items():
+        pending += cost
+        if name in known:
+            if pending >= LONG:
+                found.append(name)
+            pending = 0
+    return frozenset(found)
