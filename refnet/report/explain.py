@@ -68,7 +68,8 @@ def _show_terms(one: Explanation, terms: Terms, everything: bool) -> None:
         done += 1
     if terms.divisor != 1 and done < len(one.chain):
         rows.append(("/", "divided by", terms.divisor, *blank, one.chain[done]))
-    show(table(head, rows), "")
+    drop = (terms.factor_role, "exact product", terms.role) if product else (terms.role,)
+    show(table(head, rows, drop=drop), "")
     if terms.absent:
         places = ", ".join(str(list(place)) for place in terms.absent[:8])
         more = ", ..." if len(terms.absent) > 8 else ""
@@ -90,7 +91,7 @@ def _show_lines(lines: Sequence[Step], everything: bool) -> None:
         else:
             plain = "" if line.plain is None else str(line.plain)
             rows.append((line.symbol, line.formula, text(line.exact, DIGITS), plain))
-    show(table(("step", "what", ">exact", ">plain"), rows), "")
+    show(table(("step", "what", ">exact", ">plain"), rows, drop=("plain",), fold=("what",)), "")
 
 
 def _show_results(one: Explanation) -> None:
@@ -110,7 +111,8 @@ def _show_results(one: Explanation) -> None:
         ulps = "NaN" if apart < 0 else f"{apart} ulp{'s' * (apart != 1)}"
         used = "" if one.node.op.exactly_specified and not one.hidden else f"{share:.3g}"
         rows.append((name, bits["hex"], bits["value"], ulps, used, what))
-    show(table(("", "bits", ">value", ">from golden", ">share of the bound", ""), rows), "")
+    columns = ("", "<bits", ">value", ">from golden", ">share of the bound", "what it is")
+    show(table(columns, rows, drop=("what it is", "share of the bound"), fold=("what it is",)), "")
     if one.node.op.exactly_specified and not one.hidden:
         show(f"{type(one.node.op).__name__} has only one right result: the bits must be golden's")
     elif np.isfinite(radius):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
-from typing import TYPE_CHECKING
 
+from refnet.report.table import Table
 from refnet.report.terminal import clean, show, table
 from refnet.verification.diff import DIFFERENT, Diff
 from refnet.verification.judge import DEFECT, EQUAL, MISSING, REPLAYED, ROUNDING, UNJUDGED, Judgement, Worst
 from refnet.verification.record import number
 from refnet.verification.verify import Output, Verification
 
-if TYPE_CHECKING:
-    from rich.table import Table
+DROPPED = ("values", "equal")
+"""Counts of verdicts that a narrow terminal goes without, after all other figures: never a defect."""
 
 LISTED = 20
 """How many defects and values without a verdict are listed; --all lists every value."""
@@ -57,7 +57,7 @@ def show_shipped(found: Sequence[Verification], full: bool) -> None:
         counts = [one.counts[v] or "" for v in (EQUAL, REPLAYED, ROUNDING, DEFECT, UNJUDGED)]
         rows.append((one.graph, one.judged + one.counts[UNJUDGED], *counts, f"{one.seconds:.1f} s"))
     columns = ("network", ">values", ">equal", ">replayed", ">rounding", ">defect", ">unjudged", ">time")
-    show("", table(columns, rows), "")
+    show("", table(columns, rows, drop=("time", *DROPPED), fold=("network",)), "")
     values_ = sum(one.judged + one.counts[UNJUDGED] for one in found)
     same = sum(one.counts[EQUAL] + one.counts[REPLAYED] for one in found)
     if same == values_:
@@ -96,14 +96,16 @@ def kinds(nodes: Sequence[Judgement]) -> Table:
         counts = [sum(one.verdict == v for one in some) or "" for v in (EQUAL, REPLAYED, ROUNDING)]
         counts += [sum(one.verdict == v for one in some) or "" for v in (DEFECT, UNJUDGED)]
         shares = [one.share for one in some if one.share is not None]
-        figures = ["", ""]
+        used = ["", ""]
         if shares:
-            figures = [f"{max(s.largest for s in shares):.3g}", f"{median(s.median for s in shares):.3g}"]
+            used = [f"{max(s.largest for s in shares):.3g}", f"{median(s.median for s in shares):.3g}"]
         differ = sum(one.differ for one in some)
         part = differ / max(sum(one.elements for one in some), 1)
-        rows.append((kind, len(some), *counts, f"{part:.1%}" if differ else "", *figures))
+        rows.append((kind, len(some), *counts, f"{part:.1%}" if differ else "", *used))
     columns = ("op", ">values", ">equal", ">replayed", ">rounding", ">defect", ">unjudged")
-    return table((*columns, ">elements that differ", ">largest share", ">median share"), rows)
+    figures = ("elements that differ", "largest share", "median share")
+    names = (*columns, *(f">{name}" for name in figures))
+    return table(names, rows, drop=(figures[2], figures[0], figures[1], *DROPPED), fold=("op",))
 
 
 def values(nodes: Sequence[Judgement]) -> Table:
@@ -113,7 +115,8 @@ def values(nodes: Sequence[Judgement]) -> Table:
         share = "" if one.share is None or one.verdict == MISSING else f"{one.share.largest:.3g}"
         over = f"over {len(one.over)} nodes, {one.over[0]} to {one.over[-1]}; " if one.over else ""
         rows.append((one.name, one.kind, one.verdict, share, f"{over}{one.reason or ''}".removesuffix("; ")))
-    return table(("value", "op", "verdict", ">share", "why"), rows)
+    columns = ("value", "op", "verdict", ">share", "why")
+    return table(columns, rows, drop=("share", "op"), fold=("value", "why"))
 
 
 def described(one: Judgement) -> list[str]:
@@ -175,7 +178,8 @@ def show_diff(found: Diff, a: str, b: str, everything: bool = False) -> None:
             figures = (f"{one.differ} of {one.elements}", str(one.ulps), f"{one.largest:.3g}")
         rows.append((one.name, one.result, shape, *figures))
     if rows:
-        show(table(("value", "result", "shape", ">elements", ">ulps", ">largest"), rows), "")
+        columns = ("value", "result", "shape", ">elements", ">ulps", ">largest")
+        show(table(columns, rows, drop=("largest", "ulps", "shape"), fold=("value", "shape")), "")
     for folder, names in ((a, found.only_a), (b, found.only_b)):
         if names:
             shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
