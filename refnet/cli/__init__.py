@@ -31,6 +31,7 @@ from refnet.cli import (
     verify,
 )
 from refnet.cli.common import DONE, FAILED, INTERRUPTED, UNREAD, print_json
+from refnet.cli.layout import laid_out, width
 from refnet.core.errors import RefnetError
 
 COMMANDS = (models, run, summary, fetch, export, capture, verify, explain, diff, golden, prove, reveal, bench)
@@ -42,18 +43,18 @@ refnet executes convolutional networks for bit-level verification against framew
 
 NOTES = """\
 start here:
-  refnet verify                         the shipped networks against MXNet's and PyTorch's bits
-  refnet run                            the shipped digits network on the sample digits
-  refnet models                         the networks that refnet knows by name
+  refnet verify           the shipped networks against their frameworks' bits
+  refnet run              the shipped digits network on the sample digits
+  refnet models           the networks that refnet knows by name
   refnet run resnest-50-pytorch cat.jpg --weights seed:0
-  refnet COMMAND --help                 options and examples of a command
+  refnet COMMAND --help   options and examples of a command
 
 a MODEL is
-  a name from `refnet models`           octave-se-resnet-50-0.125, resnest-digits, ...
-  an MXNet symbol file                  net-symbol.json, with --weights net-0000.params
-  an official MXNet archive             a05_se-resnet-50_alpha-0.125.tar
-  a PyTorch state dict                  net.pth or net.safetensors, with --model NAME
-  an ONNX file                          net.onnx (needs pip install "refnet[onnx]")
+  name from refnet models octave-se-resnet-50-0.125, resnest-digits, ...
+  MXNet symbol file       net-symbol.json, with --weights net-0000.params
+  official MXNet archive  a05_se-resnet-50_alpha-0.125.tar
+  PyTorch state dict      net.pth or net.safetensors, with --model NAME
+  ONNX file               net.onnx (needs pip install "refnet[onnx]")
 
 exit codes:
   0    done
@@ -151,8 +152,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace | None:
 
 
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("refnet", description=HELP, epilog=NOTES, formatter_class=form)
+    wide = width()
+
+    def form(prog: str) -> argparse.HelpFormatter:
+        return argparse.RawDescriptionHelpFormatter(prog, width=wide)
+
+    head, notes = laid_out(HELP, wide), laid_out(NOTES, wide)
+    parser = argparse.ArgumentParser("refnet", description=head, epilog=notes, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"refnet {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     commands = {}
@@ -161,8 +167,8 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         commands[name] = subparsers.add_parser(
             name,
             help=module.TEXT,
-            description=module.TEXT,
-            epilog=module.EXAMPLES,
+            description=laid_out(module.TEXT, wide),
+            epilog=laid_out(module.EXAMPLES, wide),
             formatter_class=form,
             allow_abbrev=False,
         )
