@@ -32,7 +32,7 @@ from refnet.cli import (
 )
 from refnet.cli.common import DONE, FAILED, INTERRUPTED, UNREAD, print_json
 from refnet.cli.layout import laid_out, width
-from refnet.core.errors import RefnetError
+from refnet.core.errors import RefnetError, did_you_mean
 
 COMMANDS = (models, run, summary, fetch, export, capture, verify, explain, diff, golden, prove, reveal, bench)
 """Modules with TEXT, EXAMPLES, arguments(parser) and run(arguments); the command has the module's name."""
@@ -50,7 +50,7 @@ start here:
   refnet COMMAND --help   options and examples of a command
 
 a MODEL is
-  name from refnet models octave-se-resnet-50-0.125, resnest-digits, ...
+  name in refnet models   octave-se-resnet-50-0.125, resnest-digits, ...
   MXNet symbol file       net-symbol.json, with --weights net-0000.params
   official MXNet archive  a05_se-resnet-50_alpha-0.125.tar
   PyTorch state dict      net.pth or net.safetensors, with --model NAME
@@ -141,7 +141,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace | None:
                 parser.print_help()
                 return None
             if argv[0] in commands:
-                arguments = commands[argv[0]].parse_intermixed_args(argv[1:])
+                arguments = _parsed(commands[argv[0]], argv[1:])
+            elif not argv[0].startswith("-"):
+                parser.error(f"there is no command {argv[0]!r}{did_you_mean(argv[0], commands)}")
             else:
                 arguments = parser.parse_args(argv)
             arguments.argv = argv
@@ -149,6 +151,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace | None:
     finally:
         if text.getvalue():
             write(text.getvalue())
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a command; an unknown option is answered with those that it may have meant."""
+    arguments, unknown = parser.parse_known_intermixed_args(argv)
+    if unknown:
+        known = [text for action in parser._actions for text in action.option_strings]
+        option = unknown[0].partition("=")[0]
+        hint = did_you_mean(option, known) if option.startswith("-") else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return arguments
 
 
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:

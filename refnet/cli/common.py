@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from refnet.core.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from refnet.core.errors import InputError, did_you_mean
 
 EMBEDDED = "octave-se-resnet-digits"
 """The network of `refnet run` without a MODEL: trained, shipped, and it runs in an instant."""
@@ -116,10 +113,23 @@ def subgraph_argument(parser: argparse.ArgumentParser) -> None:
     """Declare --subgraph."""
     parser.add_argument(
         "--subgraph",
+        type=one_of("NONE", "default"),
         choices=["NONE", "default"],
         default="NONE",
         help="MXNet's subgraph backend. NONE: no joined nodes; default: MXNet's own setting (default: NONE)",
     )
+
+
+def one_of(*known: str) -> Callable[[str], str]:
+    """The type of an argument that is one of these words; another is answered with the closest."""
+
+    def word(text: str) -> str:
+        if text not in known:
+            hint = did_you_mean(text, known)
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(known)}{hint}")
+        return text
+
+    return word
 
 
 def positive(text: str) -> int:

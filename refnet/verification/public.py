@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from refnet.arithmetic.engines import check_compiler, check_threads
 from refnet.arithmetic.golden import Golden
 from refnet.arithmetic.replay import Replay
-from refnet.core.errors import InputError
+from refnet.core.errors import InputError, did_you_mean
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32
 from refnet.core.orders import Book
@@ -149,8 +148,7 @@ def explain(
 def _node(graph: Graph, name: str) -> Node:
     node = graph.by_name.get(name)
     if node is None:
-        near = get_close_matches(name, graph.by_name, 3, 0.6)
-        hint = f"; did you mean {' or '.join(near)}?" if near else f" among its {len(graph.by_name)}"
+        hint = did_you_mean(name, graph.by_name, f" among its {len(graph.by_name)}")
         raise InputError(f"{graph.name} has no value {name!r}{hint}")
     return node
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.core.errors import InputError, UnsupportedError
+from refnet.core.errors import InputError, UnsupportedError, did_you_mean
 from refnet.core.graph import Graph
 from refnet.core.op import F32, TensorType
 from refnet.formats.golden_file import Sources
@@ -65,10 +65,12 @@ class Request:
     def __post_init__(self) -> None:
         """Raises InputError for an unknown framework or mode, no images, or what is not the framework's."""
         if self.framework not in FRAMEWORKS:
-            raise InputError(f"framework must be one of {', '.join(FRAMEWORKS)}, got {self.framework!r}")
+            said = f"{self.framework!r}{did_you_mean(self.framework, FRAMEWORKS)}"
+            raise InputError(f"framework must be one of {', '.join(FRAMEWORKS)}, got {said}")
         modes = MODES[self.framework]
         if self.mode is not None and self.mode not in modes:
-            raise InputError(f"{self.framework}: mode must be {' or '.join(modes)}, got {self.mode!r}")
+            hint = did_you_mean(self.mode, modes)
+            raise InputError(f"{self.framework}: mode must be {' or '.join(modes)}, got {self.mode!r}{hint}")
         if self.batch is not None and self.batch < 1:
             raise InputError(f"batch must be 1 or more, got {self.batch}")
         if self.subgraph != "NONE" and self.framework != "mxnet":
