@@ -10,9 +10,11 @@ from refnet.cli.common import (
     DIFFERENT,
     DONE,
     json_argument,
+    pipeline_argument,
     positive,
     print_json,
     progress_bar,
+    threads_argument,
     usable,
     weights_arguments,
 )
@@ -44,13 +46,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="the golden file to write")
     weights_arguments(parser)
     parser.add_argument("--input", metavar="X", help="a .npy file, an image, sample:NAME or seed:N")
-    parser.add_argument(
-        "--pipeline",
-        metavar="NAME",
-        help="the preprocessing pipeline, docs/preprocessing.md (default: the model's)",
-    )
-    text = "number of threads (default: all processors)"
-    parser.add_argument("--threads", type=positive, metavar="N", help=text)
+    pipeline_argument(parser)
+    threads_argument(parser)
     parser.add_argument(
         "--batch", type=positive, default=1, metavar="N", help="images at a time (default: 1)"
     )

@@ -11,11 +11,14 @@ import refnet
 from refnet.cli.common import (
     DIFFERENT,
     DONE,
+    callable_arguments,
+    interpreters,
     json_argument,
     json_value,
     pairs,
     positive,
     print_json,
+    process_arguments,
     progress_bar,
     subgraph_argument,
     usable,
@@ -82,24 +85,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=positive, default=1, metavar="N", help="batch size (default: 1)")
     parser.add_argument("--mode", metavar="MODE", help="how the framework executes, see `refnet capture`")
     subgraph_argument(parser)
-    parser.add_argument("--python", metavar="PATH", help="the Python that has the framework")
-    parser.add_argument(
-        "--environment",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="an environment variable for the framework's process, for example ONEDNN_MAX_CPU_ISA=AVX2",
-    )
-    text = "seconds to wait for one answer (default: 600)"
-    parser.add_argument("--timeout", type=positive, default=600, metavar="SECONDS", help=text)
-    parser.add_argument("--state", metavar="FILE", help="torch callable: its state dict")
-    parser.add_argument(
-        "--argument", action="append", default=[], metavar="JSON", help="torch callable: an argument"
-    )
-    parser.add_argument("--option", metavar="JSON", help='torch callable: its keywords, {"name": value}')
-    parser.add_argument(
-        "--path", action="append", default=[], metavar="DIR", help="torch callable: a folder to import from"
-    )
+    process_arguments(parser, "answer")
+    callable_arguments(parser)
     json_argument(parser)
 
 
@@ -127,7 +114,7 @@ def run(a: argparse.Namespace) -> int:
                 batch=a.batch,
                 mode=a.mode,
                 subgraph=a.subgraph,
-                python=a.python,
+                python=interpreters(a.python, [a.framework]).get(a.framework),
                 environment=pairs("--environment", a.environment),
                 timeout=a.timeout,
                 state=a.state,

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import refnet
-from refnet.cli.common import json_argument, positive, print_json, progress_bar, usable, weights_arguments
+from refnet.cli.common import (
+    json_argument,
+    pipeline_argument,
+    print_json,
+    progress_bar,
+    threads_argument,
+    usable,
+    weights_arguments,
+)
 from refnet.cli.second import second_compiler
 from refnet.core.errors import InputError
 
@@ -64,8 +72,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="judge even if DIR was made from another graph or other weights",
     )
-    text = "number of threads (default: all processors)"
-    parser.add_argument("--threads", type=positive, metavar="N", help=text)
+    threads_argument(parser)
     json_argument(parser)
 
 
@@ -73,8 +80,7 @@ def input_arguments(parser: argparse.ArgumentParser, when: str = "if DIR has non
     """Declare --input and --pipeline. when: in which case the input is needed."""
     text = f"the network's input, {when}: a .npy file, an image, sample:NAME or seed:N"
     parser.add_argument("--input", metavar="X", help=text)
-    text = "the preprocessing pipeline, docs/preprocessing.md (default: the model's)"
-    parser.add_argument("--pipeline", metavar="NAME", help=text)
+    pipeline_argument(parser)
 
 
 def run(a: argparse.Namespace) -> int:
