@@ -67,6 +67,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help=text)
     parser.add_argument("--html", type=Path, metavar="FILE", help="write an HTML report")
     parser.add_argument("--all", action="store_true", help="list every value, not only those that are wrong")
+    text = "also print all that is known of who computed the values, such as the build's flags"
+    parser.add_argument("--verbose", action="store_true", help=text)
     parser.add_argument(
         "--other-sources",
         action="store_true",
@@ -94,7 +96,7 @@ def run(a: argparse.Namespace) -> int:
         if a.json:
             print_json([found.record() for found in everything])
         else:
-            show_shipped(everything, a.full)
+            show_shipped(everything, a.full, a.verbose)
         return max(found.exit_code for found in everything)
     if a.full:
         raise InputError(f"--full is for the captures that ship with refnet: leave {a.capture} out")
@@ -107,7 +109,7 @@ def run(a: argparse.Namespace) -> int:
     if a.json:
         print_json(found.record())
     else:
-        show_verification(found, a.all)
+        show_verification(found, a.all, a.verbose)
     return found.exit_code
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
+from refnet.report.reference import one_line
 from refnet.report.table import Table
 from refnet.report.terminal import clean, show, table
 from refnet.verification.diff import DIFFERENT, Diff
@@ -19,12 +20,13 @@ LISTED = 20
 """How many defects and values without a verdict are listed; --all lists every value."""
 
 
-def show_verification(found: Verification, everything: bool = False) -> None:
+def show_verification(found: Verification, everything: bool = False, verbose: bool = False) -> None:
     """Print what was found: the reference, the kinds of ops, what is wrong, the outputs, the summary line.
 
-    everything: a row for every value, not only for those that are wrong or without a verdict.
+    everything: a row for every value, not only for those that are wrong or without a verdict. verbose: all
+    that is known of the reference.
     """
-    for text in _reference(found):
+    for text in _reference(found, verbose):
         show(clean(text))
     show(kinds(found.nodes))
     suspicious = [one for one in found.nodes if one.verdict in (DEFECT, UNJUDGED)]
@@ -47,10 +49,10 @@ def show_verification(found: Verification, everything: bool = False) -> None:
     show("", clean(f"{found.line} ({found.seconds:.1f} s)"))
 
 
-def show_shipped(found: Sequence[Verification], full: bool) -> None:
+def show_shipped(found: Sequence[Verification], full: bool, verbose: bool = False) -> None:
     """Print the result for the captures that ship with refnet: a row each, then the total."""
     for one in found:
-        for text in _reference(one):
+        for text in _reference(one, verbose):
             show(clean(text))
     rows = []
     for one in found:
@@ -72,18 +74,19 @@ def show_shipped(found: Sequence[Verification], full: bool) -> None:
         show("refnet verify --full also judges the two 224 x 224 networks")
 
 
-def _reference(found: Verification) -> list[str]:
-    """One line: who computed the values. The build's text, which can be long, is in the JSON record only."""
-    said = found.reference
-    if said is None:
-        return [f"{found.graph}, values from a folder without a manifest: their origin is unknown"]
-    parts = [f"{said.get('framework')} {said.get('version') or ''}".rstrip(), str(said.get("isa") or "")]
-    if threads := said.get("threads"):
-        parts.append(f"{threads} thread{'s' * (threads != 1)}")
-    if batch := said.get("batch"):
-        parts.append(f"batch {batch}")
-    parts.append(str(said.get("mode") or ""))
-    return [f"{found.graph} by {', '.join(part for part in parts if part)}"]
+def _reference(found: Verification, verbose: bool) -> list[str]:
+    """One line: who computed the values. verbose: below it every detail, such as the build's flags."""
+    said = found.reference or {}
+    if not said:
+        return [f"{found.graph}, {one_line(said)}"]
+    details = [f"  {key}: {_stated(value)}" for key, value in said.items() if value not in (None, "", {})]
+    return [f"{found.graph} by {one_line(said)}", *(details if verbose else ())]
+
+
+def _stated(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} = {one}" for key, one in value.items())
+    return str(value)
 
 
 def kinds(nodes: Sequence[Judgement]) -> Table:
@@ -95,7 +98,7 @@ def kinds(nodes: Sequence[Judgement]) -> Table:
             continue
         counts = [sum(one.verdict == v for one in some) or "" for v in (EQUAL, REPLAYED, ROUNDING)]
         counts += [sum(one.verdict == v for one in some) or "" for v in (DEFECT, UNJUDGED)]
-        shares = [one.share for one in some if one.share is not None]
+        shares = [one.share for one in some if one.share is not None and one.differ]
         used = ["", ""]
         if shares:
             used = [f"{max(s.largest for s in shares):.3g}", f"{median(s.median for s in shares):.3g}"]
@@ -112,7 +115,7 @@ def values(nodes: Sequence[Judgement]) -> Table:
     """A row per value."""
     rows = []
     for one in nodes:
-        share = "" if one.share is None or one.verdict == MISSING else f"{one.share.largest:.3g}"
+        share = "" if one.share is None or not one.differ else f"{one.share.largest:.3g}"
         over = f"over {len(one.over)} nodes, {one.over[0]} to {one.over[-1]}; " if one.over else ""
         rows.append((one.name, one.kind, one.verdict, share, f"{over}{one.reason or ''}".removesuffix("; ")))
     columns = ("value", "op", "verdict", ">share", "why")
