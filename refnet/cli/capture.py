@@ -26,6 +26,7 @@ from refnet.cli.common import (
     weights_arguments,
 )
 from refnet.core.errors import InputError
+from refnet.core.words import counted
 
 TEXT = "run a network in a framework and save every value"
 
@@ -157,7 +158,7 @@ def run(a: argparse.Namespace) -> int:
     else:
         went_on = f", {done.resumed} of them from before an interruption" if done.resumed else ""
         kept = "hashes of " if a.hash_only else ""
-        show(clean(f"{a.output}: {kept}{count} values of {reference}{went_on}"))
+        show(clean(f"{a.output}: {kept}{counted(count, 'value')} of {reference}{went_on}"))
         for name in done.different:
             why = "not the exact result, though no sum in it can round: the node computes something else"
             show(clean(f"{name}: {why}"))

@@ -19,6 +19,7 @@ from refnet.cli.common import (
     weights_arguments,
 )
 from refnet.core.errors import InputError
+from refnet.core.words import counted
 
 TEXT = "write or check the hashes of every golden value"
 
@@ -84,7 +85,7 @@ def _golden_record(a: argparse.Namespace) -> int:
     if a.json:
         print_json({"file": str(a.output), "values": len(file.values)})
     else:
-        show(clean(f"{a.output}: {len(file.values)} values"))
+        show(clean(f"{a.output}: {counted(len(file.values), 'value')}"))
     return DONE
 
 

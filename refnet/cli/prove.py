@@ -17,6 +17,7 @@ from refnet.cli.common import (
     python_argument,
     threads_argument,
 )
+from refnet.core.words import counted
 
 TEXT = "prove golden exp or sigmoid, or a framework's bits, on all float32 inputs"
 
@@ -85,7 +86,8 @@ def run(a: argparse.Namespace) -> int:
         print_json({**proof.record(), "unlike_recorded": unlike})
     else:
         record = proof.record()
-        show(f"{a.function}: {proof.inputs} inputs, {proof.different} results differ")
+        differ = counted(proof.different, "result differs", "results differ")
+        show(f"{a.function}: {counted(proof.inputs, 'input')}, {differ}")
         by_golden, by_second = record["open_shipped"], record["open_second"]
         show(f"decided by decimal arithmetic: {by_golden} by golden, {by_second} by the second evaluation")
         if proof.different:
@@ -93,7 +95,8 @@ def run(a: argparse.Namespace) -> int:
         show(f"sha256 of all results: {proof.sha256 or 'needs all chunks (this run had some of them)'}")
         on = f"the record of {known['date']}"
         if unlike:
-            show(f"{len(unlike)} chunks have other hashes than {on}: {unlike}")
+            others = counted(len(unlike), "chunk has another hash", "chunks have other hashes")
+            show(f"{others} than {on}: {unlike}")
         else:
             show(f"every chunk's hash equals {on}")
     return DIFFERENT if proof.different or unlike else DONE
@@ -125,10 +128,10 @@ def _live(a: argparse.Namespace) -> int:
         print_json({**asdict(result), "identical": result.identical})
     else:
         version = result.reference.get("onnxruntime", result.reference["version"])
-        show(clean(f"{a.framework} {version}, {a.function}: {result.inputs} inputs"))
+        show(clean(f"{a.framework} {version}, {a.function}: {counted(result.inputs, 'input')}"))
         for one in result.found:
             where = "" if one.first is None else f", the first at 0x{one.first:08x}"
-            show(f"  {one.formula}: {one.different} results differ{where}")
+            show(f"  {one.formula}: {counted(one.different, 'result differs', 'results differ')}{where}")
         show(f"identical: {', '.join(result.identical) or 'none'}")
     return DONE if result.identical else DIFFERENT
 

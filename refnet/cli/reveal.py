@@ -24,7 +24,8 @@ from refnet.cli.common import (
     usable,
     weights_arguments,
 )
-from refnet.core.errors import InputError
+from refnet.core.errors import InputError, did_you_mean
+from refnet.core.words import counted
 
 if TYPE_CHECKING:
     from refnet import Revealed
@@ -98,7 +99,8 @@ def run(a: argparse.Namespace) -> int:
         raise InputError(f"--book {a.book} is only for --show; name the file of a new book with -o")
     if a.framework not in KNOWN or a.model is None or a.output is None:
         given = " ".join(word for word in (a.framework, a.model) if word)
-        raise InputError(f"needs FRAMEWORK ({', '.join(KNOWN)}), MODEL and -o BOOK, got {given!r}")
+        hint = did_you_mean(a.framework, KNOWN) if a.framework and a.framework not in KNOWN else ""
+        raise InputError(f"needs FRAMEWORK ({', '.join(KNOWN)}), MODEL and -o BOOK, got {given!r}{hint}")
     if a.framework != "torch":
         usable(a.model, a.network)
     try:
@@ -172,12 +174,14 @@ def _show(output: Path, found: Revealed) -> None:
         clean(f"{output}: {who.framework} {who.version}, {who.isa}, {who.mode}, {threads}, batch {who.batch}")
     )
     show(
-        f"{found.replayed} nodes by {len(book.recipes)} recipes, confirmed to the bit on two captures; "
-        f"{found.settled} nodes have only one right result, and the framework gave it"
+        f"{counted(found.replayed, 'node')} by {counted(len(book.recipes), 'recipe')}, confirmed to the bit "
+        "on two captures; "
+        f"{counted(found.settled, 'node has', 'nodes have')} only one right result, and the framework gave it"
     )
     if found.usual:
         some = ", ".join(found.usual[:5]) + (", ..." if len(found.usual) > 5 else "")
-        show(clean(f"with infinities and NaN, {len(found.usual)} nodes have other bits: {some}"))
+        others = counted(len(found.usual), "node has", "nodes have")
+        show(clean(f"with infinities and NaN, {others} other bits: {some}"))
     for one in book.unconfirmed:
         more = f" and {len(one.nodes) - 3} more" if len(one.nodes) > 3 else ""
         show(clean(f"not confirmed: {', '.join(one.nodes[:3])}{more}: {one.signature}: {one.reason}"))

@@ -22,6 +22,7 @@ from refnet.cli.common import (
     weights_arguments,
 )
 from refnet.core.errors import InputError
+from refnet.core.words import counted
 
 if TYPE_CHECKING:
     from refnet.core.graph import Graph
@@ -158,7 +159,9 @@ def _inputs(
 
     if a.input is not None:
         if a.images:
-            raise InputError(f"--input {a.input} and {len(a.images)} images: give one or the other")
+            raise InputError(
+                f"--input {a.input} and {counted(len(a.images), 'image')}: give one or the other"
+            )
         tensor = input_tensor(a.input, next(iter(graph.inputs.values())))
         return [f"{a.input}[{i}]" for i in range(tensor.shape[0])], tensor_batches(tensor, a.batch), None
     images = a.images

@@ -22,8 +22,8 @@ from difflib import get_close_matches
 def did_you_mean(word: object, known: Iterable[str], otherwise: str = "") -> str:
     """What an error adds about a name that there is not: the closest names, or `otherwise` if none is close.
 
-    >>> did_you_mean("Layer1.conv", ["layer1.conv1", "layer1.conv2", "fc"])
-    '; did you mean layer1.conv1 or layer1.conv2?'
+    >>> did_you_mean("Layer1.conv", ["layer1.conv1", "layer3.0.conv1", "fc"])
+    '; did you mean layer1.conv1 or layer3.0.conv1?'
     >>> did_you_mean("x", ["layer1.conv1"], " among its 1")
     ' among its 1'
     """

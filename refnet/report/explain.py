@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from refnet.report.terminal import clean, show, table
+from refnet.verification.difference import apart
 from refnet.verification.explain import Explanation, text
 from refnet.verification.record import number
 from refnet.verification.trace import Step, Terms
@@ -107,8 +108,7 @@ def _show_results(one: Explanation) -> None:
         said.append(("captured", "in the capture", one.found))
     for name, what, value in said:
         bits = number(value)
-        apart, share = one.ulps(value), one.share(value)
-        ulps = "NaN" if apart < 0 else f"{apart} ulp{'s' * (apart != 1)}"
+        ulps, share = apart(one.ulps(value)), one.share(value)
         used = "" if one.node.op.exactly_specified and not one.hidden else f"{share:.3g}"
         rows.append((name, bits["hex"], bits["value"], ulps, used, what))
     columns = ("", "<bits", ">value", ">from golden", ">share of the bound", "what it is")

@@ -29,7 +29,7 @@ from refnet.formats.write import whole_file
 from refnet.report import html_charts, html_text
 from refnet.report.html_pictures import Picture, differences, values
 from refnet.report.html_text import VERDICTS, harmless, largest, number_of
-from refnet.report.reference import one_line
+from refnet.report.words import one_line
 
 BUDGET = 1_600_000
 """Most characters of pictures in a page. The gravest nodes come first; the others say that their pictures are
@@ -190,7 +190,7 @@ def findings(record: Record) -> list[tuple[str, Record]]:
 
 @dataclass(frozen=True)
 class Kind:
-    """All nodes of one kind of op. largest, histogram: of shares of the bound where something differs, or None."""
+    """All nodes of one kind of op. largest, histogram: of shares where something differs; None if none do."""
 
     name: str
     nodes: int

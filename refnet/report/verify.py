@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from refnet.report.reference import one_line
+from refnet.core.words import counted
 from refnet.report.table import Table
 from refnet.report.terminal import clean, show, table
+from refnet.report.words import one_line
 from refnet.verification.diff import DIFFERENT, Diff
+from refnet.verification.difference import apart
 from refnet.verification.judge import DEFECT, EQUAL, MISSING, REPLAYED, ROUNDING, UNJUDGED, Judgement, Worst
 from refnet.verification.record import number
 from refnet.verification.verify import Output, Verification
@@ -63,10 +65,10 @@ def show_shipped(found: Sequence[Verification], full: bool, verbose: bool = Fals
     values_ = sum(one.judged + one.counts[UNJUDGED] for one in found)
     same = sum(one.counts[EQUAL] + one.counts[REPLAYED] for one in found)
     if same == values_:
-        said = f"all {values_} captured values are equal or replayed"
+        said = f"all {counted(values_, 'captured value is', 'captured values are')} equal or replayed"
         show(f"{said}: refnet computes the frameworks' exact bits")
     else:
-        show(f"{same} of {values_} captured values are equal or replayed")
+        show(f"{same} of {counted(values_, 'captured value')} equal or replayed")
         for one in found:
             if one.first_difference is not None:
                 show(clean(f"first difference in {one.graph}: {one.first_difference}"))
@@ -146,8 +148,7 @@ def worst(one: Worst) -> list[str]:
     if one.bound is not None:
         share = "no share" if one.share is None else f"error: {one.share:.3g} times the bound"
         lines.append(f"    bound     {one.bound[0]!r} +- {one.bound[1]:.3g}, {share}")
-    apart = "one of captured and plain is NaN" if one.ulps < 0 else f"{one.ulps} ulps from plain"
-    lines.append(f"    {apart}")
+    lines.append(f"    captured and plain: {apart(one.ulps)}" + ("" if one.ulps < 0 else " apart"))
     return lines
 
 
@@ -157,8 +158,9 @@ def _output(one: Output) -> str:
     if not one.differ:
         return f"output {one.name} ({one.value}): equal to refnet's own run from the input"
     return (
-        f"output {one.name} ({one.value}): {one.differ} elements differ from refnet's own run from the "
-        f"input, by at most {one.largest:.3g} ({one.ulps} ulps)"
+        f"output {one.name} ({one.value}): {counted(one.differ, 'element differs', 'elements differ')} from "
+        f"refnet's own run from the input, by at most {one.largest:.3g}"
+        + ("" if one.ulps is None else f" ({apart(one.ulps)})")
     )
 
 
@@ -166,7 +168,8 @@ def _surplus(found: Verification) -> list[str]:
     if not found.surplus:
         return []
     shown = ", ".join(found.surplus[:8]) + (", ..." if len(found.surplus) > 8 else "")
-    return [f"{len(found.surplus)} captured values are not in the graph: {shown}"]
+    count = counted(len(found.surplus), "captured value is", "captured values are")
+    return [f"{count} not in the graph: {shown}"]
 
 
 def show_diff(found: Diff, a: str, b: str, everything: bool = False) -> None:
@@ -178,7 +181,11 @@ def show_diff(found: Diff, a: str, b: str, everything: bool = False) -> None:
         shape = x if x == y else f"{x} and {y}"
         figures = ("", "", "")
         if one.result == DIFFERENT and one.differ is not None and one.ulps is not None:
-            figures = (f"{one.differ} of {one.elements}", str(one.ulps), f"{one.largest:.3g}")
+            figures = (
+                f"{one.differ} of {one.elements}",
+                "" if one.ulps < 0 else str(one.ulps),
+                f"{one.largest:.3g}",
+            )
         rows.append((one.name, one.result, shape, *figures))
     if rows:
         columns = ("value", "result", "shape", ">elements", ">ulps", ">largest")
@@ -188,4 +195,4 @@ def show_diff(found: Diff, a: str, b: str, everything: bool = False) -> None:
             shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             show(clean(f"{len(names)} only in {folder}: {shown}"))
     count = len(found.different)
-    show(f"{len(found.pairs)} values in both, {count or 'none'} different")
+    show(f"{counted(len(found.pairs), 'value')} in both, {count or 'none'} different")

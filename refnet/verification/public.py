@@ -136,12 +136,12 @@ def explain(
         operands = gather(graph, source, chosen, given, count)
         captured = source.value(node) if source.has(node) else None
         return explain_element(chosen, operands, tuple(at), captured, count)
-    if inputs is None:
-        raise InputError("what goes into the network? --input X, or --capture DIR")
     graph, given = network_and_inputs(
         opened({}), model, weights=weights, network=network, image=image, inputs=inputs, pipeline=pipeline
     )
     chosen = _node(graph, node)
+    if inputs is None:
+        raise InputError("what goes into the network? --input X, or --capture DIR")
     return explain_element(chosen, own_inputs(graph, given, chosen, threads), tuple(at), None, count)
 
 

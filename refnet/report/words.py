@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from refnet.core.words import counted
+
 
 def one_line(reference: Mapping[str, Any]) -> str:
     """Who computed the values, in one line; the build's flags, which can fill a screen, are not in it.
@@ -17,7 +19,7 @@ def one_line(reference: Mapping[str, Any]) -> str:
     name = f"{reference.get('framework') or 'unknown'} {reference.get('version') or ''}".rstrip()
     parts = [name, str(reference.get("isa") or "")]
     if threads := reference.get("threads"):
-        parts.append(f"{threads} thread" if threads == 1 else f"{threads} threads")
+        parts.append(counted(threads, "thread"))
     if batch := reference.get("batch"):
         parts.append(f"batch {batch}")
     parts.append(str(reference.get("mode") or ""))
