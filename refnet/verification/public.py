@@ -23,6 +23,7 @@ from refnet.core.op import F32
 from refnet.core.orders import Book
 from refnet.formats import book as book_file
 from refnet.formats import golden_file
+from refnet.formats.arguments import COUNT, MODEL, OPTIONAL, OPTIONAL_CAPTURE, PATH, check_arguments
 from refnet.formats.golden_file import File, Sources
 from refnet.kernels.resources import processors
 from refnet.models.inputs import located, prepare, with_pipeline
@@ -76,6 +77,7 @@ def verify(
     >>> verification.judged, verification.first_defect, verification.exit_code
     (97, None, 0)
     """
+    check_arguments(locals())
     check_compiler()
     check_threads(threads)
     source = opened(capture)
@@ -124,6 +126,7 @@ def explain(
     >>> one.element.terms.values.size, one.golden == one.plain
     (128, np.True_)
     """
+    check_arguments(locals(), {"capture": OPTIONAL_CAPTURE})
     check_compiler()
     check_threads(threads)
     count = threads or processors()
@@ -180,7 +183,7 @@ def write_golden(
     ...     len(file.values), refnet.check_golden(folder + "/golden.json")
     (97, ())
     """
-    _check_batch(batch)
+    check_arguments(locals(), {"model": MODEL, "inputs": PATH, "batch": COUNT})
     said = Sources(os.fspath(model), _text(weights), os.fspath(inputs), pipeline, network, image)
     sources = with_pipeline(said)
     graph, data = prepare(sources)
@@ -213,7 +216,7 @@ def check_golden(
     >>> refnet.check_golden(shipped_folder() / "golden" / "resnest-digits.json")
     ()
     """
-    _check_batch(batch)
+    check_arguments(locals(), {"model": OPTIONAL, "inputs": OPTIONAL, "batch": COUNT})
     file = golden_file.read(path)
     where = Path(path).parent
     source = _text(inputs)
@@ -222,11 +225,6 @@ def check_golden(
     advance = advancing(progress, golden.count(graph, data, batch))
     values = golden.hashes(graph, data, Golden(threads), batch, advance)
     return golden.compare(file, graph, data, values)
-
-
-def _check_batch(batch: int) -> None:
-    if batch < 1:
-        raise InputError(f"batch must be 1 or more, got {batch}")
 
 
 def _text(path: Model | None) -> str | None:
