@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import subprocess
 import sys
@@ -121,3 +122,109 @@ def test_arguments_that_do_not_fit_are_errors_of_refnets_own(tmp_path):
     number = refnet.Graph("number", {"x": refnet.TensorType(())}, (node,), {"out": "y"})
     with pytest.raises(refnet.InputError, match=r"input 'x' must be \[batch\], got \[\]"):
         refnet.run(number, {"x": np.float32([1]).reshape(())})
+
+
+ODD = (5, 1.5, b"x", object(), [5], (0, 1.5), {5: 5}, np.float32(1), np.zeros(2), True, "no such thing", "\0")
+"""What no argument, or hardly any, may be."""
+NEEDED = {"load": "model", "run": "graph inputs", "steps": "graph inputs", "open_capture": "folder"}
+NEEDED |= {"verify": "capture only", "explain": "node at", "diff": "a b", "read_book": "path"}
+NEEDED |= {"write_golden": "path model inputs batch", "check_golden": "path batch"}
+NEEDED |= {"capture": "framework model folder threads", "reveal": "framework model book threads batch"}
+"""Function -> the arguments for which None will not do."""
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory) -> dict[str, dict[str, object]]:
+    """Function -> arguments with which it works, or fails only because a file or a framework is not there."""
+    folder = tmp_path_factory.mktemp("calls")
+    graph, x = refnet.load("resnest-digits"), {"data": np.zeros((1, 1, 32, 32), np.float32)}
+    captured = {"fc": np.zeros((1, 10), np.float32)}
+    asked = {"model": "resnest-digits", "weights": "seed:0", "python": str(folder / "python")}
+    return {
+        "load": {"model": "resnest-digits"},
+        "run": {"graph": graph, "inputs": x},
+        "steps": {"graph": graph, "inputs": x},
+        "open_capture": {"folder": folder},
+        "verify": {"capture": captured, "model": graph, "inputs": x, "only": ["fc"]},
+        "explain": {"model": graph, "node": "fc", "at": (0, 1), "inputs": x},
+        "diff": {"a": captured, "b": captured},
+        "read_book": {"path": folder / "book.json"},
+        "write_golden": {"path": folder / "no" / "x.json", "model": "resnest-digits", "inputs": "sample:x"},
+        "check_golden": {"path": folder / "golden.json"},
+        "capture": {"framework": "mxnet", "folder": folder / "capture", **asked},
+        "reveal": {"framework": "mxnet", "book": folder / "book.json", **asked},
+    }
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_an_odd_argument_is_an_input_error_that_names_it(name, calls):
+    """Whatever the argument: an error of refnet's own, or it is a right value; nothing else ends the call."""
+    function, usual = getattr(refnet, name), calls[name]
+    for argument in inspect.signature(function).parameters:
+        odd = (*ODD, None) if argument in NEEDED[name].split() else ODD
+        for value in odd:
+            try:
+                function(**{**usual, argument: value})
+            except refnet.InputError as error:
+                told = str(error)
+                if value is None or type(value) is object:
+                    assert argument in told, (argument, value, told)
+            except refnet.RefnetError:
+                pass
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda g, x: refnet.run(g, x, arithmetic="golden"),
+            "must be an arithmetic such as .*'golden'",
+        ),
+        (lambda g, x: refnet.run(g, x, refnet.Golden), "arithmetic must be"),
+        (lambda g, x: refnet.run("resnest-digits", x), "graph must be a Graph, .* got 'resnest-digits'"),
+        (lambda g, x: refnet.run(g, x, values="fc"), "values must be a list of names, got 'fc'"),
+        (lambda g, x: refnet.steps(g, x, until=3), "until must be a list of names, got 3"),
+        (lambda g, x: refnet.verify(5, g), "capture must be a folder, .* got 5"),
+        (lambda g, x: refnet.verify({}, g, only="fc"), "only must be a list of names"),
+        (lambda g, x: refnet.verify({}, 5), "model must be a name, a path or a Graph, got 5"),
+        (
+            lambda g, x: refnet.verify({}, g, inputs=5),
+            "inputs must be a path, .*, got 5",
+        ),
+        (lambda g, x: refnet.verify({}, g, book=5), "book must be a path or a Book, got 5"),
+        (lambda g, x: refnet.verify({}, g, image=5), r"image must be a size \(h, w\), got 5"),
+        (lambda g, x: refnet.verify({}, g, inputs=x, progress=5), "progress must be a function"),
+        (
+            lambda g, x: refnet.explain(g, "fc", (0, 1.5), inputs=x),
+            r"at must be the .* got \(0, 1.5\)",
+        ),
+        (lambda g, x: refnet.explain(g, "fc", 3, inputs=x), "at must be the indices of an element, .* got 3"),
+        (lambda g, x: refnet.explain(g, ["fc"], (0, 1), inputs=x), "node must be the name of a node"),
+        (lambda g, x: refnet.diff(5, {}), "a must be a folder"),
+        (lambda g, x: refnet.diff({}, None), "b must be a folder"),
+        (lambda g, x: refnet.open_capture(5), "folder must be a path, got 5"),
+        (lambda g, x: refnet.read_book(b"x"), "path must be a path, got b'x'"),
+        (lambda g, x: refnet.Replay(5), "book must be a Book"),
+        (
+            lambda g, x: refnet.write_golden("x.json", g, "seed:0"),
+            "model must be a name or a path",
+        ),
+        (lambda g, x: refnet.write_golden("x.json", "resnest-digits", x), "inputs must be a path"),
+        (lambda g, x: refnet.check_golden(None), "path must be a path, got None"),
+        (lambda g, x: refnet.capture("refnet", g, "c"), "model must be a name or a path"),
+        (lambda g, x: refnet.capture("refnet", "resnest-digits", "c", inputs=x), "inputs must be seed:N"),
+        (
+            lambda g, x: refnet.capture("torch", "a:b", "c", environment={"A": 1}),
+            "environment must be",
+        ),
+        (
+            lambda g, x: refnet.capture("torch", "a:b", "c", timeout="x"),
+            "timeout must be a number",
+        ),
+        (lambda g, x: refnet.reveal("torch", "resnest-50-pytorch", None), "book must be a path, got None"),
+    ],
+)
+def test_the_error_names_the_argument_and_its_value(call, said):
+    graph, x = refnet.load("resnest-digits"), {"data": np.zeros((1, 1, 32, 32), np.float32)}
+    with pytest.raises(refnet.InputError, match=said):
+        call(graph, x)

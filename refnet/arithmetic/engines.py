@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from refnet.core.errors import InputError
+from refnet.core.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from refnet.core.engine import Engine
@@ -57,4 +57,5 @@ def engine(kernels: str, threads: int | None = None) -> Engine:
         from refnet.loops.engine import Reference  # the loops, which the fast kernels do without
 
         return Reference()
-    raise InputError(f"kernels must be one of {', '.join(KERNELS)}, got {kernels!r}")
+    hint = did_you_mean(kernels, KERNELS)
+    raise InputError(f"kernels must be one of {', '.join(KERNELS)}, got {kernels!r}{hint}")

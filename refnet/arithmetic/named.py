@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from refnet.arithmetic.engines import default_kernels
-from refnet.core.errors import InputError
+from refnet.core.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from refnet.core.interpreter import Arithmetic
@@ -42,7 +42,8 @@ def arithmetic(text: str, threads: int | None = None, kernels: str | None = None
         from refnet.formats.book import read
 
         return Replay(read(text.removeprefix(REPLAY)), threads, kernels)
-    raise InputError(f"arithmetic must be plain, golden or replay:BOOK, got {text!r}")
+    hint = did_you_mean(text, ("plain", "golden", "replay"))
+    raise InputError(f"arithmetic must be plain, golden or replay:BOOK, got {text!r}{hint}")
 
 
 def absolute(text: str) -> str:

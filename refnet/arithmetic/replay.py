@@ -25,6 +25,7 @@ from refnet.core.orders import (
     check,
     signature,
 )
+from refnet.formats.arguments import BOOK, check_arguments
 
 if TYPE_CHECKING:
     from refnet.core.graph import Graph, Node
@@ -67,6 +68,7 @@ class Replay:
     name = "replay"
 
     def __post_init__(self) -> None:
+        check_arguments({"book": self.book}, {"book": BOOK})
         object.__setattr__(self, "engine", engine(self.kernels, self.threads))
 
     def evaluate(self, node: Node, *inputs: F32) -> F32:

@@ -31,7 +31,8 @@ from refnet.cli import (
     verify,
 )
 from refnet.cli.common import DONE, FAILED, INTERRUPTED, UNREAD, print_json
-from refnet.core.errors import RefnetError
+from refnet.cli.layout import laid_out, width
+from refnet.core.errors import RefnetError, did_you_mean
 
 COMMANDS = (models, run, summary, fetch, export, capture, verify, explain, diff, golden, prove, reveal, bench)
 """Modules with TEXT, EXAMPLES, arguments(parser) and run(arguments); the command has the module's name."""
@@ -42,18 +43,18 @@ refnet executes convolutional networks for bit-level verification against framew
 
 NOTES = """\
 start here:
-  refnet verify                         the shipped networks against MXNet's and PyTorch's bits
-  refnet run                            the shipped digits network on the sample digits
-  refnet models                         the networks that refnet knows by name
+  refnet verify           the shipped networks against their frameworks' bits
+  refnet run              the shipped digits network on the sample digits
+  refnet models           the networks that refnet knows by name
   refnet run resnest-50-pytorch cat.jpg --weights seed:0
-  refnet COMMAND --help                 options and examples of a command
+  refnet COMMAND --help   options and examples of a command
 
 a MODEL is
-  a name from `refnet models`           octave-se-resnet-50-0.125, resnest-digits, ...
-  an MXNet symbol file                  net-symbol.json, with --weights net-0000.params
-  an official MXNet archive             a05_se-resnet-50_alpha-0.125.tar
-  a PyTorch state dict                  net.pth or net.safetensors, with --model NAME
-  an ONNX file                          net.onnx (needs pip install "refnet[onnx]")
+  name in refnet models   octave-se-resnet-50-0.125, resnest-digits, ...
+  MXNet symbol file       net-symbol.json, with --weights net-0000.params
+  official MXNet archive  a05_se-resnet-50_alpha-0.125.tar
+  PyTorch state dict      net.pth or net.safetensors, with --model NAME
+  ONNX file               net.onnx (needs pip install "refnet[onnx]")
 
 exit codes:
   0    done
@@ -68,6 +69,8 @@ exit codes:
 environment:
   REFNET_CACHE    folder of the compiled kernels (default ~/.cache/refnet/kernels)
   REFNET_WEIGHTS  folder of the fetched official files (default ~/.cache/refnet/weights)
+  REFNET_PYTHON_TORCH, _MXNET, _ONNXRUNTIME, _ONNX_REFERENCE
+                  the Python that has the framework
   REFNET_QUIET    set to any value: no message while kernels compile
   NO_COLOR        set to any value: no colours
 """
@@ -140,7 +143,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace | None:
                 parser.print_help()
                 return None
             if argv[0] in commands:
-                arguments = commands[argv[0]].parse_intermixed_args(argv[1:])
+                arguments = _parsed(commands[argv[0]], argv[1:])
+            elif not argv[0].startswith("-"):
+                parser.error(f"there is no command {argv[0]!r}{did_you_mean(argv[0], commands)}")
             else:
                 arguments = parser.parse_args(argv)
             arguments.argv = argv
@@ -150,9 +155,25 @@ def parse(argv: Sequence[str]) -> argparse.Namespace | None:
             write(text.getvalue())
 
 
+def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a command; an unknown option is answered with those that it may have meant."""
+    arguments, unknown = parser.parse_known_intermixed_args(argv)
+    if unknown:
+        known = [text for action in parser._actions for text in action.option_strings]
+        option = unknown[0].partition("=")[0]
+        hint = did_you_mean(option, known) if option.startswith("-") else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return arguments
+
+
 def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("refnet", description=HELP, epilog=NOTES, formatter_class=form)
+    wide = width()
+
+    def form(prog: str) -> argparse.HelpFormatter:
+        return argparse.RawDescriptionHelpFormatter(prog, width=wide)
+
+    head, notes = laid_out(HELP, wide), laid_out(NOTES, wide)
+    parser = argparse.ArgumentParser("refnet", description=head, epilog=notes, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"refnet {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     commands = {}
@@ -161,8 +182,8 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         commands[name] = subparsers.add_parser(
             name,
             help=module.TEXT,
-            description=module.TEXT,
-            epilog=module.EXAMPLES,
+            description=laid_out(module.TEXT, wide),
+            epilog=laid_out(module.EXAMPLES, wide),
             formatter_class=form,
             allow_abbrev=False,
         )

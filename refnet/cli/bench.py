@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from refnet.cli.common import (
     counting,
+    interpreters,
     json_argument,
     numbers,
     positive,
     print_json,
+    python_argument,
     refuse_given,
     usable,
     weights_arguments,
@@ -34,10 +36,8 @@ examples:
   refnet bench --startup
   refnet bench --scaling --threads 1
 
-refnet and the framework run in turns, each in its own process. Weights are seed:0 unless given. The
-frameworks' environments are .venv-torch, .venv-mxnet and .venv-onnx here or in refnet's repository, where
-`bash .ci/environments.sh` creates them; --python names others. docs/performance.md has results and
-explains how to read them.
+refnet and the framework run in turns, each in its own process. Weights are seed:0 unless given.
+docs/performance.md has results and explains how to read them.
 """
 
 
@@ -57,14 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=numbers, metavar="LIST", help=text)
     parser.add_argument("--batch", type=numbers, metavar="LIST", help="batch sizes (default: 1)")
     parser.add_argument("--runs", type=positive, default=15, metavar="N", help="timed runs (default: 15)")
-    parser.add_argument(
-        "--python",
-        type=_python,
-        action="append",
-        default=[],
-        metavar="NAME=PATH",
-        help="the interpreter that has torch, mxnet or onnx",
-    )
+    python_argument(parser)
     parser.add_argument("--profile", action="store_true", help="also print refnet's time per kind of node")
     other = parser.add_mutually_exclusive_group()
     text = "time import, help, compiling and loading instead"
@@ -116,8 +109,13 @@ def _bench_races(a: argparse.Namespace, here: Machine) -> None:
     from refnet.report import bench as report
 
     pairs, profiles = [], []
-    for model in [usable(a.model, a.network)] if a.model else MODELS:
-        against = default_against(model, a.network) if a.against is None else a.against
+    models = [usable(a.model, a.network)] if a.model else MODELS
+    rivals = {
+        model: default_against(model, a.network) if a.against is None else tuple(a.against)
+        for model in models
+    }
+    pythons = interpreters(a.python, [*dict.fromkeys(name for each in rivals.values() for name in each)])
+    for model, against in rivals.items():
         with tempfile.TemporaryDirectory(prefix="refnet-bench-") as folder:
             ready = prepare(
                 model,
@@ -126,7 +124,7 @@ def _bench_races(a: argparse.Namespace, here: Machine) -> None:
                 weights=a.weights,
                 network=a.network,
                 image=a.image,
-                pythons=dict(a.python),
+                pythons=pythons,
                 arithmetic=a.arithmetic,
             )
             total = count_runs(ready, a.threads, a.batch, a.runs)
@@ -173,10 +171,3 @@ def _bench_startup(a: argparse.Namespace, here: Machine) -> None:
 
 def _frameworks(text: str) -> list[str]:
     return [] if text == "none" else list(dict.fromkeys(text.split(",")))
-
-
-def _python(text: str) -> tuple[str, str]:
-    name, equals, path = text.partition("=")
-    if not equals or name not in ("torch", "mxnet", "onnx"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not torch=PATH, mxnet=PATH or onnx=PATH")
-    return name, path

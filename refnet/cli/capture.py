@@ -10,18 +10,24 @@ import refnet
 from refnet.cli.common import (
     DIFFERENT,
     DONE,
+    callable_arguments,
+    interpreters,
     json_argument,
     json_value,
     names_arguments,
+    one_of,
     pairs,
+    pipeline_argument,
     positive,
     print_json,
+    process_arguments,
     progress_bar,
     subgraph_argument,
     usable,
     weights_arguments,
 )
 from refnet.core.errors import InputError
+from refnet.core.words import counted
 
 TEXT = "run a network in a framework and save every value"
 
@@ -41,8 +47,9 @@ A capture is a folder with one .npy file per value and manifest.json, which says
 version, build, instruction set, threads, batch, mode, flags) and has the sha256 of every value, of the
 inputs, the graph and the weights. docs/formats.md specifies it, so that anyone can write one.
 
-torch, mxnet and onnxruntime run in their own Python: --python PATH, else .venv-NAME/bin/python
-(`bash .ci/environments.sh NAME` creates it). torch takes any nn.Module as package.module:callable: every
+torch, mxnet and onnxruntime run in a Python of their own: --python PATH, else the
+variable REFNET_PYTHON_TORCH (_MXNET, _ONNXRUNTIME), else the Python that runs refnet,
+else that of the PATH. torch takes any nn.Module as package.module:callable: every
 module's and every function's output is a value; with --model refnet knows its graph too, and can verify the
 capture. --state loads weights into the module. The manifest names --weights, or --state, only after comparing
 them with the module's own parameters; if they differ, nothing is captured. A MODEL that is not a file of the
@@ -70,7 +77,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     from refnet.frameworks.capture.names import FRAMEWORKS
 
-    parser.add_argument("framework", metavar="FRAMEWORK", choices=FRAMEWORKS, help=", ".join(FRAMEWORKS))
+    known, text = one_of(*FRAMEWORKS), ", ".join(FRAMEWORKS)
+    parser.add_argument("framework", metavar="FRAMEWORK", type=known, choices=FRAMEWORKS, help=text)
     parser.add_argument("model", metavar="MODEL", help="name or file; for torch also package.module:callable")
     parser.add_argument(
         "--input",
@@ -83,41 +91,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, required=True, metavar="DIR", help="the capture's folder"
     )
     weights_arguments(parser)
-    parser.add_argument(
-        "--pipeline",
-        metavar="NAME",
-        help="the preprocessing pipeline, docs/preprocessing.md (default: the model's)",
-    )
+    pipeline_argument(parser)
     text = "number of threads (default: 1)"
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help=text)
     text = "batch size of a seed:N input (default: 1)"
     parser.add_argument("--batch", type=positive, metavar="N", help=text)
     parser.add_argument("--mode", metavar="MODE", help="how the framework executes the network, see below")
     text = "with FRAMEWORK refnet: the arithmetic (default: plain)"
-    parser.add_argument("--arithmetic", choices=["plain", "golden"], help=text)
+    names = ("plain", "golden")
+    parser.add_argument("--arithmetic", type=one_of(*names), choices=names, help=text)
     subgraph_argument(parser)
     parser.add_argument(
         "--hash-only", action="store_true", help="keep the hashes of the values, not the data"
     )
-    parser.add_argument("--python", metavar="PATH", help="the Python that has the framework")
-    parser.add_argument(
-        "--environment",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="an environment variable for the framework's process, for example ONEDNN_MAX_CPU_ISA=AVX2",
-    )
-    text = "seconds to wait for one value (default: 600)"
-    parser.add_argument("--timeout", type=positive, default=600, metavar="SECONDS", help=text)
+    process_arguments(parser, "value")
     text = "torch callable: the state dict that is loaded into it, or seed:N (with --model)"
-    parser.add_argument("--state", metavar="FILE|seed:N", help=text)
-    parser.add_argument(
-        "--argument", action="append", default=[], metavar="JSON", help="torch callable: an argument"
-    )
-    parser.add_argument("--option", metavar="JSON", help='torch callable: its keywords, {"name": value}')
-    parser.add_argument(
-        "--path", action="append", default=[], metavar="DIR", help="torch callable: a folder to import from"
-    )
+    callable_arguments(parser, "FILE|seed:N", text)
     parser.add_argument(
         "--reference",
         action="append",
@@ -142,6 +131,7 @@ def run(a: argparse.Namespace) -> int:
         raise InputError(f"--arithmetic {a.arithmetic} and --mode {a.mode}: give one or the other")
     if a.framework not in ("torch", "folder"):
         usable(a.model, a.network)
+    runs = [] if a.framework in ("refnet", "folder") else [a.framework]
     try:
         with progress_bar("values") as progress:
             done = refnet.capture(
@@ -159,9 +149,9 @@ def run(a: argparse.Namespace) -> int:
                 subgraph=a.subgraph,
                 hash_only=a.hash_only,
                 order_free=a.order_free,
-                python=a.python,
+                python=interpreters(a.python, runs).get(a.framework),
                 environment=pairs("--environment", a.environment),
-                timeout=a.timeout,
+                timeout=a.timeout or 600,
                 state=a.state,
                 arguments=[json_value("--argument", text) for text in a.argument],
                 options=json_value("--option", a.option, dict) if a.option else {},
@@ -184,7 +174,7 @@ def run(a: argparse.Namespace) -> int:
     else:
         went_on = f", {done.resumed} of them from before an interruption" if done.resumed else ""
         kept = "hashes of " if a.hash_only else ""
-        show(clean(f"{a.output}: {kept}{count} values of {reference}{went_on}"))
+        show(clean(f"{a.output}: {kept}{counted(count, 'value')} of {reference}{went_on}"))
         for name in done.different:
             why = "not the exact result, though no sum in it can round: the node computes something else"
             show(clean(f"{name}: {why}"))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from refnet.core.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from refnet.core.errors import InputError, did_you_mean
 
 EMBEDDED = "octave-se-resnet-digits"
 """The network of `refnet run` without a MODEL: trained, shipped, and it runs in an instant."""
@@ -129,14 +127,107 @@ def json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, with all digits and checksums")
 
 
+def threads_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare --threads, of refnet's own computing."""
+    text = "number of threads (default: all processors)"
+    parser.add_argument("--threads", type=positive, metavar="N", help=text)
+
+
+def pipeline_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare --pipeline."""
+    text = "the preprocessing pipeline, docs/preprocessing.md (default: the model's)"
+    parser.add_argument("--pipeline", metavar="NAME", help=text)
+
+
+def python_argument(parser: argparse._ActionsContainer) -> None:
+    """Declare --python; `interpreters` reads it."""
+    text = "the Python that has the framework, or with NAME= that of one framework; repeatable "
+    text += "(default: what REFNET_PYTHON_TORCH, _MXNET, _ONNXRUNTIME or _ONNX_REFERENCE names, else the "
+    text += "Python that runs refnet, else that of the PATH)"
+    parser.add_argument("--python", action="append", default=[], metavar="[NAME=]PATH", help=text)
+
+
+def interpreters(texts: Sequence[str], frameworks: Collection[str]) -> dict[str, str]:
+    """Framework -> interpreter, of --python PATH and --python NAME=PATH.
+
+    Raises InputError for a name that is none of the frameworks that run, and for two of one framework.
+
+    >>> interpreters(["mxnet=/opt/mx/bin/python", "/opt/torch/bin/python"], ["torch", "mxnet"])
+    {'mxnet': '/opt/mx/bin/python', 'torch': '/opt/torch/bin/python'}
+    >>> interpreters(["onnx=/opt/onnx/bin/python"], ["onnxruntime"])
+    Traceback (most recent call last):
+    refnet.core.errors.InputError: --python onnx=...: no 'onnx' runs here; did you mean onnxruntime?
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or os.sep in name:  # a path, which may have a = itself
+            continue
+        if name not in frameworks:
+            hint = did_you_mean(name, frameworks, f", but {', '.join(frameworks) or 'no framework'}")
+            raise InputError(f"--python {text}: no {name!r} runs here{hint}")
+        if name in found or not path:
+            raise InputError(f"--python {text}: {'is duplicated' if path else 'names no file'}")
+        found[name] = path
+    plain = [text for text in texts if "=" not in text or os.sep in text.partition("=")[0]]
+    if len(plain) > 1:
+        raise InputError(f"--python {plain[1]}: one PATH has no NAME already; write NAME={plain[1]}")
+    rest = [name for name in frameworks if name not in found]
+    if plain and not rest:
+        raise InputError(f"--python {plain[0]}: no framework is left for it to run")
+    return found | dict.fromkeys(rest, plain[0]) if plain else found
+
+
+def process_arguments(parser: argparse.ArgumentParser, answer: str) -> None:
+    """Declare --python, --environment, --timeout, of a framework's process. answer: what may take long."""
+    python_argument(parser)
+    parser.add_argument(
+        "--environment",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an environment variable for the framework's process, for example ONEDNN_MAX_CPU_ISA=AVX2",
+    )
+    text = f"seconds to wait for one {answer} (default: 600)"
+    parser.add_argument("--timeout", type=positive, metavar="SECONDS", help=text)
+
+
+def callable_arguments(parser: argparse.ArgumentParser, state: str, text: str) -> None:
+    """Declare what belongs to torch's package.module:callable: --state, --argument, --option, --path.
+
+    state, text: what --state takes, and its help.
+    """
+    parser.add_argument("--state", metavar=state, help=text)
+    parser.add_argument(
+        "--argument", action="append", default=[], metavar="JSON", help="torch callable: an argument"
+    )
+    parser.add_argument("--option", metavar="JSON", help='torch callable: its keywords, {"name": value}')
+    parser.add_argument(
+        "--path", action="append", default=[], metavar="DIR", help="torch callable: a folder to import from"
+    )
+
+
 def subgraph_argument(parser: argparse.ArgumentParser) -> None:
     """Declare --subgraph."""
     parser.add_argument(
         "--subgraph",
+        type=one_of("NONE", "default"),
         choices=["NONE", "default"],
         default="NONE",
         help="MXNet's subgraph backend. NONE: no joined nodes; default: MXNet's own setting (default: NONE)",
     )
+
+
+def one_of(*known: str) -> Callable[[str], str]:
+    """The type of an argument that is one of these words; another is answered with the closest."""
+
+    def word(text: str) -> str:
+        if text not in known:
+            hint = did_you_mean(text, known)
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(known)}{hint}")
+        return text
+
+    return word
 
 
 def positive(text: str) -> int:

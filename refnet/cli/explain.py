@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import refnet
-from refnet.cli.common import json_argument, positive, print_json, usable, weights_arguments
+from refnet.cli.common import json_argument, print_json, threads_argument, usable, weights_arguments
 from refnet.cli.verify import input_arguments
 
 TEXT = "show how one element of a value is computed, term by term"
@@ -38,8 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     text = "with --capture: a JSON object {captured name: name of a value}"
     parser.add_argument("--names", type=Path, metavar="MAP.json", help=text)
     parser.add_argument("--all", action="store_true", help="show all terms")
-    text = "number of threads (default: all processors)"
-    parser.add_argument("--threads", type=positive, metavar="N", help=text)
+    threads_argument(parser)
     json_argument(parser)
 
 

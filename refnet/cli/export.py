@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from refnet.cli.common import usable, weights_arguments
+from refnet.cli.common import one_of, usable, weights_arguments
 
 TEXT = "write a network as another framework's files"
 
@@ -21,7 +21,8 @@ MXNet or ONNX Runtime can load and run the result. --to onnx needs `pip install 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help="name or file")
-    parser.add_argument("--to", required=True, choices=["mxnet", "onnx"], help="the framework")
+    known = ("mxnet", "onnx")
+    parser.add_argument("--to", required=True, type=one_of(*known), choices=known, help="the framework")
     parser.add_argument(
         "-o",
         "--prefix",

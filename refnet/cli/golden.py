@@ -10,13 +10,16 @@ from refnet.cli.common import (
     DIFFERENT,
     DONE,
     json_argument,
+    pipeline_argument,
     positive,
     print_json,
     progress_bar,
+    threads_argument,
     usable,
     weights_arguments,
 )
 from refnet.core.errors import InputError
+from refnet.core.words import counted
 
 TEXT = "write or check the hashes of every golden value"
 
@@ -45,13 +48,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     weights_arguments(parser)
     text = "a .npy file, NAME=FILE.npy, an image, sample:NAME or seed:N"
     parser.add_argument("--input", action="append", metavar="X", help=text)
-    parser.add_argument(
-        "--pipeline",
-        metavar="NAME",
-        help="the preprocessing pipeline, docs/preprocessing.md (default: the model's)",
-    )
-    text = "number of threads (default: all processors)"
-    parser.add_argument("--threads", type=positive, metavar="N", help=text)
+    pipeline_argument(parser)
+    threads_argument(parser)
     parser.add_argument(
         "--batch", type=positive, default=1, metavar="N", help="images at a time (default: 1)"
     )
@@ -91,7 +89,7 @@ def _golden_record(a: argparse.Namespace) -> int:
     if a.json:
         print_json({"file": str(a.output), "values": len(file.values)})
     else:
-        show(clean(f"{a.output}: {len(file.values)} values"))
+        show(clean(f"{a.output}: {counted(len(file.values), 'value')}"))
     return DONE
 
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from refnet.cli.common import DIFFERENT, DONE, counting, json_argument, positive, print_json
+from refnet.cli.common import (
+    DIFFERENT,
+    DONE,
+    counting,
+    interpreters,
+    json_argument,
+    one_of,
+    positive,
+    print_json,
+    python_argument,
+    threads_argument,
+)
+from refnet.core.words import counted
 
 TEXT = "prove golden exp or sigmoid, or a framework's bits, on all float32 inputs"
 
@@ -29,11 +41,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     text = "exp or sigmoid; with --framework also softmax, softmax-first, and nd-sigmoid (MXNet)"
     names = ["exp", "sigmoid", "softmax", "softmax-first", "nd-sigmoid"]
-    parser.add_argument("function", choices=names, metavar="FUNCTION", help=text)
+    parser.add_argument("function", type=one_of(*names), choices=names, metavar="FUNCTION", help=text)
     other = parser.add_argument_group("a framework's function")
     text = "compare this framework's function, not golden"
-    other.add_argument("--framework", choices=["torch", "mxnet", "onnx"], help=text)
-    other.add_argument("--python", metavar="PATH", help="the interpreter that has it (default: .venv-NAME)")
+    known = ["torch", "mxnet", "onnxruntime"]
+    other.add_argument("--framework", type=one_of(*known), choices=known, help=text)
+    python_argument(other)
     text = "compare with this formula only (default: all that agree on a sample)"
     other.add_argument("--formula", metavar="NAME", help=text)
     other.add_argument(
@@ -47,8 +60,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slice", type=_slice, default=(1, 1), metavar="K/N", help="only part K of N")
     text = "save progress to this file, and resume from it"
     parser.add_argument("--state", type=Path, metavar="FILE", help=text)
-    text = "number of threads (default: all processors)"
-    parser.add_argument("--threads", type=positive, metavar="N", help=text)
+    threads_argument(parser)
     json_argument(parser)
 
 
@@ -74,7 +86,8 @@ def run(a: argparse.Namespace) -> int:
         print_json({**proof.record(), "unlike_recorded": unlike})
     else:
         record = proof.record()
-        show(f"{a.function}: {proof.inputs} inputs, {proof.different} results differ")
+        differ = counted(proof.different, "result differs", "results differ")
+        show(f"{a.function}: {counted(proof.inputs, 'input')}, {differ}")
         by_golden, by_second = record["open_shipped"], record["open_second"]
         show(f"decided by decimal arithmetic: {by_golden} by golden, {by_second} by the second evaluation")
         if proof.different:
@@ -82,7 +95,8 @@ def run(a: argparse.Namespace) -> int:
         show(f"sha256 of all results: {proof.sha256 or 'needs all chunks (this run had some of them)'}")
         on = f"the record of {known['date']}"
         if unlike:
-            show(f"{len(unlike)} chunks have other hashes than {on}: {unlike}")
+            others = counted(len(unlike), "chunk has another hash", "chunks have other hashes")
+            show(f"{others} than {on}: {unlike}")
         else:
             show(f"every chunk's hash equals {on}")
     return DIFFERENT if proof.different or unlike else DONE
@@ -93,32 +107,31 @@ def _live(a: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from refnet.core.errors import InputError
-    from refnet.frameworks.launch import python
+    from refnet.frameworks.launch import FRAMEWORKS, python
     from refnet.frameworks.live import CHUNKS, questions, sweep, worker
     from refnet.kernels.resources import processors
     from refnet.report.terminal import clean, show
 
     if a.state:
         raise InputError("--state is for golden proofs; --slice divides this one")
-    questions(a.framework, a.function)
+    place = FRAMEWORKS[a.framework]
+    questions(place, a.function)
     part, of = a.slice
     chunks = range(part - 1, CHUNKS, of)
-    interpreter = python(a.framework, {a.framework: a.python} if a.python else {})
+    interpreter = python(a.framework, interpreters(a.python, [a.framework]).get(a.framework))
     with (
-        worker(a.framework, interpreter, dict(a.environment)) as running,
+        worker(place, interpreter, dict(a.environment)) as running,
         counting(f"{a.framework}'s {a.function}: chunks of 2**24 inputs", len(chunks)) as advance,
     ):
-        result = sweep(
-            running, a.framework, a.function, chunks, a.formula, a.threads or processors(), advance
-        )
+        result = sweep(running, place, a.function, chunks, a.formula, a.threads or processors(), advance)
     if a.json:
         print_json({**asdict(result), "identical": result.identical})
     else:
         version = result.reference.get("onnxruntime", result.reference["version"])
-        show(clean(f"{a.framework} {version}, {a.function}: {result.inputs} inputs"))
+        show(clean(f"{a.framework} {version}, {a.function}: {counted(result.inputs, 'input')}"))
         for one in result.found:
             where = "" if one.first is None else f", the first at 0x{one.first:08x}"
-            show(f"  {one.formula}: {one.different} results differ{where}")
+            show(f"  {one.formula}: {counted(one.different, 'result differs', 'results differ')}{where}")
         show(f"identical: {', '.join(result.identical) or 'none'}")
     return DONE if result.identical else DIFFERENT
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from refnet.cli.common import print_json
 from refnet.core.errors import InputError
+from refnet.core.words import counted
 from refnet.formats.write import whole_file
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def _said(book: Book, key: str) -> dict[str, Any]:
     evidence = book.evidence.get(key)
     if evidence is None:
         return {"words": lines, "evidence": None}
-    confirmed = f"confirmed on {evidence.elements} elements of {evidence.captures} captures"
+    elements, captures = counted(evidence.elements, "element"), counted(evidence.captures, "capture")
+    confirmed = f"confirmed on {elements} of {captures}"
     return {"words": [*lines, confirmed], "evidence": vars(evidence)}
 
 

@@ -11,18 +11,22 @@ import refnet
 from refnet.cli.common import (
     DIFFERENT,
     DONE,
+    callable_arguments,
+    interpreters,
     json_argument,
     json_value,
     pairs,
     positive,
     print_json,
+    process_arguments,
     progress_bar,
     refuse_given,
     subgraph_argument,
     usable,
     weights_arguments,
 )
-from refnet.core.errors import InputError
+from refnet.core.errors import InputError, did_you_mean
+from refnet.core.words import counted
 
 if TYPE_CHECKING:
     from refnet import Revealed
@@ -83,24 +87,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=positive, metavar="N", help="batch size (default: 1)")
     parser.add_argument("--mode", metavar="MODE", help="how the framework executes, see `refnet capture`")
     subgraph_argument(parser)
-    parser.add_argument("--python", metavar="PATH", help="the Python that has the framework")
-    parser.add_argument(
-        "--environment",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="an environment variable for the framework's process, for example ONEDNN_MAX_CPU_ISA=AVX2",
-    )
-    text = "seconds to wait for one answer (default: 600)"
-    parser.add_argument("--timeout", type=positive, metavar="SECONDS", help=text)
-    parser.add_argument("--state", metavar="FILE", help="torch callable: its state dict")
-    parser.add_argument(
-        "--argument", action="append", default=[], metavar="JSON", help="torch callable: an argument"
-    )
-    parser.add_argument("--option", metavar="JSON", help='torch callable: its keywords, {"name": value}')
-    parser.add_argument(
-        "--path", action="append", default=[], metavar="DIR", help="torch callable: a folder to import from"
-    )
+    process_arguments(parser, "answer")
+    callable_arguments(parser, "FILE", "torch callable: its state dict")
     json_argument(parser)
 
 
@@ -112,7 +100,8 @@ def run(a: argparse.Namespace) -> int:
         raise InputError(f"--book {a.book} is only for --show; name the file of a new book with -o")
     if a.framework not in KNOWN or a.model is None or a.output is None:
         given = " ".join(word for word in (a.framework, a.model) if word)
-        raise InputError(f"needs FRAMEWORK ({', '.join(KNOWN)}), MODEL and -o BOOK, got {given!r}")
+        hint = did_you_mean(a.framework, KNOWN) if a.framework and a.framework not in KNOWN else ""
+        raise InputError(f"needs FRAMEWORK ({', '.join(KNOWN)}), MODEL and -o BOOK, got {given!r}{hint}")
     if a.framework != "torch":
         usable(a.model, a.network)
     try:
@@ -128,7 +117,7 @@ def run(a: argparse.Namespace) -> int:
                 batch=a.batch or 1,
                 mode=a.mode,
                 subgraph=a.subgraph,
-                python=a.python,
+                python=interpreters(a.python, [a.framework]).get(a.framework),
                 environment=pairs("--environment", a.environment),
                 timeout=a.timeout or 600,
                 state=a.state,
@@ -190,12 +179,14 @@ def _show(output: Path, found: Revealed) -> None:
         clean(f"{output}: {who.framework} {who.version}, {who.isa}, {who.mode}, {threads}, batch {who.batch}")
     )
     show(
-        f"{found.replayed} nodes by {len(book.recipes)} recipes, confirmed to the bit on two captures; "
-        f"{found.settled} nodes have only one right result, and the framework gave it"
+        f"{counted(found.replayed, 'node')} by {counted(len(book.recipes), 'recipe')}, confirmed to the bit "
+        "on two captures; "
+        f"{counted(found.settled, 'node has', 'nodes have')} only one right result, and the framework gave it"
     )
     if found.usual:
         some = ", ".join(found.usual[:5]) + (", ..." if len(found.usual) > 5 else "")
-        show(clean(f"with infinities and NaN, {len(found.usual)} nodes have other bits: {some}"))
+        others = counted(len(found.usual), "node has", "nodes have")
+        show(clean(f"with infinities and NaN, {others} other bits: {some}"))
     for one in book.unconfirmed:
         more = f" and {len(one.nodes) - 3} more" if len(one.nodes) > 3 else ""
         show(clean(f"not confirmed: {', '.join(one.nodes[:3])}{more}: {one.signature}: {one.reason}"))

@@ -13,8 +13,11 @@ from refnet.cli.common import (
     EMBEDDED,
     counting,
     json_argument,
+    one_of,
+    pipeline_argument,
     positive,
     print_json,
+    threads_argument,
     usable,
     weights_arguments,
 )
@@ -61,11 +64,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="FILE.npy", help="save the output, all images in order"
     )
     parser.add_argument("--value", metavar="NAME", help="what --output saves: an output or any node's value")
-    parser.add_argument(
-        "--pipeline",
-        metavar="NAME",
-        help="the preprocessing pipeline, docs/preprocessing.md (default: the model's)",
-    )
+    pipeline_argument(parser)
     parser.add_argument(
         "--arithmetic",
         default="plain",
@@ -75,14 +74,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--kernels",
+        type=one_of(*KERNELS),
         choices=KERNELS,
         help="fast, or reference: the slow loops that define each bit; both give the same bits "
         "(default: fast; with NUMBA_DISABLE_JIT=1 reference)",
     )
     text = "with golden: the share of elements that needed exact arithmetic"
     parser.add_argument("--profile", action="store_true", help=text)
-    text = "number of threads (default: all processors)"
-    parser.add_argument("--threads", type=positive, metavar="N", help=text)
+    threads_argument(parser)
     text = "images per batch (default: 8, or the book's batch size)"
     parser.add_argument("--batch", type=positive, metavar="N", help=text)
     parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes shown (default: 5)")

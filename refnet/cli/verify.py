@@ -10,10 +10,11 @@ import refnet
 from refnet.cli.common import (
     json_argument,
     names_arguments,
-    positive,
+    pipeline_argument,
     print_json,
     progress_bar,
     refuse_given,
+    threads_argument,
     usable,
     weights_arguments,
 )
@@ -76,13 +77,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     text = "write a map for --names: what captured values that match nothing may be"
     parser.add_argument("--propose", type=Path, metavar="MAP.json", help=text)
     parser.add_argument("--all", action="store_true", help="list every value, not only those that are wrong")
+    text = "also print all that is known of who computed the values, such as the build's flags"
+    parser.add_argument("--verbose", action="store_true", help=text)
     parser.add_argument(
         "--other-sources",
         action="store_true",
         help="judge even if DIR was made from another graph or other weights",
     )
-    text = "number of threads (default: all processors)"
-    parser.add_argument("--threads", type=positive, metavar="N", help=text)
+    threads_argument(parser)
     json_argument(parser)
 
 
@@ -90,8 +92,7 @@ def input_arguments(parser: argparse.ArgumentParser, when: str = "if DIR has non
     """Declare --input and --pipeline. when: in which case the input is needed."""
     text = f"the network's input, {when}: a .npy file, NAME=FILE.npy, images (a batch), sample:NAME or seed:N"
     parser.add_argument("--input", action="append", metavar="X", help=text)
-    text = "the preprocessing pipeline, docs/preprocessing.md (default: the model's)"
-    parser.add_argument("--pipeline", metavar="NAME", help=text)
+    pipeline_argument(parser)
 
 
 def run(a: argparse.Namespace) -> int:
@@ -105,7 +106,7 @@ def run(a: argparse.Namespace) -> int:
         if a.json:
             print_json([found.record() for found in everything])
         else:
-            show_shipped(everything, a.full)
+            show_shipped(everything, a.full, a.verbose)
         return max(found.exit_code for found in everything)
     if a.full:
         raise InputError(f"--full is for the captures that ship with refnet: leave {a.capture} out")
@@ -120,7 +121,7 @@ def run(a: argparse.Namespace) -> int:
     if a.json:
         print_json(found.record())
     else:
-        show_verification(found, a.all)
+        show_verification(found, a.all, a.verbose)
     return found.exit_code
 
 

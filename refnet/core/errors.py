@@ -15,6 +15,24 @@ The command line prints the message of a RefnetError and exits with 2; any other
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(word: object, known: Iterable[str], otherwise: str = "") -> str:
+    """What an error adds about a name that there is not: the closest names, or `otherwise` if none is close.
+
+    >>> did_you_mean("Layer1.conv", ["layer1.conv1", "layer3.0.conv1", "fc"])
+    '; did you mean layer1.conv1 or layer3.0.conv1?'
+    >>> did_you_mean("x", ["layer1.conv1"], " among its 1")
+    ' among its 1'
+    """
+    said = str(word)[:200].casefold()
+    folded = {name[:200].casefold(): name for name in known}
+    near = get_close_matches(said, folded, 3, 0.6)
+    if not near and len(said) > 2:
+        near = [one for one in folded if said in one][:3]
+    return f"; did you mean {' or '.join(folded[one] for one in near)}?" if near else otherwise
 
 
 class RefnetError(Exception):

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from refnet.core.errors import InputError, WeightsError
+from refnet.core.errors import InputError, WeightsError, did_you_mean
 from refnet.core.graph import Graph, Node
 from refnet.core.interrupt import interruptible
 from refnet.core.limits import check_cost, long_ones
@@ -223,7 +223,7 @@ def _needed(graph: Graph, names: Collection[str]) -> tuple[Node, ...]:
     wanted = set(names)
     for name in names:
         if name not in graph.by_name:
-            raise InputError(f"{graph.name} has no value {name!r}")
+            raise InputError(f"{graph.name} has no value {name!r}{did_you_mean(name, graph.by_name)}")
     kept = []
     for node in reversed(graph.nodes):
         if node.name in wanted:

@@ -41,6 +41,7 @@ from refnet.core.orders import (
     Unconfirmed,
     check,
 )
+from refnet.formats.arguments import check_arguments
 from refnet.formats.json_file import Checked, parse, read_bytes
 from refnet.formats.write import whole_file
 
@@ -144,6 +145,7 @@ def read(path: str | os.PathLike[str]) -> Book:
     ...     read(folder + "/book.json").recipes["AvgPool(kernel=(3, 3))(...)"] == recipe
     True
     """
+    check_arguments(locals())
     return loads(read_bytes(path, LARGEST, "a book"), os.fspath(path))
 
 

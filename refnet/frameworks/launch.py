@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from typing import Any
 import refnet
 from refnet.arithmetic.named import absolute
 from refnet.arithmetic.named import arithmetic as named
-from refnet.core.errors import InputError
+from refnet.core.errors import InputError, did_you_mean
 from refnet.core.graph import Graph
 from refnet.core.op import F32
 from refnet.frameworks.process import Worker
@@ -21,7 +23,9 @@ from refnet.models.loading import Model, Size, load
 from refnet.models.synthetic import normal
 
 FRAMEWORKS = {"torch": "torch", "mxnet": "mxnet", "onnxruntime": "onnx", "onnx-reference": "onnx"}
-"""What refnet can be compared with -> the environment that has it (.venv-NAME)."""
+"""What refnet can be compared with -> the environment of .ci/environments.sh that has it (.venv-NAME)."""
+MODULES = {"torch": "torch", "mxnet": "mxnet", "onnxruntime": "onnxruntime", "onnx-reference": "onnx"}
+"""The same -> the module that makes a Python one that has it."""
 MODELS = ("resnest-50-pytorch", "octave-se-resnet-50-0.125")
 """The networks that are compared when none is named."""
 WORKERS = Path(refnet.__file__).parent / "frameworks"
@@ -72,7 +76,7 @@ def prepare(
     """Load a model, write its weights into the folder for every framework, and say how each is to be run.
 
     against: names of FRAMEWORKS. weights, network, image: as for `refnet.load`; weights are "seed:0" where
-    they are not given and the model is not a weights file. pythons: environment -> interpreter, see `python`.
+    they are not given and the model is not a weights file. pythons: framework -> interpreter, see `python`.
     arithmetic: refnet's, "plain", "golden" or "replay:BOOK".
     Raises InputError for a framework that is unknown, not installed or cannot run the model, or an arithmetic
     that there is not.
@@ -80,12 +84,13 @@ def prepare(
     named(arithmetic)
     for name in against:
         if name not in FRAMEWORKS:
-            raise InputError(f"against must be among {', '.join(FRAMEWORKS)}, got {name!r}")
+            hint = did_you_mean(name, FRAMEWORKS)
+            raise InputError(f"against must be among {', '.join(FRAMEWORKS)}, got {name!r}{hint}")
     entry = known_entry(model, network)
     for name in against:
         if reason := unfit(name, entry):
             raise InputError(f"{name} cannot run {os.fspath(model)}: {reason}")
-    found = {name: python(FRAMEWORKS[name], pythons or {}) for name in against}
+    found = {name: python(name, (pythons or {}).get(name)) for name in against}
     if weights is None and not os.fspath(model).endswith((".pth", ".pt", ".safetensors", ".params", ".tar")):
         weights = "seed:0"
     graph = load(model, weights=weights, network=network, image=image)
@@ -125,27 +130,55 @@ def default_against(model: Model, network: str | None) -> tuple[str, ...]:
     return tuple(name for name in ("torch", "mxnet") if not unfit(name, entry))[:1]
 
 
-def python(environment: str, given: Mapping[str, str]) -> str:
-    """The interpreter of an environment: the one given, or .venv-NAME here or where refnet lies.
+def python(framework: str, given: str | None = None) -> str:
+    """The interpreter that runs a framework: the one given, or else the first of these that there is.
 
-    Raises InputError, which says how to make it, if there is none.
+    1. What the variable of the framework names: REFNET_PYTHON_TORCH, REFNET_PYTHON_MXNET,
+       REFNET_PYTHON_ONNXRUNTIME, REFNET_PYTHON_ONNX_REFERENCE.
+    2. The Python that runs refnet, if it has the framework.
+    3. The first python3, or python, of the PATH, if it has the framework.
 
-    >>> python("torch", {"torch": "/no/such/python"})
+    Nothing of the current folder runs unless it is named. Raises InputError, which says what to type.
+
+    >>> python("torch", "/no/such/python")
     Traceback (most recent call last):
     refnet.core.errors.InputError: --python torch=/no/such/python: no such file
     """
-    if environment in given:
-        if not os.path.isfile(given[environment]):
-            raise InputError(f"--python {environment}={given[environment]}: no such file")
-        return given[environment]
-    places = [Path(root) / f".venv-{environment}/bin/python" for root in (".", PACKAGE)]
-    for place in places:
-        if place.exists():
-            return str(place)
+    variable = f"REFNET_PYTHON_{framework.upper().replace('-', '_')}"
+    for said, path in ((f"--python {framework}", given), (variable, os.environ.get(variable))):
+        if path:
+            if not os.path.isfile(path):
+                raise InputError(f"{said}={path}: no such file")
+            return path
+    own = [sys.executable] if sys.executable else []
+    found = (shutil.which(name) for name in ("python3", "python"))
+    for path in dict.fromkeys([*own, *(os.path.abspath(one) for one in found if one)]):
+        if _has(path, MODULES[framework]):
+            return path
     raise InputError(
-        f"no Python with {environment} at {places[0]}: `bash .ci/environments.sh {environment}` in refnet's "
-        f"repository makes it, or name one with --python {environment}=PATH"
+        f"no Python has {framework}: neither the one that runs refnet nor that of the PATH. Name one with "
+        f"--python PATH, or in {variable}; in refnet's repository `bash .ci/environments.sh "
+        f"{FRAMEWORKS[framework]}` makes one, .venv-{FRAMEWORKS[framework]}/bin/python"
     )
+
+
+def _has(interpreter: str, module: str) -> bool:
+    """Whether an interpreter finds a module, which is not imported."""
+    code = f"import sys, importlib.util as u; sys.exit(u.find_spec({module!r}) is None)"
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    try:
+        done = subprocess.run(
+            [interpreter, "-c", code],
+            env=environment,
+            cwd=os.path.abspath(os.sep),  # no folder of the user's is searched
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
 
 
 def start(

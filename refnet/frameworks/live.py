@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from refnet.core.bits import equal_bits
-from refnet.core.errors import FrameworkError, InputError
+from refnet.core.errors import FrameworkError, InputError, did_you_mean
 from refnet.core.op import F32
 from refnet.frameworks import launch
 from refnet.frameworks.process import Worker
@@ -159,7 +159,8 @@ def sweep(
     """
     question, known = questions(framework, function), formulas(function)
     if formula is not None and formula not in known:
-        raise InputError(f"formula must be one of {', '.join(known)}, got {formula!r}")
+        hint = did_you_mean(formula, known)
+        raise InputError(f"formula must be one of {', '.join(known)}, got {formula!r}{hint}")
     wanted = sorted(set(chunks))
     if not wanted or not all(0 <= index < CHUNKS for index in wanted):
         raise InputError(f"chunks must be 0 to {CHUNKS - 1}, got {wanted}")
@@ -187,7 +188,8 @@ def sweep(
 def questions(framework: str, function: str) -> Question:
     """How the framework is asked for that function. Raises InputError for an unknown name."""
     if framework not in QUESTIONS:
-        raise InputError(f"framework must be one of {', '.join(QUESTIONS)}, got {framework!r}")
+        hint = did_you_mean(framework, QUESTIONS)
+        raise InputError(f"framework must be one of {', '.join(QUESTIONS)}, got {framework!r}{hint}")
     if function not in QUESTIONS[framework]:
         raise InputError(f"of {framework}: {', '.join(QUESTIONS[framework])}; got {function!r}")
     return QUESTIONS[framework][function]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from refnet.formats.arguments import COUNT, MODEL, PATH, SOURCES, check_arguments
 from refnet.formats.manifest import Manifest
 from refnet.frameworks.capture import orderfree
 from refnet.frameworks.capture.request import Request
@@ -101,6 +102,7 @@ def capture(
     ...     print(result.manifest.reference, refnet.verify(folder).counts["defect"])
     refnet 0.1.0, golden, 1 thread, batch 1 0
     """
+    check_arguments(locals(), {"model": MODEL, "inputs": SOURCES, "threads": COUNT})
     listed = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     request = Request(
         framework,
@@ -166,6 +168,7 @@ def reveal(
     >>> found.nodes, found.book.unconfirmed  # doctest: +SKIP
     (97, ())
     """
+    check_arguments(locals(), {"model": MODEL, "book": PATH, "threads": COUNT, "batch": COUNT})
     request = Request(
         framework,
         os.fspath(model),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from refnet.core.errors import InputError
+from refnet.core.errors import InputError, did_you_mean
 from refnet.core.graph import Graph
 from refnet.models.octresnet import octave_resnet
 from refnet.models.resnest import resnest
@@ -99,13 +98,12 @@ def entry(name: str) -> Entry:
     81.11
     >>> entry("octave-resnet-50")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    refnet.core.errors.InputError: no network is named 'octave-resnet-50'; close: ...
+    refnet.core.errors.InputError: no network is named 'octave-resnet-50'; did you mean ...
     """
     known = _read()
     if name not in known:
-        close = get_close_matches(name, known, 3) or [n for n in known if name and name in n][:3]
-        hint = f"close: {', '.join(close)}" if close else "`refnet models` lists them all"
-        raise InputError(f"no network is named {name!r}; {hint}")
+        hint = did_you_mean(name, known, "; `refnet models` lists them all")
+        raise InputError(f"no network is named {name!r}{hint}")
     return known[name]
 
 

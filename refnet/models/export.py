@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from refnet.core.errors import InputError, WeightsError
+from refnet.core.errors import InputError, WeightsError, did_you_mean
 from refnet.core.graph import Graph
 
 FORMATS = ("mxnet", "onnx")
@@ -29,7 +29,7 @@ def export(graph: Graph, prefix: str | os.PathLike[str], to: str = "mxnet") -> t
     ['net-symbol.json', 'net-0000.params']
     """
     if to not in FORMATS:
-        raise InputError(f"to must be one of {', '.join(FORMATS)}, got {to!r}")
+        raise InputError(f"to must be one of {', '.join(FORMATS)}, got {to!r}{did_you_mean(to, FORMATS)}")
     if os.path.basename(os.fspath(prefix)) in ("", ".", ".."):
         raise InputError(f"prefix must end in a file name, got {os.fspath(prefix)!r}")
     if missing := [name for name in graph.weight_types if name not in graph.weights]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from refnet.arithmetic.run import run
-from refnet.core.errors import InputError
+from refnet.core.errors import InputError, did_you_mean
 from refnet.core.graph import Graph
 from refnet.core.interpreter import Arithmetic
 from refnet.core.op import F32, TensorType
@@ -112,7 +112,8 @@ def predict(
     names = {name: graph.outputs.get(name, name) for name in [*graph.outputs, *values]}
     for name in names.values():
         if name not in graph.by_name:
-            raise InputError(f"{graph.name} has no output and no value {name!r}")
+            hint = did_you_mean(name, [*graph.outputs, *graph.by_name])
+            raise InputError(f"{graph.name} has no output and no value {name!r}{hint}")
     (data,) = graph.inputs
     for batch in batches:
         found = run(graph, {data: batch}, arithmetic, set(names.values()))

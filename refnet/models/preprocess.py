@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from refnet.core.errors import FormatError, InputError, RefnetError, UnsupportedError
+from refnet.core.errors import FormatError, InputError, RefnetError, UnsupportedError, did_you_mean
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -139,7 +139,8 @@ def pipeline(name: str) -> Pipeline:
     """
     known = pipelines()
     if name not in known:
-        raise InputError(f"pipeline {name!r} is not known; the pipelines are {', '.join(known)}")
+        hint = did_you_mean(name, known)
+        raise InputError(f"pipeline {name!r} is not known; the pipelines are {', '.join(known)}{hint}")
     return known[name]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from refnet.core.element import Step, Terms
 from refnet.report.terminal import clean, show, table
+from refnet.verification.difference import apart
 from refnet.verification.explain import Explanation, text
 from refnet.verification.record import number
 
@@ -70,7 +71,8 @@ def _show_terms(one: Explanation, terms: Terms, everything: bool) -> None:
         done += 1
     if terms.divisor != 1 and done < len(one.chain):
         rows.append(("/", "divided by", terms.divisor, *blank, one.chain[done]))
-    show(table(head, rows), "")
+    drop = (terms.factor_role, "exact product", terms.role) if product else (terms.role,)
+    show(table(head, rows, drop=drop), "")
     if terms.absent:
         places = ", ".join(str(list(place)) for place in terms.absent[:8])
         more = ", ..." if len(terms.absent) > 8 else ""
@@ -92,7 +94,7 @@ def _show_steps(steps: Sequence[Step], everything: bool) -> None:
         else:
             plain = "" if step.plain is None else str(step.plain)
             rows.append((step.symbol, step.formula, text(step.exact, DIGITS), plain))
-    show(table(("step", "what", ">exact", ">plain"), rows), "")
+    show(table(("step", "what", ">exact", ">plain"), rows, drop=("plain",), fold=("what",)), "")
 
 
 def _show_results(one: Explanation) -> None:
@@ -108,11 +110,11 @@ def _show_results(one: Explanation) -> None:
         said.append(("captured", "in the capture", one.found))
     for name, what, value in said:
         bits = number(value)
-        apart, share = one.ulps(value), one.share(value)
-        ulps = "NaN" if apart < 0 else f"{apart} ulp{'s' * (apart != 1)}"
+        ulps, share = apart(one.ulps(value)), one.share(value)
         used = "" if one.node.op.exactly_specified and not one.hidden else f"{share:.3g}"
         rows.append((name, bits["hex"], bits["value"], ulps, used, what))
-    show(table(("", "bits", ">value", ">from golden", ">share of the bound", ""), rows), "")
+    columns = ("", "<bits", ">value", ">from golden", ">share of the bound", "what it is")
+    show(table(columns, rows, drop=("what it is", "share of the bound"), fold=("what it is",)), "")
     if one.node.op.exactly_specified and not one.hidden:
         show(f"{type(one.node.op).__name__} has only one right result: the bits must be golden's")
     elif np.isfinite(radius):

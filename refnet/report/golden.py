@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from refnet.core.words import counted
 from refnet.formats.golden_file import Digest, File
 from refnet.report.terminal import clean, show, table
 from refnet.verification.golden import Difference
@@ -38,7 +39,7 @@ def show_check(path: str, file: File, differences: Sequence[Difference]) -> None
     if skipped := unstated(file):
         show(clean(f"not in the file, so not compared: {', '.join(skipped)}"))
     if not differences:
-        show(clean(f"{path}: equal, {len(file.values)} values"))
+        show(clean(f"{path}: equal, {counted(len(file.values), 'value')}"))
         return
     show(clean(f"{path}: different"))
     values = [one for one in differences if one.what == "value"]
@@ -50,7 +51,7 @@ def show_check(path: str, file: File, differences: Sequence[Difference]) -> None
         if change is not None:
             show(clean(f"  the file's value was accepted on {change.date}: {change.reason}"))
     known = {*file.values, *(one.name for one in values)}
-    show(f"{len(values)} of {len(known)} values differ")
+    show(f"{len(values)} of {counted(len(known), 'value')} differ")
 
 
 def _text(one: Difference, here: bool = False) -> str:

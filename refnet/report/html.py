@@ -1,6 +1,6 @@
 """`refnet verify --html`: a verification as one self-contained page.
 
-    record ── templates/page.html ─┬─ head.html: result, reference, findings, shares per op
+    record ── templates/page.html ─┬─ head.html: result, findings, counts, reference, shares per op
                                    └─ network.html: filter, map, a block per node
     html_text: filters, harmless ──┤   html_charts: SVG   html_pictures: PNG data URIs, within a budget
 
@@ -29,6 +29,7 @@ from refnet.formats.write import whole_file
 from refnet.report import html_charts, html_text
 from refnet.report.html_pictures import Picture, differences, values
 from refnet.report.html_text import VERDICTS, harmless, largest, number_of
+from refnet.report.words import one_line
 
 BUDGET = 1_600_000
 """Most characters of pictures in a page. The gravest nodes come first; the others say that their pictures are
@@ -41,7 +42,7 @@ FILTERS = {
     each.__name__: each
     for each in (
         *(html_text.distance, html_text.figure, html_text.float32, html_text.hexadecimal, html_text.largest),
-        *(html_text.number_of, html_text.place, html_text.shell_word, html_text.thousands),
+        *(html_text.number_of, one_line, html_text.place, html_text.shell_word, html_text.thousands),
     )
 }
 
@@ -189,7 +190,7 @@ def findings(record: Record) -> list[tuple[str, Record]]:
 
 @dataclass(frozen=True)
 class Kind:
-    """All nodes of one kind of op. largest, histogram: of their shares of the bound; None if none has one."""
+    """All nodes of one kind of op. largest, histogram: of shares where something differs; None if none do."""
 
     name: str
     nodes: int
@@ -203,7 +204,7 @@ def kinds(nodes: Sequence[Record]) -> list[Kind]:
     found = []
     for name in dict.fromkeys(node["kind"] for node in nodes):
         some = [node for node in nodes if node["kind"] == name]
-        shares = [node["share"] for node in some if node.get("share")]
+        shares = [node["share"] for node in some if node.get("share") and node["differ"]]
         total = [sum(bins) for bins in zip(*(share["histogram"] for share in shares), strict=True)]
         highest = max((largest(share) for share in shares), default=None)
         found.append(Kind(name, len(some), sum(node["differ"] or 0 for node in some), highest, total or None))

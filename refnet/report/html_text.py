@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from refnet.report.terminal import clean
+from refnet.verification.difference import apart
 
 
 class Meaning(NamedTuple):
@@ -123,12 +124,12 @@ def largest(share: Mapping[str, Any] | None) -> float:
 def distance(ulps: int | None) -> str:
     """A distance in ulps, in words.
 
-    >>> distance(37), distance(1), distance(-1)
-    ('37 ulps', '1 ulp', 'one is NaN')
+    >>> distance(37), distance(1), distance(-1), distance(-2)
+    ('37 ulps', '1 ulp', 'one is NaN', 'opposite signs')
     """
     if ulps is None:
         return "-"
-    return "one is NaN" if ulps < 0 else number_of(ulps, "ulp", "ulps")
+    return apart(ulps) if ulps < 0 else number_of(ulps, "ulp", "ulps")
 
 
 def place(worst: Mapping[str, Any]) -> str:

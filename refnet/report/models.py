@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from refnet.report.terminal import fits, show, table
+from refnet.report.terminal import show, table
 
 if TYPE_CHECKING:
     from refnet.models.catalog import Entry
@@ -18,10 +18,8 @@ COLUMNS = (
 )
 
 
-NARROW = ("name", "framework", ">GFLOPs", ">MParams", ">top-1", ">top-5")
-"""The columns on a terminal that is too narrow for all."""
-
-MORE = "A wider terminal, a pipe, --json and `refnet models NAME` show task, input, output, licence and file."
+DROPPED = ("checksum", "file", "licence", "output", "task", "input")
+"""The columns that a narrow terminal goes without, the first first."""
 
 
 def classes(entry: Entry) -> int:
@@ -47,12 +45,7 @@ def shipped_sha256(entry: Entry) -> str | None:
 
 def show_all(entries: Mapping[str, Entry]) -> None:
     """Print all networks, one row each; checksums are shortened to 12 digits."""
-    whole = table(COLUMNS, (_row(entry) for entry in entries.values()))
-    if fits(whole):
-        return show(whole)
-    kept = [COLUMNS.index(name) for name in NARROW]
-    rows = ([_row(entry)[i] for i in kept] for entry in entries.values())
-    show(table(NARROW, rows), "", MORE)
+    show(table(COLUMNS, (_row(entry) for entry in entries.values()), drop=DROPPED))
 
 
 def show_one(entry: Entry, here: str | None) -> None:
@@ -84,7 +77,7 @@ def show_one(entry: Entry, here: str | None) -> None:
         rows += [("shipped as", entry.shipped), ("  sha256", shipped_sha256(entry) or "missing")]
     if entry.files:
         rows.append(("on this machine", here or f"not yet: refnet fetch {entry.name}"))
-    show(table(("", ""), [row for row in rows if row[1] != ""]))
+    show(table(("", ""), [row for row in rows if row[1] != ""], fold=("",)))
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

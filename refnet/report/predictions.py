@@ -34,7 +34,7 @@ def show_all(
     column = "probability" if output == "prob" else output
     for name, top in results:
         rows = ((p.rank, p.index, p.probability, f"{p.label}  {p.synset}".rstrip()) for p in top)
-        show("", clean(name), table((">rank", ">class", column, "label"), rows))
+        show("", clean(name), table((">rank", ">class", f"<{column}", "label"), rows, fold=("label",)))
     if saved:
         show("", clean(saved))
 

@@ -40,11 +40,11 @@ def show_all(cost: Summary, entry: Entry | None, *, nodes: bool = True, totals: 
             )
             for r in cost.rows
         )
-        show(table(columns, rows))
+        show(table(columns, rows, drop=("bytes", "output", "op")))
     if nodes and totals:
         show("")
     if totals:
-        show(clean(cost.network), table(("", ">counted", ">", ">card"), _totals(cost, entry)), "")
+        show(clean(cost.network), table(("", ">counted", ">", ">card"), _totals(cost, entry), fold=("",)), "")
         show(Text(f"The card's rule: {clean(cost.card_rule)}."))
 
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from refnet.core.errors import InputError
+from refnet.report.table import Table, body, fitted, heading, records, rule
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.table import Table
 
 ENDLESS = 100_000
 """Columns of a line that goes to a file or a pipe: nothing is cut or wrapped."""
@@ -28,38 +28,52 @@ def clean(text: object) -> str:
     return said if said.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in said)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A table; a column whose name begins with `>` is aligned to the right. No names: no head."""
-    from rich import box
-    from rich.table import Table
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    drop: Sequence[str] = (),
+    fold: Sequence[str] = (),
+) -> Table:
+    """A table of whatever can be printed. A name that begins with `>` or `<` is that of numbers.
 
-    head = any(name.removeprefix(">") for name in columns)
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False, show_header=head)
-    for name in columns:
-        if name.startswith(">"):
-            shown.add_column(name[1:], justify="right", no_wrap=True, overflow="fold")
-        else:
-            shown.add_column(name, overflow="fold")
-    for row in rows:
-        shown.add_row(*(clean(cell) for cell in row))
-    return shown
+    drop: which columns a narrow terminal goes without, the first first. fold: which rather fold. table.py
+    has the rules.
+    """
+    made = tuple(tuple(clean(cell) for cell in row) for row in rows)
+    return Table(tuple(columns), made, tuple(drop), tuple(fold))
 
 
-def show(*parts: RenderableType) -> None:
+def show(*parts: Table | RenderableType) -> None:
     """Print tables and lines; a string is taken literally, and a long one is left to the terminal to wrap."""
     console = _console()
     with _stdout(), console.capture() as captured:
         for part in parts:
-            console.print(part, soft_wrap=isinstance(part, str))
+            if isinstance(part, Table):
+                _print_table(console, part)
+            else:
+                console.print(part, soft_wrap=isinstance(part, str))
     write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
-def fits(part: RenderableType) -> bool:
-    """Whether the terminal is wide enough to show this without wrapping; a pipe always is."""
-    console = _console()
-    width = console.width
-    console.width = ENDLESS  # a measure is never wider than its console
-    return console.measure(part).maximum <= width
+def _print_table(console: Console, whole: Table) -> None:
+    """A table as wide as the terminal, and a line that names the columns that have no room."""
+    fit = fitted(whole, console.width)
+
+    def say(texts: Iterable[str], style: str | None = None) -> None:
+        for text in texts:
+            console.print(text, style=style, soft_wrap=True)
+
+    if fit.widths is None:
+        return say(records(whole, console.width))
+    say(heading(fit), "bold")
+    say(rule(fit, "-" if console.options.ascii_only else "─"))
+    say(body(fit))
+    missing = [name for i, name in enumerate(whole.titles) if any(row[i] for row in whole.rows)]
+    gone = [name for name in dict.fromkeys(missing) if name not in fit.table.titles]
+    if gone:
+        console.print(f"(no room for {', '.join(gone)}: a wider terminal, a pipe and --json have all)")
+    return None
 
 
 def _console() -> Console:

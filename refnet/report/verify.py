@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING
 
+from refnet.core.words import counted
+from refnet.report.table import Table
 from refnet.report.terminal import clean, show, table
+from refnet.report.words import one_line
 from refnet.verification.diff import DIFFERENT, Diff
+from refnet.verification.difference import apart
 from refnet.verification.judge import DEFECT, EQUAL, MISSING, REPLAYED, ROUNDING, UNJUDGED, Judgement, Worst
 from refnet.verification.names import listed
 from refnet.verification.record import number
 from refnet.verification.verify import Output, Verification
 
-if TYPE_CHECKING:
-    from rich.table import Table
+DROPPED = ("values", "equal")
+"""Counts of verdicts that a narrow terminal goes without, after all other figures: never a defect."""
 
 LISTED = 20
 """How many defects and values without a verdict are listed; --all lists every value."""
 
 
-def show_verification(found: Verification, everything: bool = False) -> None:
+def show_verification(found: Verification, everything: bool = False, verbose: bool = False) -> None:
     """Print what was found: the reference, the kinds of ops, what is wrong, the outputs, the summary line.
 
-    everything: a row for every value, not only for those that are wrong or without a verdict.
+    everything: a row for every value, not only for those that are wrong or without a verdict. verbose: all
+    that is known of the reference.
     """
-    for text in _reference(found):
+    for text in _reference(found, verbose):
         show(clean(text))
     show(kinds(found.nodes))
     suspicious = [one for one in found.nodes if one.verdict in (DEFECT, UNJUDGED)]
@@ -48,24 +52,24 @@ def show_verification(found: Verification, everything: bool = False) -> None:
     show("", clean(f"{found.line} ({found.seconds:.1f} s)"))
 
 
-def show_shipped(found: Sequence[Verification], full: bool) -> None:
+def show_shipped(found: Sequence[Verification], full: bool, verbose: bool = False) -> None:
     """Print the result for the captures that ship with refnet: a row each, then the total."""
     for one in found:
-        for text in _reference(one):
+        for text in _reference(one, verbose):
             show(clean(text))
     rows = []
     for one in found:
         counts = [one.counts[v] or "" for v in (EQUAL, REPLAYED, ROUNDING, DEFECT, UNJUDGED)]
         rows.append((one.graph, one.judged + one.counts[UNJUDGED], *counts, f"{one.seconds:.1f} s"))
     columns = ("network", ">values", ">equal", ">replayed", ">rounding", ">defect", ">unjudged", ">time")
-    show("", table(columns, rows), "")
+    show("", table(columns, rows, drop=("time", *DROPPED), fold=("network",)), "")
     values_ = sum(one.judged + one.counts[UNJUDGED] for one in found)
     same = sum(one.counts[EQUAL] + one.counts[REPLAYED] for one in found)
     if same == values_:
-        said = f"all {values_} captured values are equal or replayed"
+        said = f"all {counted(values_, 'captured value is', 'captured values are')} equal or replayed"
         show(f"{said}: refnet computes the frameworks' exact bits")
     else:
-        show(f"{same} of {values_} captured values are equal or replayed")
+        show(f"{same} of {counted(values_, 'captured value')} equal or replayed")
         for one in found:
             if one.first_difference is not None:
                 show(clean(f"first difference in {one.graph}: {one.first_difference}"))
@@ -73,18 +77,19 @@ def show_shipped(found: Sequence[Verification], full: bool) -> None:
         show("refnet verify --full also judges the two 224 x 224 networks")
 
 
-def _reference(found: Verification) -> list[str]:
-    """One line: who computed the values. The build's text, which can be long, is in the JSON record only."""
-    said = found.reference
-    if said is None:
-        return [f"{found.graph}, values from a folder without a manifest: their origin is unknown"]
-    parts = [f"{said.get('framework')} {said.get('version') or ''}".rstrip(), str(said.get("isa") or "")]
-    if threads := said.get("threads"):
-        parts.append(f"{threads} thread{'s' * (threads != 1)}")
-    if batch := said.get("batch"):
-        parts.append(f"batch {batch}")
-    parts.append(str(said.get("mode") or ""))
-    return [f"{found.graph} by {', '.join(part for part in parts if part)}"]
+def _reference(found: Verification, verbose: bool) -> list[str]:
+    """One line: who computed the values. verbose: below it every detail, such as the build's flags."""
+    said = found.reference or {}
+    if not said:
+        return [f"{found.graph}, {one_line(said)}"]
+    details = [f"  {key}: {_stated(value)}" for key, value in said.items() if value not in (None, "", {})]
+    return [f"{found.graph} by {one_line(said)}", *(details if verbose else ())]
+
+
+def _stated(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} = {one}" for key, one in value.items())
+    return str(value)
 
 
 def kinds(nodes: Sequence[Judgement]) -> Table:
@@ -96,25 +101,28 @@ def kinds(nodes: Sequence[Judgement]) -> Table:
             continue
         counts = [sum(one.verdict == v for one in some) or "" for v in (EQUAL, REPLAYED, ROUNDING)]
         counts += [sum(one.verdict == v for one in some) or "" for v in (DEFECT, UNJUDGED)]
-        shares = [one.share for one in some if one.share is not None]
-        figures = ["", ""]
+        shares = [one.share for one in some if one.share is not None and one.differ]
+        used = ["", ""]
         if shares:
-            figures = [f"{max(s.largest for s in shares):.3g}", f"{median(s.median for s in shares):.3g}"]
+            used = [f"{max(s.largest for s in shares):.3g}", f"{median(s.median for s in shares):.3g}"]
         differ = sum(one.differ for one in some)
         part = differ / max(sum(one.elements for one in some), 1)
-        rows.append((kind, len(some), *counts, f"{part:.1%}" if differ else "", *figures))
+        rows.append((kind, len(some), *counts, f"{part:.1%}" if differ else "", *used))
     columns = ("op", ">values", ">equal", ">replayed", ">rounding", ">defect", ">unjudged")
-    return table((*columns, ">elements that differ", ">largest share", ">median share"), rows)
+    figures = ("elements that differ", "largest share", "median share")
+    names = (*columns, *(f">{name}" for name in figures))
+    return table(names, rows, drop=(figures[2], figures[0], figures[1], *DROPPED), fold=("op",))
 
 
 def values(nodes: Sequence[Judgement]) -> Table:
     """A row per value."""
     rows = []
     for one in nodes:
-        share = "" if one.share is None or one.verdict == MISSING else f"{one.share.largest:.3g}"
+        share = "" if one.share is None or not one.differ else f"{one.share.largest:.3g}"
         over = f"over {len(one.over)} nodes, {one.over[0]} to {one.over[-1]}; " if one.over else ""
         rows.append((one.name, one.kind, one.verdict, share, f"{over}{one.reason or ''}".removesuffix("; ")))
-    return table(("value", "op", "verdict", ">share", "why"), rows)
+    columns = ("value", "op", "verdict", ">share", "why")
+    return table(columns, rows, drop=("share", "op"), fold=("value", "why"))
 
 
 def described(one: Judgement) -> list[str]:
@@ -141,8 +149,7 @@ def worst(one: Worst) -> list[str]:
     if one.bound is not None:
         share = "no share" if one.share is None else f"error: {one.share:.3g} times the bound"
         lines.append(f"    bound     {one.bound[0]!r} +- {one.bound[1]:.3g}, {share}")
-    apart = "one of captured and plain is NaN" if one.ulps < 0 else f"{one.ulps} ulps from plain"
-    lines.append(f"    {apart}")
+    lines.append(f"    captured and plain: {apart(one.ulps)}" + ("" if one.ulps < 0 else " apart"))
     return lines
 
 
@@ -152,8 +159,9 @@ def _output(one: Output) -> str:
     if not one.differ:
         return f"output {one.name} ({one.value}): equal to refnet's own run from the input"
     return (
-        f"output {one.name} ({one.value}): {one.differ} elements differ from refnet's own run from the "
-        f"input, by at most {one.largest:.3g} ({one.ulps} ulps)"
+        f"output {one.name} ({one.value}): {counted(one.differ, 'element differs', 'elements differ')} from "
+        f"refnet's own run from the input, by at most {one.largest:.3g}"
+        + ("" if one.ulps is None else f" ({apart(one.ulps)})")
     )
 
 
@@ -161,9 +169,8 @@ def _surplus(found: Verification) -> list[str]:
     """Captured values that are no node's: the unmatched with their likely matches, the others counted."""
     lines = []
     if found.unmatched:
-        lines.append(
-            f"{len(found.unmatched)} captured values match no value of the graph, and were not judged:"
-        )
+        count = counted(len(found.unmatched), "captured value matches", "captured values match")
+        lines.append(f"not judged: {count} no value of the graph")
         lines += listed(found.unmatched)
         lines.append(
             "name them with --names MAP.json (--propose MAP.json writes the likely matches), or --allow NAME"
@@ -171,7 +178,8 @@ def _surplus(found: Verification) -> list[str]:
     for names, what in ((found.beyond, "beyond the graph, as the capture says"), (found.allowed, "allowed")):
         if names:
             shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-            lines.append(f"{len(names)} captured values are not in the graph ({what}): {shown}")
+            count = counted(len(names), "captured value is", "captured values are")
+            lines.append(f"{count} not in the graph ({what}): {shown}")
     return lines
 
 
@@ -184,13 +192,18 @@ def show_diff(found: Diff, a: str, b: str, everything: bool = False) -> None:
         shape = x if x == y else f"{x} and {y}"
         figures = ("", "", "")
         if one.result == DIFFERENT and one.differ is not None and one.ulps is not None:
-            figures = (f"{one.differ} of {one.elements}", str(one.ulps), f"{one.largest:.3g}")
+            figures = (
+                f"{one.differ} of {one.elements}",
+                "" if one.ulps < 0 else str(one.ulps),
+                f"{one.largest:.3g}",
+            )
         rows.append((one.name, one.result, shape, *figures))
     if rows:
-        show(table(("value", "result", "shape", ">elements", ">ulps", ">largest"), rows), "")
+        columns = ("value", "result", "shape", ">elements", ">ulps", ">largest")
+        show(table(columns, rows, drop=("largest", "ulps", "shape"), fold=("value", "shape")), "")
     for folder, names in ((a, found.only_a), (b, found.only_b)):
         if names:
             shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             show(clean(f"{len(names)} only in {folder}: {shown}"))
     count = len(found.different)
-    show(f"{len(found.pairs)} values in both, {count or 'none'} different")
+    show(f"{counted(len(found.pairs), 'value')} in both, {count or 'none'} different")

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from refnet.core.errors import FormatError, InputError
+from refnet.formats.arguments import check_arguments
 from refnet.formats.golden_file import Digest, digest
 from refnet.formats.manifest import NAME, Manifest, Stored, read
 from refnet.formats.npy import open_npy
@@ -174,6 +175,7 @@ def open_capture(folder: str | os.PathLike[str]) -> Capture:
     >>> open_capture(shipped_captures()[0][0]).manifest.reference.framework
     'mxnet'
     """
+    check_arguments(locals())
     path = Path(folder)
     if not path.is_dir():
         raise InputError(f"{os.fspath(folder)!r} is not a folder")

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from refnet.core.op import F32, Interval
-from refnet.verification.difference import Mask, shares, ulps
+from refnet.verification.difference import NAN, Mask, shares, ulps
+from refnet.verification.difference import apart as in_words
 
 
 def describe(found: F32, golden: F32, bound: Interval | None, wrong: Mask, word: str = "differ") -> str:
@@ -20,7 +21,7 @@ def describe(found: F32, golden: F32, bound: Interval | None, wrong: Mask, word:
         f"  golden  {_number(golden[at])}",
         f"  {_apart(int(apart[at]))}",
     ]
-    farthest = int(np.where(wrong, apart, -2).max())
+    farthest = int(apart[wrong].max())
     summary = f"largest difference: {_apart(farthest)}"
     if bound is not None:
         share = shares(found, bound)
@@ -37,9 +38,9 @@ def _number(value: Any) -> str:
 
 
 def _apart(count: int) -> str:
-    if count < 0:
+    if count == NAN:
         return "one of the two is NaN"
-    return "zeros of different sign" if count == 0 else f"{count} ulp{'s' * (count > 1)}"
+    return "zeros of different sign" if count == 0 else in_words(count)
 
 
 def _share(share: float) -> str:

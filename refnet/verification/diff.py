@@ -11,6 +11,7 @@ import numpy as np
 
 from refnet.core.errors import InputError
 from refnet.core.op import F32
+from refnet.formats.arguments import check_arguments
 from refnet.formats.golden_file import digest
 from refnet.verification.axes import readings, regrouped
 from refnet.verification.capture import CapturedValues, float32, opened
@@ -104,6 +105,7 @@ def diff(a: Source, b: Source, progress: Progress | None = None) -> Diff:
     >>> refnet.diff(one, {"y": np.float32([1, 2.0000002])}).pairs[0].ulps
     1
     """
+    check_arguments(locals())
     a, b = opened(a), opened(b)
     theirs = set(b.names)
     common = [name for name in a.names if name in theirs]

@@ -17,7 +17,6 @@ import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from refnet.core.errors import FormatError, InputError, RefnetError
+from refnet.core.errors import FormatError, InputError, RefnetError, did_you_mean
 from refnet.formats.golden_file import Change, Digest, File, digest, read, write
 from refnet.formats.manifest import NAME, file_name
 from refnet.formats.npy import open_npy, writing
@@ -76,7 +75,8 @@ class Recomputed:
         if name in self.inputs:
             return self.inputs[name]
         if name not in self.graph.by_name:
-            raise InputError(f"{self.graph.name} has no value {name!r}")
+            hint = did_you_mean(name, self.graph.by_name)
+            raise InputError(f"{self.graph.name} has no value {name!r}{hint}")
         while name not in self._files:
             next(self._steps)
         return open_npy(self._files[name]).read()
@@ -329,15 +329,9 @@ class Checker:
         return "\n".join([*lines, describe(found, golden, bound, wrong)])
 
     def _unknown(self, name: str) -> InputError:
-        near = get_close_matches(name, self.reference.names(), 3, 0.6)
-        return InputError(
-            f"{self.reference.path} has no value {name!r}"
-            + (
-                f"; did you mean {' or '.join(near)}?"
-                if near
-                else f" among its {len(self.reference.names())}"
-            )
-        )
+        known = self.reference.names()
+        hint = did_you_mean(name, known, f" among its {len(known)}")
+        return InputError(f"{self.reference.path} has no value {name!r}{hint}")
 
 
 def _array(name: str, array: Any) -> F32:

@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from refnet.arithmetic.engines import check_compiler, check_threads
 from refnet.arithmetic.golden import Golden
 from refnet.arithmetic.replay import Replay
-from refnet.core.errors import InputError
+from refnet.core.errors import InputError, did_you_mean
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32
 from refnet.core.orders import Book
 from refnet.formats import book as book_file
 from refnet.formats import golden_file
+from refnet.formats.arguments import COUNT, MODEL, OPTIONAL, OPTIONAL_CAPTURE, PATH, check_arguments
 from refnet.formats.golden_file import File, Sources
 from refnet.kernels.resources import processors
 from refnet.models.inputs import located, prepare, with_pipeline
@@ -81,6 +81,7 @@ def verify(
     >>> verification.judged, verification.first_defect, verification.exit_code
     (97, None, 0)
     """
+    check_arguments(locals())
     check_compiler()
     check_threads(threads)
     chosen = {} if names is None else read_names(names)
@@ -133,6 +134,7 @@ def explain(
     >>> one.element.terms.values.size, one.golden == one.plain
     (128, np.True_)
     """
+    check_arguments(locals(), {"capture": OPTIONAL_CAPTURE})
     check_compiler()
     check_threads(threads)
     count = threads or processors()
@@ -149,20 +151,19 @@ def explain(
         stated = {} if given else stated_inputs(graph, source)
         told = gather(graph, source, chosen, given, count, stated)
         return explain_element(chosen, told.inputs, tuple(at), told.found, count, told.note)
-    if inputs is None:
-        raise InputError("what goes into the network? --input X, or --capture DIR")
     graph, given = network_and_inputs(
         opened({}), model, weights=weights, network=network, image=image, inputs=inputs, pipeline=pipeline
     )
     chosen = _node(graph, node)
+    if inputs is None:
+        raise InputError("what goes into the network? --input X, or --capture DIR")
     return explain_element(chosen, own_inputs(graph, given, chosen, threads), tuple(at), None, count)
 
 
 def _node(graph: Graph, name: str) -> Node:
     node = graph.by_name.get(name)
     if node is None:
-        near = get_close_matches(name, graph.by_name, 3, 0.6)
-        hint = f"; did you mean {' or '.join(near)}?" if near else f" among its {len(graph.by_name)}"
+        hint = did_you_mean(name, graph.by_name, f" among its {len(graph.by_name)}")
         raise InputError(f"{graph.name} has no value {name!r}{hint}")
     return node
 
@@ -194,7 +195,7 @@ def write_golden(
     ...     len(file.values), refnet.check_golden(folder + "/golden.json")
     (97, ())
     """
-    _check_batch(batch)
+    check_arguments(locals(), {"model": MODEL, "inputs": PATH, "batch": COUNT})
     said = Sources(os.fspath(model), _text(weights), os.fspath(inputs), pipeline, network, image)
     sources = with_pipeline(said)
     graph, data = prepare(sources)
@@ -227,7 +228,7 @@ def check_golden(
     >>> refnet.check_golden(shipped_folder() / "golden" / "resnest-digits.json")
     ()
     """
-    _check_batch(batch)
+    check_arguments(locals(), {"model": OPTIONAL, "inputs": OPTIONAL, "batch": COUNT})
     file = golden_file.read(path)
     where = Path(path).parent
     source = _text(inputs)
@@ -236,11 +237,6 @@ def check_golden(
     advance = advancing(progress, golden.count(graph, data, batch))
     values = golden.hashes(graph, data, Golden(threads), batch, advance)
     return golden.compare(file, graph, data, values)
-
-
-def _check_batch(batch: int) -> None:
-    if batch < 1:
-        raise InputError(f"batch must be 1 or more, got {batch}")
 
 
 def _text(path: Model | None) -> str | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from refnet.core.words import counted
 from refnet.verification.judge import DEFECT, EQUAL, MISSING, REPLAYED, ROUNDING, UNJUDGED, Judgement, Worst
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def line(found: Verification) -> str:
     said += [f"{counts[verdict]} {verdict}" for verdict in (UNJUDGED, MISSING) if counts[verdict]]
     parts = ((found.unmatched, "unmatched"), (found.beyond, "beyond the graph"), (found.allowed, "allowed"))
     said += [f"{len(names)} {what}" for names, what in parts if names]
-    return f"{len(found.nodes) - counts[MISSING]} values: " + ", ".join(said)
+    return f"{counted(len(found.nodes) - counts[MISSING], 'value')}: " + ", ".join(said)
 
 
 def suggestion(found: Verification) -> str | None:

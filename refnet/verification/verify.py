@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from refnet.core.errors import InputError
+from refnet.core.errors import InputError, did_you_mean
 from refnet.core.graph import Graph
 from refnet.core.interpreter import affordable
 from refnet.core.op import F32
@@ -177,7 +177,7 @@ def verify_values(
 
     begin = time.perf_counter()
     if unknown := [name for name in only if name not in graph.by_name]:
-        raise InputError(f"{graph.name} has no value {unknown[0]!r}")
+        raise InputError(f"{graph.name} has no value {unknown[0]!r}{did_you_mean(unknown[0], graph.by_name)}")
     notes = _foundations(graph, capture, other_sources)
     data = inputs_of(graph, capture, inputs or {}, stated, notes)
     walk = Verifier(graph, capture, data, replay, frozenset(only), threads or processors())

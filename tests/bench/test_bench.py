@@ -17,8 +17,8 @@ from refnet.bench.race import WARMUP, Pair, Side, compare, count_runs, race
 from refnet.bench.scaling import Scale, scaling
 from refnet.bench.startup import Process, Start
 from refnet.cli import main
+from refnet.cli.common import interpreters
 from refnet.core.errors import FrameworkError, InputError
-from refnet.frameworks import launch as preparing
 from refnet.frameworks.launch import Prepared, Racer, default_against, prepare, python, torch_callable, unfit
 from refnet.frameworks.process import Worker
 from refnet.models.catalog import entries
@@ -171,22 +171,77 @@ def test_each_network_has_a_framework_of_its_own_and_torch_has_every_resnest() -
     assert len(names) == 11
 
 
-def test_interpreters_are_given_or_found_or_their_making_is_explained(
+def stand_in(folder: Path, modules: str) -> Path:
+    """A Python that has these modules and no other; it notes that it was asked."""
+    folder.mkdir(parents=True)
+    path = folder / "python3"
+    path.write_text(f"""#!{sys.executable}
+import sys
+open({str(folder / "asked")!r}, "a").write(sys.argv[2] + "\\n")
+sys.exit(not any(name in sys.argv[2] for name in {modules.split()!r}))
+""")
+    path.chmod(0o755)
+    return path
+
+
+def test_an_interpreter_is_named_or_found_and_nothing_of_the_current_folder_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("TORCH", "MXNET", "ONNXRUNTIME", "ONNX_REFERENCE"):
+        monkeypatch.delenv(f"REFNET_PYTHON_{name}", raising=False)
+    (tmp_path / "torch").mkdir()  # a folder that would be a module torch
+    trap = stand_in(tmp_path / ".venv-torch/bin", "torch mxnet onnxruntime 'onnx'")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(preparing, "PACKAGE", str(tmp_path / "repository"))
+    own, other = stand_in(tmp_path / "own", "torch"), stand_in(tmp_path / "path", "mxnet torch")
+    monkeypatch.setattr(sys, "executable", str(own))
+    monkeypatch.setenv("PATH", str(other.parent))
+    assert python("torch") == str(own)
+    assert python("mxnet") == str(other)
     with pytest.raises(
-        InputError, match=r"no Python with torch .*environments.sh torch.*--python torch=PATH"
+        InputError, match=r"no Python has onnxruntime.*--python PATH, or in REFNET_PYTHON_ONNX"
     ):
-        python("torch", {})
-    place = tmp_path / "repository/.venv-torch/bin/python"
-    place.parent.mkdir(parents=True)
-    place.write_text("")
-    assert python("torch", {}) == str(place)
-    assert python("torch", {"torch": sys.executable}) == sys.executable
-    with pytest.raises(InputError, match="--python torch=nowhere: no such file"):
-        python("torch", {"torch": "nowhere"})
+        python("onnxruntime")
+    with pytest.raises(InputError, match=r"REFNET_PYTHON_ONNX_REFERENCE; in refnet's .*sh onnx`"):
+        python("onnx-reference")
+    monkeypatch.setenv("REFNET_PYTHON_TORCH", str(other))
+    assert python("torch") == str(other)
+    assert python("torch", str(trap)) == str(trap)
+    monkeypatch.setenv("REFNET_PYTHON_TORCH", "nowhere")
+    with pytest.raises(InputError, match="REFNET_PYTHON_TORCH=nowhere: no such file"):
+        python("torch")
+    with pytest.raises(InputError, match="--python torch=elsewhere: no such file"):
+        python("torch", "elsewhere")
+    assert not (trap.parent / "asked").exists()
+
+
+def test_a_python_with_only_a_folder_of_that_name_beside_it_has_no_framework(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mxnet").mkdir()
+    (tmp_path / "mxnet/__init__.py").write_text("raise SystemExit(0)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delenv("REFNET_PYTHON_MXNET", raising=False)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match="no Python has mxnet"):
+        python("mxnet")
+
+
+def test_interpreters_of_the_command_line() -> None:
+    assert interpreters([], ["torch"]) == {}
+    assert interpreters(["/p=q/python"], ["torch", "mxnet"]) == dict.fromkeys(
+        ["torch", "mxnet"], "/p=q/python"
+    )
+    assert interpreters(["mxnet=x", "y"], ["torch", "mxnet"]) == {"mxnet": "x", "torch": "y"}
+    for texts, why in (
+        (["x", "y"], "write NAME=y"),
+        (["torch=x", "torch=y"], "is duplicated"),
+        (["torch="], "names no file"),
+        (["torch=x", "y"], "no framework is left"),
+        (["troch=x"], "did you mean torch?"),
+    ):
+        with pytest.raises(InputError, match=why):
+            interpreters(texts, ["torch"])
 
 
 # Peak, profile, scaling.
@@ -309,7 +364,7 @@ def test_the_command_line_races_refnet_with_itself(capsys: pytest.CaptureFixture
     ("argv", "why"),
     [
         (["--threads", "1,0"], "'0' is not a positive whole number"),
-        (["--python", "caffe=x"], "'caffe=x' is not torch=PATH, mxnet=PATH or onnx=PATH"),
+        (["--run", "3"], "did you mean --runs?"),
         (["--startup", "--scaling"], "not allowed with argument"),
     ],
 )
@@ -324,7 +379,14 @@ def test_wrong_usage(argv: list[str], why: str, capsys: pytest.CaptureFixture[st
     ("argv", "why"),
     [
         ([DIGITS, "--against", "caffe"], "against must be among torch"),
-        ([DIGITS, "--against", "onnxruntime", "--python", "onnx=nowhere"], "onnx=nowhere: no such file"),
+        ([DIGITS, "--against", "onnxruntime", "--python", "nowhere"], "onnxruntime=nowhere: no such file"),
+        ([DIGITS, "--against", "onnxruntime", "--python", "onnx=x"], "did you mean onnxruntime?"),
+        (
+            [DIGITS, "--against", "onnxruntime", "--python", "mxnet=x"],
+            "no 'mxnet' runs here, but onnx",
+        ),
+        ([DIGITS, "--against", "none", "--python", "x"], "no framework is left for it to run"),
+        ([DIGITS, "--against", "onnxruntim"], "did you mean onnxruntime?"),
         ([DIGITS, "--scaling"], "--scaling has its own networks"),
         (["cat.png"], "is an image, but a MODEL is expected here"),
     ],

@@ -89,6 +89,17 @@ def test_every_command_has_examples_that_parse(capsys):
             assert parse(words[1:]) is not None
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80, 120, 200])
+def test_help_is_laid_out_for_the_terminal_and_no_wider_than_80(monkeypatch, columns):
+    from refnet.cli import COMMANDS, _parsers
+
+    monkeypatch.setenv("COLUMNS", str(columns))
+    parser, commands = _parsers()
+    assert len(commands) == len(COMMANDS)
+    for text in (parser.format_help(), *(one.format_help() for one in commands.values())):
+        assert [line for line in text.splitlines() if len(line) > max(60, min(columns, 80))] == []
+
+
 @pytest.mark.parametrize("argv", [["nonsense"], ["run", "--batch", "0"], ["export", "x"], ["summary"]])
 def test_wrong_usage_exits_with_two(capsys, argv):
     with pytest.raises(SystemExit) as stop:
@@ -595,4 +606,4 @@ def test_a_narrow_terminal_gets_fewer_columns(monkeypatch):
         monkeypatch.setattr(sys, "stdout", shown := Terminal())
         assert main(["models"]) == 0
         assert ("a05_se-resnet-50" in shown.getvalue()) is whole
-        assert ("A wider terminal" in shown.getvalue()) is not whole
+        assert ("a wider terminal" in shown.getvalue()) is not whole

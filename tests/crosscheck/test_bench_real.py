@@ -24,7 +24,7 @@ CASES = (
 def test_every_framework_answers_as_refnet_does(
     model: str, against: tuple[str, ...], tmp_path: Path, report: list[str]
 ) -> None:
-    pythons = {FRAMEWORKS[name]: str(interpreter(FRAMEWORKS[name])) for name in against}
+    pythons = {name: str(interpreter(FRAMEWORKS[name])) for name in against}
     prepared = prepare(model, tmp_path, against=against, pythons=pythons)
     pairs = compare(prepared, [1], [2], 1)
     assert [pair.theirs.name for pair in pairs] == [*against]

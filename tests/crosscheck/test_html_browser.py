@@ -80,6 +80,46 @@ def test_it_renders_without_errors_and_asks_no_network(browser, path, made):
     quiet(browser)
 
 
+@pytest.fixture(scope="module")
+def flagged(made, tmp_path_factory) -> Path:
+    """A build string of 40 lines, as PyTorch's is, and a name of the usual length."""
+    build = "PyTorch built with: " + " ".join(f"-DFLAG_{i}=some-value-of-a-compiler-flag" for i in range(90))
+    content = made.content | {"reference": made.content["reference"] | {"build": build}}
+    file = tmp_path_factory.mktemp("flagged") / "report.html"
+    html.write(file, Made(content, made.nodes), model="resnest-digits", capture="captured")
+    return file
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_first_screen_names_the_node_and_what_to_type(browser, flagged, made, width, report):
+    """Where to look first is above everything else, and the build's flags are folded away."""
+    chromium.show(browser, flagged, width)
+    first = next(node for node in made.content["nodes"] if node["verdict"] == "defect")
+    card = css(browser, ".card.defect")
+    bottoms = {}
+    wanted = {
+        ".where": first["name"],
+        "tr:first-child": "expected",
+        "tr:last-child": "found",
+        "pre": "refnet explain",
+    }
+    for selector, said in wanted.items():
+        element = card.find_element("css selector", selector)
+        assert said in element.text
+        assert element.is_displayed()
+        bottoms[selector] = element.rect["y"] + element.rect["height"]
+    report.append(f"{width} pixels wide: heading at {css(browser, '#findings').rect['y']:.0f}, {bottoms}")
+    assert css(browser, "#findings").rect["y"] < 300
+    assert max(bottoms.values()) <= 900, "below the first screen"
+    assert "FLAG_10" not in css(browser, "body").text
+    line = css(browser, ".reference").text
+    assert line == "pytorch 2.13.0+cpu, AVX2 with FMA, 2 threads, batch 1, eager"
+    css(browser, ".more summary").click()
+    assert "FLAG_10" in css(browser, ".more").text
+    wide, inner, elements = browser.execute_script(chromium.WIDEST)
+    assert (elements, wide <= inner) == ([], True)
+
+
 def test_hostile_names_run_nothing(browser, hostile, made):
     chromium.show(browser, hostile)
     assert browser.execute_script(SHOWN) == list(range(len(made.nodes)))

@@ -76,7 +76,7 @@ def test_what_a_sweep_refuses(tmp_path):
 @pytest.mark.parametrize(("formula", "part", "code"), [("mlas", "64/256", 0), ("mlas", "67/256", 1)])
 def test_the_command_says_whether_all_are_equal(tmp_path, monkeypatch, capsys, formula, part, code):
     monkeypatch.setattr(live, "worker", lambda *_: stub(tmp_path, formula))
-    asked = ["prove", "sigmoid", "--framework", "onnx", "--python", sys.executable, "--slice", part]
+    asked = ["prove", "sigmoid", "--framework", "onnxruntime", "--python", sys.executable, "--slice", part]
     assert cli.main([*asked, "--environment", "A=B"]) == code
     said = capsys.readouterr().out
     assert f"{code} results differ" in said

@@ -283,7 +283,7 @@ def test_digits_networks_are_small() -> None:
 
 @pytest.mark.parametrize("name", ["", "x", "resnest-50", "octave-se-resnet-50", "../weights", "\0"])
 def test_unknown_names_are_refused_with_help(name: str) -> None:
-    with pytest.raises(InputError, match=r"close: |refnet models"):
+    with pytest.raises(InputError, match=r"did you mean |refnet models"):
         entry(name)
 
 

@@ -7,9 +7,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 refnet=${REFNET:-.venv/bin/refnet}
-torch="--python ${REFNET_TORCH_PYTHON:-.venv-torch/bin/python} --environment ATEN_CPU_CAPABILITY=avx2"
+torch="--python ${REFNET_PYTHON_TORCH:-.venv-torch/bin/python} --environment ATEN_CPU_CAPABILITY=avx2"
 torch+=" --environment ONEDNN_MAX_CPU_ISA=AVX2 --environment MKL_ENABLE_INSTRUCTIONS=AVX2"
-mxnet="--python ${REFNET_MXNET_PYTHON:-.venv-mxnet/bin/python} --environment OPENBLAS_CORETYPE=Haswell"
+mxnet="--python ${REFNET_PYTHON_MXNET:-.venv-mxnet/bin/python} --environment OPENBLAS_CORETYPE=Haswell"
 mxnet+=" --environment DNNL_MAX_CPU_ISA=AVX2"
 digits="digits_torch:network --path weights/training --state weights/resnest-digits.pth --model resnest-digits"
 sample=sample:1700-label-5.png

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from refnet.core.errors import InputError, UnsupportedError, WeightsError
+from refnet.core.errors import InputError, UnsupportedError, WeightsError, did_you_mean
 from refnet.core.graph import Graph, Node
 from refnet.formats.write import whole_file
 from refnet.ops import (
@@ -148,7 +148,7 @@ def graph_to_onnx(graph: Graph, outputs: Collection[str] | None = None) -> Model
         raise UnsupportedError(f"{graph.name}: {size} bytes of weights; a file of ONNX ends at {1 << 31}")
     wanted = tuple(dict.fromkeys(graph.outputs.values() if outputs is None else outputs))
     if unknown := [name for name in wanted if name not in graph.by_name]:
-        raise InputError(f"{graph.name} has no value {unknown[0]!r}")
+        raise InputError(f"{graph.name} has no value {unknown[0]!r}{did_you_mean(unknown[0], graph.by_name)}")
     types = graph.types()
     writer = _Writer(helper, {*types})
     used: set[str] = set()

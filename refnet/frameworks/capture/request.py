@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from refnet.core.errors import InputError, UnsupportedError
+from refnet.core.errors import InputError, UnsupportedError, did_you_mean
 from refnet.core.graph import Graph
 from refnet.formats.golden_file import Sources
 from refnet.frameworks.capture.names import FRAMEWORKS, MODES
@@ -78,10 +78,12 @@ class Request:
     def __post_init__(self) -> None:
         """Raises InputError for an unknown framework or mode, no images, or what is not the framework's."""
         if self.framework not in FRAMEWORKS:
-            raise InputError(f"framework must be one of {', '.join(FRAMEWORKS)}, got {self.framework!r}")
+            said = f"{self.framework!r}{did_you_mean(self.framework, FRAMEWORKS)}"
+            raise InputError(f"framework must be one of {', '.join(FRAMEWORKS)}, got {said}")
         modes = MODES[self.framework]
         if self.mode is not None and self.mode not in modes:
-            raise InputError(f"{self.framework}: mode must be {' or '.join(modes)}, got {self.mode!r}")
+            hint = did_you_mean(self.mode, modes)
+            raise InputError(f"{self.framework}: mode must be {' or '.join(modes)}, got {self.mode!r}{hint}")
         if self.batch is not None and self.batch < 1:
             raise InputError(f"batch must be 1 or more, got {self.batch}")
         if self.subgraph != "NONE" and self.framework != "mxnet":

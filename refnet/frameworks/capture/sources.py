@@ -133,9 +133,9 @@ def _plan(graph: Graph | None, sources: Sources | None, given: Inputs, who: Orig
 
 
 def worker_of(request: Request) -> Worker:
-    """The framework's running process. The interpreter: the request's, or that of `.venv-NAME`."""
+    """The framework's running process. The interpreter: the request's, or what `launch.python` finds."""
     place = FRAMEWORKS[request.framework]
-    found = python(place, {} if request.python is None else {place: request.python})
+    found = python(request.framework, request.python)
     environment = {**backend(request), **request.environment}
     return start(place, found, threads=request.threads, environment=environment, timeout=request.timeout)
 

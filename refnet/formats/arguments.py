@@ -1,0 +1,146 @@
+"""The arguments of the public functions: what each must be. The same name means the same everywhere.
+
+A public function begins with `check_arguments(locals())`. So an argument of a wrong kind is an InputError
+that names it, and not an AttributeError from somewhere inside.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from refnet.core.errors import InputError
+from refnet.core.graph import Graph
+from refnet.core.orders import Book
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an argument must be. words: after "must be". needed: None will not do."""
+
+    words: str
+    fits: Callable[[object], bool]
+    needed: bool = False
+
+
+def _is_path(value: object) -> bool:
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    return isinstance(text, str) and "\0" not in text
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value > 0)
+
+
+def _listed(value: object, fits: Callable[[object], bool]) -> bool:
+    """Whether it is a list or the like, but no text, of what fits."""
+    return isinstance(value, Collection) and not isinstance(value, str | bytes) and all(map(fits, value))
+
+
+def _is_list(value: object, fits: Callable[[object], bool]) -> bool:
+    return isinstance(value, Sequence) and _listed(value, fits)
+
+
+def _is_capture(value: object) -> bool:
+    return _is_path(value) or isinstance(value, Mapping) or hasattr(value, "manifest")
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, Sequence) and len(value) == 2 and _listed(value, _is_count)
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+PATH = Kind("a path", _is_path, needed=True)
+INPUTS = Kind("a path, seed:N, or arrays by name", lambda v: _is_path(v) or isinstance(v, Mapping))
+SOURCES = Kind("seed:N, sample:NAME, or paths", lambda v: _is_path(v) or _is_list(v, _is_path), needed=True)
+MODEL = Kind("a name or a path", _is_path, needed=True)
+NETWORK = Kind("a name, a path or a Graph", lambda v: _is_path(v) or isinstance(v, Graph))
+CAPTURE = Kind("a folder, an open capture, or arrays by name", _is_capture, needed=True)
+BOOK = Kind("a Book, as refnet.read_book reads it", lambda v: isinstance(v, Book), needed=True)
+OPTIONAL, OPTIONAL_CAPTURE = replace(PATH, needed=False), replace(CAPTURE, needed=False)
+TEXT = Kind("a str", lambda v: isinstance(v, str))
+NAMES = Kind("a list of names", lambda v: _listed(v, lambda name: isinstance(name, str)))
+SWITCH = Kind("True or False", lambda v: isinstance(v, bool), needed=True)
+COUNT = Kind("1 or more", _is_count, needed=True)
+MAPPING = Kind("a mapping", lambda v: isinstance(v, Mapping))
+
+THREADS = range(1, 257)
+BACKENDS = ("NONE", "default")
+
+KINDS = {
+    "graph": Kind("a Graph, as refnet.load makes it", lambda v: isinstance(v, Graph), needed=True),
+    "arithmetic": Kind(
+        "an arithmetic such as refnet.Plain(), refnet.Golden() or refnet.Replay(book)",
+        lambda v: hasattr(v, "evaluate") and hasattr(v, "fused_graph") and not isinstance(v, type),
+    ),
+    "model": NETWORK,
+    "weights": Kind("a path, or seed:N", _is_path),
+    "network": TEXT,
+    "image": Kind("a size (h, w)", _is_size),
+    "inputs": INPUTS,
+    "pipeline": TEXT,
+    "book": Kind("a path or a Book", lambda v: _is_path(v) or isinstance(v, Book)),
+    "capture": CAPTURE,
+    "a": CAPTURE,
+    "b": CAPTURE,
+    "folder": PATH,
+    "path": PATH,
+    "node": Kind("the name of a node", lambda v: isinstance(v, str), needed=True),
+    "at": Kind("the indices of an element, such as (0, 5)", lambda v: _listed(v, _is_whole), needed=True),
+    "only": replace(NAMES, needed=True),
+    "values": NAMES,
+    "until": NAMES,
+    "progress": Kind("a function of (done, total)", callable),
+    "framework": Kind("a str", lambda v: isinstance(v, str), needed=True),
+    "threads": Kind("a whole number from 1 to 256", lambda v: _is_count(v) and v in THREADS),
+    "batch": replace(COUNT, needed=False),
+    "hash_only": SWITCH,
+    "order_free": SWITCH,
+    "other_sources": SWITCH,
+    "mode": TEXT,
+    "subgraph": Kind(
+        "NONE or default", lambda v: isinstance(v, str) and v in ("NONE", "default"), needed=True
+    ),
+    "python": Kind("a path", _is_path),
+    "environment": Kind(
+        "a mapping of texts",
+        lambda v: isinstance(v, Mapping) and all(isinstance(t, str) for pair in v.items() for t in pair),
+    ),
+    "timeout": Kind("a number of seconds", _is_time, needed=True),
+    "state": Kind("a path", _is_path),
+    "arguments": Kind("a list", lambda v: _listed(v, lambda _: True), needed=True),
+    "options": MAPPING,
+    "paths": Kind("a list of paths", lambda v: _listed(v, _is_path), needed=True),
+    "reference": MAPPING,
+}
+"""Argument -> what it must be, or None where it is not needed."""
+
+
+def check_arguments(arguments: Mapping[str, object], others: Mapping[str, Kind] | None = None) -> None:
+    """Raises InputError, with the argument's name and value, for one that is not what it must be.
+
+    arguments: by name. others: where a function asks for something else than KINDS.
+
+    >>> check_arguments({"graph": 5})
+    Traceback (most recent call last):
+    refnet.core.errors.InputError: graph must be a Graph, as refnet.load makes it, got 5
+    """
+    kinds = KINDS if others is None else {**KINDS, **others}
+    for name, value in arguments.items():
+        kind = kinds.get(name)
+        if kind is None or (value is None and not kind.needed):
+            continue
+        if value is None or not kind.fits(value):
+            said = f"{value!r:.100}"
+            raise InputError(f"{name} must be {kind.words}, got {said}")
