@@ -77,23 +77,27 @@ event.register("numba:compile", _Announce())
 
 
 class _Watch(event.Listener):  # type: ignore[misc]
-    """Counts compilations."""
+    """Counts compilations, but not those within others."""
 
     def __init__(self, called: Callable[[int, int], object]) -> None:
-        self.called, self.begun, self.done = called, 0, 0
+        self.called, self.begun, self.done, self.nested = called, 0, 0, 0
 
     def on_start(self, event: Any) -> None:
-        self.begun += 1
-        self.called(self.begun, self.done)
+        self.nested += 1
+        if self.nested == 1:
+            self.begun += 1
+            self.called(self.begun, self.done)
 
     def on_end(self, event: Any) -> None:
-        self.done += 1
-        self.called(self.begun, self.done)
+        self.nested -= 1
+        if self.nested == 0:
+            self.done += 1
+            self.called(self.begun, self.done)
 
 
 @contextmanager
 def watching(called: Callable[[int, int], object]) -> Iterator[None]:
-    """Within it, called(begun, done) at the start and end of every compilation; compilations may be nested.
+    """Within it, called(begun, done) when the compilation of a kernel starts and ends.
 
     begun, done: how many kernels this process has started and finished compiling since then.
     """
@@ -125,10 +129,14 @@ def njit(function: F) -> F:
     """
     if numba.config.DISABLE_JIT:
         return np.errstate(all="ignore")(function)
-    kernel = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    if known(numba.__version__):
-        from refnet.loops.numba_cache import lighten, widen
+    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+    if not known(numba.__version__):
+        return cast(F, numba.njit(cache=True, **options)(function))
+    from refnet.loops.numba_cache import lighten
+    from refnet.loops.parts import KernelCompiler, PartCompiler, call_as_part
 
-        lighten(kernel)
-        widen(kernel)
+    kernel = numba.njit(cache=True, pipeline_class=KernelCompiler, **options)(function)
+    lighten(kernel)
+    part = numba.njit(pipeline_class=PartCompiler, no_cpython_wrapper=True, **options)(function)
+    call_as_part(kernel, part)
     return cast(F, kernel)
