@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -136,7 +137,7 @@ class DecideOrRefine:
         self, op: str, x: F32, mean: F64, scale: F64, shift: F64, factor: float, refine: Refine
     ) -> F32:
         """See Exact.affine."""
-        rows = x.reshape(*x.shape[:2], -1)
+        rows = x.reshape(*x.shape[:2], prod(x.shape[2:]))
         y, at = accumulator.decide_affine(rows, mean, scale, shift, factor, self.engine.threads)
         return refined(op, y.reshape(x.shape), at, refine, self.refine_count)
 

@@ -28,6 +28,7 @@ LIMBS = 21
 UNIT = -320
 """Exponent of the accumulator's lowest bit."""
 MASK = 0xFFFFFFFF
+"""The 32 bits of a limb."""
 GRAIN = 8192
 """Elements per work item of `decide`."""
 
@@ -224,6 +225,7 @@ def squares(x: Array, groups: int, threads: int) -> Array:
 
 @njit
 def _widen(work: Any, x: Any, y: Any) -> None:
+    """y (size,) = x in float64. Items: GRAIN elements."""
     begin, end = chunk(work)
     while begin < end:
         source, target = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
@@ -234,6 +236,7 @@ def _widen(work: Any, x: Any, y: Any) -> None:
 
 @njit
 def _squares(work: Any, x: Any, y: Any, parts: int) -> None:
+    """y (n, size) = sums of the squares of x (n, terms, size). Items: (row, 256 elements), `parts` a row."""
     begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
@@ -251,6 +254,9 @@ def _squares(work: Any, x: Any, y: Any, parts: int) -> None:
 def _decide_average(
     work: Any, x: Any, place: Any, include_pad: bool, factor: float, y: Any, unsure: Any
 ) -> None:
+    """y (planes, oh, ow) = averages of x (planes, h, w), off by factor * the average of |x|; none is unsure
+    whose sum lost nothing. place: kernel, stride, pad. Items: planes.
+    """
     height, width = x.shape[1:]
     begin, end = chunk(work)
     while begin < end:
@@ -287,6 +293,10 @@ def _decide_average(
 
 @njit
 def _decide_sums(work: Any, terms: Any, factor: float, y: Any, unsure: Any) -> None:
+    """y (size,) = sums over the first axis of terms (count, size), each off by factor * the sum of |terms|.
+
+    Items: GRAIN elements.
+    """
     begin, end = chunk(work)
     while begin < end:
         for i in range(begin * GRAIN, min(end * GRAIN, y.size)):
@@ -302,6 +312,10 @@ def _decide_sums(work: Any, terms: Any, factor: float, y: Any, unsure: Any) -> N
 
 @njit
 def _decide_weighted(work: Any, a: Any, x: Any, factor: float, y: Any, unsure: Any) -> None:
+    """y (n, channels, size) = sums over k of a (n, k, channels) * x (n, k, channels, size), in the same way.
+
+    Items: (image, channel).
+    """
     channels = x.shape[2]
     begin, end = chunk(work)
     while begin < end:
@@ -321,6 +335,7 @@ def _decide_weighted(work: Any, a: Any, x: Any, factor: float, y: Any, unsure: A
 
 @njit
 def _decide(work: Any, center: Any, error: Any, y: Any, unsure: Any) -> None:
+    """y (size,) = center, off by the error. Items: GRAIN elements."""
     begin, end = chunk(work)
     while begin < end:
         a, b = begin * GRAIN, min(end * GRAIN, center.size)
@@ -335,6 +350,10 @@ def _decide(work: Any, center: Any, error: Any, y: Any, unsure: Any) -> None:
 def _decide_products(
     work: Any, center: Any, norms: Any, weights: Any, bias: Any, factor: float, y: Any, unsure: Any
 ) -> None:
+    """y (n, outputs, size) = center, off by factor * (norm of the window * norm of the weights + |bias|).
+
+    norms (n, groups, size); weights, bias (outputs,). Items: (image, output), also the rows of unsure.
+    """
     outputs, groups = center.shape[1], norms.shape[1]
     begin, end = chunk(work)
     while begin < end:
@@ -352,6 +371,9 @@ def _decide_products(
 def _decide_affine(
     work: Any, x: Any, mean: Any, scale: Any, shift: Any, factor: float, y: Any, unsure: Any
 ) -> None:
+    """y = c = (x - mean) * scale + shift, off by factor * (|c| + 2 |shift|). Items: rows of x, one channel
+    each; mean, scale, shift (channels,).
+    """
     begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):

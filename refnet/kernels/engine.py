@@ -144,7 +144,8 @@ class Fast:
         outputs = x.shape[1] if w is None else w.shape[0]
         shape = (x.shape[0], outputs, *output)
         if w is not None and _is_product(x, kernel, geometry):
-            value = self.dense_in_order(x.reshape(x.shape[0], -1), w, bias, order, addend, places)
+            rows = x.reshape(x.shape[0], prod(x.shape[1:]))
+            value = self.dense_in_order(rows, w, bias, order, addend, places)
             return value if places is not None else self._finished(value.reshape(shape), epilogue)
         if w is None and chains is not None and _outputs(x, kernel, geometry) == output:
             w = np.ones((outputs, 1, *kernel), np.float32)

@@ -141,20 +141,15 @@ def follow(
     """
     size, channels = (piece.rows, piece.length), scales.shape[1]
     where = (piece.row * others.shape[2] + piece.element, others.shape[2])
-    before = FACTOR if factors.size else 0
-    if flags.size == 0:
-        epilogue_pass(y, to, x, at, size, before, factors, scales, shifts, (piece.row, 0), others, where)
-        return
-    for s in range(flags.size):
+    steps, first = FACTOR if factors.size else 0, (piece.row, piece.channel)
+    if flags.size:
+        steps += flags[0]
+    epilogue_pass(y, to, x, at, size, steps, factors, scales, shifts, first, others, where)
+    for s in range(1, flags.size):
         first = (piece.row, s * channels + piece.channel)
-        if s == 0:
-            epilogue_pass(
-                y, to, x, at, size, before + flags[s], factors, scales, shifts, first, others, where
-            )
-        else:
-            epilogue_pass(y, to, y, to, size, flags[s], factors, scales, shifts, first, others, where)
-        if flags[s] & OTHER:
+        if flags[s - 1] & OTHER:
             where = (where[0] + others.shape[1] * others.shape[2], where[1])
+        epilogue_pass(y, to, y, to, size, flags[s], factors, scales, shifts, first, others, where)
 
 
 @njit

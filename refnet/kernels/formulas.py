@@ -6,6 +6,7 @@ the functions of one number.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -99,10 +100,11 @@ def normalised(x: F32, mean: F32, inverse: F32, scale: F32, shift: F32, fused: b
     """
     y = np.empty(x.shape, np.float32)
     n, c = x.shape[:2]
-    rows = np.ascontiguousarray(x).reshape(n * c, -1)
+    size = prod(x.shape[2:])
+    rows = np.ascontiguousarray(x).reshape(n * c, size)
     work = n * c, threads_for(threads, x.size)
     tables = (readonly(one) for one in (mean, inverse, scale, shift))
-    parallel_for(_normalised, *work, rows, *tables, fused, y.reshape(n * c, -1))
+    parallel_for(_normalised, *work, rows, *tables, fused, y.reshape(n * c, size))
     return y
 
 

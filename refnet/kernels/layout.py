@@ -25,9 +25,9 @@ def concatenate(arrays: Sequence[Array], axis: int, threads: int) -> Array:
         (*first.shape[:axis], sum(x.shape[axis] for x in arrays), *first.shape[axis + 1 :]), first.dtype
     )
     rows, at = prod(first.shape[:axis]), 0
-    target = y.reshape(rows, -1)
+    target = y.reshape(rows, prod(y.shape[axis:]))
     for x in arrays:
-        source = np.ascontiguousarray(x).reshape(rows, -1)
+        source = np.ascontiguousarray(x).reshape(rows, prod(x.shape[axis:]))
         parallel_for(_place, rows, threads_for(threads, x.size), readonly(source), target, at)
         at += source.shape[1]
     return y

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,10 @@ def scale_shift(x: F32, scale: F32, shift: F32, threads: int) -> F32:
     """fma(x, scale, shift) with one scale and shift per channel; x (n, c, ...)."""
     y = empty(x.shape, np.float32)
     n, c = x.shape[:2]
-    rows = np.ascontiguousarray(x).reshape(n * c, -1)
+    size = prod(x.shape[2:])
+    rows = np.ascontiguousarray(x).reshape(n * c, size)
     threads = threads_for(threads, x.size)
-    parallel_for(_scale_shift, n * c, threads, rows, scale, shift, y.reshape(n * c, -1))
+    parallel_for(_scale_shift, n * c, threads, rows, scale, shift, y.reshape(n * c, size))
     return y
 
 

@@ -158,6 +158,7 @@ def _check(terms: int, program: ProgramArrays) -> None:
 
 
 def _check_addend(addend: Array | None, program: ProgramArrays, size: int) -> None:
+    """Raise ValueError unless there is an addend of this size exactly if the program adds one."""
     if (program.code[:, 0] == ADDEND).any() != (addend is not None) or (
         addend is not None and addend.size != size
     ):
@@ -259,6 +260,7 @@ def _run_columns(code: Any, stack: Any, x: Any, columns: Any, shift: Any, more: 
 
 @njit
 def _join(below: Any, above: Any) -> None:
+    """below += above: the two uppermost entries of the stack become one."""
     for t in range(below.size):
         below[t] += above[t]
 

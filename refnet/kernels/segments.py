@@ -166,7 +166,8 @@ def tiled(
     """The convolution of this layout; arguments as of `convolve_in_order`, checked."""
     y, outputs = empty(plan.output, x.dtype), w.shape[0]
     more = np.zeros(0, x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(-1)
-    if (segments.steps[:, SEED] == ADDEND).any() != bool(more.size) or more.size not in (0, y.size):
+    wanted = bool((segments.steps[:, SEED] == ADDEND).any())
+    if wanted != (addend is not None) or more.size != (y.size if wanted else 0):
         raise ValueError(f"an addend of {more.size} elements does not fit the steps and {y.size} outputs")
     threads = threads_for(threads, plan.work // 16)
     shift = np.zeros(outputs, x.dtype) if bias is None else bias
@@ -305,11 +306,14 @@ def _few_outputs(
                     sums = fresh if steps[s, ADDED] else y[image, o, i]
                     if seed == ADDEND:
                         row = (item * y.shape[2] + i) * y.shape[3]
-                        sums[:] = addend[row : row + y.shape[3]]
+                        for j in range(sums.size):
+                            sums[j] = addend[row + j]
                     elif seed != ON:
-                        sums[:] = (
-                            bias[o] if seed == BIAS else (-nothing if seed == NEGATIVE_ZERO else nothing)
-                        )
+                        start = bias[o] if seed == BIAS else nothing
+                        if seed == NEGATIVE_ZERO:
+                            start = -nothing
+                        for j in range(sums.size):
+                            sums[j] = start
                     for k in range(first, first + steps[s, COUNT]):
                         plane, weight = x[image, base + terms[k, 0]], summation.weights[o, k]
                         _add_term(sums, weight, plane, i, terms[k, 1], terms[k, 2], geometry, fused, zero)

@@ -170,24 +170,27 @@ def _seed(
 ) -> None:
     """sums[low : low + rows] = the seed."""
     for o in range(low, low + rows):
-        row = sums[o, :lanes]
         value = sums.dtype.type(0)
         if seed == BIAS:
             value = summation.bias[tile.output + o]
-        row[:] = -value if seed == NEGATIVE_ZERO else value
+        if seed == NEGATIVE_ZERO:
+            value = -value
+        row = sums[o]
+        for t in range(lanes):
+            row[t] = value
         if seed == ADDEND:
-            _load(row, summation.addend, tile, o, geometry)
+            _load(sums, summation.addend, tile, o, geometry)
 
 
 @njit
-def _load(row: Any, addend: Any, tile: Any, o: int, geometry: Any) -> None:
-    """row = the addends of the tile's row o; lanes between the rows of the output stay what they are."""
+def _load(sums: Any, addend: Any, tile: Any, o: int, geometry: Any) -> None:
+    """sums[o] = the addends of the tile's row o; lanes between the rows of the output stay what they are."""
     begin = (tile.row + o) * geometry.output_h * geometry.output_w
     lane, i, j = 0, tile.position // geometry.pitch, tile.position % geometry.pitch
     while lane < tile.positions:
         run = max(0, min(geometry.output_w - j, tile.positions - lane))
         at = begin + i * geometry.output_w + j
-        row[lane : lane + run] = addend[at : at + run]
+        copy(sums, o * sums.shape[1] + lane, addend, at, run)
         lane += geometry.pitch - j
         i += 1
         j = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -189,7 +190,7 @@ def normalised(x: F32, mean: F32, inverse: F32, scale: F32, shift: F32, fused: b
     x (n, c, ...). This is batch norm as frameworks compute it; ops/norm.py derives the four from its weights.
     """
     y = np.empty(x.shape, np.float32)
-    rows = readonly(x).reshape(*x.shape[:2], -1)
+    rows = readonly(x).reshape(*x.shape[:2], prod(x.shape[2:]))
     m, r, s, t = (readonly(values) for values in (mean, inverse, scale, shift))
     _normalised(rows, m, r, s, t, fused, y.reshape(rows.shape))
     return y

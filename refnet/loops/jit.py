@@ -83,23 +83,27 @@ event.register("numba:compile", _Announce())
 
 
 class _Watch(event.Listener):  # type: ignore[misc]
-    """Counts compilations."""
+    """Counts compilations, but not those within others."""
 
     def __init__(self, called: Callable[[int, int], object]) -> None:
-        self.called, self.begun, self.done = called, 0, 0
+        self.called, self.begun, self.done, self.nested = called, 0, 0, 0
 
     def on_start(self, event: Any) -> None:
-        self.begun += 1
-        self.called(self.begun, self.done)
+        self.nested += 1
+        if self.nested == 1:
+            self.begun += 1
+            self.called(self.begun, self.done)
 
     def on_end(self, event: Any) -> None:
-        self.done += 1
-        self.called(self.begun, self.done)
+        self.nested -= 1
+        if self.nested == 0:
+            self.done += 1
+            self.called(self.begun, self.done)
 
 
 @contextmanager
 def watching(called: Callable[[int, int], object]) -> Iterator[None]:
-    """Within it, called(begun, done) at the start and end of every compilation; compilations may be nested.
+    """Within it, called(begun, done) when the compilation of a kernel starts and ends.
 
     begun, done: how many kernels this process has started and finished compiling since then.
     """
@@ -131,11 +135,19 @@ def njit(function: F) -> F:
     """
     if numba.config.DISABLE_JIT:
         return np.errstate(all="ignore")(function)
-    from refnet.loops.numba_cache import keep, widen  # after DISABLE_JIT: it needs the compiler's parts
+    from refnet.loops.numba_cache import keep  # after DISABLE_JIT: it needs the compiler's parts
 
-    kernel = numba.njit(nogil=True, error_model="numpy")(function)
+    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+    light = known(numba.__version__)
     _key()
-    keep(kernel, cache_folder, light=known(numba.__version__))
-    if known(numba.__version__):
-        widen(kernel)
+    if not light:
+        kernel = numba.njit(**options)(function)
+        keep(kernel, cache_folder, light)
+        return cast(F, kernel)
+    from refnet.loops.parts import KernelCompiler, PartCompiler, call_as_part
+
+    kernel = numba.njit(pipeline_class=KernelCompiler, **options)(function)
+    keep(kernel, cache_folder, light)
+    part = numba.njit(pipeline_class=PartCompiler, no_cpython_wrapper=True, **options)(function)
+    call_as_part(kernel, part)
     return cast(F, kernel)

@@ -1,7 +1,7 @@
 """Proof by exhaustion that golden exp and sigmoid are correctly rounded: all 2**32 float32 inputs.
 
     prove ── chunk ──┬── shipped: golden_exp, exact_sigmoid (float64, decide, decimals)
-                     ├── second:  kernels/prove.py (double-double, enclosing), decimals where that is open
+                     ├── second:  prove/kernels.py (double-double, enclosing), decimals where that is open
                      └── equal? ── sha256 of the results
 
 The inputs are the bit patterns 0 to 2**32 - 1 in order, in 256 chunks. A chunk's hash is the sha256 of its

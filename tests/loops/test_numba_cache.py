@@ -77,7 +77,7 @@ def test_a_constant_makes_no_version_of_its_own():
     outer = numba.njit(_called_with_constants)
     assert outer(5) == 5 + 1 + 5 + 2
     if jit.known(numba.__version__):
-        assert [str(kinds) for kinds in _plus.signatures] == ["(int64, int64)"]
+        assert [str(kinds) for kinds in _plus.part.overloads] == ["(int64, int64)"]
 
 
 @jit.njit

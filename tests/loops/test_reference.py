@@ -13,6 +13,7 @@ import pytest
 
 from refnet.core.engine import ConvGeometry, Epilogue
 from refnet.core.orders import Chain, Code, Expr, Leaf, Order, StackProgram, Sum, stack_program
+from refnet.kernels.engine import Fast
 from refnet.kernels.orders import program_arrays
 from refnet.kernels.program import Window, elements_in_order
 from refnet.loops.engine import REFERENCE
@@ -20,6 +21,38 @@ from refnet.loops.fma import exact_fma, fma
 from tests.helpers.bits import AWKWARD, awkward, floats, same_bits
 from tests.helpers.engine_cases import CASES, METHODS
 from tests.helpers.ragged_cases import ragged_pools
+
+
+def without_images(argument):
+    """The argument of a batch of none: arrays without rows, in lists and as the epilogue's addends, too."""
+    if isinstance(argument, np.ndarray):
+        return argument[:0] if argument.ndim else argument.reshape(1)[:0]
+    if isinstance(argument, list):
+        return [without_images(one) for one in argument]
+    if isinstance(argument, Epilogue):
+        return argument.over(tuple(one[:0] for one in argument.others))
+    return argument
+
+
+PER_IMAGE = {"weighted_sum": (0, 1), "apply": (0, 1, 2), "fused_multiply_add": (0, 1, 2)}
+PER_IMAGE |= {"conv": (0, 3), "conv_in_order": (0, 8, 9, 10), "dense_in_order": (0, 4, 5)}
+"""Which arguments have a row per image; of the other methods only the first."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_empty_batch_has_empty_results(method):
+    """Of the same shape in both engines, whatever the order, the addend and the places that are asked for."""
+    different, compared, of = [], 0, PER_IMAGE.get(method, (0,))
+    for case in CASES:
+        if case.method == method and not (method == "apply" and case.arguments()[0].ndim == 1):
+            none = [without_images(one) if i in of else one for i, one in enumerate(case.arguments())]
+            expected = getattr(REFERENCE, method)(*none)
+            found = getattr(Fast(2), method)(*none)
+            compared += 1
+            if expected.size or (found.shape, found.dtype) != (expected.shape, expected.dtype):
+                different.append((case.name, expected.shape, found.shape))
+    assert different == []
+    assert compared
 
 
 def test_the_stack_program_gives_the_same_bits():
