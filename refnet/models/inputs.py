@@ -80,17 +80,20 @@ def read_inputs(
 ) -> Inputs:
     """What --input means in every command: seed:N, sample:NAME, a .npy file, images (a batch), NAME=FILE.npy.
 
-    kinds: name -> shape of one image, with its leading 1. pipeline: what was named to make a tensor of an
-    image; usual: the network's own. batch: how many images of a seed; of anything else, how many there must
-    be. Raises InputError for what does not fit kinds, or one another, and for a pipeline without an image.
+    A folder has a .npy file for each input, named after it. kinds: name -> shape of one image, with its
+    leading 1. pipeline: what was named to make a tensor of an image; usual: the network's own. batch: how
+    many images of a seed; of anything else, how many there must be. Raises InputError for what does not fit
+    kinds, or one another, and for a pipeline without an image.
     """
     listed = [given] if isinstance(given, str) else list(given)
     named = [text.partition("=") for text in listed if NAMED.match(text)]
-    tensors = [text for text in listed if text.endswith(".npy") or text.startswith(SEED)]
+    tensors = [text for text in listed if is_tensor(text)]
     if tensors and pipeline is not None:
         raise InputError(f"pipeline {pipeline} makes a tensor of an image: {tensors[0]} is a tensor already")
     if named and len(named) == len(listed):
         return named_inputs({name: path for name, _, path in named}, kinds, batch)
+    if len(listed) == 1 and os.path.isdir(listed[0]):
+        return named_inputs({name: os.path.join(listed[0], file_name(name)) for name in kinds}, kinds, batch)
     if len(listed) == 1 and listed[0].startswith(SEED):
         return _seeded(listed[0], kinds, batch)
     if len(kinds) != 1:
@@ -268,8 +271,8 @@ def _found(what: str, text: str, places: Sequence[Path], who: str) -> str:
 
 
 def is_tensor(source: str) -> bool:
-    """Whether an input is no image."""
-    return source.startswith(SEED) or source.endswith(".npy")
+    """Whether an input is no image: a seed, a .npy file, a folder of them."""
+    return source.startswith(SEED) or source.endswith(".npy") or os.path.isdir(source)
 
 
 def with_pipeline(sources: Sources) -> Sources:

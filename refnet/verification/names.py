@@ -89,15 +89,23 @@ def propose(
         wanted = Counter(single.values())
         found.update({name: Likely(one, why) for name, one in single.items() if wanted[one] == 1})
 
+    by_size: dict[int, list[str]] = {}
+    for name, size in lacking.items():
+        by_size.setdefault(size, []).append(name)
+    forms = {name: _bare(name) for name in (*lacking, *strays)}
+
     def fits(name: str) -> list[str]:
-        return [one for one, size in lacking.items() if size == strays[name]]
+        return by_size.get(strays[name] or 0, [])
+
+    def ends(name: str) -> list[str]:
+        return _longest([one for one in fits(name) if _ends(forms[name], forms[one])])
 
     same = bits or {}
     plain, bare = _grouped(lacking, _separated), _grouped(lacking, _bare)
     take("by its name", lambda name: plain.get(_separated(name), []))
     take("by its name", lambda name: bare.get(_bare(name), []))
     take("by its bits", lambda name: [same[name]] if same.get(name) in lacking else [])
-    take("by the end of its name", lambda name: _longest([c for c in fits(name) if _ends(name, c)]))
+    take("by the end of its name", ends)
     found |= _in_order(
         {name: size for name, size in strays.items() if name not in found},
         {name: size for name, size in lacking.items() if name not in {one.name for one in found.values()}},
@@ -124,9 +132,8 @@ def _bare(name: str) -> str:
     return re.sub("^[0-9]+_(?=.*[a-z])", "", text)
 
 
-def _ends(name: str, other: str) -> bool:
-    """Whether one of the names is the other with something before it ("model.layer1.conv")."""
-    a, b = _bare(name), _bare(other)
+def _ends(a: str, b: str) -> bool:
+    """Whether one of the bare names is the other with something before it ("model_layer1_conv")."""
     return bool(a and b) and (a.endswith("_" + b) or b.endswith("_" + a))
 
 

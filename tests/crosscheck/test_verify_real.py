@@ -7,6 +7,7 @@ The tables that this prints, each op's largest and median share of its bound, ar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from refnet.models.loading import structure
 from refnet.verification.capture import open_capture
 from refnet.verification.verify import Verification, verify_values
 from tests.crosscheck.conftest import interpreter
-from tests.crosscheck.test_torch_values import NETWORKS, written
+from tests.crosscheck.test_torch_values import NETWORKS, SURPLUS, written
 
 pytestmark = pytest.mark.crosscheck
 
@@ -55,11 +56,17 @@ def image(graph: Graph, seed: int = 1) -> dict[str, np.ndarray]:
     return {"data": synthetic.normal(seed, "data", graph.inputs["data"].shape)}
 
 
-def judged(graph: Graph, folder: Path, missing: Collection[str], report: list[str]) -> Verification:
-    """Verified twice, the second time with everything compiled; no defect, nothing left open, in time."""
+def judged(
+    graph: Graph, folder: Path, missing: Collection[str], report: list[str], surplus: Collection[str] = ()
+) -> Verification:
+    """Verified twice, the second time with everything compiled; no defect, nothing left open, in time.
+
+    surplus: patterns of the names that may match nothing.
+    """
     capture = open_capture(folder)
+    allow = [name for name in capture.names if any(re.fullmatch(pattern, name) for pattern in surplus)]
     verify_values(graph, capture, threads=2)
-    found = verify_values(graph, capture, threads=2)
+    found = verify_values(graph, capture, threads=2, allow=allow)
     assert not found.counts["defect"], (found.first_defect, found.line)
     assert not found.counts["unjudged"], [n.name for n in found.nodes if n.verdict == "unjudged"]
     assert {node.name for node in found.nodes if node.verdict == "missing"} == set(missing)
@@ -104,9 +111,9 @@ def test_resnest_in_pytorch(torch: Worker, tmp_path: Path, report: list[str]) ->
     data = image(graph)
     request = {"model": f"resnest.torch:{NETWORKS[RESNEST]}", "weights": str(path), "threads": 1}
     folder = stored(tmp_path / "values", torch.stream("run", request, data), data)
-    found = judged(graph, folder, ("prob",), report)
+    found = judged(graph, folder, ("prob",), report, SURPLUS)
     assert found.counts["rounding"] > 150
-    assert found.surplus
+    assert found.allowed
     # the same capture against another network: a wrong epsilon, found at the first batch norm
     norm = next(node for node in graph.nodes if isinstance(node.op, ops.BatchNorm))
     nodes = tuple(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -164,7 +165,10 @@ def test_input_means_the_same_in_every_command(tmp_path: Path, capsys: pytest.Ca
     """seed:N, sample:NAME, a file, NAME=FILE: the same bits in run, capture, golden and explain."""
     np.save(tmp_path / "x.npy", prepare(refnet.formats.golden_file.Sources(NET, input="seed:3"))[1]["data"])
     bits = set()
-    for given in ("seed:3", str(tmp_path / "x.npy"), f"data={tmp_path / 'x.npy'}"):
+    (tmp_path / "inputs").mkdir()
+    shutil.copy(tmp_path / "x.npy", tmp_path / "inputs" / "data.npy")
+    named = f"data={tmp_path / 'x.npy'}"
+    for given in ("seed:3", str(tmp_path / "x.npy"), named, str(tmp_path / "inputs")):
         assert main(["run", NET, "--input", given, "--top", "1", "--json"]) == 0
         probability = json.loads(capsys.readouterr().out)["results"][0]["top"][0]["bits"]
         where = ["explain", NET, "conv1.0", "--at", "0,0,0,0"]
