@@ -18,6 +18,7 @@ from refnet import __version__
 from refnet.cli import (
     bench,
     capture,
+    completion,
     diff,
     explain,
     export,
@@ -142,6 +143,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace | None:
             if not argv:
                 parser.print_help()
                 return None
+            option, _, shell = argv[0].partition("=")
+            if option == "--completion":
+                shell = shell or " ".join(argv[1:])
+                print(completion.script(parser, commands.values(), shell), end="")
+                return None
             if argv[0] in commands:
                 arguments = _parsed(commands[argv[0]], argv[1:])
             elif not argv[0].startswith("-"):
@@ -175,6 +181,8 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     head, notes = laid_out(HELP, wide), laid_out(NOTES, wide)
     parser = argparse.ArgumentParser("refnet", description=head, epilog=notes, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"refnet {__version__}")
+    text = "print a script that completes words in bash, zsh or tcsh"
+    parser.add_argument("--completion", metavar="SHELL", help=text)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     commands = {}
     for module in COMMANDS:

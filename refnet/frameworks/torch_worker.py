@@ -230,16 +230,34 @@ def _threads(request: Any) -> None:
         torch.set_num_threads(int(request["threads"]))
 
 
+def _close(word: str, known: Any) -> str:
+    """What refnet.core.errors.did_you_mean says; this process has no refnet."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, list(known), 3, 0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
 def _build(request: Any) -> Any:
     import importlib
+    import pkgutil
     import sys
 
-    for path in request.get("paths", []):
+    paths = request.get("paths", [])
+    for path in paths:
         if path not in sys.path:
             sys.path.insert(0, path)
     package, _, name = request["model"].partition(":")
-    found: Any = importlib.import_module(package)
+    try:
+        found: Any = importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        beside = [one.name for one in pkgutil.iter_modules(paths)]
+        raise ModuleNotFoundError(f"{error}{_close(package, beside)}", name=package) from None
     for part in name.split("."):
+        if not hasattr(found, part):
+            raise AttributeError(f"{package} has no {part!r}{_close(part, dir(found))}")
         found = getattr(found, part)
     return found(*request.get("arguments", []), **request.get("options", {}))
 

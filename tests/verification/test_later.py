@@ -9,7 +9,6 @@ import pytest
 
 import refnet
 from refnet import ops
-from refnet.arithmetic.fusion_groups import folded
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.verification.capture import Values
 from refnet.verification.verify import Verification, verify_values
@@ -66,7 +65,7 @@ def fold(conv: str, norm: str, x: np.ndarray) -> np.ndarray:
     """The convolution with the batch norm in its weights, as exporters fold it."""
     first, second = GRAPH.by_name[conv], GRAPH.by_name[norm]
     own = [GRAPH.weights[name] for name in (*first.weights, *second.weights)]
-    return replace(first.op, bias=True).run(x, *folded(second.op, own, "single", FAST), engine=FAST)
+    return replace(first.op, bias=True).run(x, *second.op.fold("single", own, FAST), engine=FAST)
 
 
 def exported() -> Arrays:
