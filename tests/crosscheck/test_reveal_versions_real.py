@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx as package
 import pytest
 from onnx import helper
 
 from refnet.core.graph import Graph, Node, TensorType
+from refnet.core.orders import Choice
 from refnet.formats import book as book_file
 from refnet.formats.mxnet.reader import write_symbol
 from refnet.frameworks.capture.request import Request
@@ -77,3 +79,22 @@ def test_mxnet_shows_one_of_two_twins(mxnet: Worker, tmp_path: Path, report: lis
     report.append(f"{found.replayed} replayed, {found.settled} settled, {found.book.unconfirmed}")
     assert not found.book.unconfirmed
     assert found.replayed + found.settled == found.nodes == 6
+
+
+def test_onnx_runtimes_place_of_a_resize_is_found(tmp_path: Path) -> None:
+    """Asked alone refnet's exporter writes a Gather: the network decides."""
+    sizes = package.numpy_helper.from_array(np.array([1, 2, 3, 64], np.int64), "sizes")
+    how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    node = helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode="nearest", **how)
+    inputs = [helper.make_tensor_value_info("x", package.TensorProto.FLOAT, [1, 2, 3, 26])]
+    outputs = [helper.make_tensor_value_info("y", package.TensorProto.FLOAT, [1, 2, 3, 64])]
+    graph = helper.make_graph([node], "resize", inputs, outputs, [sizes])
+    path = tmp_path / "resize.onnx"
+    package.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=8), path)
+    request = Request("onnxruntime", str(path), python=str(interpreter("onnx")))
+    found = reveal(request, tmp_path / "resize.book", threads=1)
+    assert not found.book.unconfirmed
+    (recipe,) = found.book.recipes.values()
+    (part,) = recipe.parts
+    assert isinstance(part.do, Choice)
+    assert part.do.formula in ("divided", "divided-tolerant")
