@@ -150,6 +150,9 @@ class Op:
     folds: ClassVar[bool] = False
     """True if executors multiply the op into the weights of the convolution before it (`fold`)."""
 
+    combines: ClassVar[bool] = False
+    """True if each element is computed from one element of each of the values that it takes."""
+
     reshapes: ClassVar[bool] = False
     """True if the value has the elements of its one input, in the same order, in another shape."""
 

@@ -35,6 +35,16 @@ EXACT_INTEGER = 1 << 24
 """Integers up to here, and their multiples of a power of two, are exact in float32."""
 
 
+def exp_relative(size: F64) -> F64:
+    """Relative error of a framework's float32 exp at arguments of at most this size.
+
+    EXP_RELATIVE, and what reducing the argument by n ln 2 costs: without FMA the product is rounded, off by
+    U (|x| + 1) at most, and a float32 ln 2 alone is off by U / 16 for each unit of the argument (oneDNN).
+    """
+    found: F64 = EXP_RELATIVE + 1.125 * U * (size + 1)
+    return found
+
+
 def gamma(k: float) -> float:
     """k U / (1 - k U), an upper bound on what k roundings do to a term; inf where k U reaches 1/2.
 

@@ -64,9 +64,17 @@ def input_names(op: Op, count: int) -> tuple[str, ...]:
     return (*(["x"] if data == 1 else [f"x{i}" for i in range(data)]), *op.weight_roles())
 
 
-def caller(framework: str, worker: Worker, op: Op, types: Sequence[TensorType], threads: int) -> Caller:
+def caller(
+    framework: str,
+    worker: Worker,
+    op: Op,
+    types: Sequence[TensorType],
+    threads: int,
+    opset: int | None = None,
+) -> Caller:
     """What executes this op on inputs of these types. framework: "torch", "mxnet" or "onnxruntime".
 
+    opset: ONNX Runtime's, for what differs between versions of an operator; None: that of refnet's exporter.
     Raises UnsupportedError where the framework has no such op.
     """
     names = input_names(op, len(types))
@@ -78,6 +86,8 @@ def caller(framework: str, worker: Worker, op: Op, types: Sequence[TensorType], 
         graph = _one_node(op, types, names)
         request, more = _written(framework, graph)
     request["threads"] = threads
+    if opset is not None:
+        request["opset"] = opset
 
     def ask(fixed: Mapping[str, F32], each: Mapping[str, F32], take: Sequence[int | None]) -> F32:
         order = {name: each.get(name, fixed.get(name)) for name in names}

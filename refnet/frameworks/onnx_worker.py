@@ -47,11 +47,12 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
 def signature(request: Any, arrays: Any, emit: Any) -> Any:
     """What a model takes and how much it makes. request: path.
 
-    Fields: inputs (name -> shape, null for a size that is free), outputs (names), values (how many).
+    Fields: inputs (name -> shape, null for a size that is free), outputs (names), values (how many), opset.
     """
     import onnx
 
-    graph = onnx.load(request["path"], load_external_data=False).graph
+    model = onnx.load(request["path"], load_external_data=False)
+    graph, opset = model.graph, _opset(model)
     held = {one.name for one in graph.initializer}
     inputs = {}
     for one in graph.input:
@@ -61,7 +62,8 @@ def signature(request: Any, arrays: Any, emit: Any) -> Any:
                 raise ValueError(f"input {one.name!r} is no float32 tensor of a stated rank")
             inputs[one.name] = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
     values = sum(bool(name) for node in graph.node for name in node.output)
-    return {"inputs": inputs, "outputs": [one.name for one in graph.output], "values": values}, {}
+    outputs = [one.name for one in graph.output]
+    return {"inputs": inputs, "outputs": outputs, "values": values, "opset": opset}, {}
 
 
 def capture(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
@@ -98,6 +100,33 @@ def capture(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     return {"outputs": {name: name for name in own if name in wanted}, "left_out": left_out}, {}
 
 
+def _opset(model: Any) -> int:
+    """The version of ONNX's own operators that a model has."""
+    return int(next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx")))
+
+
+def _converted(model: Any, opset: int | None) -> Any:
+    """The model at this opset; as it is where onnx cannot convert it, or an operator has another form there.
+
+    onnx has adapters to newer opsets. To an older one only the number changes, and onnx's checker decides.
+    """
+    import onnx
+    import onnx.version_converter
+
+    if opset is None or opset == _opset(model):
+        return model
+    try:
+        if opset > _opset(model):
+            return onnx.version_converter.convert_version(model, opset)
+        older = onnx.ModelProto()
+        older.CopyFrom(model)
+        older.opset_import[0].version = opset
+        onnx.checker.check_model(older, full_check=True)
+    except Exception:  # of C++: without a class of its own, or the checker's
+        return model
+    return older
+
+
 LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -116,14 +145,15 @@ def probe(request: Any, arrays: Any, emit: Any) -> Any:
 
     arrays: `model` holds the bytes of the model; the others are its inputs, and weights that replace its
     initializers. request: each: names of the arrays whose first axis counts the calls (the others are the
-    same in all); take: per axis of the result an index, or null for all of it; threads, level.
+    same in all); take: per axis of the result an index, or null for all of it; threads, level; opset: the
+    model is converted to it first, because a version of an operator may be computed in another way.
     Weights stay initializers, which ONNX Runtime packs: so each new weight takes a session of its own.
     """
     import numpy as np
     import onnx
     import onnxruntime as ort
 
-    model = onnx.load_from_string(arrays.pop("model").tobytes())
+    model = _converted(onnx.load_from_string(arrays.pop("model").tobytes()), request.get("opset"))
     take = tuple(slice(None) if index is None else index for index in request["take"])
     each = set(request["each"])
     inputs = [value.name for value in model.graph.input]

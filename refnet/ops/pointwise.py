@@ -159,6 +159,7 @@ class Add(Fusable):
         "left": "((x0 + x1) + x2) + ... (ONNX Runtime's Sum; MXNet's add_n of five and more, or by oneDNN)",
         "right": "x0 + (x1 + (x2 + ...)) (MXNet's add_n of three and four)",
     }
+    combines: ClassVar[bool] = True
 
     count: int = 2
     broadcast: bool = False
@@ -235,6 +236,7 @@ class _Two(Op):
     """
 
     roles: ClassVar[tuple[str, ...]] = ("data", "data")
+    combines: ClassVar[bool] = True
     constants: Shapes = ()
 
     @property

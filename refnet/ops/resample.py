@@ -17,10 +17,16 @@ from refnet.core.orders import Expr
 from refnet.ops.layout import copied, copied_or_added
 from refnet.ops.places import COORDINATES, CROP, FORMULAS, ROUNDINGS, Axis, Places, Scale, exact
 
+ALIKE = 40
+"""The scale up to which floor(i * float32(1 / scale)) is i // scale. 41 * float32(1 / 41) is below 1."""
+
 
 @dataclass(frozen=True, repr=False)
 class UpsampleNearest(Op):
     """y[n,c,i,j] = x[n, c, i // scale, j // scale]. Only one right result: copies.
+
+    It is a ResizeNearest by whole numbers (asymmetric, floor) and has its formulas, of which PyTorch's takes
+    other elements from a scale of 41 on. Up to 40 all are the same, and none is needed.
 
     The path down, a 2x2 average pool of stride 2, is AvgPool(kernel=(2, 2), stride=(2, 2)).
 
@@ -29,9 +35,15 @@ class UpsampleNearest(Op):
 
     scale: int = 2
 
+    formulas: ClassVar[Mapping[str, str]] = {name: text for name, (text, _) in FORMULAS.items()}
+
     @property
     def exactly_specified(self) -> bool:
         return True
+
+    @property
+    def needs_recipe(self) -> bool:
+        return self.scale > ALIKE
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
@@ -50,12 +62,22 @@ class UpsampleNearest(Op):
     def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
         return copied(self, inputs, at, exact.engine)
 
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
+        return self._resize(inputs[0].shape).replay(formula, *inputs, engine=engine)
+
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         def stretch(a: F64) -> F64:
             return a.repeat(self.scale, 2).repeat(self.scale, 3)
 
         (x,) = inputs
+        if self.needs_recipe:
+            return self._resize(x.center.shape).bound(x, engine=engine)
         return Interval(stretch(x.center), stretch(x.radius))
+
+    def _resize(self, shape: tuple[int, ...]) -> ResizeNearest:
+        """The same as a ResizeNearest of an x of this shape."""
+        sizes = (shape[2] * self.scale, shape[3] * self.scale)
+        return ResizeNearest((2, 3), sizes, (float(self.scale),) * 2, "asymmetric", "floor")
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost()

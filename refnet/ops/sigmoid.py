@@ -1,8 +1,8 @@
 """Sigmoid, and where any float32 evaluation may lie: the forms with an exp, ONNX Runtime's rational one.
 
 **With an exp**: 1/(1 + exp(-x)), e/(1 + e) with e = exp(x), and 1 minus the latter at -x for the other
-sign. With exp's assumed error (relative EXP_RELATIVE, absolute EXP_ABSOLUTE, see rounding.py)
-d log(y) = (1 - y) d log(e), so |error| <= y (1 - y) EXP_RELATIVE + EXP_ABSOLUTE + gamma(3) y, the 3 being
+sign. With exp's assumed error (relative E = exp_relative(|x|), absolute EXP_ABSOLUTE, see rounding.py)
+d log(y) = (1 - y) d log(e), so |error| <= y (1 - y) E + EXP_ABSOLUTE + gamma(3) y, the 3 being
 sum, division and, in the mirrored form, the difference (there y >= 1/2, so an error relative to 1 - y is
 smaller than one relative to y); the first two multiplied by 1 + 2**-20 for second-order terms. An input's
 radius R counts R/4, the largest slope; y, and y (1 - y), are then taken at their largest, y + R/4 and
@@ -35,7 +35,7 @@ from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
 from refnet.core.orders import Expr
-from refnet.core.rounding import EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
+from refnet.core.rounding import EXP_ABSOLUTE, U64, U, exp_relative, gamma, outward
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,7 +131,8 @@ def sigmoid_bound(x: Interval) -> Interval:
         y: F64 = 1.0 / (1.0 + np.exp(-x.center))
         second = 1 + 2.0**-20
         move = np.minimum(x.radius / 4, 1.0)
-        error = ((y * (1 - y) + move) * EXP_RELATIVE + EXP_ABSOLUTE) * second
+        reach = exp_relative(np.minimum(x.magnitude, 128.0))  # beyond, exp is 0 or infinity
+        error = ((y * (1 - y) + move) * reach + EXP_ABSOLUTE) * second
         error += (gamma(3) + 8 * U64) * (y + move)
         form = np.abs(np.maximum(0.5 + rational(x.center), 0.0) - y)
         form = (np.where(x.radius > 0, RATIONAL, form) + _roundings(x.magnitude)) * second

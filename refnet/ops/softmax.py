@@ -17,7 +17,7 @@ from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, Interval, Op, TensorType
 from refnet.core.orders import Expr
-from refnet.core.rounding import ETA, EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
+from refnet.core.rounding import ETA, EXP_ABSOLUTE, U64, U, exp_relative, gamma, outward
 
 SOFTMAX_FORMULAS = {
     "sleef-divide": "SLEEF's expf, e / s (PyTorch with AVX2 or AVX-512, along an axis that is not the last)",
@@ -41,11 +41,11 @@ class Softmax(Op):
 
     Bound, with the shift by m, division or multiplication by a rounded 1/s, any order of the sum over n:
     with R the largest radius of the row, a shifted argument is at most |x - m| + 2 R and off by U times
-    that, so e[j] is off by the relative r[j] = (U (|x[j] - m| + 2 R) + EXP_RELATIVE)(1 + 2**-20) and the
-    absolute EXP_ABSOLUTE (see rounding.py). With y' = y exp(2 R), which no input in the radii exceeds, y[i]
-    is off by y'[i] (r[i] + sum of y'[j] r[j] + gamma(n - 1) + gamma(2)) and (n + 1) EXP_ABSOLUTE; the
-    relative part is doubled where it exceeds 2**-10, which covers every second-order term; from 1/4 on
-    there is no bound. The exact values for inputs in the radii lie within y expm1(2 R).
+    that, so e[j] is off by the relative r[j] = (U a + exp_relative(a))(1 + 2**-20) with a = |x[j] - m| + 2 R,
+    and the absolute EXP_ABSOLUTE (see rounding.py). With y' = y exp(2 R), which no input in the radii
+    exceeds, y[i] is off by y'[i] (r[i] + sum of y'[j] r[j] + gamma(n - 1) + gamma(2)) and (n + 1)
+    EXP_ABSOLUTE; the relative part is doubled where it exceeds 2**-10, which covers every second-order
+    term; from 1/4 on there is no bound. The exact values for inputs in the radii lie within y expm1(2 R).
     Without the shift the arguments are |x| instead of |x - m| in r, and exp must stay in range: the bound
     takes the larger of both where all |x| + R <= 60, and covers only the shifted form elsewhere.
 
@@ -148,7 +148,7 @@ def softmax_bound(x: Interval, axis: int) -> Interval:
         plain = np.abs(x.center) + widest  # of the form without the shift, where it stays in range
         argument = np.where(plain.max(axis, keepdims=True) <= 60, np.maximum(argument, plain), argument)
         most = y * np.exp(2 * widest)
-        r = (U * argument + EXP_RELATIVE) * (1 + 2.0**-20)
+        r = (U * argument + exp_relative(argument)) * (1 + 2.0**-20)
         r = r + (most * r).sum(axis, keepdims=True) + gamma(max(n - 1, 1)) + gamma(2) + (n + 4) * U64
         r = np.where(r > 2.0**-10, 2 * r, r * (1 + 2.0**-8))
         radius = most * r + y * np.expm1(2 * widest) + (n + 1) * EXP_ABSOLUTE + ETA

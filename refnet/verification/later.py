@@ -28,8 +28,7 @@ import numpy as np
 
 from refnet.core.bits import bit_patterns
 from refnet.core.graph import Graph, Node
-from refnet.core.op import F32
-from refnet.ops import Add, BatchNorm, Clip, Conv, ConvAdd, Dense, Div, MatMul, Mul, Relu, Sigmoid, Sub
+from refnet.core.op import F32, Op, Reduction
 from refnet.verification import compute
 from refnet.verification.judge import CLEAN, DEFECT, MISSING, UNJUDGED, Judgement, arranged, judge
 from refnet.verification.propagate import AbstractValue, propagate
@@ -37,10 +36,6 @@ from refnet.verification.propagate import AbstractValue, propagate
 if TYPE_CHECKING:
     from refnet.arithmetic.replay import Replay
 
-FIRST = (Conv, ConvAdd, Dense, MatMul, BatchNorm, Add, Mul, Sub, Div)
-"""Ops whose node may give its name to what is folded or fused into it."""
-FOLLOWING = (BatchNorm, Add, Mul, Sub, Div, Relu, Clip, Sigmoid)
-"""Ops that executors fold or fuse into the op before: each element is made of one element of it."""
 LONGEST = 4
 """Nodes that one name may stand before: convolution, batch norm, addition, relu are one chain of three."""
 
@@ -276,8 +271,18 @@ def following(graph: Graph, node: Node) -> Node | None:
     if len(readers) != 1 or node.name in graph.outputs.values():
         return None
     (reader,) = readers
-    fits = isinstance(node.op, (*FIRST, *FOLLOWING)) and isinstance(reader.op, FOLLOWING)
+    fits = _is_begun(node.op) and _is_fused(reader.op)
     return reader if fits and reader.data.count(node.name) == 1 else None
+
+
+def _is_fused(op: Op) -> bool:
+    """Whether executors fold or fuse the op into the one before: each element is made of one element of it."""
+    return op.activation or op.folds or op.combines
+
+
+def _is_begun(op: Op) -> bool:
+    """Whether its node may give its name to what is folded or fused into it."""
+    return _is_fused(op) or (isinstance(op, Reduction) and not op.averages)
 
 
 def _because(found: Judgement, suspect: Suspect, value: F32 | None) -> str:

@@ -12,8 +12,9 @@ from refnet.core.errors import InputError
 from refnet.core.graph import Node
 from refnet.core.op import Interval
 from refnet.formats.onnx.window import shortest
-from refnet.ops import ResizeNearest
+from refnet.ops import ResizeNearest, UpsampleNearest
 from refnet.ops.places import COORDINATES, ROUNDINGS
+from refnet.ops.resample import ALIKE
 from refnet.verification.judge import judge
 from tests.helpers.engines import FAST
 
@@ -138,3 +139,28 @@ def test_the_bound_holds_every_formula():
     narrow = op.bound(Interval.exactly(x), engine=FAST).radius
     moves = np.any([op.take(x, 0.0, n) != op.take(x, 0.0) for n in op.formulas], axis=0)
     assert ((narrow > 0) == moves).all()
+
+
+def test_upsampling_by_whole_numbers_is_the_same_in_all_formulas_up_to_40():
+    for scale in range(1, ALIKE + 1):
+        length = (1 << 15) // scale
+        i = np.arange(length * scale)
+        op = ResizeNearest((2,), (i.size,), (float(scale),), "asymmetric", "floor")
+        for name in op.formulas:
+            assert (op.places(0, (1, 1, length, 1), name) == i // scale).all(), (scale, name)
+    assert not UpsampleNearest(ALIKE).needs_recipe
+
+
+def test_pytorchs_upsampling_by_41_is_replayed():
+    op = UpsampleNearest(41)
+    x = np.arange(1, 7, dtype=np.float32).reshape(1, 1, 3, 2)
+    factor = np.float32(1) / np.float32(41)
+    rows, columns = (np.floor(np.arange(n * 41).astype(np.float32) * factor).astype(int) for n in (3, 2))
+    y = x[:, :, rows][..., columns]
+    judged = judge(Node("y", op, ("x",)), y, [x])
+    assert op.needs_recipe
+    assert judged.verdict == "replayed"
+    assert judged.differ > 0
+    assert "the formula 'ratio' gives these bits" in (judged.reason or "")
+    found = op.bound(Interval.exactly(x), engine=FAST)
+    assert (np.abs(y - found.center) <= found.radius).all()

@@ -13,7 +13,7 @@ among the formulas of the op's menu.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,14 +41,17 @@ from refnet.core.orders import (
     signature,
 )
 from refnet.formats import book as book_file
+from refnet.formats.onnx.export import OPSET
 from refnet.frameworks.caller import Caller, caller
 from refnet.frameworks.capture.request import Request, network
 from refnet.frameworks.capture.sources import planned, worker_of
 from refnet.frameworks.capture.writer import Plan
+from refnet.frameworks.process import Worker
 from refnet.frameworks.reveal.formulas import candidates, reveal_formula
 from refnet.frameworks.reveal.probe import AskedReduction
 from refnet.frameworks.reveal.sums import reveal_sum
 from refnet.frameworks.reveal.tree import Unexplained
+from refnet.frameworks.reveal.values import framework_values
 from refnet.kernels.engine import Fast
 from refnet.models.synthetic import normal
 from refnet.verification.progress import Advance
@@ -148,16 +151,19 @@ def reveal(
     request = replace(request, batch=batch)
     with ExitStack() as stack:
         worker = stack.enter_context(worker_of(request))
+        opset = _opset(request, worker)
         callers: dict[str, Caller] = {}
 
         def call(key: str) -> Caller:
             if key not in callers:
                 one = asked[key]
-                callers[key] = caller(request.framework, worker, one.op, one.types, request.threads)
+                callers[key] = caller(
+                    request.framework, worker, one.op, one.types, request.threads, opset=opset
+                )
             return callers[key]
 
         with planned(replace(request, input=(SEEDS[0],))) as plan:
-            reference = _reference(plan)
+            reference = _reference(plan, opset)
             groups = () if plan.joined is None else plan.joined()
         forms = [Joined(groups, fold) for fold in _folds(graph, groups)] if groups else [None]
         asked = signatures(_fused(graph, forms[0]), batch)
@@ -188,7 +194,16 @@ def _folds(graph: Graph, groups: Sequence[Sequence[str]]) -> list[str]:
     return list(FOLDS) if foldable(graph, groups) else [""]
 
 
-def _reference(plan: Plan) -> Reference:
+def _opset(request: Request, worker: Worker) -> int | None:
+    """The opset at which ONNX Runtime is asked: the .onnx file's own, else that of refnet's exporter."""
+    if request.framework != "onnxruntime":
+        return None
+    if not request.model.endswith(".onnx"):
+        return OPSET
+    return int(worker.ask("signature", {"path": str(Path(request.model).resolve())}).fields["opset"])
+
+
+def _reference(plan: Plan, opset: int | None) -> Reference:
     """Who is asked, as a book says it: one line each."""
     who = plan.reference
 
@@ -196,6 +211,8 @@ def _reference(plan: Plan) -> Reference:
         return " ".join(text.split())[:2000]
 
     flags = {name: line(value) for name, value in who.flags.items()}
+    if opset is not None:
+        flags["opset"] = str(opset)
     return Reference(
         who.framework,
         line(who.version),
@@ -284,7 +301,7 @@ def confirm(
     def walk(
         inputs: Mapping[str, F32], values: Iterator[tuple[str, F32]], plan: Plan
     ) -> Iterator[tuple[NodeState, list[int]]]:
-        for node, arguments, value in _values(
+        for node, arguments, value in framework_values(
             graph, inputs, values, keys, call, inner, lambda: _absent(graph, plan)
         ):
             one, state = asked[keys[node.name]], nodes[node.name]
@@ -361,73 +378,6 @@ def _widen(one: Asked) -> None:
 
 def _finishing(part: Part, finish: str) -> Part:
     return replace(part, do=replace(part.do, finish=finish)) if isinstance(part.do, Program) else part
-
-
-def _values(
-    graph: Graph,
-    data: Mapping[str, F32],
-    values: Iterator[tuple[str, F32]],
-    keys: Mapping[str, str],
-    call: Callable[[str], Caller],
-    inner: Collection[str] = (),
-    outputs: Callable[[], Collection[str]] = tuple,
-) -> Iterator[tuple[Node, list[F32], F32]]:
-    """(node, its inputs and weights, its value), all the framework's; each freed after its last use.
-
-    Two kinds of values that the framework does not show it computes alone: outputs that its network does not
-    have (a softmax on top of a module that returns logits), and what lies inside of nodes that it joins
-    (inner). Whether these are computed so in the network, too, the value of the last of them says: `_doubt`.
-    """
-    uses = Counter(name for node in graph.nodes for name in set(node.data))
-    known: dict[str, F32] = dict(data)
-    seen: set[str] = set()
-
-    def arguments(node: Node) -> list[F32]:
-        return [known[n] for n in node.data] + [graph.weights[n] for n in node.weights]
-
-    def used(node: Node) -> None:
-        for name in (*set(node.data), node.name):
-            uses[name] -= name != node.name
-            if uses[name] <= 0:
-                known.pop(name, None)
-
-    def unseen(node: Node) -> list[Node]:
-        """The inner nodes between this one and what is known, in order."""
-        found: list[Node] = []
-        for name in node.data:
-            if name in inner and name not in known and name not in seen:
-                found += [*unseen(graph.by_name[name]), graph.by_name[name]]
-        return found
-
-    def alone(node: Node) -> tuple[Node, list[F32], F32]:
-        """The node's value as the framework computes it when it is asked for it alone."""
-        inputs = arguments(node)
-        known[node.name] = call(keys[node.name]).whole(inputs)
-        seen.add(node.name)
-        return node, inputs, known[node.name]
-
-    for name, found in values:
-        node = graph.by_name.get(name)
-        if node is None or name in seen:
-            continue
-        for before in unseen(node):
-            if all(n in known for n in before.data):
-                yield alone(before)
-                used(before)
-        if any(n not in known for n in node.data):
-            continue
-        seen.add(name)
-        inputs = arguments(node)
-        shape = node.op.type(*(TensorType(a.shape) for a in inputs)).shape
-        known[name] = np.ascontiguousarray(found, np.float32).reshape(shape)
-        yield node, inputs, known[name]
-        used(node)
-    absent = outputs()
-    for node in graph.nodes:
-        unshown = node.name in inner or node.name in absent
-        if unshown and node.name not in seen and all(n in known for n in node.data):
-            yield alone(node)
-            used(node)
 
 
 def _alive(
