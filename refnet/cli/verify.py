@@ -73,7 +73,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def input_arguments(parser: argparse.ArgumentParser, when: str = "if DIR has none") -> None:
     """Declare --input and --pipeline. when: in which case the input is needed."""
-    text = f"the network's input, {when}: a .npy file, an image, sample:NAME or seed:N"
+    text = (
+        f"the network's input, {when}: a .npy file, an image, sample:NAME, seed:N, or a folder of .npy files"
+    )
     parser.add_argument("--input", metavar="X", help=text)
     text = "the preprocessing pipeline, docs/preprocessing.md (default: the model's)"
     parser.add_argument("--pipeline", metavar="NAME", help=text)

@@ -13,6 +13,7 @@ from refnet.core.interpreter import check_weights
 from refnet.core.op import F32
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import file_name
+from refnet.formats.npy import open_npy
 from refnet.models.inputs import SAMPLE, inputs_from, located
 from refnet.models.loading import Model, Size, load, network_of
 from refnet.models.seed import seed_of
@@ -20,7 +21,7 @@ from refnet.models.synthetic import normal
 from refnet.verification.capture import Capture, CapturedValues, Values
 
 Inputs = str | os.PathLike[str] | Mapping[str, F32]
-"""seed:N, sample:NAME, a .npy file or an image; or arrays by name."""
+"""seed:N, sample:NAME, a .npy file, an image, or a folder of .npy files named after the inputs; or arrays."""
 
 
 def network_and_inputs(
@@ -51,6 +52,8 @@ def network_and_inputs(
         source, pipeline = found.input, pipeline or found.pipeline
     if source is None:
         return graph, {}
+    if os.path.isdir(source):
+        return graph, {name: open_npy(Path(source, file_name(name))).read() for name in graph.inputs}
     return graph, inputs_from(graph, source, pipeline or entry_pipeline)
 
 
