@@ -1,7 +1,9 @@
 """The order-free model on disk: to be run by anything that reads the file, and judged as a capture.
 
-order_free_graph ── every reduction of a network, each with an input of its own
-write_model ─────── DIR/model.onnx, DIR/inputs/*.npy, DIR/expected/ (a capture)
+    order_free_graph ── every reduction of a network, each with an input of its own
+    write_model ─────── DIR/model.onnx, DIR/inputs/*.npy, DIR/expected/ (a capture)
+
+Only .onnx has models of many inputs that refnet can read back.
 """
 
 from __future__ import annotations
