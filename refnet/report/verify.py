@@ -163,6 +163,15 @@ def _surplus(found: Verification) -> list[str]:
     return [f"{len(found.surplus)} captured values are not in the graph: {shown}"]
 
 
+def readings(found: Diff) -> dict[str, list[str]]:
+    """Order of axes -> the values of the second capture that are equal in it, and in another shape."""
+    orders: dict[str, list[str]] = {}
+    for one in found.pairs:
+        if one.reading is not None:
+            orders.setdefault(one.reading, []).append(one.name)
+    return orders
+
+
 def show_diff(found: Diff, a: str, b: str, everything: bool = False) -> None:
     """Print two captures side by side. everything: equal values too."""
     listed = found.pairs if everything else found.different
@@ -176,6 +185,9 @@ def show_diff(found: Diff, a: str, b: str, everything: bool = False) -> None:
         rows.append((one.name, one.result, shape, *figures))
     if rows:
         show(table(("value", "result", "shape", ">elements", ">ulps", ">largest"), rows), "")
+    for order, names in readings(found).items():
+        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        show(clean(f"{len(names)} of {b} read {order}, in which they are equal: {shown}"))
     for folder, names in ((a, found.only_a), (b, found.only_b)):
         if names:
             shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
