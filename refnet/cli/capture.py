@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import refnet
 from refnet.cli.common import (
@@ -66,7 +67,11 @@ are captured); torch eager.
 
 --order-free does not run the network. It runs each reduction (convolution, dense, average) alone, at its own
 size, on integers so small that no sum of them rounds in any order. Every framework must then give the same
-bits; exit code 1: some nodes differ. `refnet diff` compares two such captures.
+bits; exit code 1: some nodes differ. `refnet diff` compares two such captures. With onnxruntime and a .onnx
+file, the nodes are the file's own, at its operator versions; with a network that refnet knows, they are the
+framework's operators of the same meaning, and no code of yours runs. A package.module:callable is refused;
+`refnet export MODEL --to onnx --order-free -o DIR` writes a model with inputs and results, to be run by
+anything.
 
 An interrupted capture is never mistaken for a complete one. Run the same command again to complete it:
 existing values are compared with what the framework computes now, and the rest is written.
@@ -115,9 +120,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="folder: who computed it (framework, version, build, isa, threads, batch, mode, processor)",
     )
     names_arguments(parser, "folder: ")
-    text = "run each reduction alone, on inputs whose sums are exact: every framework must give the same bits"
+    text = "run single reductions instead of the network, on inputs whose sums are exact: see below"
     parser.add_argument("--order-free", action="store_true", help=text)
     json_argument(parser)
+
+
+def _order_free(done: refnet.CaptureResult) -> dict[str, Any]:
+    """What --json says of an order-free run."""
+    return {
+        "different": list(done.different),
+        "driven": done.driven,
+        "undriven": dict(done.undriven),
+    }
 
 
 def run(a: argparse.Namespace) -> int:
@@ -170,7 +184,7 @@ def run(a: argparse.Namespace) -> int:
     if a.json:
         record = {"folder": str(a.output), "values": count, "found": done.resumed}
         record |= {"left_out": dict(done.left_out), "reference": vars(reference)}
-        print_json(record | ({"different": list(done.different)} if a.order_free else {}))
+        print_json(record | (_order_free(done) if a.order_free else {}))
     else:
         went_on = f", {done.resumed} of them from before an interruption" if done.resumed else ""
         kept = "hashes of " if a.hash_only else ""
@@ -178,6 +192,11 @@ def run(a: argparse.Namespace) -> int:
         for name in done.different:
             why = "not the exact result, though no sum in it can round: the node computes something else"
             show(clean(f"{name}: {why}"))
-        if a.order_free and not done.different:
-            show("all of them are exact")
+        if a.order_free:
+            show(clean(f"what was run: {count} {done.driven}"))
+            if not done.different:
+                show("each of these has the exact result's bits")
+            if done.undriven:
+                listed = ", ".join(f"{kind} ({many})" for kind, many in done.undriven.items())
+                show(f"not run, as no inputs make it order-free: {listed}")
     return DIFFERENT if done.different else DONE

@@ -90,7 +90,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def input_arguments(parser: argparse.ArgumentParser, when: str = "if DIR has none") -> None:
     """Declare --input and --pipeline. when: in which case the input is needed."""
-    text = f"the network's input, {when}: a .npy file, NAME=FILE.npy, images (a batch), sample:NAME or seed:N"
+    text = (
+        f"the network's input, {when}: a .npy file, NAME=FILE.npy, a folder of such files, images (a batch), "
+        "sample:NAME or seed:N"
+    )
     parser.add_argument("--input", action="append", metavar="X", help=text)
     pipeline_argument(parser)
 

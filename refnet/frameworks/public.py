@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ class CaptureResult:
     """What `refnet.capture` wrote into `folder`; `refnet.open_capture(folder)` reads the values.
 
     resumed: how many of the values an earlier, interrupted capture had written. left_out: value -> why a
-    capture cannot hold it. different: of an order-free capture, the values that are not the exact result.
+    capture cannot hold it. different: of an order-free capture, the values that are not the exact result;
+    driven: what it ran; undriven: kind of op -> how many values of the network may round and were not run.
 
     >>> import tempfile
     >>> import refnet
@@ -45,6 +46,8 @@ class CaptureResult:
     resumed: int
     left_out: Mapping[str, str]
     different: tuple[str, ...] = ()
+    driven: str | None = None
+    undriven: Mapping[str, int] = field(default_factory=dict)
 
 
 def capture(
@@ -86,8 +89,9 @@ def capture(
     threads: the framework's. batch: images of a seed. mode: how the framework executes (`refnet capture
     --help` lists them); refnet itself: "plain" or "golden". subgraph: MXNet's backend, "NONE" or "default".
     hash_only: keep the sha256 of each value only. order_free: no network, but each reduction alone on inputs
-    whose sums are exact. python: the interpreter that has the framework; environment: variables for its
-    process. timeout: seconds for any one value. state, arguments, options, paths: of torch's callable.
+    whose sums are exact; of a .onnx file in onnxruntime the file's own nodes, else the framework's operators
+    (a torch callable is refused). python: the interpreter that has the framework; environment: variables for
+    its process. timeout: seconds for any one value. state, arguments, options, paths: of torch's callable.
     reference: of a folder, who computed it. names: of a folder, name of a file -> name of a value; allow:
     names and patterns of values that the network may lack. progress: called after each value with (done, of
     how many).
@@ -130,8 +134,12 @@ def capture(
     with orderfree.order_free(request) if order_free else planned(request) as plan:
         advance = advancing(progress, plan.total)
         done = write(folder, plan, hash_only=hash_only, advance=advance)
-    different = orderfree.compare(request, done.manifest) if order_free else ()
-    return CaptureResult(Path(folder), done.manifest, done.found, done.left_out, different)
+    result = CaptureResult(Path(folder), done.manifest, done.found, done.left_out)
+    if not order_free:
+        return result
+    different = orderfree.compare(request, done.manifest)
+    undriven = orderfree.left_to_bounds(request)
+    return replace(result, different=different, driven=orderfree.driven(request), undriven=undriven)
 
 
 def reveal(

@@ -183,6 +183,15 @@ def _surplus(found: Verification) -> list[str]:
     return lines
 
 
+def readings(found: Diff) -> dict[str, list[str]]:
+    """Order of axes -> the values of the second capture that are equal in it, and in another shape."""
+    orders: dict[str, list[str]] = {}
+    for one in found.pairs:
+        if one.reading is not None:
+            orders.setdefault(one.reading, []).append(one.name)
+    return orders
+
+
 def show_diff(found: Diff, a: str, b: str, everything: bool = False) -> None:
     """Print two captures side by side. everything: equal values too."""
     listed = found.pairs if everything else found.different
@@ -201,6 +210,9 @@ def show_diff(found: Diff, a: str, b: str, everything: bool = False) -> None:
     if rows:
         columns = ("value", "result", "shape", ">elements", ">ulps", ">largest")
         show(table(columns, rows, drop=("largest", "ulps", "shape"), fold=("value", "shape")), "")
+    for order, read in readings(found).items():
+        shown = ", ".join(read[:8]) + (", ..." if len(read) > 8 else "")
+        show(clean(f"{len(read)} of {b} read {order}, in which they are equal: {shown}"))
     for folder, names in ((a, found.only_a), (b, found.only_b)):
         if names:
             shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

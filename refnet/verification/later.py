@@ -276,7 +276,7 @@ def following(graph: Graph, node: Node) -> Node | None:
 
 
 def _is_fused(op: Op) -> bool:
-    """Whether executors fold or fuse the op into the one before: each element is made of one element of it."""
+    """Whether executors fold or fuse the op into the one before: an element is made of one of its elements."""
     return op.activation or op.folds or op.combines
 
 

@@ -144,25 +144,25 @@ def needed_by(
     types: of the graph's values. A captured value ends the search, unless only a judgement on it tells what
     its array is: one of another shape, or one that may be a later node's.
     """
-    unsure: set[str] = set()  # without `only`, every captured value is judged
     if only:
         wanted = {*only, *(later for name in only for later in _chain(graph, graph.by_name[name]))}
-        unsure = {node.name for node in graph.nodes if _unsure(graph, capture, node, types)}
-    else:
+    else:  # every captured value is judged
         wanted = {node.name for node in graph.nodes if present(capture, node.name)}
     needed = set(wanted)
     for node in reversed(graph.nodes):
-        inner = node.name in needed and (not capture.has(node.name) or node.name in unsure)
-        if node.name in wanted or inner:
+        if node.name in needed and (
+            node.name in wanted or not capture.has(node.name) or _unsure(graph, capture, node, types)
+        ):
             needed.update(node.data)
     return frozenset(needed)
 
 
 def _unsure(graph: Graph, capture: CapturedValues, node: Node, types: Mapping[str, TensorType]) -> bool:
     """Whether only a judgement tells what the array under this node's name is."""
-    if not capture.has(node.name):
+    try:
+        shape, own = _shape_of(capture, node.name), types[node.name].shape
+    except InputError:  # it is no array, as whoever reads it will say
         return False
-    shape, own = _shape_of(capture, node.name), types[node.name].shape
     if shape[1:] != own[1:] and not regrouped(shape[1:], own[1:]):
         return True
     later = _chain(graph, node)

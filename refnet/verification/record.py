@@ -143,5 +143,7 @@ def suggestion(found: Verification) -> str | None:
         return None
     return (
         "every difference is inside its bound, and a bug smaller than that could hide there: "
-        "`refnet capture ... --order-free` makes weights and inputs on which nothing is rounded"
+        "`refnet export MODEL --to onnx --order-free -o DIR` writes its convolutions, dense layers and "
+        "averages with inputs on which no sum rounds, to be run by whatever computed these values, if that "
+        "runs .onnx"
     )

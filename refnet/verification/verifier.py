@@ -250,6 +250,9 @@ def gather(
     said = walk.later.revised.get(node.name, said)
     operands = walk.judged_on[node.name]
     if absent := [name for name, one in zip(node.inputs, operands, strict=True) if one is None]:
+        for name in absent:
+            if capture.has(name):
+                float32(name, capture.value(name))
         raise InputError(f"the capture does not tell what {node.name} reads: {', '.join(absent)}")
     note = said.reason if said.reading is not None or said.found_as is not None else None
     source, found = walk.later.sources.get(node.name, node.name), None

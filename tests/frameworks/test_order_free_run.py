@@ -9,22 +9,29 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from refnet.cli import main
 from refnet.core.errors import GraphError, UnsupportedError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import TensorType
 from refnet.core.rounding import EXACT_INTEGER
+from refnet.formats.manifest import file_name
 from refnet.formats.mxnet.export import graph_to_symbol
+from refnet.formats.onnx.alone import NodesAlone
 from refnet.frameworks.capture import orderfree
-from refnet.frameworks.capture.orderfree import reductions
+from refnet.frameworks.capture.orderfree import driven, reductions
+from refnet.frameworks.capture.request import Request
 from refnet.frameworks.torch_ops import torch_function
 from refnet.models.loading import structure
 from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool, Relu
 from refnet.verification.capture import open_capture
 from refnet.verification.order_free import arrays
 from tests.helpers import engines
+from tests.helpers.bits import floats
 
 PINNED = "c602d2ab6251c93cf880f0e1ef54a9ca5c2da572b7b94e18ed820f8e0bfedb3f"
 """sha256 of one node's arrays, as they were when the scheme was made."""
@@ -140,8 +147,13 @@ def test_what_means_another_thing_is_named(tmp_path, capsys, monkeypatch, bug):
     real = orderfree._own
 
     def own(mode, threads):
-        ask = real(mode, threads)
-        return lambda op, x, w=None, b=None: ask(*BUGS[bug](op, x, w, b))
+        run = real(mode, threads)
+
+        def broken(name, op, given):
+            op, *arrays = BUGS[bug](op, *(*given, None, None)[:3])
+            return run(name, op, tuple(array for array in arrays if array is not None))
+
+        return broken
 
     monkeypatch.setattr(orderfree, "_own", own)
     command = ["capture", "refnet", "resnest-digits", "--order-free", "-o", str(tmp_path / "c")]
@@ -161,6 +173,124 @@ def test_what_means_another_thing_is_named(tmp_path, capsys, monkeypatch, bug):
 
 
 def test_it_needs_a_network_that_refnet_knows(tmp_path, capsys):
-    for arguments in (["folder", "."], ["torch", "a.b:c"]):
-        assert main(["capture", *arguments, "--order-free", "-o", str(tmp_path / "c")]) == 2
-        assert "a network that refnet knows" in capsys.readouterr().err
+    assert main(["capture", "folder", ".", "--order-free", "-o", str(tmp_path / "c")]) == 2
+    assert "a folder cannot be run" in capsys.readouterr().err
+
+
+MODULE = ["torch", "nosuchmodule:nothing", "--model", "resnest-50-pytorch", "--state", "w0.pth"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (MODULE, "nosuchmodule:nothing: an order-free run cannot drive a torch module. What can be driven: "),
+        (["torch", "a.b:c"], "a.b:c: an order-free run cannot drive a torch module"),
+        (["mxnet", "resnest-digits", "--weights", "seed:0"], "an order-free run makes its own weights"),
+        (["refnet", "resnest-digits", "--input", "seed:1"], "an order-free run makes its own inputs"),
+        (["torch", "resnest-digits", "--mode", "eager"], "asks torch for single operators"),
+        (["mxnet", "resnest-digits", "--subgraph", "default"], "--subgraph default"),
+    ],
+)
+def test_what_would_not_be_driven_or_looked_at_is_refused_by_name(tmp_path, capsys, arguments, said):
+    assert main(["capture", *arguments, "--order-free", "-o", str(tmp_path / "c")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
+def test_it_says_what_was_run_and_what_that_leaves(tmp_path, capsys):
+    assert main(["capture", "refnet", "resnest-digits", "--order-free", "-o", str(tmp_path / "c")]) == 0
+    out = capsys.readouterr().out
+    assert "what was run: 37 nodes of resnest-digits in refnet's plain arithmetic, each alone" in out
+    assert "each of these has the exact result's bits" in out
+    assert "not run, as no inputs make it order-free: BatchNorm (22), " in out
+    for framework in ("torch", "mxnet", "onnxruntime"):
+        said = driven(Request(framework, "resnest-digits"))
+        assert said.startswith(
+            f"operators of {framework}, one for each node, at the sizes of resnest-digits:"
+        )
+        assert said.endswith("no module or weights of yours")
+
+
+def old_model(path, opset=11):
+    """A user's file of an old opset and file format: a padded pool, a convolution, a dense layer, a norm."""
+    tensors = {"w": floats((4, 3, 3, 3), "w"), "b": floats((4,), "b"), "g": floats((2, 64), "g")}
+    tensors |= {name: np.ones(4, np.float32) for name in ("scale", "shift", "mean", "var")}
+    nodes = [
+        helper.make_node("AveragePool", ["x"], ["pool"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["pool", "w", "b"], ["conv"], name="a", pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["conv", "scale", "shift", "mean", "var"], ["bn"]),
+        helper.make_node("Flatten", ["bn"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "g"], ["fc"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "old",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 4, 4])],
+        [helper.make_tensor_value_info("fc", TensorProto.FLOAT, [1, 2])],
+        [numpy_helper.from_array(array, name) for name, array in tensors.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6)
+    onnx.save(made, path)
+
+
+def test_a_node_of_a_users_file_keeps_its_attributes_and_operator_versions(tmp_path):
+    path = tmp_path / "old.onnx"
+    old_model(path)
+    file = NodesAlone(path)
+    assert file.opset == 11
+    nodes = reductions(structure(path))
+    assert list(nodes) == ["pool", "conv", "fc"]
+    for name, (node, types) in nodes.items():
+        given = arrays(node.op, types, name)
+        model = onnx.load_from_string(file.model(name, given))
+        assert [one.version for one in model.opset_import] == [11]
+        (made,) = model.graph.node
+        (own,) = [one for one in onnx.load(path).graph.node if one.output[0] == name]
+        assert made.op_type == own.op_type
+        assert list(made.attribute) == list(own.attribute)
+        y = ReferenceEvaluator(model).run(None, {"x": given[0]})[0]
+        assert y.tobytes() == node.op.golden(*given, exact=engines.EXACT).tobytes(), name
+    with pytest.raises(UnsupportedError, match="conv: Conv of 3 arrays, refnet reads it as of 2"):
+        file.model("conv", [given[0], given[0]])
+    with pytest.raises(UnsupportedError, match="no node of the file makes this value alone"):
+        file.model("nothing", [given[0]])
+
+
+# The model on disk.
+
+
+def test_the_model_on_disk_is_exact_and_judged_as_a_capture(tmp_path, capsys):
+    place = tmp_path / "free"
+    command = ["export", "resnest-digits", "--to", "onnx", "--order-free", "-o", str(place)]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "37 nodes of resnest-digits, each with an input of its own" in said
+    assert "not in it, as no inputs make it order-free: BatchNorm (22), " in said
+    assert main(command) == 2
+    assert "a new or an empty folder" in capsys.readouterr().err
+    evaluator = ReferenceEvaluator(str(place / "model.onnx"))
+    given = {name: np.load(place / "inputs" / file_name(name)) for name in evaluator.input_names}
+    out = tmp_path / "out"
+    out.mkdir()
+    for name, value in zip(evaluator.output_names, evaluator.run(None, given), strict=True):
+        np.save(out / file_name(name), value.astype(np.float32))
+    judged = ["verify", str(out), str(place / "model.onnx"), "--input", str(place / "inputs")]
+    assert main(judged) == 0
+    assert main(["diff", str(out), str(place / "expected")]) == 0
+    path = out / file_name("layer1.0.conv1")
+    value = np.load(path)
+    value[0, 1, 2, 3] = np.nextafter(value[0, 1, 2, 3], np.float32(np.inf))  # any bit is a defect
+    np.save(path, value)
+    capsys.readouterr()
+    assert main(judged) == 1
+    assert "first layer1.0.conv1" in capsys.readouterr().out
+    assert main(["diff", str(out), str(place / "expected")]) == 1
+
+
+def test_the_model_is_written_as_onnx_with_weights_of_its_own(tmp_path, capsys):
+    command = ["export", "resnest-digits", "--order-free", "-o", str(tmp_path / "free")]
+    assert main([*command, "--to", "onnx", "--weights", "seed:0"]) == 2
+    assert "--weights seed:0: an order-free model has weights of its own" in capsys.readouterr().err
+    assert main([*command, "--to", "mxnet"]) == 2
+    assert "--to mxnet: an order-free model is written as .onnx" in capsys.readouterr().err
+    assert not (tmp_path / "free").exists()

@@ -13,6 +13,7 @@ import refnet
 from refnet import ops
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node, TensorType
+from refnet.report.verify import show_diff
 from refnet.verification.axes import MOST_AXES, readings, regrouped
 from refnet.verification.capture import Values
 from refnet.verification.judge import judge
@@ -182,11 +183,13 @@ def test_an_input_is_read_as_its_source_tells(values: dict[str, np.ndarray]) -> 
         verify_values(network(), Values({**own, "x": own["x"] + F(1)}), inputs={"x": x})
 
 
-def test_diff_reads_by_equal_bits(values: dict[str, np.ndarray]) -> None:
+def test_diff_reads_by_equal_bits(values: dict[str, np.ndarray], capsys: pytest.CaptureFixture[str]) -> None:
     conv = values["conv1"]
     same = refnet.diff({"a": conv}, {"a": conv.transpose(NHWC)})
     assert (same.pairs[0].result, same.pairs[0].reading) == ("equal", "transposed by (0, 3, 1, 2)")
     assert same.record()["pairs"][0]["reading"] == "transposed by (0, 3, 1, 2)"
+    show_diff(same, "one", "two")
+    assert "1 of two read transposed by (0, 3, 1, 2), in which they are equal: a" in capsys.readouterr().out
     row = refnet.diff({"a": conv}, {"a": conv.reshape(1, 6, 6, 8)})
     assert (row.pairs[0].result, row.exit_code) == ("shape", 1)
     grown = refnet.diff({"a": conv}, {"a": conv[..., None]})

@@ -2,6 +2,11 @@
 
     order_free(request) ── Plan ── for each reduction: arrays(op, types) ── the framework ── its value
                                                                 └────────── compare: golden
+    driven, undriven ── what exactly was run, and which values that leaves
+
+What is run is a node of the user's own .onnx file, at its own operator versions; or, of a network that refnet
+has a graph of, the framework's operator of the same meaning. A torch module cannot be run like this: it is
+refused. `orderfree_model.py` writes the same nodes to disk, to be run by anything.
 
 Why node by node, and not one run of a network with chosen weights: a value's digits grow by the logarithm
 of the terms in every reduction, and nothing in a network takes them away again but a rounding; after a few
@@ -11,10 +16,14 @@ On inputs of its own every reduction is exact, with every term nonzero, at the n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+
+import numpy as np
 
 import refnet
 from refnet.core.errors import InputError, UnsupportedError
@@ -23,24 +32,15 @@ from refnet.core.op import F32, Op, Reduction, TensorType
 from refnet.exact.engine import DecideOrRefine
 from refnet.formats.golden_file import digest
 from refnet.formats.manifest import Manifest, Origin
+from refnet.formats.onnx.alone import NodesAlone
 from refnet.frameworks.caller import caller
 from refnet.frameworks.capture.request import Request, processor
 from refnet.frameworks.capture.sources import backend, reference, worker_of
 from refnet.frameworks.capture.writer import Array, Plan
+from refnet.frameworks.process import Worker
 from refnet.kernels.engine import Fast
 from refnet.models.loading import structure
 from refnet.verification.order_free import arrays
-
-if TYPE_CHECKING:
-    from refnet.frameworks.process import Worker
-
-
-class Ask(Protocol):
-    """Computes a reduction. w and bias: the op's weights."""
-
-    def __call__(self, op: Op, x: F32, w: F32 | None = None, bias: F32 | None = None) -> F32:
-        """The value. Raises UnsupportedError if there is no such op, FrameworkError if it fails."""
-        ...
 
 
 def reductions(graph: Graph, batch: int = 1) -> dict[str, tuple[Node, tuple[TensorType, ...]]]:
@@ -53,44 +53,33 @@ def reductions(graph: Graph, batch: int = 1) -> dict[str, tuple[Node, tuple[Tens
     }
 
 
+Run = Callable[[str, Op, tuple[F32, ...]], F32]
+"""Computes the node of a name, of this op, on data and weights."""
+
+
 @contextmanager
 def order_free(request: Request) -> Iterator[Plan]:
     """The Plan of an order-free run: one value per reduction, each on its own `arrays`.
 
-    Raises InputError for a folder, or a model that refnet has no graph of, and as `planned`.
+    Raises InputError for a callable, a folder, and arguments that it would not use; and as `planned`.
     """
     graph = _graph(request)
+    _unused(request)
     batch = request.batch or 1
     nodes = reductions(graph, batch)
     left_out: dict[str, str] = {}
     with ExitStack() as stack:
-        if request.framework == "refnet":
-            who = Origin("refnet", refnet.__version__, threads=request.threads, batch=batch)
-            who = replace(who, mode=request.executed, processor=processor())
-            ask = _own(request.executed, request.threads)
-        else:
-            worker = stack.enter_context(worker_of(request))
-            flags = {**backend(request), **request.environment}
-            who = reference(
-                request.framework,
-                worker,
-                threads=request.threads,
-                batch=batch,
-                mode="single ops",
-                flags=flags,
-            )
-            ask = _framework(worker, request)
-        who = replace(who, flags={**who.flags, "order-free": "0"})
+        who, run = _runner(request, batch, stack)
 
         def values() -> Iterator[tuple[str, Array]]:
             for name, (node, types) in nodes.items():
                 try:
-                    yield name, ask(node.op, *arrays(node.op, types, name))
+                    yield name, run(name, node.op, arrays(node.op, types, name))
                 except UnsupportedError as error:
                     left_out[name] = str(error)
 
         yield Plan(
-            who,
+            replace(who, flags={**who.flags, "order-free": "0"}),
             {},
             values,
             lambda: {},
@@ -103,36 +92,123 @@ def order_free(request: Request) -> Iterator[Plan]:
         )
 
 
-def _graph(request: Request) -> Graph:
-    if request.framework == "folder" or (request.is_callable and request.network is None):
-        raise InputError(
-            "an order-free run needs a framework that can be asked, and a network that refnet knows: "
-            "a MODEL that is no callable, or --model NAME"
-        )
-    if request.is_callable:
-        return structure(request.network or "", image=request.image)
-    return structure(request.model, network=request.network, image=request.image)
+def _runner(request: Request, batch: int, stack: ExitStack) -> tuple[Origin, Run]:
+    """Who runs the nodes, and how one is run."""
+    if request.framework == "refnet":
+        who = Origin("refnet", refnet.__version__, threads=request.threads, batch=batch)
+        who = replace(who, mode=request.executed, processor=processor())
+        return who, _own(request.executed, request.threads)
+    worker = stack.enter_context(worker_of(request))
+    flags, mode = {**backend(request), **request.environment}, "single ops"
+    if _is_file(request):
+        file, level = NodesAlone(request.model), "all" if request.executed == "outputs" else request.executed
+        flags["model"] = "sha256 " + hashlib.sha256(Path(request.model).read_bytes()).hexdigest()
+        mode = f"single nodes of the file, opset {file.opset}, {level}"
+        run = _nodes_of(file, worker, request.threads, level)
+    else:
+        run = _operators_of(worker, request)
+    said = {"threads": request.threads, "batch": batch}
+    who = reference(request.framework, worker, **said, mode=mode, flags=flags)
+    return who, run
 
 
-def _framework(worker: Worker, request: Request) -> Ask:
-    def ask(op: Op, x: F32, w: F32 | None = None, bias: F32 | None = None) -> F32:
-        given = [array for array in (x, w, bias) if array is not None]
+def _operators_of(worker: Worker, request: Request) -> Run:
+    """The framework's own operators, one at a time."""
+
+    def run(_: str, op: Op, given: tuple[F32, ...]) -> F32:
         types = [TensorType(array.shape) for array in given]
         return caller(request.framework, worker, op, types, request.threads).whole(given)
 
-    return ask
+    return run
 
 
-def _own(mode: str, threads: int) -> Ask:
+def _nodes_of(file: NodesAlone, worker: Worker, threads: int, level: str) -> Run:
+    """ONNX Runtime on one node of the user's file at a time."""
+
+    def run(name: str, _: Op, given: tuple[F32, ...]) -> F32:
+        model = np.frombuffer(file.model(name, given), np.uint8)
+        asked = {"each": ["x"], "take": [], "threads": threads, "level": level}
+        found = worker.ask("probe", asked, {"model": model, "x": given[0][None]}).array("y")
+        return np.ascontiguousarray(found[0])
+
+    return run
+
+
+def _is_file(request: Request) -> bool:
+    """Whether nodes of the user's own file are run."""
+    return request.framework == "onnxruntime" and request.model.endswith(".onnx")
+
+
+INSTEAD = (
+    "What can be driven: `refnet capture onnxruntime MODEL.onnx --order-free` runs each node of your file; "
+    "`refnet export MODEL --to onnx --order-free -o DIR` writes a model, its inputs and the exact results, "
+    "to be run by anything"
+)
+
+
+def _graph(request: Request) -> Graph:
+    if request.is_callable:
+        raise InputError(f"{request.model}: an order-free run cannot drive a torch module. {INSTEAD}")
+    if request.framework == "folder":
+        raise InputError(f"a folder cannot be run; judge its values with `refnet verify`. {INSTEAD}")
+    return structure(request.model, network=request.network, image=request.image)
+
+
+def _unused(request: Request) -> None:
+    """Refuse what the user names and the run would not look at."""
+    if request.weights is not None:
+        raise InputError(f"--weights {request.weights}: an order-free run makes its own weights")
+    if request.input != ("seed:0",):
+        raise InputError(f"--input {request.input[0]}: an order-free run makes its own inputs")
+    if request.mode is not None and request.framework in ("torch", "mxnet"):
+        raise InputError(
+            f"--mode {request.mode}: an order-free run asks {request.framework} for single operators"
+        )
+    if request.subgraph != "NONE":
+        raise InputError(f"--subgraph {request.subgraph}: an order-free run asks mxnet for single operators")
+
+
+def driven(request: Request) -> str:
+    """What exactly was run, in words.
+
+    >>> driven(Request("torch", "resnest-digits"))
+    'operators of torch, one for each node, at the sizes of resnest-digits: no module or weights of yours'
+    """
+    if _is_file(request):
+        name = Path(request.model).name
+        return f"nodes of {name}, each alone, at the file's operator versions, with refnet's arrays"
+    if request.framework == "refnet":
+        return f"nodes of {request.model} in refnet's {request.executed} arithmetic, each alone"
+    sizes = f"at the sizes of {Path(request.model).name}"
+    return f"operators of {request.framework}, one for each node, {sizes}: no module or weights of yours"
+
+
+def undriven(graph: Graph) -> Mapping[str, int]:
+    """Kinds of ops that may round and have no order-free inputs, with how many values each makes.
+
+    >>> undriven(structure("resnest-digits"))["BatchNorm"]
+    22
+    """
+    ops = [node.op for node in graph.nodes]
+    return Counter(
+        type(op).__name__ for op in ops if not isinstance(op, Reduction) and not op.exactly_specified
+    )
+
+
+def left_to_bounds(request: Request) -> Mapping[str, int]:
+    """`undriven` of the network of a request."""
+    return undriven(_graph(request))
+
+
+def _own(mode: str, threads: int) -> Run:
     engine = Fast(threads)
 
-    def ask(op: Op, x: F32, w: F32 | None = None, bias: F32 | None = None) -> F32:
-        given = [array for array in (x, w, bias) if array is not None]
+    def run(_: str, op: Op, given: tuple[F32, ...]) -> F32:
         if mode == "golden":
             return op.golden(*given, exact=DecideOrRefine(engine))
         return op.run(*given, engine=engine)
 
-    return ask
+    return run
 
 
 def compare(request: Request, manifest: Manifest) -> tuple[str, ...]:
