@@ -15,6 +15,42 @@ The command line prints the message of a RefnetError and exits with 2; any other
 from __future__ import annotations
 
 import os
+import re
+
+QUOTED, LINE = 200, 2000
+"""Characters of a name, and of a line, that a message has at most: names come from files."""
+LONG_NAME = re.compile(rf"(?<!\w)'[^'\n]{{{QUOTED - 1},}}'(?!\w)|[^\s']{{{QUOTED + 1},}}")
+LONG_LINE = re.compile(rf"[^\n]{{{LINE + 1},}}")
+
+
+def shortened(message: str) -> str:
+    """The message; of a long name, quoted or without spaces, and of a long line only its two ends are left.
+
+    >>> shortened("no value '" + "ab " * 100 + "'")[:40]
+    "no value 'ab ab ab ab ab ab ab ab ab ab "
+    >>> len(shortened("x" * 10**6 + ": no such file"))
+    213
+    """
+    for pattern, most in ((LONG_NAME, QUOTED), (LONG_LINE, LINE)):
+        message = pattern.sub(lambda found, most=most: _ends(found[0], most), message)  # type: ignore[misc]
+    return message
+
+
+def _ends(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    said = f"...({len(text)} characters)..."
+    end = (most - len(said)) // 3
+    return text[: most - len(said) - end] + said + text[-end:]
+
+
+def quoted(name: object) -> str:
+    """A name from a file, in quotation marks and as short as `shortened` makes it.
+
+    >>> quoted("conv1"), len(quoted("x" * 10**6))
+    ("'conv1'", 200)
+    """
+    return shortened(repr(str(name)))
 
 
 class RefnetError(Exception):
@@ -27,6 +63,9 @@ class RefnetError(Exception):
     ...     print(type(error).__name__)
     InputError
     """
+
+    def __str__(self) -> str:
+        return shortened(super().__str__())
 
 
 class FormatError(RefnetError):
@@ -44,30 +83,6 @@ class FormatError(RefnetError):
         super().__init__(
             f"{self.file}:{where} found {found}" + (f", expected {expected}" if expected else "")
         )
-
-
-QUOTED = 200
-"""Characters of a name that a message quotes: names come from files, and may be as long as these."""
-
-
-def quoted(name: object) -> str:
-    """A name from a file, as a message quotes it: its repr, of at most QUOTED characters.
-
-    >>> quoted("conv1"), len(quoted("x" * 10**6))
-    ("'conv1'", 226)
-    """
-    text = str(name)
-    return repr(text) if len(text) <= QUOTED else f"{text[:QUOTED]!r}... ({len(text)} characters)"
-
-
-def brief(name: object) -> str:
-    """As `quoted`, without the quotation marks where the name is printable.
-
-    >>> print(brief("conv1"), brief(chr(27)))
-    conv1 '\\x1b'
-    """
-    text = str(name)
-    return text if len(text) <= QUOTED and text.isprintable() else quoted(text)
 
 
 class UnsupportedError(RefnetError):
