@@ -190,7 +190,7 @@ path = sys.argv[1]
 {writer}
 from refnet.core.errors import InputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
 try:
     write()
 except InputError as error:
