@@ -4,6 +4,7 @@ Everything public stands here. Each name is imported when it is first used, so `
 
     load, run, steps               a network, and its values
     Plain, Golden, Replay          in which arithmetic
+    limits                         what a run may cost
     capture, open_capture          what a framework computed, as a folder
     verify, explain, diff          what can be proved of it
     reveal, read_book              in which order a framework adds
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from refnet.core.graph import Graph, Node, TensorType
+    from refnet.core.limits import limits
     from refnet.core.orders import Book
     from refnet.formats.book import read as read_book
     from refnet.formats.golden_file import File as GoldenFile
@@ -77,6 +79,7 @@ _HOME = {
     "check_golden": "refnet.verification.public",
     "diff": "refnet.verification.diff",
     "explain": "refnet.verification.public",
+    "limits": "refnet.core.limits",
     "load": "refnet.models.loading",
     "open_capture": "refnet.verification.capture",
     "read_book": "refnet.formats.book",
@@ -123,6 +126,7 @@ __all__ = [
     "check_golden",
     "diff",
     "explain",
+    "limits",
     "load",
     "open_capture",
     "read_book",

@@ -27,7 +27,7 @@ FUNCTIONS = {
     "reveal",
     "read_book",
 }
-FUNCTIONS |= {"write_golden", "check_golden"}
+FUNCTIONS |= {"write_golden", "check_golden", "limits"}
 CLASSES = {"Graph", "Node", "TensorType", "Plain", "Golden", "Replay", "Book", "Capture", "CaptureResult"}
 CLASSES |= {"Verification", "Judgement", "Output", "Explanation", "Diff", "ValueDiff", "Revealed"}
 CLASSES |= {"GoldenFile", "GoldenDifference"}

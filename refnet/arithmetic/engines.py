@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from refnet.core.errors import InputError, did_you_mean
+from refnet.core.errors import InputError
+from refnet.core.words import did_you_mean
 
 if TYPE_CHECKING:
     from refnet.core.engine import Engine

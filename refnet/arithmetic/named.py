@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from refnet.arithmetic.engines import default_kernels
-from refnet.core.errors import InputError, did_you_mean
+from refnet.core.errors import InputError
+from refnet.core.words import did_you_mean
 
 if TYPE_CHECKING:
     from refnet.core.interpreter import Arithmetic

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 
 from refnet import __version__
 from refnet.cli import (
@@ -31,12 +32,16 @@ from refnet.cli import (
     summary,
     verify,
 )
-from refnet.cli.common import DONE, FAILED, INTERRUPTED, UNREAD, print_json
+from refnet.cli.common import DONE, FAILED, INTERRUPTED, UNREAD, escaped, limit_arguments, print_json
 from refnet.cli.layout import laid_out, width
-from refnet.core.errors import RefnetError, did_you_mean
+from refnet.core.errors import RefnetError
+from refnet.core.words import did_you_mean
 
 COMMANDS = (models, run, summary, fetch, export, capture, verify, explain, diff, golden, prove, reveal, bench)
 """Modules with TEXT, EXAMPLES, arguments(parser) and run(arguments); the command has the module's name."""
+
+LIMITED = {"run", "capture", "verify", "explain", "golden", "reveal"}
+"""Commands that run networks in this process."""
 
 HELP = """\
 refnet executes convolutional networks for bit-level verification against framework outputs.
@@ -61,8 +66,9 @@ exit codes:
   0    done
   1    `verify`: a defect; `diff`, `golden --check`, `prove`: different;
        `reveal`: some nodes are unconfirmed; `capture --order-free`: some nodes differ
-  2    wrong usage, or an input that cannot be used; the reason is on standard error
-       (and with --json on standard output as {"error": {"kind": ..., "message": ...}})
+  2    wrong usage, an input that cannot be used, or output that cannot be written; the reason is on
+       standard error (and with --json on standard output as {"error": {"kind": ..., "message": ...}});
+       `verify`: no defect, but something could not be judged
   130  interrupted with Ctrl-C
   141  the reader of standard output closed the pipe, as in `refnet models | head -1`
   Any other exception is a bug in refnet: it shows its traceback, and the exit code is 2.
@@ -85,38 +91,68 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit: 0
     """
     if sys.stdout is None:
-        print("refnet: standard output is closed", file=sys.stderr)
+        _complain("refnet: standard output is closed")
         return FAILED
     _escape_unencodable()
     arguments = None
     try:
         arguments = parse(sys.argv[1:] if argv is None else list(argv))
         if arguments is not None:
-            return arguments.command(arguments) or DONE
+            return _run(arguments) or DONE
         return DONE
     except RefnetError as error:
         return _say(error, arguments is not None and getattr(arguments, "json", False))
     except KeyboardInterrupt:
-        print("refnet: interrupted", file=sys.stderr)
+        _complain("refnet: interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         return UNREAD
     except MemoryError as error:
-        print(f"refnet: there is not enough memory{f': {error}' if str(error) else ''}", file=sys.stderr)
+        _complain(f"refnet: there is not enough memory{f': {error}' if str(error) else ''}")
         return FAILED
     except Exception:  # a bug must not end with Python's 1, which says that something was judged and is wrong
-        traceback.print_exc()
+        _complain(traceback.format_exc().rstrip())
         return FAILED
+
+
+def _run(arguments: argparse.Namespace) -> int | None:
+    """Execute the command, within the limits that it was given."""
+    most = [getattr(arguments, name, None) for name in ("limit_operations", "limit_memory")]
+    if most == [None, None]:
+        code: int | None = arguments.command(arguments)
+        return code
+    from refnet.core.limits import limits  # not at the top: it needs NumPy
+
+    with limits(*most):
+        code = arguments.command(arguments)
+        return code
 
 
 def _say(error: RefnetError, as_json: bool) -> int:
     """Print the error: on standard error, and with --json on standard output, too."""
     lines = str(error).split("\n")
-    text = "\n".join("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines)
-    print(f"refnet: {text}", file=sys.stderr)
+    _complain("refnet: " + "\n".join(escaped(line) for line in lines))
     if as_json:
-        print_json({"error": {"kind": type(error).__name__, "message": str(error)}})
+        try:
+            print_json({"error": {"kind": type(error).__name__, "message": str(error)}})
+        except BrokenPipeError:
+            return UNREAD
+        except RefnetError as another:  # a full disk
+            _complain(f"refnet: {another}")
     return FAILED
+
+
+def _complain(text: str) -> None:
+    """Say it on standard error, if anything can be said there: the exit code must not depend on that."""
+    if sys.stderr is None:  # print would take standard output
+        return
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # full, or closed; Python would try again when it ends
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stderr.fileno())
+            os.close(nowhere)
 
 
 def _escape_unencodable() -> None:
@@ -197,4 +233,6 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         )
         commands[name].set_defaults(command=module.run, warm_up=getattr(module, "warm_up", None))
         module.arguments(commands[name])
+        if name in LIMITED:
+            limit_arguments(commands[name])
     return parser, commands

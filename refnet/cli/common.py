@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from refnet.core.errors import InputError, did_you_mean
+from refnet.core.errors import InputError
+from refnet.core.words import did_you_mean
 
 EMBEDDED = "octave-se-resnet-digits"
 """The network of `refnet run` without a MODEL: trained, shipped, and it runs in an instant."""
@@ -84,10 +85,54 @@ def progress_bar(what: str, compiling: bool = False) -> Iterator[Callable[[int, 
 
 
 def print_json(record: object) -> None:
-    """Write the record as JSON to standard output."""
+    """Write the record as JSON to standard output; what its encoding lacks is escaped as JSON does."""
     from refnet.report.terminal import write
 
-    write(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(record, indent=2, allow_nan=False)
+    write(text + "\n")
+
+
+def escaped(text: str) -> str:
+    """The text with its unprintable characters escaped.
+
+    >>> escaped("a" + chr(27) + chr(0xD800)) == r"a\x1b\ud800"
+    True
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def limit_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare --limit-operations and --limit-memory, which `main` sets."""
+    text = "float operations that one run may take, a multiply-add as two (default: 2e12)"
+    parser.add_argument("--limit-operations", type=amount, metavar="N", help=text)
+    text = "memory that the values of one run may take at the same time, such as 16G (default: 4G)"
+    parser.add_argument("--limit-memory", type=memory, metavar="BYTES", help=text)
+
+
+def amount(text: str) -> float:
+    """An argument that is a positive number, such as 5e12."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number such as 5e12")
+    return number
+
+
+def memory(text: str) -> float:
+    """An argument that is a number of bytes, or of K, M, G or T of them.
+
+    >>> memory("16G") == 16 * 2**30, memory("1e9")
+    (True, 1000000000.0)
+    """
+    units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    unit = units.get(text[-1:].upper())
+    return amount(text if unit is None else text[:-1]) * (unit or 1)
 
 
 def weights_arguments(parser: argparse.ArgumentParser) -> None:

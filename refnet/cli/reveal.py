@@ -25,8 +25,8 @@ from refnet.cli.common import (
     usable,
     weights_arguments,
 )
-from refnet.core.errors import InputError, did_you_mean
-from refnet.core.words import counted
+from refnet.core.errors import InputError
+from refnet.core.words import counted, did_you_mean
 
 if TYPE_CHECKING:
     from refnet import Revealed

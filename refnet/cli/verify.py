@@ -18,6 +18,7 @@ from refnet.cli.common import (
     usable,
     weights_arguments,
 )
+from refnet.cli.exit_codes import worst
 from refnet.cli.second import second_compiler
 from refnet.core.errors import InputError
 
@@ -110,7 +111,7 @@ def run(a: argparse.Namespace) -> int:
             print_json([found.record() for found in everything])
         else:
             show_shipped(everything, a.full, a.verbose)
-        return max(found.exit_code for found in everything)
+        return worst(found.exit_code for found in everything)
     if a.full:
         raise InputError(f"--full is for the captures that ship with refnet: leave {a.capture} out")
     with second_compiler(a.argv):

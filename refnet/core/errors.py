@@ -15,24 +15,8 @@ The command line prints the message of a RefnetError and exits with 2; any other
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from difflib import get_close_matches
 
-
-def did_you_mean(word: object, known: Iterable[str], otherwise: str = "") -> str:
-    """What an error adds about a name that there is not: the closest names, or `otherwise` if none is close.
-
-    >>> did_you_mean("Layer1.conv", ["layer1.conv1", "layer3.0.conv1", "fc"])
-    '; did you mean layer1.conv1 or layer3.0.conv1?'
-    >>> did_you_mean("x", ["layer1.conv1"], " among its 1")
-    ' among its 1'
-    """
-    said = str(word)[:200].casefold()
-    folded = {name[:200].casefold(): name for name in known}
-    near = get_close_matches(said, folded, 3, 0.6)
-    if not near and len(said) > 2:
-        near = [one for one in folded if said in one][:3]
-    return f"; did you mean {' or '.join(folded[one] for one in near)}?" if near else otherwise
+from refnet.core.words import shortened
 
 
 class RefnetError(Exception):
@@ -45,6 +29,9 @@ class RefnetError(Exception):
     ...     print(type(error).__name__)
     InputError
     """
+
+    def __str__(self) -> str:
+        return shortened(super().__str__())
 
 
 class FormatError(RefnetError):
@@ -62,30 +49,6 @@ class FormatError(RefnetError):
         super().__init__(
             f"{self.file}:{where} found {found}" + (f", expected {expected}" if expected else "")
         )
-
-
-QUOTED = 200
-"""Characters of a name that a message quotes: names come from files, and may be as long as these."""
-
-
-def quoted(name: object) -> str:
-    """A name from a file, as a message quotes it: its repr, of at most QUOTED characters.
-
-    >>> quoted("conv1"), len(quoted("x" * 10**6))
-    ("'conv1'", 226)
-    """
-    text = str(name)
-    return repr(text) if len(text) <= QUOTED else f"{text[:QUOTED]!r}... ({len(text)} characters)"
-
-
-def brief(name: object) -> str:
-    """As `quoted`, without the quotation marks where the name is printable.
-
-    >>> print(brief("conv1"), brief(chr(27)))
-    conv1 '\\x1b'
-    """
-    text = str(name)
-    return text if len(text) <= QUOTED and text.isprintable() else quoted(text)
 
 
 class UnsupportedError(RefnetError):

@@ -172,7 +172,9 @@ class Graph:
             shown = "\n  ".join(faults[:20])
             more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
             raise WeightsError(f"{self.name}: weights do not fit the graph:\n  {shown}{more}")
-        frozen = {name: _frozen(weights[name], own) for name in wanted}
+        once = {id(weights[name]): weights[name] for name in wanted}  # one array may have many names
+        made = {key: _frozen(array, own) for key, array in once.items()}
+        frozen = {name: made[id(weights[name])] for name in wanted}
         return replace(self, weights=MappingProxyType(frozen))
 
     def check_inputs(self, inputs: Mapping[str, F32]) -> dict[str, TensorType]:

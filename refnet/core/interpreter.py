@@ -19,11 +19,12 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from refnet.core.errors import InputError, WeightsError, did_you_mean
+from refnet.core.errors import InputError, WeightsError
 from refnet.core.graph import Graph, Node
 from refnet.core.interrupt import interruptible
 from refnet.core.limits import check_cost, long_ones
 from refnet.core.op import F32, TensorType
+from refnet.core.words import did_you_mean
 
 Names = tuple[str, ...]
 Schedule = tuple[tuple[Node, Names, Names, Names], ...]

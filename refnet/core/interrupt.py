@@ -22,6 +22,10 @@ LONG = 10**9
 so many, the reference engine's loops a second."""
 
 
+LOOK = 0.2
+"""Seconds after which the caller looks for a signal that the system has given to another thread."""
+
+
 class Stopped(BaseException):
     """Ends the thread of a computation that was interrupted; nobody sees it."""
 
@@ -74,7 +78,8 @@ def interruptible(function: Callable[..., T], *arguments: Any) -> T:
     thread = threading.Thread(target=compute, name="refnet-long", daemon=True)
     thread.start()
     try:
-        thread.join()
+        while thread.is_alive():
+            thread.join(LOOK)
     except BaseException:
         stop.ask()
         raise

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from refnet.core.errors import InputError, brief, quoted
+from refnet.core.errors import InputError
 from refnet.core.graph import Node
 from refnet.core.interrupt import LONG
 from refnet.core.op import TensorType
 
 OPERATIONS = 2 * 10**12
 """Default: float operations of one run (a batch), a multiply-add as two. Fast kernels need 10 to 60 s for so
-many, golden some minutes; the largest network of the catalog needs 1/80 of it for an image."""
+many, golden some minutes; the largest network that refnet builds needs 1/44 of it for an image."""
 MEMORY = 4 << 30
 """Default: bytes of the values of one run that exist at the same time, without the weights."""
 
@@ -84,13 +84,13 @@ def check_cost(
     if total > most.operations:
         largest = max(costs, key=costs.__getitem__)
         raise InputError(
-            f"{brief(name)}: this run takes {total:.3g} operations ({costs[largest]:.3g} of them for "
-            f"{quoted(largest)}), more than the limit of {most.operations:.3g}: --limit-operations raises it "
+            f"{name}: this run takes {total:.3g} operations ({costs[largest]:.3g} of them for "
+            f"{largest!r}), more than the limit of {most.operations:.3g}: --limit-operations raises it "
             f"(refnet.limits in Python)"
         )
     if peak > most.memory:
         raise InputError(
-            f"{brief(name)}: this run needs {peak / 2**30:.3g} GiB for the values at {quoted(at)}, more than "
+            f"{name}: this run needs {peak / 2**30:.3g} GiB for the values at {at!r}, more than "
             f"the limit of {most.memory / 2**30:.3g} GiB: --limit-memory raises it (refnet.limits in Python)"
         )
     return costs

@@ -42,11 +42,13 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     (False, ['a'])
     """
     file = os.fspath(path)
+    if "\0" in file:
+        raise InputError(f"cannot write {file!r}: embedded null byte")
     if os.path.exists(file) and not os.path.isfile(file):
         raise InputError(f"cannot write {file}: it is there already, and no file that could be replaced")
     temporary = os.path.join(os.path.dirname(file), f".refnet-{secrets.token_hex(8)}.part")
     try:
-        with _opened(file, temporary) as stream:
+        with fresh_file(temporary) as stream:
             yield stream
         os.replace(temporary, file)
     except OSError as error:
@@ -54,7 +56,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             raise
         raise InputError(f"cannot write {file}: {error.strerror or error}") from None
     finally:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
 
 
@@ -75,10 +77,3 @@ def appended_file(path: str | os.PathLike[str]) -> BinaryIO:
         os.close(number)
         raise OSError(None, "it is no regular file" if found.st_nlink < 2 else "it has other names, too")
     return os.fdopen(number, "a+b")
-
-
-def _opened(file: str, temporary: str) -> BinaryIO:
-    try:
-        return fresh_file(temporary)
-    except ValueError as error:  # a path that no system takes
-        raise InputError(f"cannot write {file!r}: {error}") from None

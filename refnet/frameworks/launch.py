@@ -14,9 +14,10 @@ from typing import Any
 import refnet
 from refnet.arithmetic.named import absolute
 from refnet.arithmetic.named import arithmetic as named
-from refnet.core.errors import InputError, did_you_mean
+from refnet.core.errors import InputError
 from refnet.core.graph import Graph
 from refnet.core.op import F32
+from refnet.core.words import did_you_mean
 from refnet.frameworks.process import Worker
 from refnet.models.catalog import Entry, entries
 from refnet.models.loading import Model, Size, load

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from refnet.core.bits import equal_bits
-from refnet.core.errors import FrameworkError, InputError, did_you_mean
+from refnet.core.errors import FrameworkError, InputError
 from refnet.core.op import F32
+from refnet.core.words import did_you_mean
 from refnet.frameworks import launch
 from refnet.frameworks.process import Worker
 from refnet.ops.sigmoid import Sigmoid

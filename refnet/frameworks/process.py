@@ -34,7 +34,8 @@ from typing import IO, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.core.errors import FrameworkError, InputError, quoted
+from refnet.core.errors import FrameworkError, InputError
+from refnet.core.words import quoted
 from refnet.formats.write import fresh_file
 
 Array = npt.NDArray[Any]

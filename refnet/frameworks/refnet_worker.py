@@ -24,15 +24,17 @@ def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     import numpy as np
 
     from refnet.core.interpreter import run
+    from refnet.core.limits import limits
 
     emit("pid", np.array(os.getpid()))
-    for _ in range(request["runs"]):
-        settled = perf_counter() + request["settle"]
-        while perf_counter() < settled:
-            run(graph, arrays, arithmetic)
-        begin = perf_counter()
-        outputs = run(graph, arrays, arithmetic)
-        emit("seconds", np.array(perf_counter() - begin))
+    with limits(operations=float("inf"), memory=float("inf")):  # who times a network knows it
+        for _ in range(request["runs"]):
+            settled = perf_counter() + request["settle"]
+            while perf_counter() < settled:
+                run(graph, arrays, arithmetic)
+            begin = perf_counter()
+            outputs = run(graph, arrays, arithmetic)
+            emit("seconds", np.array(perf_counter() - begin))
     emit("output", next(iter(outputs.values())))
     return {}, {}
 
@@ -48,18 +50,20 @@ def profile(request: Any, arrays: Any, emit: Any) -> Any:
     import numpy as np
 
     from refnet.core.interpreter import run, steps
+    from refnet.core.limits import limits
 
     nodes, whole = [], []
-    for _ in range(request["runs"] + 1):
-        row = []
-        begin = perf_counter()
-        for _ in steps(graph, arrays, arithmetic):
-            row.append(perf_counter() - begin)
+    with limits(operations=float("inf"), memory=float("inf")):
+        for _ in range(request["runs"] + 1):
+            row = []
             begin = perf_counter()
-        nodes.append(row)
-        begin = perf_counter()
-        run(graph, arrays, arithmetic)
-        whole.append(perf_counter() - begin)
+            for _ in steps(graph, arrays, arithmetic):
+                row.append(perf_counter() - begin)
+                begin = perf_counter()
+            nodes.append(row)
+            begin = perf_counter()
+            run(graph, arrays, arithmetic)
+            whole.append(perf_counter() - begin)
     return {}, {"nodes": np.array(nodes[1:]), "whole": np.array(whole[1:])}
 
 

@@ -231,7 +231,7 @@ def _threads(request: Any) -> None:
 
 
 def _close(word: str, known: Any) -> str:
-    """What refnet.core.errors.did_you_mean says; this process has no refnet."""
+    """What refnet.core.words.did_you_mean says; this process has no refnet."""
     from difflib import get_close_matches
 
     near = get_close_matches(word, list(known), 3, 0.6)

@@ -27,7 +27,7 @@ import numba
 import numpy as np
 from numba.core import event
 
-from refnet.loops.kernel_files import kernel_folder
+from refnet.loops.kernel_files import kernel_folder, say
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class _Announce(event.Listener):  # type: ignore[misc]  # numba is not typed
             folder = cache_folder()
             kept = folder is not None and os.access(folder, os.W_OK)
             when = "once; later runs load them" if kept else f"{folder or 'no folder'} cannot be written"
-            print(f"refnet: compiling kernels for this machine ({when})", file=sys.stderr)
+            say(f"refnet: compiling kernels for this machine ({when})")
 
     def on_end(self, event: Any) -> None:
         pass

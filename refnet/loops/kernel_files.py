@@ -87,11 +87,18 @@ def _folder(key: str, root: Path | None) -> Path | None:
         return folder
     private = _private_folder()
     kept = "nowhere" if private is None else "in a private folder until this process ends"
-    print(f"refnet: compiled kernels are kept {kept}: {reason}", file=sys.stderr)
+    say(f"refnet: compiled kernels are kept {kept}: {reason}")
     if private is not None:
         private /= key
         private.mkdir(exist_ok=True)
     return private
+
+
+def say(text: str) -> None:
+    """A line on standard error; nothing fails where it cannot be written."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)
 
 
 def _unusable(folder: Path) -> str:
@@ -114,9 +121,13 @@ def _private_folder() -> Path | None:
         folder = Path(tempfile.mkdtemp(prefix="refnet-kernels-"))
     except OSError:
         return None
-    owner = os.getpid()
-    atexit.register(lambda: owner == os.getpid() and shutil.rmtree(folder, ignore_errors=True))
+    atexit.register(_remove, folder, os.getpid())
     return folder
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # and not a fork of it
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def load(folder: Path, name: str) -> bytes | None:

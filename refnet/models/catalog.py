@@ -9,8 +9,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from refnet.core.errors import InputError, did_you_mean
+from refnet.core.errors import InputError
 from refnet.core.graph import Graph
+from refnet.core.words import did_you_mean
 from refnet.models.octresnet import octave_resnet
 from refnet.models.resnest import resnest
 

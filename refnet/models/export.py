@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from refnet.core.errors import InputError, WeightsError, did_you_mean
+from refnet.core.errors import InputError, WeightsError
 from refnet.core.graph import Graph
+from refnet.core.words import did_you_mean
 
 FORMATS = ("mxnet", "onnx")
 

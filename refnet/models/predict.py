@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from refnet.arithmetic.run import run
-from refnet.core.errors import InputError, did_you_mean
+from refnet.core.errors import InputError
 from refnet.core.graph import Graph
 from refnet.core.interpreter import Arithmetic
 from refnet.core.op import F32, TensorType
+from refnet.core.words import did_you_mean
 from refnet.formats.npy import Npy, open_npy
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from refnet.core.errors import FormatError, InputError, RefnetError, UnsupportedError, did_you_mean
+from refnet.core.errors import FormatError, InputError, RefnetError, UnsupportedError
+from refnet.core.words import did_you_mean
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,6 +33,9 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 MAX_PIXELS = 89_478_485
 """Largest image, in pixels: Pillow's own limit, above which it warns of a decompression bomb."""
+
+MAX_SIDE = 1 << 16
+"""Largest side, in pixels. One of 80 million takes a gigabyte after 10 KB of file; no photograph has one."""
 
 MAX_RESIZED = 1 << 24
 """Largest image after resizing, in pixels: with a short side of 256, a long side of 65536."""
@@ -281,6 +285,8 @@ def _upright_rgb(image: Image, name: str, tell: object) -> Image:
     width, height = image.size
     if width < 1 or height < 1:
         raise InputError(f"{name}: has no pixels ({width} x {height})")
+    if max(width, height) > MAX_SIDE:
+        raise InputError(f"{name}: {width} x {height} has a side of more than {MAX_SIDE} pixels")
     if width * height > MAX_PIXELS:
         raise InputError(f"{name}: {width} x {height} is more than {MAX_PIXELS} pixels")
     # Pillow before 11 and its PGM reader give 16-bit samples as mode I.

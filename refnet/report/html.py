@@ -101,7 +101,7 @@ def write(
     model, capture: as the user named them, for the commands that the report tells to run (default: the
     graph's name, and a word to replace). Raises InputError if the file cannot be written.
     """
-    document = page(verification, model=model, capture=capture).encode()
+    document = page(verification, model=model, capture=capture).encode("utf-8", "backslashreplace")
     with whole_file(path) as stream:
         stream.write(document)
 

@@ -24,7 +24,8 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from refnet.core.errors import FormatError, InputError, RefnetError, did_you_mean
+from refnet.core.errors import FormatError, InputError, RefnetError
+from refnet.core.words import did_you_mean
 from refnet.formats.golden_file import Change, Digest, File, digest, read, write
 from refnet.formats.manifest import NAME, file_name
 from refnet.formats.npy import open_npy, writing

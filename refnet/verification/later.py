@@ -276,7 +276,7 @@ def following(graph: Graph, node: Node) -> Node | None:
 
 
 def _is_fused(op: Op) -> bool:
-    """Whether executors fold or fuse the op into the one before: an element is made of one of its elements."""
+    """Whether executors fold or fuse the op into the one before: its elements are made of one each."""
     return op.activation or op.folds or op.combines
 
 

@@ -17,10 +17,11 @@ from pathlib import Path
 from refnet.arithmetic.engines import check_compiler, check_threads
 from refnet.arithmetic.golden import Golden
 from refnet.arithmetic.replay import Replay
-from refnet.core.errors import InputError, did_you_mean
+from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32
 from refnet.core.orders import Book
+from refnet.core.words import did_you_mean
 from refnet.formats import book as book_file
 from refnet.formats import golden_file
 from refnet.formats.arguments import COUNT, MODEL, OPTIONAL, OPTIONAL_CAPTURE, PATH, check_arguments

@@ -13,10 +13,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from refnet.core.errors import InputError, did_you_mean
+from refnet.core.errors import InputError
 from refnet.core.graph import Graph
 from refnet.core.interpreter import affordable
 from refnet.core.op import F32
+from refnet.core.words import did_you_mean
 from refnet.verification.capture import CapturedValues, Values
 from refnet.verification.judge import (
     CLEAN,

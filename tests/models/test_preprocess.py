@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageOps, features
 
 from refnet.core.errors import FormatError, InputError, RefnetError, UnsupportedError
-from refnet.models.preprocess import FORMATS, MAX_PIXELS, MAX_RESIZED, cubic, pipeline, pipelines
+from refnet.models.preprocess import FORMATS, MAX_PIXELS, MAX_RESIZED, MAX_SIDE, cubic, pipeline, pipelines
 from tests.helpers.bits import same_bits
 
 OCTAVE = ("octave-scorer", "octave-accuracy-checker", "octave-conversion")
@@ -413,6 +413,19 @@ def test_decompression_bombs(tmp_path: Path, size: tuple[int, int]) -> None:
     path.write_bytes(png(*size))
     for one in pipelines().values():
         with pytest.raises(InputError, match=r"a\.png: "):
+            one.apply(path)
+
+
+@pytest.mark.parametrize("size", [(MAX_SIDE + 1, 1), (1, MAX_SIDE + 1), (80_000_000, 1)])
+def test_a_side_that_no_image_has_is_refused_before_it_is_decoded(
+    tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert size[0] * size[1] < MAX_PIXELS
+    path = tmp_path / "a.png"
+    path.write_bytes(png(*size))
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("it was decoded"))
+    for one in pipelines().values():
+        with pytest.raises(InputError, match=rf"a side of more than {MAX_SIDE} pixels"):
             one.apply(path)
 
 

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from refnet.core.errors import InputError, UnsupportedError, WeightsError, did_you_mean
+from refnet.core.errors import InputError, UnsupportedError, WeightsError
 from refnet.core.graph import Graph, Node
+from refnet.core.words import did_you_mean
 from refnet.formats.write import whole_file
 from refnet.ops import (
     Add,

@@ -311,6 +311,8 @@ class Constants:
         self.file, self.onnx = file, onnx
         self.tensors: dict[str, Any] = {}
         self.arrays: dict[str, Array] = {}
+        self._shared: dict[tuple[Path, int, int, int, tuple[int, ...]], Array] = {}
+        self._read: dict[Path, dict[tuple[int, int], None]] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors or name in self.arrays
@@ -342,8 +344,11 @@ class Constants:
         if count > LARGEST_VALUE:
             raise FormatError(self.file, None, f"{what} of {count} elements", f"at most {LARGEST_VALUE}")
         if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
-            raw = self._external(tensor, what, count * width)
-            tensor = self.onnx.TensorProto(dims=shape, data_type=tensor.data_type, raw_data=raw)
+            return self._external(tensor, what, count * width, shape)
+        return self._array(tensor, what, kind, shape)
+
+    def _array(self, tensor: Any, what: str, kind: str, shape: tuple[int, ...]) -> Array:
+        count, width = math.prod(shape), WIDTHS.get(kind, 4)
         if tensor.HasField("raw_data"):
             length, needed = len(tensor.raw_data), count * width
         else:
@@ -360,8 +365,12 @@ class Constants:
             raise FormatError(self.file, None, f"{what} that onnx refuses ({str(error)[:200]})") from None
         return array
 
-    def _external(self, tensor: Any, what: str, needed: int) -> bytes:
-        """Data in a file beside the model: only in its folder or below, links followed."""
+    def _external(self, tensor: Any, what: str, needed: int, shape: tuple[int, ...]) -> Array:
+        """Data in a file beside the model: only in its folder or below, links followed.
+
+        Tensors with the same bytes share one array, and other parts of a file may not overlap: so no more is
+        read than the file holds, however many tensors name it.
+        """
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         check_name(location, self.file, None, f"the location of {what}")
@@ -384,8 +393,26 @@ class Constants:
         offset, length = map(int, numbers)
         if length != needed:
             raise FormatError(self.file, None, f"{length} bytes of {what}", f"{needed}")
+        key = (path, offset, length, tensor.data_type, shape)
+        if key in self._shared:
+            return self._shared[key]
         stream, size = open_file(path)
         with stream:
             data = Bounded(stream, str(path), size)
             data.skip(offset, what)
-            return data.bytes(length, what)
+            data.skip(length, what)
+            parts = self._read.setdefault(path, {})
+            parts[offset, length] = None
+            if (total := sum(n for _, n in parts)) > size:
+                raise FormatError(
+                    str(path),
+                    offset,
+                    f"tensors of {total} bytes, the last {what}",
+                    f"at most the file's {size}",
+                )
+            data.place = offset
+            raw = data.bytes(length, what)
+        kind = _types(self.onnx)[tensor.data_type]
+        tensor = self.onnx.TensorProto(dims=shape, data_type=tensor.data_type, raw_data=raw)
+        self._shared[key] = self._array(tensor, what, kind, shape)
+        return self._shared[key]

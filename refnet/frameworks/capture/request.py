@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from refnet.core.errors import InputError, UnsupportedError, did_you_mean
+from refnet.core.errors import InputError, UnsupportedError
 from refnet.core.graph import Graph
+from refnet.core.words import did_you_mean
 from refnet.formats.golden_file import Sources
 from refnet.frameworks.capture.names import FRAMEWORKS, MODES
 from refnet.frameworks.capture.parameters import compared
