@@ -30,6 +30,8 @@ COORDINATES = (
 )
 ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 CROP = "tf_crop_and_resize"
+BLOCK = 1 << 16
+"""Elements whose places are computed at a time."""
 TOLERANCE = np.float32(1e-6)
 """How near to a half ONNX Runtime takes a position for a half."""
 
@@ -74,8 +76,15 @@ def exact(axis: Axis) -> Places:
     d = lcm(first.denominator, step.denominator)
     a, b = int(first * d), int(step * d)
     largest = 2 * (abs(a) + axis.size * abs(b)) + 2 * d * axis.length
-    i: Reals = np.arange(axis.size).astype(np.int64 if largest < 1 << 62 else object)
-    n = a + i * b
+    kind = np.int64 if largest < 1 << 62 else object  # Python's integers, some of them at a time
+    ranges = (range(i, min(i + BLOCK, axis.size)) for i in range(0, axis.size, BLOCK))
+    return np.concatenate(
+        [_rational(axis, a + np.arange(r.start, r.stop).astype(kind) * b, d) for r in ranges]
+    )
+
+
+def _rational(axis: Axis, n: Reals, d: int) -> Places:
+    """The places of the positions n / d."""
     match axis.rounding:
         case "floor":
             place = n // d
@@ -85,7 +94,8 @@ def exact(axis: Axis) -> Places:
             place = -((d - 2 * n) // (2 * d))
         case _:
             place = (2 * n + d) // (2 * d)
-    return axis.clipped(place, (n >= 0) & (n <= (axis.length - 1) * d))
+    inside = (n >= 0) & (n <= (axis.length - 1) * d)
+    return axis.clipped(place, inside.astype(np.bool_))
 
 
 def _line(axis: Axis) -> tuple[Fraction, Fraction]:

@@ -164,3 +164,29 @@ def test_softmax_of_an_exp_that_rounds_its_reduction():
         assert (off <= found.radius).all(), formula
         worst = max(worst, float((off / found.center)[:, 0].max() * 2**24))
     assert worst > 55  # of which 4 were assumed, and at most 32 are the difference's
+
+
+def test_a_batch_norm_next_to_minus_eps_folded_into_hidden_weights():
+    """w a and beta - a mean, a by several formulas; the sum in between is never computed."""
+    conv, norm, rng = ops.Conv(8, (1, 1)), ops.BatchNorm(1e-3), np.random.default_rng(5)
+    largest = 0.0
+    for _ in range(40):
+        x, w = numbers(rng, (1, 6, 2, 2), "near"), numbers(rng, (8, 6, 1, 1), "near")
+        g, beta, mean = (numbers(rng, (8,), "near") for _ in range(3))
+        var = (-1e-3 * (1 - 2.0 ** -rng.integers(4, 22, 8).astype(float))).astype(F)
+        between = conv.bound(*(Interval.exactly(v) for v in (x, w)), engine=FAST)
+        found = norm.bound(between, *(Interval.exactly(v) for v in (g, beta, mean, var)), engine=FAST)
+        single = np.sqrt(var + F(1e-3))
+        double = np.sqrt(var.astype(np.float64) + 1e-3)
+        with np.errstate(all="ignore"):
+            factors = (g / single, g * (F(1) / single), (g / double).astype(F))
+        for a in factors:
+            folded, shift = w * a[:, None, None, None], beta - a * mean
+            y = np.zeros((1, 8, 2, 2), F) + shift[:, None, None]
+            for k in range(6):
+                y = y + folded[:, k] * x[:, k]
+            promised = np.isfinite(found.radius)
+            share = np.abs(y - found.center)[promised] / found.radius[promised]
+            assert (share <= 1).all()
+            largest = max(largest, float(share.max(initial=0)))
+    assert largest > 0.2

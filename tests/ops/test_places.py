@@ -79,6 +79,15 @@ def test_scales_beyond_int64_are_exact():
         assert op.places(0, (h,)).tolist() == [min(floor(i / s), h - 1) for i in range(size)]
 
 
+def test_a_tiny_region_and_more_than_one_block():
+    roi = (float(np.float32(1e-40)), float(np.float32(2e-38)))
+    op = ResizeNearest((0,), (70000,), (1.0,), "tf_crop_and_resize", "ceil", (roi,))
+    assert op.places(0, (9,)).tolist() == [1] * 70000
+    flat = ResizeNearest((0,), (70001,), ((70001, 3),), "align_corners", "round_prefer_floor")
+    expected = np.ceil(np.arange(70001) * 2 / 70000 - 0.5).astype(int)
+    assert (flat.places(0, (3,)) == expected).all()
+
+
 def test_formulas_take_the_neighbours_that_frameworks_take():
     """Seen in the frameworks; the cross-checks ask them."""
 
