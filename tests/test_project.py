@@ -180,7 +180,7 @@ def test_no_circular_import():
 
 OPERATORS_BEYOND = {"ops/matmul.py", "ops/reduce.py"}
 """What neither architecture uses: it does not count to the readable part."""
-INFRASTRUCTURE = {"loops/claims.py", "loops/jit.py", "loops/numba_cache.py"}
+INFRASTRUCTURE = {"loops/claims.py", "loops/jit.py", "loops/numba_cache.py", "loops/parts.py"}
 """How loops are compiled and kept, which is no part of what they compute."""
 READABLE = {"core": 1800, "ops": 2600, "loops": 1500}
 """Lines at most, of all files in a package that count. A file that is to grow beyond replaces something."""
