@@ -226,6 +226,7 @@ INFRASTRUCTURE = {
     "loops/jit.py",
     "loops/kernel_files.py",
     "loops/numba_cache.py",
+    "loops/parts.py",
 }
 """How loops are compiled, kept and interrupted, and how messages are worded: no part of what is computed."""
 READABLE = {"core": 2050, "ops": 3000, "loops": 1500}
