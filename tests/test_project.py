@@ -265,6 +265,7 @@ def test_frameworks_are_never_imported():
 
 WRITES = {
     "formats/write.py": {"os.open", "os.fdopen", "os.replace", "os.unlink"},
+    "cli/__init__.py": {"os.open"},
     "loops/claims.py": {"os.open"},
     "loops/kernel_files.py": {"os.open", "os.fdopen", "os.replace", "os.unlink"},
     "frameworks/channel.py": {"open", "np.save", "os.fdopen", "os.open"},
@@ -278,8 +279,8 @@ WRITES = {
 }
 """Who writes files, or moves what `formats/write.py` has opened, and with what. claims, kernel_files: below
 formats, with the same flags. channel, process, the workers: in a folder that only this user can open, or
-where refnet said. weights: moves a finished download. terminal: the null device. html_pictures: into
-memory."""
+where refnet said. weights: moves a finished download. cli, terminal: the null device. html_pictures:
+into memory."""
 
 
 OF_OS = ("open", "fdopen", "replace", "rename", "link", "symlink", "truncate")

@@ -127,7 +127,7 @@ def test_arguments_that_do_not_fit_are_errors_of_refnets_own(tmp_path):
 ODD = (5, 1.5, b"x", object(), [5], (0, 1.5), {5: 5}, np.float32(1), np.zeros(2), True, "no such thing", "\0")
 """What no argument, or hardly any, may be."""
 NEEDED = {"load": "model", "run": "graph inputs", "steps": "graph inputs", "open_capture": "folder"}
-NEEDED |= {"verify": "capture only", "explain": "node at", "diff": "a b", "read_book": "path"}
+NEEDED |= {"limits": "", "verify": "capture only", "explain": "node at", "diff": "a b", "read_book": "path"}
 NEEDED |= {"write_golden": "path model inputs batch", "check_golden": "path batch"}
 NEEDED |= {"capture": "framework model folder threads", "reveal": "framework model book threads batch"}
 """Function -> the arguments for which None will not do."""
@@ -142,6 +142,7 @@ def calls(tmp_path_factory) -> dict[str, dict[str, object]]:
     asked = {"model": "resnest-digits", "weights": "seed:0", "python": str(folder / "python")}
     return {
         "load": {"model": "resnest-digits"},
+        "limits": {"operations": 1e12},
         "run": {"graph": graph, "inputs": x},
         "steps": {"graph": graph, "inputs": x},
         "open_capture": {"folder": folder},
@@ -164,7 +165,10 @@ def test_an_odd_argument_is_an_input_error_that_names_it(name, calls):
         odd = (*ODD, None) if argument in NEEDED[name].split() else ODD
         for value in odd:
             try:
-                function(**{**usual, argument: value})
+                made = function(**{**usual, argument: value})
+                if name == "limits":
+                    with made:
+                        pass
             except refnet.InputError as error:
                 told = str(error)
                 if value is None or type(value) is object:

@@ -1,6 +1,6 @@
 """A second process that compiles kernels while the first one does: one process compiles one at a time.
 
-    refnet verify ── the fourth kernel that must be compiled ── python -m refnet.cli.second_process verify
+    refnet verify ── the second kernel that must be compiled ── python -m refnet.cli.second_process verify
                                                                      └── verify.warm_up(arguments)
 
 It is started only if kernels must be compiled and there is a second processor. Each process loads what the
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import subprocess
 
-FROM = 4
-"""The second process starts with this compilation: for one or two kernels it would come too late."""
+FROM = 2
+"""The second process starts with this kernel: for a single one it would come too late."""
 
 
 @contextmanager

@@ -46,6 +46,10 @@ def limits(operations: float | None = None, memory: float | None = None) -> Iter
     ...     f"{found.operations:.0e}, {found.memory / 2**30:g} GiB"
     '1e+14, 4 GiB'
     """
+    for name, value in (("operations", operations), ("memory", memory)):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and value > 0):
+            raise InputError(f"{name} must be a number above 0, got {value!r:.100}")
     before = _limits.get()
     found = Limits(
         before.operations if operations is None else operations, before.memory if memory is None else memory

@@ -50,7 +50,9 @@ def _is_list(value: object, fits: Callable[[object], bool]) -> bool:
 
 
 def _is_capture(value: object) -> bool:
-    return _is_path(value) or isinstance(value, Mapping) or hasattr(value, "manifest")
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) for name in value)
+    return _is_path(value) or hasattr(value, "manifest")
 
 
 def _is_size(value: object) -> bool:
@@ -59,6 +61,10 @@ def _is_size(value: object) -> bool:
 
 def _is_time(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(t, str) for pair in value.items() for t in pair)
 
 
 PATH = Kind("a path", _is_path, needed=True)
@@ -104,6 +110,8 @@ KINDS = {
     "only": replace(NAMES, needed=True),
     "values": NAMES,
     "until": NAMES,
+    "names": Kind("a path, or a mapping of texts", lambda v: _is_path(v) or _is_texts(v)),
+    "allow": replace(NAMES, needed=True),
     "progress": Kind("a function of (done, total)", callable),
     "framework": Kind("a str", lambda v: isinstance(v, str), needed=True),
     "threads": Kind("a whole number from 1 to 256", lambda v: _is_count(v) and v in THREADS),
@@ -116,10 +124,7 @@ KINDS = {
         "NONE or default", lambda v: isinstance(v, str) and v in ("NONE", "default"), needed=True
     ),
     "python": Kind("a path", _is_path),
-    "environment": Kind(
-        "a mapping of texts",
-        lambda v: isinstance(v, Mapping) and all(isinstance(t, str) for pair in v.items() for t in pair),
-    ),
+    "environment": Kind("a mapping of texts", _is_texts),
     "timeout": Kind("a number of seconds", _is_time, needed=True),
     "state": Kind("a path", _is_path),
     "arguments": Kind("a list", lambda v: _listed(v, lambda _: True), needed=True),
