@@ -158,7 +158,7 @@ def _complain(text: str) -> None:
 def _escape_unencodable() -> None:
     """Show characters that the terminal's encoding lacks escaped, instead of raising an exception."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -84,5 +84,8 @@ def interruptible(function: Callable[..., T], *arguments: Any) -> T:
         stop.ask()
         raise
     if errors:
-        raise errors[0]
+        try:
+            raise errors[0]
+        finally:
+            errors.clear()  # the error's traceback has this frame
     return results[0]

@@ -89,7 +89,7 @@ class _Job:
 def weights_folder() -> Path:
     """Where fetched files are kept: REFNET_WEIGHTS, or `refnet/weights` in the user's cache folder.
 
-    Raises InputError for a REFNET_WEIGHTS that begins with ~ and has no home folder.
+    Raises InputError where there is no home folder, and REFNET_WEIGHTS names none or begins with ~.
     """
     if chosen := os.environ.get("REFNET_WEIGHTS"):
         try:
@@ -98,7 +98,10 @@ def weights_folder() -> Path:
             raise InputError(f"REFNET_WEIGHTS is {chosen!r}: {error}") from None
     import platformdirs
 
-    return platformdirs.user_cache_path("refnet") / "weights"
+    folder = platformdirs.user_cache_path("refnet") / "weights"
+    if not folder.is_absolute():  # ./~/.cache
+        raise InputError("there is no home folder for fetched files: name one with REFNET_WEIGHTS")
+    return folder
 
 
 def shipped_folder() -> Path:

@@ -782,3 +782,14 @@ def test_unpack_unusable_paths(tmp_path: Path) -> None:
         unpack(tmp_path / "a.tar", tmp_path / "file")
     with pytest.raises(RefnetError, match="file"):
         unpack(tmp_path / "a.tar", tmp_path / "file" / "to")
+
+
+def test_without_a_home_nothing_is_put_into_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REFNET_WEIGHTS", raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: Path("~", ".cache", name))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no home folder for fetched files"):
+        weights.weights_folder()
+    assert list(tmp_path.iterdir()) == []
