@@ -30,7 +30,7 @@ from refnet.cli import (
     summary,
     verify,
 )
-from refnet.cli.common import DONE, FAILED, INTERRUPTED, UNREAD, print_json
+from refnet.cli.common import DONE, FAILED, INTERRUPTED, UNREAD, fold_weights, print_json, said_once
 from refnet.core.errors import RefnetError
 
 COMMANDS = (models, run, summary, fetch, export, capture, verify, explain, diff, golden, prove, reveal, bench)
@@ -52,7 +52,7 @@ a MODEL is
   a name from `refnet models`           octave-se-resnet-50-0.125, resnest-digits, ...
   an MXNet symbol file                  net-symbol.json, with --weights net-0000.params
   an official MXNet archive             a05_se-resnet-50_alpha-0.125.tar
-  a PyTorch state dict                  net.pth or net.safetensors, with --model NAME
+  weights of PyTorch or Gluon           net.pth, net.safetensors or net.params, with --model NAME
   an ONNX file                          net.onnx (needs pip install "refnet[onnx]")
 
 exit codes:
@@ -88,7 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(sys.argv[1:] if argv is None else list(argv))
         if arguments is not None:
-            return arguments.command(arguments) or DONE
+            fold_weights(arguments)
+            with said_once():
+                return arguments.command(arguments) or DONE
         return DONE
     except RefnetError as error:
         return _say(error, arguments is not None and getattr(arguments, "json", False))

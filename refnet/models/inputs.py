@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from refnet.core.errors import InputError
 from refnet.formats.golden_file import Sources
 from refnet.models.seed import SEED, seed_of
+from refnet.models.weights_file import holds_weights_only, source_of
 
 if TYPE_CHECKING:
     from refnet.core.graph import Graph
@@ -87,7 +88,9 @@ def portable(sources: Sources) -> Sources:
         source = SAMPLE + where.name if where.parent == samples else where.name
     weights = sources.weights
     if weights is not None and not weights.startswith(SEED):
-        weights = Path(weights).name
+        of = source_of(weights)
+        structure = None if of.structure is None else Path(of.structure).name
+        weights = replace(of, file=Path(of.file).name, structure=structure).text
     return replace(sources, model=Path(sources.model).name, weights=weights, input=source)
 
 
@@ -106,19 +109,20 @@ def located(
     source: the input. Raises InputError for what is not there, or is neither in the file nor given.
     """
     from refnet.models.catalog import entries
-    from refnet.models.loading import STATES
 
     def find(what: str, given: str | None, said: str | None, known: bool) -> str | None:
         if given is not None or said is None or known:
             return said if given is None else given
-        path = folder / said
-        if Path(said).name != said or not os.path.isfile(path):
+        of = source_of(said)
+        parts = [of.file, *([] if of.structure is None else [of.structure])]
+        if any(Path(part).name != part or not os.path.isfile(folder / part) for part in parts):
             raise InputError(f"the golden file's {what}, {said!r}, is not beside it: say where it is")
-        return str(path)
+        structure = None if of.structure is None else str(folder / of.structure)
+        return replace(of, file=str(folder / of.file), structure=structure).text
 
     said = sources or Sources("", None, "")
     chosen = find("model", model, said.model, said.model in {"", *entries()})
-    holds_weights = model is not None and model.endswith((*STATES, ".params", ".tar"))
+    holds_weights = model is not None and (holds_weights_only(model) or model.endswith(".tar"))
     old = None if holds_weights else said.weights
     values = find("weights", weights, old, (old or "").startswith(SEED))
     tensor = find("input", source, said.input, said.input == "" or said.input.startswith((SEED, SAMPLE)))
