@@ -166,6 +166,9 @@ def test_modules_that_hold_themselves_or_double_end_in_an_error(tmp_path):
     for pickled in (loop, b"\x80\x02" + tower + b"."):
         with pytest.raises(RefnetError, match=r"a\.pth.*(too many parts|is no module)"):
             read(tmp_path / "a.pth", WRITERS["zip"](pickled, RAW))
+    source = several(text("module"), named("nets", "Small"), text("nets.py"), text("class Small: ...")) + b"Q"
+    legacy = b"\x80\x02" + whole_module("Small", {"w": FIRST}).replace(named("nets", "Small"), source) + b"."
+    assert holds(read(tmp_path / "a.pth", attacks.pth_legacy(legacy, RAW[:1])), A)
     text_module = whole_module("Small", {"w": text("x")})
     with pytest.raises(UnsupportedError, match="entry 'w' is str"):
         read(tmp_path / "a.pth", WRITERS["zip"](b"\x80\x02" + text_module + b".", RAW))

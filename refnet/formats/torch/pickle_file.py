@@ -289,6 +289,10 @@ class _Machine:
                     found = Storage(kind.name, key, count, begin, elements)
                 self.storages.setdefault(key, found)
                 self.push(found)
+            case ("module", Global() as kind, *_) if (
+                self.persistent
+            ):  # a class with its source, in legacy files
+                self.push(kind)
             case _:
                 raise self.wrong("another persistent id", "('storage', class, key, location, count)")
 
