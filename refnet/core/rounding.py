@@ -31,6 +31,10 @@ latter by its exponent bits, which are 0 for n = -126: so it loses everything be
 MXNet 1.9.1; jit_uni_eltwise_injector.cpp)."""
 
 
+EXP_ASSUMED = "the bound assumes an exp accurate to 2^-22 (relative) and 2^-125 (absolute)"
+"""What a verdict says that rests on the two."""
+
+
 def gamma(k: float) -> float:
     """k U / (1 - k U), an upper bound on what k roundings do to a term; inf where k U reaches 1/2.
 

@@ -21,7 +21,7 @@ from refnet.core.engine import Engine
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
 from refnet.core.orders import Expr
-from refnet.core.rounding import sum_of_products
+from refnet.core.rounding import EXP_ASSUMED, sum_of_products
 from refnet.ops.pointwise import Sigmoid, exact_sigmoid, sum_bound
 from refnet.ops.sigmoid import sigmoid_bound
 from refnet.ops.softmax import SOFTMAX_FORMULAS, exact_softmax, softmax_bound, softmax_by
@@ -106,6 +106,7 @@ class RadixSoftmax(Op):
     radix: int
     cardinality: int = 1
 
+    assumption: ClassVar[str] = EXP_ASSUMED
     formulas: ClassVar[Mapping[str, str]] = {**Sigmoid.formulas, **SOFTMAX_FORMULAS}
 
     def type(self, *inputs: TensorType) -> TensorType:

@@ -18,7 +18,7 @@ from refnet.core.errors import GraphError
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, FoldableSum, Interval, Op, TensorType
 from refnet.core.orders import Expr
-from refnet.core.rounding import ETA, U64, gamma, joined, outward
+from refnet.core.rounding import ETA, EXP_ASSUMED, U64, gamma, joined, outward
 from refnet.ops.sigmoid import sigmoid_bound
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -133,6 +133,7 @@ class Sigmoid(Op):
     Source: MXNet Activation act_type=sigmoid, torch.sigmoid.
     """
 
+    assumption: ClassVar[str] = EXP_ASSUMED
     formulas: ClassVar[Mapping[str, str]] = {
         "sleef": "1 / (1 + e), e = SLEEF's expf(0 - x) (PyTorch with AVX2 or AVX-512)",
         "glibc": "1 / (1 + e), e = glibc's expf(-x) with FMA (PyTorch one by one, MXNet's nd.sigmoid)",

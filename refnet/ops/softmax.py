@@ -16,7 +16,7 @@ from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, Interval, Op, TensorType
 from refnet.core.orders import Expr
-from refnet.core.rounding import ETA, EXP_ABSOLUTE, EXP_RELATIVE, U64, U, gamma, outward
+from refnet.core.rounding import ETA, EXP_ABSOLUTE, EXP_ASSUMED, EXP_RELATIVE, U64, U, gamma, outward
 
 SOFTMAX_FORMULAS = {
     "sleef-divide": "SLEEF's expf, e / s (PyTorch with AVX2 or AVX-512, along an axis that is not the last)",
@@ -66,6 +66,7 @@ class Softmax(Op):
     trailing: bool = False
 
     formulas: ClassVar[Mapping[str, str]] = SOFTMAX_FORMULAS
+    assumption: ClassVar[str] = EXP_ASSUMED
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from refnet.core.errors import InputError
@@ -26,6 +26,7 @@ from refnet.verification.judge import (
     VERDICTS,
     Judgement,
     judge_input,
+    resting_on,
 )
 from refnet.verification.progress import Advance
 from refnet.verification.record import line, record, suggestion
@@ -174,7 +175,7 @@ def verify_values(
         for node in graph.nodes:
             judgement = walk.step(node)
             if judgement is not None:
-                judgements.append(judgement)
+                judgements.append(_assuming(judgement, graph))
             if advance is not None:
                 advance(1)
     if absent := [name for name, value in data.items() if value is None]:
@@ -194,6 +195,14 @@ def verify_values(
         tuple(notes),
         time.perf_counter() - begin,
     )
+
+
+def _assuming(judgement: Judgement, graph: Graph) -> Judgement:
+    """The judgement; where its bound is one over hidden nodes, with what their bounds assume."""
+    if not judgement.over or judgement.verdict not in (ROUNDING, DEFECT) or judgement.share is None:
+        return judgement
+    ops = [graph.by_name[name].op for name in judgement.over]
+    return replace(judgement, reason=resting_on(judgement.reason, ops))
 
 
 def other_reference(book: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
