@@ -32,7 +32,17 @@ from refnet.cli import (
     summary,
     verify,
 )
-from refnet.cli.common import DONE, FAILED, INTERRUPTED, UNREAD, escaped, limit_arguments, print_json
+from refnet.cli.common import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    UNREAD,
+    escaped,
+    fold_weights,
+    limit_arguments,
+    print_json,
+    said_once,
+)
 from refnet.cli.layout import laid_out, width
 from refnet.core.errors import RefnetError
 from refnet.core.words import did_you_mean
@@ -59,7 +69,7 @@ a MODEL is
   name in refnet models   octave-se-resnet-50-0.125, resnest-digits, ...
   MXNet symbol file       net-symbol.json, with --weights net-0000.params
   official MXNet archive  a05_se-resnet-50_alpha-0.125.tar
-  PyTorch state dict      net.pth or net.safetensors, with --model NAME
+  PyTorch, Gluon weights  net.pth, net.safetensors or net.params, with --model NAME
   ONNX file               net.onnx (needs pip install "refnet[onnx]")
 
 exit codes:
@@ -98,7 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(sys.argv[1:] if argv is None else list(argv))
         if arguments is not None:
-            return _run(arguments) or DONE
+            fold_weights(arguments)
+            with said_once():
+                return _run(arguments) or DONE
         return DONE
     except RefnetError as error:
         return _say(error, arguments is not None and getattr(arguments, "json", False))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,12 @@ DONE, DIFFERENT, FAILED, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 
 def usable(model: str, network: str | None) -> str:
     """The MODEL. Raises InputError for an image, and for weights without --model; both say what to type."""
+    from refnet.models.weights_file import holds_weights_only  # not at the top: it imports numpy
+
     kind = Path(model).suffix.lower()
     if kind in (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm"):
         raise InputError(f"{model} is an image, but a MODEL is expected here: refnet run {EMBEDDED} {model}")
-    if kind in (".pth", ".pt", ".safetensors", ".params") and network is None:
+    if network is None and holds_weights_only(model):
         raise InputError(f"{model} holds weights only: name their network with --model NAME")
     return model
 
@@ -136,11 +140,57 @@ def memory(text: str) -> float:
 
 
 def weights_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare --weights, --model and --image."""
+    """Declare --weights, --key, --structure, --model and --image."""
     text = "a file, or seed:N for synthetic weights "
     text += "(default: the shipped or fetched ones, or those beside the symbol file)"
     parser.add_argument("--weights", metavar="FILE|seed:N", help=text)
+    text = "which weights of a checkpoint that has several, such as state_dict_ema"
+    parser.add_argument("--key", metavar="KEY", help=text)
+    text = "which of the symbol's names the names in a .params file mean (docs/formats.md)"
+    parser.add_argument("--structure", metavar="FILE", help=text)
     network_arguments(parser)
+
+
+def fold_weights(arguments: argparse.Namespace) -> None:
+    """Put --key and --structure into the text that names the weights file: `FILE?key=KEY&structure=FILE`.
+
+    That file is the one of --weights, else the MODEL. Raises InputError if neither is a weights file.
+    """
+    key, structure = getattr(arguments, "key", None), getattr(arguments, "structure", None)
+    if key is None and structure is None:
+        return
+    from refnet.models.weights_file import holds_weights_only, source_of
+
+    option = f"--key {key}" if key is not None else f"--structure {structure}"
+    place = "model" if arguments.weights is None else "weights"
+    file = getattr(arguments, place, None)
+    if not isinstance(file, str) or not (holds_weights_only(file) or file.endswith(".tar")):
+        raise InputError(f"{option} is about a weights file: name it with --weights FILE")
+    own = source_of(file)
+    path = own.structure if structure is None else os.path.abspath(structure)
+    setattr(arguments, place, replace(own, key=key or own.key, structure=path).text)
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """Show what refnet logs (what it took of a file) on standard error, each line once."""
+    logger, shown = logging.getLogger("refnet"), set[str]()
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in record.getMessage())
+            if text not in shown:
+                shown.add(text)
+                print(f"refnet: {text}", file=sys.stderr)
+
+    handler, before = Lines(), logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
 
 
 def network_arguments(parser: argparse.ArgumentParser) -> None:

@@ -141,6 +141,9 @@ class Op:
     zero_sign_unspecified: ClassVar[bool] = False
     """True if frameworks legitimately differ in the sign of a zero result and in what NaN becomes."""
 
+    assumption: ClassVar[str] = ""
+    """What the bound takes for granted and nobody can prove, for the verdicts that rest on it."""
+
     formulas: ClassVar[Mapping[str, str]] = {}
     """The ways in which frameworks evaluate this op: name -> formula with its source. A book chooses one."""
 

@@ -45,6 +45,10 @@ def exp_relative(size: F64) -> F64:
     return found
 
 
+EXP_ASSUMED = "the bound assumes an exp of relative error 2^-22 + 9 * 2^-27 (|x| + 1), absolute 2^-125"
+"""What a verdict says that rests on `exp_relative` and EXP_ABSOLUTE."""
+
+
 def gamma(k: float) -> float:
     """k U / (1 - k U), an upper bound on what k roundings do to a term; inf where k U reaches 1/2.
 

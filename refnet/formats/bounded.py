@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.errors import FormatError
+from refnet.formats.foreign import HEAD, refuse_foreign
 
 UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Control characters, line ends, and halves of surrogate pairs, which no encoding has."""
@@ -101,13 +102,23 @@ class Bounded:
 
 
 def open_file(path: str | os.PathLike[str]) -> tuple[BinaryIO, int]:
-    """The file, opened for reading, and its size in bytes; FormatError where there is no regular file."""
+    """The file, opened for reading, and its size in bytes.
+
+    FormatError where there is no regular file, UnsupportedError for a pointer, a page or a compressed file
+    (foreign.py).
+    """
     file = os.fspath(path)
     try:
         if not os.path.isfile(file):
             raise FormatError(file, None, "no such file" if not os.path.exists(file) else "no regular file")
         stream = open(file, "rb")  # noqa: SIM115
-        return stream, os.fstat(stream.fileno()).st_size
+        try:
+            refuse_foreign(stream.read(HEAD), file)
+            stream.seek(0)
+            return stream, os.fstat(stream.fileno()).st_size
+        except BaseException:
+            stream.close()
+            raise
     except OSError as error:
         raise FormatError(file, None, f"no readable file ({error.strerror})") from None
 

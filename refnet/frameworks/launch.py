@@ -22,6 +22,7 @@ from refnet.frameworks.process import Worker
 from refnet.models.catalog import Entry, entries
 from refnet.models.loading import Model, Size, load
 from refnet.models.synthetic import normal
+from refnet.models.weights_file import absolute_source, source_of
 
 FRAMEWORKS = {"torch": "torch", "mxnet": "mxnet", "onnxruntime": "onnx", "onnx-reference": "onnx"}
 """What refnet can be compared with -> the environment of .ci/environments.sh that has it (.venv-NAME)."""
@@ -235,11 +236,11 @@ def _own(
 
         weights = folder / "synthetic.params"
         write_params(weights, graph.weights, graph.statistics())
-        if not os.path.isfile(name):
+        if not os.path.isfile(source_of(name).file):
             name, network, weights = str(weights), network or name, None
     request = {
-        "model": os.path.abspath(name) if os.path.isfile(name) else name,
-        "weights": None if weights is None else os.path.abspath(weights),
+        "model": absolute_source(name) if os.path.isfile(source_of(name).file) else name,
+        "weights": None if weights is None else absolute_source(weights),
         "network": network,
         "image": image,
         "arithmetic": absolute(arithmetic),

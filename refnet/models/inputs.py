@@ -21,6 +21,7 @@ from refnet.core.errors import InputError
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import file_name
 from refnet.models.seed import SEED, seed_of
+from refnet.models.weights_file import holds_weights_only, source_of
 
 if TYPE_CHECKING:
     from refnet.core.graph import Graph
@@ -188,7 +189,9 @@ def portable(sources: Sources) -> Sources:
         source = SAMPLE + where.name if where.parent == samples else where.name
     weights = sources.weights
     if weights is not None and not weights.startswith(SEED):
-        weights = Path(weights).name
+        of = source_of(weights)
+        structure = None if of.structure is None else Path(of.structure).name
+        weights = replace(of, file=Path(of.file).name, structure=structure).text
     return replace(sources, model=Path(sources.model).name, weights=weights, input=source)
 
 
@@ -235,20 +238,26 @@ def located_model(
     nowhere.
     """
     from refnet.models.catalog import entries
-    from refnet.models.loading import STATES
 
     said = sources or Sources("", None, "")
     chosen = model
     if chosen is None:
         known = said.model in {"", *entries()}
-        chosen = said.model if known else _found("model", said.model, places, who)
+        chosen = said.model if known else _found_source("model", said.model, places, who)
     values = weights
-    holds_weights = model is not None and model.endswith((*STATES, ".params", ".tar"))
+    holds_weights = model is not None and (holds_weights_only(model) or model.endswith(".tar"))
     if values is None and said.weights is not None and not holds_weights:
         seeded = said.weights.startswith(SEED)
-        values = said.weights if seeded else _found("weights", said.weights, places, who)
+        values = said.weights if seeded else _found_source("weights", said.weights, places, who)
     chosen_network = network if model is not None else network or said.network
     return replace(said, model=chosen, weights=values, network=chosen_network, image=image or said.image)
+
+
+def _found_source(what: str, text: str, places: Sequence[Path], who: str) -> str:
+    """A file of weights or a graph that is named, with its key, and its structure file found too."""
+    of = source_of(text)
+    structure = None if of.structure is None else _found(what, of.structure, places, who)
+    return replace(of, file=_found(what, of.file, places, who), structure=structure).text
 
 
 def located_input(said: Sources, folder: Path, who: str = "the capture") -> str:

@@ -4,7 +4,7 @@
       ├──── _symbol ─── formats/mxnet ──┼── _with ── seed:N | .params | .tar | .pth | .safetensors
       ├──── _archive ── formats/mxnet   │
       ├──── _onnx ───── formats/onnx    │
-      └──── _state ──── catalog.build ──┘
+      └──── _state ──── catalog.build ──┘      (weights_file.py reads the files)
 
 `structure` is the same without weights, for what needs only shapes. A symbol file or an archive of a network
 that the catalog has a builder for must have the builder's weights, by name and shape.
@@ -12,31 +12,22 @@ that the catalog has a builder for must have the builder's weights, by name and 
 
 from __future__ import annotations
 
-import json
 import operator
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from refnet.core.errors import FormatError, GraphError, InputError, WeightsError
 from refnet.core.graph import Graph
 from refnet.core.op import F32, TensorType
-from refnet.formats.bounded import open_file
 from refnet.models.catalog import Entry, build, entries, entry
 from refnet.models.labels import labels
 from refnet.models.seed import seed_of
+from refnet.models.weights_file import STATES, holds_weights_only, read_weights, source_of, with_weights
 from refnet.ops import Conv
 
-STATES = (".pth", ".pt", ".safetensors")
 MOST_PIXELS = 1 << 24
-LARGEST_STRUCTURE = 64 << 20
-"""Bytes of a *-structure.json; that of Oct-SE-ResNet-152 has 220,583."""
-IGNORED = "num_batches_tracked"
-"""Ending of the only names that may stand in a file without being used: a counter of training steps."""
 
 Size = tuple[int, int]
 Model = str | os.PathLike[str]
@@ -52,11 +43,14 @@ def load(
     """The graph of a model with its weights.
 
     model: a name of the catalog, or the path of a `*-symbol.json`, of an official `.tar`, of an `.onnx`, or
-        of a state dict (`.pth`, `.pt`, `.safetensors`) or `.params`, the latter two together with `network`.
-    weights: the path of a `.params`, `.tar`, `.pth`, `.pt` or `.safetensors`, or "seed:N" for synthetic
-        weights. Default: for a name the weights that ship with refnet, else the fetched official file; for
-        X-symbol.json the file X-0000.params beside it, else the only .params in its folder; an `.onnx`
-        holds its own.
+        of torch's weights (`.pth`, `.pt`, `.ckpt`, `.bin`, `.safetensors`, `.safetensors.index.json`) or
+        `.params`, the latter two together with `network`.
+    weights: the path of torch's weights, a `.params` or `.tar`, or "seed:N" for synthetic weights. After the
+        path of a checkpoint with several may stand which: `net.pth?key=state_dict_ema`; after that of a
+        `.params` with structural names their structure file: `net.params?structure=net-structure.json`.
+        What is taken, if it is not all of a file, is said to the logger "refnet". Default: for a name the
+        weights that ship with refnet, else the fetched official file; for X-symbol.json the file
+        X-0000.params beside it, else the only .params in its folder; an `.onnx` holds its own.
     network: the catalog name whose architecture a file belongs to.
     image: (h, w) of the input, default the catalog's, or 224, 224 for a symbol file that is not in it, or
         what an `.onnx` says. The weights of a seed do not depend on it.
@@ -77,6 +71,8 @@ def load(
         return _seeded(name, weights, network, image)
     if name in entries():
         return _catalog(_chosen(entry(name), network), weights, image)
+    if holds_weights_only(name):
+        return _state(name, weights, network, image)
     if name.endswith(".json"):
         return _symbol(Path(name), weights, network_of(name, network), image)
     if name.endswith(".tar"):
@@ -85,8 +81,6 @@ def load(
     if name.endswith(".onnx"):
         graph = _onnx(Path(name), network_of(name, network), image)
         return graph if weights is None else _with(graph, weights)
-    if name.endswith((*STATES, ".params")):
-        return _state(name, weights, network, image)
     raise _unknown(name)
 
 
@@ -102,14 +96,14 @@ def structure(model: Model, *, network: str | None = None, image: Size | None = 
         if chosen.builder == "symbol":
             return replace(_fetched(chosen, image), weights={})
         return build(chosen, image)
+    if holds_weights_only(name):
+        return build(_needed(name, network), image)
     if name.endswith(".json"):
         return _read_symbol(Path(name), None, network_of(name, network), image)
     if name.endswith(".tar"):
         return replace(_archive(Path(name), network_of(name, network), image), weights={})
     if name.endswith(".onnx"):
         return replace(_onnx(Path(name), network_of(name, network), image), weights={})
-    if name.endswith((*STATES, ".params")):
-        return build(_needed(name, network), image)
     raise _unknown(name)
 
 
@@ -200,7 +194,7 @@ def _catalog(chosen: Entry, weights: Model | None, image: Size | None) -> Graph:
         from refnet.models.weights import shipped_folder
 
         weights = shipped_folder() / chosen.shipped
-    if os.fspath(weights).endswith(".tar"):
+    if os.fspath(weights).endswith(".tar") and not holds_weights_only(os.fspath(weights)):
         return _archive(Path(weights), chosen, image)
     return _with(build(chosen, image), weights)
 
@@ -271,9 +265,10 @@ def _symbol(path: Path, weights: Model | None, chosen: Entry | None, image: Size
         weights = _beside(path)
     if _seed(weights) is not None:
         return _with(_read_symbol(path, None, chosen, image), weights)
-    arrays = _arrays(Path(weights))
-    graph = _read_symbol(path, arrays, chosen, image)
-    return _named(graph, arrays, Path(weights), _structure(path))
+    read = read_weights(source_of(weights))
+    graph = _read_symbol(path, read.arrays, chosen, image)
+    stem = path.name.removesuffix(".json").removesuffix("-symbol")
+    return with_weights(graph, read, path.with_name(f"{stem}-structure.json"))
 
 
 def _read_symbol(
@@ -320,25 +315,6 @@ def _beside(symbol: Path) -> Path:
     raise InputError(f"{symbol} has several .params files beside it ({shown}): weights must name one")
 
 
-def _structure(symbol: Path) -> dict[str, Any] | None:
-    """X-structure.json beside X-symbol.json, which maps structural names to the symbol's; None if absent."""
-    path = symbol.with_name(symbol.name.removesuffix(".json").removesuffix("-symbol") + "-structure.json")
-    if not os.path.isfile(path):
-        return None
-    stream, size = open_file(path)
-    with stream:
-        if size > LARGEST_STRUCTURE:
-            raise FormatError(path, None, f"{size} bytes", f"at most {LARGEST_STRUCTURE}")
-        data = stream.read(size)
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(path, getattr(error, "pos", None), f"no JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise FormatError(path, 0, type(found).__name__, "a JSON object")
-    return found
-
-
 def _state(file: str, weights: Model | None, network: str | None, image: Size | None) -> Graph:
     if weights is not None:
         raise InputError(f"{file} is a weights file itself: weights must not name another, got {weights!r}")
@@ -377,44 +353,4 @@ def _with(graph: Graph, weights: Model) -> Graph:
         from refnet.models.synthetic import weights as synthetic
 
         return graph.with_weights(synthetic(graph, seed))
-    path = Path(weights)
-    return _named(graph, _arrays(path), path, None)
-
-
-def _arrays(path: Path) -> dict[str, F32]:
-    """Names and arrays of a weights file, by its ending."""
-    match path.suffix:
-        case ".params":
-            from refnet.formats.mxnet.reader import read_params
-
-            return read_params(path)
-        case ".tar":
-            from refnet.formats.mxnet.reader import read_tar
-
-            return dict(read_tar(path).weights)
-        case ".pth" | ".pt":
-            from refnet.formats.torch.reader import read_state_dict
-
-            return read_state_dict(path)
-        case ".safetensors":
-            from refnet.formats.torch.safetensors import read
-
-            return read(path)
-    raise InputError(
-        f"weights must be .params, .tar, .pth, .pt, .safetensors or seed:N, got {os.fspath(path)!r}"
-    )
-
-
-def _named(graph: Graph, arrays: Mapping[str, F32], path: Path, structure: dict[str, Any] | None) -> Graph:
-    """The graph with arrays of a file, under structural names or its own."""
-    from refnet.formats.mxnet.reader import is_structural, rename_structural
-
-    try:
-        if path.suffix == ".params" and is_structural(arrays, graph):
-            arrays = rename_structural(arrays, graph, structure)
-        surplus = [
-            name for name, array in arrays.items() if name.endswith(IGNORED) and array.dtype != np.float32
-        ]
-        return graph.with_weights(arrays, surplus, own=True)
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
+    return with_weights(graph, read_weights(source_of(weights)))

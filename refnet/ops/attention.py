@@ -22,7 +22,7 @@ from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
 from refnet.core.orders import Expr
-from refnet.core.rounding import product_grid, sum_of_products
+from refnet.core.rounding import EXP_ASSUMED, product_grid, sum_of_products
 from refnet.ops.pointwise import sum_bound
 from refnet.ops.sigmoid import Sigmoid, exact_sigmoid, explained_sigmoid, sigmoid_bound
 from refnet.ops.softmax import SOFTMAX_FORMULAS, exact_softmax, explained_softmax, softmax_bound, softmax_by
@@ -114,6 +114,7 @@ class RadixSoftmax(Op):
     radix: int
     cardinality: int = 1
 
+    assumption: ClassVar[str] = EXP_ASSUMED
     formulas: ClassVar[Mapping[str, str]] = {**Sigmoid.formulas, **SOFTMAX_FORMULAS}
 
     @property

@@ -35,7 +35,7 @@ from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
 from refnet.core.orders import Expr
-from refnet.core.rounding import EXP_ABSOLUTE, U64, U, exp_relative, gamma, outward
+from refnet.core.rounding import EXP_ABSOLUTE, EXP_ASSUMED, U64, U, exp_relative, gamma, outward
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,6 +56,7 @@ class Sigmoid(Op):
     Source: MXNet Activation act_type=sigmoid, torch.sigmoid.
     """
 
+    assumption: ClassVar[str] = EXP_ASSUMED
     formulas: ClassVar[Mapping[str, str]] = {
         "sleef": "1 / (1 + e), e = SLEEF's expf(0 - x) (PyTorch with AVX2 or AVX-512)",
         "glibc": "1 / (1 + e), e = glibc's expf(-x) with FMA (PyTorch one by one, MXNet's nd.sigmoid)",

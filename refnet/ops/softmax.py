@@ -17,7 +17,7 @@ from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, Interval, Op, TensorType
 from refnet.core.orders import Expr
-from refnet.core.rounding import ETA, EXP_ABSOLUTE, U64, U, exp_relative, gamma, outward
+from refnet.core.rounding import ETA, EXP_ABSOLUTE, EXP_ASSUMED, U64, U, exp_relative, gamma, outward
 
 SOFTMAX_FORMULAS = {
     "sleef-divide": "SLEEF's expf, e / s (PyTorch with AVX2 or AVX-512, along an axis that is not the last)",
@@ -67,6 +67,7 @@ class Softmax(Op):
     trailing: bool = False
 
     formulas: ClassVar[Mapping[str, str]] = SOFTMAX_FORMULAS
+    assumption: ClassVar[str] = EXP_ASSUMED
 
     @property
     def mixes_images(self) -> bool:

@@ -15,7 +15,7 @@ judge ── readings (axes.py)                 of another shape: the one order 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ import numpy as np
 
 from refnet.core.errors import InputError
 from refnet.core.graph import Node, TensorType
-from refnet.core.op import F32, F64, Interval
+from refnet.core.op import F32, F64, Interval, Op
 from refnet.kernels.engine import Fast
 from refnet.verification import compute
 from refnet.verification.axes import MOST_AXES, Reading, readings, regrouped
@@ -362,6 +362,8 @@ def _bounded(head: Judgement, case: _Case, result: F32) -> Judgement:
         reason = "the book has no recipe for it"
         if other_bits is not None:
             reason = f"the book's recipe gives other bits in {other_bits} of {head.elements} elements"
+    if verdict in (ROUNDING, DEFECT):
+        reason = resting_on(reason, (case.node.op,))
     head = replace(head, verdict=verdict, reason=reason, differ=differ, outside=count, unpromised=open_)
     head = replace(head, share=_summary(share[promised]))
     if not differ:
@@ -370,6 +372,18 @@ def _bounded(head: Judgement, case: _Case, result: F32) -> Judgement:
     weight = np.where(other & promised, share, np.where(outside, np.inf, 0.0))
     shown = _shown(head, case, result, chosen, weight, bound)
     return replace(shown, wrong=outside if count else None)
+
+
+def resting_on(reason: str | None, ops: Iterable[Op]) -> str | None:
+    """The reason of a verdict by a bound, with what the bounds of these ops assume.
+
+    >>> from refnet.ops import Relu, Softmax
+    >>> resting_on(None, [Relu()]), resting_on("a defect", [Softmax(axis=1)])
+    (None, 'a defect; the bound assumes an exp accurate to 2^-22 (relative) and 2^-125 (absolute)')
+    """
+    found = dict.fromkeys(op.assumption for op in ops if op.assumption)
+    new = [text for text in found if text not in (reason or "")]
+    return "; ".join([*([reason] if reason else []), *new]) or None
 
 
 def _recipes(

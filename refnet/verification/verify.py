@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from refnet.core.errors import InputError
@@ -29,6 +29,7 @@ from refnet.verification.judge import (
     VERDICTS,
     Judgement,
     judge_input,
+    resting_on,
 )
 from refnet.verification.names import Strays, Unmatched, covered
 from refnet.verification.operands import inputs_of
@@ -196,7 +197,7 @@ def verify_values(
         for node in graph.nodes:
             judgement = walk.step(node)
             if judgement is not None:
-                judgements.append(judgement)
+                judgements.append(_assuming(judgement, graph))
             strays.seen(node.name, walk.own.get(node.name))
             if advance is not None:
                 advance(1)
@@ -243,6 +244,14 @@ def _some(names: Sequence[str], most: int = 8) -> str:
     """The first ones, and how many there are."""
     count = f"{len(names)} values, " if len(names) > most else ""
     return count + ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _assuming(judgement: Judgement, graph: Graph) -> Judgement:
+    """The judgement; where its bound is one over hidden nodes, with what their bounds assume."""
+    if not judgement.over or judgement.verdict not in (ROUNDING, DEFECT) or judgement.share is None:
+        return judgement
+    ops = [graph.by_name[name].op for name in judgement.over]
+    return replace(judgement, reason=resting_on(judgement.reason, ops))
 
 
 def other_reference(book: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:

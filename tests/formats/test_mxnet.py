@@ -794,6 +794,72 @@ def test_doubtful_names_are_refused():
         mxnet.structural_names(role, graph)
 
 
+def chain(*weights: str) -> Graph:
+    """Convolutions of equal shape, in the order in which they run."""
+    nodes = [variable("data")]
+    for name in weights:
+        nodes.append(variable(f"{name}_weight"))
+        attributes = {"kernel": (1, 1), "num_filter": 3, "no_bias": True}
+        nodes.append(node("Convolution", f"{name}_fwd", [len(nodes) - 2, len(nodes) - 1], **attributes))
+    return parse(nodes)
+
+
+def derived(blocks: list[str], *weights: str) -> list[str]:
+    """The symbol's names, without their role, of blocks whose arrays all have one shape."""
+    shapes = {f"{block}.weight": (3, 3, 1, 1) for block in blocks}
+    return [name.removesuffix("_weight") for name in mxnet.structural_names(shapes, chain(*weights)).values()]
+
+
+def test_equal_arrays_of_a_sequential_follow_its_numbers():
+    """Children of a Sequential run in the order of their numbers, and the symbol counts them so."""
+    blocks = [f"features.{i}" for i in (0, 2, 10)]
+    assert derived(blocks, "net0_conv0", "net0_conv1", "net0_conv2") == [
+        "net0_conv0",
+        "net0_conv1",
+        "net0_conv2",
+    ]
+    assert derived(["conv1", "conv2"], "n0_conv1", "n0_conv2") == ["n0_conv1", "n0_conv2"]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "weights"),
+    [
+        (["last", "first"], ("net0_conv1", "net0_conv0")),  # registered in another order than run
+        (["last", "first"], ("net0_conv0", "net0_conv1")),  # made in the order of run, registered in another
+        (["conv1", "conv2"], ("net0_conv0", "net0_conv1")),  # conv1's own name is conv0
+        (["conv2", "conv1"], ("net0_conv0", "net0_conv1")),
+        (["conv1", "conv0"], ("net0_conv0", "net0_conv1")),
+        (["features.0", "features.1"], ("net0_conv1", "net0_conv0")),  # counted in another order than run
+        (["features.1", "features.0"], ("net0_conv0", "net0_conv1")),
+        (["features.0", "output"], ("net0_conv0", "net0_conv1")),
+        (["features.0", "features.1"], ("net0_stem", "net0_top")),
+    ],
+)
+def test_equal_arrays_that_nothing_tells_apart_are_refused(blocks, weights):
+    with pytest.raises(WeightsError, match=r"may be .* or .*structure file .*\(--structure FILE\)"):
+        derived(blocks, *weights)
+
+
+def test_arrays_of_one_block_stay_together():
+    nodes = [variable("data")]
+    for name, shape in (("n_conv0", 3), ("n_conv1", 3)):
+        nodes += [variable(f"{name}_weight"), variable(f"{name}_bias")]
+        attributes = {"kernel": (1, 1), "num_filter": shape}
+        nodes.append(
+            node("Convolution", f"{name}_fwd", [len(nodes) - 3, len(nodes) - 2, len(nodes) - 1], **attributes)
+        )
+    graph = parse(nodes)
+    shapes = {
+        f"f.{i}.{role}": (3, 3, 1, 1) if role == "weight" else (3,)
+        for i in (0, 1)
+        for role in ("weight", "bias")
+    }
+    assert mxnet.structural_names(shapes, graph)["f.1.bias"] == "n_conv1_bias"
+    torn = {"f.0.weight": (3, 3, 1, 1), "f.1.weight": (3, 3, 1, 1), "g.0.bias": (3,), "f.1.bias": (3,)}
+    with pytest.raises(WeightsError, match=r"structure FILE"):
+        mxnet.structural_names(torn, graph)
+
+
 def test_a_structure_that_does_not_fit_is_refused():
     graph, arrays, names = octave_block()
     structure = {n: {"name": new, "shape": [3, 3, 1, 1]} for n, new in names.items()}

@@ -201,6 +201,32 @@ def of_arrays(arrays: Mapping[str, np.ndarray], view: bytes = b"") -> bytes:
     return state_dict(entries)
 
 
+def dict_of(items: Mapping[str, bytes]) -> bytes:
+    """A dict whose values are pickled already."""
+    return b"}(" + b"".join(text(name) + value for name, value in items.items()) + b"u"
+
+
+def whole_module(
+    name: str,
+    parameters: Mapping[str, bytes],
+    buffers: Mapping[str, bytes] | None = None,
+    modules: Mapping[str, bytes] | None = None,
+    hidden: tuple[str, ...] = (),
+) -> bytes:
+    """A torch.nn.Module of a class nets.NAME, as torch.save(module) pickles it. hidden: not persistent."""
+    names = several(b"](" + b"".join(map(text, hidden)) + b"e")
+    state = {
+        "training": b"\x89",
+        "_parameters": dict_of(parameters),
+        "_buffers": dict_of(buffers or {}),
+        "_non_persistent_buffers_set": named("__builtin__", "set") + names + b"R",
+        "_forward_hooks": ORDERED,
+        "_modules": dict_of(modules or {}),
+        "scale": b"G" + struct.pack(">d", 0.5),
+    }
+    return named("nets", name) + b")\x81" + dict_of(state) + b"b"
+
+
 def zip_file(members: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
     """A zip."""
     stream = io.BytesIO()

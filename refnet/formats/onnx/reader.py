@@ -9,8 +9,9 @@ graph is built for the batches 1, 2 and 3, and the three must be one (a reshape 
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,7 @@ def _build(model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType]) -
             continue
         if not node.inputs[0]:
             raise node.wrong("an empty first input")
-        for made in RULES[node.op](Use(node, building.types, constants, wanted)):
+        for made in RULES[node.op](Use(node, building.types, constants, wanted, frozenset(inputs))):
             _typed(node, made, building)
     return building
 
@@ -224,8 +225,9 @@ def _finished(model: Model, builds: list[_Building]) -> Graph:
     constants = first.constants
     weights = dict.fromkeys(name for m in made for name in m.weights)
     values = {*first.types}
+    heads = _float_heads(model, constants, values)
     single = dict.fromkeys(name for m in made for name in m.data if name not in values)
-    single.update(dict.fromkeys(name for name in model.outputs if name not in values))
+    single.update(dict.fromkeys(name for name in heads if name not in values))
     taken = {*values, *weights, *single}
     names = {name: name for name in weights}
     nodes = []
@@ -247,10 +249,22 @@ def _finished(model: Model, builds: list[_Building]) -> Graph:
         raise UnsupportedError(
             f"{model.file}: the output {given[0][:100]!r} is an input, refnet's outputs are values"
         )
-    finished, outputs = with_outputs(nodes, model.outputs, kinds, taken)
+    finished, outputs = with_outputs(nodes, heads, kinds, taken)
     name = text(Path(model.file).name.removesuffix(".onnx"))
     graph = Graph(name, first.inputs, tuple(finished), outputs)
     return graph.with_weights({own: constants[name] for name, own in names.items()})
+
+
+def _float_heads(model: Model, constants: Mapping[str, Array], values: Collection[str]) -> list[str]:
+    """The outputs but for constant ones of another type than float32 (a shape, say), which are named."""
+    other = [n for n in model.outputs if n not in values and constants[n].dtype != np.float32]
+    shown = ", ".join(f"{n[:100]!r} ({constants[n].dtype}{list(constants[n].shape)})" for n in other[:8])
+    if len(other) == len(model.outputs):
+        raise UnsupportedError(f"{model.file}: its outputs are constants that are not float32: {shown}")
+    if other:
+        text = "%s: left out the outputs that no data decides and that are not float32: %s"
+        logging.getLogger("refnet").warning(text, model.file, shown)
+    return [name for name in model.outputs if name not in other]
 
 
 def _join(model: Model, builds: list[_Building], i: int) -> Made:

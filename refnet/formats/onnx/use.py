@@ -26,12 +26,16 @@ class Made:
 
 @dataclass(frozen=True)
 class Use:
-    """A node and its inputs: the types of values, the arrays of constants. wanted: outputs that are read."""
+    """A node and its inputs: the types of values, the arrays of constants.
+
+    wanted: outputs that are read. given: the graph's inputs.
+    """
 
     node: OnnxNode
     types: Mapping[str, TensorType]
     constants: Mapping[str, Array]
     wanted: frozenset[str]
+    given: frozenset[str] = frozenset()
 
     def __getitem__(self, attribute: str) -> Any:
         return self.node.attributes.get(attribute)
@@ -61,9 +65,13 @@ class Use:
     def constant(self, i: int, what: str) -> Array:
         """Input i, which must be constant."""
         if not self.is_constant(i):
-            raise self.node.unsupported(
-                f"its {what} {self.node.inputs[i][:100]!r} is computed from the input"
-            )
+            name = self.node.inputs[i]
+            why = "is computed from the input"
+            if name in self.given:
+                why = (
+                    "is an input of the graph, not a constant: make it an initializer, which holds its values"
+                )
+            raise self.node.unsupported(f"its {what} {name[:100]!r} {why}")
         return self.constants[self.node.inputs[i]]
 
     def weight(self, i: int, what: str) -> tuple[str, TensorType]:

@@ -2,12 +2,13 @@
 
 Pickle is a small stack language. This interpreter knows the opcodes that torch's files use, and
 represents what torch would build by stand-ins of its own: a Global is a name, a Storage and a Tensor are
-descriptions. REDUCE and BUILD work on the allow-list `ALLOWED` only; every other global is refused by its
-name, when it is named, before anything could be done with it.
+descriptions. What the globals of `ALLOWED` would build is known. Whatever any other global would make or be
+is an Opaque: its name, and the state that the file attaches to it. Nobody calls it, and it is refused where
+a tensor is needed.
 
 Memory and time are bounded by the file: every string and integer is a slice of it, every opcode
 pushes at most one object, and memo entries are references (a tower of doubling lists costs what its
-opcodes cost; what walks the result must not unfold it, and `read_state_dict` does not).
+opcodes cost; what walks the result must not unfold it: see checkpoint.py).
 Source of the opcodes: Python's pickletools module.
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from refnet.core.errors import FormatError, UnsupportedError
+from refnet.core.errors import FormatError
 
 LONGEST_INTEGER = 64
 """Bytes of an integer: torch's longest, the legacy magic, takes 10."""
@@ -26,6 +27,8 @@ LONGEST_NAME = 1024
 """Bytes of a module's or global's name."""
 MOST_OPCODES = 2_000_000
 """ResNeSt-269's state dict takes about 100,000."""
+MOST_PAIRS = 1_000_000
+"""Pairs that all `OrderedDict([[key, value], ...])` of a file copy together."""
 MOST_DIMENSIONS = 32
 
 
@@ -76,6 +79,30 @@ class Ordered:
     items: dict[Any, Any] = field(default_factory=dict)
 
 
+@dataclass(eq=False, slots=True)
+class Opaque:
+    """What an unknown global would make, or a tensor that refnet cannot read. Inert.
+
+    what: the global, or of what the tensor is. state: what BUILD attaches. at: the byte of the file.
+    """
+
+    what: Global | str
+    at: int
+    state: Any = None
+
+    def __str__(self) -> str:
+        return str(self.what)[:100]
+
+
+@dataclass(frozen=True)
+class Pickled:
+    """A pickle's object, how many bytes it takes, and every storage it describes, by key."""
+
+    value: Any
+    used: int
+    storages: dict[str, Storage | Opaque]
+
+
 STORAGES = (
     "FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage", "LongStorage", "IntStorage",
     "ShortStorage", "CharStorage", "ByteStorage", "BoolStorage",
@@ -83,18 +110,16 @@ STORAGES = (
 """Storage classes of torch that are known. As globals they are names; they cannot be called."""
 
 
-def load(data: bytes, file: str, start: int = 0, persistent: bool = True) -> tuple[Any, int]:
-    """(object, bytes used) of the pickle that `data` begins with.
+def load(data: bytes, file: str, start: int = 0, persistent: bool = True) -> Pickled:
+    """The pickle that `data` begins with.
 
     file, start: for messages, the file and where data stands in it. persistent: whether persistent ids
-    (storages) may occur. Raises FormatError with the opcode's offset; UnsupportedError for any global that
-    is not on the list.
+    (storages) may occur. Raises FormatError with the opcode's offset.
 
     >>> load(bytes([0x80, 2]) + b"]Na.", "a.pth")
-    ([None], 6)
-    >>> load(b"cos" + bytes([10]) + b"system" + bytes([10]), "a.pth")
-    Traceback (most recent call last):
-    refnet.core.errors.UnsupportedError: a.pth: at byte 0: the pickle asks for os.system, which is not allowed
+    Pickled(value=[None], used=6, storages={})
+    >>> print(load(b"cos\\nsystem\\n(X\\2\\0\\0\\0lstR.", "a.pth").value)  # named, never called
+    os.system
     """
     return _Machine(data, file, start, persistent).run()
 
@@ -112,13 +137,15 @@ class _Machine:
     stack: list[Any] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
+    storages: dict[str, Storage | Opaque] = field(default_factory=dict)
+    pairs: int = 0
 
-    def run(self) -> tuple[Any, int]:
+    def run(self) -> Pickled:
         for _ in range(MOST_OPCODES):
             self.at = self.place
             code = self.take(1)
             if code == b".":
-                return self.pop(), self.place
+                return Pickled(self.pop(), self.place, self.storages)
             step = _STEPS.get(code)
             if step is None:
                 name = _NAMES.get(code, "an opcode")
@@ -194,57 +221,78 @@ class _Machine:
 
     def extend(self, values: list[Any]) -> None:
         target = self.top()
+        if type(target) is Opaque:
+            return
         if type(target) is not list:
             raise self.wrong(f"an append to {_kind(target)}", "a list")
         target.extend(values)
 
     def set_items(self, values: list[Any]) -> None:
         target = self.top()
+        if len(values) % 2:
+            raise self.wrong("a key without a value", "pairs")
+        if type(target) is Opaque:
+            return
         items = target.items if type(target) is Ordered else target
         if type(items) is not dict:
             raise self.wrong(f"an item set in {_kind(target)}", "a dict")
-        if len(values) % 2:
-            raise self.wrong("a key without a value", "pairs")
         for key, value in zip(values[::2], values[1::2], strict=True):
             self.set_item(items, key, value)
 
     def set_item(self, items: dict[Any, Any], key: Any, value: Any) -> None:
         if type(key) not in (str, int):  # hashing nested tuples could take forever
-            raise self.wrong(f"{_kind(key)} as a key", "a string or a number")
+            key = self.opaque(f"{type(key).__name__} as a key")
         items[key] = value
+
+    def opaque(self, what: Global | str) -> Opaque:
+        return Opaque(what, self.start + self.at)
 
     def name_global(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str:
             raise self.wrong("a global named by other things than strings", "module and name")
-        found = Global(module, name)
-        if found not in _CALLS and not (module == "torch" and name in STORAGES):
-            shown = f"{module[:100]}.{name[:100]}"
-            where = f"{self.file}: at byte {self.start + self.at}:"
-            raise UnsupportedError(f"{where} the pickle asks for {shown}, which is not allowed")
-        self.push(found)
+        if len(module) > LONGEST_NAME or len(name) > LONGEST_NAME:
+            raise self.wrong("a longer name", f"at most {LONGEST_NAME} characters")
+        self.push(Global(module, name))
 
     def reduce(self) -> None:
         arguments, function = self.pop(), self.pop()
-        call = _CALLS.get(function) if type(function) is Global else None
-        if call is None:
-            raise self.wrong(f"a call of {_kind(function)}", "one of " + ", ".join(map(str, _CALLS)))
         if type(arguments) is not tuple:
             raise self.wrong(f"a call with {_kind(arguments)}", "a tuple of arguments")
-        self.push(call(self, arguments))
+        call = _CALLS.get(function) if type(function) is Global else None
+        self.push(self.made(function) if call is None else call(self, arguments))
+
+    def made(self, function: Any) -> Opaque:
+        """What a call of an unknown global, or of what one made, would give."""
+        if type(function) is Opaque:
+            return self.opaque(function.what)
+        if type(function) is not Global:
+            raise self.wrong(f"a call of {_kind(function)}", "a global")
+        return self.opaque(function)
 
     def build(self) -> None:
         state = self.pop()
         target = self.top()
+        if type(target) is Opaque:
+            target.state = state
+            return
         if type(target) is not Ordered or type(state) is not dict:
             raise self.wrong(f"a state set in {_kind(target)}", "an OrderedDict, with a dict")
 
     def persistent_id(self) -> None:
         match self.pop():
-            case ("storage", Global(module="torch", name=kind), str(key), str(), int(count), *view) if (
-                self.persistent and kind in STORAGES and type(count) is int and count >= 0 and len(view) <= 1
+            case ("storage", Global() as kind, str(key), str(), int(count), *view) if (
+                self.persistent and type(count) is int and count >= 0 and len(view) <= 1
             ):
-                begin, elements = self.part(view[0] if view else None, count)
-                self.push(Storage(kind, key, count, begin, elements))
+                found: Storage | Opaque = self.opaque(kind)
+                if kind.module == "torch" and kind.name in STORAGES:
+                    begin, elements = self.part(view[0] if view else None, count)
+                    found = Storage(kind.name, key, count, begin, elements)
+                self.storages.setdefault(key, found)
+                self.push(found)
+            case ("module", Global() as kind, *_) if (
+                self.persistent
+            ):  # a class with its source, in legacy files
+                self.push(kind)
             case _:
                 raise self.wrong("another persistent id", "('storage', class, key, location, count)")
 
@@ -260,7 +308,7 @@ class _Machine:
 
 def _kind(value: Any) -> str:
     """A value's kind, for messages: never its contents, which may be endless."""
-    return str(value) if type(value) is Global else type(value).__name__
+    return str(value) if type(value) in (Global, Opaque) else type(value).__name__
 
 
 # What may be called, and the inert stand-ins that are called instead.
@@ -272,6 +320,9 @@ def _ordered(machine: _Machine, arguments: tuple[Any, ...]) -> Ordered:
     pairs = arguments[0] if arguments else []
     if len(arguments) > 1 or type(pairs) is not list:
         raise machine.wrong("other arguments of OrderedDict", "none or a list of pairs")
+    machine.pairs += len(pairs)
+    if machine.pairs > MOST_PAIRS:
+        raise machine.wrong(f"more than {MOST_PAIRS} pairs of OrderedDict", "a state dict")
     for pair in pairs:
         if type(pair) not in (list, tuple) or len(pair) != 2:
             raise machine.wrong("other arguments of OrderedDict", "a list of pairs")
@@ -279,9 +330,11 @@ def _ordered(machine: _Machine, arguments: tuple[Any, ...]) -> Ordered:
     return made
 
 
-def _tensor(machine: _Machine, arguments: tuple[Any, ...]) -> Tensor:
+def _tensor(machine: _Machine, arguments: tuple[Any, ...]) -> Tensor | Opaque:
     """_rebuild_tensor(storage, offset, size, stride), _v2(..., requires_grad, hooks, metadata)"""
     match arguments:
+        case (Opaque() as storage, *_):
+            return machine.opaque(storage.what)
         case (Storage() as storage, int(offset), tuple() as size, tuple() as stride, *rest) if len(rest) <= 3:
             numbers = (offset, *size, *stride)
             if len(size) == len(stride) <= MOST_DIMENSIONS and all(
@@ -291,11 +344,25 @@ def _tensor(machine: _Machine, arguments: tuple[Any, ...]) -> Tensor:
     raise machine.wrong("other arguments of _rebuild_tensor", "storage, offset, size, stride (all >= 0)")
 
 
-def _parameter(machine: _Machine, arguments: tuple[Any, ...]) -> Tensor:
-    """_rebuild_parameter(tensor, requires_grad, hooks)"""
-    if len(arguments) != 3 or type(arguments[0]) is not Tensor:
+def _tensor_of_dtype(machine: _Machine, arguments: tuple[Any, ...]) -> Opaque:
+    """_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype): float8, uint16, ..."""
+    named = next((x for x in arguments if type(x) is Global), None)
+    return machine.opaque(named or "a tensor of another kind")
+
+
+def _parameter(machine: _Machine, arguments: tuple[Any, ...]) -> Tensor | Opaque:
+    """_rebuild_parameter(tensor, requires_grad, hooks), and the same with Python attributes of the tensor"""
+    if len(arguments) not in (3, 4) or type(arguments[0]) not in (Tensor, Opaque):
         raise machine.wrong("other arguments of _rebuild_parameter", "tensor, requires_grad, hooks")
-    return arguments[0]
+    found: Tensor | Opaque = arguments[0]
+    return found
+
+
+def _set(machine: _Machine, arguments: tuple[Any, ...]) -> Any:
+    """set([...]): the list itself"""
+    if len(arguments) == 1 and type(arguments[0]) is list:
+        return arguments[0]
+    return machine.opaque("set")
 
 
 def _size(machine: _Machine, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -316,13 +383,17 @@ _CALLS: dict[Global, Callable[[_Machine, tuple[Any, ...]], Any]] = {
     Global("collections", "OrderedDict"): _ordered,
     Global("torch._utils", "_rebuild_tensor"): _tensor,
     Global("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    Global("torch._utils", "_rebuild_tensor_v3"): _tensor_of_dtype,
     Global("torch._utils", "_rebuild_parameter"): _parameter,
+    Global("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+    Global("__builtin__", "set"): _set,
+    Global("builtins", "set"): _set,
     Global("torch", "Size"): _size,
     Global("torch", "device"): _device,
 }
 
 ALLOWED: tuple[str, ...] = (*map(str, _CALLS), *(f"torch.{name}" for name in STORAGES))
-"""The globals that a file may name. There are no others."""
+"""The globals whose results are known. What any other names or would make is an Opaque."""
 
 
 def _proto(m: _Machine) -> None:
@@ -352,6 +423,34 @@ def _tuple(m: _Machine, count: int) -> None:
     m.push(tuple(reversed(values)))
 
 
+def _drop(m: _Machine) -> None:
+    m.pop()
+
+
+def _drop_to_mark(m: _Machine) -> None:
+    m.pop_mark()
+
+
+def _new_object(m: _Machine, parts: int) -> None:
+    """NEWOBJ and NEWOBJ_EX: class and arguments, which are dropped."""
+    for _ in range(parts - 1):
+        m.pop()
+    m.push(m.made(m.pop()))
+
+
+def _instance(m: _Machine) -> None:
+    """INST: class by name, its arguments from the mark on."""
+    named = Global(m.line(), m.line())
+    m.pop_mark()
+    m.push(m.made(named))
+
+
+def _object(m: _Machine) -> None:
+    """OBJ: class and its arguments from the mark on."""
+    values = m.pop_mark()
+    m.push(m.made(values[0] if values else None))
+
+
 def _float(m: _Machine) -> None:
     m.push(struct.unpack(">d", m.take(8))[0])
 
@@ -378,6 +477,10 @@ _STEPS: dict[bytes, Callable[[_Machine], None]] = {
     b"B": lambda m: m.push(m.take(m.number("<I"))),
     b"]": lambda m: m.push([]),
     b"}": lambda m: m.push({}),
+    b"\x8f": lambda m: m.push([]),
+    b"\x90": lambda m: m.extend(m.pop_mark()),
+    b"\x91": lambda m: m.push(m.pop_mark()),
+    b"\x8e": lambda m: m.push(m.take(m.number("<Q"))),
     b")": lambda m: m.push(()),
     b"\x85": lambda m: _tuple(m, 1),
     b"\x86": lambda m: _tuple(m, 2),
@@ -396,22 +499,21 @@ _STEPS: dict[bytes, Callable[[_Machine], None]] = {
     b"\x93": _stack_global,
     b"R": lambda m: m.reduce(),
     b"b": lambda m: m.build(),
+    b"\x81": lambda m: _new_object(m, 2),
+    b"\x92": lambda m: _new_object(m, 3),
+    b"i": _instance,
+    b"o": _object,
+    b"0": _drop,
+    b"1": _drop_to_mark,
+    b"2": lambda m: m.push(m.top()),
     b"Q": lambda m: m.persistent_id(),
 }
 
 _NAMES = {
-    b"i": "INST",
-    b"o": "OBJ",
-    b"\x81": "NEWOBJ",
-    b"\x92": "NEWOBJ_EX",
     b"\x82": "EXT1",
     b"\x83": "EXT2",
     b"\x84": "EXT4",
     b"P": "PERSID",
-    b"2": "DUP",
-    b"0": "POP",
-    b"1": "POP_MARK",
-    b"\x8f": "EMPTY_SET",
     b"\x97": "NEXT_BUFFER",
 }
-"""Opcodes that are refused by name: they make objects of other classes, or torch does not write them."""
+"""Opcodes that are refused by name: they stand for what is not in the file, or torch does not write them."""

@@ -1,7 +1,7 @@
-"""PyTorch state dicts: .pth files, zip and legacy, read by an inert unpickler.
+"""PyTorch checkpoints: .pth files, zip and legacy, read by an inert unpickler.
 
-    read_state_dict ─┬─ zip: zip_file.py ────┬─ pickle_file.py (opcodes -> data, allow-list of globals)
-                     └─ legacy: this file ───┴─ _tensors (storages, offsets, strides -> arrays)
+    read_checkpoint ─┬─ zip: zip_file.py ──┬─ pickle_file.py ── checkpoint.py ── _arrays
+                     └─ legacy: this file ─┘  opcodes -> data   which weights    storages, strides -> arrays
 
 Source of the layouts: torch/serialization.py of PyTorch 2.13 (`_save`, `_legacy_save`), read as facts.
 """
@@ -11,15 +11,18 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from refnet.core.errors import FormatError, UnsupportedError
-from refnet.formats.bounded import Bounded, bfloat16_to_float32, check_name, open_file, to_float32
-from refnet.formats.torch.pickle_file import Ordered, Storage, Tensor, load
-from refnet.formats.torch.zip_file import Member, check_crc, zip_members
+from refnet.formats.bounded import Bounded, bfloat16_to_float32, open_file, to_float32
+from refnet.formats.foreign import HEAD, other_weights, other_zip
+from refnet.formats.torch.checkpoint import Chosen, chosen
+from refnet.formats.torch.pickle_file import Opaque, Pickled, Storage, Tensor, load
+from refnet.formats.torch.zip_file import Member, check_crc, refuse_packed, zip_members
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -44,35 +47,66 @@ DTYPES = {
 Storages = Mapping[str, npt.NDArray[Any]]
 
 
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
-    """Names and arrays of a state dict that torch saved, in the file's order.
+@dataclass(frozen=True)
+class Checkpoint:
+    """The arrays of a file's weights by name, in the file's order, and what was taken of it.
 
-    Float tensors become float32 (float16 and bfloat16 exactly, float64 rounded once to nearest), integer and
-    boolean ones int64 (`num_batches_tracked`). A checkpoint that holds the state dict under `state_dict`
-    or `model` is opened; the prefix `module.`, where all names have it (DataParallel), is taken off; entries
-    that are not tensors are refused. Nothing in the file is executed: see pickle_file.py.
+    path: the keys of the weights, joined by points; "" if the file is a state dict itself. whole: the class
+    of a module that was pickled whole, or "". others: the paths of other weights in the file, as of an EMA.
+    """
 
-    Raises FormatError (file, byte offset, found, expected) for a damaged file and UnsupportedError for
-    globals, dtypes or features that are not on the list, by name.
+    arrays: dict[str, npt.NDArray[Any]]
+    path: str = ""
+    whole: str = ""
+    others: tuple[str, ...] = ()
+
+
+def read_state_dict(path: str | os.PathLike[str], key: str | None = None) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of `read_checkpoint`.
 
     >>> read_state_dict("missing.pth")
+    Traceback (most recent call last):
+    refnet.core.errors.FormatError: missing.pth: found no such file
+    """
+    return read_checkpoint(path, key).arrays
+
+
+def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Checkpoint:
+    """Names and arrays of the weights that torch saved: a state dict, a checkpoint with some, a whole module.
+
+    Float tensors become float32 (float16 and bfloat16 exactly, float64 rounded once to nearest), integer and
+    boolean ones int64 (`num_batches_tracked`). key: which weights of a checkpoint, for example
+    "state_dict_ema"; without it checkpoint.py's rule tells. Names are those of the file. Nothing in the file
+    is executed: see pickle_file.py.
+
+    Raises FormatError (file, byte offset, found, expected) for a damaged file and UnsupportedError for what
+    is not read, by name: other programs' files, other dtypes, tensors that an unknown global would make.
+
+    >>> read_checkpoint("missing.pth")
     Traceback (most recent call last):
     refnet.core.errors.FormatError: missing.pth: found no such file
     """
     file = os.fspath(path)
     stream, size = open_file(path)
     with stream:
-        head = stream.read(4)
-        if head == b"PK\x03\x04":
-            return _read_zip(stream, size, file)
-        if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-            return _read_legacy(Bounded(stream, file, size))
-    found = head.hex(" ") or "nothing"
-    raise FormatError(file, 0, found, "a zip (50 4b 03 04) or a pickle (80 02) that torch saved")
+        head = stream.read(HEAD)
+        if head[:4] == b"PK\x03\x04":
+            taken, arrays = _read_zip(stream, size, file, key)
+        elif head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+            taken, arrays = _read_legacy(Bounded(stream, file, size), key)
+        else:
+            found = other_weights(head) or head[:4].hex(" ") or "nothing"
+            raise FormatError(file, 0, found, "a zip (50 4b 03 04) or a pickle (80 02) that torch saved")
+    return Checkpoint(arrays, taken.path, taken.whole, taken.others)
 
 
-def _read_zip(stream: BinaryIO, size: int, file: str) -> dict[str, npt.NDArray[Any]]:
+Read = tuple[Chosen, dict[str, npt.NDArray[Any]]]
+
+
+def _read_zip(stream: BinaryIO, size: int, file: str, key: str | None) -> Read:
     members = zip_members(Bounded(stream, file, size))
+    if other := other_zip(list(members)):
+        raise UnsupportedError(f"{file}: is {other}")
     pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise FormatError(file, None, f"{len(pickles)} members */data.pkl of {len(members)}", "exactly one")
@@ -83,16 +117,19 @@ def _read_zip(stream: BinaryIO, size: int, file: str) -> dict[str, npt.NDArray[A
             raise UnsupportedError(f"{file}: byte order {order!r}, refnet reads little")
     data = _member(stream, members[pickles[0]], file, LARGEST_PICKLE)
     start = members[pickles[0]].offset
-    saved, used = load(data, file, start)
-    if used != len(data):
-        raise FormatError(file, start + used, f"{len(data) - used} more bytes", "the end of data.pkl")
-    tensors = _tensors(saved, file)
+    pickled = load(data, file, start)
+    if pickled.used != len(data):
+        raise FormatError(
+            file, start + pickled.used, f"{len(data) - pickled.used} more bytes", "the end of data.pkl"
+        )
+    taken = chosen(pickled.value, key, file)
     storages: dict[str, npt.NDArray[Any]] = {}
-    for storage in _storages(tensors, file).values():
+    for storage in _storages(taken.tensors, file).values():
         name = f"{prefix}data/{storage.key}"
         if name not in members:
             raise FormatError(file, start, f"no member {name[:200]!r}", "the storage that a tensor needs")
         member = members[name]
+        refuse_packed(member)
         kind = np.dtype(DTYPES[storage.kind])
         if storage.count * kind.itemsize != member.size:
             expected = f"{storage.count} elements of {storage.kind}"
@@ -101,7 +138,7 @@ def _read_zip(stream: BinaryIO, size: int, file: str) -> dict[str, npt.NDArray[A
         raw = body.array("u1", member.size, name)
         check_crc(member, raw.data, file)
         storages[storage.key] = _converted(raw.view(kind), storage.kind)
-    return _arrays(tensors, storages, file)
+    return taken, _arrays(taken.tensors, storages, file)
 
 
 def _member(stream: BinaryIO, member: Member, file: str, limit: int) -> bytes:
@@ -109,67 +146,59 @@ def _member(stream: BinaryIO, member: Member, file: str, limit: int) -> bytes:
         raise FormatError(
             file, member.offset, f"{member.size} bytes in {member.name[:200]!r}", f"at most {limit}"
         )
+    refuse_packed(member)
     data = Bounded(stream, file, member.size, member.offset).bytes(member.size, member.name)
     check_crc(member, data, file)
     return data
 
 
-def _read_legacy(data: Bounded) -> dict[str, npt.NDArray[Any]]:
+def _read_legacy(data: Bounded, key: str | None) -> Read:
     """Pickles of magic, protocol, system, the object, the storages' keys; then count and bytes of each."""
     file = data.file
     head = Bounded(data.stream, file, data.size).bytes(min(data.size, LARGEST_PICKLE), "the pickles")
 
-    def pickle(persistent: bool = False) -> Any:
-        value, used = load(head[data.place :], file, data.place, persistent)
-        data.skip(used, "a pickle")
-        return value
+    def pickle(persistent: bool = False) -> Pickled:
+        found = load(head[data.place :], file, data.place, persistent)
+        data.skip(found.used, "a pickle")
+        return found
 
     for name, expected in (("magic", LEGACY_MAGIC), ("protocol", LEGACY_PROTOCOL)):
-        at, value = data.place, pickle()
+        at, value = data.place, pickle().value
         if type(value) is not int or value != expected:
             raise FormatError(file, at, f"another {name}", f"{expected:#x} (a file that torch saved)")
-    at, system = data.place, pickle()
+    at, system = data.place, pickle().value
     if type(system) is not dict or system.get("little_endian") is not True:
         raise UnsupportedError(f"{file}: at byte {at}: not written by a little-endian machine")
-    tensors = _tensors(pickle(persistent=True), file)
-    wanted = _storages(tensors, file)
-    at, keys = data.place, pickle()
+    pickled = pickle(persistent=True)
+    taken = chosen(pickled.value, key, file)
+    wanted = _storages(taken.tensors, file)
+    at, keys = data.place, pickle().value
     if type(keys) is not list or any(type(key) is not str for key in keys) or len(set(keys)) < len(keys):
         raise FormatError(file, at, "another list of storages", "a list of different strings")
     storages: dict[str, npt.NDArray[Any]] = {}
-    for key in keys:
-        if key not in wanted:
-            raise FormatError(file, at, f"the storage {key[:40]!r}, which no tensor uses", "used ones only")
-        storage = wanted[key]
-        count = data.number("<q", f"the length of storage {key[:40]!r}")
+    for name in keys:
+        storage = wanted.get(name) or _described(pickled.storages.get(name), name, file, at)
+        count = data.number("<q", f"the length of storage {name[:40]!r}")
         if count != storage.count:
-            raise data.wrong(f"{count} elements in storage {key[:40]!r}", f"{storage.count}", 8)
-        raw = data.array(DTYPES[storage.kind], count, f"storage {key[:40]!r}")
-        storages[key] = _converted(raw, storage.kind)
-    if missing := [key for key in wanted if key not in storages]:
+            raise data.wrong(f"{count} elements in storage {name[:40]!r}", f"{storage.count}", 8)
+        if name in wanted:
+            raw = data.array(DTYPES[storage.kind], count, f"storage {name[:40]!r}")
+            storages[name] = _converted(raw, storage.kind)
+        else:
+            data.skip(count * np.dtype(DTYPES[storage.kind]).itemsize, f"storage {name[:40]!r}")
+    if missing := [name for name in wanted if name not in storages]:
         raise FormatError(file, at, f"no storage {missing[0][:40]!r}", "all that the tensors need")
     data.end("the last storage")
-    return _arrays(tensors, storages, file)
+    return taken, _arrays(taken.tensors, storages, file)
 
 
-def _tensors(saved: Any, file: str) -> dict[str, Tensor]:
-    """The named tensors of what was pickled: a dict, or a checkpoint that holds one."""
-    items = saved.items if isinstance(saved, Ordered) else saved
-    if type(items) is not dict:
-        raise UnsupportedError(f"{file}: holds {type(saved).__name__}, refnet reads state dicts")
-    for key in ("state_dict", "model"):
-        inner = items.get(key)
-        if isinstance(inner, (dict, Ordered)):
-            items = inner.items if isinstance(inner, Ordered) else inner
-            break
-    for name, value in items.items():
-        if type(name) is not str or type(value) is not Tensor:
-            shown = f"entry {str(name)[:100]!r} is {type(value).__name__}"
-            raise UnsupportedError(f"{file}: {shown}; a state dict holds names and tensors only")
-        check_name(name, file, value.at, "a tensor's name")
-    if items and all(name.startswith("module.") for name in items):
-        return {name.removeprefix("module."): tensor for name, tensor in items.items()}
-    return dict(items)
+def _described(storage: Storage | Opaque | None, name: str, file: str, at: int) -> Storage:
+    """A storage that no chosen tensor uses, as of an optimizer: its length tells where the next begins."""
+    if storage is None:
+        raise FormatError(file, at, f"the storage {name[:40]!r}, which no tensor uses", "used ones only")
+    if isinstance(storage, Opaque):
+        raise UnsupportedError(f"{file}: storage {name[:40]!r} is of {storage}, whose length is not known")
+    return storage
 
 
 def _storages(tensors: Mapping[str, Tensor], file: str) -> dict[str, Storage]:

@@ -1,7 +1,8 @@
 """The zip archives that torch writes: where each stored member's bytes lie. Nothing is extracted.
 
 Only what torch writes is read: members stored without compression, each in its own bytes (no two
-entries may share any: so the members together are never larger than the file), one disk.
+entries may share any: so the members together are never larger than the file), one disk. Compressed members,
+which TorchScript has, are listed, and refused when they are to be read.
 Source: PKWARE APPNOTE.TXT 6.3.10, sections 4.3.7 (local header), 4.3.12 (central directory), 4.3.14
 to 4.3.16 (end records, zip64), 4.5.3 (zip64 extra field).
 """
@@ -23,19 +24,22 @@ _TRAILER = 22 + 65535
 
 @dataclass(frozen=True)
 class Member:
-    """A stored member: its bytes are [offset, offset + size) of the file; crc is their CRC-32."""
+    """A member: its bytes are [offset, offset + size) of the file; crc is their CRC-32.
+
+    refusal: why it cannot be read (compressed, encrypted), or nothing.
+    """
 
     name: str
     offset: int
     size: int
     crc: int
+    refusal: str = ""
 
 
 def zip_members(data: Bounded) -> dict[str, Member]:
     """Name -> Member, of a zip file.
 
-    Raises FormatError for a damaged archive, overlapping members and duplicate names, UnsupportedError for
-    compressed or encrypted members.
+    Raises FormatError for a damaged archive, overlapping members and duplicate names.
 
     >>> import io, zipfile
     >>> zipfile.ZipFile(stream := io.BytesIO(), "w").close()
@@ -63,6 +67,12 @@ def zip_members(data: Bounded) -> dict[str, Member]:
     return found
 
 
+def refuse_packed(member: Member) -> None:
+    """UnsupportedError for a member that is compressed or encrypted."""
+    if member.refusal:
+        raise UnsupportedError(member.refusal)
+
+
 def check_crc(member: Member, data: bytes | memoryview, file: str) -> None:
     """FormatError unless the member's bytes have its checksum."""
     if (crc := zlib.crc32(data)) != member.crc:
@@ -79,7 +89,10 @@ def _directory(data: Bounded) -> tuple[int, int, int]:
     place = tail.rfind(_END)
     if place < 0 or len(tail) - place < 22:
         raise FormatError(
-            data.file, data.size, "no end record", "PK 05 06, the end of a zip (is the file cut?)"
+            data.file,
+            data.size,
+            "no end record: a zip that is cut short",
+            "PK 05 06, the end of a zip (download or copy the file again)",
         )
     end = base + place
     disk, first, here, count, size, offset, comment = struct.unpack("<4H2IH", tail[place + 4 : place + 22])
@@ -120,23 +133,22 @@ def _member(directory: Bounded, data: Bounded) -> Member:
     directory.skip(comment_size, "a comment")
     name = raw.decode("utf-8", "backslashreplace")
     size, packed, offset = _zip64(extra, size, packed, offset)
+    refusal = ""
     if flags & 1 or method != 0 or size != packed:
         how = "encrypted" if flags & 1 else f"compressed (method {method}, {packed} of {size} bytes)"
-        raise UnsupportedError(
-            f"{data.file}: at byte {at}: member {name[:200]!r} is {how}; torch stores its members"
-        )
+        refusal = f"{data.file}: at byte {at}: member {name[:200]!r} is {how}; torch stores its members"
     local = Bounded(data.stream, data.file, data.size, 0, 0)
     local.skip(offset, f"the local header of {name[:200]!r}")
     header = local.bytes(30, f"the local header of {name[:200]!r}")
     name_size, extra_size = struct.unpack("<2H", header[26:30])
     if header[:4] != _LOCAL or local.bytes(name_size, "a member's name") != raw:
         raise FormatError(data.file, offset, header[:4].hex(" "), f"the local header of {name[:200]!r}")
-    if struct.unpack("<H", header[8:10])[0] != 0:
-        raise FormatError(data.file, offset, f"another method in the header of {name[:200]!r}", "0 (stored)")
+    if struct.unpack("<H", header[8:10])[0] != method:
+        raise FormatError(data.file, offset, f"another method in the header of {name[:200]!r}", str(method))
     local.skip(extra_size, "an extra field")
     begin = local.offset
-    local.skip(size, f"member {name[:200]!r}")
-    return Member(name, begin, size, crc)
+    local.skip(packed, f"member {name[:200]!r}")
+    return Member(name, begin, packed, crc, refusal)
 
 
 def _zip64(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, int]:
