@@ -393,7 +393,7 @@ def parts_apart(parts):
     return np.zeros_like(parts[0].radius), JOINED(parts)[1]
 
 
-def not_folded(self, x, terms, s, mean, beta):
+def not_folded(self, x, terms, s, mean, beta, cancelled):
     """A batch norm is never folded into weights."""
     return np.zeros_like(x.radius)
 
