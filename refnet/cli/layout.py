@@ -22,7 +22,8 @@ def laid_out(text: str, wide: int) -> str:
     Lines that begin at the margin are paragraphs. Indented lines are commands with a comment behind two
     spaces, or a word and what it means, or text.
 
-    >>> print(laid_out("examples:\\n  refnet run net.pth cat.jpg --model resnest-digits   one image", 40), end="")
+    >>> text = "examples:\\n  refnet run net.pth cat.jpg --model resnest-digits   one image"
+    >>> print(laid_out(text, 40), end="")
     examples:
       refnet run net.pth cat.jpg \\
           --model resnest-digits   one image
