@@ -22,11 +22,11 @@ def laid_out(text: str, wide: int) -> str:
     Lines that begin at the margin are paragraphs. Indented lines are commands with a comment behind two
     spaces, or a word and what it means, or text.
 
-    >>> print(laid_out("examples:\\n  refnet run net.pth cat.jpg --model resnest-digits   one image", 40))
+    >>> text = "examples:\\n  refnet run net.pth cat.jpg --model resnest-digits   one image"
+    >>> print(laid_out(text, 40), end="")
     examples:
       refnet run net.pth cat.jpg \\
-          --model resnest-digits
-          one image
+          --model resnest-digits   one image
     """
     whole = re.sub(r" *\\\n +", " ", text)
     return "\n".join(line for part in _parts(whole) for line in _laid_out(part, wide)) + "\n"
