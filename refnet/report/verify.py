@@ -185,9 +185,9 @@ def show_diff(found: Diff, a: str, b: str, everything: bool = False) -> None:
         rows.append((one.name, one.result, shape, *figures))
     if rows:
         show(table(("value", "result", "shape", ">elements", ">ulps", ">largest"), rows), "")
-    for order, names in readings(found).items():
-        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        show(clean(f"{len(names)} of {b} read {order}, in which they are equal: {shown}"))
+    for order, moved in readings(found).items():
+        shown = ", ".join(moved[:8]) + (", ..." if len(moved) > 8 else "")
+        show(clean(f"{len(moved)} of {b} read {order}, in which they are equal: {shown}"))
     for folder, names in ((a, found.only_a), (b, found.only_b)):
         if names:
             shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
