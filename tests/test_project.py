@@ -274,13 +274,14 @@ WRITES = {
     "frameworks/mxnet_worker.py": {"mx.nd.save"},
     "frameworks/onnx_worker.py": {"onnx.save"},
     "models/weights.py": {"os.replace"},
+    "cli/__init__.py": {"os.open"},
     "report/terminal.py": {"os.open"},
     "report/html_pictures.py": {"image.save"},
 }
 """Who writes files, or moves what `formats/write.py` has opened, and with what. claims, kernel_files: below
 formats, with the same flags. channel, process, the workers: in a folder that only this user can open, or
-where refnet said. weights: moves a finished download. cli, terminal: the null device. html_pictures:
-into memory."""
+where refnet said. weights: moves a finished download. cli, terminal: the null device. html_pictures: into
+memory."""
 
 
 OF_OS = ("open", "fdopen", "replace", "rename", "link", "symlink", "truncate")
