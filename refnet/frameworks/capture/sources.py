@@ -24,7 +24,16 @@ from refnet.core.graph import Graph
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import Origin
 from refnet.formats.npy import open_npy
-from refnet.frameworks.capture.request import Inputs, Request, inputs, network, processor, said_sources
+from refnet.frameworks.capture.request import (
+    Inputs,
+    Request,
+    inputs,
+    libc,
+    network,
+    processor,
+    said_sources,
+    vendor,
+)
 from refnet.frameworks.capture.writer import Array, Plan
 from refnet.frameworks.launch import FRAMEWORKS, python, start, torch_callable, unfit
 from refnet.frameworks.process import Answer, Worker
@@ -70,7 +79,8 @@ def reference(
         raise FrameworkError(f"{framework} runs {said['threads']} threads, not {threads}")
     version = said["onnxruntime" if framework == "onnxruntime" else "version"]
     build, isa = str(said["build"]), str(said["isa"])
-    return Origin(framework, str(version), build, isa, threads, batch, mode, dict(flags), processor())
+    machine = (processor(), libc(), vendor())
+    return Origin(framework, str(version), build, isa, threads, batch, mode, dict(flags), *machine)
 
 
 @dataclass
@@ -282,7 +292,8 @@ def _own(request: Request, graph: Graph | None, sources: Sources | None, stack: 
 
 def _said(said: Mapping[str, str]) -> Origin:
     """The reference that the user states."""
-    texts = {key: said.get(key, "") for key in ("version", "build", "isa", "mode", "processor")}
+    known = ("version", "build", "isa", "mode", "processor", "libc", "vendor")
+    texts = {key: said.get(key, "") for key in known}
     for key in said:
         if key not in (*texts, "framework", "threads", "batch"):
             raise InputError(
@@ -303,6 +314,8 @@ def _said(said: Mapping[str, str]) -> Origin:
         counts["batch"],
         texts["mode"],
         processor=texts["processor"],
+        libc=texts["libc"],
+        vendor=texts["vendor"],
     )
 
 

@@ -207,6 +207,8 @@ def _reference(plan: Plan) -> Reference:
         who.batch,
         line(who.mode),
         flags,
+        line(who.libc),
+        line(who.vendor),
     )
 
 
