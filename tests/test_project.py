@@ -274,7 +274,6 @@ WRITES = {
     "frameworks/mxnet_worker.py": {"mx.nd.save"},
     "frameworks/onnx_worker.py": {"onnx.save"},
     "models/weights.py": {"os.replace"},
-    "cli/__init__.py": {"os.open"},
     "report/terminal.py": {"os.open"},
     "report/html_pictures.py": {"image.save"},
 }

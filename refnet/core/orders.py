@@ -224,7 +224,8 @@ class Reference:
 
     build: distinguishes builds of one version (a wheel's tag, the libraries in it). isa: the instruction
     set that ran. mode: how the framework executed (eager; executor with internals exposed; ...).
-    flags: environment variables and switches that were set.
+    flags: environment variables and switches that were set. libc, vendor: the C library and the processor's
+    vendor, on which exp and the choices of MKL and oneDNN depend; "" where it is not said.
     """
 
     framework: str
@@ -235,6 +236,8 @@ class Reference:
     batch: int
     mode: str
     flags: Mapping[str, str] = field(default_factory=dict)
+    libc: str = ""
+    vendor: str = ""
 
 
 @dataclass(frozen=True)

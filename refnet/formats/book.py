@@ -46,6 +46,8 @@ from refnet.formats.json_file import Checked, parse, read_bytes
 from refnet.formats.write import whole_file
 
 FORMAT, VERSION = "refnet book", 1
+LATER = ("libc", "vendor")
+"""Fields of a reference that older books lack."""
 LARGEST = 8 << 20
 """Bytes of a book; those of the networks here have less than 300,000."""
 MOST_LISTED = 1 << 24
@@ -64,7 +66,7 @@ def dumps(book: Book) -> str:
         f'"format": {_json(FORMAT)}',
         f'"version": {VERSION}',
         f'"written_by": {_json(book.written_by)}',
-        f'"reference": {_json(vars(book.reference))}',
+        f'"reference": {_json(_said(book.reference))}',
         f'"recipes": {_lines({key: recipe_json(recipe) for key, recipe in book.recipes.items()})}',
         f'"evidence": {_lines(evidence)}',
         '"unconfirmed": [' + "".join(f"\n  {_json(one)}," for one in unconfirmed)[:-1] + "\n ]",
@@ -72,6 +74,11 @@ def dumps(book: Book) -> str:
         *([] if book.joined is None else [f'"joined": {_joined(book.joined)}']),
     ]
     return "{\n " + ",\n ".join(parts) + "\n}\n"
+
+
+def _said(reference: Reference) -> dict[str, Any]:
+    """The reference's fields; of those that books had not always, the ones that are known."""
+    return {key: value for key, value in vars(reference).items() if value or key not in LATER}
 
 
 def _lines(found: Mapping[str, Any]) -> str:
@@ -235,9 +242,9 @@ class _Parser(Checked):
 
     def reference(self, found: Any) -> Reference:
         texts = ("framework", "version", "build", "isa", "mode")
-        known = {*texts, "threads", "batch", "flags"}
-        self.keys(found, "reference", known, known)
-        said = {key: self.words(found[key], f"reference.{key}") for key in texts}
+        needed = {*texts, "threads", "batch", "flags"}
+        self.keys(found, "reference", {*needed, *LATER}, needed)
+        said = {key: self.words(found.get(key, ""), f"reference.{key}") for key in (*texts, *LATER)}
         flags = {
             key: self.words(one, f"reference.flags.{key}")
             for key, one in self.pairs(found["flags"], "reference.flags")
@@ -252,6 +259,8 @@ class _Parser(Checked):
             batch,
             said["mode"],
             flags,
+            said["libc"],
+            said["vendor"],
         )
 
     def recipe(self, found: Any, where: str) -> Recipe:

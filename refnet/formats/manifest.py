@@ -26,6 +26,8 @@ LARGEST = 64 << 20
 """Bytes of a manifest; that of octave-se-resnet-50-0.125 with its 806 values has about 150,000."""
 MOST = 1_000_000
 """Threads, images, and characters of a text."""
+LATER = ("libc", "vendor")
+"""Fields of a reference that older manifests lack."""
 
 
 def file_name(value: str) -> str:
@@ -43,7 +45,7 @@ class Origin:
 
     build: how the framework was built. isa: the instruction set it used. mode: how the graph was executed
     ("eager", "monitor, subgraph backend NONE" ...). flags: environment variables and options that were set.
-    processor: the machine's.
+    processor: the machine's; libc: its C library; vendor: who made the processor. "" where it is not said.
     """
 
     framework: str
@@ -55,6 +57,8 @@ class Origin:
     mode: str = ""
     flags: Mapping[str, str] = field(default_factory=dict)
     processor: str = ""
+    libc: str = ""
+    vendor: str = ""
 
     def __str__(self) -> str:
         parts = [f"{self.framework} {self.version}".strip(), self.isa, self.mode]
@@ -142,7 +146,7 @@ def _reference(check: Checked, found: Any) -> Origin:
     check.keys(found, "reference", set(Origin.__dataclass_fields__), {"framework"})
     texts = {
         key: check.text(found.get(key, ""), f"reference.{key}") or ""
-        for key in ("framework", "version", "build", "isa", "mode", "processor")
+        for key in ("framework", "version", "build", "isa", "mode", "processor", *LATER)
     }
     numbers = {}
     for key in ("threads", "batch"):
@@ -164,6 +168,8 @@ def _reference(check: Checked, found: Any) -> Origin:
         texts["mode"],
         said,
         texts["processor"],
+        texts["libc"],
+        texts["vendor"],
     )
 
 
@@ -183,7 +189,8 @@ def _stored(check: Checked, found: Any, where: str) -> dict[str, Stored]:
 
 def dumps(manifest: Manifest) -> str:
     """The manifest's text: JSON, each value on a line of its own."""
-    reference = vars(manifest.reference) | {"flags": dict(manifest.reference.flags)}
+    said = {key: value for key, value in vars(manifest.reference).items() if value or key not in LATER}
+    reference = said | {"flags": dict(manifest.reference.flags)}
     head = {
         "format": FORMAT,
         "version": VERSION,

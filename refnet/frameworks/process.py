@@ -20,6 +20,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -336,8 +337,9 @@ def _listen(pipe: IO[bytes], words: deque[str]) -> None:
 
 
 def _end(process: subprocess.Popen[bytes], folder: Path, readers: tuple[threading.Thread, ...]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    if sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
     if process.stdin:

@@ -110,7 +110,9 @@ def read_weights(source: WeightsSource) -> WeightsFile:
     Raises InputError for another ending, or a key or a structure where there can be none; and the readers'
     FormatError and UnsupportedError.
     """
-    file, arrays, said = source.file, None, ()
+    file = source.file
+    arrays: Arrays | None = None
+    said: tuple[str, ...] = ()
     if file.endswith(PICKLES):
         from refnet.formats.torch.reader import read_checkpoint
 

@@ -260,7 +260,7 @@ def other_reference(book: Mapping[str, Any], reference: Mapping[str, Any]) -> li
     >>> other_reference({"framework": "torch", "threads": 1}, {"framework": "torch", "threads": 2})
     ['the book is of threads 1, the capture of threads 2: its recipes may be others']
     """
-    keys = ("framework", "version", "isa", "threads", "batch", "mode")
+    keys = ("framework", "version", "isa", "threads", "batch", "mode", "libc", "vendor")
     return [
         f"the book is of {key} {book[key]}, the capture of {key} {reference[key]}: its recipes may be others"
         for key in keys

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from refnet.formats.book import dumps, loads, read, write
 from refnet.formats.json_file import parse
 from refnet.models.loading import structure
 from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool
+from refnet.verification.verify import other_reference
 from tests.helpers.recipes import blocked, exprs, lanes, recipe, regions, split
 
 QUIET = settings(deadline=None, database=None, derandomize=True)
@@ -260,3 +262,26 @@ def test_a_large_file_is_not_read(tmp_path, monkeypatch):
     path.write_bytes(dumps(small()).encode())
     with pytest.raises(FormatError, match="more than 100 bytes"):
         read(path)
+
+
+def test_the_c_library_and_the_vendor_are_optional_fields():
+    """Books from before they were written load, and their text stays what it was."""
+    old = Reference("torch", "2.13.0", "cpu", "avx2", 1, 1, "eager")
+    assert "libc" not in dumps(Book(old, {}))
+    assert loads(dumps(Book(old, {})).encode(), "old").reference == old
+    new = replace(old, libc="glibc 2.36", vendor="GenuineIntel")
+    assert '"libc":"glibc 2.36","vendor":"GenuineIntel"' in dumps(Book(new, {}))
+    assert loads(dumps(Book(new, {})).encode(), "new").reference == new
+    wrong = dumps(Book(new, {})).replace('"glibc 2.36"', "7")
+    with pytest.raises(FormatError, match=r"reference\.libc: '7', expected text"):
+        loads(wrong.encode(), "wrong")
+
+
+def test_another_machine_than_the_books_is_said():
+    book = {"framework": "torch", "libc": "glibc 2.36", "vendor": "GenuineIntel"}
+    assert other_reference(book, {"framework": "torch", "libc": "glibc 2.36", "vendor": "GenuineIntel"}) == []
+    assert other_reference(book, {"framework": "torch", "libc": "", "vendor": ""}) == []  # an old capture
+    assert other_reference(book, {"framework": "torch", "libc": "musl 1.2", "vendor": "AuthenticAMD"}) == [
+        "the book is of libc glibc 2.36, the capture of libc musl 1.2: its recipes may be others",
+        "the book is of vendor GenuineIntel, the capture of vendor AuthenticAMD: its recipes may be others",
+    ]

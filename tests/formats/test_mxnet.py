@@ -733,7 +733,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 @needs_official
-@pytest.mark.parametrize("name", ["mobilenet_v1_075_alpha-0.375", "se-resnet152_v1e_alpha-0.125"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenet_v1_075_alpha-0.375",
+        "mobilenet_v2_1125_alpha-0.5",
+        "resnet152_v1f_alpha-0.125",
+        "se-resnet152_v1e_alpha-0.125",
+    ],
+)
 def test_derived_names_equal_the_published_structure(name):
     graph = mxnet.read_symbol(SYMBOLS / f"{name}-symbol.json")
     structure = json.loads((SYMBOLS / f"{name}-structure.json").read_text())

@@ -260,12 +260,12 @@ def _refuse_torn(mapping: Mapping[str, str], graph: Graph) -> None:
     block_of: dict[str, str] = {}
     known: dict[str, str] = {}
     for name, weight in mapping.items():
-        block, node = name.rpartition(".")[0], node_of[weight]
-        if block_of.setdefault(node, block) != block or known.setdefault(block, node) != node:
-            other = known.get(block, node)
+        block, owner = name.rpartition(".")[0], node_of[weight]
+        if block_of.setdefault(owner, block) != block or known.setdefault(block, owner) != owner:
+            other = known.get(block, owner)
             raise WeightsError(
-                f"{graph.name}: {block!r} would be {node!r} and {other!r}, or share one with "
-                f"{block_of[node]!r}: {_ADVICE}"
+                f"{graph.name}: {block!r} would be {owner!r} and {other!r}, or share one with "
+                f"{block_of[owner]!r}: {_ADVICE}"
             )
 
 

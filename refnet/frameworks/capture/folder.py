@@ -114,7 +114,8 @@ def _allowed(request: Request, graph: Graph, dump: Capture, batch: int) -> dict[
 
 def _said(said: Mapping[str, str]) -> Origin:
     """The reference that the user states."""
-    texts = {key: said.get(key, "") for key in ("version", "build", "isa", "mode", "processor")}
+    known = ("version", "build", "isa", "mode", "processor", "libc", "vendor")
+    texts = {key: said.get(key, "") for key in known}
     for key in said:
         if key not in (*texts, "framework", "threads", "batch"):
             raise InputError(
@@ -135,4 +136,6 @@ def _said(said: Mapping[str, str]) -> Origin:
         counts["batch"],
         texts["mode"],
         processor=texts["processor"],
+        libc=texts["libc"],
+        vendor=texts["vendor"],
     )

@@ -204,9 +204,23 @@ def said_sources(sources: Sources | None, given: Inputs | None) -> Sources | Non
 
 def processor() -> str:
     """This machine's processor."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def vendor() -> str:
+    """Who made this machine's processor: GenuineIntel, AuthenticAMD, an Arm implementer's number; or ""."""
+    return _cpuinfo("vendor_id") or _cpuinfo("CPU implementer")
+
+
+def libc() -> str:
+    """This machine's C library, such as glibc 2.36; "" where it is not known."""
+    return " ".join(platform.libc_ver()).strip()
+
+
+def _cpuinfo(key: str) -> str:
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        text = ""
-    found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return found[1] if found else platform.processor() or platform.machine()
+        return ""
+    found = re.search(rf"^{key}\s*: (.+)$", text, re.MULTILINE)
+    return found[1] if found else ""

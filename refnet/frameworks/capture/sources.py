@@ -33,9 +33,11 @@ from refnet.frameworks.capture.request import (
     Request,
     inputs,
     kinds_of,
+    libc,
     network,
     processor,
     said_sources,
+    vendor,
 )
 from refnet.frameworks.capture.writer import Array, Plan
 from refnet.frameworks.launch import FRAMEWORKS, python, start, torch_callable, unfit
@@ -83,7 +85,8 @@ def reference(
         raise FrameworkError(f"{framework} runs {said.fields['threads']} threads, not {threads}")
     version = said.field("onnxruntime" if framework == "onnxruntime" else "version", str)
     build, isa = said.field("build", str), said.field("isa", str)
-    return Origin(framework, str(version), build, isa, threads, batch, mode, dict(flags), processor())
+    machine = (processor(), libc(), vendor())
+    return Origin(framework, str(version), build, isa, threads, batch, mode, dict(flags), *machine)
 
 
 @dataclass

@@ -12,10 +12,10 @@ there already must come out the same, else the framework's result is no single o
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +35,9 @@ from refnet.formats.npy import open_npy, writing
 from refnet.formats.write import appended_file
 from refnet.verification.capture import PROGRESS
 from refnet.verification.progress import Advance
+
+if sys.platform != "win32":
+    import fcntl
 
 Array = npt.NDArray[Any]
 
@@ -198,7 +201,8 @@ class _Folder:
         except OSError as error:
             raise InputError(f"{path}: cannot be a capture's folder: {error.strerror}") from None
         try:
-            fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if sys.platform != "win32":
+                fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             finished = os.fstat(self.stream.fileno()).st_nlink == 0
         except OSError:
             self.stream.close()

@@ -222,6 +222,8 @@ def _reference(plan: Plan, opset: int | None) -> Reference:
         who.batch,
         line(who.mode),
         flags,
+        line(who.libc),
+        line(who.vendor),
     )
 
 
