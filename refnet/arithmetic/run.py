@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from refnet.arithmetic.plain import Plain
 from refnet.core import interpreter
-from refnet.formats.arguments import check_arguments
+from refnet.formats.arguments import ARRAYS, check_arguments
 
 if TYPE_CHECKING:
     from refnet.core.graph import Graph, Node
@@ -37,7 +37,7 @@ def steps(
     >>> next(iter(refnet.steps(graph, {"data": x})))[0].name
     'conv1_conv'
     """
-    check_arguments(locals())
+    check_arguments(locals(), {"inputs": ARRAYS})
     return interpreter.steps(graph, inputs, _plain() if arithmetic is None else arithmetic, until)
 
 
@@ -61,7 +61,7 @@ def run(
     >>> refnet.run(graph, {"data": x})["prob"].shape
     (2, 10)
     """
-    check_arguments(locals())
+    check_arguments(locals(), {"inputs": ARRAYS})
     return interpreter.run(graph, inputs, _plain() if arithmetic is None else arithmetic, values)
 
 

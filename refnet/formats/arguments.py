@@ -72,6 +72,7 @@ INPUTS = Kind(
     "a path, seed:N, a list of these, or arrays by name",
     lambda v: _is_path(v) or isinstance(v, Mapping) or _is_list(v, _is_path),
 )
+ARRAYS = Kind("a mapping of arrays by name", lambda v: isinstance(v, Mapping), needed=True)
 SOURCES = Kind("seed:N, sample:NAME, or paths", lambda v: _is_path(v) or _is_list(v, _is_path), needed=True)
 MODEL = Kind("a name or a path", _is_path, needed=True)
 NETWORK = Kind("a name, a path or a Graph", lambda v: _is_path(v) or isinstance(v, Graph))

@@ -295,7 +295,7 @@ def test_unknown_values_and_odd_graphs():
     with pytest.raises(InputError, match="no value 'nope'"):
         next(refnet.steps(graph, {"data": x}, until=["nope"]))
     for inputs in (None, [x]):
-        with pytest.raises(InputError, match="must be a mapping"):
+        with pytest.raises(InputError, match="inputs must be a mapping"):
             refnet.run(graph, inputs)
     with pytest.raises(InputError, match="must be an array, got list"):
         refnet.run(graph, {"data": [1.0]})

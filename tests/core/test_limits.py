@@ -122,11 +122,14 @@ def test_a_long_computation_is_left_at_once():
 @pytest.mark.parametrize("threads", [1, 2])
 def test_no_share_begins_after_an_interrupt(threads):
     """The kernel here takes 5 ms an item: with 2000 items it would take 10 s."""
-    seen, ended = np.zeros(2000, np.int64), threading.Event()
+    seen, begun, ended = np.zeros(2000, np.int64), threading.Event(), threading.Event()
 
     def kernel(work):
         begin, end = chunk(work)
         while begin < end:
+            if not begun.is_set():
+                begun.set()
+                interrupt_after(0.1)
             for item in range(begin, end):
                 time.sleep(0.005)
                 seen[item] += 1
@@ -139,7 +142,6 @@ def test_no_share_begins_after_an_interrupt(threads):
             ended.set()
             raise
 
-    interrupt_after(0.1)
     with pytest.raises(KeyboardInterrupt):
         interruptible(compute)
     assert ended.wait(5), "the thread goes on"

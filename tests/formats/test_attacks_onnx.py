@@ -126,7 +126,11 @@ BAD: dict[str, tuple[Any, type[RefnetError], str]] = {
         GraphError,
         "weights are",
     ),
-    "a computed weight": (model([node("Conv", "x x")]), UnsupportedError, "its weight 'x' is computed"),
+    "a weight that is an input": (
+        model([node("Conv", "x x")]),
+        UnsupportedError,
+        "'x' is an input of the graph",
+    ),
     "a convolution of rows": (
         model([node("Conv", "x w")], [tensor("w", np.ones((2, 2, 1), np.float32))], shape=["n", 2, 5]),
         UnsupportedError,
