@@ -126,7 +126,7 @@ BAD: dict[str, tuple[Any, type[RefnetError], str]] = {
         GraphError,
         "weights are",
     ),
-    "a weight that is an input": (
+    "a weight that is an input": (model([node("Conv", "x x")]), UnsupportedError, "'x' is an input of"),
         model([node("Conv", "x x")]),
         UnsupportedError,
         "'x' is an input of the graph",
