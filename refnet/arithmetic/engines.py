@@ -55,8 +55,8 @@ def engine(kernels: str, threads: int | None = None) -> Engine:
 
         return Fast(threads)
     if kernels == "reference":
-        from refnet.loops.engine import Reference  # the loops, which the fast kernels do without
+        from refnet.loops.engine import Loops  # the loops, which the fast kernels do without
 
-        return Reference()
+        return Loops()
     hint = did_you_mean(kernels, KERNELS)
     raise InputError(f"kernels must be one of {', '.join(KERNELS)}, got {kernels!r}{hint}")

@@ -99,7 +99,7 @@ def sum_of_products(
     return outward(center, radius, total + spread, roundings, known)
 
 
-def joined(parts: Sequence[Interval]) -> tuple[F64, FoldableSum]:
+def one_sum(parts: Sequence[Interval]) -> tuple[F64, FoldableSum]:
     """The radius of a sum of values that are sums themselves, all terms added in any one order; and that sum.
 
     A term of part j passes roundings[j] within it, and one addition for each term of the other parts:

@@ -74,7 +74,7 @@ def _pool(
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class WindowLayout:
     """How windows of one shape are read; it is the same for every plane.
 
     sizes: kernel rows, row stride, rows of padding, column stride; columns of the window that are looked at;
@@ -93,7 +93,7 @@ class Plan:
 @lru_cache(maxsize=256)
 def _plan(
     image: tuple[int, ...], output: Pair, place: tuple[int, ...], include_pad: bool, vector: int, item: int
-) -> Plan:
+) -> WindowLayout:
     (height, width), (oh, ow), (kh, kw, sh, sw, ph, pw) = image, output, place
     exact = kh * kw <= EXACT
     rows = _counts(oh, kh, sh, ph, height, include_pad)
@@ -110,7 +110,7 @@ def _plan(
     size = min((band - 1) * sh + kh, height) * slot
     taps = np.arange(min(kh, height))[:, None] * slot + q % sw * pitch + q // sw + lead
     sizes = (kh, sh, ph, sw, q.size, slot, pitch, lead, band, size)
-    return Plan(sizes, rows, columns, taps.reshape(-1), exact)
+    return WindowLayout(sizes, rows, columns, taps.reshape(-1), exact)
 
 
 def _counts(count: int, kernel: int, stride: int, pad: int, size: int, include_pad: bool) -> Array:
@@ -125,7 +125,7 @@ def _counts(count: int, kernel: int, stride: int, pad: int, size: int, include_p
 def _windows(
     work: Any, x: Any, y: Any, sizes: Any, rows: Any, columns: Any, taps: Any, exact: bool, maximum: bool
 ) -> None:
-    """Pools with any window. sizes, rows, columns, taps: of a Plan. Items: planes.
+    """Pools with any window. sizes, rows, columns, taps: of a WindowLayout. Items: planes.
 
     The padding holds what changes no result: -inf, at which a maximum starts, or +0. A chain that starts at
     +0 is never -0, and adding +0 changes no other number and no NaN.

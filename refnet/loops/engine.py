@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Reference:
+class Loops:
     """The definition of core/engine.py's `Engine`; it has one thread and caches nothing."""
 
     name = "reference"
@@ -246,5 +246,5 @@ class Reference:
         return pool.max_pool_by(x, geometry, rule)
 
 
-REFERENCE: Engine = Reference()
+REFERENCE: Engine = Loops()
 """The one reference engine; it has no state."""

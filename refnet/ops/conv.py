@@ -272,7 +272,7 @@ class ConvAdd(Reduction):
 
     Plain: the convolution's order, then one addition of the addend.
 
-    Bound, any order: that of the addition, the convolution's sum joined with the addend (`rounding.joined`):
+    Bound, any order: that of the addition, the convolution's sum joined with the addend (`rounding.one_sum`):
     a term passes one addition more than in Conv, the addend as many as there are terms.
 
     Golden: the exact sum of all, rounded once, as for Conv. The error bound of the float64 sum grows by the

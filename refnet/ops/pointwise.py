@@ -20,7 +20,7 @@ from refnet.core.errors import GraphError
 from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, FoldableSum, Fusable, Interval, Op, TensorType
 from refnet.core.orders import Expr
-from refnet.core.rounding import ETA, U64, gamma, joined, outward
+from refnet.core.rounding import ETA, U64, gamma, one_sum, outward
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -144,7 +144,7 @@ class Add(Fusable):
     Plain: left to right. With two inputs there is only one right result.
 
     Bound, any order: gamma(n - 1) * sum |xi|; additions do not underflow. Inputs that are sums may be joined
-    into one (`rounding.joined`): an accelerator adds into the convolution's accumulator.
+    into one (`rounding.one_sum`): an accelerator adds into the convolution's accumulator.
 
     Golden: of two, IEEE's addition. Of more, the exact sum, rounded once: an exact 0 is +0, a NaN or
     infinities of both signs make NaN. The float64 sum is off by at most (n + 2) U64 * (sum |x|): sum_error.
@@ -410,6 +410,6 @@ def sum_bound(inputs: tuple[Interval, ...]) -> Interval:
     if all(x.sum is None for x in inputs):
         as_sum = FoldableSum(total, n - 1, n, float(total.max(initial=0.0)))
         return outward(center, radius + n * U64 * total, total, n, as_sum)
-    radius_joined, as_sum = joined(inputs)
+    radius_joined, as_sum = one_sum(inputs)
     radius = np.maximum(radius, radius_joined) + n * U64 * total
     return outward(center, radius, np.maximum(total, as_sum.size), as_sum.roundings, as_sum)

@@ -30,7 +30,7 @@ from refnet.core.graph import Graph
 from refnet.formats.manifest import Origin
 from refnet.frameworks.capture.request import Request
 from refnet.frameworks.capture.sources import planned
-from refnet.frameworks.capture.writer import Plan as Capture
+from refnet.frameworks.capture.writer import CapturePlan as Capture
 from refnet.models.preprocess import pipeline
 from refnet.models.synthetic import normal
 from refnet.models.weights import shipped_folder

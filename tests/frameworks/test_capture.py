@@ -23,7 +23,7 @@ from refnet.core.errors import FormatError, FrameworkError, InputError, RefnetEr
 from refnet.formats import manifest
 from refnet.formats.golden_file import digest
 from refnet.formats.manifest import Manifest, Origin, Stored
-from refnet.frameworks.capture.writer import Plan, write
+from refnet.frameworks.capture.writer import CapturePlan, write
 from refnet.frameworks.process import Worker
 from refnet.verification.capture import PROGRESS, open_capture
 from tests.helpers.bits import AWKWARD, same_bits
@@ -39,10 +39,10 @@ VALUES = {
 WHO = Origin("by hand", "1.2", "none", "AVX2", 2, 2, "eager", {"A": "1"}, "a processor")
 
 
-def plan(values=VALUES, outputs=None, **changes) -> Plan:
+def plan(values=VALUES, outputs=None, **changes) -> CapturePlan:
     """A plan that yields these values, or what a function yields."""
     each = values if callable(values) else lambda: iter(values.items())
-    made = Plan(WHO, {"data": INPUT}, each, lambda: outputs or {"y": "prob"})
+    made = CapturePlan(WHO, {"data": INPUT}, each, lambda: outputs or {"y": "prob"})
     return replace(made, **changes)
 
 
@@ -140,7 +140,7 @@ def test_one_value_is_in_memory_at_a_time(tmp_path: Path) -> None:
 )
 def test_values_that_make_no_capture(tmp_path: Path, values: list, message: str) -> None:
     with pytest.raises((FrameworkError, FormatError), match=message):
-        write(tmp_path / "c", Plan(WHO, {"data": INPUT}, lambda: iter(values), dict))
+        write(tmp_path / "c", CapturePlan(WHO, {"data": INPUT}, lambda: iter(values), dict))
     if (tmp_path / "c").exists():
         with pytest.raises(InputError, match="not finished"):
             open_capture(tmp_path / "c")
@@ -582,7 +582,7 @@ def test_a_framework_that_fails_leaves_an_unfinished_capture(
     worker_file.write_text(FAKE)
     folder = tmp_path / "c"
     with Worker(worker_file, sys.executable, timeout=3) as worker:
-        made = Plan(WHO, {"data": INPUT}, lambda: worker.stream(command), dict)
+        made = CapturePlan(WHO, {"data": INPUT}, lambda: worker.stream(command), dict)
         with pytest.raises(FrameworkError, match=message):
             write(folder, made)
     with pytest.raises(InputError, match="not finished"):

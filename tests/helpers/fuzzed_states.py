@@ -23,7 +23,7 @@ from refnet.core.errors import RefnetError
 from refnet.formats import book, manifest
 from refnet.formats.manifest import Origin
 from refnet.formats.mxnet.names import rename_structural
-from refnet.frameworks.capture.writer import Plan, write
+from refnet.frameworks.capture.writer import CapturePlan, write
 from refnet.models.weights import shipped_captures
 from refnet.ops import Conv
 from refnet.verification.capture import PROGRESS
@@ -89,16 +89,18 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
     return bytes(made)
 
 
-def plan() -> Plan:
+def plan() -> CapturePlan:
     """A capture of three values."""
     values = [(f"v/{i}", np.full((1, 2), i, np.float32)) for i in range(3)]
-    return Plan(Origin("by hand"), {"x": np.float32([[1, 2]])}, lambda: iter(values), lambda: {"y": "v/2"})
+    return CapturePlan(
+        Origin("by hand"), {"x": np.float32([[1, 2]])}, lambda: iter(values), lambda: {"y": "v/2"}
+    )
 
 
 def unfinished(folder: Path) -> bytes:
     """The progress file of a capture that was stopped at its third value."""
     stopped = plan()
-    two = Plan(stopped.reference, stopped.inputs, lambda: _stops(stopped.values()), stopped.outputs)
+    two = CapturePlan(stopped.reference, stopped.inputs, lambda: _stops(stopped.values()), stopped.outputs)
     try:
         write(folder, two)
     except KeyboardInterrupt:

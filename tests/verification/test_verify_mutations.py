@@ -298,7 +298,7 @@ SHARES, DIFFERS, THROUGH, OUTWARD, JOINED = (
     judge.differs,
     walk.propagate,
     rounding.outward,
-    rounding.joined,
+    rounding.one_sum,
 )
 GAMMA, AGREES, PROPAGATED, BOUNDED = rounding.gamma, Op.agrees, judge._propagated, judge._bounded
 
@@ -481,7 +481,7 @@ BREAKS = [
     (any_infinity, judge, "_propagated", (infinity_of_the_other_sign,)),
     (bits_taken_for_known, walk, "propagate", (hidden_rounding,)),
     (hidden_anything, walk, "propagate", (missing_then_wrong,)),
-    (parts_apart, pointwise, "joined", (folded_addition,)),
+    (parts_apart, pointwise, "one_sum", (folded_addition,)),
     (not_folded, norm.BatchNorm, "_folded", (folded_batch_norm,)),
     (any_book, judge, "_unreplayed", (replays,)),
     (any_hash, operands, "digest", (hash_only,)),

@@ -17,7 +17,7 @@ from refnet.core.op import TensorType
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import Origin
 from refnet.frameworks.capture.request import Request, inputs, kinds_of, said_sources
-from refnet.frameworks.capture.writer import Plan
+from refnet.frameworks.capture.writer import CapturePlan
 from refnet.models.inputs import Inputs, named_inputs
 from refnet.verification.capture import Capture, open_capture
 from refnet.verification.names import (
@@ -33,7 +33,9 @@ from refnet.verification.names import (
 )
 
 
-def folder_plan(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> Plan:
+def folder_plan(
+    request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack
+) -> CapturePlan:
     """Arrays of anybody's: a folder of .npy files that have the values' names.
 
     A graph's inputs are taken from the folder too, if their files are there; an input that is named must have
@@ -45,7 +47,7 @@ def folder_plan(request: Request, graph: Graph | None, sources: Sources | None, 
         raise InputError(f"{request.model} is a capture already")
     if graph is None:
         who = replace(who, flags={"stated, not checked": "reference"})
-        return Plan(
+        return CapturePlan(
             who, {}, lambda: ((name, dump.value(name)) for name in dump.names), dict, total=len(dump.names)
         )
     names = read_names(request.names)
@@ -63,7 +65,7 @@ def folder_plan(request: Request, graph: Graph | None, sources: Sources | None, 
     inner = [name for name in named.names if name not in graph.inputs]
     inner.sort(key=lambda name: order.get(name, len(order)))
     assert sources is not None
-    return Plan(
+    return CapturePlan(
         who,
         {} if given is None else given.arrays,
         lambda: ((name, named.value(name)) for name in inner),

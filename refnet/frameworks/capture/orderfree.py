@@ -1,6 +1,6 @@
 """Order-free runs: inputs on which no order of summation can differ, so that all must agree bit for bit.
 
-    order_free(request) ── Plan ── for each reduction: arrays(op, types) ── the framework ── its value
+    order_free(request) ── CapturePlan ── for each reduction: arrays(op, types) ── the framework ── its value
                                                                 └────────── compare: golden
     driven, undriven ── what exactly was run, and which values that leaves
 
@@ -36,7 +36,7 @@ from refnet.formats.onnx.alone import NodesAlone
 from refnet.frameworks.caller import caller
 from refnet.frameworks.capture.request import Request, processor
 from refnet.frameworks.capture.sources import backend, reference, worker_of
-from refnet.frameworks.capture.writer import Array, Plan
+from refnet.frameworks.capture.writer import Array, CapturePlan
 from refnet.frameworks.process import Worker
 from refnet.kernels.engine import Fast
 from refnet.models.loading import structure
@@ -58,8 +58,8 @@ Run = Callable[[str, Op, tuple[F32, ...]], F32]
 
 
 @contextmanager
-def order_free(request: Request) -> Iterator[Plan]:
-    """The Plan of an order-free run: one value per reduction, each on its own `arrays`.
+def order_free(request: Request) -> Iterator[CapturePlan]:
+    """The CapturePlan of an order-free run: one value per reduction, each on its own `arrays`.
 
     Raises InputError for a callable, a folder, and arguments that it would not use; and as `planned`.
     """
@@ -78,7 +78,7 @@ def order_free(request: Request) -> Iterator[Plan]:
                 except UnsupportedError as error:
                     left_out[name] = str(error)
 
-        yield Plan(
+        yield CapturePlan(
             replace(who, flags={**who.flags, "order-free": "0"}),
             {},
             values,

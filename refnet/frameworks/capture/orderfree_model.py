@@ -21,7 +21,7 @@ from refnet.exact.engine import DecideOrRefine
 from refnet.formats.manifest import Origin, file_name
 from refnet.formats.npy import writing
 from refnet.frameworks.capture.orderfree import reductions, undriven
-from refnet.frameworks.capture.writer import Plan, write
+from refnet.frameworks.capture.writer import CapturePlan, write
 from refnet.kernels.engine import Fast
 from refnet.models.export import export
 from refnet.verification.order_free import arrays
@@ -104,5 +104,7 @@ def write_model(graph: Graph, folder: str | os.PathLike[str], threads: int = 1) 
         for node in made.nodes
     )
     who = Origin("refnet", refnet.__version__, threads=threads, mode="golden", flags={"order-free": "0"})
-    write(place / "expected", Plan(who, {}, lambda: golden, lambda: made.outputs, total=len(made.nodes)))
+    write(
+        place / "expected", CapturePlan(who, {}, lambda: golden, lambda: made.outputs, total=len(made.nodes))
+    )
     return OrderFreeModel(file, tuple(made.by_name), left_out, undriven(graph))

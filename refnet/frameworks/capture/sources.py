@@ -1,4 +1,4 @@
-"""From a Request to a Plan: what each framework is asked, and what it says of itself.
+"""From a Request to a CapturePlan: what each framework is asked, and what it says of itself.
 
 planned ── _torch ────────┐
     ├───── _mxnet ────────┼── Worker.stream ── (name, array), ...
@@ -39,7 +39,7 @@ from refnet.frameworks.capture.request import (
     said_sources,
     vendor,
 )
-from refnet.frameworks.capture.writer import Array, Plan
+from refnet.frameworks.capture.writer import Array, CapturePlan
 from refnet.frameworks.launch import FRAMEWORKS, python, start, torch_callable, unfit
 from refnet.frameworks.process import Answer, Worker
 from refnet.models.inputs import Inputs
@@ -51,8 +51,8 @@ SHAPE = (1, 3, 224, 224)
 
 
 @contextmanager
-def planned(request: Request) -> Iterator[Plan]:
-    """The Plan of a capture, while its framework's process runs.
+def planned(request: Request) -> Iterator[CapturePlan]:
+    """The CapturePlan of a capture, while its framework's process runs.
 
     Raises InputError for what cannot be asked, FrameworkError if the framework does not come up, and as
     `refnet.load` and the readers of inputs.
@@ -117,8 +117,10 @@ class _Stream:
         return {k: str(v) for k, v in left.items()}
 
 
-def _plan(graph: Graph | None, sources: Sources | None, given: Inputs, who: Origin, stream: _Stream) -> Plan:
-    return Plan(
+def _plan(
+    graph: Graph | None, sources: Sources | None, given: Inputs, who: Origin, stream: _Stream
+) -> CapturePlan:
+    return CapturePlan(
         who,
         given.arrays,
         stream.values,
@@ -156,7 +158,7 @@ def _temporary(stack: ExitStack) -> Path:
 # Frameworks.
 
 
-def _torch(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> Plan:
+def _torch(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> CapturePlan:
     """A callable with its state, or a network of the package resnest with refnet's weights."""
     flags = dict(request.environment)
     asked: dict[str, Any] = {"threads": request.threads}
@@ -247,7 +249,7 @@ def _callable_inputs(request: Request, graph: Graph | None) -> Inputs:
     return inputs(request, kinds or {"data": (*SHAPE[:2], *(request.image or SHAPE[2:]))})
 
 
-def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> Plan:
+def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> CapturePlan:
     """A symbol file with its parameters as they are; any other model as refnet exports it."""
     from refnet.formats.mxnet.reader import write_symbol
 
@@ -277,7 +279,9 @@ def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack
     return plan if request.subgraph == "NONE" else replace(plan, joined=joined)
 
 
-def _onnxruntime(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> Plan:
+def _onnxruntime(
+    request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack
+) -> CapturePlan:
     """A .onnx file as it is; any other model as refnet exports it."""
     from refnet.models.export import export
 
@@ -305,7 +309,7 @@ def _onnxruntime(request: Request, graph: Graph | None, sources: Sources | None,
     return replace(plan, total=about.field("values", int))
 
 
-def _own(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> Plan:
+def _own(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> CapturePlan:
     """refnet itself, plain or golden."""
     from refnet.arithmetic.golden import Golden
     from refnet.arithmetic.plain import Plain
@@ -322,7 +326,7 @@ def _own(request: Request, graph: Graph | None, sources: Sources | None, stack: 
             yield node.name, value
             del value  # steps frees it after its last use
 
-    return Plan(
+    return CapturePlan(
         who,
         given.arrays,
         values,

@@ -47,7 +47,7 @@ LONGEST_LINE = 64 << 20
 
 
 @dataclass(frozen=True)
-class Plan:
+class CapturePlan:
     """What is to be captured. values: called once; yields (name, array) in order of execution.
 
     inputs: name -> (n, ...). outputs: called when all values are there, output's name -> value's name; one
@@ -89,7 +89,11 @@ class Written:
 
 
 def write(
-    folder: str | os.PathLike[str], plan: Plan, *, hash_only: bool = False, advance: Advance | None = None
+    folder: str | os.PathLike[str],
+    plan: CapturePlan,
+    *,
+    hash_only: bool = False,
+    advance: Advance | None = None,
 ) -> Written:
     """Capture into a folder, which must be new, empty, or have the same capture unfinished.
 
@@ -103,7 +107,7 @@ def write(
     >>> import tempfile
     >>> def values():
     ...     yield "relu", np.float32([0, 2])
-    >>> plan = Plan(Origin("by hand"), {"x": np.float32([-1, 2])}, values, lambda: {"y": "relu"})
+    >>> plan = CapturePlan(Origin("by hand"), {"x": np.float32([-1, 2])}, values, lambda: {"y": "relu"})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     manifest = write(folder, plan).manifest
     ...     sorted(os.listdir(folder)), dict(manifest.outputs)

@@ -45,7 +45,7 @@ from refnet.formats.onnx.export import OPSET
 from refnet.frameworks.caller import Caller, caller
 from refnet.frameworks.capture.request import Request, network
 from refnet.frameworks.capture.sources import planned, worker_of
-from refnet.frameworks.capture.writer import Plan
+from refnet.frameworks.capture.writer import CapturePlan
 from refnet.frameworks.process import Worker
 from refnet.frameworks.reveal.formulas import candidates, reveal_formula
 from refnet.frameworks.reveal.probe import AskedReduction
@@ -203,7 +203,7 @@ def _opset(request: Request, worker: Worker) -> int | None:
     return int(worker.ask("signature", {"path": str(Path(request.model).resolve())}).fields["opset"])
 
 
-def _reference(plan: Plan, opset: int | None) -> Reference:
+def _reference(plan: CapturePlan, opset: int | None) -> Reference:
     """Who is asked, as a book says it: one line each."""
     who = plan.reference
 
@@ -301,7 +301,7 @@ def confirm(
     inner = frozenset() if by is None else hidden(by)
 
     def walk(
-        inputs: Mapping[str, F32], values: Iterator[tuple[str, F32]], plan: Plan
+        inputs: Mapping[str, F32], values: Iterator[tuple[str, F32]], plan: CapturePlan
     ) -> Iterator[tuple[NodeState, list[int]]]:
         for node, arguments, value in framework_values(
             graph, inputs, values, keys, call, inner, lambda: _absent(graph, plan)
@@ -343,7 +343,7 @@ def _doubt(nodes: Mapping[str, NodeState], names: Sequence[str]) -> None:
             nodes[name].reason = f"it is joined with {names[-1]}, which is not confirmed"
 
 
-def _absent(graph: Graph, plan: Plan) -> set[str]:
+def _absent(graph: Graph, plan: CapturePlan) -> set[str]:
     """The graph's outputs that the framework's network does not return; known once it has run."""
     return set(graph.outputs.values()) - set(plan.returned().values())
 
