@@ -101,9 +101,9 @@ def print_json(record: object) -> None:
 
 
 def escaped(text: str) -> str:
-    """The text with its unprintable characters escaped.
+    """The text with its unprintable characters escaped: backslash, letter and hexadecimal digits.
 
-    >>> escaped("a" + chr(27) + chr(0xD800)) == r"a\x1b\ud800"
+    >>> escaped("a" + chr(27) + chr(0xD800)) == "a" + chr(92) + "x1b" + chr(92) + "ud800"
     True
     """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
