@@ -378,8 +378,9 @@ def resting_on(reason: str | None, ops: Iterable[Op]) -> str | None:
     """The reason of a verdict by a bound, with what the bounds of these ops assume.
 
     >>> from refnet.ops import Relu, Softmax
-    >>> resting_on(None, [Relu()]), resting_on("a defect", [Softmax(axis=1)])
-    (None, 'a defect; the bound assumes an exp accurate to 2^-22 (relative) and 2^-125 (absolute)')
+    >>> resting_on(None, [Relu()])
+    >>> resting_on("a defect", [Softmax(axis=1)])
+    'a defect; the bound assumes an exp of relative error 2^-22 + 9 * 2^-27 (|x| + 1), absolute 2^-125'
     """
     found = dict.fromkeys(op.assumption for op in ops if op.assumption)
     new = [text for text in found if text not in (reason or "")]

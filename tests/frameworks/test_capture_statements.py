@@ -223,7 +223,7 @@ IGNORED = [
         "--threads 2 runs nothing of a folder: state it with --reference",
     ),
     (["capture", "folder", ".", "--batch", "2"], "--batch 2 runs nothing of a folder"),
-    (["capture", "folder", ".", "--python", "p"], "--python p is for a framework's process; folder has none"),
+    (["capture", "folder", ".", "--python", "p"], "--python p: no framework is left for it to run"),
     (["capture", "refnet", NET, "--environment", "A=1"], "--environment is for a framework's process"),
     (["capture", "refnet", NET, "--timeout", "5"], "--timeout 5 is for a framework's process"),
     (["capture", "refnet", NET, "--allow", "x"], "--allow is for the files of a folder"),
