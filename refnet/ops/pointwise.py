@@ -34,7 +34,7 @@ class Relu(Fusable):
 
     Bound: the radius stays, since |relu(a) - relu(b)| <= |a - b|; nothing is promised for NaN.
 
-    Formulas: see `formulas`; they differ in -0 and NaN only.
+    Formulas: see `formulas`; they differ in -0 and NaN only, but for -infinity in "scales".
 
     Source: MXNet Activation act_type=relu and relu, torch.nn.ReLU.
     """
@@ -47,6 +47,7 @@ class Relu(Fusable):
         "scales": "x if x > 0, else x * 0: -0 below zero, NaN for NaN and -inf (oneDNN's relu joined with a "
         "convolution that is a matrix product)",
     }
+    joined_only: ClassVar[frozenset[str]] = frozenset({"scales"})
     activation: ClassVar[bool] = True
 
     @property

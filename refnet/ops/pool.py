@@ -123,7 +123,8 @@ class MaxPool(WindowedPool):
     right result, since the maximum is one of the inputs, except where frameworks differ: the sign of a zero,
     and NaN (PyTorch keeps it, MXNet's oneDNN drops it; measured in 2.13 and 1.9.1).
 
-    Formulas: see `formulas`; they differ in the sign of a zero and in NaN only.
+    Formulas: see `formulas`; they differ in the sign of a zero and in NaN only, and
+    "running" gives the lowest finite number where a window holds nothing but -infinity.
 
     Bound: |max a - max b| <= max |a - b|, so the radius is the largest radius in the window; there is no
     bound where the window holds a NaN.

@@ -311,8 +311,10 @@ def _exactly_specified(head: Judgement, case: _Case, result: F32) -> Judgement:
 
 
 def _formula(node: Node, result: F32, inputs: Sequence[F32]) -> str | None:
-    """The formula of the op's menu that gives the whole value, if one does."""
+    """The formula of the op's menu that gives the whole value, if one does, for an op that runs alone."""
     for formula in node.op.menu:
+        if formula in node.op.joined_only:
+            continue
         try:
             value = node.op.replay(formula, *inputs, engine=Fast())
         except InputError:  # it is another case's

@@ -143,3 +143,17 @@ def test_the_cross_checks_demand_finite_values_and_bounds() -> None:
         case = summed(found, "")
         with pytest.raises(Disagreement, match=why):
             check(case.graph.nodes[0], case.found, case.arguments(), Tally())
+
+
+def test_an_op_alone_is_not_excused_by_a_formula_of_joined_nodes():
+    """x * (x > 0) makes NaN of -infinity, as oneDNN's relu does inside a convolution: alone it is wrong."""
+    x = F([[1, -np.inf, -2, 3]])
+    with np.errstate(invalid="ignore"):
+        port = x * (x > 0)
+    node = Node("relu", ops.Relu(), ("x",))
+    assert judge(node, port, [x]).verdict == "defect"
+    assert judge(node, F([[1, 0, -0.0, 3]]), [x]).verdict == "equal"
+    pool, low = Node("pool", ops.MaxPool((1, 2), (1, 2)), ("x",)), F([-np.inf, -np.inf, 1, 2])
+    lowest = F([np.finfo(F).min, 2]).reshape(1, 1, 1, 2)
+    found = judge(pool, lowest, [low.reshape(1, 1, 1, 4)])
+    assert (found.verdict, "'running'" in (found.reason or "")) == ("replayed", True)
