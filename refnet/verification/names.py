@@ -60,12 +60,14 @@ class Unmatched:
 
 
 def covered(name: str, allow: Collection[str]) -> bool:
-    """Whether a name is allowed: named itself, or by a pattern with * and ?.
+    """Whether a name is allowed: named itself, or by a pattern with * and ?. Brackets stand for themselves.
 
     >>> covered("layer1.mul", ["layer*.mul"]), covered("block[0]", ["block[0]"]), covered("a", ["b"])
     (True, True, False)
+    >>> covered("block0", ["block[0]"]), covered("block[0]", ["block[*]"])
+    (False, True)
     """
-    return any(name == one or fnmatchcase(name, one) for one in allow)
+    return any(name == one or fnmatchcase(name, one.replace("[", "[[]")) for one in allow)
 
 
 def propose(

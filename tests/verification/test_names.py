@@ -186,3 +186,13 @@ def test_a_capture_with_a_manifest_is_renamed_too(tmp_path: Path) -> None:
     assert swapped.manifest.outputs["logits"] == "/Flatten_output_0"
     assert capture.files["logits"].name == file_name("logits")
     assert read_names({"a": "b"}) == {"a": "b"}
+
+
+def test_brackets_of_an_allowed_name_are_no_pattern():
+    """`block[0]` is how a part of a tuple is named: it allows that one and no `block0`."""
+    graph = network()
+    data = {"x": floats((1, 2, 6, 6), "x")}
+    values = {node.name: value for node, value in refnet.steps(graph, data)}
+    for name, code in (("block[0]", 0), ("block0", 2)):
+        found = refnet.verify({**values, name: data["x"]}, graph, inputs=data, allow=["block[0]"])
+        assert (found.exit_code, [one.name for one in found.unmatched]) == (code, [name] if code else [])
