@@ -7,6 +7,7 @@ import sys
 
 from refnet.cli.common import one_of, usable, weights_arguments
 from refnet.core.errors import InputError
+from refnet.core.words import counted
 
 TEXT = "write a network as another framework's files"
 
@@ -70,7 +71,7 @@ def _write_order_free(a: argparse.Namespace) -> None:
     for name, reason in made.left_out.items():
         print(clean(f"refnet: {name} is left out: {reason}"), file=sys.stderr)
     own = f"each with an input of its own in {a.prefix}/inputs"
-    show(clean(f"{made.file}: {len(made.values)} nodes of {graph.name}, {own}"))
+    show(clean(f"{made.file}: {counted(len(made.values), 'node')} of {graph.name}, {own}"))
     if made.undriven:
         listed = ", ".join(f"{kind} ({many})" for kind, many in made.undriven.items())
         show(f"not in it, as no inputs make it order-free: {listed}")

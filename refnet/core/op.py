@@ -148,8 +148,8 @@ class Op:
     """The ways in which frameworks evaluate this op: name -> formula with its source. A book chooses one."""
 
     joined_only: ClassVar[frozenset[str]] = frozenset()
-    """Those `formulas` that frameworks use only where the op is joined with the one before, whose value is then
-    hidden. On a captured input, no framework evaluates them."""
+    """Those `formulas` that frameworks use only where the op is joined with the one before, whose value is
+    then hidden: no framework evaluates them on a captured input."""
 
     activation: ClassVar[bool] = False
     """True if executors compute the op with the sum before it, and its bits stay those of the op alone."""

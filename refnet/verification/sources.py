@@ -42,6 +42,7 @@ def network_and_inputs(
     said = None if capture.manifest is None else capture.manifest.sources
     _nothing_is_ignored(model, weights, network, image, inputs, pipeline)
     graph, usual = _network(capture, said, model, weights, network, image)
+    _no_network_ran(capture, graph)
     if isinstance(inputs, Mapping):
         given = Values({}, inputs)
         return graph, {name: given.input(name) for name in inputs}
@@ -53,6 +54,24 @@ def network_and_inputs(
         return graph, {}
     found = located_input(said, _folder(capture))
     return graph, inputs_from(graph, found, None if is_tensor(found) else said.pipeline, usual)
+
+
+def _no_network_ran(capture: CapturedValues, graph: Graph) -> None:
+    """Raises InputError for an order-free run, unless the graph is the order-free model itself.
+
+    Its values are those of single nodes, each on an input of its own: the network's inputs to the nodes would
+    make all of them defects.
+    """
+    manifest = capture.manifest
+    if manifest is None or "order-free" not in manifest.reference.flags:
+        return
+    if manifest.graph is None and all(name in graph.inputs for node in graph.nodes for name in node.data):
+        return
+    where = capture.folder if isinstance(capture, Capture) else "the capture"
+    raise InputError(
+        f"{where} is an order-free run: each node ran alone, on an input of its own, and `refnet capture` "
+        "said which have the exact result's bits; `refnet diff` compares two such runs"
+    )
 
 
 def _nothing_is_ignored(

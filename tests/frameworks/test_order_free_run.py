@@ -189,6 +189,10 @@ MODULE = ["torch", "nosuchmodule:nothing", "--model", "resnest-50-pytorch", "--s
         (["refnet", "resnest-digits", "--input", "seed:1"], "an order-free run makes its own inputs"),
         (["torch", "resnest-digits", "--mode", "eager"], "asks torch for single operators"),
         (["mxnet", "resnest-digits", "--subgraph", "default"], "--subgraph default"),
+        (
+            ["refnet", "resnest-digits", "--pipeline", "digits"],
+            "an order-free run reads no image",
+        ),
     ],
 )
 def test_what_would_not_be_driven_or_looked_at_is_refused_by_name(tmp_path, capsys, arguments, said):
@@ -209,6 +213,22 @@ def test_it_says_what_was_run_and_what_that_leaves(tmp_path, capsys):
             f"operators of {framework}, one for each node, at the sizes of resnest-digits:"
         )
         assert said.endswith("no module or weights of yours")
+
+
+def test_it_is_not_judged_as_a_run_of_the_network(tmp_path, capsys):
+    """Each node had an input of its own: by the network's, all that is right would be defects."""
+    run = str(tmp_path / "c")
+    assert main(["capture", "refnet", "resnest-digits", "--order-free", "-o", run]) == 0
+    assert main(["verify", run, "resnest-digits"]) == 2
+    assert f"{run} is an order-free run: each node ran alone" in capsys.readouterr().err
+    assert main(["explain", "resnest-digits", "fc", "--at", "0,1", "--capture", run]) == 2
+    assert "is an order-free run" in capsys.readouterr().err
+    model = tmp_path / "m"
+    assert main(["export", "resnest-digits", "--to", "onnx", "--order-free", "-o", str(model)]) == 0
+    judged = ["verify", str(model / "expected"), str(model / "model.onnx"), "--input", str(model / "inputs")]
+    assert main(judged) == 0
+    assert main(["verify", str(model / "expected"), "resnest-digits", "--input", "seed:0"]) == 2
+    assert "is an order-free run" in capsys.readouterr().err
 
 
 def old_model(path, opset=11):

@@ -160,6 +160,8 @@ def _unused(request: Request) -> None:
         raise InputError(f"--weights {request.weights}: an order-free run makes its own weights")
     if request.input:
         raise InputError(f"--input {request.input[0]}: an order-free run makes its own inputs")
+    if request.pipeline is not None:
+        raise InputError(f"--pipeline {request.pipeline}: an order-free run reads no image")
     if request.mode is not None and request.framework in ("torch", "mxnet"):
         raise InputError(
             f"--mode {request.mode}: an order-free run asks {request.framework} for single operators"
