@@ -121,12 +121,37 @@ def run(a: argparse.Namespace) -> int:
     if a.html is not None:
         from refnet.report.html import write
 
-        write(a.html, found, model=a.model, capture=str(a.capture))
+        write(a.html, found, model=_model(a), capture=str(a.capture), options=_explaining(a))
     if a.json:
         print_json(found.record())
     else:
-        show_verification(found, a.all, a.verbose)
+        show_verification(found, a.all, a.verbose, _explaining(a))
     return found.exit_code
+
+
+def _model(a: argparse.Namespace) -> str:
+    """The MODEL, as `refnet explain` needs it: the one named, else the one that the capture names."""
+    from refnet.models.inputs import located_model
+
+    if a.model is not None:
+        return str(a.model)
+    manifest = refnet.open_capture(a.capture).manifest
+    said = None if manifest is None else manifest.sources
+    return located_model(said, (Path(), a.capture), None, None, a.network, a.image, "the capture").model
+
+
+def _explaining(a: argparse.Namespace) -> list[str]:
+    """The options with which `refnet explain` reads the capture as this command does."""
+    image = None if a.image is None else ",".join(map(str, a.image))
+    given = {
+        "weights": a.weights,
+        "model": a.network,
+        "image": image,
+        "pipeline": a.pipeline,
+        "names": a.names,
+    }
+    words = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    return words + [word for text in a.input or () for word in ("--input", text)]
 
 
 def _propose(a: argparse.Namespace, found: Verification) -> None:

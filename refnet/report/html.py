@@ -95,18 +95,24 @@ def write(
     *,
     model: str | None = None,
     capture: str = "CAPTURE",
+    options: Sequence[str] = (),
 ) -> None:
     """Write the report, whole or not at all.
 
     model, capture: as the user named them, for the commands that the report tells to run (default: the
-    graph's name, and a word to replace). Raises InputError if the file cannot be written.
+    graph's name, and a word to replace). options: what these need besides, such as --names. Raises
+    InputError if the file cannot be written.
     """
-    document = page(verification, model=model, capture=capture).encode("utf-8", "backslashreplace")
+    document = page(verification, model=model, capture=capture, options=options).encode(
+        "utf-8", "backslashreplace"
+    )
     with whole_file(path) as stream:
         stream.write(document)
 
 
-def page(verification: Verified, *, model: str | None = None, capture: str = "CAPTURE") -> str:
+def page(
+    verification: Verified, *, model: str | None = None, capture: str = "CAPTURE", options: Sequence[str] = ()
+) -> str:
     """The report as HTML text."""
     record = verification.record()
     nodes = record["nodes"]
@@ -127,6 +133,7 @@ def page(verification: Verified, *, model: str | None = None, capture: str = "CA
         left_out=left_out,
         model=str(record["graph"]["name"]) if model is None else model,
         capture=capture,
+        options=tuple(options),
         style=_resource("html.css"),
         script=_resource("html.js"),
     )

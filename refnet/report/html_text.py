@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,11 +158,13 @@ def shell_word(word: str) -> Markup:
     return escape(harmless(shlex.quote(word), COMMAND))
 
 
-def explain(model: str, node: Mapping[str, Any], capture: str) -> list[str]:
+def explain(model: str, node: Mapping[str, Any], capture: str, options: Sequence[str] = ()) -> list[str]:
     """The words of the command that shows the worst element's arithmetic term by term.
+
+    options: its last words.
 
     >>> explain("resnest-digits", {"name": "fc", "worst": {"at": [0, 3]}}, "captured")
     ['refnet', 'explain', 'resnest-digits', 'fc', '--at', '0,3', '--capture', 'captured']
     """
     at = ",".join(str(int(i)) for i in node["worst"]["at"])
-    return ["refnet", "explain", model, str(node["name"]), "--at", at, "--capture", capture]
+    return ["refnet", "explain", model, str(node["name"]), "--at", at, "--capture", capture, *options]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from statistics import median
 
@@ -23,11 +24,13 @@ LISTED = 20
 """How many defects and values without a verdict are listed; --all lists every value."""
 
 
-def show_verification(found: Verification, everything: bool = False, verbose: bool = False) -> None:
+def show_verification(
+    found: Verification, everything: bool = False, verbose: bool = False, options: Sequence[str] = ()
+) -> None:
     """Print what was found: the reference, the kinds of ops, what is wrong, the outputs, the summary line.
 
     everything: a row for every value, not only for those that are wrong or without a verdict. verbose: all
-    that is known of the reference.
+    that is known of the reference. options: those that `refnet explain` needs to read the same capture.
     """
     for text in _reference(found, verbose):
         show(clean(text))
@@ -40,7 +43,7 @@ def show_verification(found: Verification, everything: bool = False, verbose: bo
             show(f"and {len(suspicious) - len(listed)} more: --all lists every value")
     first = next((one for one in found.nodes if one.name == found.first_defect), None)
     if first is not None:
-        show("", *(clean(text) for text in described(first)))
+        show("", *(clean(text) for text in described(first, options)))
     elif found.first_difference is not None:
         verdict = next(one.verdict for one in found.nodes if one.name == found.first_difference)
         show("", clean(f"first difference: {found.first_difference} ({verdict})"))
@@ -125,8 +128,8 @@ def values(nodes: Sequence[Judgement]) -> Table:
     return table(columns, rows, drop=("share", "op"), fold=("value", "why"))
 
 
-def described(one: Judgement) -> list[str]:
-    """The first defect: where it is, and its worst element."""
+def described(one: Judgement, options: Sequence[str] = ()) -> list[str]:
+    """The first defect: where it is, its worst element, and the command that explains it."""
     lines = [f"first defect: {one.name} = {one.op}({', '.join(one.inputs)})"]
     if one.over:
         lines.append(f"  judged over {', '.join(one.over)}")
@@ -135,7 +138,10 @@ def described(one: Judgement) -> list[str]:
     if one.worst is not None:
         lines += worst(one.worst)
         at = ",".join(map(str, one.worst.at))
-        lines.append(f"  see its arithmetic: refnet explain MODEL {one.name} --at {at} --capture DIR")
+        command = shlex.join(
+            ["refnet", "explain", "MODEL", one.name, "--at", at, "--capture", "DIR", *options]
+        )
+        lines.append(f"  see its arithmetic: {command}")
     return lines
 
 

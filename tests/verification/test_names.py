@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,3 +198,41 @@ def test_brackets_of_an_allowed_name_are_no_pattern():
     for name, code in (("block[0]", 0), ("block0", 2)):
         found = refnet.verify({**values, name: data["x"]}, graph, inputs=data, allow=["block[0]"])
         assert (found.exit_code, [one.name for one in found.unmatched]) == (code, [name] if code else [])
+
+
+def test_the_command_that_explains_reads_the_capture_in_the_same_way(tmp_path, capsys):
+    """With the names and the input of this verification: without, it lacks the value, or fails."""
+    graph = network()
+    (model,) = export(graph, tmp_path / "my net", "onnx")
+    x = floats((1, 2, 6, 6), "x")
+    np.save(tmp_path / "x.npy", x)
+    folder = tmp_path / "dump"
+    folder.mkdir()
+    for node, value in refnet.steps(graph, {"x": x}):
+        np.save(folder / file_name(node.name.replace("/", "_")), value + F(node.name == "logits"))
+    names = {name.replace("/", "_"): name for name in graph.by_name if "/" in name}
+    (tmp_path / "map.json").write_text(json.dumps(names))
+    command = ["verify", str(folder), str(model), "--input", str(tmp_path / "x.npy")]
+    command += ["--names", str(tmp_path / "map.json"), "--html", str(tmp_path / "r.html")]
+    assert main(command) == 1
+    (said,) = re.findall("see its arithmetic: (.*)", capsys.readouterr().out)
+    here = {"MODEL": str(model), "DIR": str(folder)}
+    shown = re.findall(
+        '<pre class="command"><code>(.*?)</code>', (tmp_path / "r.html").read_text(), re.DOTALL
+    )
+    for text in (said, *(html.unescape(re.sub("<[^>]+>", "", one)) for one in shown)):
+        words = [here.get(word, word) for word in shlex.split(text)]
+        assert words[:4] == ["refnet", "explain", str(model), "logits"]
+        assert main(words[1:]) == 0
+        assert "in the capture" in capsys.readouterr().out
+    assert len(shown) == 2
+
+
+def test_the_report_names_the_model_that_the_capture_names(tmp_path):
+    graph = network()
+    (model,) = export(graph, tmp_path / "net", "onnx")
+    np.save(tmp_path / "x.npy", floats((1, 2, 6, 6), "x"))
+    run = tmp_path / "run"
+    refnet.capture("refnet", model, run, inputs=tmp_path / "x.npy", mode="golden")
+    assert main(["verify", str(run), "--html", str(tmp_path / "r.html")]) == 0
+    assert f"<span>{model}</span>" in (tmp_path / "r.html").read_text()
