@@ -10,17 +10,21 @@ import pytest
 from _pytest.pytester import SysModulesSnapshot
 
 import refnet
+from refnet import ops
 from refnet.arithmetic.golden import Golden
 from refnet.cli import main
 from refnet.core.errors import InputError
+from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import Interval
 from refnet.formats.golden_file import canonical, digest, dumps, read
 from refnet.formats.manifest import file_name
 from refnet.loops.jit import cache_folder
+from refnet.models.export import export
 from refnet.models.inputs import prepare
 from refnet.models.weights import shipped_folder
 from refnet.verification.difference import differs, shares, ulps
 from refnet.verification.golden_check import Checker, GoldenSource, accept
+from tests.helpers.bits import floats
 from tests.helpers.engines import EXACT, FAST
 
 pytest_plugins = ["pytester"]
@@ -613,6 +617,42 @@ def test_a_capture_is_a_reference_too(tmp_path: Path, capsys, graph: refnet.Grap
         accept(tmp_path / "data", {}, "because")
     for reference in (with_data, hashes):
         reference.close()
+
+
+def test_a_capture_is_read_as_verify_reads_it(tmp_path: Path) -> None:
+    """Of a .onnx elsewhere; with channels last; the batch norm's values under the convolution's name."""
+    weights = {"w": floats((8, 3, 3, 3), "w"), "w2": floats((8, 8, 3, 3), "w2")}
+    weights |= {name: np.abs(floats((8,), name)) + np.float32(0.5) for name in "gbmv"}
+    nodes = (
+        Node("conv", ops.Conv(8, (3, 3), pad=(1, 1)), ("x", "w")),
+        Node("bn", ops.BatchNorm(1e-5), ("conv", "g", "b", "m", "v")),
+        Node("relu", ops.Relu(), ("bn",)),
+        Node("last", ops.Conv(8, (3, 3), pad=(1, 1)), ("relu", "w2")),
+    )
+    graph = Graph("net", {"x": TensorType((1, 3, 6, 6))}, nodes, {"out": "last"}, weights)
+    (tmp_path / "models").mkdir()
+    (model,) = export(graph, tmp_path / "models" / "net", "onnx")
+    dump = tmp_path / "dump"
+    dump.mkdir()
+    values = {"x": floats((1, 3, 6, 6), "x")}
+    np.save(dump / "x.npy", values["x"])
+    for node, value in refnet.steps(graph, values):
+        values[node.name] = value
+    for name, held in (("conv", "bn"), ("relu", "relu"), ("last", "last")):
+        np.save(dump / f"{name}.npy", values[held].transpose(0, 2, 3, 1))
+    refnet.capture("folder", dump, tmp_path / "run", network=str(model))
+    checker = Checker(GoldenSource(tmp_path / "run"))
+    checker.check("relu", values["relu"], within="bound")
+    checker.check("last", values["last"], within="bound")
+    with pytest.raises(AssertionError, match="on the capture's values"):
+        checker.check("relu", values["relu"] + np.float32(1), within="bound")
+    checker.reference.close()
+    np.save(dump / "relu.npy", floats((1, 6, 6, 8), "another"))
+    refnet.capture("folder", dump, tmp_path / "wrong", network=str(model))
+    checker = Checker(GoldenSource(tmp_path / "wrong"))
+    with pytest.raises(InputError, match="the capture does not tell what last reads: relu"):
+        checker.check("last", values["last"], within="bound")
+    checker.reference.close()
 
 
 def test_an_unfinished_capture_is_no_reference(tmp_path: Path) -> None:

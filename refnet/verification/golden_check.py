@@ -43,18 +43,16 @@ MANIFEST = "golden.json"
 class Recomputed:
     """refnet's golden run of the network that a golden file names, node by node as needed, kept on disk."""
 
-    def __init__(self, file: File, folder: Path, inputs: Mapping[str, F32]) -> None:
-        """folder: where files are looked for. inputs: arrays that are known already. Raises InputError if the
-        network cannot be found or is not the file's.
+    def __init__(self, file: File, graph: Graph, inputs: Mapping[str, F32], who: str) -> None:
+        """inputs: of the graph. who: what the file is, for messages. Raises InputError if the graph or the
+        inputs are not the file's.
         """
-        from refnet.models.inputs import located, prepare
         from refnet.verification.golden import foundations
 
-        self.graph, found = prepare(located(file.sources, folder))
-        self.inputs = {**found, **inputs}
+        self.graph, self.inputs = graph, inputs
         if wrong := foundations(file, self.graph, self.inputs):
             what = ", ".join(f"{one.what} ({one.name})" for one in wrong)
-            raise InputError(f"the golden file was made of another {what} than refnet finds here")
+            raise InputError(f"{who} was made of another {what} than refnet finds here")
         self._folder = mkdtemp(prefix="refnet-golden-")
         self.close = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._files: dict[str, Path] = {}
@@ -134,12 +132,23 @@ class GoldenSource:
             try:
                 if self.file is None:
                     raise InputError(f"{self.path} has no {MANIFEST} that names the network")
-                self._recomputed = Recomputed(self.file, self.manifest.parent, self._inputs())
+                who = "the golden file" if self.capture is None else "the capture"
+                self._recomputed = Recomputed(self.file, *self._foundations(self.file), who)
             except RefnetError as error:
                 self._recomputed = error
         if isinstance(self._recomputed, RefnetError):
             raise self._recomputed
         return self._recomputed
+
+    def _foundations(self, file: File) -> tuple[Graph, dict[str, F32]]:
+        """Network and inputs that the golden file names; a capture's as `refnet verify` finds them."""
+        from refnet.models.inputs import located, prepare
+        from refnet.verification.sources import network_and_inputs
+
+        if self.capture is None:
+            return prepare(located(file.sources, self.manifest.parent))
+        graph, found = network_and_inputs(self.capture, None)
+        return graph, {**found, **self._inputs()}
 
     def _inputs(self) -> dict[str, F32]:
         """A capture's inputs, those whose data it has."""
@@ -276,9 +285,12 @@ class Checker:
 
     def _arguments(self, graph: Graph, node: Node, inputs: str) -> list[F32]:
         data = []
+        read = self._read(graph, node) if inputs == "golden" else {}
         for name in node.data:
-            if inputs == "golden" or (name in graph.inputs and name not in self._checked):
-                data.append(self._fed(name))
+            if name in read:
+                data.append(read[name])
+            elif inputs == "golden" or (name in graph.inputs and name not in self._checked):
+                data.append(self.reference.recomputed().value(name))
             elif name in self._checked:
                 data.append(self._checked[name])
             else:
@@ -287,11 +299,21 @@ class Checker:
                 )
         return data + [graph.weights[name] for name in node.weights]
 
-    def _fed(self, name: str) -> F32:
-        """What a port's node is fed with: the golden value, or a capture's own."""
-        if self.reference.capture is not None and name in self.reference.known:
-            return self.reference.value(name)
-        return self.reference.recomputed().value(name)
+    def _read(self, graph: Graph, node: Node) -> dict[str, F32]:
+        """What a capture tells of a node's data, read as `refnet verify` reads it; {} of a golden file.
+
+        Raises InputError for an array of another shape that cannot be read: golden values are none of its.
+        """
+        from refnet.verification.verifier import data_of
+
+        capture = self.reference.capture
+        if capture is None:
+            return {}
+        found = data_of(graph, capture, node, self.reference.recomputed().inputs)
+        unread = [name for name in node.data if name not in found and capture.has(name)]
+        if unread:
+            raise InputError(f"the capture does not tell what {node.name} reads: {', '.join(unread)}")
+        return found
 
     def _difference(self, name: str, found: F32, expected: Digest | None) -> str:
         """What differs, as far as it can be shown."""

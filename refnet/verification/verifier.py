@@ -240,14 +240,7 @@ def gather(
 
     inputs, stated: as for `verify_values`. Raises InputError if the capture does not tell what goes in.
     """
-    data = inputs_of(graph, capture, inputs or {}, stated)
-    walk = Verifier(graph, capture, data, None, frozenset([node.name]), threads)
-    said = None
-    for one in graph.nodes:
-        judgement = walk.step(one)
-        said = said if judgement is None else judgement
-    assert said is not None
-    said = walk.later.revised.get(node.name, said)
+    walk, said = _walked(graph, capture, node, inputs_of(graph, capture, inputs or {}, stated), threads)
     operands = walk.judged_on[node.name]
     if absent := [name for name, one in zip(node.inputs, operands, strict=True) if one is None]:
         for name in absent:
@@ -264,6 +257,32 @@ def gather(
         if found is None:
             raise InputError(f"{node.name}: {said.reason}")
     return Gathered([one for one in operands if one is not None], found, note)
+
+
+def data_of(
+    graph: Graph, capture: CapturedValues, node: Node, inputs: Mapping[str, F32], threads: int = 1
+) -> dict[str, F32]:
+    """The values that a node reads, those whose bits the capture tells, as a verification reads them.
+
+    inputs: the network's. Raises InputError for inputs that are not the capture's.
+    """
+    walk, _ = _walked(graph, capture, node, inputs_of(graph, capture, inputs), threads)
+    told = zip(node.inputs, walk.judged_on[node.name], strict=True)
+    known = {name: one.value for name, one in told if one is not None and one.interval is None}
+    return {name: known[name] for name in node.data if name in known}
+
+
+def _walked(
+    graph: Graph, capture: CapturedValues, node: Node, data: Mapping[str, F32 | None], threads: int
+) -> tuple[Verifier, Judgement]:
+    """A walk for one node, and the judgement on it."""
+    walk = Verifier(graph, capture, data, None, frozenset([node.name]), threads)
+    said = None
+    for one in graph.nodes:
+        judgement = walk.step(one)
+        said = said if judgement is None else judgement
+    assert said is not None
+    return walk, walk.later.revised.get(node.name, said)
 
 
 def apart(a: F32, b: F32) -> tuple[int, int, float]:
