@@ -114,6 +114,8 @@ def run(a: argparse.Namespace) -> int:
         return worst(found.exit_code for found in everything)
     if a.full:
         raise InputError(f"--full is for the captures that ship with refnet: leave {a.capture} out")
+    if a.only:
+        refuse_given(a, ("propose",), "with --only, values that match nothing are not looked at")
     with second_compiler(a.argv):
         found = _verified(a)
     if a.propose is not None:

@@ -160,9 +160,9 @@ def verify_values(
     graph: with its weights. inputs: the network's inputs, if the capture has none. stated: what the source
     that the capture names makes: an input of the capture that has other bits is the first defect, of an op
     Input. replay, book: a book's recipes, and what the report says of it. only: judge these nodes only,
-    without a whole run. threads: None takes all processors. other_sources: go on although the capture's
-    manifest names another graph or other weights. allow: names and patterns of values that may match nothing,
-    or be unjudged. advance: called with 1 after each node.
+    without a whole run or a look at values that match nothing. threads: None takes all processors.
+    other_sources: go on although the capture's manifest names another graph or other weights. allow: names
+    and patterns of values that may match nothing, or be unjudged. advance: called with 1 after each node.
 
     Raises InputError if there is nothing to judge with: other weights, no such node, inputs that do not
     fit; FormatError for a file that is not what the manifest says.
@@ -216,11 +216,13 @@ def verify_values(
         book,
         tuple(judgements),
         () if only else tuple(_output(walk, name, value) for name, value in graph.outputs.items()),
-        tuple(name for name in capture.names if name not in inner),
+        () if only else tuple(name for name in capture.names if name not in inner),
         tuple(notes),
         time.perf_counter() - begin,
         unmatched=strays.unmatched(),
-        beyond=() if manifest is None else tuple(name for name in manifest.beyond if name not in inner),
+        beyond=()
+        if only or manifest is None
+        else tuple(name for name in manifest.beyond if name not in inner),
         allow=tuple(allow),
     )
 

@@ -236,3 +236,15 @@ def test_the_report_names_the_model_that_the_capture_names(tmp_path):
     refnet.capture("refnet", model, run, inputs=tmp_path / "x.npy", mode="golden")
     assert main(["verify", str(run), "--html", str(tmp_path / "r.html")]) == 0
     assert f"<span>{model}</span>" in (tmp_path / "r.html").read_text()
+
+
+def test_only_looks_at_no_unmatched_values_and_says_so(tmp_path, capsys):
+    """They were counted as "allowed", which nobody had said."""
+    values, model = dump(tmp_path)
+    line = ["verify", str(values), str(model), "--input", str(tmp_path / "x.npy"), "--only", "logits"]
+    assert main([*line, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["surplus"], record["allowed"], record["summary"]["allowed"]) == ([], [], 0)
+    assert main([*line, "--propose", str(tmp_path / "map.json")]) == 2
+    assert "with --only, values that match nothing are not looked at" in capsys.readouterr().err
+    assert not (tmp_path / "map.json").exists()
