@@ -128,7 +128,7 @@ def page(
         result=result(record["summary"]),
         findings=findings(record),
         kinds=kinds(nodes),
-        surplus=record.get("surplus") or (),
+        surplus=strays(record),
         pictures=pictures,
         left_out=left_out,
         model=str(record["graph"]["name"]) if model is None else model,
@@ -179,10 +179,32 @@ def result(summary: Record) -> Result:
         return Result("defect", number_of(defects, "value is", "values are") + " proved not to be rounding")
     if not judged:
         return Result("unjudged", "Nothing could be judged")
-    said = f"No defect in {number_of(judged, 'judged value', 'judged values')}"
+    said = [f"No defect in {number_of(judged, 'judged value', 'judged values')}"]
     if unjudged:
-        return Result("unjudged", f"{said}, and {html_text.thousands(unjudged)} could not be judged")
-    return Result("equal", said)
+        said.append(f"{html_text.thousands(unjudged)} could not be judged")
+    if unmatched := int(summary.get("unmatched", 0)):
+        match = number_of(unmatched, "captured value matches", "captured values match")
+        said.append(f"{match} no value of the graph")
+    return Result("equal" if len(said) == 1 else "unjudged", ", and ".join(said))
+
+
+def strays(record: Record) -> list[str]:
+    """The captured values that are in no place of the graph; first those that match nothing, with what each
+    may be.
+
+    >>> likely = {"name": "conv1", "why": "by its name"}
+    >>> unmatched = [{"name": "b", "likely": None}, {"name": "1_conv1", "likely": likely}]
+    >>> strays({"surplus": ["a", "b", "1_conv1"], "unmatched": unmatched, "allowed": ["a"]})
+    ['b: matches nothing', '1_conv1: perhaps conv1 (by its name)', 'a: allowed']
+    """
+    said: dict[str, str] = {}
+    for one in record.get("unmatched") or ():
+        likely = one.get("likely")
+        said[one["name"]] = "matches nothing" if not likely else f"perhaps {likely['name']} ({likely['why']})"
+    for kind, text in (("beyond", "beyond the graph, as the capture says"), ("allowed", "allowed")):
+        said |= dict.fromkeys(record.get(kind) or (), text)
+    rest = [name for name in record.get("surplus") or () if name not in said]
+    return [*(f"{name}: {text}" for name, text in said.items()), *rest]
 
 
 def findings(record: Record) -> list[tuple[str, Record]]:

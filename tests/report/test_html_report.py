@@ -320,6 +320,23 @@ def test_the_headline(verdicts, said):
     assert said in shown.find("p", **{"class": "result"})[0]["text"]
 
 
+def test_values_that_match_nothing_are_in_the_headline_and_named_with_their_likely_matches():
+    """Eight of nine may be wrong there: the command's exit code is 2, and the page said only "No defect"."""
+    graph = refnet.load("resnest-digits")
+    data = {"data": np.zeros((1, 1, 32, 32), np.float32)}
+    values = {node.name: value for node, value in refnet.steps(graph, data)}
+    made = {"001_fc" if name == "fc" else name: value for name, value in values.items()}
+    made |= {"debug": data["data"], "other": data["data"]}
+    found = verify_values(graph, Values(made, data), allow=["debug"])
+    shown = Page(html.page(found))
+    (head,) = [one["text"] for one in shown.find("p") if one["attrs"].get("class") == "result"]
+    assert head.startswith("? ")
+    assert "No defect in 96 judged values, and 2 captured values match no value of the graph." in head
+    (names,) = [one for one in shown.find("ul") if one["attrs"].get("class") == "names"]
+    listed = [one["text"] for one in shown.find("li") if names in one["path"]]
+    assert listed == ["001_fc: perhaps fc (by its name)", "other: matches nothing", "debug: allowed"]
+
+
 def test_nothing_judged_is_not_called_right():
     graph = refnet.load("resnest-digits")
     verdicts = {node.name: "missing" for node in graph.nodes} | {"fc": "unjudged"}
