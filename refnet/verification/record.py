@@ -141,8 +141,9 @@ def suggestion(found: Verification) -> str | None:
     """The order-free run, where only rounding was found: a bug smaller than the bound can hide under it."""
     if found.counts[DEFECT] or not found.counts[ROUNDING]:
         return None
+    judged = "judged " if found.counts[UNJUDGED] or found.unmatched else ""
     return (
-        "every difference is inside its bound, and a bug smaller than that could hide there: "
+        f"every {judged}difference is inside its bound, and a bug smaller than that could hide there: "
         "`refnet export MODEL --to onnx --order-free -o DIR` writes its convolutions, dense layers and "
         "averages with inputs on which no sum rounds, to be run by whatever computed these values, if that "
         "runs .onnx"

@@ -248,3 +248,11 @@ def test_only_looks_at_no_unmatched_values_and_says_so(tmp_path, capsys):
     assert main([*line, "--propose", str(tmp_path / "map.json")]) == 2
     assert "with --only, values that match nothing are not looked at" in capsys.readouterr().err
     assert not (tmp_path / "map.json").exists()
+
+
+def test_the_suggestion_speaks_of_judged_differences_only_where_others_are_left():
+    values = {**VALUES, "logits": VALUES["logits"] * F(1 + 2**-23)}
+    for more, said in (({}, "every difference"), ({"debug": DATA["x"]}, "every judged difference")):
+        found = refnet.verify({**values, **more}, GRAPH, inputs=DATA)
+        assert found.counts["rounding"] == 1
+        assert (found.suggestion or "").startswith(f"{said} is inside its bound")
