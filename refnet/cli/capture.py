@@ -89,8 +89,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         action="append",
         metavar="X",
-        help="a .npy file, NAME=FILE.npy, images (a batch), sample:NAME or seed:N (default: seed:0; of a "
-        "folder, what its files say)",
+        help="a .npy file, NAME=FILE.npy, a folder of such files, images (a batch), sample:NAME or seed:N "
+        "(default: seed:0; of FRAMEWORK folder, what its files say)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="the capture's folder"

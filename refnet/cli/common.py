@@ -204,7 +204,8 @@ def names_arguments(parser: argparse.ArgumentParser, of: str = "") -> None:
     """Declare --names and --allow. of: what they are for, in front of the help."""
     text = f"{of}a JSON object {{captured name: name of a value}}"
     parser.add_argument("--names", type=Path, metavar="MAP.json", help=text)
-    text = f"{of}accept values of this name, or pattern with * and ?, that match nothing; repeatable"
+    nothing = "that match nothing" if of else "that match nothing or are unjudged"
+    text = f"{of}accept values of this name, or pattern with * and ?, {nothing}; repeatable"
     parser.add_argument("--allow", action="append", default=[], metavar="NAME", help=text)
 
 

@@ -56,9 +56,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="image files")
     weights_arguments(parser)
     text = (
-        "the input instead of IMAGE: a .npy file (n, c, h, w) or (c, h, w), NAME=FILE.npy, images (a batch), "
+        "the input instead of IMAGE: a .npy file (n, c, h, w) or (c, h, w), NAME=FILE.npy, a folder of such "
+        "files, images (a batch), sample:NAME or seed:N"
     )
-    text += "sample:NAME or seed:N"
     parser.add_argument("--input", action="append", metavar="X", help=text)
     parser.add_argument(
         "--output", type=Path, metavar="FILE.npy", help="save the output, all images in order"
