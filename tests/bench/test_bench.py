@@ -152,6 +152,14 @@ def test_a_symbol_file_keeps_its_own_weights_if_they_are_named(tmp_path: Path) -
     assert same_bits(output(synthetic, 1), expected)
 
 
+@pytest.mark.parametrize("name", ["net.ckpt", "net.bin", "net.pth.tar", "net.pth"])
+def test_any_file_of_weights_keeps_its_own(name: str, tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[2] / "weights/resnest-digits.pth"
+    (tmp_path / name).write_bytes(shipped.read_bytes())
+    prepared = prepare(tmp_path / name, tmp_path, network=DIGITS)
+    assert prepared.graph.weights_hash() == refnet.load(DIGITS).weights_hash()
+
+
 def test_what_a_framework_cannot_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"against must be among torch, mxnet, .*, got 'caffe'"):
         prepare(DIGITS, tmp_path, against=["caffe"])
@@ -389,6 +397,8 @@ def test_wrong_usage(argv: list[str], why: str, capsys: pytest.CaptureFixture[st
         ([DIGITS, "--against", "onnxruntim"], "did you mean onnxruntime?"),
         ([DIGITS, "--scaling"], "--scaling has its own networks"),
         (["cat.png"], "is an image, but a MODEL is expected here"),
+        (["resnest-digit"], "no network is named 'resnest-digit'; did you mean resnest-digits"),
+        (["net.onnx"], "net.onnx: found no such file"),
     ],
 )
 def test_unusable_arguments(argv: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
