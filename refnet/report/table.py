@@ -17,8 +17,8 @@ GAP, NARROW_GAP = 3, 2
 """Spaces between columns; where not all has room."""
 LEAST = 12
 """A text is folded to no fewer characters than this, unless a heading's word or the text itself has fewer."""
-NUMBER = re.compile(r"(?<!\S)[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?=[,;:]?(?!\S))")
-"""A number in a text, which stays whole, too."""
+NUMBER = re.compile(r"(?<!\S)[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?[,;:]?(?!\S)")
+"""A number in a text, with the mark behind it. It stays whole, too."""
 
 
 @dataclass(frozen=True)

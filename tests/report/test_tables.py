@@ -114,7 +114,7 @@ def test_a_number_in_a_text_stays_whole(number):
     """explain's texts have numbers: `var + eps = 0.8190141916275024`."""
     for text in (f"beta - mean * s, beta = {number}", f"{number}, of all", f"from {number} on"):
         table = Table(("step", "what", ">exact"), (("t", text, "1.5"),), fold=("what",))
-        for width in range(len(number) + 13, 60):
+        for width in range(len(number) + 14, 60):
             assert any(number in line for line in body(fitted(table, width))), width
 
 
