@@ -155,8 +155,10 @@ def python(framework: str, given: str | None = None) -> str:
                 raise InputError(f"{said}={path}: no such file")
             return path
     own = [sys.executable] if sys.executable else []
-    found = (shutil.which(name) for name in ("python3", "python"))
-    for path in dict.fromkeys([*own, *(os.path.abspath(one) for one in found if one)]):
+    # A PATH may have "." or an empty entry, which mean the current folder.
+    folders = os.pathsep.join(filter(os.path.isabs, os.environ.get("PATH", os.defpath).split(os.pathsep)))
+    found = (shutil.which(name, path=folders) for name in ("python3", "python"))
+    for path in dict.fromkeys([*own, *(one for one in found if one)]):
         if _has(path, MODULES[framework]):
             return path
     raise InputError(

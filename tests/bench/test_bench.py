@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -181,7 +182,7 @@ def test_each_network_has_a_framework_of_its_own_and_torch_has_every_resnest() -
 
 def stand_in(folder: Path, modules: str) -> Path:
     """A Python that has these modules and no other; it notes that it was asked."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "python3"
     path.write_text(f"""#!{sys.executable}
 import sys
@@ -220,6 +221,23 @@ def test_an_interpreter_is_named_or_found_and_nothing_of_the_current_folder_runs
     with pytest.raises(InputError, match="--python torch=elsewhere: no such file"):
         python("torch", "elsewhere")
     assert not (trap.parent / "asked").exists()
+
+
+@pytest.mark.parametrize("path", [".", "", "bin", f".{os.pathsep}bin{os.pathsep}"])
+def test_a_path_that_has_the_current_folder_runs_nothing_of_it(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traps = [stand_in(tmp_path, "torch"), stand_in(tmp_path / "bin", "torch")]
+    other = stand_in(tmp_path / "else", "torch")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REFNET_PYTHON_TORCH", raising=False)
+    monkeypatch.setattr(sys, "executable", "")
+    monkeypatch.setenv("PATH", path)
+    with pytest.raises(InputError, match="no Python has torch"):
+        python("torch")
+    monkeypatch.setenv("PATH", os.pathsep.join([path, str(other.parent)]))
+    assert python("torch") == str(other)
+    assert not any((trap.parent / "asked").exists() for trap in traps)
 
 
 def test_a_python_with_only_a_folder_of_that_name_beside_it_has_no_framework(
