@@ -15,7 +15,7 @@ PACKED = {
     b"7z\xbc\xaf\x27\x1c": ("7z", "7z x FILE"),
     b"Rar!\x1a\x07": ("rar", "unrar x FILE"),
 }
-"""The first bytes of a compressed file -> (its kind, the command that unpacks it; gunzip FILE.pth refuses the name)."""
+"""The first bytes of a compressed file -> (its kind, what unpacks it; `gunzip net.pth` refuses the name)."""
 
 
 def refuse_foreign(head: bytes, file: str) -> None:
