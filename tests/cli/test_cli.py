@@ -626,4 +626,4 @@ def test_a_narrow_terminal_gets_fewer_columns(monkeypatch):
         monkeypatch.setattr(sys, "stdout", shown := Terminal())
         assert main(["models"]) == 0
         assert ("a05_se-resnet-50" in shown.getvalue()) is whole
-        assert ("a wider terminal" in shown.getvalue()) is not whole
+        assert ("(columns left out: " in shown.getvalue()) is not whole
