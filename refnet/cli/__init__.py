@@ -201,6 +201,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace | None:
             elif not argv[0].startswith("-"):
                 parser.error(f"there is no command {argv[0]!r}{did_you_mean(argv[0], commands)}")
             else:
+                known = [text for action in parser._actions for text in action.option_strings]
+                if not any(text.startswith(option) for text in known):
+                    hint = did_you_mean(option, known)
+                    parser.error(f"there is no option {option!r} without a command{hint}")
                 arguments = parser.parse_args(argv)
             arguments.argv = argv
             return arguments

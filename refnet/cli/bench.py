@@ -49,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--against",
         type=_frameworks,
         metavar="LIST",
-        help="comma-separated: torch, mxnet, onnxruntime, onnx-reference; or none "
+        help="comma-separated, or none: torch, mxnet, onnxruntime, onnx-reference "
         "(default: the network's own framework)",
     )
     parser.add_argument("--arithmetic", metavar="NAME", help="plain (default), golden or replay:BOOK")

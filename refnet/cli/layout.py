@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 WIDEST, NARROWEST = 80, 60
 """Help is no wider than the first, however wide the terminal, and no narrower than the second."""
+MEANING = re.compile(r"( +\S.*? {2,})\S")
+"""An indented word, the spaces behind it, and what it means."""
 
 
 def width() -> int:
@@ -20,7 +22,8 @@ def laid_out(text: str, wide: int) -> str:
     """The text with no line longer than `wide`, if its words allow that.
 
     Lines that begin at the margin are paragraphs. Indented lines are commands with a comment behind two
-    spaces, or a word and what it means, or text.
+    spaces, or a word and what it means, or text. A line that begins where the meaning above it does is the
+    rest of that meaning.
 
     >>> text = "examples:\\n  refnet run net.pth cat.jpg --model resnest-digits   one image"
     >>> print(laid_out(text, 40), end="")
@@ -33,16 +36,21 @@ def laid_out(text: str, wide: int) -> str:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Paragraphs, each joined to one line; indented and empty lines as they are."""
+    """Paragraphs and meanings, each joined to one line; other indented and empty lines as they are."""
     paragraph: list[str] = []
+    margin = 0
     for line in text.rstrip("\n").split("\n"):
-        if line and not line.startswith(" "):
-            paragraph.append(line)
+        blank = len(line) - len(line.lstrip(" "))
+        if paragraph and line and blank == margin:
+            paragraph.append(line.strip())
             continue
         if paragraph:
             yield " ".join(paragraph)
-        paragraph = []
-        yield line
+        meaning = None if line.startswith("  refnet ") else MEANING.match(line)
+        margin = len(meaning[1]) if meaning else 0
+        paragraph = [line] if line and (meaning or not blank) else []
+        if not paragraph:
+            yield line
     if paragraph:
         yield " ".join(paragraph)
 
@@ -53,7 +61,7 @@ def _laid_out(line: str, wide: int) -> list[str]:
     if line.startswith("  refnet "):
         return _command(line.strip(), wide)
     blank = " " * (len(line) - len(line.lstrip()))
-    if blank and (found := re.match(r"( *\S.*? {2,})\S", line)):
+    if blank and (found := MEANING.match(line)):
         start = found[1]
         return _filled(line[len(start) :], wide, start, " " * len(start))
     return _filled(line.strip(), wide, blank, blank)

@@ -22,6 +22,7 @@ from refnet.cli.common import (
     weights_arguments,
 )
 from refnet.core.errors import InputError
+from refnet.core.words import counted
 
 if TYPE_CHECKING:
     from refnet.core.graph import Graph
@@ -166,7 +167,7 @@ def _inputs(
 
     given = a.input or []
     if given and a.images:
-        raise InputError(f"--input {given[0]} and {len(a.images)} images: give one or the other")
+        raise InputError(f"--input {given[0]} and {counted(len(a.images), 'image')}: give one or the other")
     if any(is_tensor(text) for text in given):
         kinds = {name: kind.shape for name, kind in graph.inputs.items()}
         (name,) = graph.inputs if len(graph.inputs) == 1 else (None,)

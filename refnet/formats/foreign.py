@@ -8,14 +8,14 @@ HEAD = 512
 """Bytes from which a file's kind is told."""
 
 PACKED = {
-    b"\x1f\x8b": ("gzip", "gunzip"),
-    b"BZh": ("bzip2", "bunzip2"),
-    b"\xfd7zXZ\0": ("xz", "unxz"),
-    b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
-    b"7z\xbc\xaf\x27\x1c": ("7z", "7z x"),
-    b"Rar!\x1a\x07": ("rar", "unrar x"),
+    b"\x1f\x8b": ("gzip", "gunzip < FILE > NEW"),
+    b"BZh": ("bzip2", "bunzip2 < FILE > NEW"),
+    b"\xfd7zXZ\0": ("xz", "unxz < FILE > NEW"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "unzstd < FILE > NEW"),
+    b"7z\xbc\xaf\x27\x1c": ("7z", "7z x FILE"),
+    b"Rar!\x1a\x07": ("rar", "unrar x FILE"),
 }
-"""The first bytes of a compressed file -> (its kind, the program that unpacks it)."""
+"""The first bytes of a compressed file -> (its kind, what unpacks it; `gunzip net.pth` refuses the name)."""
 
 
 def refuse_foreign(head: bytes, file: str) -> None:
@@ -34,9 +34,9 @@ def refuse_foreign(head: bytes, file: str) -> None:
     if start.startswith(b"<?xml"):
         remedy = "a server's answer was saved instead: download the file again"
         raise UnsupportedError(f"{file}: is an XML document, not the file: {remedy}")
-    for magic, (kind, program) in PACKED.items():
+    for magic, (kind, command) in PACKED.items():
         if head.startswith(magic):
-            raise UnsupportedError(f"{file}: is compressed ({kind}): unpack it with {program} first")
+            raise UnsupportedError(f"{file}: is compressed ({kind}): {command} unpacks it")
 
 
 def other_weights(head: bytes) -> str | None:

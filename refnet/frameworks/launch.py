@@ -20,9 +20,9 @@ from refnet.core.op import F32
 from refnet.core.words import did_you_mean
 from refnet.frameworks.process import Worker
 from refnet.models.catalog import Entry, entries
-from refnet.models.loading import Model, Size, load
+from refnet.models.loading import Model, Size, load, structure
 from refnet.models.synthetic import normal
-from refnet.models.weights_file import absolute_source, source_of
+from refnet.models.weights_file import absolute_source, holds_weights_only, source_of
 
 FRAMEWORKS = {"torch": "torch", "mxnet": "mxnet", "onnxruntime": "onnx", "onnx-reference": "onnx"}
 """What refnet can be compared with -> the environment of .ci/environments.sh that has it (.venv-NAME)."""
@@ -88,12 +88,14 @@ def prepare(
         if name not in FRAMEWORKS:
             hint = did_you_mean(name, FRAMEWORKS)
             raise InputError(f"against must be among {', '.join(FRAMEWORKS)}, got {name!r}{hint}")
+    if os.fspath(model) not in entries() and not os.path.isfile(source_of(model).file):
+        structure(model, network=network, image=image)  # raises what is wrong with its name
     entry = known_entry(model, network)
     for name in against:
         if reason := unfit(name, entry):
             raise InputError(f"{name} cannot run {os.fspath(model)}: {reason}")
     found = {name: python(name, (pythons or {}).get(name)) for name in against}
-    if weights is None and not os.fspath(model).endswith((".pth", ".pt", ".safetensors", ".params", ".tar")):
+    if weights is None and not (holds_weights_only(os.fspath(model)) or os.fspath(model).endswith(".tar")):
         weights = "seed:0"
     graph = load(model, weights=weights, network=network, image=image)
     racers = {"refnet": _own(graph, model, weights, network, image, folder, arithmetic)}
@@ -153,8 +155,10 @@ def python(framework: str, given: str | None = None) -> str:
                 raise InputError(f"{said}={path}: no such file")
             return path
     own = [sys.executable] if sys.executable else []
-    found = (shutil.which(name) for name in ("python3", "python"))
-    for path in dict.fromkeys([*own, *(os.path.abspath(one) for one in found if one)]):
+    # A PATH may have "." or an empty entry, which mean the current folder.
+    folders = os.pathsep.join(filter(os.path.isabs, os.environ.get("PATH", os.defpath).split(os.pathsep)))
+    found = (shutil.which(name, path=folders) for name in ("python3", "python"))
+    for path in dict.fromkeys([*own, *(one for one in found if one)]):
         if _has(path, MODULES[framework]):
             return path
     raise InputError(

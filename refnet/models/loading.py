@@ -168,7 +168,8 @@ def _unknown(name: str) -> InputError:
     try:
         entry(name)
     except InputError as error:
-        return InputError(f"{error} (and there is no such file)")
+        file = "it is no file" if os.path.lexists(name) else "there is no such file"
+        return InputError(f"{error} (and {file})")
     raise AssertionError(name)
 
 

@@ -160,11 +160,12 @@ class ResizeNearest(Op):
     def take(self, x: npt.NDArray[Any], outside: float, formula: str = "exact") -> npt.NDArray[Any]:
         """The elements of an array of any dtype that y has; outside: what stands where there is none."""
         shape = x.shape
-        for k, axis in enumerate(self.axes):
-            j = self.places(k, shape, formula)
+        # Axes that shrink come first, so that no array in between is larger than x and y.
+        for k in sorted(range(len(self.axes)), key=lambda k: self.sizes[k] / shape[self.axes[k]]):
+            axis, j = self.axes[k], self.places(k, shape, formula)
             x = np.take(x, np.maximum(j, 0), axis)
             x[(slice(None),) * axis + (j < 0,)] = outside
-        return np.array(x, order="C")
+        return np.ascontiguousarray(x) if self.axes else x.copy()
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
         return self.take(inputs[0], self.extrapolation)

@@ -9,6 +9,7 @@ Table ── fitted ── Fit ── heading, rule, body
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,8 @@ GAP, NARROW_GAP = 3, 2
 """Spaces between columns; where not all has room."""
 LEAST = 12
 """A text is folded to no fewer characters than this, unless a heading's word or the text itself has fewer."""
+NUMBER = re.compile(r"(?<!\S)[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?[,;:]?(?!\S)")
+"""A number in a text, with the mark behind it. It stays whole, too."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ def _least(table: Table, fold: Sequence[str]) -> list[int]:
     for i, (name, cells) in enumerate(zip(table.titles, _columns(table), strict=True)):
         most = max(map(length, cells[1:]), default=0)
         if name in fold and not table.names[i].startswith((">", "<")):
-            most = min(most, LEAST)
+            numbers = (length(number) for cell in cells[1:] for number in NUMBER.findall(cell))
+            most = min(most, max(LEAST, *numbers, 0))
         found.append(max([most, *map(length, name.split())]))
     return found
 

@@ -72,7 +72,7 @@ def _print_table(console: Console, whole: Table) -> None:
     missing = [name for i, name in enumerate(whole.titles) if any(row[i] for row in whole.rows)]
     gone = [name for name in dict.fromkeys(missing) if name not in fit.table.titles]
     if gone:
-        console.print(f"(no room for {', '.join(gone)}: a wider terminal, a pipe and --json have all)")
+        console.print(f"(columns left out: {', '.join(gone)}; a wider terminal, a pipe and --json have all)")
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,14 @@ def test_a_symbol_file_keeps_its_own_weights_if_they_are_named(tmp_path: Path) -
     assert same_bits(output(synthetic, 1), expected)
 
 
+@pytest.mark.parametrize("name", ["net.ckpt", "net.bin", "net.pth.tar", "net.pth"])
+def test_any_file_of_weights_keeps_its_own(name: str, tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[2] / "weights/resnest-digits.pth"
+    (tmp_path / name).write_bytes(shipped.read_bytes())
+    prepared = prepare(tmp_path / name, tmp_path, network=DIGITS)
+    assert prepared.graph.weights_hash() == refnet.load(DIGITS).weights_hash()
+
+
 def test_what_a_framework_cannot_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"against must be among torch, mxnet, .*, got 'caffe'"):
         prepare(DIGITS, tmp_path, against=["caffe"])
@@ -173,7 +182,7 @@ def test_each_network_has_a_framework_of_its_own_and_torch_has_every_resnest() -
 
 def stand_in(folder: Path, modules: str) -> Path:
     """A Python that has these modules and no other; it notes that it was asked."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "python3"
     path.write_text(f"""#!{sys.executable}
 import sys
@@ -212,6 +221,23 @@ def test_an_interpreter_is_named_or_found_and_nothing_of_the_current_folder_runs
     with pytest.raises(InputError, match="--python torch=elsewhere: no such file"):
         python("torch", "elsewhere")
     assert not (trap.parent / "asked").exists()
+
+
+@pytest.mark.parametrize("path", [".", "", "bin", f".{os.pathsep}bin{os.pathsep}"])
+def test_a_path_that_has_the_current_folder_runs_nothing_of_it(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traps = [stand_in(tmp_path, "torch"), stand_in(tmp_path / "bin", "torch")]
+    other = stand_in(tmp_path / "else", "torch")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REFNET_PYTHON_TORCH", raising=False)
+    monkeypatch.setattr(sys, "executable", "")
+    monkeypatch.setenv("PATH", path)
+    with pytest.raises(InputError, match="no Python has torch"):
+        python("torch")
+    monkeypatch.setenv("PATH", os.pathsep.join([path, str(other.parent)]))
+    assert python("torch") == str(other)
+    assert not any((trap.parent / "asked").exists() for trap in traps)
 
 
 def test_a_python_with_only_a_folder_of_that_name_beside_it_has_no_framework(
@@ -389,6 +415,8 @@ def test_wrong_usage(argv: list[str], why: str, capsys: pytest.CaptureFixture[st
         ([DIGITS, "--against", "onnxruntim"], "did you mean onnxruntime?"),
         ([DIGITS, "--scaling"], "--scaling has its own networks"),
         (["cat.png"], "is an image, but a MODEL is expected here"),
+        (["resnest-digit"], "no network is named 'resnest-digit'; did you mean resnest-digits"),
+        (["net.onnx"], "net.onnx: found no such file"),
     ],
 )
 def test_unusable_arguments(argv: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,6 +100,26 @@ def test_help_is_laid_out_for_the_terminal_and_no_wider_than_80(monkeypatch, col
         assert [line for line in text.splitlines() if len(line) > max(60, min(columns, 80))] == []
 
 
+def test_the_rest_of_a_meaning_is_filled_with_it():
+    from refnet.cli.layout import laid_out
+
+    text = "codes:\n  1    one two three four\n       five six seven\n"
+    text += "  refnet run   x\n               y\n  2    end\n"
+    assert laid_out(text, 26).splitlines() == [
+        "codes:",
+        "  1    one two three four",
+        "       five six seven",
+        "  refnet run   x",
+        "               y",
+        "  2    end",
+    ]
+    assert laid_out(text, 22).splitlines()[1:4] == [
+        "  1    one two three",
+        "       four five six",
+        "       seven",
+    ]
+
+
 @pytest.mark.parametrize("argv", [["nonsense"], ["run", "--batch", "0"], ["export", "x"], ["summary"]])
 def test_wrong_usage_exits_with_two(capsys, argv):
     with pytest.raises(SystemExit) as stop:
@@ -606,4 +626,4 @@ def test_a_narrow_terminal_gets_fewer_columns(monkeypatch):
         monkeypatch.setattr(sys, "stdout", shown := Terminal())
         assert main(["models"]) == 0
         assert ("a05_se-resnet-50" in shown.getvalue()) is whole
-        assert ("a wider terminal" in shown.getvalue()) is not whole
+        assert ("(columns left out: " in shown.getvalue()) is not whole

@@ -205,7 +205,7 @@ OTHERS = {
         "an HTML page.*download the file again",
     ),
     "XML": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML document"),
-    "gzip": (gzip.compress(SOUND), r"compressed \(gzip\): unpack it with gunzip"),
+    "gzip": (gzip.compress(SOUND), r"compressed \(gzip\): gunzip < FILE > NEW unpacks it"),
     "xz": (b"\xfd7zXZ\0" + bytes(40), r"compressed \(xz\)"),
     "zstd": (b"\x28\xb5\x2f\xfd" + bytes(40), r"compressed \(zstd\)"),
     "a cut zip": (SOUND[:-100], "a zip that is cut short.*again"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from fractions import Fraction
 from math import ceil, floor
 
@@ -173,3 +174,19 @@ def test_pytorchs_upsampling_by_41_is_replayed():
     assert "the formula 'ratio' gives these bits" in (judged.reason or "")
     found = op.bound(Interval.exactly(x), engine=FAST)
     assert (np.abs(y - found.center) <= found.radius).all()
+
+
+@pytest.mark.parametrize(("shape", "sizes"), [((1, 1, 1, 4000), (4000, 1)), ((1, 1, 100, 100), (2000, 2000))])
+def test_a_resize_needs_no_more_than_its_result(shape, sizes):
+    """4,000 x 1 from 1 x 4,000 by way of 4,000 x 4,000 took 64 MB; a large result was there twice."""
+    op = ResizeNearest((2, 3), sizes, ((sizes[0], shape[2]), (sizes[1], shape[3])), "asymmetric", "floor")
+    x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    tracemalloc.start()
+    try:
+        y = op.run(x, engine=FAST)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    rows, columns = (np.arange(size) * n // size for size, n in zip(sizes, shape[2:], strict=True))
+    assert np.array_equal(y, x[:, :, rows[:, None], columns])
+    assert peak < y.nbytes * 1.2 + 2_000_000

@@ -109,6 +109,15 @@ def test_any_table_at_any_width(seed):
         check(Table(tuple(names), rows, drop, fold), width)
 
 
+@pytest.mark.parametrize("number", ["0.8190141916275024", "-0.011489156633615494", "1.2345678901234567e-38"])
+def test_a_number_in_a_text_stays_whole(number):
+    """explain's texts have numbers: `var + eps = 0.8190141916275024`."""
+    for text in (f"beta - mean * s, beta = {number}", f"{number}, of all", f"from {number} on"):
+        table = Table(("step", "what", ">exact"), (("t", text, "1.5"),), fold=("what",))
+        for width in range(len(number) + 14, 60):
+            assert any(number in line for line in body(fitted(table, width))), width
+
+
 def test_columns_go_in_the_stated_order_and_never_a_digit():
     names = ("op", ">values", ">equal", ">defect", ">largest share")
     one = Table(names, (("Relu", "67", "67", "", "0.492"),), drop=("largest share", "values"))
@@ -225,4 +234,4 @@ def test_on_a_terminal_no_line_of_a_table_is_cut(width, verification, monkeypatc
     for figure in ("12500.00", "20.000", "DIFFERENT", "92"):
         assert figure in whole
     if width >= 60:
-        assert ("no room for" in whole) == (width < 200)
+        assert ("columns left out: " in whole) == (width < 200)

@@ -109,6 +109,8 @@ def test_explain_names_the_node_before_it_asks_for_an_input(capsys):
     ("argv", "said"),
     [
         (["verfy"], "there is no command 'verfy'; did you mean verify?"),
+        (["--hlp"], "there is no option '--hlp' without a command; did you mean --help?"),
+        (["--json", "run"], "there is no option '--json' without a command"),
         (["run", "--threds", "2"], "did you mean --threads?"),
         (["run", "--kernels", "fats"], "'fats' is not one of fast, reference; did you mean fast?"),
         (["export", RESNEST, "--to", "onx", "-o", "x"], "did you mean onnx?"),
@@ -128,6 +130,7 @@ def test_wrong_words_are_answered_with_the_right_ones(argv, said, capsys):
     ("argv", "said"),
     [
         (["summary", "resnest-digit"], "did you mean resnest-digits"),
+        (["summary", "."], "no network is named '.'; `refnet models` lists them all (and it is no file)"),
         (["run", RESNEST, "--arithmetic", "goldn"], "did you mean golden?"),
         (["run", RESNEST, "--pipeline", "digit"], "did you mean digits?"),
         (["run", RESNEST, "--value", "layer1.0.relu1", "--output", "x.npy"], "did you mean layer1.0.relu"),
