@@ -22,7 +22,7 @@ import numpy as np
 from refnet.core.errors import InputError, WeightsError
 from refnet.core.graph import Graph, Node
 from refnet.core.interrupt import interruptible
-from refnet.core.limits import check_cost, long_ones
+from refnet.core.limits import RunCost, long_ones, run_cost
 from refnet.core.op import F32, TensorType
 from refnet.core.words import did_you_mean
 
@@ -33,20 +33,23 @@ Fuse = Callable[[Sequence[Node], Collection[str]], tuple[Node, ...]]
 """fuse(nodes, keep): the nodes, some of them fused into one pass over memory; values in `keep` exist."""
 T = TypeVar("T")
 
+MOST_TYPES = 16
+"""For so many types of inputs (batch sizes) a plan keeps what it costs to run it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
     """How values of a graph are computed. Arithmetics keep it for later runs (`PerGraph`).
 
     wanted: names of the values. fused: the fused graph that the nodes come from, if not the graph itself.
-    fitting: input types that are known to fit, because inferring all types of a network takes milliseconds;
-    with them the names of the nodes that take long.
+    fitting: the input types last found to fit, because inferring all types of a network takes milliseconds;
+    with them the run's cost, and the names of the nodes that take long.
     """
 
     wanted: frozenset[str]
     schedule: Schedule
     fused: Graph | None = None
-    fitting: dict[tuple[tuple[str, TensorType], ...], frozenset[str]] = field(default_factory=dict)
+    fitting: dict[object, tuple[RunCost, frozenset[str]]] = field(default_factory=dict)
 
 
 class Arithmetic(Protocol):
@@ -166,10 +169,8 @@ def _execute(
     graph: Graph, inputs: Mapping[str, F32], arithmetic: Arithmetic, plan: Plan
 ) -> Iterator[tuple[Node, F32]]:
     given = graph.check_inputs(inputs)
-    if (types := tuple(given.items())) not in plan.fitting:
-        costs = affordable(graph, graph.types(given), plan.wanted)
-        plan.fitting[types] = long_ones(costs, [node.name for node, *_ in plan.schedule])
-    slow = plan.fitting[types]
+    cost, slow = _cost(graph, given, plan)
+    cost.check()
     check_weights(graph)
     values: dict[str, F32] = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
     weights, evaluate = graph.weights, arithmetic.evaluate
@@ -189,13 +190,23 @@ def _execute(
             del values[name]
 
 
-def affordable(graph: Graph, types: Mapping[str, TensorType], wanted: Collection[str] = ()) -> dict[str, int]:
-    """The operations of each node that the wanted values (default: all) need; InputError beyond the limits.
+def _cost(graph: Graph, given: Mapping[str, TensorType], plan: Plan) -> tuple[RunCost, frozenset[str]]:
+    """The run's cost and its long nodes, from `plan.fitting` if inputs of these types are known to fit."""
+    key = tuple(given.items())
+    known = plan.fitting.get(key)
+    if known is None:
+        cost = cost_of(graph, graph.types(given), plan.wanted)
+        known = cost, long_ones(cost.operations, [node.name for node, *_ in plan.schedule])
+        for old in list(plan.fitting)[: 1 - MOST_TYPES]:
+            plan.fitting.pop(old, None)
+        plan.fitting[key] = known
+    return known
 
-    types: of all inputs, weights and values.
-    """
+
+def cost_of(graph: Graph, types: Mapping[str, TensorType], wanted: Collection[str] = ()) -> RunCost:
+    """The cost of a run for the wanted values (default: all). types: of all inputs, weights and values."""
     nodes = _needed(graph, wanted) if wanted else graph.nodes
-    return check_cost(graph.name, nodes, types, [freed for *_, freed in schedule(nodes)])
+    return run_cost(graph.name, nodes, types, [freed for *_, freed in schedule(nodes)])
 
 
 def _fused(graph: Graph, fused: Graph, wanted: Collection[str]) -> Graph:

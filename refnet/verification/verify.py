@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph
-from refnet.core.interpreter import affordable
+from refnet.core.interpreter import cost_of
 from refnet.core.op import F32
 from refnet.core.words import did_you_mean
 from refnet.verification.capture import CapturedValues, Values
@@ -183,7 +183,7 @@ def verify_values(
     notes = _foundations(graph, capture, other_sources)
     data = inputs_of(graph, capture, inputs or {}, stated, notes)
     walk = Verifier(graph, capture, data, replay, frozenset(only), threads or processors())
-    affordable(graph, walk.types, only)
+    cost_of(graph, walk.types, only).check()
     judgements = []
     for name, expected in (stated or {}).items():
         own = data.get(name)
