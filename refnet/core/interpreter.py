@@ -33,8 +33,23 @@ Fuse = Callable[[Sequence[Node], Collection[str]], tuple[Node, ...]]
 """fuse(nodes, keep): the nodes, some of them fused into one pass over memory; values in `keep` exist."""
 T = TypeVar("T")
 
-MOST_TYPES = 16
-"""For so many types of inputs (batch sizes) a plan keeps what it costs to run it."""
+
+class Latest(Generic[T]):
+    """A cache of the entries that were made last, at most so many of them."""
+
+    def __init__(self, most: int = 64) -> None:
+        self._most = most
+        self._kept: dict[object, T] = {}
+
+    def of(self, key: object, make: Callable[[], T]) -> T:
+        """The entry of the key, made if there is none."""
+        known = self._kept.get(key)
+        if known is None:
+            known = make()
+            for old in list(self._kept)[: 1 - self._most]:
+                self._kept.pop(old, None)
+            self._kept[key] = known
+        return known
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +57,14 @@ class Plan:
     """How values of a graph are computed. Arithmetics keep it for later runs (`PerGraph`).
 
     wanted: names of the values. fused: the fused graph that the nodes come from, if not the graph itself.
-    fitting: the input types last found to fit, because inferring all types of a network takes milliseconds;
-    with them the run's cost, and the names of the nodes that take long.
+    fitting: for the types of inputs that fit, the run's cost and the names of the nodes that take long,
+    because inferring all types of a network takes milliseconds.
     """
 
     wanted: frozenset[str]
     schedule: Schedule
     fused: Graph | None = None
-    fitting: dict[object, tuple[RunCost, frozenset[str]]] = field(default_factory=dict)
+    fitting: Latest[tuple[RunCost, frozenset[str]]] = field(default_factory=Latest)
 
 
 class Arithmetic(Protocol):
@@ -191,16 +206,13 @@ def _execute(
 
 
 def _cost(graph: Graph, given: Mapping[str, TensorType], plan: Plan) -> tuple[RunCost, frozenset[str]]:
-    """The run's cost and its long nodes, from `plan.fitting` if inputs of these types are known to fit."""
-    key = tuple(given.items())
-    known = plan.fitting.get(key)
-    if known is None:
+    """The run's cost and the names of its long nodes, for inputs of these types."""
+
+    def make() -> tuple[RunCost, frozenset[str]]:
         cost = cost_of(graph, graph.types(given), plan.wanted)
-        known = cost, long_ones(cost.operations, [node.name for node, *_ in plan.schedule])
-        for old in list(plan.fitting)[: 1 - MOST_TYPES]:
-            plan.fitting.pop(old, None)
-        plan.fitting[key] = known
-    return known
+        return cost, long_ones(cost.operations, [node.name for node, *_ in plan.schedule])
+
+    return plan.fitting.of(tuple(given.items()), make)
 
 
 def cost_of(graph: Graph, types: Mapping[str, TensorType], wanted: Collection[str] = ()) -> RunCost:

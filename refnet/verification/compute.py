@@ -36,11 +36,14 @@ def golden(op: Op, inputs: Sequence[F32], threads: int = 1) -> F32:
     return _interruptible(op, inputs, lambda: op.golden(*inputs, exact=DecideOrRefine(Fast(threads))))
 
 
-def bound(op: Op, inputs: Sequence[Interval]) -> Interval:
-    """Where any float32 evaluation of the op lies, for inputs anywhere in their intervals."""
+def bound(op: Op, inputs: Sequence[Interval], threads: int | None = None) -> Interval:
+    """Where any float32 evaluation of the op lies, for inputs anywhere in their intervals.
+
+    threads: by default all processors.
+    """
     with np.errstate(all="ignore"):
         centers = [one.center for one in inputs]
-        return _interruptible(op, centers, lambda: op.bound(*inputs, engine=Fast()))
+        return _interruptible(op, centers, lambda: op.bound(*inputs, engine=Fast(threads)))
 
 
 def _interruptible(op: Op, inputs: Sequence[F32 | F64], compute: Callable[[], T]) -> T:

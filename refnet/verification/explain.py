@@ -93,7 +93,7 @@ def explain_element(
     arrays = [one.value for one in operands]
     made = element(node, arrays, at)
     plain = compute.plain(node.op, arrays, threads)
-    bound = compute.bound(node.op, [one.bound for one in operands])
+    bound = compute.bound(node.op, [one.bound for one in operands], threads)
     theirs = None
     if found is not None:
         if found.shape != plain.shape or found.dtype != np.float32:

@@ -78,7 +78,7 @@ def propagate(
     over = (*nodes_over(operands), node.name)
     zero_sign_unknown = op.zero_sign_unspecified or any(one.zero_sign_unknown for one in operands)
     value = compute.plain(op, [one.value for one in operands], threads) if plain is None else plain
-    interval = compute.bound(op, [one.bound for one in operands])
+    interval = compute.bound(op, [one.bound for one in operands], threads)
     bits_known = all(one.interval is None for one in operands)
     if op.exactly_specified and bits_known and not interval.radius.any():
         return AbstractValue(value, None, over, zero_sign_unknown)

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.core.interpreter import MOST_TYPES
 from refnet.core.interrupt import LONG, Stopped, current, interruptible
 from refnet.core.limits import MEMORY, OPERATIONS, limits, long_ones, run_cost
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for
@@ -63,15 +62,6 @@ def test_a_run_that_is_known_has_the_limits_too(arithmetic, runs):
     with limits(memory=2 * 64 - 1), pytest.raises(refnet.InputError, match=r"GiB for the values at 'r0'"):
         refnet.run(net, X, own)
     assert refnet.run(net, X, own)["out"].shape == (1, 1, 4, 4)
-
-
-def test_a_plan_keeps_the_last_batch_sizes_only():
-    net, own = chain(2), refnet.Golden()
-    for batch in [*range(1, 3 * MOST_TYPES), 1]:
-        refnet.run(net, {"x": np.zeros((batch, 1, 4, 4), np.float32)}, own)
-    fitting = own.plan(net, frozenset(net.outputs.values())).fitting
-    assert len(fitting) == MOST_TYPES
-    assert [key[0][1].shape[0] for key in fitting][-2:] == [3 * MOST_TYPES - 1, 1]
 
 
 def test_the_message_names_the_node_and_the_option():
