@@ -37,9 +37,7 @@ class Golden:
     refine_count: RefineCount | None = None
     engine: Engine = field(init=False, compare=False, repr=False)
     exact: Exact = field(init=False, compare=False, repr=False)
-    _plans: PerGraph[Latest[Plan]] = field(
-        init=False, compare=False, repr=False, default_factory=PerGraph
-    )
+    _plans: PerGraph[Latest[Plan]] = field(init=False, compare=False, repr=False, default_factory=PerGraph)
     name = "golden"
 
     def __post_init__(self) -> None:

@@ -34,9 +34,7 @@ class Plain:
     threads: int | None = None
     kernels: str = field(default_factory=default_kernels)
     engine: Engine = field(init=False, compare=False, repr=False)
-    _plans: PerGraph[Latest[Plan]] = field(
-        init=False, compare=False, repr=False, default_factory=PerGraph
-    )
+    _plans: PerGraph[Latest[Plan]] = field(init=False, compare=False, repr=False, default_factory=PerGraph)
     _captured: PerGraph[Any] = field(init=False, compare=False, repr=False, default_factory=PerGraph)
     name = "plain"
 

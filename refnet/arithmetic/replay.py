@@ -63,9 +63,7 @@ class Replay:
         init=False, default_factory=lambda: Latest(MOST_RECIPES), compare=False, repr=False
     )
     _fused: PerGraph[Graph] = field(init=False, default_factory=PerGraph, compare=False, repr=False)
-    _plans: PerGraph[Latest[Plan]] = field(
-        init=False, default_factory=PerGraph, compare=False, repr=False
-    )
+    _plans: PerGraph[Latest[Plan]] = field(init=False, default_factory=PerGraph, compare=False, repr=False)
     name = "replay"
 
     def __post_init__(self) -> None:

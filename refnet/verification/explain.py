@@ -75,7 +75,7 @@ def explain_element(
     inputs: Sequence[F32 | AbstractValue],
     at: Index,
     found: F32 | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     note: str | None = None,
 ) -> Explanation:
     """Explain the element `at` of a node's value.
