@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from refnet.arithmetic.engines import engine
+from refnet.core.caches import Latest, PerGraph
 from refnet.core.engine import Engine
 from refnet.core.exact import Exact
-from refnet.core.interpreter import Latest, PerGraph, Plan, make_plan
+from refnet.core.interpreter import Plan, make_plan
 from refnet.core.op import F32
 from refnet.exact.correct_rounding import RefineCount
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from refnet.arithmetic.engines import default_kernels, engine
 from refnet.arithmetic.fused import fuse
+from refnet.core.caches import Latest, PerGraph
 from refnet.core.engine import Engine
-from refnet.core.interpreter import Latest, PerGraph, Plan, make_plan
+from refnet.core.interpreter import Plan, make_plan
 from refnet.core.op import F32
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from refnet.arithmetic.engines import default_kernels, engine
 from refnet.arithmetic.fusion_groups import fused_graph
+from refnet.core.caches import Latest, PerGraph
 from refnet.core.engine import Engine, Places
 from refnet.core.errors import InputError
-from refnet.core.interpreter import Latest, PerGraph, Plan, make_plan
+from refnet.core.interpreter import Plan, make_plan
 from refnet.core.op import F32, Op, Reduction, TensorType
 from refnet.core.orders import (
     Book,

@@ -5,8 +5,10 @@
       └───── _execute ── evaluated ── arithmetic.evaluate ── op.run(..., engine=...) ── engine
     steps ── _execute
 
-`steps` yields every value. `run` returns only some, so nodes may be fused first. Everything that looks at
-values (capture, verify, cost, reports) is a loop over `steps`. An arithmetic is any object with the methods
+`steps` yields every value. `run` returns only some, so nodes may be fused first: computed in one pass over
+memory, with the same bits (`Fuse`). Not to be taken for that: the fused graph of a book has other nodes and
+other values, those that a framework's executor makes. Everything that looks at values (capture, verify,
+cost, reports) is a loop over `steps`. An arithmetic is any object with the methods
 of `Arithmetic`; the public `refnet.run` and `refnet.steps` use Plain() by default.
 """
 
@@ -14,11 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from refnet.core.caches import Latest
 from refnet.core.errors import InputError, WeightsError
 from refnet.core.graph import Graph, Node
 from refnet.core.interrupt import interruptible
@@ -32,24 +34,6 @@ Schedule = tuple[tuple[Node, Names, Names, Names], ...]
 Fuse = Callable[[Sequence[Node], Collection[str]], tuple[Node, ...]]
 """fuse(nodes, keep): the nodes, some of them fused into one pass over memory; values in `keep` exist."""
 T = TypeVar("T")
-
-
-class Latest(Generic[T]):
-    """A cache of the entries that were made last, at most so many of them."""
-
-    def __init__(self, most: int = 64) -> None:
-        self._most = most
-        self._kept: dict[object, T] = {}
-
-    def of(self, key: object, make: Callable[[], T]) -> T:
-        """The entry of the key, made if there is none."""
-        known = self._kept.get(key)
-        if known is None:
-            known = make()
-            for old in list(self._kept)[: 1 - self._most]:
-                self._kept.pop(old, None)
-            self._kept[key] = known
-        return known
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,21 +67,6 @@ class Arithmetic(Protocol):
 
     def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> dict[str, F32] | None:
         """The wanted values from a captured run, or None, in which case the plan is executed."""
-
-
-class PerGraph(Generic[T]):
-    """A cache: an entry per graph, kept as long as the graph lives. Copies and pickles of it are empty."""
-
-    def __init__(self) -> None:
-        self._kept: WeakKeyDictionary[Graph, T] = WeakKeyDictionary()
-
-    def of(self, graph: Graph, make: Callable[[], T]) -> T:
-        """The entry of the graph, made if there is none yet. It must not refer to the graph."""
-        known = self._kept.get(graph)
-        return self._kept.setdefault(graph, make()) if known is None else known
-
-    def __reduce__(self) -> tuple[type[PerGraph[Any]], tuple[()]]:
-        return PerGraph, ()
 
 
 def steps(

@@ -12,9 +12,9 @@ import pytest
 import refnet
 from refnet.arithmetic.fused import Fused, fuse
 from refnet.arithmetic.plain import Plain
+from refnet.core.caches import Latest
 from refnet.core.errors import GraphError, InputError, WeightsError
 from refnet.core.graph import Graph, Node, TensorType
-from refnet.core.interpreter import Latest
 from refnet.ops import Add, BatchNorm, Conv, Mul, Relu, UpsampleNearest
 from tests.helpers.bits import awkward, floats, same_bits
 
