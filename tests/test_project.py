@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -219,6 +220,7 @@ def test_what_an_op_means_is_asked_of_the_op():
 OPERATORS_BEYOND = {"ops/matmul.py", "ops/places.py", "ops/reduce.py"}
 """What neither architecture uses: it does not count to the readable part."""
 INFRASTRUCTURE = {
+    "core/caches.py",
     "core/interrupt.py",
     "core/limits.py",
     "core/words.py",
@@ -228,7 +230,7 @@ INFRASTRUCTURE = {
     "loops/numba_cache.py",
     "loops/parts.py",
 }
-"""How loops are compiled, kept and interrupted, and how messages are worded: no part of what is computed."""
+"""How loops are compiled, plans kept, runs interrupted and messages worded: no part of what is computed."""
 READABLE = {"core": 2075, "ops": 3000, "loops": 1500}
 """Lines at most, of all files in a package that count. A file that is to grow beyond replaces something."""
 
@@ -242,6 +244,28 @@ def test_the_readable_part_can_be_read_in_one_sitting():
         }
         assert sum(counted.values()) <= limit, package
         assert max(counted.values()) <= 450, max(counted, key=lambda name: counted[name])
+
+
+NO_LOOP = {
+    "accumulator": "exact sums, which tests/exact compares with rational arithmetic",
+    "geometry": "computes nothing: where terms lie, and zeros around planes",
+    "memory": "computes nothing: where results lie",
+    "peak": "measures the processor",
+    "thread_pool": "computes nothing: who does which part of the work",
+}
+"""Files with compiled code in kernels/ that have no reference loop, and why."""
+
+
+def test_every_fast_kernel_names_its_reference_loop():
+    """In the first lines of its file; tests/kernels/test_pairs.py compares the two."""
+    found = set()
+    for path in (PACKAGE / "kernels").glob("*.py"):
+        text = path.read_text()
+        if "@njit" in text or "@intrinsic" in text:
+            named = re.findall(r"\bloops/\w+\.py", ast.get_docstring(ast.parse(text)) or "")
+            assert all((PACKAGE / name).is_file() for name in named), path
+            found |= set() if named else {path.stem}
+    assert found == set(NO_LOOP)
 
 
 def test_no_private_name_crosses_a_package():

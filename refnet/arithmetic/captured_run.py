@@ -26,7 +26,7 @@ import numpy as np
 from refnet.arithmetic.fused import defined_with_run
 from refnet.core.engine import Engine
 from refnet.core.graph import Graph, Node
-from refnet.core.interpreter import Plan, affordable, evaluated
+from refnet.core.interpreter import Plan, cost_of, evaluated
 from refnet.core.interrupt import interruptible
 from refnet.core.limits import long_ones
 from refnet.core.op import F32, TensorType
@@ -45,7 +45,7 @@ class Seen(Enum):
     """What is known about a kind of run that is not kept."""
 
     ONCE = "it is captured next time"
-    LARGE = "it needs more memory than MOST or ROOM"
+    LARGE = "it needs more memory than VALUE_LIMIT or MEMORY_LIMIT"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ class CapturedRun:
         steps: list[list[Call] | _UncapturedOp] = []
         types = graph.types({name: TensorType(array.shape) for name, array in inputs.items()})
         names = [node.name for node, *_ in plan.schedule]
-        slow = long_ones(affordable(graph, types, plan.wanted), names)
+        self._cost = cost_of(graph, types, plan.wanted)
+        self._cost.check()
+        slow = long_ones(self._cost.operations, names)
         values = {name: self._held(array.shape) for name, array in inputs.items()}
         self._inputs = {name: self._lasting(array) for name, array in values.items()}
         for name, array in inputs.items():
@@ -160,7 +162,11 @@ class CapturedRun:
         return True
 
     def repeat(self, inputs: Mapping[str, F32]) -> dict[str, F32] | None:
-        """The wanted values for other data of the same shapes; None while another thread repeats it."""
+        """The wanted values for other data of the same shapes; None while another thread repeats it.
+
+        Raises InputError if the limits are lower now than what the run costs.
+        """
+        self._cost.check()
         if not self._busy.acquire(blocking=False):
             return None
         try:

@@ -36,6 +36,17 @@ def check_threads(threads: int | None) -> None:
         raise InputError(f"threads must be a whole number from 1 to {MOST_THREADS}, got {threads!r}")
 
 
+def thread_count(threads: int | None) -> int:
+    """How many threads an argument `threads` means: None is one per processor that this process may use.
+
+    >>> thread_count(3)
+    3
+    """
+    from refnet.kernels.resources import processors  # the reference loops do without the kernels
+
+    return processors() if threads is None else threads
+
+
 def check_compiler() -> None:
     """Raise InputError if Numba's compiler, which the fast kernels need, is switched off."""
     if default_kernels() != "fast":

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from refnet.arithmetic.engines import engine
+from refnet.core.caches import Latest, PerGraph
 from refnet.core.engine import Engine
 from refnet.core.exact import Exact
-from refnet.core.interpreter import PerGraph, Plan, make_plan
+from refnet.core.interpreter import Plan, make_plan
 from refnet.core.op import F32
 from refnet.exact.correct_rounding import RefineCount
 
@@ -37,9 +38,7 @@ class Golden:
     refine_count: RefineCount | None = None
     engine: Engine = field(init=False, compare=False, repr=False)
     exact: Exact = field(init=False, compare=False, repr=False)
-    _plans: PerGraph[dict[frozenset[str], Plan]] = field(
-        init=False, compare=False, repr=False, default_factory=PerGraph
-    )
+    _plans: PerGraph[Latest[Plan]] = field(init=False, compare=False, repr=False, default_factory=PerGraph)
     name = "golden"
 
     def __post_init__(self) -> None:
@@ -58,10 +57,7 @@ class Golden:
 
     def plan(self, graph: Graph, wanted: frozenset[str]) -> Plan:
         """The plan for these values: each node rounds once, by itself. Kept as long as the graph lives."""
-        plans = self._plans.of(graph, dict)
-        if wanted not in plans:
-            plans[wanted] = make_plan(graph, wanted)
-        return plans[wanted]
+        return self._plans.of(graph, Latest).of(wanted, lambda: make_plan(graph, wanted))
 
     def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> None:
         """Always None: golden runs are not captured."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from refnet.arithmetic.engines import default_kernels, engine
 from refnet.arithmetic.fused import fuse
+from refnet.core.caches import Latest, PerGraph
 from refnet.core.engine import Engine
-from refnet.core.interpreter import PerGraph, Plan, make_plan
+from refnet.core.interpreter import Plan, make_plan
 from refnet.core.op import F32
 
 if TYPE_CHECKING:
@@ -34,9 +35,7 @@ class Plain:
     threads: int | None = None
     kernels: str = field(default_factory=default_kernels)
     engine: Engine = field(init=False, compare=False, repr=False)
-    _plans: PerGraph[dict[frozenset[str], Plan]] = field(
-        init=False, compare=False, repr=False, default_factory=PerGraph
-    )
+    _plans: PerGraph[Latest[Plan]] = field(init=False, compare=False, repr=False, default_factory=PerGraph)
     _captured: PerGraph[Any] = field(init=False, compare=False, repr=False, default_factory=PerGraph)
     name = "plain"
 
@@ -57,10 +56,7 @@ class Plain:
 
     def plan(self, graph: Graph, wanted: frozenset[str]) -> Plan:
         """The plan for these values, kept as long as the graph lives."""
-        plans = self._plans.of(graph, dict)
-        if wanted not in plans:
-            plans[wanted] = make_plan(graph, wanted, self.fuse)
-        return plans[wanted]
+        return self._plans.of(graph, Latest).of(wanted, lambda: make_plan(graph, wanted, self.fuse))
 
     def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> dict[str, F32] | None:
         """The wanted values from a captured run (captured_run.py), if there is one or this becomes one."""

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from refnet.arithmetic.engines import default_kernels, engine
 from refnet.arithmetic.fusion_groups import fused_graph
+from refnet.core.caches import Latest, PerGraph
 from refnet.core.engine import Engine, Places
 from refnet.core.errors import InputError
-from refnet.core.interpreter import PerGraph, Plan, make_plan
+from refnet.core.interpreter import Plan, make_plan
 from refnet.core.op import F32, Op, Reduction, TensorType
 from refnet.core.orders import (
     Book,
@@ -30,7 +31,8 @@ from refnet.formats.arguments import BOOK, check_arguments
 if TYPE_CHECKING:
     from refnet.core.graph import Graph, Node
 
-Shapes = tuple[tuple[int, ...], ...]
+MOST_RECIPES = 4096
+"""For so many nodes, each with its shapes, a Replay keeps what their recipes mean."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,11 @@ class Replay:
     threads: int | None = None
     kernels: str = field(default_factory=default_kernels)
     engine: Engine = field(init=False, compare=False, repr=False)
-    _recipes: dict[Node, tuple[Shapes, NodeRecipe | None]] = field(
-        init=False, default_factory=dict, compare=False, repr=False
+    _recipes: Latest[tuple[NodeRecipe | None]] = field(
+        init=False, default_factory=lambda: Latest(MOST_RECIPES), compare=False, repr=False
     )
     _fused: PerGraph[Graph] = field(init=False, default_factory=PerGraph, compare=False, repr=False)
-    _plans: PerGraph[dict[frozenset[str], Plan]] = field(
-        init=False, default_factory=PerGraph, compare=False, repr=False
-    )
+    _plans: PerGraph[Latest[Plan]] = field(init=False, default_factory=PerGraph, compare=False, repr=False)
     name = "replay"
 
     def __post_init__(self) -> None:
@@ -80,11 +80,8 @@ class Replay:
 
     def evaluate_or_none(self, node: Node, *inputs: F32) -> F32 | None:
         """The node's value, or None if it needs a recipe and the book has none."""
-        shapes = tuple(x.shape for x in inputs)
-        last = self._recipes.get(node)
-        if last is None or last[0] != shapes:
-            last = self._recipes[node] = (shapes, node_recipe(self.book, node, _types(inputs)))
-        known = last[1]
+        key = node, tuple(x.shape for x in inputs)
+        (known,) = self._recipes.of(key, lambda: (node_recipe(self.book, node, _types(inputs)),))
         if known is not None:
             return follow(known, node.op, inputs, self.engine)
         return None if node.op.needs_recipe else node.op.run(*inputs, engine=self.engine)
@@ -99,10 +96,8 @@ class Replay:
 
     def plan(self, graph: Graph, wanted: frozenset[str]) -> Plan:
         """The plan for these values, with the book's fused graph. Kept as long as the graph lives."""
-        plans = self._plans.of(graph, dict)
-        if wanted not in plans:
-            plans[wanted] = make_plan(graph, wanted, fused_graph=self.fused_graph(graph))
-        return plans[wanted]
+        made = self._plans.of(graph, Latest)
+        return made.of(wanted, lambda: make_plan(graph, wanted, fused_graph=self.fused_graph(graph)))
 
     def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> None:
         """Always None: replay runs are not captured."""

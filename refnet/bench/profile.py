@@ -14,7 +14,7 @@ from refnet.frameworks.process import Worker
 
 
 @dataclass(frozen=True)
-class Kind:
+class OpTime:
     """All nodes of one kind: how many, their median seconds in total, their multiply-adds."""
 
     name: str
@@ -30,7 +30,7 @@ class Profile:
     model: str
     threads: int
     batch: int
-    kinds: tuple[Kind, ...]
+    kinds: tuple[OpTime, ...]
     whole: float
 
 
@@ -49,7 +49,7 @@ def profile(prepared: Prepared, threads: int, batch: int, runs: int) -> Profile:
     for node, seconds in zip(prepared.graph.nodes, np.median(arrays["nodes"], 0), strict=True):
         macs = node.op.flops(*(types[name] for name in node.inputs)).macs * batch
         rows.setdefault(kind_of(node, types), []).append((float(seconds), macs))
-    kinds = [Kind(name, len(r), sum(s for s, _ in r), sum(m for _, m in r)) for name, r in rows.items()]
+    kinds = [OpTime(name, len(r), sum(s for s, _ in r), sum(m for _, m in r)) for name, r in rows.items()]
     kinds.sort(key=lambda kind: -kind.seconds)
     whole = float(np.median(arrays["whole"]))
     return Profile(prepared.graph.name, threads, batch, tuple(kinds), whole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from refnet.arithmetic.engines import thread_count
 from refnet.cli.common import (
     DIFFERENT,
     DONE,
@@ -67,7 +68,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(a: argparse.Namespace) -> int:
     """Do what the arguments say; the exit code, None for 0."""
     from refnet.core.errors import InputError
-    from refnet.kernels.resources import processors
 
     if a.framework:
         return _live(a)
@@ -79,7 +79,7 @@ def run(a: argparse.Namespace) -> int:
     part, of = a.slice
     chunks = range(part - 1, CHUNKS, of)
     with counting(f"{a.function}: chunks of 2**24 inputs", len(chunks)) as advance:
-        proof = prove(a.function, chunks, a.threads or processors(), a.state, advance)
+        proof = prove(a.function, chunks, thread_count(a.threads), a.state, advance)
     known = recorded(a.function)
     unlike = proof.unlike(known)
     if a.json:
@@ -109,7 +109,6 @@ def _live(a: argparse.Namespace) -> int:
     from refnet.core.errors import InputError
     from refnet.frameworks.launch import FRAMEWORKS, python
     from refnet.frameworks.live import CHUNKS, questions, sweep, worker
-    from refnet.kernels.resources import processors
     from refnet.report.terminal import clean, show
 
     if a.state:
@@ -123,7 +122,7 @@ def _live(a: argparse.Namespace) -> int:
         worker(place, interpreter, dict(a.environment)) as running,
         counting(f"{a.framework}'s {a.function}: chunks of 2**24 inputs", len(chunks)) as advance,
     ):
-        result = sweep(running, place, a.function, chunks, a.formula, a.threads or processors(), advance)
+        result = sweep(running, place, a.function, chunks, a.formula, thread_count(a.threads), advance)
     if a.json:
         print_json({**asdict(result), "identical": result.identical})
     else:

@@ -44,6 +44,27 @@ class ConvGeometry(NamedTuple):
     dilation: Pair = (1, 1)
     groups: int = 1
 
+    def output(self, image: tuple[int, ...], kernel: tuple[int, ...]) -> Pair:
+        """How many windows fit into an image (rows, columns) with its padding, along each axis.
+
+        >>> ConvGeometry(pad=(1, 1)).output((5, 6), (3, 3))
+        (5, 6)
+        """
+        axes = zip(image, kernel, self.stride, self.pad, self.dilation, strict=True)
+        rows, columns = (window_count(size, k, s, 2 * p, d) for size, k, s, p, d in axes)
+        return rows, columns
+
+
+def window_count(length: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """How many windows fit along one axis of an image; below 1 if not even one does.
+
+    padding: before and behind the image together.
+
+    >>> window_count(224, kernel=7, stride=2, padding=3 + 3, dilation=1)
+    112
+    """
+    return (length + padding - dilation * (kernel - 1) - 1) // stride + 1
+
 
 class PoolGeometry(NamedTuple):
     """Where the windows of a pool lie. output: how many there are, (rows, columns)."""

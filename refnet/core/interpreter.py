@@ -5,8 +5,10 @@
       └───── _execute ── evaluated ── arithmetic.evaluate ── op.run(..., engine=...) ── engine
     steps ── _execute
 
-`steps` yields every value. `run` returns only some, so nodes may be fused first. Everything that looks at
-values (capture, verify, cost, reports) is a loop over `steps`. An arithmetic is any object with the methods
+`steps` yields every value. `run` returns only some, so nodes may be fused first: computed in one pass over
+memory, with the same bits (`Fuse`). Not to be taken for that: the fused graph of a book has other nodes and
+other values, those that a framework's executor makes. Everything that looks at values (capture, verify,
+cost, reports) is a loop over `steps`. An arithmetic is any object with the methods
 of `Arithmetic`; the public `refnet.run` and `refnet.steps` use Plain() by default.
 """
 
@@ -14,15 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from refnet.core.caches import Latest
 from refnet.core.errors import InputError, WeightsError
 from refnet.core.graph import Graph, Node
 from refnet.core.interrupt import interruptible
-from refnet.core.limits import check_cost, long_ones
+from refnet.core.limits import RunCost, long_ones, run_cost
 from refnet.core.op import F32, TensorType
 from refnet.core.words import did_you_mean
 
@@ -39,14 +41,14 @@ class Plan:
     """How values of a graph are computed. Arithmetics keep it for later runs (`PerGraph`).
 
     wanted: names of the values. fused: the fused graph that the nodes come from, if not the graph itself.
-    fitting: input types that are known to fit, because inferring all types of a network takes milliseconds;
-    with them the names of the nodes that take long.
+    fitting: for the types of inputs that fit, the run's cost and the names of the nodes that take long,
+    because inferring all types of a network takes milliseconds.
     """
 
     wanted: frozenset[str]
     schedule: Schedule
     fused: Graph | None = None
-    fitting: dict[tuple[tuple[str, TensorType], ...], frozenset[str]] = field(default_factory=dict)
+    fitting: Latest[tuple[RunCost, frozenset[str]]] = field(default_factory=Latest)
 
 
 class Arithmetic(Protocol):
@@ -65,21 +67,6 @@ class Arithmetic(Protocol):
 
     def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> dict[str, F32] | None:
         """The wanted values from a captured run, or None, in which case the plan is executed."""
-
-
-class PerGraph(Generic[T]):
-    """A cache: an entry per graph, kept as long as the graph lives. Copies and pickles of it are empty."""
-
-    def __init__(self) -> None:
-        self._kept: WeakKeyDictionary[Graph, T] = WeakKeyDictionary()
-
-    def of(self, graph: Graph, make: Callable[[], T]) -> T:
-        """The entry of the graph, made if there is none yet. It must not refer to the graph."""
-        known = self._kept.get(graph)
-        return self._kept.setdefault(graph, make()) if known is None else known
-
-    def __reduce__(self) -> tuple[type[PerGraph[Any]], tuple[()]]:
-        return PerGraph, ()
 
 
 def steps(
@@ -166,10 +153,8 @@ def _execute(
     graph: Graph, inputs: Mapping[str, F32], arithmetic: Arithmetic, plan: Plan
 ) -> Iterator[tuple[Node, F32]]:
     given = graph.check_inputs(inputs)
-    if (types := tuple(given.items())) not in plan.fitting:
-        costs = affordable(graph, graph.types(given), plan.wanted)
-        plan.fitting[types] = long_ones(costs, [node.name for node, *_ in plan.schedule])
-    slow = plan.fitting[types]
+    cost, slow = _cost(graph, given, plan)
+    cost.check()
     check_weights(graph)
     values: dict[str, F32] = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
     weights, evaluate = graph.weights, arithmetic.evaluate
@@ -189,13 +174,20 @@ def _execute(
             del values[name]
 
 
-def affordable(graph: Graph, types: Mapping[str, TensorType], wanted: Collection[str] = ()) -> dict[str, int]:
-    """The operations of each node that the wanted values (default: all) need; InputError beyond the limits.
+def _cost(graph: Graph, given: Mapping[str, TensorType], plan: Plan) -> tuple[RunCost, frozenset[str]]:
+    """The run's cost and the names of its long nodes, for inputs of these types."""
 
-    types: of all inputs, weights and values.
-    """
+    def make() -> tuple[RunCost, frozenset[str]]:
+        cost = cost_of(graph, graph.types(given), plan.wanted)
+        return cost, long_ones(cost.operations, [node.name for node, *_ in plan.schedule])
+
+    return plan.fitting.of(tuple(given.items()), make)
+
+
+def cost_of(graph: Graph, types: Mapping[str, TensorType], wanted: Collection[str] = ()) -> RunCost:
+    """The cost of a run for the wanted values (default: all). types: of all inputs, weights and values."""
     nodes = _needed(graph, wanted) if wanted else graph.nodes
-    return check_cost(graph.name, nodes, types, [freed for *_, freed in schedule(nodes)])
+    return run_cost(graph.name, nodes, types, [freed for *_, freed in schedule(nodes)])
 
 
 def _fused(graph: Graph, fused: Graph, wanted: Collection[str]) -> Graph:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 
 from refnet.core.errors import InputError
 from refnet.core.graph import Node
@@ -61,43 +62,66 @@ def limits(operations: float | None = None, memory: float | None = None) -> Iter
         _limits.reset(token)
 
 
-def check_cost(
+@dataclass(frozen=True)
+class RunCost:
+    """What one run of a graph costs.
+
+    graph: its name. operations: node -> float operations. memory: the most bytes of values that exist at the
+    same time, and `at`, the node at which they do.
+    """
+
+    graph: str
+    operations: Mapping[str, int]
+    memory: int
+    at: str
+
+    @cached_property
+    def total(self) -> int:
+        """The operations of all nodes."""
+        return sum(self.operations.values())
+
+    def check(self) -> None:
+        """Raise InputError if the limits that hold now are lower; the message names the costliest node."""
+        most = _limits.get()
+        if self.total > most.operations:
+            largest = max(self.operations, key=self.operations.__getitem__)
+            raise InputError(
+                f"{self.graph}: this run takes {self.total:.3g} operations ({self.operations[largest]:.3g} "
+                f"of them for {largest!r}), more than the limit of {most.operations:.3g}: "
+                f"--limit-operations raises it (refnet.limits in Python)"
+            )
+        if self.memory > most.memory:
+            raise InputError(
+                f"{self.graph}: this run needs {self.memory / 2**30:.3g} GiB for the values at {self.at!r}, "
+                f"more than the limit of {most.memory / 2**30:.3g} GiB: --limit-memory raises it "
+                f"(refnet.limits in Python)"
+            )
+
+
+def run_cost(
     name: str,
     nodes: Sequence[Node],
     types: Mapping[str, TensorType],
     frees: Sequence[Sequence[str]],
-) -> dict[str, int]:
-    """The operations of each node, if all of them are within the limits.
+) -> RunCost:
+    """What it costs to run these nodes.
 
     name: the graph's. types: of all inputs, weights and values. frees: per node, the values that are freed
-    after it. Raises InputError, with the cost and the node that asks for most of it.
+    after it.
     """
-    most, costs = _limits.get(), {}
+    operations = {}
     held = sum(
         types[one].nbytes for one in {n for node in nodes for n in node.data} - {n.name for n in nodes}
     )
     peak, at = held, ""
     for node, freed in zip(nodes, frees, strict=True):
         size = types[node.name].size
-        costs[node.name] = size + node.op.flops(*(types[one] for one in node.inputs)).flops
+        operations[node.name] = size + node.op.flops(*(types[one] for one in node.inputs)).flops
         held += types[node.name].nbytes
         if held > peak:
             peak, at = held, node.name
         held -= sum(types[one].nbytes for one in freed)
-    total = sum(costs.values())
-    if total > most.operations:
-        largest = max(costs, key=costs.__getitem__)
-        raise InputError(
-            f"{name}: this run takes {total:.3g} operations ({costs[largest]:.3g} of them for "
-            f"{largest!r}), more than the limit of {most.operations:.3g}: --limit-operations raises it "
-            f"(refnet.limits in Python)"
-        )
-    if peak > most.memory:
-        raise InputError(
-            f"{name}: this run needs {peak / 2**30:.3g} GiB for the values at {at!r}, more than "
-            f"the limit of {most.memory / 2**30:.3g} GiB: --limit-memory raises it (refnet.limits in Python)"
-        )
-    return costs
+    return RunCost(name, operations, peak, at)
 
 
 def long_ones(costs: Mapping[str, int], names: Sequence[str]) -> frozenset[str]:

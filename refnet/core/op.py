@@ -68,8 +68,9 @@ class FoldableSum:
 
     A batch norm after a convolution may be folded into the weights, and an addition may join the sum. Then
     the value in between is never computed. size: per element, the sum of the terms' absolute values.
-    roundings: the most that any term passes; gamma(roundings) * size is part of the radius. terms: their
-    number. input_abs_sum: an upper bound of the sum of |x| over the inputs of an element.
+    roundings: the most that any term passes; gamma(roundings) * size is part of the radius (gamma: see
+    core/rounding.py). terms: their number. input_abs_sum: an upper bound of the sum of |x| over the inputs of
+    an element.
     """
 
     size: F64
@@ -204,8 +205,10 @@ class Op:
         return same
 
     def nan_propagates(self, *weights: F32) -> bool:
-        """Whether every evaluation gives NaN for a NaN or for infinities that cancel, and for an infinity one
-        of a known sign (or NaN, if finite terms overflow on the way). False: unknown, or frameworks differ.
+        """Whether every framework gives NaN for a NaN and for infinities that cancel, and for one infinity
+        an infinity of the formula's sign (or NaN, if finite terms overflow on the way).
+
+        False: frameworks differ, or it is not known.
         """
         return False
 
@@ -260,7 +263,7 @@ class Op:
         return None
 
     def total_places(self, *inputs: TensorType) -> tuple[Places, Places] | None:
-        """The flat places of the terms of the first such sum: in the data, and in the value."""
+        """Of the first such sum of the value: the flat places of its terms, in the data and in the value."""
         return None
 
     def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms | Derivation | None:
@@ -303,7 +306,7 @@ class Op:
             f"takes {least if least == most else f'{least} to {most}'} inputs, got {len(inputs)}",
         )
 
-    def _one_of(self, formula: str) -> None:
+    def _expect_formula(self, formula: str) -> None:
         """InputError unless the formula applies."""
         if formula not in self.menu:
             known = ", ".join(self.menu) or "none"

@@ -43,8 +43,11 @@ MOST_TERMS = 1 << 20
 DEEPEST = 64
 """Deepest nesting of chains and sums; a sum takes any number of parts, so trees of lanes are shallow."""
 AXES = ("n", "c", "y", "x", "p", "m", "e")
+"""See Box."""
 PADDINGS = ("skip", "zero")
+"""See Program."""
 FINISHES = ("none", "divide", "reciprocal", "divide_w_h", "divide_terms")
+"""See Program."""
 
 
 class Leaf(Enum):

@@ -70,8 +70,7 @@ class DecideOrRefine:
         others = np.zeros(0, np.float32) if addend is None else np.ascontiguousarray(addend).reshape(-1)
 
         def refine(at: Places, y: F32) -> None:
-            where = np.array([*geometry.stride, *geometry.pad, *geometry.dilation])
-            parallel_for(accumulator.conv_exactly, at.size, threads, at, x, w, b, others, where, groups, y)
+            parallel_for(accumulator.conv_exactly, at.size, threads, at, x, w, b, others, geometry, y)
 
         return refined(op, y.reshape(center.shape), at, refine, self.refine_count)
 
@@ -87,11 +86,11 @@ class DecideOrRefine:
             error = sum_error(w.shape[1] + (b is not None), total)
 
         def refine(at: Places, y: F32) -> None:
-            where = np.array([1, 1, 0, 0, 1, 1])
             seeds = np.zeros(0) if b is None else b, np.zeros(0, np.float32)
             points = x[:, :, None, None], w[:, :, None, None]
+            sums = y[:, :, None, None]
             parallel_for(
-                accumulator.conv_exactly, at.size, threads, at, *points, *seeds, where, 1, y[:, :, None, None]
+                accumulator.conv_exactly, at.size, threads, at, *points, *seeds, ConvGeometry(), sums
             )
 
         return self.round_or_refine(op, center, error, refine)
@@ -124,12 +123,10 @@ class DecideOrRefine:
         """See Exact.average. In float64 n terms and the division are off by (n + 2) U64 * average of |x|."""
         kernel, threads = geometry.kernel, self.engine.threads
         factor = error_factor(kernel[0] * kernel[1] + 1)
-        y, at = accumulator.decide_average(x, *geometry, include_pad, factor, threads)
+        y, at = accumulator.decide_average(x, geometry, include_pad, factor, threads)
 
         def refine(at: Places, y: F32) -> None:
-            where = np.array([*geometry.stride, *geometry.pad])
-            arrays = (at, x, np.array(kernel), where)
-            parallel_for(accumulator.average_exactly, at.size, threads, *arrays, include_pad, y)
+            parallel_for(accumulator.average_exactly, at.size, threads, at, x, geometry, include_pad, y)
 
         return refined(op, y, at, refine, self.refine_count)
 

@@ -19,7 +19,7 @@ from refnet.core.orders import Book
 
 
 @dataclass(frozen=True)
-class Kind:
+class Requirement:
     """What an argument must be. words: after "must be". needed: None will not do."""
 
     words: str
@@ -67,76 +67,80 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, Mapping) and all(isinstance(t, str) for pair in value.items() for t in pair)
 
 
-PATH = Kind("a path", _is_path, needed=True)
-INPUTS = Kind(
+PATH = Requirement("a path", _is_path, needed=True)
+INPUTS = Requirement(
     "a path, seed:N, a list of these, or arrays by name",
     lambda v: _is_path(v) or isinstance(v, Mapping) or _is_list(v, _is_path),
 )
-ARRAYS = Kind("a mapping of arrays by name", lambda v: isinstance(v, Mapping), needed=True)
-SOURCES = Kind("seed:N, sample:NAME, or paths", lambda v: _is_path(v) or _is_list(v, _is_path), needed=True)
-MODEL = Kind("a name or a path", _is_path, needed=True)
-NETWORK = Kind("a name, a path or a Graph", lambda v: _is_path(v) or isinstance(v, Graph))
-CAPTURE = Kind("a folder, an open capture, or arrays by name", _is_capture, needed=True)
-BOOK = Kind("a Book, as refnet.read_book reads it", lambda v: isinstance(v, Book), needed=True)
+ARRAYS = Requirement("a mapping of arrays by name", lambda v: isinstance(v, Mapping), needed=True)
+SOURCES = Requirement(
+    "seed:N, sample:NAME, or paths", lambda v: _is_path(v) or _is_list(v, _is_path), needed=True
+)
+MODEL = Requirement("a name or a path", _is_path, needed=True)
+NETWORK = Requirement("a name, a path or a Graph", lambda v: _is_path(v) or isinstance(v, Graph))
+CAPTURE = Requirement("a folder, an open capture, or arrays by name", _is_capture, needed=True)
+BOOK = Requirement("a Book, as refnet.read_book reads it", lambda v: isinstance(v, Book), needed=True)
 OPTIONAL, OPTIONAL_CAPTURE = replace(PATH, needed=False), replace(CAPTURE, needed=False)
-TEXT = Kind("a str", lambda v: isinstance(v, str))
-NAMES = Kind("a list of names", lambda v: _listed(v, lambda name: isinstance(name, str)))
-SWITCH = Kind("True or False", lambda v: isinstance(v, bool), needed=True)
-COUNT = Kind("1 or more", _is_count, needed=True)
-MAPPING = Kind("a mapping", lambda v: isinstance(v, Mapping))
+TEXT = Requirement("a str", lambda v: isinstance(v, str))
+NAMES = Requirement("a list of names", lambda v: _listed(v, lambda name: isinstance(name, str)))
+SWITCH = Requirement("True or False", lambda v: isinstance(v, bool), needed=True)
+COUNT = Requirement("1 or more", _is_count, needed=True)
+MAPPING = Requirement("a mapping", lambda v: isinstance(v, Mapping))
 
 THREADS = range(1, 257)
 BACKENDS = ("NONE", "default")
 
 KINDS = {
-    "graph": Kind("a Graph, as refnet.load makes it", lambda v: isinstance(v, Graph), needed=True),
-    "arithmetic": Kind(
+    "graph": Requirement("a Graph, as refnet.load makes it", lambda v: isinstance(v, Graph), needed=True),
+    "arithmetic": Requirement(
         "an arithmetic such as refnet.Plain(), refnet.Golden() or refnet.Replay(book)",
         lambda v: hasattr(v, "evaluate") and hasattr(v, "fused_graph") and not isinstance(v, type),
     ),
     "model": NETWORK,
-    "weights": Kind("a path, or seed:N", _is_path),
+    "weights": Requirement("a path, or seed:N", _is_path),
     "network": TEXT,
-    "image": Kind("a size (h, w)", _is_size),
+    "image": Requirement("a size (h, w)", _is_size),
     "inputs": INPUTS,
     "pipeline": TEXT,
-    "book": Kind("a path or a Book", lambda v: _is_path(v) or isinstance(v, Book)),
+    "book": Requirement("a path or a Book", lambda v: _is_path(v) or isinstance(v, Book)),
     "capture": CAPTURE,
     "a": CAPTURE,
     "b": CAPTURE,
     "folder": PATH,
     "path": PATH,
-    "node": Kind("the name of a node", lambda v: isinstance(v, str), needed=True),
-    "at": Kind("the indices of an element, such as (0, 5)", lambda v: _listed(v, _is_whole), needed=True),
+    "node": Requirement("the name of a node", lambda v: isinstance(v, str), needed=True),
+    "at": Requirement(
+        "the indices of an element, such as (0, 5)", lambda v: _listed(v, _is_whole), needed=True
+    ),
     "only": replace(NAMES, needed=True),
     "values": NAMES,
     "until": NAMES,
-    "names": Kind("a path, or a mapping of texts", lambda v: _is_path(v) or _is_texts(v)),
+    "names": Requirement("a path, or a mapping of texts", lambda v: _is_path(v) or _is_texts(v)),
     "allow": replace(NAMES, needed=True),
-    "progress": Kind("a function of (done, total)", callable),
-    "framework": Kind("a str", lambda v: isinstance(v, str), needed=True),
-    "threads": Kind("a whole number from 1 to 256", lambda v: _is_count(v) and v in THREADS),
+    "progress": Requirement("a function of (done, total)", callable),
+    "framework": Requirement("a str", lambda v: isinstance(v, str), needed=True),
+    "threads": Requirement("a whole number from 1 to 256", lambda v: _is_count(v) and v in THREADS),
     "batch": replace(COUNT, needed=False),
     "hash_only": SWITCH,
     "order_free": SWITCH,
     "other_sources": SWITCH,
     "mode": TEXT,
-    "subgraph": Kind(
+    "subgraph": Requirement(
         "NONE or default", lambda v: isinstance(v, str) and v in ("NONE", "default"), needed=True
     ),
-    "python": Kind("a path", _is_path),
-    "environment": Kind("a mapping of texts", _is_texts),
-    "timeout": Kind("a number of seconds", _is_time, needed=True),
-    "state": Kind("a path", _is_path),
-    "arguments": Kind("a list", lambda v: _listed(v, lambda _: True), needed=True),
+    "python": Requirement("a path", _is_path),
+    "environment": Requirement("a mapping of texts", _is_texts),
+    "timeout": Requirement("a number of seconds", _is_time, needed=True),
+    "state": Requirement("a path", _is_path),
+    "arguments": Requirement("a list", lambda v: _listed(v, lambda _: True), needed=True),
     "options": MAPPING,
-    "paths": Kind("a list of paths", lambda v: _listed(v, _is_path), needed=True),
+    "paths": Requirement("a list of paths", lambda v: _listed(v, _is_path), needed=True),
     "reference": MAPPING,
 }
 """Argument -> what it must be, or None where it is not needed."""
 
 
-def check_arguments(arguments: Mapping[str, object], others: Mapping[str, Kind] | None = None) -> None:
+def check_arguments(arguments: Mapping[str, object], others: Mapping[str, Requirement] | None = None) -> None:
     """Raises InputError, with the argument's name and value, for one that is not what it must be.
 
     arguments: by name. others: where a function asks for something else than KINDS.

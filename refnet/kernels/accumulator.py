@@ -7,6 +7,8 @@ additions cannot overflow a limb. Kulisch, Computer Arithmetic and Validity, 2nd
 
 `decide` makes this slow way rare: if a float64 result and a bound of its error leave only one float32, that
 is the answer.
+
+No loop defines these values: the exact result does. tests/exact compares them with rational arithmetic.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.engine import PoolGeometry
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
-Pair = tuple[int, int]
 
 LIMBS = 21
 """From 2**-320 to 2**352: every product, and sums of 2**31 of them."""
@@ -155,14 +157,7 @@ def decide_affine(
 
 
 def decide_average(
-    x: Array,
-    kernel: Pair,
-    stride: Pair,
-    pad: Pair,
-    output: Pair,
-    include_pad: bool,
-    factor: float,
-    threads: int,
+    x: Array, geometry: PoolGeometry, include_pad: bool, factor: float, threads: int
 ) -> tuple[Array, Array]:
     """As decide, for the average of each window in float64 with the error factor * (average of |x|).
 
@@ -170,15 +165,14 @@ def decide_average(
     m between two float32, s and d m are multiples of ulp(s), if d < 2**27. So if s / d is not m, it differs
     from m by at least ulp(s) / d > ulp(s / d) / 2, and does not round to m in float64 either.
 
-    x (n, c, h, w) float32; output (oh, ow).
+    x (n, c, h, w) float32.
     """
-    n, c = x.shape[:2]
+    (n, c), output = x.shape[:2], geometry.output
     y = np.empty((n, c, *output), np.float32)
     unsure = np.empty(y.size, np.bool_)
-    place = np.array([*kernel, *stride, *pad])
     planes = np.ascontiguousarray(x).reshape(n * c, *x.shape[2:])
     rows, flat = y.reshape(n * c, *output), unsure.reshape(n * c, *output)
-    parallel_for(_decide_average, n * c, threads, planes, place, include_pad, factor, rows, flat)
+    parallel_for(_decide_average, n * c, threads, planes, geometry, include_pad, factor, rows, flat)
     return y, np.flatnonzero(unsure)
 
 
@@ -252,11 +246,12 @@ def _squares(work: Any, x: Any, y: Any, parts: int) -> None:
 
 @njit
 def _decide_average(
-    work: Any, x: Any, place: Any, include_pad: bool, factor: float, y: Any, unsure: Any
+    work: Any, x: Any, geometry: Any, include_pad: bool, factor: float, y: Any, unsure: Any
 ) -> None:
     """y (planes, oh, ow) = averages of x (planes, h, w), off by factor * the average of |x|; none is unsure
-    whose sum lost nothing. place: kernel, stride, pad. Items: planes.
+    whose sum lost nothing. geometry: a PoolGeometry. Items: planes.
     """
+    (kh, kw), (sh, sw), (ph, pw) = geometry.kernel, geometry.stride, geometry.pad
     height, width = x.shape[1:]
     begin, end = chunk(work)
     while begin < end:
@@ -264,11 +259,8 @@ def _decide_average(
             plane, r, u = x[item], y[item], unsure[item]
             for i in range(r.shape[0]):
                 for j in range(r.shape[1]):
-                    top, left = i * place[2] - place[4], j * place[3] - place[5]
-                    bottom, right = (
-                        min(top + place[0], height + place[4]),
-                        min(left + place[1], width + place[5]),
-                    )
+                    top, left = i * sh - ph, j * sw - pw
+                    bottom, right = min(top + kh, height + ph), min(left + kw, width + pw)
                     count = (bottom - top) * (right - left)
                     top, left, bottom, right = (
                         max(top, 0),
@@ -404,13 +396,12 @@ def _open(c: float, e: float) -> bool:
 
 
 @njit
-def conv_exactly(
-    work: Any, at: Any, x: Any, w: Any, bias: Any, addend: Any, place: Any, groups: int, y: Any
-) -> None:
+def conv_exactly(work: Any, at: Any, x: Any, w: Any, bias: Any, addend: Any, geometry: Any, y: Any) -> None:
     """y[at[k]] = the correctly rounded convolution there; items: k.
 
-    bias (o,) and addend (as y, flat), or (0,).
+    bias (o,) and addend (as y, flat), or (0,). geometry: a ConvGeometry.
     """
+    (sh, sw), (ph, pw), (dh, dw) = geometry.stride, geometry.pad, geometry.dilation
     outputs, channels, kh, kw = w.shape
     oh, ow = y.shape[2:]
     flat = y.reshape(-1)
@@ -420,18 +411,18 @@ def conv_exactly(
         for k in range(begin, end):
             j, i = at[k] % ow, at[k] // ow % oh
             o, n = at[k] // (ow * oh) % outputs, at[k] // (ow * oh * outputs)
-            base = o // (outputs // groups) * channels
+            base = o // (outputs // geometry.groups) * channels
             acc[:] = 0
             if bias.size:
                 add(acc, np.float64(bias[o]))
             if addend.size:
                 add(acc, np.float64(addend[at[k]]))
             for p in range(kh):
-                row = i * place[0] - place[2] + p * place[4]
+                row = i * sh - ph + p * dh
                 if row < 0 or row >= x.shape[2]:
                     continue
                 for q in range(kw):
-                    column = j * place[1] - place[3] + q * place[5]
+                    column = j * sw - pw + q * dw
                     if column < 0 or column >= x.shape[3]:
                         continue
                     for c in range(channels):
@@ -441,8 +432,9 @@ def conv_exactly(
 
 
 @njit
-def average_exactly(work: Any, at: Any, x: Any, kernel: Any, place: Any, include_pad: bool, y: Any) -> None:
-    """y[at[k]] = the correctly rounded average of its window; items: k."""
+def average_exactly(work: Any, at: Any, x: Any, geometry: Any, include_pad: bool, y: Any) -> None:
+    """y[at[k]] = the correctly rounded average of its window; items: k. geometry: a PoolGeometry."""
+    (kh, kw), (sh, sw), (ph, pw) = geometry.kernel, geometry.stride, geometry.pad
     channels, height, width = x.shape[1:]
     oh, ow = y.shape[2:]
     flat = y.reshape(-1)
@@ -452,8 +444,8 @@ def average_exactly(work: Any, at: Any, x: Any, kernel: Any, place: Any, include
         for k in range(begin, end):
             j, i = at[k] % ow, at[k] // ow % oh
             plane = x[at[k] // (ow * oh * channels), at[k] // (ow * oh) % channels]
-            top, left = i * place[0] - place[2], j * place[1] - place[3]
-            bottom, right = min(top + kernel[0], height + place[2]), min(left + kernel[1], width + place[3])
+            top, left = i * sh - ph, j * sw - pw
+            bottom, right = min(top + kh, height + ph), min(left + kw, width + pw)
             count = (bottom - top) * (right - left)
             top, left, bottom, right = max(top, 0), max(left, 0), min(bottom, height), min(right, width)
             if not include_pad:

@@ -1,4 +1,4 @@
-"""Split attention's two sums over the radix."""
+"""Split attention's two sums over the radix, with the bits of loops/attention.py."""
 
 from __future__ import annotations
 

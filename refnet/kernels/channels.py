@@ -4,8 +4,8 @@ A block is up to GROUP positions x two vectors of output channels. Per term it r
 (packed as blocks of channels, channels fastest) and one number per position, which is read directly from the
 input or its padded planes and broadcast to all lanes. Each position has an address of its own, so a block's
 positions may lie in different rows and images, and any map is divided into blocks that are nearly full.
-The order of an output's terms is that of panel.py: one chain of FMAs from +0 over channel, kernel row and
-kernel column; it is only computed next to other outputs.
+The order of an output's terms is that of loops/conv.py: one chain of FMAs from +0 over channel, kernel row
+and kernel column; it is only computed next to other outputs.
 
 A block's sums have channels side by side, the output has positions side by side, so they are transposed.
 
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from refnet.core.engine import Epilogue
+from refnet.core.engine import ConvGeometry, Epilogue, window_count
 from refnet.kernels.epilogue import EpilogueTables, Rows, follow, tables
 from refnet.kernels.geometry import PlaneGeometry
 from refnet.kernels.lanes import (
@@ -81,20 +81,20 @@ def cropped(shape: tuple[int, ...], w: Array, stride: Pair, pad: Pair, dilation:
 @lru_cache(maxsize=4096)
 def _seen(size: int, kernel: int, stride: int, pad: int, dilation: int) -> tuple[int, int, int]:
     """begin, end of the kernel's elements along one axis that ever meet the image; the remaining padding."""
-    outputs = (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+    outputs = window_count(size, kernel, stride, 2 * pad, dilation)
     seen = [
         p for p in range(kernel) if any(0 <= i * stride - pad + p * dilation < size for i in range(outputs))
     ]
     if seen:
         begin, end = seen[0], seen[-1] + 1
         left = pad - begin * dilation
-        if left >= 0 and (size + 2 * left - dilation * (end - begin - 1) - 1) // stride + 1 == outputs:
+        if left >= 0 and window_count(size, end - begin, stride, 2 * left, dilation) == outputs:
             return begin, end, left
     return 0, kernel, pad
 
 
 @dataclass(frozen=True, eq=False)
-class Form:
+class ChannelLayout:
     """Where the terms lie.
 
     output: its shape. work: multiply-adds. padded: whether the planes are a copy with padding. offsets
@@ -123,9 +123,9 @@ class Stretch(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def form(
+def channel_layout(
     x: tuple[int, ...], w: tuple[int, ...], stride: Pair, pad: Pair, dilation: Pair, groups: int
-) -> Form | None:
+) -> ChannelLayout | None:
     """The layout of a convolution of shapes x (n, c, h, w) and w (o, c / groups, kh, kw).
 
     None if there is nothing to compute, if there were far more padding than image, for dense layers (maps of
@@ -134,8 +134,7 @@ def form(
     n, channels, height, width = x
     outputs, depth, kh, kw = w
     tall, span = height + 2 * pad[0], width + 2 * pad[1]
-    oh = (tall - dilation[0] * (kh - 1) - 1) // stride[0] + 1
-    ow = (span - dilation[1] * (kw - 1) - 1) // stride[1] + 1
+    oh, ow = ConvGeometry(stride, pad, dilation, groups).output((height, width), (kh, kw))
     image, plane, made = n * channels * height * width, tall * span, n * outputs * oh * ow
     if made * depth * kh * kw == 0 or n * channels * plane > 4 * (image + made):
         return None
@@ -150,7 +149,7 @@ def form(
     geometry = PlaneGeometry(
         *(*stride, *pad, *dilation, height, width, kh, kw, oh, ow, ow, int(in_place), int(padded))
     )
-    return Form((n, outputs, oh, ow), made * depth * kh * kw, padded, geometry, offsets)
+    return ChannelLayout((n, outputs, oh, ow), made * depth * kh * kw, padded, geometry, offsets)
 
 
 def _products(outputs: int, positions: int) -> int:
@@ -166,10 +165,10 @@ def _panels(outputs: int, oh: int, ow: int, span: int, in_place: bool) -> int:
     return (-(-outputs // ROWS) * ROWS + (0 if in_place else GATHERED)) * -(-positions // step) * step
 
 
-def across(
-    x: Array, planes: Array, w: Array, groups: int, how: Form, threads: int, epilogue: Epilogue
+def conv_across_channels(
+    x: Array, planes: Array, w: Array, groups: int, how: ChannelLayout, threads: int, epilogue: Epilogue
 ) -> Array:
-    """Convolution in this form. planes (n, elements): x, padded if the form says so."""
+    """Convolution in this layout. planes (n, elements): x, padded if the layout says so."""
     packed, finite = cached((w,), ("channels", groups), lambda: _packed(w, groups))
     y = empty(how.output, x.dtype)
     threads = threads_for(threads, how.work // 16)
@@ -181,7 +180,7 @@ def across(
     return y
 
 
-def shares(how: Form, groups: int, blocks: int, threads: int) -> tuple[int, int]:
+def shares(how: ChannelLayout, groups: int, blocks: int, threads: int) -> tuple[int, int]:
     """The number of stretches that the positions of all images are divided into, and the number of parts of a
     group's blocks of channels.
     """

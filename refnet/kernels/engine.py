@@ -67,11 +67,11 @@ class Fast:
 
     def max_pool(self, x: Array, geometry: PoolGeometry) -> Array:
         """See Engine.max_pool."""
-        return pool.max_pool(x, *geometry, self.threads)
+        return pool.max_pool(x, geometry, self.threads)
 
     def avg_pool(self, x: Array, geometry: PoolGeometry, include_pad: bool) -> Array:
         """See Engine.avg_pool."""
-        return pool.avg_pool(x, *geometry, include_pad, self.threads)
+        return pool.avg_pool(x, geometry, include_pad, self.threads)
 
     def radix_sum(self, x: Array, radix: int) -> Array:
         """See Engine.radix_sum."""
@@ -147,7 +147,7 @@ class Fast:
             rows = x.reshape(x.shape[0], prod(x.shape[1:]))
             value = self.dense_in_order(rows, w, bias, order, addend, places)
             return value if places is not None else self._finished(value.reshape(shape), epilogue)
-        if w is None and chains is not None and _outputs(x, kernel, geometry) == output:
+        if w is None and chains is not None and geometry.output(x.shape[2:], kernel) == output:
             w = np.ones((outputs, 1, *kernel), np.float32)
         seldom = places is not None and places.size * FEW < prod(shape)
         if chains is None or w is None or seldom:
@@ -221,16 +221,9 @@ class Fast:
 
     def max_pool_by(self, x: F32, geometry: PoolGeometry, rule: str) -> F32:
         """See Engine.max_pool_by."""
-        return formulas.max_pool(x, *geometry, POOLS[rule], self.threads)
+        return formulas.max_pool(x, geometry, POOLS[rule], self.threads)
 
 
 def _is_product(x: F32, kernel: Pair, geometry: ConvGeometry) -> bool:
     """Whether the convolution is a matrix product: maps of one position, one group, no padding."""
     return geometry.groups == 1 and x.shape[2:] == kernel == (1, 1) and geometry.pad == (0, 0)
-
-
-def _outputs(x: F32, kernel: Pair, geometry: ConvGeometry) -> Pair:
-    """(rows, columns) of the windows that do not overhang the padding."""
-    axes = zip(x.shape[2:], kernel, geometry.stride, geometry.pad, geometry.dilation, strict=True)
-    rows, columns = ((size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in axes)
-    return rows, columns

@@ -2,7 +2,8 @@
 
 An epilogue (core/engine.py) is a list of steps in the order in which the graph's nodes follow one another.
 Each step rounds exactly as its own node would; only the stores and loads between them are saved. A batch
-norm, an addition and a relu in this order are one pass over the vectors of a row (`epilogue_pass.py`).
+norm, an addition and a relu in this order are one pass over the vectors of a row (`epilogue_pass.py`). The
+bits are those of `apply` in loops/pointwise.py.
 """
 
 from __future__ import annotations

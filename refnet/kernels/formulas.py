@@ -1,7 +1,8 @@
-"""The loops behind the ops' menus of formulas: arrays in, arrays out, bits as the named code makes them.
+"""The frameworks' formulas over whole arrays, with the bits of loops/formulas.py.
 
-Which formula belongs to which framework stands with the ops; sleef.py, glibc.py, onednn.py and mlas.py have
-the functions of one number.
+`max_pool` has those of `max_pool_by` in loops/pool.py, `parts_sum` those of loops/attention.py.
+
+Which formula belongs to which framework stands with the ops; the functions of one number are in loops/libm/.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.engine import PoolGeometry
 from refnet.kernels.resources import readonly
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.bits32 import largest, multiply_add
@@ -20,7 +22,6 @@ from refnet.loops.jit import njit
 from refnet.loops.libm import glibc, mlas, onednn, sleef
 
 F32 = npt.NDArray[np.float32]
-Pair = tuple[int, int]
 
 GRAIN = 16384
 """Elements per work item of the flat loops."""
@@ -30,9 +31,9 @@ COST = 20
 SLEEF, GLIBC, GLIBC_UNFUSED, ONEDNN, ONEDNN_UNFUSED, MLAS_512, MLAS = range(7)
 """Whose exponential, or logistic, it is."""
 KEEPS, DROPS, SCALES = range(3)
-"""What a relu does with -0 and NaN."""
+"""What a relu does with -0 and NaN: loops/formulas.py `relu_by`, "keeps", "drops" and "scales"."""
 RUNNING, COLUMNS = range(2)
-"""What a max pool does with equals and NaN."""
+"""What a max pool does with equals and NaN: loops/pool.py `max_pool_by`, "running" and "columns"."""
 SSE, AVX2, AVX512 = 4, 8, 16
 """float32 in a vector."""
 LOWEST = np.float32(np.finfo(np.float32).min)
@@ -127,20 +128,16 @@ def parts_sum(parts: F32, weights: F32 | None, from_zero: bool, threads: int) ->
     return y
 
 
-def max_pool(x: F32, kernel: Pair, stride: Pair, pad: Pair, output: Pair, rule: int, threads: int) -> F32:
-    """The largest of each window of x (n, c, h, w), of equals and of NaN as the rule has it.
-
-    RUNNING: row by row, v replaces the largest so far, at first the lowest finite number, if v is greater.
-    COLUMNS: each column from its first row on, then the columns, by MAXPS (the later of equals, and NaN only
-    if it is the later); the last w % 4 columns of the image keep the earlier; columns in the padding count as
-    the lowest finite number.
+def max_pool(x: F32, geometry: PoolGeometry, rule: int, threads: int) -> F32:
+    """The largest of each window of x (n, c, h, w), as loops/pool.py `max_pool_by` defines it for the rules
+    "running" and "columns".
     """
     n, c, h, w = x.shape
+    output = geometry.output
     y = np.empty((n, c, *output), np.float32)
     planes = np.ascontiguousarray(x).reshape(n * c, h, w)
-    sizes = np.array([*kernel, *stride, *pad])
-    threads = threads_for(threads, y.size * kernel[0] * kernel[1])
-    parallel_for(_max_pool, n * c, threads, planes, y.reshape(n * c, *output), sizes, rule)
+    threads = threads_for(threads, y.size * prod(geometry.kernel))
+    parallel_for(_max_pool, n * c, threads, planes, y.reshape(n * c, *output), geometry, rule)
     return y
 
 
@@ -353,8 +350,8 @@ def _parts(work: Any, parts: Any, weights: Any, from_zero: bool, y: Any) -> None
 
 
 @njit
-def _max_pool(work: Any, x: Any, y: Any, sizes: Any, rule: int) -> None:
-    kh, kw, sh, sw, ph, pw = sizes
+def _max_pool(work: Any, x: Any, y: Any, geometry: Any, rule: int) -> None:
+    (kh, kw), (sh, sw), (ph, pw) = geometry.kernel, geometry.stride, geometry.pad
     h, w = x.shape[1:]
     begin, end = chunk(work)
     while begin < end:
@@ -378,7 +375,7 @@ def _max_pool(work: Any, x: Any, y: Any, sizes: Any, rule: int) -> None:
 
 @njit
 def _column(x: Any, top: int, bottom: int, q: int) -> Any:
-    """The largest of one column of a window, see COLUMNS."""
+    """The largest of one column of a window, by the rule COLUMNS."""
     w = x.shape[1]
     if q < 0 or q >= w:
         return LOWEST

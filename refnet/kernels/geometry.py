@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.engine import ConvGeometry
 from refnet.kernels.memory import empty
 from refnet.kernels.simd import TILE, copy
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
@@ -121,8 +122,7 @@ def layout(
     """The layout of a convolution of shapes x (n, c, h, w) and w (o, c / groups, kh, kw), for reading."""
     n, channels, height, width = x
     outputs, depth, kh, kw = w
-    oh = (height + 2 * pad[0] - dilation[0] * (kh - 1) - 1) // stride[0] + 1
-    ow = (width + 2 * pad[1] - dilation[1] * (kw - 1) - 1) // stride[1] + 1
+    oh, ow = ConvGeometry(stride, pad, dilation, groups).output((height, width), (kh, kw))
     tall, wide = height + 2 * pad[0], width + 2 * pad[1]
     size, made = n * channels * height * width, n * outputs * oh * ow
     # far more padding than image would be far more work in place

@@ -1,4 +1,4 @@
-"""Elements that move and stay what they are."""
+"""Arrays put one after another; the bits are those of `concatenate` in loops/engine.py."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.engine import NOTHING, Epilogue
-from refnet.kernels.channels import across, cropped, form
+from refnet.kernels.channels import channel_layout, conv_across_channels, cropped
 from refnet.kernels.epilogue import apply
 from refnet.kernels.geometry import layout, padded_planes
 from refnet.kernels.lanes import column_block
@@ -53,10 +53,10 @@ def convolve(
     w, pad = cropped(x.shape, w, stride, pad, dilation)
     how = None
     if x.dtype == np.float32 and w.shape[0] // groups >= FEW:  # float64 is for bounds: one kernel will do
-        how = form(x.shape, w.shape, stride, pad, dilation, groups)
+        how = channel_layout(x.shape, w.shape, stride, pad, dilation, groups)
     if how is not None:
         planes = padded_planes(x, pad, 0, threads) if how.padded else x.reshape(x.shape[0], -1)
-        return across(x, planes, w, groups, how, threads, epilogue)
+        return conv_across_channels(x, planes, w, groups, how, threads, epilogue)
     if groups == 1 and pad == (0, 0) and x.shape[2:] == w.shape[2:] == (1, 1):
         y = empty((x.shape[0], w.shape[0], 1, 1), x.dtype)
         _multiply_columns(x, w, None, y, threads)

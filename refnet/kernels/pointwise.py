@@ -1,4 +1,4 @@
-"""Element by element: relu, sigmoid, scale and shift; softmax. All float32."""
+"""Relu, sigmoid, scale and shift, as in loops/pointwise.py; softmax, as in loops/softmax.py. All float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maximum and average over windows.
+"""Maximum and average over windows, with the bits of loops/pool.py.
 
 Rows of the image are first copied to `lines`, separated by their column modulo the stride: elements that
 neighbouring outputs read at the same place of their windows become neighbours, with the padding next to
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refnet.core.engine import NOTHING
+from refnet.core.engine import NOTHING, PoolGeometry
 from refnet.kernels.epilogue import apply
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import readonly
@@ -33,22 +34,21 @@ EXACT = 2**24
 """Up to here every whole number is a float32."""
 
 
-def max_pool(x: Array, kernel: Pair, stride: Pair, pad: Pair, output: Pair, threads: int) -> Array:
-    """Maximum of ops/pool.py for x (n, c, h, w); output is (oh, ow). First of equals; NaN wins."""
-    return _pool(x, (*kernel, *stride, *pad), output, True, False, threads)
+def max_pool(x: Array, geometry: PoolGeometry, threads: int) -> Array:
+    """Maximum of ops/pool.py for x (n, c, h, w). First of equals; NaN wins."""
+    return _pool(x, geometry, True, False, threads)
 
 
-def avg_pool(
-    x: Array, kernel: Pair, stride: Pair, pad: Pair, output: Pair, include_pad: bool, threads: int
-) -> Array:
+def avg_pool(x: Array, geometry: PoolGeometry, include_pad: bool, threads: int) -> Array:
     """Average of ops/average.py: a chain over kernel row and column from +0, then one division."""
+    kernel, stride, pad, output = geometry
     if pad == (0, 0) and kernel == x.shape[2:] and output == (1, 1):
         return _each(_mean, x, output, threads, VECTOR // x.itemsize)
     if pad == (0, 0) and kernel == stride == (1, 1) and output == x.shape[2:]:
         return apply(x, NOTHING.bias(np.zeros(x.shape[1], x.dtype)), threads)  # from +0, divided by 1
     if pad == (0, 0) and kernel == stride == (2, 2) and x.shape[2:] == (2 * output[0], 2 * output[1]):
         return _each(_average_2x2, x, output, threads, output[1])
-    return _pool(x, (*kernel, *stride, *pad), output, False, include_pad, threads)
+    return _pool(x, geometry, False, include_pad, threads)
 
 
 def _each(kernel: Any, x: Array, output: Pair, threads: int, size: int) -> Array:
@@ -60,14 +60,11 @@ def _each(kernel: Any, x: Array, output: Pair, threads: int, size: int) -> Array
     return y
 
 
-def _pool(
-    x: Array, place: tuple[int, ...], output: Pair, maximum: bool, include_pad: bool, threads: int
-) -> Array:
-    """place: kernel, stride, pad."""
-    y = empty((*x.shape[:2], *output), x.dtype)
-    threads = threads_for(threads, y.size * place[0] * place[1])
+def _pool(x: Array, geometry: PoolGeometry, maximum: bool, include_pad: bool, threads: int) -> Array:
+    y = empty((*x.shape[:2], *geometry.output), x.dtype)
+    threads = threads_for(threads, y.size * prod(geometry.kernel))
     planes = x.shape[0] * x.shape[1]
-    how = _plan(x.shape[2:], output, place, include_pad, VECTOR // x.itemsize, x.itemsize)
+    how = _plan(x.shape[2:], geometry, include_pad, VECTOR // x.itemsize, x.itemsize)
     numbers = (how.sizes, readonly(how.rows), readonly(how.columns), readonly(how.taps), how.exact)
     parallel_for(_windows, planes, threads, readonly(np.ascontiguousarray(x)), y, *numbers, maximum)
     return y
@@ -92,9 +89,9 @@ class WindowLayout:
 
 @lru_cache(maxsize=256)
 def _plan(
-    image: tuple[int, ...], output: Pair, place: tuple[int, ...], include_pad: bool, vector: int, item: int
+    image: tuple[int, ...], geometry: PoolGeometry, include_pad: bool, vector: int, item: int
 ) -> WindowLayout:
-    (height, width), (oh, ow), (kh, kw, sh, sw, ph, pw) = image, output, place
+    (height, width), ((kh, kw), (sh, sw), (ph, pw), (oh, ow)) = image, geometry
     exact = kh * kw <= EXACT
     rows = _counts(oh, kh, sh, ph, height, include_pad)
     columns = _counts(ow, kw, sw, pw, width, include_pad)
@@ -163,13 +160,13 @@ def _windows(
 
 
 @njit
-def _divide(lines: Any, form: Any, x: Any, where: Any, outside: Any) -> None:
+def _divide(lines: Any, steps: Any, x: Any, where: Any, outside: Any) -> None:
     """Rows of x into `lines`: column t * sw + p into place lead + t of phase p.
 
-    form: elements from one row to the next, from one phase to the next, lead. where: the first row's begin,
+    steps: elements from one row to the next, from one phase to the next, lead. where: the first row's begin,
     how many rows, their width, sw.
     """
-    (slot, pitch, lead), (begin, rows, width, sw) = form, where
+    (slot, pitch, lead), (begin, rows, width, sw) = steps, where
     for at in range(lead, lead + rows * slot, slot):
         if sw == 1:
             copy(lines, at, x, begin, width)

@@ -1,4 +1,4 @@
-"""The register program: sums in any order at all, over vectors of outputs.
+"""The stack program: sums in any order at all, with the bits of loops/orders.py, over vectors of outputs.
 
 A program is a list of instructions on a stack of vectors, one lane per output element:
 

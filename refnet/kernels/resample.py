@@ -1,4 +1,4 @@
-"""Nearest-neighbour upsampling."""
+"""Nearest-neighbour upsampling, as in loops/resample.py."""
 
 from __future__ import annotations
 

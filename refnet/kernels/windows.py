@@ -1,4 +1,4 @@
-"""The inner loops of pools: vectors of outputs, each lane one chain over its window, in registers.
+"""The inner loops of pools: vectors of outputs, each lane one window's loop of loops/pool.py, in registers.
 
     row of the image ── deinterleave ──> its even and its odd columns ── largest, average ──> row of outputs
     two rows of the image ── average_2x2 ──> averages of 2 x 2

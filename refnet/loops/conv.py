@@ -22,13 +22,7 @@ def conv(x: Array, w: Array, geometry: ConvGeometry) -> Array:
     outputs, channels, kh, kw = w.shape
     if x.shape[1] != channels * geometry.groups or outputs % geometry.groups:
         raise ValueError(f"weights {w.shape} in {geometry.groups} groups do not fit data {x.shape}")
-    rows, columns = (
-        (length + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-        for length, kernel, stride, pad, dilation in zip(
-            x.shape[2:], (kh, kw), geometry.stride, geometry.pad, geometry.dilation, strict=True
-        )
-    )
-    y = np.empty((x.shape[0], outputs, rows, columns), x.dtype)
+    y = np.empty((x.shape[0], outputs, *geometry.output(x.shape[2:], (kh, kw))), x.dtype)
     _conv(readonly(x), readonly(w), geometry, y)
     return y
 

@@ -25,7 +25,7 @@ from numba.core.compiler import Compiler
 from refnet.loops.numba_cache import widen
 
 
-class Code(JITCodeLibrary):  # type: ignore[misc]  # numba is not typed
+class PartCode(JITCodeLibrary):  # type: ignore[misc]  # numba is not typed
     """The code of a part: what it calls is linked in; nothing is optimised or made machine code."""
 
     def _optimize_functions(self, ll_module: Any) -> None:
@@ -46,7 +46,7 @@ class PartCompiler(Compiler):  # type: ignore[misc]
         """Numba's own passes, which put the code here."""
         state = self.state
         state.flags.no_compile = True  # there is no address to call
-        state.library = Code(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library = PartCode(state.targetctx.codegen(), state.func_id.func_qualname)
         return super().define_pipelines()
 
     def _compile_core(self) -> Any:

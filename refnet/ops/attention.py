@@ -72,7 +72,7 @@ class RadixSum(Op):
         return engine.radix_sum(inputs[0], self.radix)
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula)
+        self._expect_formula(formula)
         n, channels, h, w = inputs[0].shape
         c = channels // self.radix
         parts = np.ascontiguousarray(inputs[0]).reshape(n, self.radix, c, h * w)
@@ -149,7 +149,7 @@ class RadixSoftmax(Op):
         n = x.shape[0]
         if self.radix == 1:
             return Sigmoid().replay(formula, np.ascontiguousarray(x.reshape(n, -1)), engine=engine)
-        self._one_of(formula)
+        self._expect_formula(formula)
         rows = np.ascontiguousarray(np.moveaxis(self._split(x), 1, -1))  # (n, K, m, R)
         y = softmax_by(formula, rows, engine, total)
         return np.ascontiguousarray(np.moveaxis(y, -1, 1).reshape(n, -1))
@@ -243,7 +243,7 @@ class WeightedSum(Op):
         return engine.weighted_sum(inputs[0], inputs[1], self.radix)
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula)
+        self._expect_formula(formula)
         attention, x = inputs
         n, channels, h, w = x.shape
         c = channels // self.radix

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from refnet.core.element import Index, Terms, Windows
-from refnet.core.engine import NOTHING, ConvGeometry, Engine, Epilogue, Places
+from refnet.core.engine import NOTHING, ConvGeometry, Engine, Epilogue, Places, window_count
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Fusable, Interval, Reduction, TensorType
 from refnet.core.orders import Program
@@ -89,10 +89,9 @@ class Conv(Fusable, Reduction):
         sizes = []
         pads = zip(self.pad, self.ends, strict=True)
         window = zip(x.shape[2:], self.kernel, self.stride, pads, self.dilation, strict=True)
-        for size, k, s, (before, behind), d in window:
-            room = size + before + behind - d * (k - 1) - 1
-            self._expect(room >= 0, f"kernel does not fit into {x!r}")
-            sizes.append(room // s + 1)
+        for size, k, s, pad, d in window:
+            sizes.append(window_count(size, k, s, sum(pad), d))
+            self._expect(sizes[-1] >= 1, f"kernel does not fit into {x!r}")
         return TensorType((x.shape[0], self.channels, *sizes))
 
     @property

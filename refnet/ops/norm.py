@@ -174,7 +174,7 @@ class BatchNorm(Fusable):
         m is +0 in the scaled forms, and i is 1 in all but the normalised ones; neither changes a result.
         Cached as long as the weights live.
         """
-        self._one_of(formula)
+        self._expect_formula(formula)
         arrays = (gamma_, beta, mean, var)
         return engine.cached(arrays, (self, formula), lambda: self._factors(engine, formula, *arrays))
 

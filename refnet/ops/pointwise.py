@@ -72,7 +72,7 @@ class Relu(Fusable):
         return before.relu()
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula)
+        self._expect_formula(formula)
         if formula == "plain":
             return self.run(*inputs, engine=engine)
         return engine.relu_by(inputs[0], formula)
@@ -204,7 +204,7 @@ class Add(Fusable):
         return before.adding()
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula)
+        self._expect_formula(formula)
         return self.run(*(inputs if formula == "left" else inputs[::-1]), engine=engine)
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:

@@ -163,7 +163,7 @@ class MaxPool(WindowedPool):
         return best
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula)
+        self._expect_formula(formula)
         (x,) = inputs
         if formula == "plain":
             return self.run(x, engine=engine)

@@ -146,7 +146,7 @@ class ResizeNearest(Op):
 
         Raises InputError for a formula that is not in the menu.
         """
-        self._one_of(formula)
+        self._expect_formula(formula)
         return FORMULAS[formula][1](self._axis(position, shape))
 
     def _axis(self, k: int, shape: tuple[int, ...]) -> Axis:

@@ -79,7 +79,7 @@ class Sigmoid(Op):
         return engine.sigmoid(inputs[0])
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula)
+        self._expect_formula(formula)
         return engine.sigmoid_by(inputs[0], "mlas-avx512" if formula == "mlas" else formula)
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:

@@ -94,7 +94,7 @@ class Softmax(Op):
         return np.ascontiguousarray(x).reshape(*x.shape[: self.axis], -1)
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        self._one_of(formula)
+        self._expect_formula(formula)
         if self.trailing:
             return softmax_by(formula, self._rows(inputs[0]), engine, total).reshape(inputs[0].shape)
         rows = np.ascontiguousarray(np.moveaxis(inputs[0], self.axis, -1))

@@ -218,7 +218,7 @@ def findings(record: Record) -> list[tuple[str, Record]]:
 
 
 @dataclass(frozen=True)
-class Kind:
+class OpShares:
     """All nodes of one kind of op. largest, histogram: of shares where something differs; None if none do."""
 
     name: str
@@ -228,7 +228,7 @@ class Kind:
     histogram: list[int] | None
 
 
-def kinds(nodes: Sequence[Record]) -> list[Kind]:
+def kinds(nodes: Sequence[Record]) -> list[OpShares]:
     """The kinds of ops, in order of first use."""
     found = []
     for name in dict.fromkeys(node["kind"] for node in nodes):
@@ -236,7 +236,9 @@ def kinds(nodes: Sequence[Record]) -> list[Kind]:
         shares = [node["share"] for node in some if node.get("share") and node["differ"]]
         total = [sum(bins) for bins in zip(*(share["histogram"] for share in shares), strict=True)]
         highest = max((largest(share) for share in shares), default=None)
-        found.append(Kind(name, len(some), sum(node["differ"] or 0 for node in some), highest, total or None))
+        found.append(
+            OpShares(name, len(some), sum(node["differ"] or 0 for node in some), highest, total or None)
+        )
     return found
 
 

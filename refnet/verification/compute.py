@@ -2,7 +2,7 @@
 
     plain, golden ── a float32 value         bound ── where any float32 evaluation lies
 
-Inputs are data first, then weights, as `Node.inputs` names them.
+Inputs are data first, then weights, as `Node.inputs` names them. threads: None takes all processors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from refnet.kernels.engine import Fast
 T = TypeVar("T")
 
 
-def plain(op: Op, inputs: Sequence[F32], threads: int = 1) -> F32:
+def plain(op: Op, inputs: Sequence[F32], threads: int | None = None) -> F32:
     """The op's value in plain arithmetic.
 
     >>> from refnet.ops import Relu
@@ -31,16 +31,16 @@ def plain(op: Op, inputs: Sequence[F32], threads: int = 1) -> F32:
     return _interruptible(op, inputs, lambda: op.run(*inputs, engine=Fast(threads)))
 
 
-def golden(op: Op, inputs: Sequence[F32], threads: int = 1) -> F32:
+def golden(op: Op, inputs: Sequence[F32], threads: int | None = None) -> F32:
     """The correctly rounded exact value of the op's formula."""
     return _interruptible(op, inputs, lambda: op.golden(*inputs, exact=DecideOrRefine(Fast(threads))))
 
 
-def bound(op: Op, inputs: Sequence[Interval]) -> Interval:
+def bound(op: Op, inputs: Sequence[Interval], threads: int | None = None) -> Interval:
     """Where any float32 evaluation of the op lies, for inputs anywhere in their intervals."""
     with np.errstate(all="ignore"):
         centers = [one.center for one in inputs]
-        return _interruptible(op, centers, lambda: op.bound(*inputs, engine=Fast()))
+        return _interruptible(op, centers, lambda: op.bound(*inputs, engine=Fast(threads)))
 
 
 def _interruptible(op: Op, inputs: Sequence[F32 | F64], compute: Callable[[], T]) -> T:

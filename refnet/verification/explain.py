@@ -75,7 +75,7 @@ def explain_element(
     inputs: Sequence[F32 | AbstractValue],
     at: Index,
     found: F32 | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     note: str | None = None,
 ) -> Explanation:
     """Explain the element `at` of a node's value.
@@ -93,7 +93,7 @@ def explain_element(
     arrays = [one.value for one in operands]
     made = element(node, arrays, at)
     plain = compute.plain(node.op, arrays, threads)
-    bound = compute.bound(node.op, [one.bound for one in operands])
+    bound = compute.bound(node.op, [one.bound for one in operands], threads)
     theirs = None
     if found is not None:
         if found.shape != plain.shape or found.dtype != np.float32:

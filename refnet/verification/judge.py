@@ -140,6 +140,7 @@ class _Case:
     node: Node
     operands: Sequence[AbstractValue]
     plain: F32
+    threads: int | None
     recipe: Callable[[], F32 | None] | None
 
     @property
@@ -149,12 +150,13 @@ class _Case:
 
     @cached_property
     def bound(self) -> Interval:
-        return compute.bound(self.node.op, [one.bound for one in self.operands])
+        return compute.bound(self.node.op, [one.bound for one in self.operands], self.threads)
 
     @cached_property
     def exact(self) -> Mask | None:
         """Where no order of additions rounds."""
-        return None if self.hidden else exact_sums(self.node.op, [one.value for one in self.operands])
+        arrays = [one.value for one in self.operands]
+        return None if self.hidden else exact_sums(self.node.op, arrays, self.threads)
 
     @cached_property
     def replayed(self) -> F32 | None:
@@ -169,7 +171,7 @@ def judge(
     *,
     plain: F32 | None = None,
     replayed: F32 | None = None,
-    threads: int = 1,
+    threads: int | None = None,
 ) -> Judgement:
     """Judge a value that a framework computed, given the inputs of its node: data, then weights.
 
@@ -177,8 +179,8 @@ def judge(
     order of axes in which it is clean (`Judgement.reading`); if there is none, or several, it is unjudged.
     inputs: the arrays that the framework had, or what is known of hidden ones (propagate.py). replay: a
     book's recipes. plain: the node's plain value on these inputs, if it is known already. replayed: where
-    inputs are hidden, what the book makes of the captured values that they are made of. threads: change no
-    bit.
+    inputs are hidden, what the book makes of the captured values that they are made of. threads: None takes
+    all processors; they change no bit.
 
     >>> from refnet.ops import Add
     >>> one, tiny = np.float32([[1, 2]]), np.float32([[2.0**-24, 0]])
@@ -198,7 +200,7 @@ def judge(
     if plain is None:
         plain = compute.plain(node.op, [one.value for one in operands], threads)
     recipe = None if replay is None else lambda: _recipes(replay, replayed, node, operands)
-    case = _Case(node, operands, plain, recipe)
+    case = _Case(node, operands, plain, threads, recipe)
     if result.shape == shape:
         return _judged(head, case, result)
     if regrouped(result.shape, shape):
@@ -292,7 +294,7 @@ def _exactly_specified(head: Judgement, case: _Case, result: F32) -> Judgement:
     wrong = ~node.op.agrees(result, plain, any(one.zero_sign_unknown for one in operands))
     reason = None
     count, free = int(wrong.sum()), int((other & ~wrong).sum())
-    formula = _formula(node, result, [one.value for one in operands]) if count else None
+    formula = _formula(case, result) if count else None
     if formula is not None:
         reason = f"the formula {formula!r} gives these bits: {node.op.formulas[formula]}"
         head = replace(head, verdict=REPLAYED, reason=reason, differ=int(other.sum()))
@@ -310,13 +312,14 @@ def _exactly_specified(head: Judgement, case: _Case, result: F32) -> Judgement:
     return replace(_shown(head, case, result, wrong, weight, None), wrong=wrong)
 
 
-def _formula(node: Node, result: F32, inputs: Sequence[F32]) -> str | None:
+def _formula(case: _Case, result: F32) -> str | None:
     """The formula of the op's menu that gives the whole value, if one does, for an op that runs alone."""
-    for formula in node.op.menu:
-        if formula in node.op.joined_only:
+    op, inputs = case.node.op, [one.value for one in case.operands]
+    for formula in op.menu:
+        if formula in op.joined_only:
             continue
         try:
-            value = node.op.replay(formula, *inputs, engine=Fast())
+            value = op.replay(formula, *inputs, engine=Fast(case.threads))
         except InputError:  # it is another case's
             continue
         if not differs(result, value).any():

@@ -26,7 +26,7 @@ SAMPLE = 1024
 """Elements of each input that are looked at first: on ordinary data they show that nothing is exact."""
 
 
-def exact_sums(op: Op, inputs: Sequence[F32], threads: int = 1) -> Mask | None:
+def exact_sums(op: Op, inputs: Sequence[F32], threads: int | None = None) -> Mask | None:
     """Per element, whether every partial sum in every order, with or without FMA, is exact; None if none is.
 
     Where it is, all evaluations give the same bits (but for the sign of a zero), those of `op.run`. It is

@@ -58,11 +58,11 @@ def nodes_over(operands: Sequence[AbstractValue]) -> tuple[str, ...]:
 
 
 def propagate(
-    node: Node, operands: Sequence[AbstractValue], threads: int = 1, plain: F32 | None = None
+    node: Node, operands: Sequence[AbstractValue], threads: int | None = None, plain: F32 | None = None
 ) -> AbstractValue:
     """What is known of a hidden node's value, given its operands: data first, then weights.
 
-    plain: the node's plain value on the operands' values, if it is known already.
+    threads: None takes all processors. plain: the node's plain value on the operands' values, if it is known.
 
     If the inputs' bits are known and the op rounds nothing (a bound of radius 0: relu, max, concat), the
     value's bits are known, except where frameworks vary. An op that rounds, even once, is not known to have
@@ -78,7 +78,7 @@ def propagate(
     over = (*nodes_over(operands), node.name)
     zero_sign_unknown = op.zero_sign_unspecified or any(one.zero_sign_unknown for one in operands)
     value = compute.plain(op, [one.value for one in operands], threads) if plain is None else plain
-    interval = compute.bound(op, [one.bound for one in operands])
+    interval = compute.bound(op, [one.bound for one in operands], threads)
     bits_known = all(one.interval is None for one in operands)
     if op.exactly_specified and bits_known and not interval.radius.any():
         return AbstractValue(value, None, over, zero_sign_unknown)

@@ -14,7 +14,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from refnet.arithmetic.engines import check_compiler, check_threads
+from refnet.arithmetic.engines import check_compiler, check_threads, thread_count
 from refnet.arithmetic.golden import Golden
 from refnet.arithmetic.replay import Replay
 from refnet.core.errors import InputError
@@ -26,7 +26,6 @@ from refnet.formats import book as book_file
 from refnet.formats import golden_file
 from refnet.formats.arguments import COUNT, MODEL, OPTIONAL, OPTIONAL_CAPTURE, PATH, check_arguments
 from refnet.formats.golden_file import File, Sources
-from refnet.kernels.resources import processors
 from refnet.models.inputs import located, prepare, with_pipeline
 from refnet.models.loading import Model, Size
 from refnet.verification import golden
@@ -138,7 +137,7 @@ def explain(
     check_arguments(locals(), {"capture": OPTIONAL_CAPTURE})
     check_compiler()
     check_threads(threads)
-    count = threads or processors()
+    count = thread_count(threads)
     listed = {} if names is None else read_names(names)
     if capture is None and listed:
         raise InputError("names are for the values of a capture: name it with --capture DIR")

@@ -13,9 +13,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from refnet.arithmetic.engines import thread_count
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph
-from refnet.core.interpreter import affordable
+from refnet.core.interpreter import cost_of
 from refnet.core.op import F32
 from refnet.core.words import did_you_mean
 from refnet.verification.capture import CapturedValues, Values
@@ -175,15 +176,15 @@ def verify_values(
     >>> verify_values(graph, Values(values, {"data": x})).exit_code
     0
     """
-    from refnet.kernels.resources import at_most, processors
+    from refnet.kernels.resources import at_most
 
     begin = time.perf_counter()
     if unknown := [name for name in only if name not in graph.by_name]:
         raise InputError(f"{graph.name} has no value {unknown[0]!r}{did_you_mean(unknown[0], graph.by_name)}")
     notes = _foundations(graph, capture, other_sources)
     data = inputs_of(graph, capture, inputs or {}, stated, notes)
-    walk = Verifier(graph, capture, data, replay, frozenset(only), threads or processors())
-    affordable(graph, walk.types, only)
+    walk = Verifier(graph, capture, data, replay, frozenset(only), thread_count(threads))
+    cost_of(graph, walk.types, only).check()
     judgements = []
     for name, expected in (stated or {}).items():
         own = data.get(name)

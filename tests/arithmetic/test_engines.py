@@ -14,7 +14,6 @@ from refnet.arithmetic.named import arithmetic
 from refnet.arithmetic.plain import Plain
 from refnet.cli import main
 from refnet.core.errors import InputError
-from refnet.verification import public
 from tests.helpers.bits import floats, same_bits
 from tests.helpers.readable import NETWORKS, WITHOUT_KERNELS, python, values_by_kernels, values_by_loops
 
@@ -60,7 +59,7 @@ def test_without_a_compiler_what_needs_it_says_so(monkeypatch):
 
 def test_more_processors_than_threads_may_be_named(monkeypatch):
     """Nobody names a number of threads here: what the machine has is not checked like an argument."""
-    monkeypatch.setattr(public, "processors", lambda: MOST_THREADS + 44)
+    monkeypatch.setattr("refnet.kernels.resources.processors", lambda: MOST_THREADS + 44)
     assert refnet.explain("resnest-digits", "fc", (0, 1), inputs="seed:0").element.terms is not None
 
 

@@ -13,7 +13,7 @@ import pytest
 import refnet
 from refnet.arithmetic.run import run
 from refnet.bench.machine import Machine, machine, measured_peak
-from refnet.bench.profile import Kind, Profile, profile
+from refnet.bench.profile import OpTime, Profile, profile
 from refnet.bench.race import WARMUP, Pair, Side, compare, count_runs, race
 from refnet.bench.scaling import Scale, scaling
 from refnet.bench.startup import Process, Start
@@ -338,7 +338,7 @@ def test_the_table_of_races(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_tables_of_profile_scaling_and_startup(capsys: pytest.CaptureFixture[str]) -> None:
-    kinds = (Kind("Conv3x3", 4, 0.030, 10**9), Kind("Relu", 2, 0.010, 0))
+    kinds = (OpTime("Conv3x3", 4, 0.030, 10**9), OpTime("Relu", 2, 0.010, 0))
     report.show_profile(Profile("net", 1, 1, kinds, 0.035), HERE)
     lines = printed(capsys)
     assert lines["Conv3x3"] == ["Conv3x3", "4", "30.00", "75.0%", "66.7", "66.7%"]
@@ -363,7 +363,7 @@ def test_the_tables_of_profile_scaling_and_startup(capsys: pytest.CaptureFixture
 def test_the_record_is_json_with_every_run() -> None:
     process = Process(9.0, 1.0, 1.0, 3.0, (1.0, 1.0))
     start = Start("net", 1, 0.01, 0.02, 0.05, process, process)
-    kinds = (Kind("Relu", 2, 0.010, 0),)
+    kinds = (OpTime("Relu", 2, 0.010, 0),)
     whole = report.record(HERE, [PAIR], [Profile("net", 1, 1, kinds, 0.1)], [Scale("x", 7, 10, 1.0)], start)
     read = json.loads(json.dumps(whole, allow_nan=False))
     assert read["pairs"][0]["ours"]["seconds"] == [0.020, 0.021, 0.040]

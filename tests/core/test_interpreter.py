@@ -12,6 +12,7 @@ import pytest
 import refnet
 from refnet.arithmetic.fused import Fused, fuse
 from refnet.arithmetic.plain import Plain
+from refnet.core.caches import Latest
 from refnet.core.errors import GraphError, InputError, WeightsError
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.ops import Add, BatchNorm, Conv, Mul, Relu, UpsampleNearest
@@ -43,6 +44,25 @@ def residual() -> Graph:
 
 def every_value(graph, inputs, threads=1):
     return {node.name: value.copy() for node, value in refnet.steps(graph, inputs, Plain(threads))}
+
+
+def test_a_cache_keeps_what_was_made_last():
+    kept, made = Latest(3), []
+    for key in (1, 2, 3, 1, 4, 1, 4):
+        assert kept.of(key, lambda key=key: made.append(key) or -key) == -key
+    assert made == [1, 2, 3, 4, 1]
+
+
+def test_a_plan_is_kept_for_each_batch_size():
+    own = Plain(1)
+    graph = residual()
+    plan = own.plan(graph, frozenset({"tail"}))
+    asked = []
+    plan.fitting.of = lambda key, make, of=plan.fitting.of: of(key, lambda: asked.append(key) or make())
+    for batch in (1, 2, 1, 2, 3):
+        refnet.run(graph, {"data": floats((batch, 2, 4, 4), "x")}, own)
+    assert own.plan(graph, frozenset({"tail"})) is plan
+    assert [key[0][1].shape[0] for key in asked] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("odd", [0.0, 0.2])

@@ -15,7 +15,7 @@ import pytest
 
 import refnet
 from refnet.core.interrupt import LONG, Stopped, current, interruptible
-from refnet.core.limits import MEMORY, OPERATIONS, check_cost, limits, long_ones
+from refnet.core.limits import MEMORY, OPERATIONS, limits, long_ones, run_cost
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for
 from refnet.models.catalog import build, entries
 from refnet.models.cost import summary
@@ -50,6 +50,20 @@ def test_a_run_beyond_the_limits_says_its_cost(go, arithmetic):
         go(chain(5), X, arithmetic())
 
 
+@pytest.mark.parametrize("arithmetic", [refnet.Plain, refnet.Golden])
+@pytest.mark.parametrize("runs", [1, 2, 3])
+def test_a_run_that_is_known_has_the_limits_too(arithmetic, runs):
+    """Its plan is kept, from the second run of Plain on its kernel calls."""
+    net, own = chain(5).with_weights({}), arithmetic()
+    for _ in range(runs):
+        refnet.run(net, X, own)
+    with limits(operations=5 * 32 - 1), pytest.raises(refnet.InputError, match="takes 160 operations"):
+        refnet.run(net, X, own)
+    with limits(memory=2 * 64 - 1), pytest.raises(refnet.InputError, match=r"GiB for the values at 'r0'"):
+        refnet.run(net, X, own)
+    assert refnet.run(net, X, own)["out"].shape == (1, 1, 4, 4)
+
+
 def test_the_message_names_the_node_and_the_option():
     net = graph(
         refnet.Node("conv", Conv(3, (3, 3), (1, 1), (1, 1), (1, 1), 1, False), ("x", "w")),
@@ -71,9 +85,9 @@ def test_values_that_live_long_count_together():
     types = net.types()
     frees = [()] * 6 + [tuple(types)]
     with limits(memory=8 * 64):
-        assert len(check_cost("g", net.nodes, types, frees)) == 7
+        run_cost("g", net.nodes, types, frees).check()
     with limits(memory=8 * 64 - 1), pytest.raises(refnet.InputError, match="at 'sum'"):
-        check_cost("g", net.nodes, types, frees)
+        run_cost("g", net.nodes, types, frees).check()
 
 
 def test_verification_and_golden_files_have_the_limits(tmp_path):

@@ -125,7 +125,7 @@ def items(work):
         begin, end = next_chunk(work)
 
 
-def rounding_twice(work, at, x, w, bias, addend, place, groups, y):
+def rounding_twice(work, at, x, w, bias, addend, geometry, y):
     """The exact sum is rounded to float64, then to float32."""
     for k in items(work):
         n, o = divmod(int(at[k]), w.shape[0])
@@ -135,22 +135,22 @@ def rounding_twice(work, at, x, w, bias, addend, place, groups, y):
         )
 
 
-def dropping_a_term(work, at, x, w, bias, addend, place, groups, y):
+def dropping_a_term(work, at, x, w, bias, addend, geometry, y):
     """The last channel is left out of the exact sum."""
-    CONV(work, at, x[:, :-1], np.ascontiguousarray(w[:, :-1]), bias, addend, place, groups, y)
+    CONV(work, at, x[:, :-1], np.ascontiguousarray(w[:, :-1]), bias, addend, geometry, y)
 
 
-def forgetting_the_bias(work, at, x, w, bias, addend, place, groups, y):
+def forgetting_the_bias(work, at, x, w, bias, addend, geometry, y):
     """The exact sum has no bias."""
-    CONV(work, at, x, w, bias[:0], addend, place, groups, y)
+    CONV(work, at, x, w, bias[:0], addend, geometry, y)
 
 
-def forgetting_the_addend(work, at, x, w, bias, addend, place, groups, y):
+def forgetting_the_addend(work, at, x, w, bias, addend, geometry, y):
     """The exact sum has no addend."""
-    CONV(work, at, x, w, bias, addend[:0], place, groups, y)
+    CONV(work, at, x, w, bias, addend[:0], geometry, y)
 
 
-def halves_up(work, at, x, kernel, place, include_pad, y):
+def halves_up(work, at, x, geometry, include_pad, y):
     """A tie goes away from zero instead of to even."""
     for k in items(work):
         row = x.reshape(-1, x.shape[3])[at[k]]
@@ -212,8 +212,8 @@ def by_affine(change):
 def by_average(change):
     """The same break of `decide_average`, which pooling uses."""
 
-    def decide(x, kernel, stride, pad, output, include_pad, factor, threads):
-        place = (kernel, stride, pad, output, include_pad, threads)
+    def decide(x, geometry, include_pad, factor, threads):
+        place = (geometry, include_pad, threads)
         wide = x.astype(np.float64)
         return change(avg_pool(wide, *place), factor * avg_pool(np.abs(wide), *place), threads)
 

@@ -20,7 +20,7 @@ from refnet.frameworks.reveal.positive import Positive, positive_tree
 from refnet.frameworks.reveal.probe import AskedReduction, odd_inputs, random_inputs
 from refnet.frameworks.reveal.regions import region, runs
 from refnet.frameworks.reveal.sums import reveal_sum
-from refnet.frameworks.reveal.tree import Path, Unexplained, leaves_of, size_under, summation_tree
+from refnet.frameworks.reveal.tree import Path, Unexplained, leaves_of, summation_tree
 from refnet.ops import AvgPool, Conv, ConvAdd, Dense, GlobalAvgPool, Relu, Softmax
 from tests.arithmetic.test_replay import exprs
 from tests.helpers.bits import floats
@@ -39,6 +39,30 @@ def trees(draw, most=24):
         at = {"any": draw(st.integers(0, len(parts) - 2)), "chain": 0, "backwards": len(parts) - 2}[style]
         parts[at : at + 2] = [(parts[at], parts[at + 1])]
     return parts[0]
+
+
+def size_under(path: Path, pairs: np.ndarray) -> np.ndarray:
+    """What `ask` would answer if this were the tree."""
+    parents: dict[int, list[tuple[int, int]]] = {}  # leaf -> (node, its size), outwards
+    serial = 0
+
+    def visit(one: Path) -> list[int]:
+        nonlocal serial
+        inside = [one.leaf]
+        parents[one.leaf] = []
+        for other in one.others:
+            inside = inside + visit(other)
+            for leaf in inside:
+                parents[leaf].append((serial, len(inside)))
+            serial += 1
+        return inside
+
+    visit(path)
+    answers = []
+    for i, j in pairs:
+        around = dict(parents[int(i)])
+        answers.append(next(size for node, size in parents[int(j)] if node in around))
+    return np.array(answers, np.int64)
 
 
 def size_of(tree) -> int:

@@ -44,7 +44,7 @@ STRETCHES: dict[str, Shapes] = {
     "every second is seen": ((2, 5, 2, 2), (40, 5, 4, 4), (2, 2), (1, 1), (1, 1), 1),
     "gaps": ((2, 5, 2, 2), (40, 5, 2, 2), (2, 2), (1, 1), (2, 2), 1),
 }
-"""Convolutions at the edges of the form with lanes across channels: its stretches, its cropped kernels."""
+"""Convolutions at the edges of the layout with lanes across channels: its stretches, its cropped kernels."""
 
 
 def operands(case: Shapes, shares: tuple[float, float], dtype: Any) -> tuple[np.ndarray, np.ndarray]:

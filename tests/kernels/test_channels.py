@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from refnet.kernels.channels import LEAST, form, shares
+from refnet.kernels.channels import LEAST, channel_layout, shares
 from refnet.kernels.epilogue_pass import BY_ZERO, FACTOR, OTHER, SCALE, epilogue_pass
 from refnet.kernels.lanes import GROUP
 from refnet.kernels.thread_pool import WORTH
@@ -19,7 +19,7 @@ QUIET = settings(deadline=None, database=None, derandomize=True)
 
 
 def test_few_channels_and_positions_are_shared_too():
-    how = form((1, 160, 7, 7), (32, 160, 3, 3), (1, 1), (1, 1), (1, 1), 1)
+    how = channel_layout((1, 160, 7, 7), (32, 160, 3, 3), (1, 1), (1, 1), (1, 1), 1)
     assert how.work // 16 >= WORTH
     assert shares(how, 1, 1, 1) == (1, 1)
     assert shares(how, 1, 1, 2) == (min(2 * LEAST, -(-49 // GROUP)), 1)
@@ -28,14 +28,14 @@ def test_few_channels_and_positions_are_shared_too():
     assert shares(how, 4, 3, 2) == (1, 3)
 
 
-def test_small_maps_have_this_form_and_others_do_not():
+def test_small_maps_have_this_layout_and_others_do_not():
     place = ((1, 1), (1, 1), (1, 1), 1)
-    assert form((1, 64, GROUP, GROUP), (64, 64, 3, 3), *place) is not None
-    assert form((1, 64, 2, 2), (64, 64, 3, 3), *place) is not None
-    assert form((1, 64, 14, 14), (64, 64, 3, 3), (3, 3), (1, 1), (1, 1), 1) is not None
-    assert form((1, 64, 224, 224), (5, 64, 3, 3), *place) is None  # lanes without an output
-    assert form((1, 64, 1, 1), (64, 64, 1, 1), (1, 1), (0, 0), (1, 1), 1) is None  # a dense layer
-    assert form((1, 64, 14, 14), (8, 64, 3, 3), (1, 1), (999, 999), (1, 1), 1) is None
+    assert channel_layout((1, 64, GROUP, GROUP), (64, 64, 3, 3), *place) is not None
+    assert channel_layout((1, 64, 2, 2), (64, 64, 3, 3), *place) is not None
+    assert channel_layout((1, 64, 14, 14), (64, 64, 3, 3), (3, 3), (1, 1), (1, 1), 1) is not None
+    assert channel_layout((1, 64, 224, 224), (5, 64, 3, 3), *place) is None  # lanes without an output
+    assert channel_layout((1, 64, 1, 1), (64, 64, 1, 1), (1, 1), (0, 0), (1, 1), 1) is None  # a dense layer
+    assert channel_layout((1, 64, 14, 14), (8, 64, 3, 3), (1, 1), (999, 999), (1, 1), 1) is None
 
 
 @njit

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 import refnet
 from refnet import ops
-from refnet.core.engine import NOTHING
+from refnet.core.engine import NOTHING, PoolGeometry
 from refnet.core.op import Interval
-from refnet.kernels.channels import _channels, form
+from refnet.kernels.channels import _channels, channel_layout
 from refnet.kernels.epilogue import apply
 from refnet.kernels.panel import convolve
 from refnet.kernels.pool import avg_pool, max_pool
@@ -76,7 +76,7 @@ def guarded(values):  # the same array, ending where memory ends that may be rea
     return array
 
 kinds = (1, 1, 0, 1), (1, 2, 0, 1), (3, 1, 1, 1), (3, 2, 1, 2), (3, 1, 0, 6), (1, 1, 1, 1)
-for panel.form in (panel.form, lambda *_: None):
+for panel.channel_layout in (panel.channel_layout, lambda *_: None):
     for kernel, stride, pad, groups in kinds:
         for size in ((1, 1), (3, 5), (5, 7), (1, 33), (16, 17)):
             if min(size) + 2 * pad >= kernel:
@@ -105,7 +105,8 @@ def test_padding_is_left_out_not_multiplied_by_zero():
 def test_average_of_more_elements_than_float32_can_count():
     """The divisor is no float32, and not made one. (The window sees one element, and padding.)"""
     x, count = floats((1, 50, 3, 5), "many"), 4099
-    mean = avg_pool(x, (count, count), (1, 1), (count - 1, count - 1), (1, 1), True, 1)
+    geometry = PoolGeometry((count, count), (1, 1), (count - 1, count - 1), (1, 1))
+    mean = avg_pool(x, geometry, True, 1)
     assert same_bits(mean, (x[:, :, :1, :1].astype(np.float64) / count**2).astype(np.float32))
 
 
@@ -114,8 +115,9 @@ def test_a_window_much_larger_than_the_image(stride):
     """What it has beyond the image takes no memory, and little time."""
     x, wide = floats((1, 2, 3, 5), "small"), 2**24
     output = (3, min(wide // stride + 1, 7))
-    best = max_pool(x, (1, wide), (1, stride), (0, wide - 1), output, 1)
-    mean = avg_pool(x, (1, wide), (1, stride), (0, wide - 1), output, False, 1)
+    geometry = PoolGeometry((1, wide), (1, stride), (0, wide - 1), output)
+    best = max_pool(x, geometry, 1)
+    mean = avg_pool(x, geometry, False, 1)
     for j in range(output[1]):
         total, largest = np.zeros((1, 2, 3), np.float32), np.full((1, 2, 3), -np.inf, np.float32)
         seen = range(max(j * stride - wide + 1, 0), min(j * stride + 1, 5))
@@ -285,7 +287,7 @@ def test_the_largest_kernels_are_one_for_arrays_that_may_be_written_and_others(k
     for size, kernel_size, stride in product(sizes, (1, 3), (1, 2, 3)):
         x, w = floats((1, 3, *size), "x"), floats((32, 3, kernel_size, kernel_size), "w")
         place = ((stride, stride), (kernel_size // 2, kernel_size // 2), (1, 1), 1)
-        if form(x.shape, w.shape, *place) is None:
+        if channel_layout(x.shape, w.shape, *place) is None:
             continue
         seen.add((kernel_size, stride))
         fixed = x.copy()

@@ -11,7 +11,7 @@ from numba.core import event
 from numba.core.codegen import JITCodeLibrary
 
 from refnet.loops import jit
-from refnet.loops.parts import Code
+from refnet.loops.parts import PartCode
 
 pytestmark = pytest.mark.skipif(not jit.known(numba.__version__), reason="Numba's own way")
 
@@ -57,7 +57,7 @@ def test_only_the_outermost_becomes_machine_code(monkeypatch):
     assert [name for name in optimised if "_" in name] == ["_outer"]
     for function in (_innermost, _middle):
         assert not function.signatures
-        assert all(isinstance(one.library, Code) for one in function.part.overloads.values())
+        assert all(isinstance(one.library, PartCode) for one in function.part.overloads.values())
         assert len(function.part.overloads) in (1, 2)  # x is an int32, x + 1 an int64
 
 

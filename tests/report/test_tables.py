@@ -14,7 +14,7 @@ import pytest
 
 import refnet
 from refnet.bench.machine import Machine
-from refnet.bench.profile import Kind, Profile
+from refnet.bench.profile import OpTime, Profile
 from refnet.bench.race import Pair, Side
 from refnet.bench.scaling import SIZES, Scale
 from refnet.bench.startup import Process, Start
@@ -150,7 +150,7 @@ def races() -> None:
         Side("torch", "2.13.0+cpu", 1, (40.25, 41.5), 9000 << 20),
     )
     bench.show_pairs([Pair("octave-se-resnet-50-0.125", 64, 10**12, False, *sides)], here)
-    kinds = (Kind("GlobalAveragePool 7x7", 104, 12.5, 10**9), Kind("Relu", 2, 0.010, 0))
+    kinds = (OpTime("GlobalAveragePool 7x7", 104, 12.5, 10**9), OpTime("Relu", 2, 0.010, 0))
     bench.show_profile(Profile(RESNEST, 64, 1, kinds, 12.5), here)
     bench.show_scaling([Scale("resnest-50-pytorch", size, 10**9, 0.02) for size in SIZES], 1)
     process = Process(20.0, 0.3, 0.5, 18.0, (0.1, 0.2))

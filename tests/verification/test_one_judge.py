@@ -15,11 +15,14 @@ from refnet import ops
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.formats.golden_file import Sources, write
+from refnet.kernels.engine import Fast
 from refnet.models.export import export
 from refnet.models.inputs import prepare
+from refnet.verification.explain import explain_element
 from refnet.verification.golden import record
 from refnet.verification.golden_check import Checker, GoldenSource
 from refnet.verification.judge import judge
+from refnet.verification.propagate import known, propagate
 from refnet.verification.verify import Values, verify_values
 from tests.crosscheck.judge import Disagreement, Tally, check
 from tests.helpers.bits import floats
@@ -157,3 +160,26 @@ def test_an_op_alone_is_not_excused_by_a_formula_of_joined_nodes():
     lowest = F([np.finfo(F).min, 2]).reshape(1, 1, 1, 2)
     found = judge(pool, lowest, [low.reshape(1, 1, 1, 4)])
     assert (found.verdict, "'running'" in (found.reason or "")) == ("replayed", True)
+
+
+@pytest.mark.parametrize("threads", [1, 3, None])
+def test_everything_is_computed_with_the_threads_that_were_asked_for(threads, monkeypatch):
+    used = []
+    fast = Fast
+
+    def noted(limit=None):
+        used.append(limit)
+        return fast(limit)
+
+    for place in ("compute", "judge"):
+        monkeypatch.setattr(f"refnet.verification.{place}.Fast", noted)
+    case = moved(ops.Conv(2, (1, 1)), floats((1, 3, 2, 2), "x"), {"w": floats((2, 3, 1, 1), "w")}, "rounding")
+    (node,) = case.graph.nodes
+    assert judge(node, case.found, case.arguments(), threads=threads).verdict == "rounding"
+    propagate(node, [known(array) for array in case.arguments()], threads)
+    explain_element(node, case.arguments(), (0, 0, 0, 0), threads=threads)
+    pool = pool_of_zeros()
+    (node,) = pool.graph.nodes
+    assert judge(node, pool.found + F(1), pool.arguments(), threads=threads).verdict == "defect"
+    assert len(used) > 8
+    assert set(used) == {threads}

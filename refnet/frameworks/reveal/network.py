@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from refnet.arithmetic.engines import thread_count
 from refnet.arithmetic.fusion_groups import foldable, fused_graph, hidden
 from refnet.arithmetic.replay import Replay
 from refnet.core.bits import equal_bits
@@ -141,9 +142,7 @@ def reveal(
 
     Raises InputError for what cannot be asked, FrameworkError if the framework fails, and as `refnet.load`.
     """
-    from refnet.kernels.resources import processors
-
-    own = threads or processors()
+    own = thread_count(threads)
     graph, _ = network(request)
     if graph is None or "outputs" in request.executed:
         raise InputError("reveal needs a network that refnet knows, and a mode that shows every value")

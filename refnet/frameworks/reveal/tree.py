@@ -106,31 +106,3 @@ def leaves_of(path: Path) -> list[int]:
         found.append(one.leaf)
         todo += reversed(one.others)
     return found
-
-
-def size_under(path: Path, pairs: Pairs) -> Sizes:
-    """What `ask` would answer if this were the tree.
-
-    >>> size_under(Path(0, (Path(1), Path(2, (Path(3),)))), np.array([[0, 1], [2, 3], [1, 3]]))
-    array([2, 2, 4])
-    """
-    parents: dict[int, list[tuple[int, int]]] = {}  # leaf -> (node, its size), outwards
-    serial = 0
-
-    def visit(one: Path) -> list[int]:
-        nonlocal serial
-        inside = [one.leaf]
-        parents[one.leaf] = []
-        for other in one.others:
-            inside = inside + visit(other)
-            for leaf in inside:
-                parents[leaf].append((serial, len(inside)))
-            serial += 1
-        return inside
-
-    visit(path)
-    answers = []
-    for i, j in pairs:
-        around = dict(parents[int(i)])
-        answers.append(next(size for node, size in parents[int(j)] if node in around))
-    return np.array(answers, np.int64)
