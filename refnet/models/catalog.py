@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from refnet.core.errors import InputError
@@ -20,8 +22,7 @@ from refnet.models.resnest import resnest
 class OfficialFile:
     """One file that the authors of a network published. Facts only: what is unknown is None.
 
-    name: the official file name; where only size and checksum are known (url None), the name under
-        which refnet looks for it.
+    name: the official file name, under which refnet looks for it. url: its address.
     bytes: its size. sha256, sha384: hex checksums. sha256_prefix: how the sha256 begins, where only
         that is known (PyTorch hub names files so).
     inside: the members of an archive that refnet reads.
@@ -36,16 +37,38 @@ class OfficialFile:
     inside: tuple[str, ...] = ()
 
     @property
+    def fetchable(self) -> bool:
+        """Whether an address and at least a part of a checksum are known."""
+        return bool(self.url and (self.sha256 or self.sha384 or self.sha256_prefix))
+
+    @property
     def partly_checked(self) -> str:
-        """What to say of a file of which no whole checksum is known; "" if one is.
+        """What to say of a file whose checksum is not known, or only in part; "" if it is known.
 
         >>> OfficialFile("a.pth", sha256_prefix="22405ba7").partly_checked
         'only the first 8 digits of its sha256 are published: 22405ba7 is what is checked'
         """
         known = self.sha256_prefix
-        if known is None or self.sha256 or self.sha384:
+        if self.sha256 or self.sha384:
             return ""
+        if known is None:
+            return "its checksum is not published: download it yourself and give its path"
         return f"only the first {len(known)} digits of its sha256 are published: {known} is what is checked"
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A network's row in its authors' table, as printed: percent, and parameters and multiply-adds
+    ("60.2 M", "10.9 G") where the table has them.
+
+    Parameters are the learned ones, as trained: `Summary.parameters`. The table's column #FLOPs counts a
+    multiply-add of convolution and dense as one, as `Summary.macs` does.
+    """
+
+    top1: float
+    top5: float
+    parameters: str | None = None
+    macs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +81,7 @@ class Entry:
     input_shape: (c, h, w) of the input `data`. pipeline: name of the default preprocessing.
     colour, mean, scale: what the pipeline does to pixels, as the card states it: (p - mean) / scale.
     gflops, mparams, top1, top5: the card's figures (10^9 operations, 10^6 parameters, percent) or None.
+    table: the row of the authors' own table, or None.
     licence: of the official weights. source: where the network is defined.
     files: what `fetch` gets. shipped: weights that come with the project, a path in weights/.
     """
@@ -79,6 +103,7 @@ class Entry:
     mparams: float | None = None
     top1: float | None = None
     top5: float | None = None
+    table: TableRow | None = None
     files: tuple[OfficialFile, ...] = ()
     shipped: str | None = None
 
@@ -106,6 +131,48 @@ def entry(name: str) -> Entry:
         hint = did_you_mean(name, known, "; `refnet models` lists them all")
         raise InputError(f"no network is named {name!r}{hint}")
     return known[name]
+
+
+def named_by(path: str | os.PathLike[str]) -> Entry | None:
+    """The network that a file is of by its name alone, or None.
+
+    Known names: NAME with .json, -symbol.json, .tar or .onnx, NAME a network's; an official file's name, or
+    its stem with -symbol.json; the path of an official archive's member, behind its folder.
+
+    >>> named_by("nets/resnest-digits-symbol.json").name, named_by("a02_resnet-26_alpha-0.250.tar").name
+    ('resnest-digits', 'octave-resnet-26-0.25')
+    >>> named_by("a02_resnet-26_alpha-0.250/checkpoint-0-symbol.json").name, named_by("net-symbol.json")
+    ('octave-resnet-26-0.25', None)
+    """
+    whole = Path(path)
+    name, member = whole.name, "/".join(whole.parts[-2:])
+    stem = name.removesuffix(".json").removesuffix("-symbol").removesuffix(".tar").removesuffix(".onnx")
+    for found in _read().values():
+        officials = {official.name for official in found.files}
+        stems = {Path(official).with_suffix("").name for official in officials}
+        inside = {member for official in found.files for member in official.inside}
+        if stem == found.name or name in officials or member in inside:
+            return found
+        if name.endswith("-symbol.json") and stem in stems:
+            return found
+    return None
+
+
+def filtered(text: str) -> dict[str, Entry]:
+    """The networks whose name, framework or file has this text in it, in either case; in the catalog's order.
+
+    >>> list(filtered("Digits")), list(filtered("a08"))[:1]
+    (['octave-se-resnet-digits', 'resnest-digits'], ['octave-resnet-200-0.125'])
+    """
+    wanted = text.casefold()
+    return {
+        name: found
+        for name, found in _read().items()
+        if any(
+            wanted in field.casefold()
+            for field in (name, found.framework, *(official.name for official in found.files))
+        )
+    }
 
 
 def build(entry: Entry, image: tuple[int, int] | None = None) -> Graph:
@@ -145,4 +212,6 @@ def _entry(name: str, families: Mapping[str, Any], fields: Mapping[str, Any]) ->
     merged["files"] = tuple(
         OfficialFile(**file | {"inside": tuple(file.get("inside", ()))}) for file in merged.get("files", ())
     )
+    if "table" in merged:
+        merged["table"] = TableRow(**merged["table"])
     return Entry(**merged)

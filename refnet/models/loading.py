@@ -21,7 +21,7 @@ from pathlib import Path
 from refnet.core.errors import FormatError, GraphError, InputError, WeightsError
 from refnet.core.graph import Graph
 from refnet.core.op import F32, TensorType
-from refnet.models.catalog import Entry, build, entries, entry
+from refnet.models.catalog import Entry, build, entries, entry, named_by
 from refnet.models.labels import labels
 from refnet.models.seed import seed_of
 from refnet.models.weights_file import STATES, holds_weights_only, read_weights, source_of, with_weights
@@ -110,8 +110,7 @@ def structure(model: Model, *, network: str | None = None, image: Size | None = 
 def network_of(model: Model, network: str | None = None) -> Entry | None:
     """The catalog's entry of a model: the one named, or the one whose name a model or its file has.
 
-    A file has a network's name if it is called NAME-symbol.json, NAME.json, NAME.tar or NAME.onnx, or as one
-    of its official files. Raises InputError if `network` is in no catalog.
+    `catalog.named_by` says which names of files are known. Raises InputError if `network` is in no catalog.
 
     >>> network_of("nets/resnest-digits-symbol.json").dataset, network_of("net-symbol.json")
     ('digits', None)
@@ -119,12 +118,7 @@ def network_of(model: Model, network: str | None = None) -> Entry | None:
     name = os.fspath(model)
     if network is not None or name in entries():
         return entry(network or name)
-    name = Path(name).name
-    stem = name.removesuffix(".json").removesuffix("-symbol").removesuffix(".tar").removesuffix(".onnx")
-    for found in entries().values():
-        if stem == found.name or any(name == official.name for official in found.files):
-            return found
-    return None
+    return named_by(name)
 
 
 def _check(
@@ -205,13 +199,22 @@ def _fetched(chosen: Entry, image: Size | None) -> Graph:
 
     path = located(chosen)
     if path is None:
-        known = bool(chosen.files) and all(file.url for file in chosen.files)
-        get = f"`refnet fetch {chosen.name}` gets the official file" if known else "no url of a file is known"
+        get = _how_to_get(chosen)
         seed = "" if chosen.builder == "symbol" else ', or weights="seed:0" for synthetic ones'
         raise InputError(f"{chosen.name} has no weights on this machine: {get}; weights takes a file{seed}")
     if path.suffix == ".tar":
         return _archive(path, chosen, image)
     return _with(build(chosen, image), path)
+
+
+def _how_to_get(chosen: Entry) -> str:
+    """Where an entry's official file comes from."""
+    if not chosen.files:
+        return "no official file is published"
+    if all(file.fetchable for file in chosen.files):
+        return f"`refnet fetch {chosen.name}` gets the official file"
+    addresses = ", ".join(file.url or file.name for file in chosen.files)
+    return f"download {addresses}, whose checksum is not published"
 
 
 # Files.

@@ -28,10 +28,23 @@ def test_resnest_50() -> None:
     assert f"{cost.macs / 1e9:.4f}" == "5.3712"
 
 
-@pytest.mark.parametrize(("name", "digits"), [("octave-se-resnet-50-0.125", 3), ("resnest-50-pytorch", 4)])
-def test_the_cards_operations_are_reproduced(name: str, digits: int) -> None:
-    """To every digit that the card prints, by the rule that summary states."""
-    assert f"{of(name).card_flops / 1e9:.{digits}f}" == f"{entry(name).gflops:.{digits}f}"
+CARDS = {name: found for name, found in entries().items() if found.gflops and found.builder != "symbol"}
+OFF = {
+    ("octave-resnet-200-0.125", "gflops"): "25.409",
+    ("resnest-50-pytorch", "mparams"): "27.4491",
+}
+"""Figures of cards that the rule does not give to the last digit, and what it gives."""
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_cards_figures_are_reproduced(name: str) -> None:
+    """To every digit that the card prints, by the rule that summary states; where it fails, it is listed."""
+    cost, digits = of(name), 4 if name == "resnest-50-pytorch" else 3
+    counted = {"gflops": cost.card_flops / 1e9, "mparams": cost.card_parameters / 1e6}
+    for figure, value in counted.items():
+        printed = f"{getattr(entry(name), figure):.{digits}f}"
+        assert f"{value:.{digits}f}" == OFF.get((name, figure), printed)
+        assert OFF.get((name, figure)) != printed
 
 
 def test_the_cards_parameters() -> None:

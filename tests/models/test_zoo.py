@@ -243,8 +243,10 @@ def test_entries_keep_their_rules(found: Entry) -> None:
     for file in found.files:
         for digest, length in ((file.sha256, 64), (file.sha384, 96), (file.sha256_prefix, 8)):
             assert digest is None or re.fullmatch(f"[0-9a-f]{{{length}}}", digest)
-        assert file.sha256 or file.sha256_prefix  # nothing unchecked is offered
-        assert file.url is None or file.url.endswith("/" + file.name)
+        assert file.fetchable or file.partly_checked  # nothing unchecked is offered
+        assert file.url is not None
+        assert file.url.startswith("https://")
+        assert file.url.endswith("/" + file.name)
         assert file.bytes is None or file.bytes > 0
     if found.builder == "symbol":
         with pytest.raises(InputError, match="has no builder"):
@@ -298,7 +300,10 @@ def test_readme_of_the_weights_lists_every_official_file() -> None:
             shown = ", ".join(f"{kind} `{digest}`" for kind, digest in sums.items() if digest) or "-"
             url = f"<{file.url}>" if file.url else "-"
             expected.append((found.name, file.name, str(file.bytes or "-"), shown, url))
-            assert all(f"`{member}`" in text for member in file.inside)
+            stem = file.name.removesuffix(".tar")
+            members = ("checkpoint-0-symbol.json", "checkpoint-0-0000.params") if stem != file.name else ()
+            assert file.inside == tuple(f"{stem}/{member}" for member in members)
+            assert all(f"`NAME/{member}`" in text for member in members)
     assert sorted(rows) == sorted(expected)
     for found in entries().values():
         assert f"`{found.name}`" in text
