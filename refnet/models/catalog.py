@@ -14,6 +14,7 @@ from typing import Any
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph
 from refnet.core.words import did_you_mean
+from refnet.models.octdensenet import octave_densenet
 from refnet.models.octresnet import octave_resnet
 from refnet.models.resnest import resnest
 
@@ -76,8 +77,8 @@ class Entry:
     """One network of the catalog.
 
     framework: "mxnet" or "pytorch". dataset: "imagenet" or "digits".
-    builder: "octresnet" or "resnest", called with options; "symbol": the graph is only in a symbol
-        file of MXNet.
+    builder: "octresnet", "octdensenet" or "resnest", called with options; "symbol": the graph is only in a
+        symbol file of MXNet.
     input_shape: (c, h, w) of the input `data`. pipeline: name of the default preprocessing.
     colour, mean, scale: what the pipeline does to pixels, as the card states it: (p - mean) / scale.
     gflops, mparams, top1, top5: the card's figures (10^9 operations, 10^6 parameters, percent) or None.
@@ -190,6 +191,8 @@ def build(entry: Entry, image: tuple[int, int] | None = None) -> Graph:
     match entry.builder:
         case "octresnet":
             return octave_resnet(**entry.options, image=shape, name=entry.name)
+        case "octdensenet":
+            return octave_densenet(**entry.options, image=shape, name=entry.name)
         case "resnest":
             return resnest(**entry.options, image=shape, name=entry.name)
     raise InputError(
