@@ -15,7 +15,9 @@ from refnet.core.errors import InputError
 from refnet.core.graph import Graph
 from refnet.core.words import did_you_mean
 from refnet.models.octdensenet import octave_densenet
+from refnet.models.octmobilenet import octave_mobilenet_v1, octave_mobilenet_v2
 from refnet.models.octresnet import octave_resnet
+from refnet.models.octresnet_gluon import octave_resnet_v1
 from refnet.models.resnest import resnest
 
 
@@ -77,8 +79,8 @@ class Entry:
     """One network of the catalog.
 
     framework: "mxnet" or "pytorch". dataset: "imagenet" or "digits".
-    builder: "octresnet", "octdensenet" or "resnest", called with options; "symbol": the graph is only in a
-        symbol file of MXNet.
+    builder: what `build` calls with options: "octresnet", "octdensenet", "octmobilenet-v1",
+        "octmobilenet-v2", "octresnet-v1" (Gluon's) or "resnest".
     input_shape: (c, h, w) of the input `data`. pipeline: name of the default preprocessing.
     colour, mean, scale: what the pipeline does to pixels, as the card states it: (p - mean) / scale.
     gflops, mparams, top1, top5: the card's figures (10^9 operations, 10^6 parameters, percent) or None.
@@ -180,8 +182,7 @@ def build(entry: Entry, image: tuple[int, int] | None = None) -> Graph:
     """The graph of a catalog entry, without weights.
 
     image: (h, w) of the input, default the entry's own.
-    Raises InputError if the entry has no builder (its graph is in the official symbol file only),
-    GraphError if the image does not fit the network.
+    Raises GraphError if the image does not fit the network.
 
     >>> build(entry("resnest-digits")).inputs
     {'data': float32[1, 1, 32, 32]}
@@ -193,12 +194,15 @@ def build(entry: Entry, image: tuple[int, int] | None = None) -> Graph:
             return octave_resnet(**entry.options, image=shape, name=entry.name)
         case "octdensenet":
             return octave_densenet(**entry.options, image=shape, name=entry.name)
+        case "octmobilenet-v1":
+            return octave_mobilenet_v1(**entry.options, image=shape, name=entry.name)
+        case "octmobilenet-v2":
+            return octave_mobilenet_v2(**entry.options, image=shape, name=entry.name)
+        case "octresnet-v1":
+            return octave_resnet_v1(**entry.options, image=shape, name=entry.name)
         case "resnest":
             return resnest(**entry.options, image=shape, name=entry.name)
-    raise InputError(
-        f"{entry.name} has no builder: its graph is in the symbol file that MXNet wrote; "
-        "give the path of the *-symbol.json or of the official archive instead of the name"
-    )
+    raise AssertionError(entry.builder)
 
 
 @cache
