@@ -2,7 +2,8 @@
 
 Four ways to count, because published figures differ by what they count and not by the network:
 
-- `macs`: multiply-adds of convolution and dense, the figure that papers call FLOPs.
+- `macs`: multiply-adds of convolution and dense, the figure that papers call FLOPs. OctConv's second table
+  prints up to 1 % more for its six networks; what else it counts is not known.
 - `flops`: every float operation of every op as refnet runs it, a multiply-add as two (`Op.flops`).
 - `parameters`: learned weights as trained; running statistics are counted apart.
 - `folded`: parameters after each batch norm that directly follows a convolution has been merged into

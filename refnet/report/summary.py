@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from refnet.report.terminal import clean, show, table
 
 TABLE_RULE = (
-    "learned parameters as trained; #FLOPs are multiply-adds of convolution and dense, each counted as one"
+    "learned parameters as trained; #FLOPs are multiply-adds, each counted as one (it prints up to 1 % more "
+    "than convolution and dense have)"
 )
 """By which the second OctConv table counts."""
 
