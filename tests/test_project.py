@@ -180,11 +180,12 @@ def test_no_circular_import():
     assert waiting == {}, "these import one another, or something that does"
 
 
+OCTAVES = ("octave", "octdensenet", "octgluon", "octmobilenet", "octresnet", "octresnet_gluon")
+BUILDERS = (*OCTAVES, "resnest")
 NAMES_OPS = {
     "frameworks/torch_ops.py": "PyTorch's table: one row per op",
     "frameworks/live.py": "its table of functions of one number: sigmoid and softmax are swept by formula",
-    "models/octresnet.py": "a network is built of ops",
-    "models/resnest.py": "a network is built of ops",
+    **{f"models/{name}.py": "networks are built of ops" for name in BUILDERS},
     "models/cost.py": "the model cards' rule for operations: one row per op",
     "models/loading.py": "a symbol file's input channels, read off its first convolution",
     "bench/scaling.py": "the layer that is timed",

@@ -2,7 +2,8 @@
 
 Four ways to count, because published figures differ by what they count and not by the network:
 
-- `macs`: multiply-adds of convolution and dense, the figure that papers call FLOPs.
+- `macs`: multiply-adds of convolution and dense, the figure that papers call FLOPs. OctConv's second table
+  prints up to 1 % more for its six networks; what else it counts is not known.
 - `flops`: every float operation of every op as refnet runs it, a multiply-add as two (`Op.flops`).
 - `parameters`: learned weights as trained; running statistics are counted apart.
 - `folded`: parameters after each batch norm that directly follows a convolution has been merged into
@@ -22,6 +23,7 @@ from refnet.ops import (
     Add,
     AvgPool,
     BatchNorm,
+    Clip,
     Conv,
     Dense,
     GlobalAvgPool,
@@ -154,13 +156,14 @@ def card_operations(node: Node, types: dict[str, TensorType]) -> int:
     convolution and dense 2 per multiply-add and nothing for the bias; relu 2; scale-shift (a batch norm
     that stays, the input's mean and scale) 2; an elementwise sum or product of n inputs 2n - 1; pooling
     the window's size, a global pool the whole map; sigmoid 3; softmax 5; what only moves data 0. A radix
-    sum is radix - 1 sums of two, a weighted sum radix products and radix - 1 sums of two.
+    sum is radix - 1 sums of two, a weighted sum radix products and radix - 1 sums of two. No card's network
+    has a clip: it is counted as a relu.
     """
     size = types[node.name].size
     match node.op:
         case Conv() | Dense():
             return 2 * node.op.flops(*(types[name] for name in node.inputs)).macs
-        case Relu() | BatchNorm():
+        case Relu() | Clip() | BatchNorm():
             return 2 * size
         case Add(count):
             return (2 * count - 1) * size

@@ -7,7 +7,7 @@
       └──── _state ──── catalog.build ──┘      (weights_file.py reads the files)
 
 `structure` is the same without weights, for what needs only shapes. A symbol file or an archive of a network
-that the catalog has a builder for must have the builder's weights, by name and shape.
+of the catalog must have the builder's weights, by name and shape.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from refnet.core.errors import FormatError, GraphError, InputError, WeightsError
 from refnet.core.graph import Graph
 from refnet.core.op import F32, TensorType
-from refnet.models.catalog import Entry, build, entries, entry
+from refnet.models.catalog import Entry, build, entries, entry, named_by
 from refnet.models.labels import labels
 from refnet.models.seed import seed_of
 from refnet.models.weights_file import STATES, holds_weights_only, read_weights, source_of, with_weights
@@ -44,7 +44,7 @@ def load(
 
     model: a name of the catalog, or the path of a `*-symbol.json`, of an official `.tar`, of an `.onnx`, or
         of torch's weights (`.pth`, `.pt`, `.ckpt`, `.bin`, `.safetensors`, `.safetensors.index.json`) or
-        `.params`, the latter two together with `network`.
+        `.params`, the latter two together with `network` unless they have an official file's name.
     weights: the path of torch's weights, a `.params` or `.tar`, or "seed:N" for synthetic weights. After the
         path of a checkpoint with several may stand which: `net.pth?key=state_dict_ema`; after that of a
         `.params` with structural names their structure file: `net.params?structure=net-structure.json`.
@@ -93,8 +93,6 @@ def structure(model: Model, *, network: str | None = None, image: Size | None = 
     name, image = _check(model, None, network, image)
     if name in entries():
         chosen = _chosen(entry(name), network)
-        if chosen.builder == "symbol":
-            return replace(_fetched(chosen, image), weights={})
         return build(chosen, image)
     if holds_weights_only(name):
         return build(_needed(name, network), image)
@@ -110,8 +108,7 @@ def structure(model: Model, *, network: str | None = None, image: Size | None = 
 def network_of(model: Model, network: str | None = None) -> Entry | None:
     """The catalog's entry of a model: the one named, or the one whose name a model or its file has.
 
-    A file has a network's name if it is called NAME-symbol.json, NAME.json, NAME.tar or NAME.onnx, or as one
-    of its official files. Raises InputError if `network` is in no catalog.
+    `catalog.named_by` says which names of files are known. Raises InputError if `network` is in no catalog.
 
     >>> network_of("nets/resnest-digits-symbol.json").dataset, network_of("net-symbol.json")
     ('digits', None)
@@ -119,12 +116,7 @@ def network_of(model: Model, network: str | None = None) -> Entry | None:
     name = os.fspath(model)
     if network is not None or name in entries():
         return entry(network or name)
-    name = Path(name).name
-    stem = name.removesuffix(".json").removesuffix("-symbol").removesuffix(".tar").removesuffix(".onnx")
-    for found in entries().values():
-        if stem == found.name or any(name == official.name for official in found.files):
-            return found
-    return None
+    return named_by(name)
 
 
 def _check(
@@ -180,9 +172,11 @@ def _chosen(found: Entry, network: str | None) -> Entry:
 
 
 def _needed(file: str, network: str | None) -> Entry:
-    if network is None:
+    """The network that a file of weights belongs to: the one named, or the one that published the file."""
+    found = network_of(source_of(file).file, network)
+    if found is None:
         raise InputError(f"{file} holds weights without a graph: name the network that they belong to")
-    return entry(network)
+    return found
 
 
 # Catalog names.
@@ -206,13 +200,24 @@ def _fetched(chosen: Entry, image: Size | None) -> Graph:
 
     path = located(chosen)
     if path is None:
-        known = bool(chosen.files) and all(file.url for file in chosen.files)
-        get = f"`refnet fetch {chosen.name}` gets the official file" if known else "no url of a file is known"
-        seed = "" if chosen.builder == "symbol" else ', or weights="seed:0" for synthetic ones'
-        raise InputError(f"{chosen.name} has no weights on this machine: {get}; weights takes a file{seed}")
+        get = _how_to_get(chosen)
+        raise InputError(
+            f"{chosen.name} has no weights on this machine: {get}; "
+            'weights takes a file, or weights="seed:0" for synthetic ones'
+        )
     if path.suffix == ".tar":
         return _archive(path, chosen, image)
     return _with(build(chosen, image), path)
+
+
+def _how_to_get(chosen: Entry) -> str:
+    """Where an entry's official file comes from."""
+    if not chosen.files:
+        return "no official file is published"
+    if all(file.fetchable for file in chosen.files):
+        return f"`refnet fetch {chosen.name}` gets the official file"
+    addresses = ", ".join(file.url or file.name for file in chosen.files)
+    return f"download {addresses}, whose checksum is not published"
 
 
 # Files.
@@ -245,16 +250,11 @@ def _onnx(path: Path, chosen: Entry | None, image: Size | None) -> Graph:
 def _check_network(path: Path, what: str, graph: Graph, chosen: Entry, image: Size | None) -> None:
     """Refuse a file of another network than the one it is said to be, or is called like."""
     found = graph.weight_types
-    if chosen.builder == "symbol":  # its graph is in such a file only
-        wanted = TensorType((1, len(labels(chosen.dataset))))
-        prob = graph.types().get(graph.outputs.get("prob", ""))
-        faults = [] if prob == wanted else [f"wrong: prob is {prob!r}, not {wanted!r}"]
-    else:
-        built = build(chosen, image).weight_types
-        faults = [f"missing: {name} {kind!r}" for name, kind in built.items() if name not in found]
-        faults += [f"surplus: {name}" for name in found if name not in built]
-        both = [name for name in built if name in found and found[name] != built[name]]
-        faults += [f"wrong: {name} is {found[name]!r}, not {built[name]!r}" for name in both]
+    built = build(chosen, image).weight_types
+    faults = [f"missing: {name} {kind!r}" for name, kind in built.items() if name not in found]
+    faults += [f"surplus: {name}" for name in found if name not in built]
+    both = [name for name in built if name in found and found[name] != built[name]]
+    faults += [f"wrong: {name} is {found[name]!r}, not {built[name]!r}" for name in both]
     if faults:
         lines = [*faults[:20], *([f"and {len(faults) - 20} more"] if len(faults) > 20 else [])]
         shown = "".join(f"\n  {line}" for line in lines)

@@ -1,12 +1,5 @@
 """Octave ResNet v2, ResNeXt and SE-ResNet of the OctConv table, with the official names.
 
-A value of an octave network has two parts, a high frequency (h) and a low one (l) at half the size:
-
-    h ──┬── h2h ─────────────────┬─ add_n ── h      low channels  = int(ratio * channels)
-        └── pool 2x2 ── h2l ──┐  │                  high channels = the rest
-    l ──┬── l2h ── upsample ──┼──┘
-        └── l2l ──────────────┴──── add_n ── l
-
 Source: Y. Chen et al., Drop an Octave, arXiv 1904.05049, and the definitions in utils/symbol/ of
 github.com/facebookresearch/OctConv; compared with symbol files that MXNet 1.9.1 wrote from them.
 """
@@ -14,32 +7,12 @@ github.com/facebookresearch/OctConv; compared with symbol files that MXNet 1.9.1
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph
-from refnet.models.build import MXNET, Builder, depth_first
-from refnet.ops import (
-    Add,
-    AvgPool,
-    BatchNorm,
-    Conv,
-    Dense,
-    ExpandDims,
-    Flatten,
-    GlobalAvgPool,
-    MaxPool,
-    Mul,
-    Op,
-    Relu,
-    Sigmoid,
-    Softmax,
-    TensorType,
-    UpsampleNearest,
-)
-
-Parts = tuple[str, str | None]
-"""Names of a value's high and low part; low None: one frequency only."""
+from refnet.models.octave import Net, Parts, classified, norm_relu_conv, octave_net, split, stem
+from refnet.ops import Add, Conv, Dense, ExpandDims, GlobalAvgPool, Mul, Relu, Sigmoid
 
 LAYERS: Mapping[int, tuple[int, ...]] = {
     26: (2, 2, 2, 2),
@@ -49,12 +22,6 @@ LAYERS: Mapping[int, tuple[int, ...]] = {
     200: (3, 24, 36, 3),
 }
 """Depth -> blocks per stage (resenet_spec in symbol_resnetv2.py)."""
-
-NUMBERED = ("pooling", "upsampling", "elementwisesum", "broadcast_mul")
-"""Nodes that the official definitions leave to MXNet to name: the kind, then a running number."""
-
-HALVE = AvgPool(kernel=(2, 2), stride=(2, 2))
-NORM = BatchNorm(eps=1e-4)
 
 
 def octave_resnet(
@@ -101,34 +68,19 @@ def octave_resnet(
     float32[1, 64, 14, 14]
     """
     blocks = _blocks(depth, layers, channels)
-    if not 0 <= ratio < 1:
-        raise InputError(f"ratio must be at least 0 and below 1, got {ratio}")
-    if unknown := set(numbers or {}) - set(NUMBERED):
-        raise InputError(f"numbers has the unknown kinds {sorted(unknown)}, the kinds are {NUMBERED}")
-    net = _Net(Builder(MXNET), ratio > 0, dict.fromkeys(NUMBERED, 0) | dict(numbers or {}))
-    build = net.build
-    stem = Conv(stem_channels, (stem_kernel,) * 2, (stem_stride,) * 2, (stem_kernel // 2,) * 2)
-    out = build("conv1_relu", Relu(), build("conv1_bn", NORM, build("conv1_conv", stem, "data")))
-    if stem_pool:
-        out = build("pool1", MaxPool((3, 3), (2, 2), (1, 1)), out)
-    parts: Parts = (out, None)
+    net = octave_net(ratio, numbers)
+    parts: Parts = (stem(net, stem_channels, stem_kernel, stem_stride, stem_pool), None)
     for stage, (count, total) in enumerate(zip(blocks, channels, strict=True)):
         alpha = 0.0 if stage == len(blocks) - 1 else ratio
-        middle = _split(total // 4 * width, alpha)
+        middle = split(total // 4 * width, alpha)
         for block in range(count):
             at = f"L{stage + 2}_B{block + 1:02d}"
             stride = 2 if stage > 0 and block == 0 else 1
-            options = _Block(middle, _split(total, alpha), stride, groups, se, block == 0)
+            options = _Block(middle, split(total, alpha), stride, groups, se, block == 0)
             parts = _block(net, parts, at, options)
-    out = build("tail_relu", Relu(), build("tail_bn", NORM, parts[0]))
-    out = build("flatten", Flatten(), build("global-pool", GlobalAvgPool(), out))
-    build("softmax", Softmax(), build("classifier", Dense(classes), out))
     kind = "se-resnet" if se else "resnext" if groups > 1 else "resnet"
     title = name or ("octave-" if ratio else "") + f"{kind}-{depth}" + (f"-{ratio:g}" if ratio else "")
-    data = {"data": TensorType((1, *image))}
-    graph = Graph(title, data, depth_first(build.nodes, "softmax"), {"prob": "softmax"})
-    graph.types()
-    return graph
+    return classified(net, parts[0], title, image, classes)
 
 
 def _blocks(depth: int, layers: Sequence[int] | None, channels: Sequence[int]) -> tuple[int, ...]:
@@ -144,52 +96,6 @@ def _blocks(depth: int, layers: Sequence[int] | None, channels: Sequence[int]) -
 
 
 @dataclass(frozen=True)
-class _Net:
-    """The nodes so far; whether values have two parts; the next running number of each kind."""
-
-    build: Builder
-    octave: bool
-    numbers: dict[str, int]
-
-    def unnamed(self, kind: str) -> str:
-        """The name that MXNet gives to the next unnamed node of a kind."""
-        self.numbers[kind] += 1
-        return f"{kind}{self.numbers[kind] - 1}"
-
-    def halve(self, value: str) -> str:
-        """2x2 average pool of stride 2."""
-        return self.build(self.unnamed("pooling"), HALVE, value)
-
-    def each(self, name: str, op: Op, parts: Parts) -> Parts:
-        """One op on each part, named `-h` and `-l`."""
-        high, low = parts
-        if not self.octave:
-            return self.build(name, op, high), None
-        return self.build(f"{name}-h", op, high), self.build(f"{name}-l", op, low) if low else None
-
-    def join(self, name: str, values: Sequence[str | None]) -> str | None:
-        """The sum of the values that are there: add_n of two, the value itself of one, None of none."""
-        there = [value for value in values if value is not None]
-        if len(there) < 2:
-            return there[0] if there else None
-        return self.build(name, Add(len(there)), *there)
-
-    def pair(self, op: Op, kind: str, name: str, a: Parts, b: Parts) -> Parts:
-        """One op on two values, part by part; on one frequency the official nodes have no name."""
-        if not self.octave:
-            return self.build(name, op, a[0], b[0]), None
-        if a[1] is None or b[1] is None:
-            return self.build(self.unnamed(kind), op, a[0], b[0]), None
-        return self.build(f"{name}-h", op, a[0], b[0]), self.build(f"{name}-l", op, a[1], b[1])
-
-
-def _split(channels: int, ratio: float) -> tuple[int, int]:
-    """Channels of the high and of the low part."""
-    low = int(ratio * channels)
-    return channels - low, low
-
-
-@dataclass(frozen=True)
 class _Block:
     """What distinguishes one block: channels as (high, low)."""
 
@@ -201,54 +107,22 @@ class _Block:
     first: bool
 
 
-def _block(net: _Net, data: Parts, name: str, block: _Block) -> Parts:
+def _block(net: Net, data: Parts, name: str, block: _Block) -> Parts:
     """Pre-activation bottleneck: conv1 1x1, conv2 3x3, conv3 1x1, SE, plus the input (through conv4)."""
     stride = (block.stride, block.stride)
     three = Conv(sum(block.middle), (3, 3), stride, (1, 1), groups=block.groups)
-    out = _norm_relu_conv(net, data, f"{name}_conv1", Conv(sum(block.middle), (1, 1)), block.middle)
-    out = _norm_relu_conv(net, out, f"{name}_conv2", three, block.middle)
-    out = _norm_relu_conv(net, out, f"{name}_conv3", Conv(sum(block.channels), (1, 1)), block.channels)
+    out = norm_relu_conv(net, data, f"{name}_conv1", Conv(sum(block.middle), (1, 1)), block.middle)
+    out = norm_relu_conv(net, out, f"{name}_conv2", three, block.middle)
+    out = norm_relu_conv(net, out, f"{name}_conv3", Conv(sum(block.channels), (1, 1)), block.channels)
     if block.se:
         out = _squeeze_excite(net, out, f"{name}_se", block.channels)
     if block.first:
         short = Conv(sum(block.channels), (1, 1), stride)
-        data = _norm_relu_conv(net, data, f"{name}_conv4", short, block.channels)
+        data = norm_relu_conv(net, data, f"{name}_conv4", short, block.channels)
     return net.pair(Add(), "elementwisesum", f"{name}_sum", data, out)
 
 
-def _norm_relu_conv(net: _Net, data: Parts, name: str, op: Conv, channels: tuple[int, int]) -> Parts:
-    """Batch norm and relu of each part, then the convolution: `op` itself, or its octave form."""
-    data = net.each(f"{name}_relu", Relu(), net.each(f"{name}_bn", NORM, data))
-    if net.octave:
-        return _octave_convolution(net, data, f"{name}_conv", op, channels)
-    return net.build(f"{name}_conv", op, data[0]), None
-
-
-def _octave_convolution(net: _Net, data: Parts, name: str, op: Conv, channels: tuple[int, int]) -> Parts:
-    """The octave form of `op`; stride 2 is a 2x2 average pool before, and no upsampling behind l2h."""
-    high, low = data
-    many, few = channels
-    stride = op.stride[0]
-
-    def conv(path: str, value: str, count: int) -> str:
-        part = replace(op, channels=count, stride=(1, 1), groups=min(count, op.groups))
-        return net.build(f"{name}-{path}", part, value)
-
-    h2l = l2l = l2h = None
-    high = net.halve(high) if stride == 2 else high
-    h2h = conv("h2h", high, many)
-    if few:
-        h2l = conv("h2l", net.halve(high), few)
-    if low is not None:
-        if few:
-            l2l = conv("l2l", net.halve(low) if stride == 2 else low, few)
-        l2h = conv("l2h", low, many)
-        if stride == 1:
-            l2h = net.build(net.unnamed("upsampling"), UpsampleNearest(), l2h)
-    return net.join(f"{name}-h", (h2h, l2h)) or h2h, net.join(f"{name}-l", (h2l, l2l))
-
-
-def _squeeze_excite(net: _Net, data: Parts, name: str, channels: tuple[int, int]) -> Parts:
+def _squeeze_excite(net: Net, data: Parts, name: str, channels: tuple[int, int]) -> Parts:
     """data * sigmoid(fc2(relu(fc1(global average)))), the average's and fc2's parts as the data's."""
     out = net.each(f"{name}_pool", GlobalAvgPool(), data)
     out = _dense(net, out, f"{name}_fc1", (sum(channels) // 16, 0))
@@ -260,7 +134,7 @@ def _squeeze_excite(net: _Net, data: Parts, name: str, channels: tuple[int, int]
     return net.pair(Mul(), "broadcast_mul", f"{name}_mul", data, out)
 
 
-def _dense(net: _Net, data: Parts, name: str, units: tuple[int, int]) -> Parts:
+def _dense(net: Net, data: Parts, name: str, units: tuple[int, int]) -> Parts:
     """Fully connected from each part to each part; only what reads the high part has a bias."""
     high, low = data
     many, few = units

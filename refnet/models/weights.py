@@ -232,7 +232,8 @@ def _one(job: _Job, folder: Path, wait: float) -> None:
     if not file.name or PurePosixPath(file.name).name != file.name or "\\" in file.name or file.name == "..":
         raise InputError(f"{file.name!r} is not a plain file name")
     if not (file.sha256 or file.sha384 or file.sha256_prefix):
-        raise InputError(f"{file.name}: no checksum is known, so it cannot be fetched safely")
+        hint = f": download {file.url} into {folder} yourself" if file.url else ""
+        raise InputError(f"{file.name}: no checksum is known, so it cannot be fetched safely{hint}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / f".{file.name}.lock", wait):

@@ -64,6 +64,7 @@ def show_one(entry: Entry, here: str | None) -> None:
         ("MParams (card)", _figure(entry.mparams)),
         ("top-1 (card)", _figure(entry.top1, " %")),
         ("top-5 (card)", _figure(entry.top5, " %")),
+        *_table_rows(entry),
         ("built by", f"{entry.builder}({_options(entry.options)})"),
         ("licence", entry.licence),
         ("source", entry.source),
@@ -76,7 +77,7 @@ def show_one(entry: Entry, here: str | None) -> None:
     if entry.shipped is not None:
         rows += [("shipped as", entry.shipped), ("  sha256", shipped_sha256(entry) or "missing")]
     if entry.files:
-        rows.append(("on this machine", here or f"not yet: refnet fetch {entry.name}"))
+        rows.append(("on this machine", here or _not_here(entry)))
     show(table(("", ""), [row for row in rows if row[1] != ""], fold=("",)))
 
 
@@ -88,11 +89,35 @@ def _row(entry: Entry) -> tuple[str, ...]:
         entry.framework,
         f"data {_shape((1, *entry.input_shape))}",
         f"prob {_shape((1, classes(entry)))}",
-        *(_figure(n) for n in (entry.gflops, entry.mparams, entry.top1, entry.top5)),
+        *(_figure(n) for n in (entry.gflops, entry.mparams, *_accuracy(entry))),
         entry.licence,
         file.name if file else entry.shipped or "",
         _checksum(file.sha256 or file.sha256_prefix if file else shipped_sha256(entry)),
     )
+
+
+def _not_here(entry: Entry) -> str:
+    fetchable = all(file.fetchable for file in entry.files)
+    return f"not yet: refnet fetch {entry.name}" if fetchable else "not yet"
+
+
+def _accuracy(entry: Entry) -> tuple[float | None, float | None]:
+    """Top-1 and top-5 of the card, else of the authors' table."""
+    if entry.top1 is None and entry.table is not None:
+        return entry.table.top1, entry.table.top5
+    return entry.top1, entry.top5
+
+
+def _table_rows(entry: Entry) -> list[tuple[str, object]]:
+    """The authors' own table, as printed there."""
+    if entry.table is None:
+        return []
+    return [
+        ("top-1 (table)", f"{entry.table.top1:.1f} %"),
+        ("top-5 (table)", f"{entry.table.top5:.1f} %"),
+        ("#Params (table)", entry.table.parameters or ""),
+        ("#FLOPs (table)", f"{entry.table.macs} multiply-adds" if entry.table.macs else ""),
+    ]
 
 
 def _checksum(known: str | None) -> str:

@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from refnet.report.terminal import clean, show, table
 
+TABLE_RULE = (
+    "learned parameters as trained; #FLOPs are multiply-adds, each counted as one (it prints up to 1 % more "
+    "than convolution and dense have)"
+)
+"""By which the second OctConv table counts."""
+
 if TYPE_CHECKING:
     from refnet.models.catalog import Entry
     from refnet.models.cost import Summary
 
 
 def record(cost: Summary, entry: Entry | None, *, nodes: bool = True, totals: bool = True) -> dict[str, Any]:
-    """For JSON: network, nodes, totals (plain numbers) and the card's figures (as printed there)."""
+    """For JSON: network, nodes, totals (plain numbers), and what the card and the table print."""
+    row = entry.table if entry else None
     whole = asdict(cost)
     rows = whole.pop("rows")
     found: dict[str, Any] = {"network": whole.pop("network")}
@@ -22,6 +29,7 @@ def record(cost: Summary, entry: Entry | None, *, nodes: bool = True, totals: bo
     if totals:
         found["totals"] = whole
         found["card"] = {"gflops": entry and entry.gflops, "mparams": entry and entry.mparams}
+        found["table"] = {"parameters": row and row.parameters, "macs": row and row.macs}
     return found
 
 
@@ -44,20 +52,27 @@ def show_all(cost: Summary, entry: Entry | None, *, nodes: bool = True, totals: 
     if nodes and totals:
         show("")
     if totals:
-        show(clean(cost.network), table(("", ">counted", ">", ">card"), _totals(cost, entry), fold=("",)), "")
+        show(
+            clean(cost.network),
+            table(("", ">counted", ">", ">published"), _totals(cost, entry), fold=("",)),
+            "",
+        )
         show(Text(f"The card's rule: {clean(cost.card_rule)}."))
+        if entry and entry.table and entry.table.macs:
+            show(Text(f"The rule of the authors' table: {TABLE_RULE}."))
 
 
 def _totals(cost: Summary, entry: Entry | None) -> list[tuple[str, str, str, str]]:
     gflops = f"{entry.gflops:g} G" if entry and entry.gflops else ""
+    row = entry.table if entry else None
     mparams = f"{entry.mparams:g} M" if entry and entry.mparams else ""
     counts = [
         ("nodes", len(cost.rows), "", ""),
-        ("learned parameters", cost.parameters, "M", ""),
+        ("learned parameters", cost.parameters, "M", (row and row.parameters) or ""),
         ("  with batch norms folded", cost.folded, "M", ""),
         ("  by the card's rule", cost.card_parameters, "M", mparams),
         ("running statistics", cost.statistics, "M", ""),
-        ("multiply-adds of convolution and dense", cost.macs, "G", ""),
+        ("multiply-adds of convolution and dense", cost.macs, "G", (row and row.macs) or ""),
         ("operations, all", cost.flops, "G", ""),
         ("  by the card's rule", cost.card_flops, "G", gflops),
         ("bytes of weights and values", cost.bytes, "M", ""),

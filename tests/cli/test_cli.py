@@ -184,6 +184,30 @@ def test_models_of_one_network_prints_all_of_it(capsys):
     assert json.loads(printed(capsys, "models", "resnest-50-pytorch", "--json"))["top1"] == 81.11
 
 
+def test_models_are_filtered_by_name_framework_and_file(capsys):
+    rows = printed(capsys, "models", "se-resnet-50").splitlines()[2:]
+    assert [row.split()[0] for row in rows] == [
+        "octave-se-resnet-50-0.125",
+        "octave-se-resnet-50-0.25",
+        "octave-se-resnet-50-0.5",
+        "octave-se-resnet-50-0.75",
+        "se-resnet-50-baseline",
+    ]
+    assert "78.4" in rows[1]
+    assert "94" in rows[1]
+    names = [found["name"] for found in json.loads(printed(capsys, "models", "A07_RESNEXT", "--json"))]
+    assert names == ["octave-resnext-101-0.25", "octave-resnext-101-0.5"]
+    assert "no network is named 'zzz'" in refused(capsys, "models", "zzz")
+    assert "no network is named ''" in refused(capsys, "models", "")
+
+
+def test_models_prints_the_authors_table_and_what_is_not_published(capsys):
+    out = printed(capsys, "models", "octave-se-resnet-152-v1e-0.125")
+    for fact in ("81.6 %", "95.7 %", "66.8 M", "10.9 G multiply-adds", "its checksum is not published"):
+        assert fact in out
+    assert "refnet fetch" not in out
+
+
 def test_models_says_where_a_fetched_file_lies(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("REFNET_WEIGHTS", str(tmp_path))
     assert "refnet fetch resnest-50-pytorch" in printed(capsys, "models", "resnest-50-pytorch")
@@ -449,7 +473,8 @@ def test_summary_counts_the_two_cards(capsys):
     assert "3.5677 G" in out
     assert out.count("28.082 M") == out.count("7.246 G") == 1
     found = json.loads(printed(capsys, "summary", "resnest-50-pytorch", "--totals", "--json"))
-    assert set(found) == {"network", "totals", "card"}
+    assert set(found) == {"network", "totals", "card", "table"}
+    assert found["table"] == {"parameters": None, "macs": None}
     assert found["card"] == {"gflops": 10.8148, "mparams": 27.4493}
     assert round(found["totals"]["macs"] / 1e5) == 53712
 

@@ -3,11 +3,31 @@ repository, tests compare with them, and skip that elsewhere."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
+
+from refnet.core.graph import Node
+from refnet.core.op import TensorType
 
 SYMBOLS = Path(__file__).parents[3] / "shared" / "symbols"
 ABSENT = "the official symbol files, which refnet does not ship, are not beside its repository"
 
 needs_official = pytest.mark.skipif(not SYMBOLS.is_dir(), reason=ABSENT)
+
+STRUCTURES = Path(__file__).parents[1] / "models" / "official_structures.json"
+"""Per symbol file `structure_hash` of its nodes and `shapes_hash` of its weights, so that a copy of refnet
+without the files compares with them, too."""
+
+
+def structure_hash(nodes: Iterable[Node]) -> str:
+    """sha256 of the nodes in order: name, op with every attribute, inputs with weights."""
+    return hashlib.sha256("".join(f"{node}\n" for node in nodes).encode()).hexdigest()
+
+
+def shapes_hash(weights: Mapping[str, TensorType]) -> str:
+    """sha256 of the weights' names and shapes, sorted by name."""
+    lines = sorted(f"{name} {','.join(map(str, kind.shape))}\n" for name, kind in weights.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

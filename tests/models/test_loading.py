@@ -23,6 +23,7 @@ from refnet.models.export import export
 from refnet.models.loading import load, network_of, structure
 from refnet.models.octresnet import octave_resnet
 from refnet.models.synthetic import weights
+from refnet.models.weights import fetch
 from refnet.ops import Dense, Flatten
 from tests.helpers.bits import same_bits
 
@@ -264,12 +265,16 @@ def test_missing_weights_say_how_to_get_them(name: str, nothing_fetched: Path) -
         load(name)
 
 
-def test_a_network_without_url_or_builder_says_so(nothing_fetched: Path) -> None:
-    for call in (load, structure):
-        with pytest.raises(InputError, match=r"no url of a file is known; weights takes a file$"):
-            call("octave-densenet-121-0.125")
-    with pytest.raises(InputError, match="no builder"):
-        load("octave-densenet-121-0.125", weights="seed:0")
+def test_a_file_without_a_checksum_is_not_offered_but_its_address_is(nothing_fetched: Path) -> None:
+    address = (
+        r"download https://.*/a02_resnet-26_alpha-0\.125\.tar, whose checksum is not published; .*seed:0"
+    )
+    with pytest.raises(InputError, match=address):
+        load("octave-resnet-26-0.125")
+    with pytest.raises(InputError, match="no official file is published; weights takes a file"):
+        load("resnet-26-baseline")
+    with pytest.raises(InputError, match=r"cannot be fetched safely: download https.*alpha-0\.125\.tar into"):
+        fetch(entry("octave-resnet-26-0.125"), nothing_fetched)
 
 
 def test_several_params_are_ambiguous(exported: Path) -> None:
@@ -321,16 +326,16 @@ def test_a_symbol_file_of_another_network_is_refused(octave: Graph, exported: Pa
         load(symbol, network=OCTAVE)
 
 
-def test_a_network_without_builder_must_have_the_classes_of_its_dataset(exported: Path) -> None:
-    with pytest.raises(WeightsError, match=r"prob is float32\[1, 10\], not float32\[1, 1000\]"):
-        structure(exported, network="octave-densenet-121-0.125")
-
-
 def test_networks_are_known_by_name_and_by_file_name() -> None:
     assert network_of(OCTAVE) is network_of(Path("a") / f"{OCTAVE}-symbol.json") is entry(OCTAVE)
     assert network_of(f"{OCTAVE}.tar") is network_of(f"{OCTAVE}.json") is entry(OCTAVE)
     official = entry("resnest-50-pytorch").files[0].name
     assert network_of(f"there/{official}") is entry("resnest-50-pytorch")
+    assert network_of("a06_resnet-101_alpha-0.250.tar") is entry("octave-resnet-101-0.25")
+    member = "x/a06_resnet-101_alpha-0.250/checkpoint-0-symbol.json"
+    assert network_of(member) is entry("octave-resnet-101-0.25")
+    assert network_of("y/a06_resnet-101_alpha-0.250-symbol.json") is entry("octave-resnet-101-0.25")
+    assert network_of("checkpoint-0-symbol.json") is network_of("a06_resnet-101_alpha-0.250") is None
     assert network_of("net-symbol.json", RESNEST) is network_of(OCTAVE, RESNEST) is entry(RESNEST)
     assert network_of("net-symbol.json") is network_of("") is None
     with pytest.raises(InputError, match="no network is named 'net'"):
@@ -399,5 +404,4 @@ def test_export_refuses_before_it_writes(octave: Graph, tmp_path: Path) -> None:
 
 def test_structures_of_all_networks_need_no_file(nothing_fetched: Path) -> None:
     for name, found in entries().items():
-        if found.builder != "symbol":
-            assert structure(name).nodes == build(found).nodes
+        assert structure(name).nodes == build(found).nodes

@@ -12,12 +12,17 @@ import pytest
 from refnet.core.errors import GraphError, InputError
 from refnet.core.graph import Graph, Node
 from refnet.models.catalog import Entry, build, entries, entry
+from refnet.models.octdensenet import octave_densenet
+from refnet.models.octmobilenet import octave_mobilenet_v1, octave_mobilenet_v2
 from refnet.models.octresnet import LAYERS, octave_resnet
+from refnet.models.octresnet_gluon import octave_resnet_v1
 from refnet.models.resnest import resnest
 from refnet.ops import (
     Add,
     AvgPool,
     BatchNorm,
+    Clip,
+    Concat,
     Conv,
     Dense,
     ExpandDims,
@@ -31,13 +36,25 @@ from refnet.ops import (
     Softmax,
     UpsampleNearest,
 )
-from tests.helpers.official import ABSENT, SYMBOLS
+from tests.helpers.official import ABSENT, STRUCTURES, SYMBOLS, shapes_hash, structure_hash
 
 OFFICIAL = {
+    "mobilenet_v1_075_alpha-0.375": {
+        "builder": octave_mobilenet_v1,
+        "options": {"ratio": 0.375, "multiplier": 0.75},
+    },
     "se-resnet-50_alpha-0.125": {
         "options": {"depth": 50, "ratio": 0.125, "se": True},
         "numbers": {"pooling": 504, "upsampling": 384, "elementwisesum": 20, "broadcast_mul": 0},
     },
+    "mobilenet_v2_1125_alpha-0.5": {
+        "builder": octave_mobilenet_v2,
+        "options": {"ratio": 0.5, "multiplier": 1.125},
+    },
+    "resnet152_v1f_alpha-0.125": {"builder": octave_resnet_v1, "options": {"ratio": 0.125}},
+    "se-resnet152_v1e_alpha-0.125": {"builder": octave_resnet_v1, "options": {"ratio": 0.125, "se": True}},
+    "densenet-121_alpha-0.125": {"builder": octave_densenet, "options": {"ratio": 0.125}, "numbers": {}},
+    "densenet-121_alpha-baseline": {"builder": octave_densenet, "options": {"ratio": 0.0}, "numbers": {}},
     "resnet-26_alpha-0.25": {
         "options": {"depth": 26, "ratio": 0.25},
         "numbers": {"pooling": 203, "upsampling": 188, "elementwisesum": 2},
@@ -50,24 +67,40 @@ OFFICIAL = {
 }
 
 
+HASHES = json.loads(STRUCTURES.read_text())
+
+
 def expected_op(op: str, attrs: dict[str, str]) -> Op:
     """The op that a node of the official files stands for; every attribute must be known."""
     a = {key: ast.literal_eval(v) if v[0] in "(0123456789TF" else v for key, v in attrs.items()}
     match op:
         case "Convolution":
-            assert a.pop("no_bias") is True
-            return Conv(a.pop("num_filter"), a["kernel"], a["stride"], a["pad"], groups=a["num_group"])
+            window = (a["kernel"], a["stride"], a["pad"])
+            return Conv(a["num_filter"], *window, groups=a["num_group"], bias=not a["no_bias"])
         case "BatchNorm":
-            assert a["momentum"] == 0.92
+            assert a["momentum"] in (0.9, 0.92)
             return BatchNorm(a["eps"], a["fix_gamma"])
+        case "clip":
+            return Clip(float(a["a_min"]), float(a["a_max"]))
+        case "relu":
+            return Relu()
+        case "elemwise_add":
+            return Add()
+        case "_contrib_AdaptiveAvgPooling2D":
+            assert a["output_size"] == 1
+            return GlobalAvgPool()
         case "Activation":
             return {"relu": Relu(), "sigmoid": Sigmoid()}[a["act_type"]]
         case "Pooling" if a.get("global_pool"):
             assert a["pool_type"] == "avg"
             return GlobalAvgPool()
         case "Pooling":
-            kind = {"max": MaxPool, "avg": AvgPool}[a["pool_type"]]
-            return kind(a["kernel"], a["stride"], a["pad"])
+            window = (a["kernel"], a["stride"], a.get("pad", (0, 0)))
+            convention = a.get("pooling_convention", "valid")
+            if a["pool_type"] == "max":
+                return MaxPool(*window, convention=convention)
+            included = a.get("count_include_pad", True)
+            return AvgPool(*window, convention=convention, count_include_pad=included)
         case "UpSampling":
             assert (a["sample_type"], a["num_args"]) == ("nearest", 1)
             return UpsampleNearest(a["scale"])
@@ -75,6 +108,9 @@ def expected_op(op: str, attrs: dict[str, str]) -> Op:
             return Add(a["num_args"])
         case "broadcast_mul":
             return Mul()
+        case "Concat":
+            assert a.get("dim", 1) == 1
+            return Concat()
         case "expand_dims":
             return ExpandDims(a["axis"])
         case "FullyConnected":
@@ -101,7 +137,19 @@ def official_nodes(path: Path) -> tuple[list[Node], list[str]]:
         if node["op"] != "null"
     ]
     assert [names[i] for i, *_ in symbol["heads"]] == [made[-1].name]
+    if made[-1].op == Flatten():  # Gluon's networks end with logits
+        made.append(Node("prob", Softmax(), (made[-1].name,)))
+        names.append("prob")
     return made, [name for name in names if name not in ("data", "softmax_label")]
+
+
+def official_graph(name: str) -> Graph:
+    """The builder's graph with the running numbers of the official file."""
+    case = OFFICIAL[name]
+    numbers = {"numbers": case["numbers"]} if "numbers" in case else {}
+    graph = case.get("builder", octave_resnet)(**case["options"], **numbers)
+    assert isinstance(graph, Graph)
+    return graph
 
 
 @pytest.fixture(params=OFFICIAL)
@@ -109,8 +157,7 @@ def official(request: pytest.FixtureRequest) -> tuple[Graph, Path]:
     path = SYMBOLS / f"{request.param}-symbol.json"
     if not path.exists():
         pytest.skip(ABSENT)
-    case = OFFICIAL[request.param]
-    return octave_resnet(**case["options"], numbers=case["numbers"]), path
+    return official_graph(request.param), path
 
 
 def test_nodes_equal_the_official_files(official: tuple[Graph, Path]) -> None:
@@ -132,6 +179,20 @@ def test_the_builder_equals_the_reader(official: tuple[Graph, Path]) -> None:
     assert read.nodes == graph.nodes
     assert read.types() == graph.types()
     assert read.outputs == graph.outputs
+
+
+def test_the_committed_hashes_are_those_of_the_official_files(official: tuple[Graph, Path]) -> None:
+    _, path = official
+    nodes, _ = official_nodes(path)
+    assert HASHES[path.name.removesuffix("-symbol.json")]["structure"] == structure_hash(nodes)
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_structure_and_shapes_have_the_committed_hashes(name: str) -> None:
+    """Needs no official file."""
+    graph = official_graph(name)
+    assert structure_hash(graph.nodes) == HASHES[name]["structure"]
+    assert shapes_hash(graph.weight_types) == HASHES[name]["shapes"]
 
 
 def test_running_numbers_start_at_zero_by_default() -> None:
@@ -233,7 +294,9 @@ def test_catalog_is_complete() -> None:
     }
     assert {f"octave-{kind}-{a}" for kind, alphas in table.items() for a in alphas.split()} <= names
     assert {f"{kind}-baseline" for kind in table} <= names
-    assert sum(e.builder == "symbol" for e in entries().values()) == 3 + 6
+    octconv = [found for found in entries().values() if found.source.endswith("/OctConv")]
+    assert len(octconv) == 25 + 8 + 6
+    assert len({file.url for found in octconv for file in found.files}) == 31
 
 
 @pytest.mark.parametrize("found", entries().values(), ids=lambda found: found.name)
@@ -243,18 +306,14 @@ def test_entries_keep_their_rules(found: Entry) -> None:
     for file in found.files:
         for digest, length in ((file.sha256, 64), (file.sha384, 96), (file.sha256_prefix, 8)):
             assert digest is None or re.fullmatch(f"[0-9a-f]{{{length}}}", digest)
-        assert file.sha256 or file.sha256_prefix  # nothing unchecked is offered
-        assert file.url is None or file.url.endswith("/" + file.name)
+        assert file.fetchable or file.partly_checked  # nothing unchecked is offered
+        assert file.url is not None
+        assert file.url.startswith("https://")
+        assert file.url.endswith("/" + file.name)
         assert file.bytes is None or file.bytes > 0
-    if found.builder == "symbol":
-        with pytest.raises(InputError, match="has no builder"):
-            build(found)
 
 
-BUILT = [found for found in entries().values() if found.builder != "symbol"]
-
-
-@pytest.mark.parametrize("found", BUILT, ids=lambda found: found.name)
+@pytest.mark.parametrize("found", entries().values(), ids=lambda found: found.name)
 def test_every_builder_builds(found: Entry) -> None:
     graph = build(found)
     types = graph.types()
@@ -298,7 +357,10 @@ def test_readme_of_the_weights_lists_every_official_file() -> None:
             shown = ", ".join(f"{kind} `{digest}`" for kind, digest in sums.items() if digest) or "-"
             url = f"<{file.url}>" if file.url else "-"
             expected.append((found.name, file.name, str(file.bytes or "-"), shown, url))
-            assert all(f"`{member}`" in text for member in file.inside)
+            stem = file.name.removesuffix(".tar")
+            members = ("checkpoint-0-symbol.json", "checkpoint-0-0000.params") if stem != file.name else ()
+            assert file.inside == tuple(f"{stem}/{member}" for member in members)
+            assert all(f"`NAME/{member}`" in text for member in members)
     assert sorted(rows) == sorted(expected)
     for found in entries().values():
         assert f"`{found.name}`" in text
