@@ -4,8 +4,8 @@
                                      └─────── WeightsError: how many differ, which, and what to do
 
 A name decides first: two layers with each other's weights do not run with the weights that are named.
-Parameters of other names count too, if each weight of the graph is among them, bit for bit: a callable may call
-its layers as it likes.
+Parameters of other names count too, if each weight of the graph is among them, bit for bit: a callable may
+call its layers as it likes.
 """
 
 from __future__ import annotations
