@@ -48,6 +48,9 @@ def test_the_weights_of_what_ran_are_named_only_if_they_are_these() -> None:
         compared(
             WEIGHTS, {"conv.weight": WEIGHTS["conv.weight"], "conv.scale": F([1])}, "--state s", "net:make"
         )
+    pair = {"a": F([1]), "b": F([2])}  # two layers with each other's weights: that is what a port gets wrong
+    with pytest.raises(WeightsError, match="other bits: a float32"):
+        compared(pair, {"a": pair["b"], "b": pair["a"]}, "--weights w.pth", "net:make")
     twice = {"a": F([1]), "b": F([1])}
     with pytest.raises(WeightsError, match="absent: a float32"):  # one array is not two
         compared(twice, {"x": F([1])}, "--state s", "net:make")

@@ -3,8 +3,9 @@
     a module's real parameters ── compared ── nothing: they are the graph's
                                      └─────── WeightsError: how many differ, which, and what to do
 
-A name decides first. Parameters of other names count too, if each weight of the graph is among them, bit for
-bit: a callable may call its layers as it likes.
+A name decides first: two layers with each other's weights do not run with the weights that are named.
+Parameters of other names count too, if each weight of the graph is among them, bit for bit: a callable may
+call its layers as it likes.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def compared(weights: Mapping[str, F32], found: Mapping[str, Array], said: str, 
     other = [name for name, array in weights.items() if name in found and not _same(array, found[name])]
     if not absent and not other:
         return
-    if not Counter(map(_bits, weights.values())) - Counter(map(_bits, found.values())):
+    if not other and not Counter(map(_bits, weights.values())) - Counter(map(_bits, found.values())):
         return  # under other names
     lines = [f"other bits: {_few(other, weights)}"] if other else []
     lines += [f"absent: {_few(absent, weights)}"] if absent else []
