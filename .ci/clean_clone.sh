@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
-git clone -q --no-hardlinks . "$place/refnet" # chown must not reach the files of this repository
+git -c safe.directory="*" clone -q --no-hardlinks . "$place/refnet" # chown must not reach the files of this repository
 user=()
 if ((EUID == 0)); then
     chown -R 65534:65534 "$place"

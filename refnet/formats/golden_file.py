@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,8 @@ QUIET_NAN = 0x7FC00000
 """The bits that every NaN has in a hash: which NaN an operation gives is not specified."""
 
 Array = npt.NDArray[Any]
+PART = 1 << 20
+"""Elements that are hashed at a time."""
 
 
 @dataclass(frozen=True)
@@ -102,19 +104,29 @@ def canonical(array: Array) -> bytes:
     >>> canonical(np.float32([1, -np.nan])).hex()
     '0000803f0000c07f'
     """
+    return b"".join(canonical_parts(array))
+
+
+def canonical_parts(array: Array) -> Iterator[bytes]:
+    """`canonical` in parts of at most 4 PART bytes, so that hashing a large array needs no second one."""
     if array.dtype.kind != "f" or array.dtype.itemsize != 4:
         raise InputError(f"only float32 arrays have a golden hash, got {array.dtype}")
-    plain = np.ascontiguousarray(array, "<f4")
-    nan = np.isnan(plain)
-    if nan.any():
-        plain = plain.copy()
-        plain.view("<u4")[nan] = QUIET_NAN
-    return plain.tobytes()
+    flat = np.ascontiguousarray(array, "<f4").reshape(-1)
+    for begin in range(0, flat.size, PART):
+        part = flat[begin : begin + PART]
+        nan = np.isnan(part)
+        if nan.any():
+            part = part.copy()
+            part.view("<u4")[nan] = QUIET_NAN
+        yield part.tobytes()
 
 
 def digest(array: Array) -> Digest:
     """The array's Digest. Raises InputError if it is not float32."""
-    return Digest(hashlib.sha256(canonical(array)).hexdigest(), tuple(array.shape))
+    hasher = hashlib.sha256()
+    for part in canonical_parts(array):
+        hasher.update(part)
+    return Digest(hasher.hexdigest(), tuple(array.shape))
 
 
 def write(path: str | os.PathLike[str], file: File) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from refnet.core.errors import GraphError, InputError
 from refnet.core.op import TensorType
-from refnet.formats.golden_file import Digest, File, Sources, canonical, digest
+from refnet.formats.golden_file import Digest, File, Sources, canonical_parts, digest
 from refnet.models.inputs import portable
 from refnet.verification.progress import Advance
 
@@ -76,7 +76,8 @@ def hashes(
     for begin in range(0, count, batch):
         part = {name: array[begin : begin + batch] for name, array in inputs.items()}
         for node, value in steps(graph, part, arithmetic or Golden()):
-            running[node.name].update(canonical(value))
+            for chunk in canonical_parts(value):
+                running[node.name].update(chunk)
             shapes[node.name] = value.shape if batch >= count else (count, *value.shape[1:])
             if advance is not None:
                 advance(1)

@@ -8,6 +8,7 @@ import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from refnet.core.errors import FormatError, InputError, RefnetError, Unsupported
 from refnet.core.graph import Node
 from refnet.exact.correct_rounding import RefineCount
 from refnet.formats.golden_file import (
+    PART,
     Change,
     Digest,
     File,
@@ -118,6 +120,21 @@ def test_the_bytes_that_are_hashed():
     for kind in (np.float64, np.int32, np.float16, bool):
         with pytest.raises(InputError, match="only float32"):
             digest(np.zeros(3, kind))
+
+
+def test_hashing_a_large_array_needs_no_second_one():
+    array = np.zeros((2, 4 * PART + 3), np.float32)
+    array[:, ::PART] = -np.nan
+    tracemalloc.start()
+    try:
+        found = digest(array)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    words = np.where(np.isnan(array), np.uint32(0x7FC00000), array.view(np.uint32))
+    assert found.sha256 == hashlib.sha256(words.astype("<u4").tobytes()).hexdigest()
+    assert digest(array[:, :0]).sha256 == hashlib.sha256().hexdigest()
+    assert peak < array.nbytes / 2
 
 
 @pytest.mark.parametrize("name", DIGITS)
