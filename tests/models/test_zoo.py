@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,39 @@ def test_running_numbers_start_at_zero_by_default() -> None:
 def test_octave_options_out_of_range_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
         octave_resnet(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (octave_densenet, {"ratio": 1.0}),
+        (octave_densenet, {"layers": ()}),
+        (octave_densenet, {"layers": (2, 0)}),
+        (octave_densenet, {"numbers": {"conv": 3}}),
+        (octave_mobilenet_v1, {"ratio": 0.0}),
+        (octave_mobilenet_v1, {"multiplier": 0.0}),
+        (octave_mobilenet_v2, {"ratio": 1.0}),
+        (octave_mobilenet_v2, {"multiplier": float("nan")}),
+        (octave_resnet_v1, {"ratio": -0.1}),
+        (octave_resnet_v1, {"layers": (1, 1, 1)}),
+    ],
+)
+def test_options_of_the_other_octave_networks(make: Callable[..., Graph], options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
+        make(**options)
+
+
+@pytest.mark.parametrize("name", ["octave-mobilenet-v1-1.0-0.5", "octave-mobilenet-v2-1.0-0.375"])
+def test_names_of_width_one_begin_with_its_digits(name: str) -> None:
+    assert build(entry(name)).nodes[0].name == "M100_conv1_fwd"
+
+
+@pytest.mark.parametrize(
+    ("name", "at"), [("octave-densenet-121-0.25", "L2"), ("octave-mobilenet-v1-1.0-0.5", "M100_L2_B0")]
+)
+def test_an_odd_image_is_refused_by_the_other_octave_networks(name: str, at: str) -> None:
+    with pytest.raises(GraphError, match=at):
+        build(entry(name), (100, 100))
 
 
 def test_groups_are_capped_at_the_channels_of_a_part() -> None:
