@@ -109,7 +109,8 @@ def controls(graph: Graph, book: Book, images: tuple[str, ...] = IMAGES) -> list
 
 def _share(base: Replay, replay: Replay, names: set[str]) -> None:
     """Gives the replay what base prepared for other nodes than these: to prepare takes longest."""
-    replay._recipes.update({node: known for node, known in base._recipes.items() if node.name not in names})
+    prepared = base._recipes._kept.items()  # (node, shapes of its inputs) -> recipe
+    replay._recipes._kept.update({key: known for key, known in prepared if key[0].name not in names})
     object.__setattr__(replay, "_fused", base._fused)
 
 
