@@ -87,14 +87,14 @@ aarch64() {
     fi
     rm -rf "$folder"
     lists=$folder/apt
-    mkdir -p "$folder"/{bin,root,site,wheels} "$lists"/{lists/partial,cache/archives/partial,packages}
+    mkdir -p "$folder"/{bin,system,site,wheels} "$lists"/{lists/partial,cache/archives/partial,packages}
     packages=(-qq -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Sandbox::User=root
         -o "Dir::State::Lists=$lists/lists" -o "Dir::Cache=$lists/cache" -o Dir::State::status=/dev/null)
     say "aarch64: Debian's packages"
     apt-get "${packages[@]}" update
     # shellcheck disable=SC2086
     (cd "$lists/packages" && apt-get "${packages[@]}" download $debian)
-    for package in "$lists"/packages/*.deb; do dpkg -x "$package" "$folder/root"; done
+    for package in "$lists"/packages/*.deb; do dpkg -x "$package" "$folder/system"; done
     say "aarch64: $pins"
     # shellcheck disable=SC2086
     .venv/bin/python -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --dest "$folder/wheels" \
@@ -104,7 +104,7 @@ aarch64() {
     rm -rf "$lists" "$folder/wheels"
     cat >"$folder/bin/python" <<END
 #!/usr/bin/env bash
-PYTHONPATH="$folder/site\${PYTHONPATH:+:\$PYTHONPATH}" exec qemu-aarch64-static -L "$folder/root" "$folder/root/usr/bin/python3.11" -s "\$@"
+PYTHONPATH="$folder/site\${PYTHONPATH:+:\$PYTHONPATH}" exec qemu-aarch64-static -L "$folder/system" "$folder/system/usr/bin/python3.11" -s "\$@"
 END
     chmod +x "$folder/bin/python"
     if ! complete "$folder" "$pins" "numpy"; then
