@@ -24,9 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from refnet.core.bits import bit_patterns
+from refnet.core.bits import equal_bits
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32, Op, Reduction
 from refnet.verification import compute
@@ -298,6 +296,4 @@ def _without(one: Judgement) -> Judgement:
 
 
 def _same(a: F32, b: F32) -> bool:
-    return (
-        a.shape == b.shape and a.dtype == b.dtype and bool(np.array_equal(bit_patterns(a), bit_patterns(b)))
-    )
+    return a.shape == b.shape and a.dtype == b.dtype and bool(equal_bits(a, b).all())
