@@ -94,8 +94,8 @@ def structure(model: Model, *, network: str | None = None, image: Size | None = 
     if name in entries():
         chosen = _chosen(entry(name), network)
         return build(chosen, image)
-    if holds_weights_only(name):
-        return build(_needed(name, network), image)
+    if holds_weights_only(name):  # the graph is the network's, but the file must be its weights
+        return replace(_state(name, None, network, image), weights={})
     if name.endswith(".json"):
         return _read_symbol(Path(name), None, network_of(name, network), image)
     if name.endswith(".tar"):

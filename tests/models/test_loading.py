@@ -405,3 +405,12 @@ def test_export_refuses_before_it_writes(octave: Graph, tmp_path: Path) -> None:
 def test_structures_of_all_networks_need_no_file(nothing_fetched: Path) -> None:
     for name, found in entries().items():
         assert structure(name).nodes == build(found).nodes
+
+
+def test_a_weights_file_that_is_named_for_its_structure_is_read(tmp_path: Path) -> None:
+    """The graph is the catalog's; but a file that is not there, or holds something else, was named, too."""
+    page = tmp_path / "net.pth"
+    page.write_bytes(b"<!DOCTYPE html><html></html>")
+    for file, said in ((page, "page"), (tmp_path / "none.pth", "no such file")):
+        with pytest.raises(RefnetError, match=said):
+            structure(file, network="resnest-digits")
