@@ -7,6 +7,7 @@
 #   .venv-extras  timm 1.0.31 (read, never imported), opencv-python-headless 5.0.0.93, numpy: other people's
 #                 table of the ImageNet classes and their cubic resize
 #   .venv-onnx    onnx 1.23.2, onnxruntime 1.31.1, numpy
+#   .venv-openvino openvino 2026.4.1 (without its telemetry), numpy
 #   .venv-oldest  the oldest versions of NumPy, Numba and the rest that pyproject.toml declares: refnet itself
 #                 runs there, and must give the same bits
 #   .venv-aarch64 refnet's own libraries in the versions of .venv, and Python 3.11, for aarch64: bin/python runs them in
@@ -14,7 +15,7 @@
 #                 unless it is there; the others are unpacked into the folder) and the wheels for that processor
 #   browser       no environment: Debian's chromium and chromium-driver (installed with apt-get, as root, unless they are
 #                 there), and selenium 4.51.0 in .venv: the HTML report is tested in a real browser
-# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [oldest] [aarch64] [browser]      (default: all)
+# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [openvino] [oldest] [aarch64] [browser]      (default: all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3.11}
@@ -131,7 +132,7 @@ browser() {
     say "browser: $(chromium --version 2>/dev/null), $(versions .venv/bin/python selenium), after $((SECONDS - begin)) s"
 }
 
-for framework in "${@:-mxnet torch extras onnx oldest aarch64 browser}"; do
+for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser}"; do
     for name in $framework; do
         case $name in
         mxnet) make .venv-mxnet "numpy==1.23.5 mxnet==1.9.1" "mxnet" "numpy==1.23.5 mxnet==1.9.1" ;;
@@ -141,10 +142,11 @@ for framework in "${@:-mxnet torch extras onnx oldest aarch64 browser}"; do
             "opencv-python-headless==5.0.0.93 numpy" "--no-deps timm==1.0.31" ;;
         onnx) make .venv-onnx "onnx==1.23.2 onnxruntime==1.31.1" "onnx.reference, onnxruntime" \
             "onnx==1.23.2 onnxruntime==1.31.1 numpy" ;;
+        openvino) make .venv-openvino "openvino==2026.4.1" "numpy, openvino" "--no-deps openvino==2026.4.1" "numpy" ;;
         oldest) make .venv-oldest "$oldest" "numpy, numba, PIL, rich, jinja2, platformdirs, safetensors" "$oldest" ;;
         aarch64) aarch64 ;;
         browser) browser ;;
-        *) echo "no environment $name; there are mxnet, torch, extras, onnx, oldest, aarch64 and browser" >&2 && exit 2 ;;
+        *) echo "no environment $name; there are mxnet, torch, extras, onnx, openvino, oldest, aarch64 and browser" >&2 && exit 2 ;;
         esac
     done
 done
