@@ -1,4 +1,4 @@
-"""The ops: one class each, complete in its file. `ALL` is every op among the public names, for the tests."""
+"""The ops: one class each, complete in its file. `ALL` is every op that refnet computes, for the tests."""
 
 from refnet.core.op import Cost, Interval, Op, TensorType
 from refnet.ops.attention import RadixSoftmax, RadixSum, WeightedSum
@@ -18,6 +18,7 @@ from refnet.ops.layout import (
 )
 from refnet.ops.matmul import MatMul
 from refnet.ops.norm import BatchNorm
+from refnet.ops.opaque import Opaque
 from refnet.ops.pointwise import Add, Clip, Div, Mul, Relu, Sub
 from refnet.ops.pool import MaxPool
 from refnet.ops.reduce import ReduceMean, ReduceSum
@@ -47,6 +48,7 @@ __all__ = [
     "MaxPool",
     "Mul",
     "Op",
+    "Opaque",
     "Pad",
     "RadixSoftmax",
     "RadixSum",
@@ -67,5 +69,5 @@ __all__ = [
 
 _PUBLIC = [globals().get(name) for name in __all__]
 ALL: tuple[type[Op], ...] = tuple(
-    kind for kind in _PUBLIC if isinstance(kind, type) and issubclass(kind, Op) and kind is not Op
+    kind for kind in _PUBLIC if isinstance(kind, type) and issubclass(kind, Op) and kind not in (Op, Opaque)
 )

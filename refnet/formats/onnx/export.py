@@ -293,6 +293,8 @@ def _simple(node: Node) -> tuple[str, dict[str, Any]]:
         Identity: "Identity",
         Constant: "Identity",
     }
+    if node.op.opaque:
+        raise UnsupportedError(f"{node.name}: refnet cannot write {node.op.opaque}")
     if type(node.op) not in plain:
         raise UnsupportedError(f"{node.name}: {node.op!r} has no counterpart in ONNX")
     return plain[type(node.op)], {}

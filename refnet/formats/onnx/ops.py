@@ -36,7 +36,6 @@ from refnet.ops import (
 def _batch_norm(u: Use) -> list[Made]:
     if u["training_mode"] or u["spatial"] == 0:
         raise u.node.unsupported("training_mode=1 or spatial=0")
-    u.only_first_output()
     weights = [u.weight(i, role)[0] for i, role in enumerate(BatchNorm.roles) if i]
     return u.one(BatchNorm(decimal(u["epsilon"])), *weights)
 
@@ -153,7 +152,6 @@ def _reduce(make: type[ReduceMean | ReduceSum]) -> Rule:
 def _dropout(u: Use) -> list[Made]:
     if u.has(2) and bool(u.constant(2, "training_mode").any()):
         raise u.node.unsupported("training_mode: it drops at random")
-    u.only_first_output()
     return u.one(Identity())
 
 

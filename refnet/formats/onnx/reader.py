@@ -1,17 +1,18 @@
 """An .onnx file -> Graph: each node of the file one node, each value under its own name.
 
-    read_onnx ── file.open_model ── _needed ── _build (per batch) ── fold.fold | ops.RULES
+    read_onnx ── file.open_model ── _needed ── _build (per batch) ── fold.fold | ops.RULES | opaque.Opaques
       └──── _finished ── shape.merged
 
 Constants, and what is computed of constants and shapes alone, are folded. Shapes may depend on the batch: the
 graph is built for the batches 1, 2 and 3, and the three must be one (a reshape copies or infers dimensions).
+What refnet cannot compute is an opaque node, or is left out if it is no float32 value of a known shape.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from refnet.core.errors import FormatError, GraphError, InputError, UnsupportedE
 from refnet.core.graph import Graph, Node
 from refnet.formats.bounded import text
 from refnet.formats.heads import with_outputs
-from refnet.formats.onnx.file import LARGEST_VALUE, Model, OnnxNode, open_model, unknown_ops
+from refnet.formats.onnx.file import LARGEST_VALUE, Model, OnnxNode, open_model
 from refnet.formats.onnx.fold import fold, shape_of
+from refnet.formats.onnx.opaque import UNKNOWN, Opaques, heads
 from refnet.formats.onnx.ops import RULES
 from refnet.formats.onnx.shape import merged
 from refnet.formats.onnx.use import Made, Use
@@ -40,9 +42,10 @@ def read_onnx(path: str | os.PathLike[str], image: tuple[int, int] | None = None
     image: (h, w) of the one input (n, c, h, w), instead of those in the file; needed where it leaves them
     open. Values and weights keep ONNX's names. A constant that stands where an op takes a value becomes a
     `Constant` node of its name, whose weight is called NAME/value. Outputs: see `with_outputs`.
-    Nodes that no output needs are left out.
-    Raises InputError (the package onnx or a size is missing), FormatError, UnsupportedError (all unknown
-    operators at once), GraphError (shapes that do not fit), WeightsError. Source: the ONNX operator schemas.
+    Nodes that no output needs are left out. An operator or a mode that refnet does not have is an `Opaque`
+    node; an output that is no float32 value is replaced by the values that it is made of.
+    Raises InputError (the package onnx or a size is missing), FormatError, UnsupportedError (a form of file),
+    GraphError (shapes that do not fit), WeightsError. Source: the ONNX operator schemas.
 
     >>> read_onnx("missing.onnx")
     Traceback (most recent call last):
@@ -59,7 +62,6 @@ def read_onnx(path: str | os.PathLike[str], image: tuple[int, int] | None = None
 
 def _graph(model: Model, image: tuple[int, int] | None) -> Graph:
     nodes = _needed(model)
-    _refuse_unknown(model, nodes)
     read = {name for node in nodes for name in node.inputs} | {*model.outputs}
     inputs = {name: shape for name, shape in model.inputs.items() if name in read}
     sizes = _sizes(model, inputs, image)
@@ -91,20 +93,6 @@ def _needed(model: Model) -> list[OnnxNode]:
             kept.append(node)
             wanted.update(node.inputs)
     return kept[::-1]
-
-
-def _refuse_unknown(model: Model, nodes: list[OnnxNode]) -> None:
-    """All operators that work on values and have no rule, at once."""
-    values = {*model.inputs}
-    unknown: dict[str, list[str]] = {}
-    for node in nodes:
-        if values.isdisjoint(node.inputs) or node.op in ("Shape", "Size"):
-            continue
-        values.update(node.outputs)
-        if node.op not in RULES:
-            unknown.setdefault(node.op, []).append(node.name or node.outputs[0])
-    if unknown:
-        raise unknown_ops(model.file, model.opset, unknown)
 
 
 def _sizes(
@@ -149,6 +137,7 @@ class _Building:
     types: dict[str, TensorType]
     constants: dict[str, Array]
     inputs: dict[str, TensorType]
+    opaques: Opaques
     made: list[Made] = field(default_factory=list)
 
 
@@ -168,11 +157,12 @@ class _Constants(dict[str, Array]):
 
 def _build(model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType]) -> _Building:
     constants, folded = _Constants(model), 0
-    building = _Building(dict(inputs), constants, inputs)
+    building = _Building(dict(inputs), constants, inputs, Opaques(model))
     wanted = frozenset(name for node in nodes for name in node.inputs) | {*model.outputs}
     for node in nodes:
         values = [name for name in node.inputs if name in building.types]
-        if not values or (node.op in ("Shape", "Size") and node.inputs[0] in building.types):
+        lost = building.opaques.needed(node)
+        if (not values and not lost) or (node.op in ("Shape", "Size") and node.inputs[0] in building.types):
             if values:
                 outputs = shape_of(node, building.types[values[0]].shape)
             else:
@@ -181,15 +171,45 @@ def _build(model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType]) -
             folded += sum(x.size for x in outputs)
             constants.update({n: x for n, x in zip(node.outputs, outputs, strict=False) if n})
             continue
-        if not node.inputs[0]:
-            raise node.wrong("an empty first input")
-        for made in RULES[node.op](Use(node, building.types, constants, wanted, frozenset(inputs))):
-            _typed(node, made, building)
+        for made, kind in _made(node, building, wanted, lost):
+            building.types[made.name] = kind
+            building.made.append(made)
     return building
 
 
-def _typed(node: OnnxNode, made: Made, building: _Building) -> None:
-    """Note a node's type, after its constants and its shape have been checked."""
+def _made(
+    node: OnnxNode, building: _Building, wanted: frozenset[str], lost: str
+) -> list[tuple[Made, TensorType]]:
+    """The nodes of a node's outputs with their types; opaque ones if refnet cannot compute them."""
+    why = UNKNOWN
+    if lost:
+        why = f"it reads {lost[:100]!r}, which is left out"
+    elif node.op in RULES:
+        if not node.inputs[0]:
+            raise node.wrong("an empty first input")
+        use = Use(node, building.types, building.constants, wanted, frozenset(building.inputs))
+        try:
+            ready = [(made, _typed(node, made, building)) for made in RULES[node.op](use)]
+        except UnsupportedError as error:
+            why = str(error).removeprefix(str(node.unsupported("")))
+        else:
+            others = wanted.intersection(node.outputs) - {made.name for made, _ in ready}
+            return ready + _opaque(node, building, sorted(others), "refnet makes its first output only")
+    return _opaque(node, building, node.outputs, why)
+
+
+def _opaque(
+    node: OnnxNode, building: _Building, names: Sequence[str], why: str
+) -> list[tuple[Made, TensorType]]:
+    """Outputs of a node that refnet cannot compute; those that can be no node are noted as left out."""
+    if not any(names):
+        return []
+    taken = building.opaques.take(node, names, why, building.types, building.constants)
+    return [(made, _typed(node, made, building)) for made in taken]
+
+
+def _typed(node: OnnxNode, made: Made, building: _Building) -> TensorType:
+    """A node's type, after its constants and its shape have been checked."""
     for name in (*made.weights, *(n for n in made.data if n not in building.types)):
         if not name:
             raise node.wrong("an empty input")
@@ -210,8 +230,7 @@ def _typed(node: OnnxNode, made: Made, building: _Building) -> None:
         raise GraphError(f"{node.title}: {error}") from None
     if not 1 <= kind.size <= LARGEST_VALUE or not kind.shape or len(kind.shape) > 32:
         raise node.wrong(f"{kind!r}", f"1 to 32 dimensions, 1 to {LARGEST_VALUE} elements")
-    building.types[made.name] = kind
-    building.made.append(made)
+    return kind
 
 
 def _type(name: str, building: _Building) -> TensorType:
@@ -225,9 +244,14 @@ def _finished(model: Model, builds: list[_Building]) -> Graph:
     constants = first.constants
     weights = dict.fromkeys(name for m in made for name in m.weights)
     values = {*first.types}
-    heads = _float_heads(model, constants, values)
+    _say_left_out(model, first.opaques)
+    kept = [name for name in heads(model.outputs, first.opaques) if name not in first.inputs]
+    if not kept:
+        why = [f"{name[:60]!r} ({why})" for name, why in list(first.opaques.left_out.items())[:40]]
+        raise UnsupportedError(f"{model.file}: every output needs what refnet cannot have: {', '.join(why)}")
+    found = _float_heads(model, kept, constants, values)
     single = dict.fromkeys(name for m in made for name in m.data if name not in values)
-    single.update(dict.fromkeys(name for name in heads if name not in values))
+    single.update(dict.fromkeys(name for name in found if name not in values))
     taken = {*values, *weights, *single}
     names = {name: name for name in weights}
     nodes = []
@@ -249,22 +273,33 @@ def _finished(model: Model, builds: list[_Building]) -> Graph:
         raise UnsupportedError(
             f"{model.file}: the output {given[0][:100]!r} is an input, refnet's outputs are values"
         )
-    finished, outputs = with_outputs(nodes, heads, kinds, taken)
+    finished, outputs = with_outputs(nodes, found, kinds, taken)
     name = text(Path(model.file).name.removesuffix(".onnx"))
     graph = Graph(name, first.inputs, tuple(finished), outputs)
     return graph.with_weights({own: constants[name] for name, own in names.items()})
 
 
-def _float_heads(model: Model, constants: Mapping[str, Array], values: Collection[str]) -> list[str]:
+def _float_heads(
+    model: Model, outputs: list[str], constants: Mapping[str, Array], values: Collection[str]
+) -> list[str]:
     """The outputs but for constant ones of another type than float32 (a shape, say), which are named."""
-    other = [n for n in model.outputs if n not in values and constants[n].dtype != np.float32]
+    other = [n for n in outputs if n not in values and constants[n].dtype != np.float32]
     shown = ", ".join(f"{n[:100]!r} ({constants[n].dtype}{list(constants[n].shape)})" for n in other[:8])
-    if len(other) == len(model.outputs):
+    if len(other) == len(outputs):
         raise UnsupportedError(f"{model.file}: its outputs are constants that are not float32: {shown}")
     if other:
         text = "%s: left out the outputs that no data decides and that are not float32: %s"
         logging.getLogger("refnet").warning(text, model.file, shown)
-    return [name for name in model.outputs if name not in other]
+    return [name for name in outputs if name not in other]
+
+
+def _say_left_out(model: Model, opaques: Opaques) -> None:
+    """Name the values that refnet cannot have: integers, and those whose shape the data decide."""
+    if opaques.left_out:
+        shown = [f"{name[:60]!r} ({why})" for name, why in list(opaques.left_out.items())[:8]]
+        more = f" and {len(opaques.left_out) - 8} more" if len(opaques.left_out) > 8 else ""
+        text = "%s: left out what is no float32 value of a known shape: %s%s"
+        logging.getLogger("refnet").warning(text, model.file, ", ".join(shown), more)
 
 
 def _join(model: Model, builds: list[_Building], i: int) -> Made:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from refnet.core.errors import RefnetError
 from refnet.formats.onnx.file import LARGEST_NUMBER
 from refnet.formats.onnx.use import Made, Use
-from refnet.ops import Add, ExpandDims, Flatten, Identity, Op, Pad, Reshape, Slice, TensorType, Transpose
+from refnet.ops import (
+    Add,
+    ExpandDims,
+    Flatten,
+    Identity,
+    Op,
+    Opaque,
+    Pad,
+    Reshape,
+    Slice,
+    TensorType,
+    Transpose,
+)
 
 
 def split(u: Use) -> list[Made]:
@@ -144,7 +157,10 @@ def merged(ops: list[Op], shapes: list[tuple[int, ...]], targets: list[tuple[int
     if all(isinstance(op, Add) for op in ops):
         wide = [Add(op.count, True, op.constants) for op in ops if isinstance(op, Add)]
         return wide[0] if all(op == wide[0] for op in wide) else None
-    if not all(isinstance(op, Reshape) for op in ops) or len({len(t) for t in targets}) > 1:
+    kind = type(ops[0])
+    if kind not in (Reshape, Opaque) or any(type(op) is not kind for op in ops):
+        return None
+    if len({len(t) for t in targets}) > 1:
         return None
     spec = []
     for i, sizes in enumerate(zip(*targets, strict=True)):
@@ -154,7 +170,11 @@ def merged(ops: list[Op], shapes: list[tuple[int, ...]], targets: list[tuple[int
             spec.append(0)
         else:
             spec.append(-1)
-    op = Reshape(tuple(spec))
+    op: Op = Reshape(tuple(spec))
+    if isinstance(ops[0], Opaque):
+        if -1 in spec:
+            return None
+        op = replace(ops[0], shape=tuple(spec))
     try:
         fits = all(op.type(TensorType(s)).shape == t for s, t in zip(shapes, targets, strict=True))
     except RefnetError:

@@ -108,11 +108,6 @@ class Use:
         """The one output, of the first input unless `data` says another."""
         return [Made(self.node.outputs[0], op, self.node.inputs[:1] if data is None else data, weights)]
 
-    def only_first_output(self) -> None:
-        """Refuse a node of whose outputs more than the first is read."""
-        if extra := [name for name in self.node.outputs[1:] if name in self.wanted]:
-            raise self.node.unsupported(f"its output {extra[0][:100]!r} is read; refnet has the first only")
-
 
 Rule = Callable[[Use], list[Made]]
 """The nodes of a node's outputs."""

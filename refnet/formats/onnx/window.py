@@ -49,7 +49,6 @@ def maps(u: Use) -> None:
 
 def max_pool(u: Use) -> list[Made]:
     """MaxPool."""
-    u.only_first_output()
     return u.one(pool(u, MaxPool, ()))
 
 
