@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.errors import FormatError, InputError, UnsupportedError
+from refnet.formats.assembly import LARGEST_NUMBER, LARGEST_VALUE
 from refnet.formats.bounded import Bounded, check_name, open_file
 
 Array = npt.NDArray[Any]
@@ -26,10 +27,6 @@ OLDEST = 7
 """The opset from which on operators stretch their operands as NumPy does."""
 LARGEST_FILE = (1 << 31) - 1
 """Bytes: what a protobuf message can have; larger models keep their weights in files beside it."""
-LARGEST_VALUE = 2**31 - 1
-"""Elements of a value or weight."""
-LARGEST_NUMBER = 1 << 31
-"""Of a dimension, stride, pad and the like."""
 DTYPES = (
     "FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "BOOL",
     "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64",

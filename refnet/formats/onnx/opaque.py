@@ -9,15 +9,15 @@ that a float32 value which is computed from it (a Gather with the indices of a T
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refnet.formats.onnx.file import LARGEST_VALUE, Model, OnnxNode
-from refnet.formats.onnx.use import Made
+from refnet.formats.assembly import LARGEST_VALUE, Made
+from refnet.formats.onnx.file import OnnxNode
 from refnet.ops import TensorType
 from refnet.ops.opaque import Opaque
 
@@ -36,7 +36,6 @@ class Opaques:
     is left out -> the values of the graph that it was computed from.
     """
 
-    model: Model
     left_out: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, Any] = field(default_factory=dict)
     borders: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -117,7 +116,9 @@ def _shape(kind: Any) -> tuple[int, ...] | None:
     return shape if fits and TensorType(shape).size <= LARGEST_VALUE else None
 
 
-def heads(outputs: Sequence[str], opaques: Opaques) -> list[str]:
+def heads(outputs: Sequence[str], opaques: Opaques, inputs: Collection[str]) -> list[str]:
     """The outputs that are values, and in the place of those left out the values that they are made of."""
-    found = [one for name in outputs for one in opaques.borders.get(name, (name,))]
+    found = []
+    for name in outputs:
+        found += [one for one in opaques.borders.get(name, (name,)) if one == name or one not in inputs]
     return list(dict.fromkeys(found))
