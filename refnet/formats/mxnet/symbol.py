@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,8 @@ from refnet.core.errors import FormatError, GraphError, UnsupportedError
 from refnet.core.graph import Graph, Node
 from refnet.formats.bounded import check_name, open_file, text
 from refnet.formats.heads import with_outputs
-from refnet.formats.mxnet.ops import (
-    ANNOTATION,
-    RULES,
-    SOFTMAX_OUTPUTS,
-    SymbolNode,
-    arguments,
-    check_attributes,
-)
+from refnet.formats.mxnet.node import ANNOTATION, SymbolNode
+from refnet.formats.mxnet.ops import RULES, SOFTMAX_OUTPUTS, arguments, check_attributes
 from refnet.ops import TensorType
 
 Image = tuple[int, int, int]
@@ -350,7 +345,8 @@ def _node(
                 f"{node.file}: {node.title}: its {rule.arguments[position]} is computed by {source.title}"
             )
     data = [types[index] for index, _ in inputs[:count]]
-    op = rule.make(node, data)
+    hints = tuple(nodes[index].shape("__shape__") or None for index, _ in inputs)
+    op = rule.make(replace(node, hints=hints), data)
     weights = op.weight_types(*data)
     kind = op.type(*data, *weights)
     for found in (*weights, kind):
