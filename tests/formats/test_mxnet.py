@@ -590,8 +590,6 @@ BROKEN = [
     ({"name": 5}, "'5' as name of node 2"),
     ({"name": None}, "name of node 2"),
     ({"name": ""}, "name of node 2"),
-    ({"name": "r"}, "2 nodes 'r'"),
-    ({"name": "data"}, "2 nodes 'data'"),
     ({"op": 7}, "'7' as op"),
     ({"attr": []}, "list as 'attr'"),
     ({"attr": {"a": 5}}, "5 as 'attr' 'a'"),
@@ -616,6 +614,48 @@ def test_broken_structures_are_refused(changes, message):
         parse_symbol(broken(**changes), "net-symbol.json", "net", (3, 8, 8))
     assert message in str(caught.value)
     assert "net-symbol.json" in str(caught.value)
+
+
+def test_ops_of_one_name_are_told_apart_by_their_place(tmp_path):
+    """MXNet runs such files, and shows all values under the one name. A variable always keeps its name."""
+    nodes = [
+        variable("data"),
+        node("relu", "None__relu", [0]),
+        node("_plus_scalar", "None__relu", [1], scalar=2),
+        node("relu", "None__relu@4", [2]),
+        node("relu", "None__relu", [3]),
+        node("relu", "data", [4]),
+    ]
+    graph = parse(nodes)
+    assert [n.name for n in graph.nodes] == [
+        "None__relu",
+        "None__relu@2",
+        "None__relu@4",
+        "None__relu@4_",
+        "data@5",
+    ]
+    assert [n.inputs for n in graph.nodes][:2] == [("data",), ("None__relu",)]
+    unique = mxnet.distinct_symbol(symbol(nodes), "net-symbol.json")
+    assert str(parse_symbol(unique, "net-symbol.json", "net", (3, 8, 8))) == str(graph)
+    assert mxnet.distinct_symbol(unique, "net-symbol.json") is unique
+    assert [n["name"] for n in json.loads(unique)["nodes"]] == ["data", *(n.name for n in graph.nodes)]
+    text = mxnet.graph_to_symbol(graph)
+    assert str(parse_symbol(text.encode(), "net-symbol.json", "net", (3, 8, 8))) == str(graph)
+
+
+def test_a_name_is_only_taken_by_what_a_head_needs():
+    graph = parse([variable("data"), node("relu", "r", [0]), node("sigmoid", "r", [0])])
+    assert [n.name for n in graph.nodes] == ["r"]
+
+
+def test_two_variables_of_one_name_are_refused():
+    """MXNet does not run them either: weights are found by name."""
+    nodes = [variable("data"), variable("w"), variable("w")]
+    dense = [
+        node("FullyConnected", name, [0, i], num_hidden=3, no_bias=1) for i, name in ((1, "a"), (2, "b"))
+    ]
+    with pytest.raises(FormatError, match="2 variables 'w', expected one of a name"):
+        parse([*nodes, *dense, node("elemwise_add", "s", [3, 4])])
 
 
 def test_the_error_tells_the_node_s_byte():
