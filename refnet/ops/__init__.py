@@ -5,17 +5,8 @@ from refnet.ops.attention import RadixSoftmax, RadixSum, WeightedSum
 from refnet.ops.average import AvgPool, GlobalAvgPool
 from refnet.ops.conv import Conv, ConvAdd
 from refnet.ops.dense import Dense
-from refnet.ops.layout import (
-    Concat,
-    Constant,
-    ExpandDims,
-    Flatten,
-    Identity,
-    Pad,
-    Reshape,
-    Slice,
-    Transpose,
-)
+from refnet.ops.layout import Concat, Constant, ExpandDims, Flatten, Identity, Pad, Reshape, Slice, Transpose
+from refnet.ops.leaky import LeakyRelu, PRelu
 from refnet.ops.matmul import MatMul
 from refnet.ops.norm import BatchNorm
 from refnet.ops.opaque import Opaque
@@ -23,6 +14,7 @@ from refnet.ops.pointwise import Add, Clip, Div, Mul, Relu, Sub
 from refnet.ops.pool import MaxPool
 from refnet.ops.reduce import ReduceMean, ReduceSum
 from refnet.ops.resample import ResizeNearest, UpsampleNearest
+from refnet.ops.scalar import WithScalar
 from refnet.ops.sigmoid import Sigmoid
 from refnet.ops.softmax import Softmax
 
@@ -44,11 +36,13 @@ __all__ = [
     "GlobalAvgPool",
     "Identity",
     "Interval",
+    "LeakyRelu",
     "MatMul",
     "MaxPool",
     "Mul",
     "Op",
     "Opaque",
+    "PRelu",
     "Pad",
     "RadixSoftmax",
     "RadixSum",
@@ -65,6 +59,7 @@ __all__ = [
     "Transpose",
     "UpsampleNearest",
     "WeightedSum",
+    "WithScalar",
 ]
 
 _PUBLIC = [globals().get(name) for name in __all__]

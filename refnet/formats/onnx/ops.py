@@ -22,9 +22,11 @@ from refnet.ops import (
     Div,
     GlobalAvgPool,
     Identity,
+    LeakyRelu,
     MatMul,
     Mul,
     Op,
+    PRelu,
     ReduceMean,
     ReduceSum,
     Relu,
@@ -59,6 +61,15 @@ def _clip(u: Use) -> list[Made]:
     if any(np.isnan(limit) for limit in limits):
         raise u.node.unsupported("a NaN as limit")
     return u.one(Clip(*limits))
+
+
+def _leaky(u: Use) -> list[Made]:
+    return u.one(LeakyRelu(float(np.float32(u["alpha"]))))
+
+
+def _prelu(u: Use) -> list[Made]:
+    slope, kind = u.weight(1, "slope")
+    return u.one(PRelu(tuple(kind.shape), channels=False), slope)
 
 
 def _softmax(u: Use) -> list[Made]:
@@ -181,9 +192,11 @@ RULES: dict[str, Rule] = {
     "GlobalAveragePool": window.global_average,
     "GlobalMaxPool": window.global_max,
     "Identity": _simple(Identity()),
+    "LeakyRelu": _leaky,
     "MatMul": _matmul,
     "MaxPool": window.max_pool,
     "Mul": _two(Mul),
+    "PRelu": _prelu,
     "Pad": shape.pad,
     "ReduceMean": _reduce(ReduceMean),
     "ReduceSum": _reduce(ReduceSum),

@@ -250,8 +250,11 @@ def _callable_inputs(request: Request, graph: Graph | None) -> Inputs:
 
 
 def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> CapturePlan:
-    """A symbol file with its parameters as they are; any other model as refnet exports it."""
-    from refnet.formats.mxnet.reader import write_symbol
+    """A symbol file with its parameters as they are; any other model as refnet exports it.
+
+    Nodes that share a name get the names of the graph first: MXNet shows their values under one name.
+    """
+    from refnet.formats.mxnet.reader import distinct_symbol, write_symbol
 
     assert graph is not None
     if reason := unfit("mxnet", network_of(request.model, request.network)):
@@ -266,6 +269,10 @@ def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack
     if not request.model.endswith(".json"):
         symbol = folder / "net-symbol.json"
         write_symbol(symbol, graph)
+    elif (unique := distinct_symbol(text := symbol.read_bytes(), request.model)) is not text:
+        symbol = folder / "net-symbol.json"
+        symbol.write_bytes(unique)
+        who = replace(who, flags={**who.flags, "names": "made unique"})
     statistics = graph.statistics()
     prefixed = {("aux:" if n in statistics else "arg:") + n: array for n, array in graph.weights.items()}
     worker.ask("save", {"path": str(params)}, prefixed)
