@@ -9,6 +9,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+import yaml
+from trove_classifiers import classifiers
+
 import refnet
 from refnet.ops import ALL
 
@@ -45,8 +48,36 @@ def test_every_file_beside_the_code_is_installed():
     assert found - known == set()
 
 
-def test_version_is_stated_once():
-    assert project()["project"]["version"] == refnet.__version__
+def citation() -> dict:
+    return yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+
+
+def test_all_say_the_same_version():
+    assert project()["project"]["version"] == refnet.__version__ == citation()["version"]
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest[1] == refnet.__version__
+
+
+def test_the_citation_is_what_its_format_asks_for():
+    """Citation File Format 1.2.0: four required keys; texts are texts; no key that it does not know."""
+    said = citation()
+    assert said["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= set(said)
+    texts = {"cff-version", "message", "title", "version", "abstract", "license", "type"}
+    assert set(said) - texts <= {"authors", "keywords"}
+    assert all(isinstance(said[key], str) and said[key].strip() for key in texts & set(said))
+    assert said["type"] in {"software", "dataset"}
+    assert all(isinstance(word, str) and word for word in said["keywords"])
+    assert len(set(said["keywords"])) == len(said["keywords"])
+
+
+def test_citation_and_package_agree():
+    package, said = project()["project"], citation()
+    assert [one["name"] for one in package["authors"]] == [one["name"] for one in said["authors"]]
+    assert said["license"] == package["license"] == "MIT"
+    assert package["description"].split()[1:] == said["abstract"].split(".")[0].split()[5:]
+    assert set(package["classifiers"]) <= classifiers
+    assert package["classifiers"] == sorted(package["classifiers"])
 
 
 def test_public_names_exist():
