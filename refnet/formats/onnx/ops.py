@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 
+from refnet.formats.assembly import Made
 from refnet.formats.onnx import shape, window
-from refnet.formats.onnx.use import Made, Rule, Use
+from refnet.formats.onnx.use import Rule, Use
 from refnet.ops import (
     Add,
     BatchNorm,

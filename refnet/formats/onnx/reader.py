@@ -1,7 +1,7 @@
 """An .onnx file -> Graph: each node of the file one node, each value under its own name.
 
     read_onnx ── file.open_model ── _needed ── _build (per batch) ── fold.fold | ops.RULES
-      └──── _finished ── shape.merged
+      └──── _finished ── assembly.assembled
 
 Constants, and what is computed of constants and shapes alone, are folded. Shapes may depend on the batch: the
 graph is built for the batches 1, 2 and 3, and the three must be one (a reshape copies or infers dimensions).
@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.errors import FormatError, GraphError, InputError, UnsupportedError, WeightsError
-from refnet.core.graph import Graph, Node
+from refnet.core.graph import Graph
+from refnet.formats.assembly import BATCHES, LARGEST_VALUE, Building, add, assembled, unknown_ops
 from refnet.formats.bounded import text
-from refnet.formats.heads import with_outputs
-from refnet.formats.onnx.file import LARGEST_VALUE, Model, OnnxNode, open_model, unknown_ops
+from refnet.formats.onnx.file import Model, OnnxNode, open_model
 from refnet.formats.onnx.fold import fold, shape_of
 from refnet.formats.onnx.ops import RULES
-from refnet.formats.onnx.shape import merged
-from refnet.formats.onnx.use import Made, Use
-from refnet.ops import Constant, TensorType
+from refnet.formats.onnx.use import Use
+from refnet.ops import TensorType
 
 Array = npt.NDArray[Any]
-BATCHES = (1, 2, 3)
 
 
 def read_onnx(path: str | os.PathLike[str], image: tuple[int, int] | None = None) -> Graph:
@@ -104,7 +101,7 @@ def _refuse_unknown(model: Model, nodes: list[OnnxNode]) -> None:
         if node.op not in RULES:
             unknown.setdefault(node.op, []).append(node.name or node.outputs[0])
     if unknown:
-        raise unknown_ops(model.file, model.opset, unknown)
+        raise unknown_ops(model.file, f"opset {model.opset}", unknown)
 
 
 def _sizes(
@@ -142,16 +139,6 @@ def _sizes(
     return found
 
 
-@dataclass
-class _Building:
-    """The nodes for one batch."""
-
-    types: dict[str, TensorType]
-    constants: dict[str, Array]
-    inputs: dict[str, TensorType]
-    made: list[Made] = field(default_factory=list)
-
-
 class _Constants(dict[str, Array]):
     """Folded values, and the file's own, decoded when they are asked for."""
 
@@ -166,9 +153,9 @@ class _Constants(dict[str, Array]):
         return super().__contains__(name) or name in self.model.constants.tensors
 
 
-def _build(model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType]) -> _Building:
+def _build(model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType]) -> Building:
     constants, folded = _Constants(model), 0
-    building = _Building(dict(inputs), constants, inputs)
+    building = Building(dict(inputs), constants, inputs)
     wanted = frozenset(name for node in nodes for name in node.inputs) | {*model.outputs}
     for node in nodes:
         values = [name for name in node.inputs if name in building.types]
@@ -184,75 +171,15 @@ def _build(model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType]) -
         if not node.inputs[0]:
             raise node.wrong("an empty first input")
         for made in RULES[node.op](Use(node, building.types, constants, wanted, frozenset(inputs))):
-            _typed(node, made, building)
+            add(node, made, building)
     return building
 
 
-def _typed(node: OnnxNode, made: Made, building: _Building) -> None:
-    """Note a node's type, after its constants and its shape have been checked."""
-    for name in (*made.weights, *(n for n in made.data if n not in building.types)):
-        if not name:
-            raise node.wrong("an empty input")
-        if building.constants[name].dtype != np.float32:
-            raise node.unsupported(
-                f"{name[:100]!r} is {building.constants[name].dtype}, refnet's values are float32"
-            )
-        if not building.constants[name].size:
-            raise node.unsupported(f"{name[:100]!r} is empty")
-    data = [_type(name, building) for name in made.data]
-    weights = tuple(_type(name, building) for name in made.weights)
-    try:
-        wanted = made.op.weight_types(*data)
-        if wanted != weights:
-            raise GraphError(f"weights are {list(weights)}, needed are {list(wanted)}")
-        kind = made.op.type(*data, *weights)
-    except GraphError as error:
-        raise GraphError(f"{node.title}: {error}") from None
-    if not 1 <= kind.size <= LARGEST_VALUE or not kind.shape or len(kind.shape) > 32:
-        raise node.wrong(f"{kind!r}", f"1 to 32 dimensions, 1 to {LARGEST_VALUE} elements")
-    building.types[made.name] = kind
-    building.made.append(made)
-
-
-def _type(name: str, building: _Building) -> TensorType:
-    return building.types[name] if name in building.types else TensorType(building.constants[name].shape)
-
-
-def _finished(model: Model, builds: list[_Building]) -> Graph:
+def _finished(model: Model, builds: list[Building]) -> Graph:
     """One graph of what was built for each batch."""
-    first = builds[0]
-    made = [_join(model, builds, i) for i in range(len(first.made))]
-    constants = first.constants
-    weights = dict.fromkeys(name for m in made for name in m.weights)
-    values = {*first.types}
-    heads = _float_heads(model, constants, values)
-    single = dict.fromkeys(name for m in made for name in m.data if name not in values)
-    single.update(dict.fromkeys(name for name in heads if name not in values))
-    taken = {*values, *weights, *single}
-    names = {name: name for name in weights}
-    nodes = []
-    for name in single:
-        own = f"{name}/value"
-        while own in taken:
-            own += "_"
-        taken.add(own)
-        names[name] = own
-        nodes.append(Node(name, Constant(constants[name].shape), (own,)))
-    nodes += [Node(m.name, m.op, (*m.data, *(names[name] for name in m.weights))) for m in made]
-    for build in builds[1:]:
-        if changed := [
-            name for name in names if constants[name].tobytes() != build.constants[name].tobytes()
-        ]:
-            raise UnsupportedError(f"{model.file}: the weight {changed[0][:100]!r} depends on the batch")
-    kinds = {**first.types, **{name: TensorType(constants[name].shape) for name in single}}
-    if given := [name for name in model.outputs if name in first.inputs]:
-        raise UnsupportedError(
-            f"{model.file}: the output {given[0][:100]!r} is an input, refnet's outputs are values"
-        )
-    finished, outputs = with_outputs(nodes, heads, kinds, taken)
+    heads = _float_heads(model, builds[0].constants, {*builds[0].types})
     name = text(Path(model.file).name.removesuffix(".onnx"))
-    graph = Graph(name, first.inputs, tuple(finished), outputs)
-    return graph.with_weights({own: constants[name] for name, own in names.items()})
+    return assembled(model.file, name, heads, builds)
 
 
 def _float_heads(model: Model, constants: Mapping[str, Array], values: Collection[str]) -> list[str]:
@@ -265,17 +192,3 @@ def _float_heads(model: Model, constants: Mapping[str, Array], values: Collectio
         text = "%s: left out the outputs that no data decides and that are not float32: %s"
         logging.getLogger("refnet").warning(text, model.file, shown)
     return [name for name in model.outputs if name not in other]
-
-
-def _join(model: Model, builds: list[_Building], i: int) -> Made:
-    """Node i, as it is for every batch."""
-    made = [build.made[i] for build in builds if i < len(build.made)]
-    first = made[0]
-    same = all((m.name, m.data, m.weights) == (first.name, first.data, first.weights) for m in made)
-    if same and len(made) == len(builds):
-        shapes = [_type(m.data[0], b).shape if m.data else () for m, b in zip(made, builds, strict=True)]
-        op = merged([m.op for m in made], shapes, [b.types[first.name].shape for b in builds])
-        if op is not None:
-            return Made(first.name, op, first.data, first.weights)
-    what = f"{first.name[:100]!r} depends on the batch in a way that refnet cannot say: {first.op!r}"
-    raise UnsupportedError(f"{model.file}: {what}")

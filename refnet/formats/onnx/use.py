@@ -8,20 +8,11 @@ from typing import Any
 
 import numpy.typing as npt
 
-from refnet.formats.onnx.file import LARGEST_NUMBER, OnnxNode
+from refnet.formats.assembly import LARGEST_NUMBER, Made
+from refnet.formats.onnx.file import OnnxNode
 from refnet.ops import Op, TensorType
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Made:
-    """A node of refnet before its constants are told from its values. data may name constants."""
-
-    name: str
-    op: Op
-    data: tuple[str, ...]
-    weights: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
