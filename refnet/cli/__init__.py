@@ -86,7 +86,7 @@ exit codes:
 environment:
   REFNET_CACHE    folder of the compiled kernels (default ~/.cache/refnet/kernels)
   REFNET_WEIGHTS  folder of the fetched official files (default ~/.cache/refnet/weights)
-  REFNET_PYTHON_TORCH, _MXNET, _ONNXRUNTIME, _ONNX_REFERENCE
+  REFNET_PYTHON_TORCH, _MXNET, _ONNXRUNTIME, _ONNX_REFERENCE, _OPENVINO
                   the Python that has the framework
   REFNET_QUIET    set to any value: no message while kernels compile
   NO_COLOR        set to any value: no colours

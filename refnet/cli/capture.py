@@ -20,6 +20,7 @@ from refnet.cli.common import (
     pairs,
     pipeline_argument,
     positive,
+    precision_argument,
     print_json,
     process_arguments,
     progress_bar,
@@ -106,6 +107,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     names = ("plain", "golden")
     parser.add_argument("--arithmetic", type=one_of(*names), choices=names, help=text)
     subgraph_argument(parser)
+    precision_argument(parser)
     parser.add_argument(
         "--hash-only", action="store_true", help="keep the hashes of the values, not the data"
     )
@@ -161,6 +163,7 @@ def run(a: argparse.Namespace) -> int:
                 batch=a.batch,
                 mode=a.arithmetic or a.mode,
                 subgraph=a.subgraph,
+                precision=a.precision,
                 hash_only=a.hash_only,
                 order_free=a.order_free,
                 python=interpreters(a.python, runs).get(a.framework),

@@ -19,6 +19,7 @@ from refnet.cli.common import (
     threads_argument,
 )
 from refnet.core.words import counted
+from refnet.frameworks.capture.names import LIVE
 
 TEXT = "prove golden exp or sigmoid, or a framework's bits, on all float32 inputs"
 
@@ -45,8 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("function", type=one_of(*names), choices=names, metavar="FUNCTION", help=text)
     other = parser.add_argument_group("a framework's function")
     text = "compare this framework's function, not golden"
-    known = ["torch", "mxnet", "onnxruntime"]
-    other.add_argument("--framework", type=one_of(*known), choices=known, help=text)
+    other.add_argument("--framework", type=one_of(*LIVE), choices=LIVE, help=text)
     python_argument(other)
     text = "compare with this formula only (default: all that agree on a sample)"
     other.add_argument("--formula", metavar="NAME", help=text)

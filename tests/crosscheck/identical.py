@@ -75,6 +75,8 @@ ROWS: Mapping[str, Row] = {
     **_settings("torch", RESNEST, (1, 2, 4)),
     **_settings("mxnet", OCTAVE, (1, 2, 4), mode="internals"),
     **_settings("onnxruntime", RESNEST, (1,)),
+    **_settings("openvino", RESNEST, (1, 4)),
+    **{f"{name}-octave": row for name, row in _settings("openvino", OCTAVE, (1, 4)).items()},
     "resnest-101": Row("torch", "resnest-101-pytorch"),
     "fast-2s2x40d": Row("torch", "resnest-50-fast-2s2x40d-pytorch"),
     "fast-4s2x40d": Row("torch", "resnest-50-fast-4s2x40d-pytorch"),

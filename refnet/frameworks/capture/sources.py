@@ -2,7 +2,8 @@
 
 planned ── _torch ────────┐
     ├───── _mxnet ────────┼── Worker.stream ── (name, array), ...
-    ├───── _onnxruntime ──┘
+    ├───── _onnxruntime ──┤
+    ├───── _openvino ─────┘
     ├───── _own ───────────── refnet.steps
     └───── folder_plan ────── .npy files of anybody's (folder.py)
 """
@@ -28,6 +29,7 @@ from refnet.formats.manifest import Origin
 from refnet.formats.npy import open_npy
 from refnet.frameworks.capture.beyond import beyond_a_callable, beyond_its_own
 from refnet.frameworks.capture.folder import folder_plan
+from refnet.frameworks.capture.names import PRECISIONS
 from refnet.frameworks.capture.parameters import compared, parameters_hash
 from refnet.frameworks.capture.request import (
     Request,
@@ -63,7 +65,8 @@ def planned(request: Request) -> Iterator[CapturePlan]:
     """
     graph, sources = network(request)
     with ExitStack() as stack:
-        make = {"torch": _torch, "mxnet": _mxnet, "onnxruntime": _onnxruntime, "refnet": _own}
+        make = {"torch": _torch, "mxnet": _mxnet, "onnxruntime": _onnxruntime, "openvino": _openvino}
+        make["refnet"] = _own
         yield make.get(request.framework, folder_plan)(request, graph, sources, stack)
 
 
@@ -149,6 +152,14 @@ def backend(request: Request) -> dict[str, str]:
     """The variable that keeps MXNet from joining nodes; nothing for other frameworks, or if it may."""
     alone = (request.framework, request.subgraph) == ("mxnet", "NONE")
     return {"MXNET_SUBGRAPH_BACKEND": "NONE"} if alone else {}
+
+
+def stated(request: Request) -> dict[str, str]:
+    """The flags of a reference: what was set for the framework."""
+    flags = {**backend(request), **request.environment}
+    if request.framework == "openvino":
+        flags["INFERENCE_PRECISION_HINT"] = request.precision or PRECISIONS[0]
+    return flags
 
 
 def _temporary(stack: ExitStack) -> Path:
@@ -262,7 +273,7 @@ def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack
     given = inputs(request, kinds_of(graph))
     worker = stack.enter_context(worker_of(request))
     mode = f"{request.executed}, subgraph backend {request.subgraph}"
-    flags = {**backend(request), **request.environment}
+    flags = stated(request)
     who = reference("mxnet", worker, threads=request.threads, batch=given.batch, mode=mode, flags=flags)
     folder = _temporary(stack)
     symbol, params = Path(request.model), folder / "net-0000.params"
@@ -290,20 +301,8 @@ def _onnxruntime(
     request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack
 ) -> CapturePlan:
     """A .onnx file as it is; any other model as refnet exports it."""
-    from refnet.models.export import export
-
     worker = stack.enter_context(worker_of(request))
-    path = Path(request.model).resolve()
-    if not request.model.endswith(".onnx"):
-        assert graph is not None
-        (path,) = export(graph, _temporary(stack) / "net", "onnx")
-    about = worker.ask("signature", {"path": str(path)})
-    kinds = {}
-    for name, shape in about.field("inputs", dict).items():
-        if None in shape[1:] or not shape:
-            raise UnsupportedError(f"{path.name}: input {name!r} is {shape}: only its first size may be free")
-        kinds[name] = (shape[0] or 1, *shape[1:])
-    given = inputs(request, kinds_of(graph) if graph is not None else kinds)
+    path, values, given = _of_file(request, graph, worker, stack)
     exposed = request.executed != "outputs"
     level = request.executed if exposed else "all"
     flags = dict(request.environment)
@@ -313,7 +312,47 @@ def _onnxruntime(
     who = reference("onnxruntime", worker, **said, flags=flags)
     asked = {"path": str(path), "threads": request.threads, "level": level, "exposed": exposed}
     plan = _plan(graph, sources, given, who, _Stream(worker, "capture", asked, given.arrays))
-    return replace(plan, total=about.field("values", int))
+    return replace(plan, total=values)
+
+
+def _openvino(
+    request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack
+) -> CapturePlan:
+    """A .onnx or .xml file as it is; any other model as refnet exports it to ONNX."""
+    worker = stack.enter_context(worker_of(request))
+    path, values, given = _of_file(request, graph, worker, stack)
+    exposed = request.executed != "outputs"
+    precision = request.precision or PRECISIONS[0]
+    flags = stated(request)
+    if graph is None:
+        flags["model"] = "sha256 " + hashlib.sha256(path.read_bytes()).hexdigest()
+    mode = "all values as outputs" if exposed else "as compiled"
+    said: dict[str, Any] = {"threads": request.threads, "batch": given.batch, "mode": mode}
+    who = reference("openvino", worker, **said, flags=flags)
+    asked = {"path": str(path), "threads": request.threads, "precision": precision, "exposed": exposed}
+    asked["known"] = [] if graph is None else [node.name for node in graph.nodes]
+    plan = _plan(graph, sources, given, who, _Stream(worker, "capture", asked, given.arrays))
+    return replace(plan, total=values if exposed else None)
+
+
+def _of_file(
+    request: Request, graph: Graph | None, worker: Worker, stack: ExitStack
+) -> tuple[Path, int, Inputs]:
+    """The file that the framework runs, the user's or refnet's export; how many values it has; its inputs."""
+    from refnet.models.export import export
+
+    path = Path(request.model).resolve()
+    if not request.is_its_own_file:
+        assert graph is not None
+        (path,) = export(graph, _temporary(stack) / "net", "onnx")
+    about = worker.ask("signature", {"path": str(path)})
+    kinds = {}
+    for name, shape in about.field("inputs", dict).items():
+        if None in shape[1:] or not shape:
+            raise UnsupportedError(f"{path.name}: input {name!r} is {shape}: only its first size may be free")
+        kinds[name] = (shape[0] or 1, *shape[1:])
+    given = inputs(request, kinds_of(graph) if graph is not None else kinds)
+    return path, about.field("values", int), given
 
 
 def _own(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> CapturePlan:
