@@ -334,6 +334,7 @@ WRITES = {
     "frameworks/channel.py": {"open", "np.save", "os.fdopen", "os.open"},
     "frameworks/process.py": {"np.save"},
     "frameworks/torch_worker.py": {"torch.save"},
+    "frameworks/torch_export_worker.py": {"made.save"},
     "frameworks/mxnet_worker.py": {"mx.nd.save"},
     "frameworks/onnx_worker.py": {"onnx.save"},
     "models/weights.py": {"os.replace"},

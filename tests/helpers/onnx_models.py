@@ -172,6 +172,7 @@ def pointwise() -> list[Case]:
         Case("Softmax", (MAPS,), first=13),
         Case("Softmax", ((2, 6, 1, 1),), {"axis": 1}),
         Case("Cast", (MAPS,), {"to": TensorProto.FLOAT}),
+        Case("CastLike", (MAPS, MAPS), first=15),
     ]
     for op in ("Add", "Sub", "Mul", "Div"):
         small = whole((4, 1, 1), op) * 2 + 1

@@ -173,6 +173,13 @@ def _cast(u: Use) -> list[Made]:
     return u.one(Identity())
 
 
+def _cast_like(u: Use) -> list[Made]:
+    """Every value is float32; a constant first input is folded before any rule is asked."""
+    if u.is_constant(1) and u.constant(1, "target_type").dtype != np.float32:
+        raise u.node.unsupported("refnet's values are float32")
+    return u.one(Identity())
+
+
 def _simple(op: Op) -> Rule:
     return lambda u: u.one(op)
 
@@ -182,6 +189,7 @@ RULES: dict[str, Rule] = {
     "AveragePool": window.average_pool,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
+    "CastLike": _cast_like,
     "Clip": _clip,
     "Concat": _concat,
     "Conv": window.conv,

@@ -150,6 +150,9 @@ def _build(model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType]) -
     for node in nodes:
         values = [name for name in node.inputs if name in building.types]
         lost = opaques.needed(node)
+        if node.op == "CastLike" and node.inputs[0] in constants and not lost:
+            constants[node.outputs[0]] = constants[node.inputs[0]].astype(np.float32)
+            continue
         if (not values and not lost) or (node.op in ("Shape", "Size") and node.inputs[0] in building.types):
             if values:
                 outputs = shape_of(node, building.types[values[0]].shape)

@@ -14,7 +14,7 @@ LIVE = tuple(name for name in PLACES if name != "onnx-reference")
 """The frameworks that are captured, and asked how they add."""
 FRAMEWORKS = (*LIVE, "refnet", "folder")
 MODES = {
-    "torch": ("eager",),
+    "torch": ("eager", "exported"),
     "mxnet": ("monitor", "internals", "outputs"),
     "onnxruntime": ("disabled", "basic", "extended", "all", "outputs"),
     "openvino": ("internals", "outputs"),

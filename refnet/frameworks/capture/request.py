@@ -108,6 +108,8 @@ class Request:
         )
         if self.said and self.framework != "folder":
             raise InputError(f"{self.framework} says itself what it is: leave the reference out")
+        if self.mode == "exported" and (not self.is_callable or self.network is not None):
+            raise InputError("--mode exported is for a torch callable without --model: its graph is its own")
         self._nothing_is_ignored()
 
     def _nothing_is_ignored(self) -> None:

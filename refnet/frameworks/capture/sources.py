@@ -11,9 +11,10 @@ planned ── _torch ────────┐
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import refnet
-from refnet.core.errors import FrameworkError, InputError, UnsupportedError
+from refnet.core.errors import FrameworkError, InputError, RefnetError, UnsupportedError
 from refnet.core.graph import Graph
 from refnet.core.op import F32
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import Origin
 from refnet.formats.npy import open_npy
+from refnet.formats.write import fresh_file
 from refnet.frameworks.capture.beyond import beyond_a_callable, beyond_its_own
 from refnet.frameworks.capture.folder import folder_plan
 from refnet.frameworks.capture.names import PRECISIONS
@@ -48,6 +50,8 @@ from refnet.models.inputs import Inputs
 from refnet.models.loading import load, network_of
 from refnet.models.seed import SEED, seed_of
 
+NETWORK = "network.onnx"
+"""The graph of a torch module, in the folder of its capture."""
 SHAPE = (1, 3, 224, 224)
 """What `seed:N` makes for a callable that refnet has no graph of."""
 
@@ -197,16 +201,70 @@ def _torch(request: Request, graph: Graph | None, sources: Sources | None, stack
         asked["weights"] = str(_temporary(stack) / "net.pth")
         worker.ask("save", {"path": asked["weights"]}, state)
     ran = worker.ask("build", asked).arrays
+    if request.is_callable and graph is None and request.mode != "eager":
+        exported = _exported(request, worker, given, replace(who, flags=_with_parameters(who, ran)), stack)
+        if exported is not None:
+            return exported
     if graph is not None:
         compared(graph.weights, ran, _said_weights(request), request.model)
     if request.is_callable:
-        who = replace(who, flags={**who.flags, "parameters": f"sha256 {parameters_hash(ran)}"})
+        who = replace(who, flags=_with_parameters(who, ran))
     keywords = request.is_callable and len(given.arrays) > 1
     run = {"kept": True, "threads": request.threads, "keywords": keywords}
     plan = _plan(graph, sources, given, who, _Stream(worker, "run", run, given.arrays))
     if graph is None or not request.is_callable:
         return plan
     return replace(plan, beyond=partial(beyond_a_callable, graph, plan.inputs))
+
+
+def _with_parameters(who: Origin, ran: Mapping[str, Array]) -> dict[str, str]:
+    """The flags with the hash of the parameters that run."""
+    return {**who.flags, "parameters": f"sha256 {parameters_hash(ran)}"}
+
+
+def _exported(
+    request: Request, worker: Worker, example: Inputs, who: Origin, stack: ExitStack
+) -> CapturePlan | None:
+    """A callable as torch.export sees it: its graph is written beside the values, which have its names.
+
+    None, and why, if torch cannot export the module or refnet cannot read what it exports; an error if the
+    mode was asked for.
+    """
+    path = _temporary(stack) / NETWORK
+    keywords = len(example.arrays) > 1
+    asked = {"path": str(path), "threads": request.threads, "keywords": keywords}
+    said = worker.ask("export", asked, example.arrays)
+    why = str(said.field("refused", str))
+    graph = None
+    if not why:
+        try:
+            graph = load(path)
+        except RefnetError as error:
+            why = str(error).replace(str(path), NETWORK)
+    if graph is None:
+        if request.mode == "exported":
+            raise InputError(f"torch cannot export {request.model}: {why}")
+        text = "%s is captured by the names of its modules, without a graph: torch cannot export it (%s)"
+        logging.getLogger("refnet").warning(text, request.model, why)
+        return None
+    order = [str(name) for name in said.field("inputs", list)]
+    given = inputs(_named_as(request, order), kinds_of(graph), batch=example.batch)
+    differ = said.field("differ", int)
+    if differ:
+        text = "%s: node by node, torch gives other bits in %d elements of the outputs than in one piece"
+        logging.getLogger("refnet").warning(text, request.model, differ)
+    who = replace(who, mode="exported", flags={**who.flags, "other bits than eager": str(differ)})
+    stream = _Stream(worker, "run_exported", {"threads": request.threads}, given.arrays)
+    sources = Sources(NETWORK, None, "", None, None, None)
+    plan = _plan(graph, sources, given, who, stream)
+    return replace(plan, files={one.name: one for one in sorted(path.parent.iterdir())})
+
+
+def _named_as(request: Request, order: Sequence[str]) -> Request:
+    """The request with its one input named as the module names it."""
+    if len(order) != 1:
+        return request
+    return replace(request, input=tuple(text.split("=", 1)[-1] for text in request.input))
 
 
 def _callable_flags(request: Request) -> dict[str, str]:
@@ -282,7 +340,8 @@ def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack
         write_symbol(symbol, graph)
     elif (unique := distinct_symbol(text := symbol.read_bytes(), request.model)) is not text:
         symbol = folder / "net-symbol.json"
-        symbol.write_bytes(unique)
+        with fresh_file(symbol) as stream:
+            stream.write(unique)
         who = replace(who, flags={**who.flags, "names": "made unique"})
     statistics = graph.statistics()
     prefixed = {("aux:" if n in statistics else "arg:") + n: array for n, array in graph.weights.items()}
