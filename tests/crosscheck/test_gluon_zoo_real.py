@@ -1,0 +1,84 @@
+"""A network of each family that MXNet's Gluon defines, and the ops beside the tables, against live MXNet.
+
+All networks, at their own sizes: python -m tests.crosscheck.gluon_zoo (docs/third-party.md has its table).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import refnet
+from refnet.core.errors import UnsupportedError
+from refnet.ops import LeakyRelu, PRelu
+from tests.crosscheck import gluon_zoo
+
+pytestmark = pytest.mark.crosscheck
+
+SLICE = {
+    "alexnet": 64,
+    "mobilenet0.25": 32,
+    "mobilenetv2_0.25": 32,
+    "octave-resnet-26": 64,
+    "resnet18_v1": 32,
+    "resnet18_v2": 32,
+    "squeezenet1.1": 224,
+    "vgg11": 32,
+}
+"""Name -> the image's side. DenseNet and Inception v3 need 224 and 299: too long for a slice."""
+EXPORTED = ("mobilenetv2_0.25", "octave-resnet-26")
+
+
+@pytest.mark.parametrize("name", SLICE)
+def test_every_value_of_a_network_of_the_family(name: str, report: list[str]) -> None:
+    """From MXNet's own file, and of some from refnet's export of what it read."""
+    for row in gluon_zoo.rows(name, SLICE[name], name in EXPORTED):
+        report.append(row.line())
+        assert row.good
+        assert row.twins == (4 if name.startswith("octave") else 0)
+        assert row.equal + row.rounding + row.twins >= row.nodes - 1  # but a softmax of refnet's own
+
+
+def test_every_kind_of_op_beside_the_tables(report: list[str]) -> None:
+    """Leaky rectifiers, arithmetic, broadcasting, slices, reshapes: nodes of one name among them."""
+    for row in gluon_zoo.rows("every-kind", 24):
+        report.append(row.line())
+        assert row.good
+        assert row.equal >= 50
+
+
+def test_names_that_mxnet_gives_twice(tmp_path: Path) -> None:
+    symbol, graph = gluon_zoo.written("every-kind", 24, tmp_path)
+    names = [node["name"] for node in json.loads(symbol.read_text())["nodes"]]
+    assert names.count("None__leaky") == 6
+    leaky = [node.name for node in graph.nodes if node.name.startswith("None__leaky")]
+    assert leaky == ["None__leaky", *(f"None__leaky@{i}" for i in range(len(names)) if i in places(names))]
+    assert sum(isinstance(node.op, LeakyRelu) for node in graph.nodes) == 7
+    shapes = [node.op.shape for node in graph.nodes if isinstance(node.op, PRelu)]
+    assert shapes == [(6,), (1,)]
+    value = refnet.run(graph, {"data": np.ones((2, 3, 24, 24), np.float32)})["logits"]
+    assert value.shape[0] == 2  # written for one image, run with two
+
+
+def places(names: list[str]) -> list[int]:
+    """Where a name stands again."""
+    return [i for i, name in enumerate(names) if name == "None__leaky"][1:]
+
+
+def test_the_zoo_is_known_by_name() -> None:
+    """What a newer zoo would add must come to somebody's attention."""
+    known = gluon_zoo.names()
+    assert len(known) == 34
+    assert {name for name in SLICE if not name.startswith("octave")} <= set(known)
+
+
+def test_a_network_in_float16_is_refused_by_name(tmp_path: Path) -> None:
+    """As the third-party network's file is by default: it casts to float16 after its input."""
+    symbol, _ = gluon_zoo.written("every-kind", 24, tmp_path)
+    text = symbol.read_text().replace('"dtype": "float32"', '"dtype": "float16"')
+    symbol.write_text(text)
+    with pytest.raises(UnsupportedError, match=r"cast0.*dtype='float16', refnet has float32"):
+        refnet.load(symbol, weights="seed:0", image=(24, 24))
