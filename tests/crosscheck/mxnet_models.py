@@ -2,6 +2,7 @@
 
     python mxnet_models.py names
     python mxnet_models.py write NAME SIZE FOLDER
+    python mxnet_models.py reshape CASES
 
 NAME is a network of mxnet.gluon.model_zoo.vision, or one of OTHERS. Weights, statistics among them, are
 random, from a seed; no network is pretrained.
@@ -202,6 +203,22 @@ def every_kind(size: int) -> Any:
     return s.mean(data, axis=(0, 1), exclude=True, name="last")
 
 
+def reshaped(cases: list[tuple[list[int], list[int], bool]]) -> list[list[int] | None]:
+    """The shapes that Reshape gives data of a shape, by its codes and `reverse`; None where it fails.
+
+    They are inferred, and compared with the number of elements, as a run does: MXNet 1.9.1 crashes in some.
+    """
+    found: list[list[int] | None] = []
+    for shape, codes, reverse in cases:
+        symbol = mx.sym.reshape(mx.sym.Variable("data"), shape=tuple(codes), reverse=reverse)
+        try:
+            result = list(symbol.infer_shape(data=tuple(shape))[1][0])
+        except mx.base.MXNetError:
+            result = []
+        found.append(result if np.prod(result) == np.prod(shape) and result else None)
+    return found
+
+
 OTHERS = {
     "octave-resnet-50": octave_resnet,
     "octave-resnet-26": lambda size: octave_resnet(size, (1, 1, 1, 3)),
@@ -211,5 +228,7 @@ OTHERS = {
 if __name__ == "__main__":
     if sys.argv[1] == "names":
         print(json.dumps(zoo_names()))
+    elif sys.argv[1] == "reshape":
+        print(json.dumps(reshaped(json.loads(sys.argv[2]))))
     else:
         write(sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
