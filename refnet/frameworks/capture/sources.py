@@ -26,6 +26,7 @@ from refnet.core.op import F32
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import Origin
 from refnet.formats.npy import open_npy
+from refnet.formats.write import whole_file
 from refnet.frameworks.capture.beyond import beyond_a_callable, beyond_its_own
 from refnet.frameworks.capture.folder import folder_plan
 from refnet.frameworks.capture.parameters import compared, parameters_hash
@@ -271,7 +272,8 @@ def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack
         write_symbol(symbol, graph)
     elif (unique := distinct_symbol(text := symbol.read_bytes(), request.model)) is not text:
         symbol = folder / "net-symbol.json"
-        symbol.write_bytes(unique)
+        with whole_file(symbol) as stream:
+            stream.write(unique)
         who = replace(who, flags={**who.flags, "names": "made unique"})
     statistics = graph.statistics()
     prefixed = {("aux:" if n in statistics else "arg:") + n: array for n, array in graph.weights.items()}
