@@ -408,7 +408,11 @@ REFUSED = [
     ("Reshape", (), {"shape": (0, -4, 2, 2, -1)}, FormatError, "factors of 3"),
     ("Reshape", (), {"shape": (0, -4, -1)}, FormatError, "factors of 3"),
     ("Reshape", (), {"shape": (-4, 1, 1, -1), "reverse": True}, UnsupportedError, "reverse"),
-    ("Reshape", (), {"shape": (0, 7)}, GraphError, "another number of elements"),
+    ("Reshape", (), {"shape": (0, 7)}, FormatError, "a shape of 192 elements"),
+    ("Reshape", (), {"shape": (0, 5, -1)}, FormatError, "a shape of 192 elements"),
+    ("Reshape", (), {"shape": (-3,)}, FormatError, "a shape of 192 elements"),
+    ("Reshape", (), {"shape": (-2, -1)}, UnsupportedError, "MXNet infers another dimension"),
+    ("Reshape", (), {"shape": (0, -4, 1, 3, -1)}, UnsupportedError, "MXNet infers another dimension"),
     ("Reshape", (), {"target_shape": (0, 7)}, UnsupportedError, "target_shape"),
 ]
 

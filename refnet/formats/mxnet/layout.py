@@ -114,14 +114,19 @@ def reshape(node: SymbolNode, data: list[TensorType]) -> Op:
     if reverse:
         rank = len(shape)
         sizes = [(size, tuple(rank - 1 - i for i in sources)) for size, sources in sizes[::-1]]
-    target = _any_batch(node, sizes, shape)
-    return Reshape(target)
+    known = prod(size for size, _ in sizes if size != -1)
+    inferred = sum(size == -1 for size, _ in sizes)
+    if inferred > 1:
+        raise node.wrong("shape", "at most one -1")
+    if prod(shape) % known if inferred else prod(shape) != known:
+        raise node.wrong("shape", f"a shape of {prod(shape)} elements")
+    return Reshape(_any_batch(node, sizes, prod(shape) // known))
 
 
 def _decoded(node: SymbolNode, codes: list[int], shape: tuple[int, ...]) -> Sizes:
     found: Sizes = []
     at = 0  # the dimension of the data that comes next
-    left = iter(codes)
+    left = iter(enumerate(codes))
 
     def taken(count: int) -> tuple[int, ...]:
         nonlocal at
@@ -130,12 +135,12 @@ def _decoded(node: SymbolNode, codes: list[int], shape: tuple[int, ...]) -> Size
         at += count
         return tuple(range(at - count, at))
 
-    for code in left:
+    for place, code in left:
         if code == -2:
             found += [(shape[i], (i,)) for i in taken(len(shape) - at)]
         elif code == -4:
             (source,) = taken(1)
-            parts = [next(left, 0), next(left, 0)]
+            parts = [next(left, (0, 0))[1], next(left, (0, 0))[1]]
             known = max(parts)  # a -1 stands for what is left of the dimension, and so for any batch
             made_of = [() if n != -1 else (source,) if known == 1 else (source, source) for n in parts]
             parts = [shape[source] // max(known, 1) if n == -1 else n for n in parts]
@@ -145,25 +150,27 @@ def _decoded(node: SymbolNode, codes: list[int], shape: tuple[int, ...]) -> Size
         elif code in (0, -3):
             sources = taken(1 if code == 0 else 2)
             found.append((prod(shape[i] for i in sources), sources))
+        elif code == -1 and len(found) != place:
+            raise node.refused(
+                "shape", "-1 in front of -2 and -4, behind which MXNet infers another dimension"
+            )
         else:
             at = min(at + 1, len(shape))  # a number stands for a dimension of the data, too
             found.append((code, ()))
     return found
 
 
-def _any_batch(node: SymbolNode, sizes: Sizes, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The sizes as Reshape's: a dimension in its place is 0; one that holds the batch is inferred."""
+def _any_batch(node: SymbolNode, sizes: Sizes, inferred: int) -> tuple[int, ...]:
+    """The sizes as Reshape's: a dimension in its place is 0; one that holds the batch is inferred.
+
+    inferred: the size that a -1 has for a batch of one.
+    """
     target = [
         0 if sources == (place,) else -1 if 0 in sources else size
         for place, (size, sources) in enumerate(sizes)
     ]
-    if target.count(-1) > 1:
-        if sum(size == -1 for size, _ in sizes) > 1:
-            raise node.wrong("shape", "at most one -1")
-        inferred = [i for i, (size, _) in enumerate(sizes) if size == -1]
-        known = prod(size for size, _ in sizes if size != -1)
-        for i in inferred:  # its size does not depend on the batch, which stands elsewhere
-            target[i] = max(prod(shape) // max(known, 1), 1)
+    if target.count(-1) > 1:  # the batch stands elsewhere, so what -1 infers does not depend on it
+        target = [inferred if size == -1 else n for n, (size, _) in zip(target, sizes, strict=True)]
     if target.count(-1) > 1:
         raise UnsupportedError(f"{node.file}: {node.title}: its shape needs to know the batch's size")
     return tuple(target)

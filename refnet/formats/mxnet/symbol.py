@@ -243,7 +243,7 @@ def _distinct(nodes: dict[int, SymbolNode]) -> dict[int, SymbolNode]:
             raise FormatError(node.file, node.offset, found, "one of a name")
     taken = {node.name for node in nodes.values()}
     used = set(variables)
-    found = {}
+    renamed = {}
     for index, node in nodes.items():
         name = node.name
         if node.op != "null" and name in used:
@@ -252,8 +252,8 @@ def _distinct(nodes: dict[int, SymbolNode]) -> dict[int, SymbolNode]:
                 name += "_"
             taken.add(name)
         used.add(name)
-        found[index] = node if name == node.name else replace(node, name=name)
-    return found
+        renamed[index] = node if name == node.name else replace(node, name=name)
+    return renamed
 
 
 def distinct_symbol(data: bytes, file: str) -> bytes:

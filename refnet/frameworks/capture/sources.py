@@ -28,7 +28,7 @@ from refnet.core.op import F32
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import Origin
 from refnet.formats.npy import open_npy
-from refnet.formats.write import fresh_file
+from refnet.formats.write import whole_file
 from refnet.frameworks.capture.beyond import beyond_a_callable, beyond_its_own
 from refnet.frameworks.capture.folder import folder_plan
 from refnet.frameworks.capture.names import PRECISIONS
@@ -340,7 +340,7 @@ def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack
         write_symbol(symbol, graph)
     elif (unique := distinct_symbol(text := symbol.read_bytes(), request.model)) is not text:
         symbol = folder / "net-symbol.json"
-        with fresh_file(symbol) as stream:
+        with whole_file(symbol) as stream:
             stream.write(unique)
         who = replace(who, flags={**who.flags, "names": "made unique"})
     statistics = graph.statistics()
