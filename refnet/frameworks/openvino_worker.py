@@ -300,7 +300,7 @@ def _isa() -> str:
         "x = o.parameter([1, 16, 8, 8], ov.Type.f32)\n"
         "w = o.constant(np.ones((16, 16, 3, 3), np.float32))\n"
         "y = o.convolution(x, w, [1, 1], [0, 0], [0, 0], [1, 1])\n"
-        "run = ov.compile_model(ov.Model([y], [x], 'isa'), 'CPU')\n"
+        "run = ov.compile_model(ov.Model([y], [x], 'isa'), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})\n"
         "run([np.ones((1, 16, 8, 8), np.float32)])\n"
     )
     environment = {**os.environ, "ONEDNN_VERBOSE": "1"}
