@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -61,9 +62,9 @@ def test_a_network_is_revealed_and_replayed_to_the_last_bit(
     assert refnet.verify(tmp_path / "c").counts["rounding"] > 0
 
 
-@pytest.mark.parametrize("half", [False, True], ids=["FP32", "FP16"])
-def test_a_converted_network_is_replayed_to_the_last_bit(half: bool, tmp_path: Path) -> None:
-    path = converted(RESNEST, tmp_path, weights=None, half=half)
+def test_a_converted_network_is_replayed_to_the_last_bit(tmp_path: Path) -> None:
+    """An IR with weights in float16, each convolution with its batch norm folded into it by the converter."""
+    path = converted(RESNEST, tmp_path, weights=None, half=True)
     book, graph = tmp_path / "book.json", load(path)
     assert command("reveal", path, book) == 0
     assert not read(book).unconfirmed
@@ -92,7 +93,7 @@ def test_the_compiled_model_is_judged_by_its_outputs(tmp_path: Path) -> None:
 def test_a_file_of_the_users_is_run_as_it_is(tmp_path: Path) -> None:
     (path,) = export(load(OCTAVE), tmp_path / "net", "onnx")
     assert command("capture", OCTAVE, tmp_path / "a", "--hash-only") == 0
-    assert command("capture", path, tmp_path / "b", "--hash-only", "--weights", path) == 0
+    assert command("capture", path, tmp_path / "b", "--hash-only") == 0
     hashes = [
         {name: one.digest.sha256 for name, one in refnet.open_capture(tmp_path / x).manifest.values.items()}
         for x in "ab"
@@ -145,4 +146,6 @@ def test_the_instruction_set_is_the_one_that_it_is_told(tmp_path: Path) -> None:
 def test_bench_races_it(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["bench", RESNEST, "--against", "openvino", "--threads", "1", "--runs", "2", "--json"]
     assert main(words) == 0
-    assert "openvino 2026" in capsys.readouterr().out
+    (pair,) = json.loads(capsys.readouterr().out)["pairs"]
+    assert pair["theirs"]["name"] == "openvino"
+    assert pair["agree"]
