@@ -48,10 +48,15 @@ class Caller:
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def wholes(self, many: Sequence[Sequence[F32]]) -> list[F32]:
+        """The framework's value for each of these lists of inputs, in the order of `names`."""
+        return list(
+            self({}, {n: np.stack(a) for n, a in zip(self.names, zip(*many, strict=True), strict=True)})
+        )
+
     def whole(self, inputs: Sequence[F32]) -> F32:
         """The framework's value for these inputs, in the order of `names`."""
-        found: F32 = self({}, {n: a[None] for n, a in zip(self.names, inputs, strict=True)})[0]
-        return found
+        return self.wholes([inputs])[0]
 
 
 def input_names(op: Op, count: int) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from refnet.ops import (
     Add,
     BatchNorm,
     Clip,
+    Dense,
     Div,
     GlobalAvgPool,
     Identity,
@@ -64,6 +65,8 @@ def _matmul(u: Use) -> list[Made]:
         a, b = a and u.rank(0) > 1, b and u.rank(1) > 1  # a vector is not transposed
     if len(u.inputs) != 2:
         raise u.layer.wrong(f"{len(u.inputs)} inputs", "2")
+    if u.is_constant(1) and (a, b) == (False, True) and u.rank(0) == u.rank(1) == 2:
+        return u.one(Dense(u.type(1).shape[0], bias=False), u.weight(1, "weight"))
     if u.is_constant(1):
         constants = (tuple(u.type(1).shape),)
         return u.one(MatMul(transpose_a=a, transpose_b=b, constants=constants), u.weight(1, "weight"))
