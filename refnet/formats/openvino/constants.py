@@ -89,6 +89,8 @@ class Weights:
                 refuse_foreign(stream.read(HEAD), self.file)
             data = Bounded(stream, self.file, length)
             data.skip(offset, f"the offset of {what}")
+            data.skip(size, what)
+            data.place = offset
             if self._total > length:
                 found = f"constants of {self._total} bytes, the last {what}"
                 raise FormatError(self.file, offset, found, f"at most the file's {length}")

@@ -65,6 +65,9 @@ def _matmul(u: Use) -> list[Made]:
         a, b = a and u.rank(0) > 1, b and u.rank(1) > 1  # a vector is not transposed
     if len(u.inputs) != 2:
         raise u.layer.wrong(f"{len(u.inputs)} inputs", "2")
+    for i, moved in enumerate((a, b)):
+        if moved and u.rank(i) > 2:
+            raise u.layer.unsupported(f"a batch of matrices {u.type(i)!r} transposed; refnet has matrices")
     if u.is_constant(1) and (a, b) == (False, True) and u.rank(0) == u.rank(1) == 2:
         return u.one(Dense(u.type(1).shape[0], bias=False), u.weight(1, "weight"))
     if u.is_constant(1):

@@ -15,7 +15,7 @@ from refnet.ops.places import Scale
 
 Pair = tuple[int, int]
 
-AUTO_PADS = ("explicit", "notset", "valid", "same_upper", "same_lower")
+AUTO_PADS = ("explicit", "valid", "same_upper", "same_lower")
 CONVENTIONS = {"floor": "valid", "ceil": "full", "ceil_torch": "ceil"}
 """An IR's rounding_type -> refnet's convention."""
 COORDINATES = ("half_pixel", "pytorch_half_pixel", "asymmetric", "tf_half_pixel_for_nn", "align_corners")
@@ -80,9 +80,24 @@ def pool(u: Use, make: Any, counted: tuple[bool, ...]) -> Op:
     convention = CONVENTIONS[u.text("rounding_type", "floor", tuple(CONVENTIONS))]
     if u.text("auto_pad", "explicit").startswith("same"):
         convention = "valid"
+    if convention != "valid" and counted == (True,) and any((*pad, *pad_end)):
+        _refuse_cut_windows(u, kernel, stride, pad, pad_end)
     end = None if pad == pad_end else pad_end
     op: Op = make(kernel, stride, pad, convention, *counted, pad_end=end, dilation=dilation)
     return op
+
+
+def _refuse_cut_windows(u: Use, kernel: Pair, stride: Pair, pad: Pair, pad_end: Pair) -> None:
+    """Refuse a mean that counts its padding where a window reaches beyond it.
+
+    The opsets do not say by what such a window's sum is divided, and OpenVINO divides by another number than
+    ONNX and PyTorch do (measured in 2026.4).
+    """
+    for size, k, s, p, e in zip(u.type().shape[2:], kernel, stride, pad, pad_end, strict=True):
+        if (size + p + e - k) % s:
+            raise u.layer.unsupported(
+                "exclude-pad=false with a rounding_type that lets a window reach beyond the padding"
+            )
 
 
 def pair(u: Use, name: str, default: Pair | None, least: int) -> Pair:
@@ -99,7 +114,7 @@ def window(u: Use, kernel: Pair) -> tuple[Pair, Pair, Pair, Pair]:
     how = u.text("auto_pad", "explicit", AUTO_PADS)
     if how == "valid":
         return stride, (0, 0), (0, 0), dilation
-    if how in ("explicit", "notset"):
+    if how == "explicit":
         return stride, pair(u, "pads_begin", (0, 0), 0), pair(u, "pads_end", (0, 0), 0), dilation
     before, behind = [], []
     for size, k, s, d in zip(u.type().shape[2:], kernel, stride, dilation, strict=True):

@@ -20,6 +20,7 @@ from refnet.core.words import did_you_mean
 from refnet.formats.golden_file import Sources
 from refnet.frameworks.capture.names import FRAMEWORKS, MODES, PRECISIONS
 from refnet.frameworks.capture.parameters import compared
+from refnet.models.converted import usual_pipeline
 from refnet.models.inputs import Inputs, read_inputs
 from refnet.models.loading import load, network_of
 from refnet.models.seed import SEED
@@ -200,7 +201,7 @@ def inputs(request: Request, kinds: Mapping[str, tuple[int, ...]], batch: int | 
         entry = network_of(request.model, request.network)
     elif request.network is not None:
         entry = network_of(request.network)
-    usual = entry.pipeline if entry else None
+    usual = usual_pipeline(request.model, entry)
     given = request.input or (NOTHING_SAID,)
     return read_inputs(given, kinds, pipeline=request.pipeline, usual=usual, batch=batch or request.batch)
 
