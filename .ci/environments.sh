@@ -15,7 +15,8 @@
 #                 unless it is there; the others are unpacked into the folder) and the wheels for that processor
 #   browser       no environment: Debian's chromium and chromium-driver (installed with apt-get, as root, unless they are
 #                 there), and selenium 4.51.0 in .venv: the HTML report is tested in a real browser
-# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [openvino] [oldest] [aarch64] [browser]      (default: all)
+#   dask          no environment: distributed 2026.8.0 in .venv, for `refnet evaluate --dask` and `refnet prove --dask`
+# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [openvino] [oldest] [aarch64] [browser] [dask]      (default: all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3.11}
@@ -132,7 +133,19 @@ browser() {
     say "browser: $(chromium --version 2>/dev/null), $(versions .venv/bin/python selenium), after $((SECONDS - begin)) s"
 }
 
-for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser}"; do
+dask() {
+    local begin=$SECONDS distributed=distributed==2026.8.0
+    if [[ ! -x .venv/bin/python ]]; then
+        say "dask: there is no .venv, which the crosschecks run in; the README's first command makes it" >&2
+        exit 1
+    fi
+    if [[ $(versions .venv/bin/python distributed 2>/dev/null) != "$distributed" ]]; then
+        .venv/bin/python -m pip install -q --disable-pip-version-check "$distributed"
+    fi
+    say "dask: $(versions .venv/bin/python distributed), after $((SECONDS - begin)) s"
+}
+
+for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser dask}"; do
     for name in $framework; do
         case $name in
         mxnet) make .venv-mxnet "numpy==1.23.5 mxnet==1.9.1" "mxnet" "numpy==1.23.5 mxnet==1.9.1" ;;
@@ -146,7 +159,8 @@ for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser}"
         oldest) make .venv-oldest "$oldest" "numpy, numba, PIL, rich, jinja2, platformdirs, safetensors" "$oldest" ;;
         aarch64) aarch64 ;;
         browser) browser ;;
-        *) echo "no environment $name; there are mxnet, torch, extras, onnx, openvino, oldest, aarch64 and browser" >&2 && exit 2 ;;
+        dask) dask ;;
+        *) echo "no environment $name; there are mxnet, torch, extras, onnx, openvino, oldest, aarch64, browser and dask" >&2 && exit 2 ;;
         esac
     done
 done

@@ -21,6 +21,7 @@ from refnet.cli import (
     capture,
     completion,
     diff,
+    evaluate,
     explain,
     export,
     fetch,
@@ -47,10 +48,25 @@ from refnet.cli.layout import laid_out, width
 from refnet.core.errors import RefnetError
 from refnet.core.words import did_you_mean
 
-COMMANDS = (models, run, summary, fetch, export, capture, verify, explain, diff, golden, prove, reveal, bench)
+COMMANDS = (
+    models,
+    run,
+    evaluate,
+    summary,
+    fetch,
+    export,
+    capture,
+    verify,
+    explain,
+    diff,
+    golden,
+    prove,
+    reveal,
+    bench,
+)
 """Modules with TEXT, EXAMPLES, arguments(parser) and run(arguments); the command has the module's name."""
 
-LIMITED = {"run", "capture", "verify", "explain", "golden", "reveal"}
+LIMITED = {"run", "evaluate", "capture", "verify", "explain", "golden", "reveal"}
 """Commands that run networks in this process."""
 
 HELP = """\
@@ -78,7 +94,7 @@ exit codes:
        `reveal`: some nodes are unconfirmed; `capture --order-free`: some nodes differ
   2    wrong usage, an input that cannot be used, or output that cannot be written; the reason is on
        standard error (and with --json on standard output as {"error": {"kind": ..., "message": ...}});
-       `verify`: no defect, but something could not be judged
+       `verify`: no defect, but something could not be judged; `evaluate`: an image could not be read
   130  interrupted with Ctrl-C
   141  the reader of standard output closed the pipe, as in `refnet models | head -1`
   Any other exception is a bug in refnet: it shows its traceback, and the exit code is 2.

@@ -230,6 +230,15 @@ def threads_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, metavar="N", help=text)
 
 
+def worker_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare --processes and --dask."""
+    text = "worker processes on this machine (default: 1, this one)"
+    parser.add_argument("--processes", type=positive, metavar="N", help=text)
+    text = "workers of dask: a scheduler's address such as tcp://10.0.0.1:8786, or local:N for N processes "
+    text += 'on this machine; needs pip install "refnet[dask]"'
+    parser.add_argument("--dask", metavar="ADDRESS|local:N", help=text)
+
+
 def pipeline_argument(parser: argparse.ArgumentParser) -> None:
     """Declare --pipeline."""
     text = "the preprocessing pipeline, docs/preprocessing.md (default: the model's)"
