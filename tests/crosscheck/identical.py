@@ -34,6 +34,7 @@ from refnet.formats.book import read
 from refnet.frameworks.capture.request import Request
 from refnet.frameworks.capture.sources import planned
 from refnet.frameworks.reveal.network import reveal
+from refnet.frameworks.reveal.values import twins
 from refnet.ops import Softmax
 from tests.crosscheck.campaign import INPUTS, Run, Shape, Streamed, drawn, lines
 from tests.crosscheck.conftest import interpreter
@@ -42,6 +43,13 @@ from tests.helpers.official import SYMBOLS
 
 F = np.float32
 OCTAVE, RESNEST = "octave-se-resnet-50-0.125", "resnest-50-pytorch"
+
+
+BUILT = {
+    "densenet-121_alpha-0.125-symbol.json": "octave-densenet-121-0.125",
+    "mobilenet_v1_075_alpha-0.375-symbol.json": "octave-mobilenet-v1-0.75-0.375",
+    "resnext-50_32x4d_alpha-0.25-symbol.json": "octave-resnext-50-0.25",
+}
 
 
 @dataclass(frozen=True)
@@ -64,12 +72,17 @@ class Row:
     ir: str = ""
 
     def model(self, folder: Path, image: tuple[int, int]) -> str:
-        """The network as refnet's commands take it. folder: where a converted one is written."""
+        """The network as refnet's commands take it. folder: where a converted one is written.
+
+        Of a symbol file that is not here it is the builder's graph, which has the same nodes
+        (tests/models/official_structures.json).
+        """
         if self.ir:
             half = self.ir == "f16"
             path = converted(self.network, folder, weights="seed:0", half=half, image=image, batch=self.batch)
             return str(path)
-        return str(SYMBOLS / self.network) if self.network.endswith(".json") else self.network
+        symbol = SYMBOLS / self.network
+        return str(symbol) if symbol.is_file() else BUILT.get(self.network, self.network)
 
 
 def _settings(framework: str, network: str, batches: tuple[int, ...], **more: Any) -> dict[str, Row]:
@@ -104,6 +117,27 @@ ROWS: Mapping[str, Row] = {
         environment={"ONEDNN_MAX_CPU_ISA": "AVX", "MKL_CBWR": "COMPATIBLE"},
     ),
 }
+
+MEMBERS = {
+    "mobilenet-v1": "octave-mobilenet-v1-0.75-0.375",
+    "mobilenet-v2": "octave-mobilenet-v2-1.0-0.375",
+    "densenet-121": "octave-densenet-121-0.125",
+    "resnext-101": "octave-resnext-101-0.25",
+    "resnet-152": "octave-resnet-152-v1f-0.125",
+    "se-resnet-152": "octave-se-resnet-152-v1e-0.125",
+    "resnet-200": "octave-resnet-200-0.125",
+}
+"""Family of OctConv's two tables -> the member that is replayed."""
+
+FAMILIES: Mapping[str, Row] = {
+    **{family: Row("mxnet", name, mode="internals") for family, name in MEMBERS.items()},
+    **{
+        f"{family}-default": Row("mxnet", name, mode="monitor", subgraph="default")
+        for family, name in MEMBERS.items()
+    },
+}
+"""Rows of a table of their own, made with images of 96 x 96; they run when they are named."""
+ALL = {**ROWS, **FAMILIES}
 
 
 IR = {"f32": "converted, FP32", "f16": "converted, FP16"}
@@ -156,7 +190,11 @@ def book_of(row: Row, model: str, path: Path, image: tuple[int, int]) -> float:
 
 
 def compared(graph: Graph, book: Book, inputs: Mapping[str, np.ndarray], run: Run) -> dict[str, Any]:
-    """refnet's own replay beside the framework's run, value by value, to the end."""
+    """refnet's own replay beside the framework's run, value by value, to the end.
+
+    A node that the framework computes once with another that is the same, and so does not show, must have
+    the bits of that one: it is eliminated.
+    """
     replay = Replay(book)
     executed = replay.fused_graph(graph)
     order = [node.name for node in executed.nodes]
@@ -164,6 +202,8 @@ def compared(graph: Graph, book: Book, inputs: Mapping[str, np.ndarray], run: Ru
     theirs = Streamed(inputs, order, run(inputs))
     differ: dict[str, int] = {}
     missing: list[str] = []
+    same_as = twins(executed)
+    kept: dict[str, np.ndarray] = {}
     shown = elements = odd = 0
     seconds = 0.0
     walk = refnet.steps(graph, inputs, replay)
@@ -171,6 +211,8 @@ def compared(graph: Graph, book: Book, inputs: Mapping[str, np.ndarray], run: Ru
         begin = time.perf_counter()
         _, mine = next(walk)
         seconds += time.perf_counter() - begin
+        if name in same_as:
+            kept[name] = mine
         try:
             value = np.asarray(theirs.value(name)).reshape(mine.shape)
         except ValueError as error:
@@ -185,6 +227,12 @@ def compared(graph: Graph, book: Book, inputs: Mapping[str, np.ndarray], run: Ru
         odd += int((~np.isfinite(value)).sum())
         if not same.all():
             differ[name] = int((~same).sum())
+    eliminated = [name for name in missing if set(same_as.get(name, ())) - set(missing)]
+    for name in eliminated:
+        (other, *_) = set(same_as[name]) - set(missing)
+        if not (same := equal_bits(kept[name], kept[other])).all():
+            differ[name] = int((~same).sum())
+    missing = [name for name in missing if name not in eliminated]
     return {
         "values": shown,
         "nodes": len(order),
@@ -192,6 +240,7 @@ def compared(graph: Graph, book: Book, inputs: Mapping[str, np.ndarray], run: Ru
         "not finite": odd,
         "differ": differ,
         "not shown": missing,
+        "eliminated": len(eliminated),
         "replay seconds": round(seconds, 3),
     }
 
@@ -202,7 +251,7 @@ def run(
     """A line for each row and input that is not done yet."""
     books.mkdir(exist_ok=True)
     for name in names:
-        row = ROWS[name]
+        row = ALL[name]
         todo = {json.dumps([name, one, list(image)]): one for one in inputs}
         todo = {key: one for key, one in todo.items() if key not in done}
         if not todo:
@@ -265,9 +314,10 @@ def main(arguments: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="identical"
     )
     parser.add_argument("results", type=Path, help="a file of JSON lines; it is added to")
-    known = ", ".join(ROWS)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=known)
+    known = f"{', '.join(ROWS)} (the default: all of these), {', '.join(FAMILIES)}"
+    parser.add_argument("--rows", nargs="+", choices=ALL, default=list(ROWS), metavar="ROW", help=known)
     parser.add_argument("--inputs", type=int, default=len(MORE), metavar="N", help="the last N inputs only")
+    parser.add_argument("--every", type=int, default=1, metavar="K", help="every K-th of these, and the last")
     parser.add_argument("--image", type=size, default=(224, 224), metavar="H,W", help="default: 224,224")
     parser.add_argument(
         "--summary", action="store_true", help="run nothing, print the table of what is there"
@@ -275,7 +325,7 @@ def main(arguments: list[str]) -> int:
     a = parser.parse_args(arguments)
     found = lines(a.results)
     if not a.summary:
-        inputs = tuple(MORE)[-a.inputs :]
+        inputs = tuple(MORE)[-a.inputs :][:: -a.every][::-1]
         done = {one["key"] for one in found}
         books = a.results.with_name(a.results.name + ".books")
         with a.results.open("a", encoding="utf-8") as file, counting("runs", len(a.rows) * len(inputs)) as on:

@@ -17,7 +17,6 @@ from refnet.formats.book import read, write
 from refnet.ops import BatchNorm
 from tests.crosscheck import identical
 from tests.crosscheck.identical import OCTAVE, run, summary
-from tests.helpers.official import needs_official
 
 pytestmark = pytest.mark.crosscheck
 
@@ -75,7 +74,6 @@ def executed(book: Path) -> list[str]:
     return [node.name for node in Replay(read(book)).fused_graph(graph).nodes]
 
 
-@needs_official
 def test_a_symbol_file_of_mxnets_own(tmp_path: Path) -> None:
     """relu keeps NaN there, AdaptiveAvgPooling divides twice, batch norms behind depthwise convolutions."""
     found = list(run(("mobilenet",), SLICE, IMAGE, tmp_path, set()))

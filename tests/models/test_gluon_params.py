@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from refnet.core.errors import InputError
+from refnet.core.errors import InputError, WeightsError
 from refnet.core.graph import Graph
-from refnet.formats.mxnet.reader import structural_names, write_params
+from refnet.formats.mxnet.reader import is_structural, structural_names, write_params
 from refnet.models.catalog import build, entry
 from refnet.models.loading import load
 from refnet.models.synthetic import weights
@@ -82,6 +82,21 @@ def test_names_made_here_are_those_of_the_official_structure_files(symbol: str) 
         shapes = {said["name"]: tuple(said["shape"]) for said in json.loads(path.read_text()).values()}
         types = build(entry(OFFICIAL[symbol])).weight_types
         assert shapes == {name: kind.shape for name, kind in types.items()}
+
+
+@pytest.mark.parametrize("symbol", OFFICIAL)
+def test_names_are_derived_from_shapes_in_the_official_order(symbol: str) -> None:
+    """The order of the official structure file; where that is not here, the order of the symbol."""
+    graph = build(entry(OFFICIAL[symbol]))
+    names, path = structure(graph), SYMBOLS / f"{symbol}-structure.json"
+    order = list(json.loads(path.read_text())) if path.exists() else sorted(names, key=numbers)
+    shapes = {new: graph.weight_types[names[new]].shape for new in order}
+    assert structural_names(shapes, graph) == names
+    assert is_structural(shapes, graph)
+    assert not is_structural({name: kind.shape for name, kind in graph.weight_types.items()}, graph)
+    first, dense = order[0], next(name for name, shape in shapes.items() if shape[0] == 1000)
+    with pytest.raises(WeightsError):
+        structural_names(shapes | {first: shapes[dense]}, graph)
 
 
 @pytest.mark.parametrize("name", GLUON)
