@@ -73,7 +73,7 @@ LAYERS = [
     {"verification"},
     {"frameworks"},
     {"bench"},
-    {"report"},
+    {"report", "learn"},
     {"cli"},
     {"__main__", "pytest_plugin"},
 ]

@@ -1,0 +1,19 @@
+/* Starts the page, and gives the console (and the tests) what computes. */
+
+import { run } from "./engine.js";
+import { startDigit } from "./digit.js";
+import { explain, inBookOrder, startNumber } from "./number.js";
+import { facts, networks, state, take, tensor } from "./state.js";
+
+document.documentElement.classList.add("js");
+const first = facts.number;
+Object.assign(state, {
+  network: networks.findIndex((network) => network.name === first.network),
+  node: first.node,
+  at: first.index,
+});
+take(state.levels);
+startDigit();
+startNumber();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => take(state.levels));
+Object.assign(window, { refnet: { explain, inBookOrder, networks, run, state, take, tensor } });

@@ -1,0 +1,128 @@
+"""Computes refnet/learn/facts.json: every number that the learners' page prints, by refnet itself.
+
+python -m tests.learn.facts writes the file. tests/learn/test_learn.py computes the facts again and compares.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import refnet
+from refnet.core.graph import Graph
+from refnet.core.op import F32, Interval
+from refnet.formats import book as book_file
+from refnet.learn.networks import SHIPPED
+from refnet.models.cost import summary
+from refnet.models.preprocess import pipeline
+from refnet.models.weights import shipped_folder
+from tests.helpers.engines import FAST
+
+FILE = Path(__file__).parents[2] / "refnet" / "learn" / "facts.json"
+DIGIT = "1770-label-3.png"
+ELEMENT = ("resnest-digits", "layer2.0.conv2.conv", (0, 1, 5, 5))
+"""The number that chapter 2 begins with."""
+SHOWN = {
+    "octave-se-resnet-digits": ("conv1_relu", "L2_B01_conv2_conv-h", "L2_B01_conv2_conv-l"),
+    "resnest-digits": ("conv1.2", "layer1.0.conv2.relu", "layer1.0.conv2.add_3"),
+}
+"""The values whose maps a reader without JavaScript sees."""
+
+
+def facts() -> dict[str, Any]:
+    """All of them."""
+    x = pipeline("digits").apply(shipped_folder() / "digits" / DIGIT)
+    graphs = {one.name: refnet.load(one.name) for one in SHIPPED}
+    values = {name: computed(graph, x) for name, graph in graphs.items()}
+    pixels = pipeline("digits").pixels(shipped_folder() / "digits" / DIGIT)[::4, ::4, 0]
+    return {
+        "right": {name: right(name) for name in graphs},
+        "networks": {name: size(graph) for name, graph in graphs.items()},
+        "digit": {
+            "steps": (pixels // 15).tolist(),
+            "probabilities": {
+                name: [float(p) for p in found[graphs[name].outputs["prob"]].ravel()]
+                for name, found in values.items()
+            },
+            "maps": {
+                name: [picture(found[value], value) for value in SHOWN[name]]
+                for name, found in values.items()
+            },
+        },
+        "number": number(graphs, values),
+    }
+
+
+def computed(graph: Graph, x: F32) -> dict[str, F32]:
+    """Every value, and the input."""
+    return {"data": x} | {node.name: value for node, value in refnet.steps(graph, {"data": x})}
+
+
+def right(name: str) -> int:
+    """How many of the 360 test images it reads correctly; tests/models/test_digits.py checks the table."""
+    said = shipped_folder() / "training" / "README.md"
+    (row,) = [
+        line
+        for line in said.read_text().splitlines()
+        if line.startswith(f"| `{name}` |") and "of 360" in line
+    ]
+    return int(row.split(" of 360")[0].rpartition("|")[2])
+
+
+def size(graph: Graph) -> dict[str, int]:
+    cost = summary(graph)
+    return {"values": len(graph.nodes), "macs": cost.macs, "parameters": cost.parameters}
+
+
+def picture(value: F32, name: str) -> dict[str, Any]:
+    """The first eight channels, each element in 17 steps from -8 to 8 of the largest of the value."""
+    largest = float(np.abs(value).max())
+    steps = np.rint(value[0, :8] / (largest or 1.0) * 8).astype(int)
+    return {"name": name, "largest": largest, "steps": steps.tolist()}
+
+
+def float_fact(x: np.float32) -> dict[str, str]:
+    return {"text": str(x), "hex": f"{int(x.view(np.uint32)):08x}", "bits": f"{int(x.view(np.uint32)):032b}"}
+
+
+def number(graphs: dict[str, Graph], values: dict[str, dict[str, F32]]) -> dict[str, Any]:
+    """One element in three arithmetics, and its bound."""
+    name, value, at = ELEMENT
+    graph = graphs[name]
+    node = graph.by_name[value]
+    inputs = [values[name][one] for one in node.data] + [graph.weights[one] for one in node.weights]
+    book = book_file.read(shipped_folder() / "books" / f"{name}.json")
+    interval = node.op.bound(*(Interval.exactly(one) for one in inputs), engine=FAST)
+    found = {
+        "plain": values[name][value][at],
+        "book": refnet.Replay(book).evaluate(node, *inputs)[at],
+        "exact": node.op.golden(*inputs, exact=refnet.Golden().exact)[at],
+    }
+    ulp = float(np.spacing(np.abs(found["exact"])))
+    return {
+        "network": name,
+        "node": value,
+        "at": list(at),
+        "index": int(np.ravel_multi_index(at, values[name][value].shape)),
+        "terms": int(np.prod(inputs[1].shape[1:])),
+        "near": 1.5 * max(1.0, *(abs(float(v) - float(interval.center[at])) / ulp for v in found.values())),
+        "radius": float(interval.radius[at]),
+        "radius_ulps": float(interval.radius[at]) / ulp,
+        "offsets": {k: (float(v) - float(interval.center[at])) / ulp for k, v in found.items()},
+        **{k: float_fact(v) for k, v in found.items()},
+    }
+
+
+def text() -> str:
+    """The file's content."""
+    lines = [
+        f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in facts().items()
+    ]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(text())
