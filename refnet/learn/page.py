@@ -26,15 +26,19 @@ from refnet.formats.write import whole_file
 from refnet.learn import pictures
 from refnet.learn.networks import SHIPPED, digits, network
 
-LIVE = ("number",)
+LIVE = ("number", "rounding")
 """The facts that the modules read; the others are only printed."""
 
-MODULES = ("float32", "float64", "exact", "engine", "orders", "state", "draw", "digit", "number", "main")
+MODULES = (
+    *("float32", "float64", "exact", "engine", "orders", "state", "draw"),
+    *("digit", "number", "rounding", "main"),
+)
 """In an order in which each imports only from those before it."""
 
 CHAPTERS = {
     "digit": "A digit goes in",
     "number": "One number",
+    "rounding": "Rounding",
 }
 """Templates and titles, in the order of the page."""
 

@@ -57,6 +57,23 @@ def bars(probabilities: Sequence[float]) -> Markup:
     )
 
 
+def histogram(counts: Sequence[int]) -> Markup:
+    """Counts around a middle, which is 0 ulp."""
+    most, wide = len(counts) // 2, 560 / len(counts)
+    bar = Markup('<rect class="minus" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}"/>')
+    bars = Markup("").join(
+        bar.format(20 + i * wide, 120 - tall, max(wide - 1, 0.5), tall)
+        for i, n in enumerate(counts)
+        if (tall := 110 * n / max(counts))
+    )
+    return Markup(
+        '<svg class="chart" viewBox="0 0 600 146" role="img" aria-label="Results by their distance from'
+        ' the exact sum, up to {most} ulp">{bars}<line class="axis" x1="20" x2="580" y1="120"'
+        ' y2="120"/><path class="centre" d="M300 116v12"/><text x="20" y="142">&#8722;{most} ulp</text>'
+        '<text x="580" y="142" text-anchor="end">+{most} ulp</text></svg>'
+    ).format(most=most, bars=bars)
+
+
 def interval(half: float, marks: Mapping[str, float], ends: bool) -> Markup:
     """A line from -half to +half with marks on it, all in ulps from the exact value."""
     drawn = Markup("").join(

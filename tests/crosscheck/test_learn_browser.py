@@ -20,6 +20,7 @@ from refnet.core.op import Interval
 from refnet.formats import book as book_file
 from refnet.learn import page as learn
 from refnet.learn.networks import SHIPPED
+from refnet.loops.fma import exact_fma
 from refnet.models.weights import shipped_folder
 from tests.crosscheck import browser as chromium
 from tests.crosscheck.test_html_browser import NORMAL, css, quiet
@@ -233,6 +234,88 @@ def test_chapter_2_explains_what_was_clicked(browser, path, report):
         "const begin = performance.now(); refnet.take(refnet.state.levels); return performance.now() - begin"
     )
     report.append(f"a digit through both networks and into all figures: {once:.0f} ms")
+    quiet(browser)
+
+
+def triples() -> np.ndarray:
+    """(3, n) float32: random bits, sums near the middle of two float32, and heavy cancellation."""
+    generator = np.random.default_rng(5)
+    bits = generator.integers(0, 2**32, (3, 20_000), dtype=np.uint64).astype(np.uint32).view(np.float32)
+    bits = bits[:, np.isfinite(bits).all(0)]
+    n = 4000
+    step = generator.integers(1, 4096, n) * 2.0**-23
+    a, b = 1 + step, 1 - step * generator.choice([-1, 1], n)  # products a hair from 1
+    c = (2.0**24 + 2 * generator.integers(0, 2**20, n)) * generator.choice([-1, 1], n)
+    scale = 2.0 ** generator.integers(-60, 60, n)
+    ties = np.array([a * scale, b, c * scale]).astype(np.float32)
+    x, y = generator.standard_normal((2, n)).astype(np.float32)
+    return np.concatenate([bits, ties, [x, y, -(x * y)]], 1)
+
+
+def test_the_fused_multiply_add_and_exp_are_exact(browser, path, report):
+    """The networks' own numbers hardly ever lie so close to a middle that rounding twice would show."""
+    chromium.show(browser, path)
+    t = triples()
+    wanted = [int(exact_fma(*one).view(np.uint32)) for one in t.T]
+    script = (
+        "const floats = (a) => new Float32Array(Uint32Array.from(a).buffer);"
+        "const [t, x] = [floats(arguments[0]), floats(arguments[1])], n = t.length / 3;"
+        "const bits = (y) => Array.from(new Uint32Array(Float32Array.from(y).buffer));"
+        "return [bits(Array.from({length: n}, (_, i) => refnet.fma32(t[i], t[n + i], t[2 * n + i]))),"
+        " Array.from(x, (v) => refnet.exp(v))]"
+    )
+    x = np.concatenate([t[0, ::5], np.linspace(-130, 130, 2000).astype(np.float32)])
+    as_bits = [np.ascontiguousarray(a).ravel().view(np.uint32).tolist() for a in (t, x)]
+    fused, exps = browser.execute_script(script, *as_bits)
+    assert fused == wanted
+    exact = FAST.exp(x.astype(np.float64))
+    found = np.array([np.inf if e is None else e for e in exps], np.float64)
+    assert (found.view(np.uint64) == exact.view(np.uint64)).all()
+    report.append(f"{len(wanted)} fused multiply-adds and {len(x)} exponentials have refnet's bits")
+
+
+def test_chapter_3_bits_orders_and_histogram(browser, path):
+    from selenium.webdriver import Keys
+
+    chromium.show(browser, path)
+    known = json.loads(facts.FILE.read_text())["rounding"]
+    found = browser.execute_script("return refnet.manyOrders(arguments[0])", known["seed"])
+    assert found["offsets"] == known["orders"]["offsets"]
+    assert (
+        found["half"] <= known["orders"]["radius"] <= found["half"] * (1 + 3 / 999)
+    )  # it has a product more
+    said = css(browser, "#orders-said").text
+    assert f"{known['orders']['different']} different results" in said
+    css(browser, "#again").click()
+    assert css(browser, "#orders-said").text != said
+    for name, button in (("as given", "as-given"), ("smallest first", "smallest-first")):
+        css(browser, f"#{button}").click()
+        assert browser.execute_script(
+            "return [...document.querySelectorAll('#order-said .bits')].map((e) => e.textContent)"
+        ) == [known["sums"][name]["bits"]]
+    before = css(browser, "#summands").text
+    css(browser, "#summands button:nth-child(2)").send_keys(Keys.ARROW_RIGHT)
+    css(browser, "#summands button:nth-child(3)").send_keys(Keys.ARROW_RIGHT)
+    assert css(browser, "#summands").text != before
+    field = css(browser, "#number-in")
+    field.clear()
+    field.send_keys("1")
+    assert "8,388,608 · 2⁻²³" in css(browser, "#anatomy").text
+    css(browser, "#toggles .mantissa button:last-child").click()
+    assert css(browser, "#anatomy-value").text == "= 1.00000011921"
+    css(browser, "#up").click()
+    assert css(browser, "#anatomy-value").text == "= 1.00000023842"
+    for bits, text in (
+        (1, "subnormal"),
+        (0x7FC00000, "NaN"),
+        (0xFF800000, "infinity"),
+        (0x80000000, "but the sign"),
+    ):
+        value = float(np.uint32(bits).view(np.float32))
+        shown = browser.execute_script(
+            "return refnet.anatomy(new Float32Array(Uint32Array.of(arguments[0]).buffer)[0])", bits
+        )
+        assert text in shown, value
     quiet(browser)
 
 

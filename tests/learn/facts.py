@@ -6,22 +6,26 @@ python -m tests.learn.facts writes the file. tests/learn/test_learn.py computes 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import refnet
+from refnet import ops
 from refnet.core.graph import Graph
 from refnet.core.op import F32, Interval
 from refnet.formats import book as book_file
 from refnet.learn.networks import SHIPPED
+from refnet.loops.fma import exact_fma
 from refnet.models.cost import summary
 from refnet.models.preprocess import pipeline
 from refnet.models.weights import shipped_folder
 from tests.helpers.engines import FAST
 
-FILE = Path(__file__).parents[2] / "refnet" / "learn" / "facts.json"
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "refnet" / "learn" / "facts.json"
 DIGIT = "1770-label-3.png"
 ELEMENT = ("resnest-digits", "layer2.0.conv2.conv", (0, 1, 5, 5))
 """The number that chapter 2 begins with."""
@@ -53,6 +57,7 @@ def facts() -> dict[str, Any]:
             },
         },
         "number": number(graphs, values),
+        "rounding": rounding(),
     }
 
 
@@ -113,6 +118,89 @@ def number(graphs: dict[str, Graph], values: dict[str, dict[str, F32]]) -> dict[
         "radius_ulps": float(interval.radius[at]) / ulp,
         "offsets": {k: (float(v) - float(interval.center[at])) / ulp for k, v in found.items()},
         **{k: float_fact(v) for k, v in found.items()},
+    }
+
+
+SUMMANDS = (16777216.0, 1.0, 1.0, -16777216.0, 0.5, 3.0, -0.25, 0.1)
+SEED = 2026
+
+
+def rounding() -> dict[str, Any]:
+    """Sums in several orders, a fused multiply-add, a cast of float64, and what was proved of exp."""
+    f = np.float32
+    summands = np.array(SUMMANDS, f)
+    golden = refnet.Golden().exact
+    orders = {
+        "as given": summands,
+        "smallest first": np.array(sorted(summands, key=abs)),
+        "largest first": np.array(sorted(summands, key=abs, reverse=True)),
+    }
+    x = np.array([[2.0**24, 1, 2.0**-40]], f)
+    ones = np.ones((1, 3), f)
+    a, c = f(1 + 2.0**-12), f(-1 - 2.0**-11)
+    proved = json.loads((ROOT / "refnet" / "prove" / "proved.json").read_text())
+    return {
+        "summands": [float(v) for v in summands],
+        "sums": {name: float_fact(added(numbers)) for name, numbers in orders.items()},
+        "exact": float_fact(
+            ops.Dense(1, bias=False).golden(summands[None], np.ones((1, 8), f), exact=golden)[0, 0]
+        ),
+        "cast": str(int(f((x.astype(np.float64) * ones).sum()))),
+        "golden": str(int(ops.Dense(1, bias=False).golden(x, ones, exact=golden)[0, 0])),
+        "fused": power_of_two(float(exact_fma(a, a, c))),
+        "separate": str(float(f(a * a) + c)),
+        "proved": {k: {"inputs": one["inputs"], "different": one["different"]} for k, one in proved.items()},
+        "seed": SEED,
+        "orders": many_orders(SEED),
+    }
+
+
+def power_of_two(x: float) -> str:
+    """2 with a raised exponent; only of powers of two."""
+    mantissa, exponent = math.frexp(x)
+    assert mantissa == 0.5
+    return "2" + str(exponent - 1).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def added(numbers: F32) -> np.float32:
+    """From left to right, each sum rounded."""
+    total = np.float32(0)
+    for x in numbers:
+        total = total + x
+    return total
+
+
+def many_orders(seed: int) -> dict[str, Any]:
+    """What js/rounding.js computes of the same seed."""
+
+    def draw() -> int:
+        nonlocal seed
+        seed = (seed * 1664525 + 1013904223) % 2**32
+        return seed
+
+    numbers = np.array([(draw() >> 8) * 2.0**-24 - 0.5 for _ in range(1000)], np.float32)
+    exact = float(numbers.astype(np.float64).sum())  # multiples of 2**-24, below 2**10
+    ulp = float(np.spacing(np.abs(np.float32(exact))))
+    offsets = []
+    for _ in range(200):
+        for i in range(999, 0, -1):
+            j = draw() * (i + 1) >> 32
+            numbers[[i, j]] = numbers[[j, i]]
+        offsets.append((float(added(numbers)) - exact) / ulp)
+    ones = np.ones((1, 1000), np.float32)
+    exactly = Interval.exactly
+    bound = ops.Dense(1, bias=False).bound(exactly(numbers[None]), exactly(ones), engine=FAST)
+    farthest = max(map(abs, offsets))
+    most = math.ceil(farthest)
+    counts = [0] * (2 * most + 1)
+    for offset in offsets:
+        counts[math.floor(offset + 0.5) + most] += 1  # as Math.round
+    return {
+        "counts": counts,
+        "different": len(set(offsets)),
+        "farthest": farthest,
+        "radius": float(bound.radius[0, 0]) / ulp,
+        "offsets": offsets,
     }
 
 

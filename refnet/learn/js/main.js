@@ -3,6 +3,9 @@
 import { run } from "./engine.js";
 import { startDigit } from "./digit.js";
 import { explain, inBookOrder, startNumber } from "./number.js";
+import { addUp, anatomy, manyOrders, startRounding } from "./rounding.js";
+import { fma32 } from "./float32.js";
+import { exp } from "./float64.js";
 import { facts, networks, state, take, tensor } from "./state.js";
 
 document.documentElement.classList.add("js");
@@ -15,5 +18,8 @@ Object.assign(state, {
 take(state.levels);
 startDigit();
 startNumber();
+startRounding();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => take(state.levels));
-Object.assign(window, { refnet: { explain, inBookOrder, networks, run, state, take, tensor } });
+Object.assign(window, {
+  refnet: { addUp, anatomy, exp, explain, fma32, inBookOrder, manyOrders, networks, run, state, take, tensor },
+});
