@@ -31,7 +31,7 @@ LIVE = ("number", "rounding")
 
 MODULES = (
     *("float32", "float64", "exact", "engine", "orders", "state", "draw"),
-    *("digit", "number", "rounding", "main"),
+    *("digit", "number", "rounding", "attention", "main"),
 )
 """In an order in which each imports only from those before it."""
 
@@ -39,6 +39,7 @@ CHAPTERS = {
     "digit": "A digit goes in",
     "number": "One number",
     "rounding": "Rounding",
+    "attention": "Split attention",
 }
 """Templates and titles, in the order of the page."""
 

@@ -57,6 +57,20 @@ def bars(probabilities: Sequence[float]) -> Markup:
     )
 
 
+def shares(of: Sequence[float]) -> Markup:
+    """Numbers from 0 to 1 as bars side by side, with a line at one half."""
+    wide = 560 / len(of)
+    bar = Markup('<rect class="plus" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}"/>')
+    bars = Markup("").join(
+        bar.format(20 + i * wide, 110 - 100 * a, wide - 4, 100 * a) for i, a in enumerate(of)
+    )
+    return Markup(
+        '<svg class="chart" viewBox="0 0 600 130" role="img" aria-label="{}">{}'
+        '<line class="axis" x1="20" x2="580" y1="60" y2="60"/><text x="20" y="126">channel 0</text>'
+        '<text x="580" y="126" text-anchor="end">channel {}</text></svg>'
+    ).format("; ".join(f"channel {i}: {a:.3f}" for i, a in enumerate(of)), bars, len(of) - 1)
+
+
 def histogram(counts: Sequence[int]) -> Markup:
     """Counts around a middle, which is 0 ulp."""
     most, wide = len(counts) // 2, 560 / len(counts)

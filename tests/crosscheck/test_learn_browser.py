@@ -319,6 +319,32 @@ def test_chapter_3_bits_orders_and_histogram(browser, path):
     quiet(browser)
 
 
+def test_chapter_4_switches_a_part_of_an_attention_off(browser, path):
+    chromium.show(browser, path)
+    known = json.loads(facts.FILE.read_text())["attention"]
+    assert css(browser, "#attention-said").text.startswith(known["name"])
+    change = "const s = document.getElementById(arguments[0]); s.value = arguments[1];"
+    change += "s.dispatchEvent(new Event('change'))"
+    for i, block in enumerate(known["blocks"]):
+        browser.execute_script(change, "attention-block", str(i))
+        for part, wanted in enumerate(block["without"]):
+            browser.execute_script(change, "attention-off", str(part))
+            said = f"part {part} of this block switched off, {wanted['digit']} ({wanted['probability']:.6f})."
+            assert said in css(browser, "#attention-answer").text
+            found = browser.execute_script(
+                "const [name, part] = [arguments[0] + '.rsoftmax', arguments[1]], v = refnet.state.values[1];"
+                "const changed = refnet.runWith(name, refnet.without(v.get(name), part));"
+                "return Math.max(...changed.get(refnet.networks[1].output).data)",
+                *(block["name"], part),
+            )
+            assert found == wanted["probability"]
+    browser.execute_script(change, "attention-off", "-1")
+    assert "switched off" not in css(browser, "#attention-answer").text
+    css(browser, "#attention-open").click()
+    assert "RadixSoftmax" in css(browser, "#number-line").text
+    quiet(browser)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
 def test_it_fits_and_can_be_read(browser, path, width, scheme, report):

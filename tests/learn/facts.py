@@ -58,6 +58,7 @@ def facts() -> dict[str, Any]:
         },
         "number": number(graphs, values),
         "rounding": rounding(),
+        "attention": attention(graphs["resnest-digits"], values["resnest-digits"]),
     }
 
 
@@ -202,6 +203,43 @@ def many_orders(seed: int) -> dict[str, Any]:
         "radius": float(bound.radius[0, 0]) / ulp,
         "offsets": offsets,
     }
+
+
+def attention(graph: Graph, values: dict[str, F32]) -> dict[str, Any]:
+    """What the ResNeSt answers when one part of one split attention is switched off."""
+    blocks = [node for node in graph.nodes if node.name.endswith(".rsoftmax")]
+    first = blocks[0]
+    channels = values[first.name].shape[1] // 2
+    return {
+        "name": first.name.removesuffix(".rsoftmax"),
+        "shares": [float(a) for a in values[first.name][0, :channels]],
+        "answer": answer(values[graph.outputs["prob"]]),
+        "blocks": [
+            {
+                "name": node.name.removesuffix(".rsoftmax"),
+                "without": [answer(switched_off(graph, values, node.name, part)) for part in (0, 1)],
+            }
+            for node in blocks
+        ],
+    }
+
+
+def answer(prob: F32) -> dict[str, Any]:
+    digit = int(prob[0].argmax())
+    return {"digit": digit, "probability": float(prob[0, digit])}
+
+
+def switched_off(graph: Graph, values: dict[str, F32], name: str, part: int) -> F32:
+    """The probabilities with the attention of one part set to 0."""
+    changed = values[name].copy()
+    size = changed.shape[1] // 2
+    changed[:, part * size : (part + 1) * size] = 0
+    table = values | {name: changed}
+    after = [node.name for node in graph.nodes].index(name) + 1
+    for node in graph.nodes[after:]:
+        given = [table[one] for one in node.data] + [graph.weights[one] for one in node.weights]
+        table[node.name] = node.op.run(*given, engine=FAST)
+    return table[graph.outputs["prob"]]
 
 
 def text() -> str:

@@ -36,8 +36,16 @@ import { exp } from "./float64.js";
  * @param {Network} network @param {Tensor} input @returns {Map<string, Tensor>}
  */
 export function run(network, input) {
-  const values = new Map([["data", input]]);
-  for (const node of network.nodes) values.set(node.name, evaluate(network, node, values));
+  return runNodes(network, network.nodes, new Map([["data", input]]));
+}
+
+/**
+ * The values that are known, and those of the nodes, which may read them.
+ * @param {Network} network @param {GraphNode[]} nodes @param {Map<string, Tensor>} known @returns {Map<string, Tensor>}
+ */
+export function runNodes(network, nodes, known) {
+  const values = new Map(known);
+  for (const node of nodes) values.set(node.name, evaluate(network, node, values));
   return values;
 }
 

@@ -1,6 +1,7 @@
 /* Starts the page, and gives the console (and the tests) what computes. */
 
 import { run } from "./engine.js";
+import { runWith, startAttention, without } from "./attention.js";
 import { startDigit } from "./digit.js";
 import { explain, inBookOrder, startNumber } from "./number.js";
 import { addUp, anatomy, manyOrders, startRounding } from "./rounding.js";
@@ -19,7 +20,11 @@ take(state.levels);
 startDigit();
 startNumber();
 startRounding();
+startAttention();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => take(state.levels));
 Object.assign(window, {
-  refnet: { addUp, anatomy, exp, explain, fma32, inBookOrder, manyOrders, networks, run, state, take, tensor },
+  refnet: {
+    ...{ addUp, anatomy, exp, explain, fma32, inBookOrder, manyOrders, networks },
+    ...{ run, runWith, state, take, tensor, without },
+  },
 });
