@@ -16,7 +16,9 @@
 #   browser       no environment: Debian's chromium and chromium-driver (installed with apt-get, as root, unless they are
 #                 there), and selenium 4.51.0 in .venv: the HTML report is tested in a real browser
 #   dask          no environment: distributed 2026.8.0 in .venv, for `refnet evaluate --dask` and `refnet prove --dask`
-# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [openvino] [oldest] [aarch64] [browser] [dask]      (default: all)
+#   .venv-node    typescript 5.9.3 (with npm; nodejs and npm are installed with apt-get, as root, unless they are there): reads the
+#                 types in the comments of the learners' page's modules
+# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [openvino] [oldest] [aarch64] [browser] [node] [dask]      (default: all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3.11}
@@ -145,7 +147,22 @@ dask() {
     say "dask: $(versions .venv/bin/python distributed), after $((SECONDS - begin)) s"
 }
 
-for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser dask}"; do
+node() {
+    local begin=$SECONDS typescript=5.9.3 tsc=.venv-node/node_modules/.bin/tsc
+    if [[ $("$tsc" --version 2>/dev/null) != "Version $typescript" ]]; then
+        if ! command -v npm >/dev/null; then
+            say "node: installing nodejs and npm"
+            apt-get update -qq
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null
+        fi
+        rm -rf .venv-node
+        mkdir .venv-node
+        npm install --no-save --no-package-lock --silent --prefix .venv-node "typescript@$typescript"
+    fi
+    say "node: typescript $("$tsc" --version), after $((SECONDS - begin)) s"
+}
+
+for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser node dask}"; do
     for name in $framework; do
         case $name in
         mxnet) make .venv-mxnet "numpy==1.23.5 mxnet==1.9.1" "mxnet" "numpy==1.23.5 mxnet==1.9.1" ;;
@@ -160,7 +177,8 @@ for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser d
         aarch64) aarch64 ;;
         browser) browser ;;
         dask) dask ;;
-        *) echo "no environment $name; there are mxnet, torch, extras, onnx, openvino, oldest, aarch64, browser and dask" >&2 && exit 2 ;;
+        node) node ;;
+        *) echo "no environment $name; there are mxnet, torch, extras, onnx, openvino, oldest, aarch64, browser, node and dask" >&2 && exit 2 ;;
         esac
     done
 done

@@ -106,7 +106,7 @@ LAYERS = [
     {"evaluation"},
     {"frameworks"},
     {"bench"},
-    {"report"},
+    {"report", "learn"},
     {"cli"},
     {"__main__", "pytest_plugin"},
 ]

@@ -26,6 +26,7 @@ from refnet.cli import (
     export,
     fetch,
     golden,
+    learn,
     models,
     prove,
     reveal,
@@ -49,20 +50,8 @@ from refnet.core.errors import RefnetError
 from refnet.core.words import did_you_mean
 
 COMMANDS = (
-    models,
-    run,
-    evaluate,
-    summary,
-    fetch,
-    export,
-    capture,
-    verify,
-    explain,
-    diff,
-    golden,
-    prove,
-    reveal,
-    bench,
+    *(models, run, evaluate, summary, fetch, export, capture, verify, explain),
+    *(diff, golden, prove, reveal, bench, learn),
 )
 """Modules with TEXT, EXAMPLES, arguments(parser) and run(arguments); the command has the module's name."""
 
@@ -78,6 +67,7 @@ start here:
   refnet verify           the shipped networks against their frameworks' bits
   refnet run              the shipped digits network on the sample digits
   refnet models           the networks that refnet knows by name
+  refnet learn            a page that takes both digits networks apart, bit by bit
   refnet run resnest-50-pytorch cat.jpg --weights seed:0
   refnet COMMAND --help   options and examples of a command
 
