@@ -94,7 +94,8 @@ def probe(request: Any, arrays: Any, emit: Any) -> Any:
     together = max(1, min(COPIES, BYTES // sum(array.nbytes for array in calls[0].values())))
     found = []
     for at in range(0, len(calls), together):
-        results, parameters, given, places = [], [], [], []
+        results: list[Any] = []
+        parameters, given, places = [], [], []
         for now in calls[at : at + together]:
             model, place = _single(core, text, now, bool(request.get("behind")))
             places.append(len(results) + place)

@@ -105,7 +105,8 @@ def _runner(request: Request, batch: int, stack: ExitStack) -> tuple[Origin, Run
     if _is_file(request):
         file = NodesAlone(request.model)
         flags["model"] = "sha256 " + hashlib.sha256(Path(request.model).read_bytes()).hexdigest()
-        mode, asked = f"single nodes of the file, opset {file.opset}", {"threads": request.threads}
+        asked: dict[str, Any] = {"threads": request.threads}
+        mode = f"single nodes of the file, opset {file.opset}"
         if request.framework == "onnxruntime":
             asked["level"] = "all" if request.executed == "outputs" else request.executed
             mode += f", {asked['level']}"
