@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refnet import __version__
@@ -27,7 +27,7 @@ from refnet.evaluation.labels import classes
 from refnet.evaluation.part import Method, Part, Row, evaluate_part, evaluator
 from refnet.evaluation.parts import Folder, divided
 from refnet.formats import book as book_file
-from refnet.formats.arguments import OPTIONAL, TEXT, check_arguments
+from refnet.formats.arguments import NETWORK, OPTIONAL, TEXT, check_arguments
 from refnet.kernels.resources import processors
 from refnet.models.catalog import Entry
 from refnet.models.loading import Model, Size, load, network_of
@@ -36,6 +36,7 @@ from refnet.verification.progress import Progress, advancing
 from refnet.workers.held import parcel
 from refnet.workers.workers import Workers, results
 
+NEEDED = replace(NETWORK, needed=True)
 PART = 64
 """Images of a part, or the next multiple of the batch: half a minute of work at most is done twice."""
 
@@ -46,6 +47,9 @@ class Evaluation:
 
     layout, mapping: where the labels come from, in words; mapping is None if no number was a label. notes:
     files and labels that were left out. published: the (top-1, top-5) of the network's authors in percent.
+
+    >>> Evaluation({}, (Row("a.png", 3, (8, 3), ("0x3f000000", "0x3e000000")),), "a list", None).right(5)
+    1
     """
 
     identity: Mapping[str, str | int]
@@ -121,7 +125,7 @@ def evaluate(
     (357, 360, 360)
     """
     paths = dict.fromkeys(("images", "image_list", "labels", "output"), OPTIONAL)
-    check_arguments(locals(), {**paths, "mapping": TEXT, "dask": TEXT})
+    check_arguments(locals(), {**paths, "model": NEEDED, "mapping": TEXT, "dask": TEXT})
     workers = Workers(processes, dask, executor)
     entry = network_of(model.name if isinstance(model, Graph) else model, network)
     graph = _graph(model, weights, network, image)
