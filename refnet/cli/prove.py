@@ -48,8 +48,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     names = ["exp", "sigmoid", "softmax", "softmax-first", "nd-sigmoid"]
     parser.add_argument("function", type=one_of(*names), choices=names, metavar="FUNCTION", help=text)
     other = parser.add_argument_group("a framework's function")
-    text = "compare this framework's function, not golden"
-    other.add_argument("--framework", type=one_of(*LIVE), choices=LIVE, help=text)
+    text = f"compare this framework's function, not golden: {', '.join(LIVE)}"
+    other.add_argument("--framework", type=one_of(*LIVE), choices=LIVE, metavar="NAME", help=text)
     python_argument(other)
     text = "compare with this formula only (default: all that agree on a sample)"
     other.add_argument("--formula", metavar="NAME", help=text)

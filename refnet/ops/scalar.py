@@ -70,8 +70,9 @@ class WithScalar(Op):
     def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
         x, s = inputs[0][at], np.float32(self.scalar)
         y = self.run(np.full((1,), x), engine=exact.engine)[0]
-        if not np.isfinite([x, y]).all():
-            return Derivation((), y)
+        divisor = {"div": s, "rdiv": x}.get(self.kind, s)
+        if not np.isfinite(x) or (self.kind in ("div", "rdiv") and divisor == 0):
+            return Derivation((), y)  # no number is the exact value
         a, b = Fraction(float(x)), Fraction(float(s))
         a, b = (b, a) if self.kind.startswith("r") else (a, b)
         formula = KINDS[self.kind][0]
