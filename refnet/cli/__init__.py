@@ -45,7 +45,7 @@ from refnet.cli.common import (
     print_json,
     said_once,
 )
-from refnet.cli.layout import laid_out, width
+from refnet.cli.layout import WholeWords, laid_out, width
 from refnet.core.errors import RefnetError
 from refnet.core.words import did_you_mean
 
@@ -234,7 +234,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     wide = width()
 
     def form(prog: str) -> argparse.HelpFormatter:
-        return argparse.RawDescriptionHelpFormatter(prog, width=wide)
+        return WholeWords(prog, width=wide)
 
     head, notes = laid_out(HELP, wide), laid_out(NOTES, wide)
     parser = argparse.ArgumentParser("refnet", description=head, epilog=notes, formatter_class=form)

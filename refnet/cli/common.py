@@ -239,9 +239,18 @@ def worker_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dask", metavar="ADDRESS|local:N", help=text)
 
 
+PIPELINES = (
+    *("octave-scorer", "octave-accuracy-checker", "octave-conversion"),
+    *("octave-gluon-record", "octave-gluon-folder", "resnest", "digits"),
+    *("octave-raw-bgr", "octave-raw-rgb", "resnest-raw-bgr", "resnest-raw-rgb"),
+)
+"""The names in `refnet.models.preprocess`, for help, which imports no NumPy. A test compares the two."""
+
+
 def pipeline_argument(parser: argparse.ArgumentParser) -> None:
     """Declare --pipeline."""
-    text = "the preprocessing pipeline, docs/preprocessing.md (default: the model's)"
+    text = "how an image becomes a tensor (default: as the scorer of the model's own table does): "
+    text += f"{', '.join(PIPELINES)}; docs/preprocessing.md"
     parser.add_argument("--pipeline", metavar="NAME", help=text)
 
 

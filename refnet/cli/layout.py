@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import textwrap
@@ -53,6 +54,13 @@ def _parts(text: str) -> Iterator[str]:
             yield line
     if paragraph:
         yield " ".join(paragraph)
+
+
+class WholeWords(argparse.RawDescriptionHelpFormatter):
+    """argparse's layout; but the help of an option is not broken at hyphens, which names have."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return _filled(" ".join(text.split()), width, "", "")
 
 
 def _laid_out(line: str, wide: int) -> list[str]:

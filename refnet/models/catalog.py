@@ -81,8 +81,9 @@ class Entry:
     framework: "mxnet" or "pytorch". dataset: "imagenet" or "digits".
     builder: what `build` calls with options: "octresnet", "octdensenet", "octmobilenet-v1",
         "octmobilenet-v2", "octresnet-v1" (Gluon's) or "resnest".
-    input_shape: (c, h, w) of the input `data`. pipeline: name of the default preprocessing.
-    colour, mean, scale: what the pipeline does to pixels, as the card states it: (p - mean) / scale.
+    input_shape: (c, h, w) of the input `data`. pipeline: name of the default preprocessing, that of the
+        scorer of the network's own table. colour, mean, scale: of pixels, as the card, or without a card
+        that scorer, states them: (p - mean) / scale.
     gflops, mparams, top1, top5: the card's figures (10^9 operations, 10^6 parameters, percent) or None.
     table: the row of the authors' own table, or None.
     licence: of the official weights. source: where the network is defined.

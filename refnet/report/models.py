@@ -50,6 +50,9 @@ def show_all(entries: Mapping[str, Entry]) -> None:
 
 def show_one(entry: Entry, here: str | None) -> None:
     """Print one network: every field of its entry. here: where its official file lies on this machine."""
+    from refnet.models.preprocess import pipeline
+
+    steps = pipeline(entry.pipeline)
     rows: list[tuple[str, object]] = [
         ("name", entry.name),
         ("task", entry.task),
@@ -59,6 +62,8 @@ def show_one(entry: Entry, here: str | None) -> None:
         ("mean", entry.mean),
         ("scale", entry.scale),
         ("pipeline", entry.pipeline),
+        ("  steps", steps.description),
+        ("  of", steps.source),
         ("output", f"prob {_shape((1, classes(entry)))}"),
         ("GFLOPs (card)", _figure(entry.gflops)),
         ("MParams (card)", _figure(entry.mparams)),

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 from PIL.Image import Resampling
 
-from refnet.models.preprocess import Pipeline, cubic, pipeline
+from refnet.models.opencv import cubic
+from refnet.models.preprocess import Pipeline, pipeline
 from tests.helpers.bits import floats
 
 F = np.float32

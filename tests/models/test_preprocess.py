@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import random
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +20,9 @@ import pytest
 from PIL import Image, ImageOps, features
 
 from refnet.core.errors import FormatError, InputError, RefnetError, UnsupportedError
-from refnet.models.preprocess import FORMATS, MAX_PIXELS, MAX_RESIZED, MAX_SIDE, cubic, pipeline, pipelines
+from refnet.models.image_file import FORMATS, MAX_PIXELS, MAX_SIDE
+from refnet.models.opencv import cubic, linear
+from refnet.models.preprocess import MAX_RESIZED, pipeline, pipelines
 from tests.helpers.bits import same_bits
 
 OCTAVE = ("octave-scorer", "octave-accuracy-checker", "octave-conversion")
@@ -52,37 +58,64 @@ def test_the_three_octave_scalings_differ_in_bits() -> None:
     assert differing(checker, conversion) == [255, 255, 255]
 
 
+def test_what_the_other_form_of_gluons_arithmetic_would_give() -> None:
+    record, folder = (pipeline(f"octave-gluon-{form}") for form in ("record", "folder"))
+    divided = replace(record, operation="divide").normalise(ramp(3))
+    assert differing(record.normalise(ramp(3)), divided) == [50, 92, 73]
+    mean, scale = np.array(folder.mean, np.float32), np.array(folder.scale, np.float32)
+    times = ((ramp(3) * np.float32(1 / 255) - mean) / scale).transpose(2, 0, 1)[np.newaxis].copy()
+    assert (ramp(1) / np.float32(255) != ramp(1) * np.float32(1 / 255)).sum() == 126
+    assert differing(folder.normalise(ramp(3)), times) == [110, 105, 107]
+
+
 def test_what_other_constant_types_would_give() -> None:
     scorer, checker, _ = (pipeline(name).normalise(ramp(3)) for name in OCTAVE)
     x = ramp(3).transpose(2, 0, 1)[np.newaxis].astype(np.float64) - np.array([124, 117, 104])[:, None, None]
-    rounded_once = (x / 59.88).astype(np.float32)
-    assert differing(checker, rounded_once) == [48, 50, 49]
+    assert same_bits(checker, (x / 59.88).astype(np.float32))
+    each_rounded = replace(pipeline("octave-accuracy-checker"), operation="divide").normalise(ramp(3))
+    assert differing(checker, each_rounded) == [48, 50, 49]
     reciprocal = x.astype(np.float32) * np.float32(1 / 59.880239521)
     assert same_bits(reciprocal, scorer)
     assert np.float32(1 / 59.880239521) == np.float32(0.0167)
 
 
+def f32(x: Fraction) -> Fraction:
+    """Rounded to float32: through float64, which is innocuous for one operation on float32 numbers."""
+    return Fraction(float(np.float32(float(x))))
+
+
+ARITHMETIC: dict[str, Callable[[int, Fraction, Fraction], float]] = {
+    "multiply": lambda p, m, s: float(f32(p - f32(m)) * f32(s)),
+    "divide": lambda p, m, s: float(f32(p - f32(m)) / f32(s)),
+    "multiply by the reciprocal": lambda p, m, s: float(f32(p - f32(m)) * f32(1 / f32(s))),
+    "divide by 255 first": lambda p, m, s: float(f32(f32(Fraction(p, 255)) - f32(m)) / f32(s)),
+    "divide in float64": lambda p, m, s: (p - float(m)) / float(s),
+}
+"""Each arithmetic on one pixel by rational numbers, rounded as documented; the caller rounds the result."""
+
+
 @pytest.mark.parametrize("name", pipelines())
-def test_normalise_rounds_constants_then_each_operation(name: str) -> None:
+def test_normalise_is_its_arithmetic_on_one_number(name: str) -> None:
     one = pipeline(name)
     found = one.normalise(ramp(one.shape[0]))
     assert found.shape == (1, one.shape[0], 256, 1)
     assert found.flags.c_contiguous
     for c in range(one.shape[0]):
-        # one float32 operation on float32 numbers is that of float64, rounded: 53 >= 2 * 24 + 2 bits
-        mean, scale = float(np.float32(one.mean[c])), float(np.float32(one.scale[c]))
+        channel = 2 - c if one.order == "BGR" else c
         for p in range(256):
-            difference = float(np.float32(p - mean))
-            x = difference * scale if one.operation == "multiply" else difference / scale
-            assert found[0, c, p, 0].view(np.uint32) == np.float32(x).view(np.uint32)
+            x = ARITHMETIC[one.operation](p, Fraction(one.mean[channel]), Fraction(one.scale[channel]))
+            assert found[0, c, p, 0].view(np.uint32) == np.float32(x).view(np.uint32), p
 
 
 def test_constants_are_the_published_ones() -> None:
     facts = {p.name: (set(p.mean), set(p.scale), p.operation) for p in pipelines().values()}
     octave = {124.0, 117.0, 104.0}
     assert facts["octave-scorer"] == (octave, {0.0167}, "multiply")
-    assert facts["octave-accuracy-checker"] == (octave, {59.88}, "divide")
+    assert facts["octave-accuracy-checker"] == (octave, {59.88}, "divide in float64")
     assert facts["octave-conversion"] == (octave, {59.880239521}, "divide")
+    record, folder = (pipeline(f"octave-gluon-{form}") for form in ("record", "folder"))
+    assert (record.mean, record.scale) == ((123.68, 116.779, 103.939), (58.393, 57.12, 57.375))
+    assert (folder.mean, folder.scale) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert pipeline("resnest").mean == (123.675, 116.28, 103.53)
     assert pipeline("resnest").scale == (58.395, 57.12, 57.375)
     assert facts["digits"] == ({120.0}, {60.0}, "divide")
@@ -147,11 +180,85 @@ def test_cubic_values_of_opencv() -> None:
     assert cubic(small[:, :, np.newaxis], (8, 3))[:, :, 0].tolist() == opencv
 
 
-def test_cubic_box_is_a_part_of_the_whole() -> None:
+BILINEAR = {
+    # (height, width): sha256 of the 224 x 224 pixels by the OpenCV 3.4.2 in MXNet 1.9.1, and by 5.0.0
+    (300, 400): "a28569447e99b243",
+    (97, 131): "5836c2f9f7878fe3",
+    (500, 375): "2fa7a52077ce6b91",
+    (33, 20): "3cdd008c22d864d9",
+    (801, 600): "2f5fb5b9527977f6",
+    (3, 2): "5567583c2eaf532d",
+    (512, 700): "2ca25d3a90eb44c2",
+}
+
+
+@pytest.mark.parametrize("size", BILINEAR)
+def test_gluon_pixels_are_those_of_opencv(size: tuple[int, int]) -> None:
+    image = Image.fromarray(numbered(*size))
+    for form in ("record", "folder"):
+        assert digest(pipeline(f"octave-gluon-{form}").pixels(image)) == BILINEAR[size]
+
+
+WIDE = (8195, 1000), 6828
+"""A size, and a column of an image of that size which lies just behind the middle of one pixel."""
+
+
+def linear_by_definition(
+    image: np.ndarray, size: tuple[int, int], columns: range | None = None
+) -> list[list[list[int]]]:
+    """`linear`, one value at a time, with Python's integers behind the weights. columns: default all."""
+
+    def tap(i: int, source: int, resized: int) -> tuple[int, np.float32]:
+        position = np.float32((i + 0.5) * (1.0 / (resized / source)) - 0.5)
+        return math.floor(position), position - np.float32(math.floor(position))
+
+    def two(t: np.float32) -> tuple[int, int]:
+        return round(float((np.float32(1) - t) * np.float32(2048))), round(float(t * np.float32(2048)))
+
+    def value(i: int, j: int, c: int) -> int:
+        (y, ty), (x, tx) = tap(i, height, size[1]), tap(j, width, size[0])
+        a = (2048, 0) if x < 0 or x >= width - 1 else two(tx)
+        total = 2
+        for k, b in enumerate(two(ty)):
+            row = image[min(max(y + k, 0), height - 1)]
+            across = sum(int(row[min(max(x + n, 0), width - 1), c]) * a[n] for n in (0, 1))
+            total += (across >> 4) * b >> 16
+        return total >> 2
+
+    height, width, channels = image.shape
+    across = range(size[0]) if columns is None else columns
+    return [[[value(i, j, c) for c in range(channels)] for j in across] for i in range(size[1])]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (7, 5), (24, 11)])
+@pytest.mark.parametrize("resized", [(1, 1), (1, 8), (8, 1), (5, 7), (13, 16), (23, 9)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_linear_is_its_definition(size: tuple[int, int], resized: tuple[int, int], channels: int) -> None:
+    image = np.ascontiguousarray(numbered(*size)[:, :, :channels])
+    assert linear(image, resized).tolist() == linear_by_definition(image, resized)
+
+
+def test_linear_reads_one_pixel_beside_the_image() -> None:
+    """The rounded weights of this column add up to 2047, so reading the edge twice gives other bits."""
+    image, size, column = numbered(256, 1), *WIDE
+    found = linear(image, size, (column, 0, 1, size[1]))
+    assert found.tolist() == linear_by_definition(image, size, range(column, column + 1))
+
+
+def test_linear_averages_an_image_of_twice_the_size() -> None:
+    """OpenCV has a special case for it: the rule for all sizes must give its bits."""
+    image = numbered(10, 14)
+    by_hand = image.reshape(5, 2, 7, 2, 3).astype(int).sum(axis=(1, 3))
+    assert np.array_equal(linear(image, (7, 5)), (by_hand + 2) >> 2)
+
+
+@pytest.mark.parametrize("resize", [cubic, linear])
+def test_a_box_is_a_part_of_the_whole(resize: Callable[..., np.ndarray]) -> None:
     image = numbered(40, 50)
-    whole = cubic(image, (70, 60))
-    assert np.array_equal(cubic(image, (70, 60), (3, 5, 11, 13)), whole[5:18, 3:14])
-    assert np.array_equal(cubic(image, (50, 40)), image)
+    for size in ((70, 60), (25, 20)):
+        whole = resize(image, size)
+        assert np.array_equal(resize(image, size, (3, 5, 11, 13)), whole[5:18, 3:14])
+    assert np.array_equal(resize(image, (50, 40)), image)
 
 
 @pytest.mark.parametrize(
@@ -341,15 +448,23 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: s
     assert np.array_equal(pipeline("digits").pixels(path)[::4, ::4, 0], upright[:, :, 0])
 
 
-def test_exif_orientation_of_a_jpeg(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", pipelines())
+@pytest.mark.parametrize("suffix", ["jpg", "mpo", "png"])
+def test_which_images_are_turned_upright(name: str, suffix: str, tmp_path: Path) -> None:
+    """As each scorer's reader does: MXNet's iterator JPEG only, those of Gluon and Pillow none."""
     stored = np.zeros((16, 48, 3), np.uint8)
     stored[:, 24:] = 255
     exif = Image.Exif()
     exif[274] = 6  # turn clockwise to view: the right half comes to the bottom
-    path = saved(tmp_path, Image.fromarray(stored), "a.jpg", exif=exif)
-    found = pipeline("resnest").pixels(path)
-    assert (found[:90] < 5).all()
-    assert (found[-90:] > 250).all()
+    images = [Image.fromarray(stored) for _ in range(2)]
+    more = {"save_all": True, "append_images": images[1:]} if suffix == "mpo" else {}
+    path = saved(tmp_path, images[0], f"a.{suffix}", exif=exif, **more)
+    found = pipeline(name).pixels(path)
+    down = (found[:12] < 5).all() and (found[-12:] > 250).all()
+    across = (found[:, :12] < 5).all() and (found[:, -12:] > 250).all()
+    never = name in ("octave-gluon-folder", "resnest", "resnest-raw-bgr", "resnest-raw-rgb")
+    jpeg = name in ("octave-scorer", "octave-gluon-record")
+    assert (down, across) == ((False, True) if never or (jpeg and suffix == "png") else (True, False))
 
 
 def test_first_frame_of_animations(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from refnet.cli.common import PIPELINES
 from refnet.core.errors import GraphError, InputError
 from refnet.core.graph import Graph, Node
 from refnet.formats.mxnet.reader import read_symbol, write_symbol
@@ -351,6 +352,23 @@ def test_default_pipelines_exist() -> None:
     known = pipelines()
     for found in entries().values():
         assert known[found.pipeline].shape == found.input_shape
+    assert tuple(known) == PIPELINES
+
+
+def test_each_table_has_its_scorers_pipeline() -> None:
+    """And the catalog's mean and scale are the pipeline's; of the ablation the card's, 1 / 0.0167."""
+    from refnet.models.preprocess import pipeline
+
+    scorers = dict.fromkeys(("octmobilenet-v1", "octmobilenet-v2"), "octave-gluon-record")
+    scorers |= {"octresnet-v1": "octave-gluon-record", "resnest": "resnest"}
+    scorers |= dict.fromkeys(("octresnet", "octdensenet"), "octave-scorer")
+    for found in entries().values():
+        digits = found.dataset == "digits"
+        assert found.pipeline == ("digits" if digits else scorers[found.builder]), found.name
+        own = pipeline(found.pipeline)
+        mean, scale = (tuple(map(float, text.split(","))) for text in (found.mean, found.scale))
+        assert mean == own.mean
+        assert scale == ((59.880239521,) if found.pipeline == "octave-scorer" else own.scale)
 
 
 def test_another_image_size() -> None:
