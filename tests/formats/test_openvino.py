@@ -95,6 +95,27 @@ def edited(old: str, new: str) -> str:
     return text.replace(old, new, 1)
 
 
+@pytest.mark.parametrize("softmax", [False, True])
+def test_an_output_called_prob_that_holds_logits(
+    softmax: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the converted ResNeSt has it: said to the user, and the softmax is put on top."""
+    net = Ir()
+    weight = net.const(np.eye(3, 4, dtype=np.float32))
+    made = net.layer("MatMul", [net.parameter((1, 4)), weight], names=[None if softmax else "prob"],
+                     transpose_a=False, transpose_b=True)  # fmt: skip
+    net.result(net.layer("SoftMax", [made], names=["prob"], axis=1) if softmax else made)
+    graph = read_ir(net.save(tmp_path))
+    said = "net.xml: its output 'prob' holds logits (no SoftMax before the Result)"
+    assert (said in caplog.text) is not softmax
+    assert graph.outputs == (
+        {"prob": "prob"} if softmax else {"logits": "prob", "prob": graph.nodes[-1].name}
+    )
+    found = refnet.run(graph, {"x": np.float32([[3, 1, 2, 0]])})["prob"]
+    assert found.sum() == pytest.approx(1, abs=1e-6)
+    assert found.argmax() == 0
+
+
 FIRST_EDGE = '<edge from-layer="0" from-port="0" to-layer="2" to-port="0"/>'
 DEEP = "<net version='11'>" + "<a>" * 100
 BAD: dict[str, tuple[str, str]] = {

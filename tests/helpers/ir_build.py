@@ -19,13 +19,17 @@ Value = tuple[int, int]
 
 @dataclass
 class Ir:
-    """An IR that grows layer by layer. half: weights are stored as float16, with a Convert behind them."""
+    """An IR that grows layer by layer. half: weights are stored as float16, with a Convert behind them.
+
+    named: the first output of each layer that was given a name.
+    """
 
     version: int = 11
     half: bool = False
     layers: list[str] = field(default_factory=list)
     edges: list[str] = field(default_factory=list)
     blob: bytearray = field(default_factory=bytearray)
+    named: dict[str, Value] = field(default_factory=dict)
 
     def layer(
         self,
@@ -68,6 +72,8 @@ class Ir:
             ports += f'<port id="{len(inputs) + k}" precision="{kind_}"{called}>{sizes}</port>'
         lines += [f"<output>{ports}</output>"] if ports else []
         self.layers.append("\n".join([*lines, "</layer>"]))
+        if name:
+            self.named[name] = (number, len(inputs))
         return number, len(inputs)
 
     def parameter(self, shape: Sequence[object], name: str = "x", kind: str = "f32") -> Value:

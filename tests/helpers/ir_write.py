@@ -170,8 +170,12 @@ def _radix_softmax(
 
 
 def _radix_parts(net: Ir, value: Value, radix: int) -> list[Value]:
-    axis = net.const(np.array(1, np.int64))
-    layer, first = net.layer("Split", [value, axis], names=[None] * radix, num_splits=radix)
+    """The outputs of the value's one Split: OpenVINO would join two of the same to one."""
+    name = f"radix {value[0]}:{value[1]}"
+    if name not in net.named:
+        axis = net.const(np.array(1, np.int64))
+        net.layer("Split", [value, axis], name=name, names=[None] * radix, num_splits=radix)
+    layer, first = net.named[name]
     return [(layer, first + k) for k in range(radix)]
 
 
