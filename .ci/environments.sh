@@ -15,7 +15,10 @@
 #                 unless it is there; the others are unpacked into the folder) and the wheels for that processor
 #   browser       no environment: Debian's chromium and chromium-driver (installed with apt-get, as root, unless they are
 #                 there), and selenium 4.51.0 in .venv: the HTML report is tested in a real browser
-# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [openvino] [oldest] [aarch64] [browser]      (default: all)
+#   dask          no environment: distributed 2026.8.0 in .venv, for `refnet evaluate --dask` and `refnet prove --dask`
+#   .venv-node    typescript 5.9.3 (with npm; nodejs and npm are installed with apt-get, as root, unless they are there): reads the
+#                 types in the comments of the learners' page's modules
+# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [openvino] [oldest] [aarch64] [browser] [node] [dask]      (default: all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3.11}
@@ -132,7 +135,34 @@ browser() {
     say "browser: $(chromium --version 2>/dev/null), $(versions .venv/bin/python selenium), after $((SECONDS - begin)) s"
 }
 
-for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser}"; do
+dask() {
+    local begin=$SECONDS distributed=distributed==2026.8.0
+    if [[ ! -x .venv/bin/python ]]; then
+        say "dask: there is no .venv, which the crosschecks run in; the README's first command makes it" >&2
+        exit 1
+    fi
+    if [[ $(versions .venv/bin/python distributed 2>/dev/null) != "$distributed" ]]; then
+        .venv/bin/python -m pip install -q --disable-pip-version-check "$distributed"
+    fi
+    say "dask: $(versions .venv/bin/python distributed), after $((SECONDS - begin)) s"
+}
+
+node() {
+    local begin=$SECONDS typescript=5.9.3 tsc=.venv-node/node_modules/.bin/tsc
+    if [[ $("$tsc" --version 2>/dev/null) != "Version $typescript" ]]; then
+        if ! command -v npm >/dev/null; then
+            say "node: installing nodejs and npm"
+            apt-get update -qq
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null
+        fi
+        rm -rf .venv-node
+        mkdir .venv-node
+        npm install --no-save --no-package-lock --silent --prefix .venv-node "typescript@$typescript"
+    fi
+    say "node: typescript $("$tsc" --version), after $((SECONDS - begin)) s"
+}
+
+for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser node dask}"; do
     for name in $framework; do
         case $name in
         mxnet) make .venv-mxnet "numpy==1.23.5 mxnet==1.9.1" "mxnet" "numpy==1.23.5 mxnet==1.9.1" ;;
@@ -146,7 +176,9 @@ for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser}"
         oldest) make .venv-oldest "$oldest" "numpy, numba, PIL, rich, jinja2, platformdirs, safetensors" "$oldest" ;;
         aarch64) aarch64 ;;
         browser) browser ;;
-        *) echo "no environment $name; there are mxnet, torch, extras, onnx, openvino, oldest, aarch64 and browser" >&2 && exit 2 ;;
+        dask) dask ;;
+        node) node ;;
+        *) echo "no environment $name; there are mxnet, torch, extras, onnx, openvino, oldest, aarch64, browser, node and dask" >&2 && exit 2 ;;
         esac
     done
 done

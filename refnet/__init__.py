@@ -9,6 +9,7 @@ Everything public stands here. Each name is imported when it is first used, so `
     verify, explain, diff          what can be proved of it
     reveal, read_book              in which order a framework adds
     write_golden, check_golden     hashes of the golden values
+    evaluate                       top-1 and top-5 on labelled images
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from refnet.core.graph import Graph, Node, TensorType
     from refnet.core.limits import limits
     from refnet.core.orders import Book
+    from refnet.evaluation.evaluate import Evaluation, evaluate
     from refnet.formats.book import read as read_book
     from refnet.formats.golden_file import File as GoldenFile
     from refnet.frameworks.public import CaptureResult, capture, reveal
@@ -53,6 +55,7 @@ _HOME = {
     "Capture": "refnet.verification.capture",
     "CaptureResult": "refnet.frameworks.public",
     "Diff": "refnet.verification.diff",
+    "Evaluation": "refnet.evaluation.evaluate",
     "Explanation": "refnet.verification.explain",
     "FetchError": "refnet.core.errors",
     "FormatError": "refnet.core.errors",
@@ -78,6 +81,7 @@ _HOME = {
     "capture": "refnet.frameworks.public",
     "check_golden": "refnet.verification.public",
     "diff": "refnet.verification.diff",
+    "evaluate": "refnet.evaluation.evaluate",
     "explain": "refnet.verification.public",
     "limits": "refnet.core.limits",
     "load": "refnet.models.loading",
@@ -99,6 +103,7 @@ __all__ = [
     "Capture",
     "CaptureResult",
     "Diff",
+    "Evaluation",
     "Explanation",
     "FetchError",
     "FormatError",
@@ -125,6 +130,7 @@ __all__ = [
     "capture",
     "check_golden",
     "diff",
+    "evaluate",
     "explain",
     "limits",
     "load",

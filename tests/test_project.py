@@ -9,6 +9,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+import yaml
+from trove_classifiers import classifiers
+
 import refnet
 from refnet.ops import ALL
 
@@ -45,8 +48,36 @@ def test_every_file_beside_the_code_is_installed():
     assert found - known == set()
 
 
-def test_version_is_stated_once():
-    assert project()["project"]["version"] == refnet.__version__
+def citation() -> dict:
+    return yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+
+
+def test_all_say_the_same_version():
+    assert project()["project"]["version"] == refnet.__version__ == citation()["version"]
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest[1] == refnet.__version__
+
+
+def test_the_citation_is_what_its_format_asks_for():
+    """Citation File Format 1.2.0: four required keys; texts are texts; no key that it does not know."""
+    said = citation()
+    assert said["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= set(said)
+    texts = {"cff-version", "message", "title", "version", "abstract", "license", "type"}
+    assert set(said) - texts <= {"authors", "keywords"}
+    assert all(isinstance(said[key], str) and said[key].strip() for key in texts & set(said))
+    assert said["type"] in {"software", "dataset"}
+    assert all(isinstance(word, str) and word for word in said["keywords"])
+    assert len(set(said["keywords"])) == len(said["keywords"])
+
+
+def test_citation_and_package_agree():
+    package, said = project()["project"], citation()
+    assert [one["name"] for one in package["authors"]] == [one["name"] for one in said["authors"]]
+    assert said["license"] == package["license"] == "MIT"
+    assert package["description"].split()[1:] == said["abstract"].split(".")[0].split()[5:]
+    assert set(package["classifiers"]) <= classifiers
+    assert package["classifiers"] == sorted(package["classifiers"])
 
 
 def test_public_names_exist():
@@ -68,12 +99,14 @@ LAYERS = [
     {"exact"},
     {"ops"},
     {"formats"},
+    {"workers"},
     {"arithmetic", "prove"},
     {"models"},
     {"verification"},
+    {"evaluation"},
     {"frameworks"},
     {"bench"},
-    {"report"},
+    {"report", "learn"},
     {"cli"},
     {"__main__", "pytest_plugin"},
 ]
@@ -218,7 +251,14 @@ def test_what_an_op_means_is_asked_of_the_op():
     assert found == set(NAMES_OPS)
 
 
-OPERATORS_BEYOND = {"ops/matmul.py", "ops/places.py", "ops/reduce.py"}
+OPERATORS_BEYOND = {
+    "ops/leaky.py",
+    "ops/matmul.py",
+    "ops/opaque.py",
+    "ops/places.py",
+    "ops/reduce.py",
+    "ops/scalar.py",
+}
 """What neither architecture uses: it does not count to the readable part."""
 INFRASTRUCTURE = {
     "core/caches.py",
@@ -232,7 +272,7 @@ INFRASTRUCTURE = {
     "loops/parts.py",
 }
 """How loops are compiled, plans kept, runs interrupted and messages worded: no part of what is computed."""
-READABLE = {"core": 2075, "ops": 3000, "loops": 1500}
+READABLE = {"core": 2100, "ops": 3000, "loops": 1500}
 """Lines at most, of all files in a package that count. A file that is to grow beyond replaces something."""
 
 
@@ -296,6 +336,7 @@ WRITES = {
     "frameworks/channel.py": {"open", "np.save", "os.fdopen", "os.open"},
     "frameworks/process.py": {"np.save"},
     "frameworks/torch_worker.py": {"torch.save"},
+    "frameworks/torch_export_worker.py": {"made.save"},
     "frameworks/mxnet_worker.py": {"mx.nd.save"},
     "frameworks/onnx_worker.py": {"onnx.save"},
     "models/weights.py": {"os.replace"},

@@ -27,10 +27,10 @@ FUNCTIONS = {
     "reveal",
     "read_book",
 }
-FUNCTIONS |= {"write_golden", "check_golden", "limits"}
+FUNCTIONS |= {"write_golden", "check_golden", "limits", "evaluate"}
 CLASSES = {"Graph", "Node", "TensorType", "Plain", "Golden", "Replay", "Book", "Capture", "CaptureResult"}
 CLASSES |= {"Verification", "Judgement", "Output", "Explanation", "Diff", "ValueDiff", "Revealed"}
-CLASSES |= {"GoldenFile", "GoldenDifference"}
+CLASSES |= {"GoldenFile", "GoldenDifference", "Evaluation"}
 ERRORS = {"RefnetError", "FormatError", "UnsupportedError", "GraphError", "WeightsError", "InputError"}
 ERRORS |= {"FetchError", "FrameworkError"}
 NAMES = sorted(FUNCTIONS | CLASSES | ERRORS)
@@ -128,7 +128,7 @@ ODD = (5, 1.5, b"x", object(), [5], (0, 1.5), {5: 5}, np.float32(1), np.zeros(2)
 """What no argument, or hardly any, may be."""
 NEEDED = {"load": "model", "run": "graph inputs", "steps": "graph inputs", "open_capture": "folder"}
 NEEDED |= {"limits": "", "verify": "capture only", "explain": "node at", "diff": "a b", "read_book": "path"}
-NEEDED |= {"write_golden": "path model inputs batch", "check_golden": "path batch"}
+NEEDED |= {"write_golden": "path model inputs batch", "check_golden": "path batch", "evaluate": "model"}
 NEEDED |= {"capture": "framework model folder threads", "reveal": "framework model book threads batch"}
 """Function -> the arguments for which None will not do."""
 
@@ -152,6 +152,7 @@ def calls(tmp_path_factory) -> dict[str, dict[str, object]]:
         "read_book": {"path": folder / "book.json"},
         "write_golden": {"path": folder / "no" / "x.json", "model": "resnest-digits", "inputs": "sample:x"},
         "check_golden": {"path": folder / "golden.json"},
+        "evaluate": {"model": "resnest-digits", "images": folder},
         "capture": {"framework": "mxnet", "folder": folder / "capture", **asked},
         "reveal": {"framework": "mxnet", "book": folder / "book.json", **asked},
     }

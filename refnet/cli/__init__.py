@@ -21,10 +21,12 @@ from refnet.cli import (
     capture,
     completion,
     diff,
+    evaluate,
     explain,
     export,
     fetch,
     golden,
+    learn,
     models,
     prove,
     reveal,
@@ -47,10 +49,13 @@ from refnet.cli.layout import laid_out, width
 from refnet.core.errors import RefnetError
 from refnet.core.words import did_you_mean
 
-COMMANDS = (models, run, summary, fetch, export, capture, verify, explain, diff, golden, prove, reveal, bench)
+COMMANDS = (
+    *(models, run, evaluate, summary, fetch, export, capture, verify, explain),
+    *(diff, golden, prove, reveal, bench, learn),
+)
 """Modules with TEXT, EXAMPLES, arguments(parser) and run(arguments); the command has the module's name."""
 
-LIMITED = {"run", "capture", "verify", "explain", "golden", "reveal"}
+LIMITED = {"run", "evaluate", "capture", "verify", "explain", "golden", "reveal"}
 """Commands that run networks in this process."""
 
 HELP = """\
@@ -62,6 +67,7 @@ start here:
   refnet verify           the shipped networks against their frameworks' bits
   refnet run              the shipped digits network on the sample digits
   refnet models           the networks that refnet knows by name
+  refnet learn            a page that takes both digits networks apart, bit by bit
   refnet run resnest-50-pytorch cat.jpg --weights seed:0
   refnet COMMAND --help   options and examples of a command
 
@@ -78,7 +84,7 @@ exit codes:
        `reveal`: some nodes are unconfirmed; `capture --order-free`: some nodes differ
   2    wrong usage, an input that cannot be used, or output that cannot be written; the reason is on
        standard error (and with --json on standard output as {"error": {"kind": ..., "message": ...}});
-       `verify`: no defect, but something could not be judged
+       `verify`: no defect, but something could not be judged; `evaluate`: an image could not be read
   130  interrupted with Ctrl-C
   141  the reader of standard output closed the pipe, as in `refnet models | head -1`
   Any other exception is a bug in refnet: it shows its traceback, and the exit code is 2.
@@ -86,7 +92,7 @@ exit codes:
 environment:
   REFNET_CACHE    folder of the compiled kernels (default ~/.cache/refnet/kernels)
   REFNET_WEIGHTS  folder of the fetched official files (default ~/.cache/refnet/weights)
-  REFNET_PYTHON_TORCH, _MXNET, _ONNXRUNTIME, _ONNX_REFERENCE
+  REFNET_PYTHON_TORCH, _MXNET, _ONNXRUNTIME, _ONNX_REFERENCE, _OPENVINO
                   the Python that has the framework
   REFNET_QUIET    set to any value: no message while kernels compile
   NO_COLOR        set to any value: no colours

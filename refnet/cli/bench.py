@@ -19,6 +19,7 @@ from refnet.cli.common import (
     weights_arguments,
 )
 from refnet.core.errors import InputError
+from refnet.frameworks.capture.names import PLACES
 
 if TYPE_CHECKING:
     from refnet.bench.machine import Machine
@@ -49,8 +50,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--against",
         type=_frameworks,
         metavar="LIST",
-        help="comma-separated, or none: torch, mxnet, onnxruntime, onnx-reference "
-        "(default: the network's own framework)",
+        help=f"comma-separated, or none: {', '.join(PLACES)} (default: the network's own framework)",
     )
     parser.add_argument("--arithmetic", metavar="NAME", help="plain (default), golden or replay:BOOK")
     text = "numbers of threads (default: 1,2)"

@@ -15,6 +15,7 @@ from typing import Any
 
 from refnet.core.errors import InputError
 from refnet.core.words import did_you_mean
+from refnet.frameworks.capture.names import PLACES, PRECISIONS, variable
 
 EMBEDDED = "octave-se-resnet-digits"
 """The network of `refnet run` without a MODEL: trained, shipped, and it runs in an instant."""
@@ -229,6 +230,15 @@ def threads_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, metavar="N", help=text)
 
 
+def worker_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare --processes and --dask."""
+    text = "worker processes on this machine (default: 1, this one)"
+    parser.add_argument("--processes", type=positive, metavar="N", help=text)
+    text = "workers of dask: a scheduler's address such as tcp://10.0.0.1:8786, or local:N for N processes "
+    text += 'on this machine; needs pip install "refnet[dask]"'
+    parser.add_argument("--dask", metavar="ADDRESS|local:N", help=text)
+
+
 def pipeline_argument(parser: argparse.ArgumentParser) -> None:
     """Declare --pipeline."""
     text = "the preprocessing pipeline, docs/preprocessing.md (default: the model's)"
@@ -238,7 +248,9 @@ def pipeline_argument(parser: argparse.ArgumentParser) -> None:
 def python_argument(parser: argparse._ActionsContainer) -> None:
     """Declare --python; `interpreters` reads it."""
     text = "the Python that has the framework, or with NAME= that of one framework; repeatable "
-    text += "(default: what REFNET_PYTHON_TORCH, _MXNET, _ONNXRUNTIME or _ONNX_REFERENCE names, else the "
+    first, *others = (variable(name) for name in PLACES)
+    others = [name.removeprefix("REFNET_PYTHON") for name in others]
+    text += f"(default: what {first}, {', '.join(others[:-1])} or {others[-1]} names, else the "
     text += "Python that runs refnet, else that of the PATH)"
     parser.add_argument("--python", action="append", default=[], metavar="[NAME=]PATH", help=text)
 
@@ -312,6 +324,14 @@ def subgraph_argument(parser: argparse.ArgumentParser) -> None:
         default="NONE",
         help="MXNet's subgraph backend. NONE: no joined nodes; default: MXNet's own setting (default: NONE)",
     )
+
+
+def precision_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare --precision."""
+    text = "openvino: what it may round to inside, its INFERENCE_PRECISION_HINT: "
+    text += f"{', '.join(PRECISIONS)} (default: {PRECISIONS[0]})"
+    known = one_of(*PRECISIONS)
+    parser.add_argument("--precision", type=known, choices=PRECISIONS, metavar="NAME", help=text)
 
 
 def one_of(*known: str) -> Callable[[str], str]:

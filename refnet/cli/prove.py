@@ -16,9 +16,12 @@ from refnet.cli.common import (
     positive,
     print_json,
     python_argument,
+    refuse_given,
     threads_argument,
+    worker_arguments,
 )
 from refnet.core.words import counted
+from refnet.frameworks.capture.names import LIVE
 
 TEXT = "prove golden exp or sigmoid, or a framework's bits, on all float32 inputs"
 
@@ -26,6 +29,7 @@ EXAMPLES = """\
 examples:
   refnet prove sigmoid                                every one of the 2**32 float32 inputs
   refnet prove exp --state exp.state                  resumes if it was interrupted
+  refnet prove exp --dask local:2                     on dask's workers; also --processes 2
   refnet prove sigmoid --slice 3/64                   the 3rd, 67th, 131st and 195th of 256 chunks
   refnet prove sigmoid --framework torch --slice 1/16
   refnet prove softmax --framework mxnet --environment DNNL_MAX_CPU_ISA=AVX2
@@ -44,9 +48,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     names = ["exp", "sigmoid", "softmax", "softmax-first", "nd-sigmoid"]
     parser.add_argument("function", type=one_of(*names), choices=names, metavar="FUNCTION", help=text)
     other = parser.add_argument_group("a framework's function")
-    text = "compare this framework's function, not golden"
-    known = ["torch", "mxnet", "onnxruntime"]
-    other.add_argument("--framework", type=one_of(*known), choices=known, help=text)
+    text = f"compare this framework's function, not golden: {', '.join(LIVE)}"
+    other.add_argument("--framework", type=one_of(*LIVE), choices=LIVE, metavar="NAME", help=text)
     python_argument(other)
     text = "compare with this formula only (default: all that agree on a sample)"
     other.add_argument("--formula", metavar="NAME", help=text)
@@ -61,6 +64,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slice", type=_slice, default=(1, 1), metavar="K/N", help="only part K of N")
     text = "save progress to this file, and resume from it"
     parser.add_argument("--state", type=Path, metavar="FILE", help=text)
+    worker_arguments(parser)
     threads_argument(parser)
     json_argument(parser)
 
@@ -78,8 +82,14 @@ def run(a: argparse.Namespace) -> int:
 
     part, of = a.slice
     chunks = range(part - 1, CHUNKS, of)
+    workers = None
+    if a.processes or a.dask:
+        from refnet.workers.workers import Workers
+
+        refuse_given(a, ("threads",), "each worker of --processes and --dask computes one chunk at a time")
+        workers = Workers(a.processes, a.dask)
     with counting(f"{a.function}: chunks of 2**24 inputs", len(chunks)) as advance:
-        proof = prove(a.function, chunks, thread_count(a.threads), a.state, advance)
+        proof = prove(a.function, chunks, thread_count(a.threads), a.state, advance, workers)
     known = recorded(a.function)
     unlike = proof.unlike(known)
     if a.json:
@@ -113,6 +123,7 @@ def _live(a: argparse.Namespace) -> int:
 
     if a.state:
         raise InputError("--state is for golden proofs; --slice divides this one")
+    refuse_given(a, ("processes", "dask"), "is for golden proofs; --slice divides this one")
     place = FRAMEWORKS[a.framework]
     questions(place, a.function)
     part, of = a.slice

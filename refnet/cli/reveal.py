@@ -17,6 +17,7 @@ from refnet.cli.common import (
     json_value,
     pairs,
     positive,
+    precision_argument,
     print_json,
     process_arguments,
     progress_bar,
@@ -27,11 +28,10 @@ from refnet.cli.common import (
 )
 from refnet.core.errors import InputError
 from refnet.core.words import counted, did_you_mean
+from refnet.frameworks.capture.names import LIVE
 
 if TYPE_CHECKING:
     from refnet import Revealed
-
-KNOWN = ("torch", "mxnet", "onnxruntime")
 
 TEXT = "find out in which order a framework adds, and write it to a book"
 
@@ -73,7 +73,7 @@ explains how it works.
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("framework", nargs="?", metavar="FRAMEWORK", help=", ".join(KNOWN))
+    parser.add_argument("framework", nargs="?", metavar="FRAMEWORK", help=", ".join(LIVE))
     text = "name or file; for torch also package.module:callable"
     parser.add_argument("model", nargs="?", metavar="MODEL", help=text)
     text = "the book's file; with --show, the picture's"
@@ -87,6 +87,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=positive, metavar="N", help="batch size (default: 1)")
     parser.add_argument("--mode", metavar="MODE", help="how the framework executes, see `refnet capture`")
     subgraph_argument(parser)
+    precision_argument(parser)
     process_arguments(parser, "answer")
     callable_arguments(parser, "FILE", "torch callable: its state dict")
     json_argument(parser)
@@ -98,10 +99,10 @@ def run(a: argparse.Namespace) -> int:
         return _show_recipes(a)
     if a.book is not None:
         raise InputError(f"--book {a.book} is only for --show; name the file of a new book with -o")
-    if a.framework not in KNOWN or a.model is None or a.output is None:
+    if a.framework not in LIVE or a.model is None or a.output is None:
         given = " ".join(word for word in (a.framework, a.model) if word)
-        hint = did_you_mean(a.framework, KNOWN) if a.framework and a.framework not in KNOWN else ""
-        raise InputError(f"needs FRAMEWORK ({', '.join(KNOWN)}), MODEL and -o BOOK, got {given!r}{hint}")
+        hint = did_you_mean(a.framework, LIVE) if a.framework and a.framework not in LIVE else ""
+        raise InputError(f"needs FRAMEWORK ({', '.join(LIVE)}), MODEL and -o BOOK, got {given!r}{hint}")
     if a.framework != "torch":
         usable(a.model, a.network)
     try:
@@ -117,6 +118,7 @@ def run(a: argparse.Namespace) -> int:
                 batch=a.batch or 1,
                 mode=a.mode,
                 subgraph=a.subgraph,
+                precision=a.precision,
                 python=interpreters(a.python, [a.framework]).get(a.framework),
                 environment=pairs("--environment", a.environment),
                 timeout=a.timeout or 600,

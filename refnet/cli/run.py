@@ -160,6 +160,7 @@ def _inputs(
     a: argparse.Namespace, graph: Graph, entry: Entry | None
 ) -> tuple[list[str], Iterator[F32], str | None]:
     """Names and batches of the inputs, and their preprocessing pipeline (None: the input is a tensor)."""
+    from refnet.models.converted import usual_pipeline
     from refnet.models.inputs import is_tensor, read_inputs, sample_or_path
     from refnet.models.predict import image_batches, input_tensor, tensor_batches
     from refnet.models.preprocess import pipeline
@@ -185,7 +186,7 @@ def _inputs(
         images = sorted((shipped_folder() / "digits").glob("*.png"), key=lambda p: int(p.name.split("-")[0]))
     if not images:
         raise InputError("no image: name image files, or a tensor with --input FILE.npy")
-    chosen = a.pipeline or (entry.pipeline if entry else None)
+    chosen = a.pipeline or usual_pipeline(a.model or EMBEDDED, entry)
     if chosen is None:
         raise InputError(f"{a.model}: choose the preprocessing, with --pipeline NAME or --model NAME")
     return [str(p) for p in images], image_batches(images, pipeline(chosen), a.batch), chosen

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from refnet.core.caches import Latest
-from refnet.core.errors import InputError, WeightsError
+from refnet.core.errors import InputError, UnsupportedError, WeightsError
 from refnet.core.graph import Graph, Node
 from refnet.core.interrupt import interruptible
 from refnet.core.limits import RunCost, long_ones, run_cost
@@ -84,6 +84,7 @@ def steps(
     """
     graph = _fused(graph, arithmetic.fused_graph(graph), until or ())
     nodes = graph.nodes if until is None else _needed(graph, until)
+    _refuse_opaque(graph, nodes)
     yield from _execute(graph, inputs, arithmetic, Plan(frozenset(until or ()), schedule(nodes)))
 
 
@@ -118,6 +119,7 @@ def make_plan(
     """
     fused = None if fused_graph is graph else fused_graph
     nodes = _needed(graph if fused is None else _fused(graph, fused, wanted), wanted)
+    _refuse_opaque(graph, nodes)
     return Plan(wanted, schedule(nodes if fuse is None else fuse(nodes, wanted)), fused)
 
 
@@ -223,3 +225,20 @@ def _needed(graph: Graph, names: Collection[str]) -> tuple[Node, ...]:
             kept.append(node)
             wanted.update(node.data)
     return tuple(reversed(kept))
+
+
+def _refuse_opaque(graph: Graph, nodes: Sequence[Node]) -> None:
+    """Raise UnsupportedError if refnet cannot compute some of the nodes; it names them all, by the reason."""
+    why: dict[str, list[str]] = {}
+    for node in nodes:
+        if node.op.opaque:
+            why.setdefault(node.op.opaque, []).append(node.name)
+    if why:
+        shown = "".join(
+            f"\n  {what}: {', '.join(name[:60] for name in names[:8])}"
+            + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            for what, names in list(why.items())[:40]
+        )
+        raise UnsupportedError(
+            f"{graph.name}: what is asked for needs values that refnet cannot compute:{shown}"
+        )

@@ -172,6 +172,11 @@ class Op:
         return False
 
     @property
+    def opaque(self) -> str:
+        """Why refnet cannot compute the value; "" if it can."""
+        return ""
+
+    @property
     def exactly_specified(self) -> bool:
         """True if float32 has only one right result (relu, max, concat, one add): bits must agree."""
         return False

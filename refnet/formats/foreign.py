@@ -31,7 +31,7 @@ def refuse_foreign(head: bytes, file: str) -> None:
     if start.startswith((b"<!doctype html", b"<html", b"<head")):
         remedy = "a server's page was saved instead: download the file again"
         raise UnsupportedError(f"{file}: is an HTML page, not the file: {remedy}")
-    if start.startswith(b"<?xml"):
+    if start.startswith(b"<?xml") and not file.endswith(".xml"):
         remedy = "a server's answer was saved instead: download the file again"
         raise UnsupportedError(f"{file}: is an XML document, not the file: {remedy}")
     for magic, (kind, command) in PACKED.items():

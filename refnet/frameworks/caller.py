@@ -3,8 +3,8 @@
     caller(framework, worker, op, types, threads) -> Caller
         caller(fixed, each, take) -> (calls, ...)
 
-MXNet and ONNX Runtime get a graph of one node, written by refnet's own exporters; PyTorch gets a call of its
-functional interface (torch_ops.py). Only what the op means is said, not how to add.
+MXNet, ONNX Runtime and OpenVINO get a graph of one node, written by refnet's own exporters; PyTorch gets a
+call of its functional interface (torch_ops.py). Only what the op means is said, not how to add.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 
 from refnet.core.errors import UnsupportedError
 from refnet.core.graph import Graph, Node
-from refnet.core.op import F32, Op, TensorType
+from refnet.core.op import F32, Op, Reduction, TensorType
+from refnet.frameworks.capture.names import LIVE
 from refnet.frameworks.process import Worker
 from refnet.frameworks.torch_ops import torch_function
 
@@ -47,10 +48,15 @@ class Caller:
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def wholes(self, many: Sequence[Sequence[F32]]) -> list[F32]:
+        """The framework's value for each of these lists of inputs, in the order of `names`."""
+        return list(
+            self({}, {n: np.stack(a) for n, a in zip(self.names, zip(*many, strict=True), strict=True)})
+        )
+
     def whole(self, inputs: Sequence[F32]) -> F32:
         """The framework's value for these inputs, in the order of `names`."""
-        found: F32 = self({}, {n: a[None] for n, a in zip(self.names, inputs, strict=True)})[0]
-        return found
+        return self.wholes([inputs])[0]
 
 
 def input_names(op: Op, count: int) -> tuple[str, ...]:
@@ -71,10 +77,13 @@ def caller(
     types: Sequence[TensorType],
     threads: int,
     opset: int | None = None,
+    precision: str | None = None,
+    behind: bool = False,
 ) -> Caller:
-    """What executes this op on inputs of these types. framework: "torch", "mxnet" or "onnxruntime".
+    """What executes this op on inputs of these types. framework: one of LIVE (capture/names.py).
 
     opset: ONNX Runtime's, for what differs between versions of an operator; None: that of refnet's exporter.
+    precision: OpenVINO's; None: its first. behind: the op reads what a convolution wrote (`layouts`).
     Raises UnsupportedError where the framework has no such op.
     """
     names = input_names(op, len(types))
@@ -88,6 +97,10 @@ def caller(
     request["threads"] = threads
     if opset is not None:
         request["opset"] = opset
+    if precision is not None:
+        request["precision"] = precision
+    if behind:
+        request["behind"] = True
 
     def ask(fixed: Mapping[str, F32], each: Mapping[str, F32], take: Sequence[int | None]) -> F32:
         order = {name: each.get(name, fixed.get(name)) for name in names}
@@ -97,6 +110,20 @@ def caller(
         return found
 
     return Caller(names, ask)
+
+
+def layouts(framework: str, op: Op, types: Sequence[TensorType]) -> tuple[bool, ...]:
+    """The ways to ask for an op: alone (False), and behind a convolution (True).
+
+    OpenVINO's convolutions leave their results with the channels last, and its averages add in the order of
+    the memory. Its other sums bring their inputs into a layout of their own.
+
+    >>> from refnet.ops import GlobalAvgPool
+    >>> layouts("openvino", GlobalAvgPool(), [TensorType((1, 8, 7, 7))])
+    (False, True)
+    """
+    pool = isinstance(op, Reduction) and op.averages and len(types[0].shape) == 4
+    return (False, True) if pool and framework == "openvino" else (False,)
 
 
 def _one_node(op: Op, types: Sequence[TensorType], names: Sequence[str]) -> Graph:
@@ -113,8 +140,8 @@ def _written(framework: str, graph: Graph) -> tuple[dict[str, Any], dict[str, An
         from refnet.formats.mxnet.reader import graph_to_symbol
 
         return {"symbol": graph_to_symbol(graph)}, {}
-    if framework == "onnxruntime":
+    if framework in ("onnxruntime", "openvino"):
         from refnet.formats.onnx.export import graph_to_onnx
 
         return {}, {"model": np.frombuffer(graph_to_onnx(graph).SerializeToString(), np.uint8)}
-    raise UnsupportedError(f"framework must be torch, mxnet or onnxruntime, got {framework!r}")
+    raise UnsupportedError(f"framework must be one of {', '.join(LIVE)}, got {framework!r}")

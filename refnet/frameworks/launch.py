@@ -18,15 +18,16 @@ from refnet.core.errors import InputError
 from refnet.core.graph import Graph
 from refnet.core.op import F32
 from refnet.core.words import did_you_mean
+from refnet.frameworks.capture.names import PLACES, variable
 from refnet.frameworks.process import Worker
 from refnet.models.catalog import Entry, entries
 from refnet.models.loading import Model, Size, load, structure
 from refnet.models.synthetic import normal
 from refnet.models.weights_file import absolute_source, holds_weights_only, source_of
 
-FRAMEWORKS = {"torch": "torch", "mxnet": "mxnet", "onnxruntime": "onnx", "onnx-reference": "onnx"}
-"""What refnet can be compared with -> the environment of .ci/environments.sh that has it (.venv-NAME)."""
-MODULES = {"torch": "torch", "mxnet": "mxnet", "onnxruntime": "onnxruntime", "onnx-reference": "onnx"}
+FRAMEWORKS = PLACES
+"""What refnet can be compared with, each in an environment of its own."""
+MODULES = {name: "onnx" if name == "onnx-reference" else name for name in FRAMEWORKS}
 """The same -> the module that makes a Python one that has it."""
 MODELS = ("resnest-50-pytorch", "octave-se-resnet-50-0.125")
 """The networks that are compared when none is named."""
@@ -137,8 +138,7 @@ def default_against(model: Model, network: str | None) -> tuple[str, ...]:
 def python(framework: str, given: str | None = None) -> str:
     """The interpreter that runs a framework: the one given, or else the first of these that there is.
 
-    1. What the variable of the framework names: REFNET_PYTHON_TORCH, REFNET_PYTHON_MXNET,
-       REFNET_PYTHON_ONNXRUNTIME, REFNET_PYTHON_ONNX_REFERENCE.
+    1. What the variable of the framework names, such as REFNET_PYTHON_TORCH or REFNET_PYTHON_ONNX_REFERENCE.
     2. The Python that runs refnet, if it has the framework.
     3. The first python3, or python, of the PATH, if it has the framework.
 
@@ -148,8 +148,8 @@ def python(framework: str, given: str | None = None) -> str:
     Traceback (most recent call last):
     refnet.core.errors.InputError: --python torch=/no/such/python: no such file
     """
-    variable = f"REFNET_PYTHON_{framework.upper().replace('-', '_')}"
-    for said, path in ((f"--python {framework}", given), (variable, os.environ.get(variable))):
+    named_by = variable(framework)
+    for said, path in ((f"--python {framework}", given), (named_by, os.environ.get(named_by))):
         if path:
             if not os.path.isfile(path):
                 raise InputError(f"{said}={path}: no such file")
@@ -163,7 +163,7 @@ def python(framework: str, given: str | None = None) -> str:
             return path
     raise InputError(
         f"no Python has {framework}: neither the one that runs refnet nor that of the PATH. Name one with "
-        f"--python PATH, or in {variable}; in refnet's repository `bash .ci/environments.sh "
+        f"--python PATH, or in {named_by}; in refnet's repository `bash .ci/environments.sh "
         f"{FRAMEWORKS[framework]}` makes one, .venv-{FRAMEWORKS[framework]}/bin/python"
     )
 
@@ -211,7 +211,7 @@ def worker_file(framework: str) -> str:
     ('torch', True)
     """
     place = FRAMEWORKS.get(framework, framework)
-    return str(WORKERS / "onnx_worker.py") if place == "onnx" else place
+    return str(WORKERS / f"{place}_worker.py") if place in ("onnx", "openvino") else place
 
 
 def torch_callable(name: str) -> str:
@@ -274,6 +274,8 @@ def _framework(name: str, python: str, graph: Graph, entry: Entry | None, folder
     path = folder / "net.onnx"
     if not path.exists():
         export(graph, folder / "net", "onnx")
+    if name == "openvino":
+        return Racer(name, about.field("version", str), file, python, {"path": str(path)})
     engine, version = ("onnxruntime", "onnxruntime") if name == "onnxruntime" else ("reference", "version")
     request = {"path": str(path), "engine": engine}
     return Racer(name, about.field(version, str), file, python, request, slow=engine == "reference")

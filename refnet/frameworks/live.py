@@ -66,6 +66,12 @@ QUESTIONS: Mapping[str, Mapping[str, Question]] = {
         "exp": Question("Exp", {}),
         "softmax": Question("Softmax", {"axis": 1}, 1),
     },
+    "openvino": {
+        "sigmoid": Question("sigmoid", {}),
+        "exp": Question("exp", {}),
+        "softmax": Question("softmax", {"axis": 1}, 1),
+        "softmax-first": Question("softmax", {"axis": 0}, 0),
+    },
 }
 """framework -> function -> how it is asked for. softmax: along the last axis, softmax-first: the first."""
 

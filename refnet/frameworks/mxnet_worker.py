@@ -80,7 +80,8 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
         inner = symbol.get_internals()
         known = {*symbol.list_arguments(), *symbol.list_auxiliary_states()}
         names = inner.list_outputs()
-        kept = [i for i, name in enumerate(names) if name not in known]
+        undefined = _undefined(symbol)
+        kept = [i for i, name in enumerate(names) if name not in known and name not in undefined]
         executor = _bind(mx, mx.sym.Group([inner[i] for i in kept]), request["params"], arrays)
         outputs = executor.forward(is_train=False)
         for i, output in zip(kept, outputs, strict=True):
@@ -232,10 +233,20 @@ def _visible(symbol: Any, executor: Any) -> dict[str, str]:
     """What the executor calls an output -> the value that it is; of joined nodes the last one's.
 
     A batch norm also reports its hidden outputs _mean and _var, which inference leaves undefined: they are
-    not among these.
+    not among these, nor is what `_undefined` names.
     """
-    found = {name: _value(name) for name in symbol.get_internals().list_outputs()}
+    undefined = _undefined(symbol)
+    names = symbol.get_internals().list_outputs()
+    found = {name: _value(name) for name in names if name not in undefined}
     return {**found, **{f"{name}_output": names[-1] for name, names in _groups(executor).items()}}
+
+
+def _undefined(symbol: Any) -> set[str]:
+    """Outputs that inference leaves undefined: the mask of a LeakyReLU with act_type rrelu."""
+    import json
+
+    nodes = json.loads(symbol.tojson())["nodes"]
+    return {f"{node['name']}_mask" for node in nodes if node["op"] == "LeakyReLU"}
 
 
 def _monitor(executor: Any, emit: Callable[[str, Any], None], visible: dict[str, str]) -> list[BaseException]:

@@ -64,6 +64,7 @@ def capture(
     batch: int | None = None,
     mode: str | None = None,
     subgraph: str = "NONE",
+    precision: str | None = None,
     hash_only: bool = False,
     order_free: bool = False,
     python: str | None = None,
@@ -80,21 +81,23 @@ def capture(
 ) -> CaptureResult:
     """Run a network in a framework and write every value into a folder, whole or recognisably unfinished.
 
-    framework: "torch", "mxnet", "onnxruntime", "refnet", or "folder" for .npy files of anybody's. model: a
-    name or file as for `refnet.load`; torch: "package.module:callable" too; folder: where the files are.
+    framework: "torch", "mxnet", "onnxruntime", "openvino", "refnet", or "folder" for .npy files of anybody's.
+    model: a name or file as for `refnet.load`; torch: "package.module:callable" too; openvino: a .xml too;
+    folder: where the files are.
     inputs: seed:N, sample:NAME, .npy files or images; "NAME=FILE.npy" for networks of several inputs; () is
     "seed:0", and for a folder what its own files say: what is named is compared with them.
     weights, network, image: as for `refnet.load`; pipeline: how an image becomes a tensor. Weights of a
-    callable, and of a .onnx file in ONNX Runtime, which have their own, are compared with these.
+    callable, and of a file that ONNX Runtime or OpenVINO runs as it is, are compared with these.
     threads: the framework's. batch: images of a seed. mode: how the framework executes (`refnet capture
     --help` lists them); refnet itself: "plain" or "golden". subgraph: MXNet's backend, "NONE" or "default".
+    precision: OpenVINO's INFERENCE_PRECISION_HINT, "f32" if nothing is said.
     hash_only: keep the sha256 of each value only. order_free: no network, but each reduction alone on inputs
-    whose sums are exact; of a .onnx file in onnxruntime the file's own nodes, else the framework's operators
-    (a torch callable is refused). python: the interpreter that has the framework; environment: variables for
-    its process. timeout: seconds for any one value. state, arguments, options, paths: of torch's callable.
-    reference: of a folder, who computed it. names: of a folder, name of a file -> name of a value; allow:
-    names and patterns of values that the network may lack. progress: called after each value with (done, of
-    how many).
+    whose sums are exact; of a .onnx file in onnxruntime or openvino its own nodes, else the framework's
+    operators (a torch callable is refused). python: the interpreter that has the framework; environment:
+    variables for its process. timeout: seconds for any one value. state, arguments, options, paths: of
+    torch's callable. reference: of a folder, who computed it. names: of a folder, name of a file -> name of a
+    value; allow: names and patterns of values that the network may lack. progress: called after each value
+    with (done, of how many).
 
     The same call goes on after an interruption. Raises InputError for what cannot be asked or a folder that
     holds something else, FrameworkError if the framework fails.
@@ -123,6 +126,7 @@ def capture(
         environment or {},
         timeout,
         subgraph,
+        precision,
         state,
         tuple(arguments),
         options or {},
@@ -154,6 +158,7 @@ def reveal(
     batch: int = 1,
     mode: str | None = None,
     subgraph: str = "NONE",
+    precision: str | None = None,
     python: str | None = None,
     environment: Mapping[str, str] | None = None,
     timeout: float = 600.0,
@@ -165,9 +170,9 @@ def reveal(
 ) -> Revealed:
     """Ask a framework in which order it adds in every layer of a network, and write the book of it.
 
-    framework: "torch", "mxnet" or "onnxruntime". book: the file to write; BOOK.partial beside it holds what
-    was asked so far, and the same call goes on there after an interruption. Other arguments: as for
-    `refnet.capture`. progress: called after each question and each capture with (done, of how many).
+    framework: "torch", "mxnet", "onnxruntime" or "openvino". book: the file to write; BOOK.partial beside it
+    holds what was asked so far, and the same call goes on there after an interruption. Other arguments: as
+    for `refnet.capture`. progress: called after each question and each capture with (done, of how many).
 
     Raises InputError for what cannot be asked, FrameworkError if the framework fails.
 
@@ -190,6 +195,7 @@ def reveal(
         environment=environment or {},
         timeout=timeout,
         subgraph=subgraph,
+        precision=precision,
         state=state,
         arguments=tuple(arguments),
         options=options or {},

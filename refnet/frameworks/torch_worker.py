@@ -111,6 +111,58 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     }
 
 
+def export(request: Any, arrays: Any, emit: Any) -> Any:
+    """Export the module that `build` made to an .onnx file, and compare its program with the module itself.
+
+    request: path (of the .onnx), threads, keywords (as for run). Fields: refused (why torch cannot export it;
+    "" if it can); inputs (names, in the module's order); outputs; differ (how many elements of the outputs
+    have other bits in the program, run node by node, than the module's own forward gives).
+    """
+    import numpy as np
+    import torch
+
+    _threads(request)
+    module, keywords = KEPT["module"], bool(request.get("keywords"))
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    part = _part()
+    try:
+        found = part["export"](module, tensors, keywords, request["path"])
+        program = part["values"](found, list(tensors.values()), None, {})
+        with torch.inference_mode():
+            own = list(_tensors(module(**tensors) if keywords else module(*tensors.values())).values())
+        pairs = [(one.numpy(), other.numpy()) for one, other in zip(program, own, strict=True)]
+        differ = sum(int((a.view(np.int32) != b.view(np.int32)).sum()) for a, b in pairs)
+    except Exception as error:  # whatever torch's compiler raises; the caller falls back to hooks
+        first = str(error).split("\n")[0]
+        return {"refused": f"{type(error).__name__}: {first}"[:300]}, {}
+    KEPT["exported"] = found
+    fields = {"refused": "", "inputs": list(found.inputs), "outputs": list(found.outputs), "differ": differ}
+    return fields, {}
+
+
+def run_exported(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
+    """Run the program that `export` made, node by node; emits every value that its .onnx has.
+
+    request: threads. Fields: outputs (output -> value), left_out (value -> why it is not emitted).
+    """
+    import torch
+
+    _threads(request)
+    found = KEPT["exported"]
+    left_out: dict[str, str] = {}
+    tensors = [torch.from_numpy(array) for array in arrays.values()]
+    _part()["values"](found, tensors, emit, left_out)
+    return {"outputs": {name: name for name in found.outputs}, "left_out": left_out}, {}
+
+
+def _part() -> dict[str, Any]:
+    """The functions of torch_export_worker.py, which lies beside this file; this process has no refnet."""
+    import os
+    import runpy
+
+    return runpy.run_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), "torch_export_worker.py"))
+
+
 def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     """Time a run of a module request["runs"] times; each emits its seconds, and the next waits until it is
     wanted. Before each there are others that do not count, for request["settle"] seconds.
@@ -416,6 +468,8 @@ COMMANDS = {
     "load": load,
     "build": build,
     "run": run,
+    "export": export,
+    "run_exported": run_exported,
     "op": op,
     "probe": probe,
     "time": timed,

@@ -139,8 +139,8 @@ def entry(name: str) -> Entry:
 def named_by(path: str | os.PathLike[str]) -> Entry | None:
     """The network that a file is of by its name alone, or None.
 
-    Known names: NAME with .json, -symbol.json, .tar or .onnx, NAME a network's; an official file's name, or
-    its stem with -symbol.json; the path of an official archive's member, behind its folder.
+    Known names: NAME with .json, -symbol.json, .tar, .onnx or .xml, NAME a network's; an official file's
+    name, or its stem with -symbol.json; the path of an official archive's member, behind its folder.
 
     >>> named_by("nets/resnest-digits-symbol.json").name, named_by("a02_resnet-26_alpha-0.250.tar").name
     ('resnest-digits', 'octave-resnet-26-0.25')
@@ -149,7 +149,9 @@ def named_by(path: str | os.PathLike[str]) -> Entry | None:
     """
     whole = Path(path)
     name, member = whole.name, "/".join(whole.parts[-2:])
-    stem = name.removesuffix(".json").removesuffix("-symbol").removesuffix(".tar").removesuffix(".onnx")
+    stem = name
+    for suffix in (".json", "-symbol", ".tar", ".onnx", ".xml"):
+        stem = stem.removesuffix(suffix)
     for found in _read().values():
         officials = {official.name for official in found.files}
         stems = {Path(official).with_suffix("").name for official in officials}

@@ -65,7 +65,8 @@ class Summary:
     """A network's cost for one execution at its own input size; see the head of this file.
 
     parameters, statistics, folded, card_parameters: numbers. macs, flops, card_flops: operations.
-    bytes: of all weights and values, float32. A weight that several nodes share is counted once.
+    bytes: of all weights and values, float32. A weight that several nodes share is counted once. opaque: the
+    nodes that refnet cannot compute, whose operations are not counted.
 
     >>> from refnet.models.catalog import build, entry
     >>> cost = summary(build(entry("resnest-50-pytorch")))
@@ -85,6 +86,7 @@ class Summary:
     bytes: int
     card_flops: int
     card_parameters: int
+    opaque: tuple[str, ...] = ()
     card_rule: str = CARD_RULE
 
 
@@ -130,6 +132,7 @@ def summary(graph: Graph) -> Summary:
         bytes=sum(row.bytes for row in rows),
         card_flops=2 * inputs + sum(card_operations(n, types) for n in graph.nodes if n.name not in merged),
         card_parameters=folded + 2 * sum(kind.shape[1] for kind in graph.inputs.values()),
+        opaque=tuple(node.name for node in graph.nodes if node.op.opaque),
     )
 
 
@@ -189,7 +192,7 @@ def _row(node: Node, types: dict[str, TensorType], learned: list[str], aside: li
     cost = node.op.flops(*(types[name] for name in node.inputs))
     return Row(
         name=node.name,
-        op=type(node.op).__name__,
+        op=node.op.label() if node.op.opaque else type(node.op).__name__,
         shape=types[node.name].shape,
         parameters=sum(types[name].size for name in learned),
         statistics=sum(types[name].size for name in aside),

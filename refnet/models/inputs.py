@@ -292,6 +292,7 @@ def with_pipeline(sources: Sources) -> Sources:
     >>> with_pipeline(Sources("resnest-digits", input="sample:1700-label-5.png")).pipeline
     'digits'
     """
+    from refnet.models.converted import usual_pipeline
     from refnet.models.loading import network_of
     from refnet.models.preprocess import pipeline as by_name
 
@@ -300,4 +301,4 @@ def with_pipeline(sources: Sources) -> Sources:
     if is_tensor(sources.input):
         return sources  # where a pipeline is refused
     entry = network_of(sources.model, sources.network)
-    return replace(sources, pipeline=sources.pipeline or (entry.pipeline if entry else None))
+    return replace(sources, pipeline=sources.pipeline or usual_pipeline(sources.model, entry))

@@ -4,6 +4,7 @@
       ├──── _symbol ─── formats/mxnet ──┼── _with ── seed:N | .params | .tar | .pth | .safetensors
       ├──── _archive ── formats/mxnet   │
       ├──── _onnx ───── formats/onnx    │
+      ├──── _ir ─────── formats/openvino│
       └──── _state ──── catalog.build ──┘      (weights_file.py reads the files)
 
 `structure` is the same without weights, for what needs only shapes. A symbol file or an archive of a network
@@ -42,18 +43,19 @@ def load(
 ) -> Graph:
     """The graph of a model with its weights.
 
-    model: a name of the catalog, or the path of a `*-symbol.json`, of an official `.tar`, of an `.onnx`, or
-        of torch's weights (`.pth`, `.pt`, `.ckpt`, `.bin`, `.safetensors`, `.safetensors.index.json`) or
-        `.params`, the latter two together with `network` unless they have an official file's name.
+    model: a name of the catalog, or the path of a `*-symbol.json`, of an official `.tar`, of an `.onnx`, of
+        an `.xml` of OpenVINO's IR with its `.bin` beside it, or of torch's weights (`.pth`, `.pt`, `.ckpt`,
+        `.bin`, `.safetensors`, `.safetensors.index.json`) or `.params`, the latter two together with
+        `network` unless they have an official file's name.
     weights: the path of torch's weights, a `.params` or `.tar`, or "seed:N" for synthetic weights. After the
         path of a checkpoint with several may stand which: `net.pth?key=state_dict_ema`; after that of a
         `.params` with structural names their structure file: `net.params?structure=net-structure.json`.
         What is taken, if it is not all of a file, is said to the logger "refnet". Default: for a name the
         weights that ship with refnet, else the fetched official file; for X-symbol.json the file
-        X-0000.params beside it, else the only .params in its folder; an `.onnx` holds its own.
+        X-0000.params beside it, else the only .params in its folder; an `.onnx` and an `.xml` hold their own.
     network: the catalog name whose architecture a file belongs to.
     image: (h, w) of the input, default the catalog's, or 224, 224 for a symbol file that is not in it, or
-        what an `.onnx` says. The weights of a seed do not depend on it.
+        what an `.onnx` or `.xml` says. The weights of a seed do not depend on it.
 
     Raises InputError (an argument of the wrong kind, no such name, no weights found, ambiguous, a bad
     seed), WeightsError (weights do not fit, or a file is of another network), and the readers'
@@ -81,6 +83,9 @@ def load(
     if name.endswith(".onnx"):
         graph = _onnx(Path(name), network_of(name, network), image)
         return graph if weights is None else _with(graph, weights)
+    if name.endswith(".xml"):
+        graph = _ir(Path(name), network_of(name, network), image)
+        return graph if weights is None else _with(graph, weights)
     raise _unknown(name)
 
 
@@ -102,6 +107,8 @@ def structure(model: Model, *, network: str | None = None, image: Size | None = 
         return replace(_archive(Path(name), network_of(name, network), image), weights={})
     if name.endswith(".onnx"):
         return replace(_onnx(Path(name), network_of(name, network), image), weights={})
+    if name.endswith(".xml"):
+        return replace(_ir(Path(name), network_of(name, network), image), weights={})
     raise _unknown(name)
 
 
@@ -155,7 +162,7 @@ def _size(image: object) -> Size:
 def _unknown(name: str) -> InputError:
     """What to say of a model that is neither a name nor a kind of file that can be read."""
     if os.path.isfile(name):
-        kinds = f"*-symbol.json, .tar, .onnx, {', '.join(STATES)} or .params"
+        kinds = f"*-symbol.json, .tar, .onnx, .xml, {', '.join(STATES)} or .params"
         return InputError(f"{name} is no {kinds}, nor the name of a network")
     try:
         entry(name)
@@ -239,12 +246,26 @@ def _onnx(path: Path, chosen: Entry | None, image: Size | None) -> Graph:
     from refnet.formats.onnx.reader import read_onnx
 
     graph = read_onnx(path, image)
+    _check_classes(path, graph, chosen)
+    return graph
+
+
+def _ir(path: Path, chosen: Entry | None, image: Size | None) -> Graph:
+    """A converted model's graph: its weights are folded as those of an ONNX file can be."""
+    from refnet.formats.openvino.reader import read_ir
+
+    graph = read_ir(path, image)
+    _check_classes(path, graph, chosen)
+    return graph
+
+
+def _check_classes(path: Path, graph: Graph, chosen: Entry | None) -> None:
+    """Refuse a file whose output is not the network's that it is said to be, or is called like."""
     if chosen is not None:
         wanted = TensorType((1, len(labels(chosen.dataset))))
         prob = graph.types().get(graph.outputs.get("prob", ""))
         if prob != wanted:
             raise WeightsError(f"{path} is not {chosen.name}: its output prob is {prob!r}, not {wanted!r}")
-    return graph
 
 
 def _check_network(path: Path, what: str, graph: Graph, chosen: Entry, image: Size | None) -> None:

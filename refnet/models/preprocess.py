@@ -51,7 +51,7 @@ class Pipeline:
     shape: (c, h, w) of the tensor. resize: the short side in pixels before the centre crop (the
     digits pipeline: the side of the square image). filter: how it is resized. mean: one number per
     channel, in the units of 8-bit pixels. scale: one number per channel, which the difference is
-    multiplied with or divided by (operation).
+    multiplied with or divided by (operation). order: of the tensor's channels.
 
     >>> pipeline("octave-scorer").shape
     (3, 224, 224)
@@ -66,6 +66,7 @@ class Pipeline:
     mean: tuple[float, ...]
     scale: tuple[float, ...]
     operation: Literal["multiply", "divide"]
+    order: Literal["RGB", "BGR"] = "RGB"
 
     def apply(self, source: str | os.PathLike[str] | Image) -> F32:
         """The tensor (1, c, h, w) of an image file or of a Pillow image. Errors: as `pixels`.
@@ -99,7 +100,7 @@ class Pipeline:
         )
 
     def normalise(self, pixels: U8) -> F32:
-        """The tensor float32 (1, c, h, w) of uint8 pixels (h, w, c).
+        """The tensor float32 (1, c, h, w) of uint8 pixels (h, w, c) in the order R, G, B.
 
         x = (float32(p) - float32(mean)) * float32(scale), or / float32(scale): the constants are
         rounded to float32 first, the subtraction is rounded, the product or quotient is rounded.
@@ -118,6 +119,8 @@ class Pipeline:
         mean, scale = np.array(self.mean, np.float32), np.array(self.scale, np.float32)
         x = pixels.astype(np.float32) - mean
         x = x * scale if self.operation == "multiply" else x / scale
+        if self.order == "BGR":
+            x = x[:, :, ::-1]
         return np.ascontiguousarray(x.transpose(2, 0, 1)[np.newaxis])
 
 
@@ -131,6 +134,10 @@ def pipelines() -> dict[str, Pipeline]:
     octave-conversion
     resnest
     digits
+    octave-raw-bgr
+    octave-raw-rgb
+    resnest-raw-bgr
+    resnest-raw-rgb
     """
     return {p.name: p for p in _PIPELINES}
 
@@ -317,6 +324,23 @@ _OCTAVE_PIXELS = (
     " (offset rounded down)"
 )
 
+_CONVERTED: tuple[tuple[str, str, str, Literal["opencv cubic", "pillow bicubic"]], ...] = (
+    (
+        "octave",
+        "Open Model Zoo, octave-se-resnet-50-0.125 as converted",
+        f"{_OCTAVE_PIXELS}, as in OpenCV 4 and 5 without IPP",
+        "opencv cubic",
+    ),
+    (
+        "resnest",
+        "Open Model Zoo, resnest-50-pytorch as converted",
+        "short side to 256 with Pillow's bicubic (antialiased; long side rounded down), centre crop 224"
+        " (offset rounded half to even)",
+        "pillow bicubic",
+    ),
+)
+_ORDERS: tuple[Literal["RGB", "BGR"], ...] = ("BGR", "RGB")
+
 _PIPELINES = (
     Pipeline(
         "octave-scorer",
@@ -348,5 +372,15 @@ _PIPELINES = (
         "refnet's two small networks, trained on scikit-learn's 8 x 8 digits (pixel 15 * v for v = 0..16)",
         "grey, averaged to 8 x 8 if of another size, each pixel repeated 4 x 4; minus 120; divided by 60",
         (1, 32, 32), 8, "box and nearest", (120.0,), (60.0,), "divide",
+    ),
+    *(
+        Pipeline(
+            f"{family}-raw-{order.lower()}",
+            source,
+            f"{pixels}; minus 0; divided by 1 (mean and scale are in the file); channels {order}",
+            _RGB, 256, filter_, (0.0,) * 3, (1.0,) * 3, "divide", order,
+        )
+        for family, source, pixels, filter_ in _CONVERTED
+        for order in _ORDERS
     ),
 )  # fmt: skip

@@ -1,27 +1,20 @@
-"""The ops: one class each, complete in its file. `ALL` is every op among the public names, for the tests."""
+"""The ops: one class each, complete in its file. `ALL` is every op that refnet computes, for the tests."""
 
 from refnet.core.op import Cost, Interval, Op, TensorType
 from refnet.ops.attention import RadixSoftmax, RadixSum, WeightedSum
 from refnet.ops.average import AvgPool, GlobalAvgPool
 from refnet.ops.conv import Conv, ConvAdd
 from refnet.ops.dense import Dense
-from refnet.ops.layout import (
-    Concat,
-    Constant,
-    ExpandDims,
-    Flatten,
-    Identity,
-    Pad,
-    Reshape,
-    Slice,
-    Transpose,
-)
+from refnet.ops.layout import Concat, Constant, ExpandDims, Flatten, Identity, Pad, Reshape, Slice, Transpose
+from refnet.ops.leaky import LeakyRelu, PRelu
 from refnet.ops.matmul import MatMul
 from refnet.ops.norm import BatchNorm
+from refnet.ops.opaque import Opaque
 from refnet.ops.pointwise import Add, Clip, Div, Mul, Relu, Sub
 from refnet.ops.pool import MaxPool
 from refnet.ops.reduce import ReduceMean, ReduceSum
 from refnet.ops.resample import ResizeNearest, UpsampleNearest
+from refnet.ops.scalar import WithScalar
 from refnet.ops.sigmoid import Sigmoid
 from refnet.ops.softmax import Softmax
 
@@ -43,10 +36,13 @@ __all__ = [
     "GlobalAvgPool",
     "Identity",
     "Interval",
+    "LeakyRelu",
     "MatMul",
     "MaxPool",
     "Mul",
     "Op",
+    "Opaque",
+    "PRelu",
     "Pad",
     "RadixSoftmax",
     "RadixSum",
@@ -63,9 +59,10 @@ __all__ = [
     "Transpose",
     "UpsampleNearest",
     "WeightedSum",
+    "WithScalar",
 ]
 
 _PUBLIC = [globals().get(name) for name in __all__]
 ALL: tuple[type[Op], ...] = tuple(
-    kind for kind in _PUBLIC if isinstance(kind, type) and issubclass(kind, Op) and kind is not Op
+    kind for kind in _PUBLIC if isinstance(kind, type) and issubclass(kind, Op) and kind not in (Op, Opaque)
 )

@@ -33,7 +33,7 @@ class BatchNorm(Fusable):
 
     Bound, over the float32 forms that frameworks use, with s exact and T = (|x| + |mean|) * |s| + |beta|:
 
-    1. i = 1/sqrt(var + eps); a = gamma*i; b = beta - mean*a; y = x*a + b   (PyTorch)
+    1. i = 1/sqrt(var + eps); a = gamma*i; b = beta - mean*a; y = x*a + b   (PyTorch; OpenVINO without i)
     2. a = gamma/sqrt(var + eps); y = (x - mean)*a + beta                    (MXNet)
     3. y = gamma*((x - mean)*i) + beta                                        (references)
        each with or without FMA, with i by division or (in float64) by any more accurate way.
@@ -83,6 +83,8 @@ class BatchNorm(Fusable):
         "scaled": "i = 1/sqrt(var + eps), a = gamma*i, b = beta - mean*a, y = x*a + b "
         "(ONNX Runtime; PyTorch without AVX2)",
         "scaled-fused": "as scaled, with b = fma(-mean, a, beta) and y = fma(x, a, b) (PyTorch)",
+        "folded": "a = gamma/sqrt(var + eps), b = beta - mean*a, y = x*a + b (OpenVINO)",
+        "folded-fused": "as folded, with y = fma(x, a, b) (OpenVINO)",
         "centred": "s = gamma/sqrt(var + eps), y = (x - mean)*s + beta (oneDNN, so MXNet, on arrays in plain "
         "layout, and without FMA)",
         "centred-fused": "as centred, with y = fma(x - mean, s, beta) (oneDNN on arrays in blocks)",
@@ -171,7 +173,8 @@ class BatchNorm(Fusable):
     def factors(self, engine: Engine, formula: str, gamma_: F32, beta: F32, mean: F32, var: F32) -> Factors:
         """What a formula derives from the weights: m, i, s, t of y = ((x - m) * i) * s + t, per channel.
 
-        m is +0 in the scaled forms, and i is 1 in all but the normalised ones; neither changes a result.
+        m is +0 in the scaled and folded forms, and i is 1 in all but the normalised ones; neither changes
+        a result.
         Cached as long as the weights live.
         """
         self._expect_formula(formula)
@@ -188,9 +191,8 @@ class BatchNorm(Fusable):
             i = one / root
             if formula.startswith("normalised"):
                 return mean, i, g, beta
-            a = g * i
-            fused = formula == "scaled-fused"
-            b = engine.fused_multiply_add(-mean, a, beta) if fused else beta - mean * a
+            a = g / root if formula.startswith("folded") else g * i
+            b = engine.fused_multiply_add(-mean, a, beta) if formula == "scaled-fused" else beta - mean * a
             return np.zeros_like(mean), one, a, b
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:

@@ -17,7 +17,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -36,6 +37,8 @@ from refnet.formats.bounded import open_file
 from refnet.formats.write import whole_file
 from refnet.kernels.engine import Fast
 from refnet.ops.sigmoid import exact_sigmoid
+from refnet.workers.held import parcel
+from refnet.workers.workers import Workers, results
 
 FUNCTIONS = ("exp", "sigmoid")
 CHUNKS = 256
@@ -296,13 +299,15 @@ def prove(
     threads: int = 1,
     state: str | os.PathLike[str] | None = None,
     advance: Callable[[int], object] = lambda done: None,
+    workers: Workers | None = None,
 ) -> Proof:
     """Compare both evaluations of a function on these chunks of inputs.
 
     function: "exp" or "sigmoid". chunks: indices 0 to 255, the inputs' upper byte. state: a file that keeps
     what is done, replaced after each chunk; if it is there, its chunks are not computed again. It belongs
-    to one function and one version of the code. advance: called with how many more chunks are done.
-    Raises InputError for an unknown function or a state of other code, FormatError if it is no state.
+    to one function and one version of the code. advance: called with how many more chunks are done. workers:
+    who computes, a chunk at a time each (None: `threads` threads of this process). Raises InputError for an
+    unknown function or a state of other code, FormatError if it is no state.
 
     >>> prove("exp", [0x7F]).different
     0
@@ -316,19 +321,25 @@ def prove(
     advance(len(wanted) - len(missing))
     kept.save()  # an unusable file is found now
     before, begin = kept.seconds, time.perf_counter()
-    with ThreadPoolExecutor(threads, "refnet-prove") as pool:
-        jobs = [pool.submit(chunk, function, index) for index in missing]
-        try:
-            for job in as_completed(jobs):
-                found = job.result()
-                kept.chunks[found.index] = found
-                kept.seconds = before + time.perf_counter() - begin
-                kept.save()
-                advance(1)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with ExitStack() as stack:
+        if workers is None:
+            workers = Workers(executor=stack.enter_context(ThreadPoolExecutor(threads, "refnet-prove")))
+        code = _code()
+        sent = parcel(f"prove {function} {code}", _chunk_of_same_code, (function, code))
+        for _, found in results(workers, sent, missing):
+            kept.chunks[found.index] = found
+            kept.seconds = before + time.perf_counter() - begin
+            kept.save()
+            advance(1)
     return Proof(function, tuple(kept.chunks[index] for index in wanted), kept.seconds)
+
+
+def _chunk_of_same_code(proven: tuple[str, str], index: int) -> Chunk:
+    """A chunk in a worker. proven: the function, and the code that is to be proved."""
+    function, code = proven
+    if _code() != code:
+        raise InputError(f"this worker's refnet or processor is another one: code {_code()}, not {code}")
+    return chunk(function, index)
 
 
 def _known(function: str) -> str:

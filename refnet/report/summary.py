@@ -57,7 +57,13 @@ def show_all(cost: Summary, entry: Entry | None, *, nodes: bool = True, totals: 
             table(("", ">counted", ">", ">published"), _totals(cost, entry), fold=("",)),
             "",
         )
-        show(Text(f"The card's rule: {clean(cost.card_rule)}."))
+        if entry and entry.gflops:
+            show(Text(f"The card's rule: {clean(cost.card_rule)}."))
+        if cost.opaque:
+            names = ", ".join(cost.opaque[:8]) + (
+                f" and {len(cost.opaque) - 8} more" if cost.opaque[8:] else ""
+            )
+            show(Text(f"Without the operations of what refnet cannot compute: {clean(names)}."))
         if entry and entry.table and entry.table.macs:
             show(Text(f"The rule of the authors' table: {TABLE_RULE}."))
 
@@ -77,7 +83,8 @@ def _totals(cost: Summary, entry: Entry | None) -> list[tuple[str, str, str, str
         ("  by the card's rule", cost.card_flops, "G", gflops),
         ("bytes of weights and values", cost.bytes, "M", ""),
     ]
-    return [(name, _number(count), _scaled(count, unit), card) for name, count, unit, card in counts]
+    shown = [row for row in counts if (entry and entry.gflops) or row[0] != "  by the card's rule"]
+    return [(name, _number(count), _scaled(count, unit), card) for name, count, unit, card in shown]
 
 
 def _number(value: int) -> str:

@@ -13,6 +13,7 @@ from refnet.core.interpreter import check_weights
 from refnet.core.op import F32
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import file_name
+from refnet.models.converted import usual_pipeline
 from refnet.models.inputs import SAMPLE, inputs_from, is_tensor, located_input, located_model
 from refnet.models.loading import Model, Size, load, network_of
 from refnet.models.seed import seed_of
@@ -112,7 +113,7 @@ def _network(
     chosen = located_model(said, places, name, given, network, image, "the capture")
     graph = load(chosen.model, weights=chosen.weights, network=chosen.network, image=chosen.image)
     entry = network_of(chosen.model, chosen.network)
-    return graph, entry.pipeline if entry else None
+    return graph, usual_pipeline(chosen.model, entry)
 
 
 def _folder(capture: CapturedValues) -> Path:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from refnet.core.errors import InputError
+from refnet.core.errors import InputError, UnsupportedError
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import F32
 from refnet.verification import compute
@@ -65,6 +65,10 @@ class Verifier:
         judged = not self.wanted or node.name in self.wanted
         if node.name not in self.needed and self.wanted:
             return None
+        if node.op.opaque:
+            judgement = self._passed_on(node)
+            self._kept(node, True, None)
+            return judgement if judged else None
         operands = self.operands(node)
         weights = [known(self.graph.weights[name]) for name in node.weights]
         hidden = next((name for name, one in zip(node.data, operands, strict=True) if one is None), None)
@@ -96,6 +100,27 @@ class Verifier:
             self.judged_on[node.name] = [*operands, *weights]
         self._kept(node, there, replayed)
         return judgement if judged else None
+
+    def _passed_on(self, node: Node) -> Judgement:
+        """An opaque node: its captured value is what later nodes read; nothing is said of it."""
+        self.theirs[node.name] = self.own[node.name] = None
+        if not present(self.capture, node.name):
+            return self._unjudged(node, MISSING, f"the capture lacks it, and {node.op.opaque}")
+        try:
+            value = self._read(node, None, None, None)
+        except InputError as error:
+            if self.capture.manifest is not None:
+                raise
+            return self._unjudged(node, UNJUDGED, f"{node.op.opaque}; {error}")
+        kind = self.types[node.name]
+        reason = f"{node.op.opaque}; its captured value is passed on"
+        if value is None:
+            reason = f"{node.op.opaque}; the capture has only its hash"
+        elif regrouped(value.shape, kind.shape):
+            self.theirs[node.name] = known(value.reshape(kind.shape))
+        else:
+            reason = f"{node.op.opaque}; its shape is {list(value.shape)}, not {list(kind.shape)}"
+        return self._unjudged(node, UNJUDGED, reason)
 
     def operands(self, node: Node) -> list[AbstractValue | None]:
         """What is known of a node's data when its turn comes; None of that of which nothing is."""
@@ -176,7 +201,8 @@ class Verifier:
 
     def _unjudged(self, node: Node, verdict: str, reason: str) -> Judgement:
         """A judgement without a comparison."""
-        kind, shape = type(node.op).__name__, self.types[node.name].shape
+        kind = node.op.label() if node.op.opaque else type(node.op).__name__
+        shape = self.types[node.name].shape
         return Judgement(node.name, repr(node.op), kind, node.inputs, shape, verdict, reason)
 
     def _why_missing(self, node: Node) -> str:
@@ -238,7 +264,8 @@ def gather(
 ) -> Gathered:
     """What the capture tells of a node, read as a verification reads it.
 
-    inputs, stated: as for `verify_values`. Raises InputError if the capture does not tell what goes in.
+    inputs, stated: as for `verify_values`. Raises InputError if the capture does not tell what goes in, and
+    UnsupportedError for an opaque node.
     """
     walk, said = _walked(graph, capture, node, inputs_of(graph, capture, inputs or {}, stated), threads)
     operands = walk.judged_on[node.name]
@@ -276,6 +303,8 @@ def _walked(
     graph: Graph, capture: CapturedValues, node: Node, data: Mapping[str, F32 | None], threads: int
 ) -> tuple[Verifier, Judgement]:
     """A walk for one node, and the judgement on it."""
+    if node.op.opaque:
+        raise UnsupportedError(f"{node.name}: refnet cannot compute {node.op.opaque}")
     walk = Verifier(graph, capture, data, None, frozenset([node.name]), threads)
     said = None
     for one in graph.nodes:

@@ -208,6 +208,8 @@ def verify_values(
         notes.append(f"the capture has no input {', '.join(absent)}: its readers cannot be judged")
     inner = {*graph.by_name, *graph.inputs}
     manifest = capture.manifest
+    if manifest is not None:
+        notes += narrower(manifest.reference.flags)
     if book is not None and manifest is not None:
         notes += other_reference(book, vars(manifest.reference))
     return Verification(
@@ -255,6 +257,19 @@ def _assuming(judgement: Judgement, graph: Graph) -> Judgement:
         return judgement
     ops = [graph.by_name[name].op for name in judgement.over]
     return replace(judgement, reason=resting_on(judgement.reason, ops))
+
+
+def narrower(flags: Mapping[str, str]) -> list[str]:
+    """What the flags of a capture say of numbers of fewer bits than float32, for which no bound holds.
+
+    >>> narrower({"INFERENCE_PRECISION_HINT": "f32"}), len(narrower({"INFERENCE_PRECISION_HINT": "bf16"}))
+    ([], 1)
+    """
+    precision = flags.get("INFERENCE_PRECISION_HINT", "f32")
+    if precision == "f32":
+        return []
+    return [f"computed with INFERENCE_PRECISION_HINT={precision}: bounds are of float32, so rounding to "
+            f"{precision} is outside of them too"]  # fmt: skip
 
 
 def other_reference(book: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:

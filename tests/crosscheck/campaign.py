@@ -44,6 +44,8 @@ PAIRS = {
     "mxnet": (OCTAVE, "mxnet", frozenset()),
     "onnx-resnest": (RESNEST, "onnxruntime", frozenset()),
     "onnx-octave": (OCTAVE, "onnxruntime", frozenset()),
+    "openvino-resnest": (RESNEST, "openvino", frozenset()),
+    "openvino-octave": (OCTAVE, "openvino", frozenset()),
 }
 """name -> network, framework, and the values that the framework does not show (PyTorch's module ends with
 logits)."""

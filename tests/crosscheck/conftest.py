@@ -8,25 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from refnet.frameworks.capture.names import PLACES, variable
 from refnet.frameworks.process import Worker
 
 ROOT = Path(__file__).parents[2]
-collect_ignore = ["modules.py"]
+collect_ignore = ["foreign_modules.py", "modules.py", "mxnet_models.py"]
 """What PyTorch's own interpreter imports."""
 NAMES = {"onnx": "onnxruntime"}
 """The environment that has a framework -> the framework, where they differ."""
-for _place, _name in {"torch": "TORCH", "mxnet": "MXNET", "onnx": "ONNXRUNTIME"}.items():
-    os.environ.setdefault(f"REFNET_PYTHON_{_name}", str(ROOT / f".venv-{_place}/bin/python"))
-os.environ.setdefault("REFNET_PYTHON_ONNX_REFERENCE", os.environ["REFNET_PYTHON_ONNXRUNTIME"])
+for _name, _place in PLACES.items():
+    os.environ.setdefault(variable(_name), str(ROOT / f".venv-{_place}/bin/python"))
 REPORT = pytest.StashKey[list[str]]()
 
 
 def interpreter(framework: str) -> Path:
     """The Python that has a framework. A missing one is a failure: nothing is skipped here."""
-    variable = f"REFNET_PYTHON_{NAMES.get(framework, framework).upper()}"
-    path = Path(os.environ.get(variable) or ROOT / f".venv-{framework}/bin/python")
+    named = variable(NAMES.get(framework, framework))
+    path = Path(os.environ.get(named) or ROOT / f".venv-{framework}/bin/python")
     if not path.exists():
-        pytest.fail(f"no Python with {framework} at {path}: run .ci/environments.sh or set {variable}")
+        pytest.fail(f"no Python with {framework} at {path}: run .ci/environments.sh or set {named}")
     return path
 
 

@@ -30,7 +30,7 @@ from refnet.core.orders import Book, Chain, Choice, Leaf, Order, Part, Program, 
 from refnet.formats.book import read
 from refnet.kernels.engine import Fast
 from refnet.ops import RadixSum
-from tests.crosscheck.identical import MORE, ROWS
+from tests.crosscheck.identical import MORE, ROWS, graph_of
 
 IMAGES = ("digit 0", "normal 1", "NaN")
 """Inputs of the table of identical bits."""
@@ -185,7 +185,7 @@ def main(arguments: list[str]) -> int:
         name, size = path.stem.rsplit("-", 1)
         height, width = map(int, size.split("x"))
         row, book = ROWS[name], read(path)
-        graph = refnet.load(row.model, weights="seed:0", image=(height, width))
+        graph = graph_of(row, row.model(path.parent, (height, width)), (height, width))
         found = controls(graph, book)
         print(line(name, found), flush=True)
         without += [f"{name}: {one.key}" for one in found if one.rounds and not one.by]

@@ -38,6 +38,7 @@ from refnet.frameworks.reveal.values import twins
 from refnet.ops import Softmax
 from tests.crosscheck.campaign import INPUTS, Run, Shape, Streamed, drawn, lines
 from tests.crosscheck.conftest import interpreter
+from tests.crosscheck.converted import converted
 from tests.helpers.official import SYMBOLS
 
 F = np.float32
@@ -56,7 +57,8 @@ class Row:
     """framework, network (a name or a file of SYMBOLS), threads, batch. mode: MXNet's, of the runs.
 
     asked: its mode while the book is revealed, where that is another (mode outputs shows no value inside).
-    subgraph: MXNet's subgraph backend; "default" joins nodes.
+    subgraph: MXNet's subgraph backend; "default" joins nodes. ir: OpenVINO's, of a network that its converter
+    has written: how the weights are stored, "f32" or "f16".
     """
 
     framework: str
@@ -67,14 +69,20 @@ class Row:
     asked: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     subgraph: str = "NONE"
+    ir: str = ""
 
-    @property
-    def model(self) -> str:
-        """The network as refnet's commands take it: of a symbol file that is not here the builder's graph,
-        which has the same nodes (tests/models/official_structures.json).
+    def model(self, folder: Path, image: tuple[int, int]) -> str:
+        """The network as refnet's commands take it. folder: where a converted one is written.
+
+        Of a symbol file that is not here it is the builder's graph, which has the same nodes
+        (tests/models/official_structures.json).
         """
-        path = SYMBOLS / self.network
-        return str(path) if path.is_file() else BUILT.get(self.network, self.network)
+        if self.ir:
+            half = self.ir == "f16"
+            path = converted(self.network, folder, weights="seed:0", half=half, image=image, batch=self.batch)
+            return str(path)
+        symbol = SYMBOLS / self.network
+        return str(symbol) if symbol.is_file() else BUILT.get(self.network, self.network)
 
 
 def _settings(framework: str, network: str, batches: tuple[int, ...], **more: Any) -> dict[str, Row]:
@@ -86,6 +94,12 @@ ROWS: Mapping[str, Row] = {
     **_settings("torch", RESNEST, (1, 2, 4)),
     **_settings("mxnet", OCTAVE, (1, 2, 4), mode="internals"),
     **_settings("onnxruntime", RESNEST, (1,)),
+    **_settings("openvino", RESNEST, (1,)),
+    **{f"{name}-octave": row for name, row in _settings("openvino", OCTAVE, (1,)).items()},
+    "openvino-f32": Row("openvino", RESNEST, ir="f32"),
+    "openvino-f16": Row("openvino", RESNEST, ir="f16"),
+    "openvino-f32-octave": Row("openvino", OCTAVE, ir="f32"),
+    "openvino-f16-octave": Row("openvino", OCTAVE, ir="f16"),
     "resnest-101": Row("torch", "resnest-101-pytorch"),
     "fast-2s2x40d": Row("torch", "resnest-50-fast-2s2x40d-pytorch"),
     "fast-4s2x40d": Row("torch", "resnest-50-fast-4s2x40d-pytorch"),
@@ -126,6 +140,10 @@ FAMILIES: Mapping[str, Row] = {
 ALL = {**ROWS, **FAMILIES}
 
 
+IR = {"f32": "converted, FP32", "f16": "converted, FP16"}
+"""What the table says of a converted network."""
+
+
 def some(value: float, every: int) -> Callable[[np.ndarray], np.ndarray]:
     """Every so many elements are the value, or its negative in turn."""
 
@@ -145,19 +163,26 @@ MORE: Mapping[str, Callable[[Shape], np.ndarray]] = {
 }
 
 
-def request_of(row: Row, image: tuple[int, int]) -> Request:
+def request_of(row: Row, model: str, image: tuple[int, int]) -> Request:
     """Who is asked for what."""
     python = str(interpreter("onnx" if row.framework == "onnxruntime" else row.framework))
     known = {"threads": row.threads, "batch": row.batch, "mode": row.mode, "environment": row.environment}
     known["subgraph"] = row.subgraph
-    return Request(row.framework, row.model, weights="seed:0", image=image, python=python, **known)
+    if not row.ir:  # which has weights, and a size, of its own
+        known |= {"weights": "seed:0", "image": image}
+    return Request(row.framework, model, python=python, **known)
 
 
-def book_of(row: Row, path: Path, image: tuple[int, int]) -> float:
+def graph_of(row: Row, model: str, image: tuple[int, int]) -> Graph:
+    """The network with its weights. model: what `Row.model` gave."""
+    return refnet.load(model) if row.ir else refnet.load(model, weights="seed:0", image=image)
+
+
+def book_of(row: Row, model: str, path: Path, image: tuple[int, int]) -> float:
     """Reveal the row's book; the seconds it took. Nodes without a recipe end the run, and leave no book."""
     begin = time.perf_counter()
     asked = path.with_suffix(".asked")
-    found = reveal(replace(request_of(row, image), mode=row.asked or row.mode), asked)
+    found = reveal(replace(request_of(row, model, image), mode=row.asked or row.mode), asked)
     if found.book.unconfirmed:
         raise SystemExit(f"{asked}: not confirmed: {[vars(one) for one in found.book.unconfirmed]}")
     asked.replace(path)
@@ -232,9 +257,10 @@ def run(
         if not todo:
             continue
         path = books / f"{name}-{image[0]}x{image[1]}.json"
-        seconds = None if path.exists() else book_of(row, path, image)
-        graph, book = refnet.load(row.model, weights="seed:0", image=image), read(path)
-        with planned(request_of(row, image)) as capture:
+        model = row.model(books, image)
+        seconds = None if path.exists() else book_of(row, model, path, image)
+        graph, book = graph_of(row, model, image), read(path)
+        with planned(request_of(row, model, image)) as capture:
             assert capture.again is not None
             for key, one in todo.items():
                 shape = (row.batch, *graph.inputs["data"].shape[1:])
@@ -265,7 +291,7 @@ def summary(found: list[dict[str, Any]]) -> str:
         cells = [f"{s['framework']} {of[0]['reference']['version']}", s["network"]]
         default = "default executor" if s.get("subgraph") == "default" else ""
         cells += [
-            ", ".join(word for word in (s["mode"], default, extra) if word),
+            ", ".join(word for word in (s["mode"], default, extra, IR.get(s.get("ir", ""), "")) if word),
             s["threads"],
             s["batch"],
             len(of),

@@ -158,7 +158,7 @@ def test_a_module_of_anybodys(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     right = normal(1, "right", (1, 2, 4, 4))
     np.save(tmp_path / "left.npy", left)
     np.save(tmp_path / "right.npy", right)
-    arguments = ["tests.crosscheck.modules:Two", "--path", str(ROOT), "--argument", "2"]
+    arguments = ["tests.crosscheck.modules:Two", "--path", str(ROOT), "--argument", "2", "--mode", "eager"]
     arguments += ["--option", '{"scale": 0.5}']
     arguments += ["--input", f"left={tmp_path / 'left.npy'}", "--input", f"right={tmp_path / 'right.npy'}"]
     capture = captured("torch", tmp_path / "c", *arguments)
@@ -242,7 +242,8 @@ def test_weights_are_named_only_if_the_module_has_them(
     assert made.manifest.sources is not None
     assert made.manifest.sources.weights == "seed:0"
     assert made.manifest.weights == refnet.load("resnest-50-pytorch", weights="seed:0").weights_hash()
-    again = captured("torch", tmp_path / "b", "resnest.torch:resnest50", "--image", "64,64")
+    eager = ("--image", "64,64", "--mode", "eager")
+    again = captured("torch", tmp_path / "b", "resnest.torch:resnest50", *eager)
     assert again.manifest is not None
     assert (again.manifest.weights, again.manifest.sources) == (None, None)
     flags = [one.manifest.reference.flags["parameters"] for one in (made, again) if one.manifest]

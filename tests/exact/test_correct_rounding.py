@@ -75,7 +75,7 @@ def test_adversarial_numbers(example, data):
         array = np.array(few, np.float32)
         pick = (np.abs(floats(value.shape, (role, len(few)))) * len(few)).astype(int) % len(few)
         made = array[pick].astype(np.float32)
-        if isinstance(example.op, ops.Div):  # nothing is divided by 0
+        if isinstance(example.op, ops.Div | ops.WithScalar):  # nothing is divided by 0
             made[made == 0] = 3
         chosen.append(np.maximum(np.abs(made), np.float32(1e-30)) if role == "var" else made)
     with np.errstate(all="ignore"):

@@ -40,11 +40,13 @@ from refnet.ops import (
     Flatten,
     GlobalAvgPool,
     Identity,
+    LeakyRelu,
     MatMul,
     MaxPool,
     Mul,
     Op,
     Pad,
+    PRelu,
     RadixSoftmax,
     RadixSum,
     ReduceMean,
@@ -60,7 +62,9 @@ from refnet.ops import (
     Transpose,
     UpsampleNearest,
     WeightedSum,
+    WithScalar,
 )
+from refnet.ops.scalar import KINDS
 from tests.helpers import attacks
 from tests.helpers.attacks import node, symbol, variable
 from tests.helpers.bits import floats, same_bits
@@ -152,6 +156,63 @@ OPS = [
     (one, ("slice_axis",), {"axis": 1, "begin": 1, "end": "None"}, Slice(1, 3, 1)),
     (one, ("slice_axis",), {"axis": -1, "begin": -5, "end": -1}, Slice(3, 7, 3)),
     (one, ("clip",), {"a_min": "0", "a_max": 6}, Clip(0.0, 6.0)),
+    (one, ("LeakyReLU",), {}, LeakyRelu(0.25)),
+    (one, ("LeakyReLU",), {"act_type": "leaky", "slope": "0.1"}, LeakyRelu(float(np.float32(0.1)))),
+    (one, ("LeakyReLU",), {"act_type": "rrelu"}, LeakyRelu(0.22949999570846558)),
+    (one, ("LeakyReLU",), {"act_type": "rrelu", "lower_bound": 0.5, "upper_bound": 1}, LeakyRelu(0.75)),
+    (one, ("LeakyReLU", ("g",)), {"act_type": "prelu"}, PRelu((3,))),
+    (one, ("_plus_scalar",), {"scalar": "0.1"}, WithScalar("add", float(np.float32(0.1)))),
+    (one, ("_PlusScalar",), {}, WithScalar("add", 1.0)),
+    (one, ("_minus_scalar",), {"scalar": 3, "is_int": True}, WithScalar("sub", 3.0)),
+    (one, ("_rminus_scalar",), {"scalar": "-2.5", "is_int": False}, WithScalar("rsub", -2.5)),
+    (one, ("_mul_scalar",), {"scalar": "2"}, WithScalar("mul", 2.0)),
+    (one, ("_div_scalar",), {"scalar": "2"}, WithScalar("div", 2.0)),
+    (one, ("_rdiv_scalar",), {"scalar": "2"}, WithScalar("rdiv", 2.0)),
+    (one, ("negative",), {}, WithScalar("mul", -1.0)),
+    (one, ("_maximum_scalar",), {"scalar": "0.5"}, Clip(low=0.5)),
+    (one, ("_minimum_scalar",), {"scalar": "6"}, Clip(high=6.0)),
+    (one, ("_MaximumScalar",), {}, Clip(low=1.0)),
+    (one, ("_MinimumScalar",), {}, Clip(high=1.0)),
+    (one, ("slice",), {"begin": "(None, 1)", "end": "(None, -1)"}, Slice(1, 2)),
+    (one, ("slice",), {"begin": (0, 0, 2), "end": "(1, 99, None)", "step": "()"}, Slice(2, 8, 2)),
+    (
+        one,
+        ("crop",),
+        {"begin": "(0,0,1,2)", "end": "(None,2,8,-1)", "step": "(1,None)"},
+        Pad((0, 0, -1, -2), (0, -1, 0, -1)),
+    ),
+    (one, ("slice",), {"begin": (0,), "end": "(None,)"}, Identity()),
+    (one, ("squeeze", (), (3, 1, 8)), {"axis": 2}, Reshape((0, 3, 8))),
+    (one, ("squeeze", (), (3, 1, 1)), {"axis": "(2, -1)"}, Reshape((0, 3))),
+    (one, ("transpose",), {"axes": "(0, 2, 3, 1)"}, Transpose((0, 2, 3, 1))),
+    (one, ("transpose",), {}, Transpose((3, 2, 1, 0))),
+    (one, ("SwapAxis",), {"dim1": 1, "dim2": -1}, Transpose((0, 3, 2, 1))),
+    (one, ("swapaxes",), {"dim1": 3}, Transpose((3, 1, 2, 0))),
+    (one, ("mean",), {"axis": "(2, 3)", "keepdims": True}, GlobalAvgPool()),
+    (one, ("mean",), {"axis": "(2, -1)"}, ReduceMean((2, 3), False)),
+    (one, ("mean",), {"axis": 1, "exclude": True}, ReduceMean((0, 2, 3), False)),
+    (one, ("mean",), {"keepdims": True}, ReduceMean((0, 1, 2, 3))),
+    (one, ("sum",), {"axis": "1"}, ReduceSum((1,), False, 3)),
+    (one, ("sum_axis",), {"axis": "[0,1]", "keepdims": 1}, ReduceSum((0, 1), True)),
+    (one, ("Cast",), {"dtype": "float32"}, Identity()),
+    (one, ("cast",), {"dtype": "float32"}, Identity()),
+    *(
+        (one, (name, (), (6, 4, 2)), {"shape": codes}, Reshape(target))
+        for name, codes, target in (
+            ("Reshape", "(0, -1)", (0, -1)),
+            ("reshape", (0, 4, 6, 2), (0, 4, 6, 2)),
+            ("Reshape", "(-1, 8)", (-1, 8)),
+            ("Reshape", "(-2,)", (0, 0, 0, 0)),
+            ("Reshape", "(-2, 1)", (0, 0, 0, 0, 1)),
+            ("Reshape", "(0, -3, -1)", (0, 24, -1)),
+            ("Reshape", "(-3, -2)", (-1, 4, 2)),
+            ("Reshape", "(-3, -1)", (-1, 8)),
+            ("Reshape", "(0, -4, 3, -1, -2)", (0, 3, 2, 4, 2)),
+            ("Reshape", "(0, -4, -1, 3, 0, 0)", (0, 2, 3, 4, 2)),
+            ("Reshape", "(-4, 1, -1, -2)", (1, -1, 6, 4, 2)),
+        )
+    ),
+    (one, ("Reshape", (), (6, 4, 2)), {"shape": "(-1, 0)", "reverse": True}, Reshape((-1, 2))),
     (one, ("Dropout",), {"p": 0.3}, Identity()),
     (one, ("identity",), {}, Identity()),
     (one, ("_copy",), {}, Identity()),
@@ -199,6 +260,29 @@ def test_trivial_global_maximum():
 def test_every_name_of_the_sum(op):
     graph = parse([variable("data"), node("relu", "r", [0]), node(op, "s", [0, 1])])
     assert graph.by_name["s"] == Node("s", Add(2), ("data", "r"))
+
+
+def test_every_name_of_arithmetic_with_a_number():
+    names = ("_MinusScalar", "_RMinusScalar", "_MulScalar", "_DivScalar", "_RDivScalar")
+    for name, kind in zip(names, ("sub", "rsub", "mul", "div", "rdiv"), strict=True):
+        assert one(name, scalar=3) == WithScalar(kind, 3.0)
+
+
+@pytest.mark.parametrize("op", ["elemwise_sub", "_minus", "_Minus", "_sub", "elemwise_div", "_div", "_Div"])
+def test_every_name_of_difference_and_quotient(op):
+    graph = parse([variable("data"), node("relu", "r", [0]), node(op, "s", [0, 1])])
+    assert graph.by_name["s"] == Node("s", Div() if "div" in op.lower() else Sub(), ("data", "r"))
+
+
+def test_a_slope_has_the_shape_that_the_file_states():
+    """Gluon's PReLU shares one slope; where nothing is stated MXNet takes one per channel."""
+    for stated, shape in (("(1,)", (1,)), ("(3,)", (3,)), ("()", (3,)), (None, (3,))):
+        slope = {**variable("s"), "attrs": {"__shape__": stated} if stated else {}}
+        graph = parse([variable("data"), slope, node("LeakyReLU", "p", [0, 1], act_type="prelu")])
+        assert graph.weight_types == {"s": TensorType(shape)}
+    slope = {**variable("s"), "attrs": {"__shape__": "(2,)"}}
+    with pytest.raises(GraphError, match="one per channel"):
+        parse([variable("data"), slope, node("LeakyReLU", "p", [0, 1], act_type="prelu")])
 
 
 @pytest.mark.parametrize("op", ["elemwise_mul", "_mul", "broadcast_mul"])
@@ -296,6 +380,41 @@ REFUSED = [
     ("SoftmaxActivation", (), {"mode": "both"}, FormatError, "mode"),
     ("Dropout", (), {"mode": "always"}, UnsupportedError, "mode='always'"),
     ("Dropout", (), {"mode": "never"}, FormatError, "mode"),
+    *(
+        ("LeakyReLU", (), {"act_type": kind}, UnsupportedError, "leaky, prelu and rrelu")
+        for kind in ("elu", "selu", "gelu")
+    ),
+    ("LeakyReLU", ("g",), {}, FormatError, "2 inputs"),
+    ("LeakyReLU", (), {"act_type": "prelu"}, FormatError, "1 inputs"),
+    ("LeakyReLU", (), {"slope": "1e39"}, FormatError, "slope"),
+    ("_plus_scalar", (), {"scalar": "inf"}, FormatError, "scalar"),
+    ("_mul_scalar", (), {"is_int": "perhaps"}, FormatError, "is_int"),
+    ("slice", (), {"begin": (0, 0), "end": (1, 2), "step": (1, 2)}, UnsupportedError, "step"),
+    ("slice", (), {"begin": (0, 2), "end": (1, 2)}, FormatError, "begin"),
+    ("slice", (), {"begin": (0,), "end": (1, 2)}, FormatError, "end"),
+    ("slice", (), {"begin": "(0, x)", "end": (1, 2)}, FormatError, "begin"),
+    ("squeeze", (), {"axis": 1}, FormatError, "axis"),
+    ("squeeze", (), {"axis": 0}, UnsupportedError, "axis"),
+    ("squeeze", (), {"axis": 4}, FormatError, "axis"),
+    ("transpose", (), {"axes": (0, 1, 2)}, FormatError, "axes"),
+    ("transpose", (), {"axes": (0, 1, 2, 2)}, FormatError, "axes"),
+    ("SwapAxis", (), {"dim2": 4}, FormatError, "dim2"),
+    ("mean", (), {}, UnsupportedError, "axis"),
+    ("sum", (), {"axis": (1, 1)}, FormatError, "axis"),
+    ("Cast", (), {"dtype": "float16"}, UnsupportedError, "dtype='float16'"),
+    ("Reshape", (), {}, FormatError, "shape"),
+    ("Reshape", (), {"shape": (0, -1, -1)}, FormatError, "at most one -1"),
+    ("Reshape", (), {"shape": (-5,)}, FormatError, "shape"),
+    ("Reshape", (), {"shape": (0, 0, 0, 0, 0)}, FormatError, "shape"),
+    ("Reshape", (), {"shape": (0, -4, 2, 2, -1)}, FormatError, "factors of 3"),
+    ("Reshape", (), {"shape": (0, -4, -1)}, FormatError, "factors of 3"),
+    ("Reshape", (), {"shape": (-4, 1, 1, -1), "reverse": True}, UnsupportedError, "reverse"),
+    ("Reshape", (), {"shape": (0, 7)}, FormatError, "a shape of 192 elements"),
+    ("Reshape", (), {"shape": (0, 5, -1)}, FormatError, "a shape of 192 elements"),
+    ("Reshape", (), {"shape": (-3,)}, FormatError, "a shape of 192 elements"),
+    ("Reshape", (), {"shape": (-2, -1)}, UnsupportedError, "MXNet infers another dimension"),
+    ("Reshape", (), {"shape": (0, -4, 1, 3, -1)}, UnsupportedError, "MXNet infers another dimension"),
+    ("Reshape", (), {"target_shape": (0, 7)}, UnsupportedError, "target_shape"),
 ]
 
 
@@ -312,8 +431,19 @@ def test_products_of_unequal_shapes():
     assert parse([*nodes, node("broadcast_mul", "s", [0, 1])]).types()["s"].shape == (1, 3, 8, 8)
     with pytest.raises(FormatError, match="equal shapes"):
         parse([*nodes, node("elemwise_mul", "s", [0, 1])])
-    with pytest.raises(UnsupportedError, match="adds"):
-        parse([*nodes, node("broadcast_add", "s", [0, 1])])
+    for op, expected in (
+        ("broadcast_add", Add(2, True)),
+        ("broadcast_plus", Add(2, True)),
+        ("broadcast_sub", Sub()),
+        ("broadcast_minus", Sub()),
+        ("broadcast_div", Div()),
+    ):
+        graph = parse([*nodes, node(op, "s", [1, 0])])
+        assert (graph.by_name["s"].op, graph.by_name["s"].inputs) == (expected, ("p", "data"))
+        assert graph.types()["s"].shape == (1, 3, 8, 8)
+    for op in ("elemwise_add", "_plus", "add_n", "elemwise_sub", "_minus", "elemwise_div", "_div"):
+        with pytest.raises(FormatError, match="equal shapes"):
+            parse([*nodes, node(op, "s", [0, 1])])
 
 
 def test_flatten_false_on_rows_is_the_same():
@@ -328,13 +458,13 @@ def test_flatten_false_on_rows_is_the_same():
 def test_all_unknown_ops_are_listed_with_their_nodes():
     nodes = [
         variable("data"),
-        node("LeakyReLU", "l1", [0]),
+        node("LRN", "l1", [0]),
         node("Deconvolution", "d1", [1]),
-        node("LeakyReLU", "l2", [2]),
+        node("LRN", "l2", [2]),
     ]
     with pytest.raises(UnsupportedError) as caught:
         parse(nodes)
-    assert "LeakyReLU: l1, l2" in str(caught.value)
+    assert "LRN: l1, l2" in str(caught.value)
     assert "Deconvolution: d1" in str(caught.value)
 
 
@@ -465,8 +595,6 @@ BROKEN = [
     ({"name": 5}, "'5' as name of node 2"),
     ({"name": None}, "name of node 2"),
     ({"name": ""}, "name of node 2"),
-    ({"name": "r"}, "2 nodes 'r'"),
-    ({"name": "data"}, "2 nodes 'data'"),
     ({"op": 7}, "'7' as op"),
     ({"attr": []}, "list as 'attr'"),
     ({"attr": {"a": 5}}, "5 as 'attr' 'a'"),
@@ -491,6 +619,48 @@ def test_broken_structures_are_refused(changes, message):
         parse_symbol(broken(**changes), "net-symbol.json", "net", (3, 8, 8))
     assert message in str(caught.value)
     assert "net-symbol.json" in str(caught.value)
+
+
+def test_ops_of_one_name_are_told_apart_by_their_place(tmp_path):
+    """MXNet runs such files, and shows all values under the one name. A variable always keeps its name."""
+    nodes = [
+        variable("data"),
+        node("relu", "None__relu", [0]),
+        node("_plus_scalar", "None__relu", [1], scalar=2),
+        node("relu", "None__relu@4", [2]),
+        node("relu", "None__relu", [3]),
+        node("relu", "data", [4]),
+    ]
+    graph = parse(nodes)
+    assert [n.name for n in graph.nodes] == [
+        "None__relu",
+        "None__relu@2",
+        "None__relu@4",
+        "None__relu@4_",
+        "data@5",
+    ]
+    assert [n.inputs for n in graph.nodes][:2] == [("data",), ("None__relu",)]
+    unique = mxnet.distinct_symbol(symbol(nodes), "net-symbol.json")
+    assert str(parse_symbol(unique, "net-symbol.json", "net", (3, 8, 8))) == str(graph)
+    assert mxnet.distinct_symbol(unique, "net-symbol.json") is unique
+    assert [n["name"] for n in json.loads(unique)["nodes"]] == ["data", *(n.name for n in graph.nodes)]
+    text = mxnet.graph_to_symbol(graph)
+    assert str(parse_symbol(text.encode(), "net-symbol.json", "net", (3, 8, 8))) == str(graph)
+
+
+def test_a_name_is_only_taken_by_what_a_head_needs():
+    graph = parse([variable("data"), node("relu", "r", [0]), node("sigmoid", "r", [0])])
+    assert [n.name for n in graph.nodes] == ["r"]
+
+
+def test_two_variables_of_one_name_are_refused():
+    """MXNet does not run them either: weights are found by name."""
+    nodes = [variable("data"), variable("w"), variable("w")]
+    dense = [
+        node("FullyConnected", name, [0, i], num_hidden=3, no_bias=1) for i, name in ((1, "a"), (2, "b"))
+    ]
+    with pytest.raises(FormatError, match="2 variables 'w', expected one of a name"):
+        parse([*nodes, *dense, node("elemwise_add", "s", [3, 4])])
 
 
 def test_the_error_tells_the_node_s_byte():
@@ -934,8 +1104,27 @@ def every_op() -> Graph:
         Node("weighted1", WeightedSum(1), ("sig", "weighted")),
         Node("sigm", Sigmoid(), ("pool",)),
         Node("mul", Mul(), ("weighted1", "sigm")),
+        Node("leaky", LeakyRelu(0.25), ("mul",)),
+        Node("slopes", PRelu((8,)), ("leaky", "slopes_gamma")),
+        Node("slope", PRelu((1,)), ("slopes", "slope_gamma")),
+        *(
+            Node(f"by_{kind}", WithScalar(kind, 0.1015625), (before,))
+            for kind, before in zip(KINDS, ("slope", *(f"by_{kind}" for kind in KINDS)), strict=False)
+        ),
+        Node("low", Clip(low=-3.0), ("by_rdiv",)),
+        Node("high", Clip(high=7.5), ("low",)),
+        Node("minus", Sub(), ("high", "sigm")),
+        Node("over", Div(), ("pool", "minus")),
+        Node("stretched", Add(2, True), ("over", "pool")),
+        Node("lines", Reshape((0, 8, -1)), ("stretched",)),
+        Node("turned", Transpose((0, 2, 1)), ("lines",)),
+        Node("cut", Pad((0, -1, 0), (0, -1, -2)), ("turned",)),
+        Node("summed", ReduceSum((1,), True, 23), ("cut",)),
+        Node("averaged", ReduceMean((1,), False), ("cut",)),
+        Node("sums", Flatten(), ("summed",)),
         Node("flat", Flatten(), ("mul",)),
-        Node("fc", Dense(5), ("flat", "fc_weight", "fc_bias")),
+        Node("joint", Concat(1), ("flat", "sums", "averaged")),
+        Node("fc", Dense(5), ("joint", "fc_weight", "fc_bias")),
         Node("wide", ExpandDims(1), ("fc",)),
         Node("narrow", Flatten(), ("wide",)),
         Node("dense", Dense(4, False), ("narrow", "dense_weight")),
@@ -949,25 +1138,27 @@ def every_op() -> Graph:
 
 
 ONNX_ONLY: list[tuple[Op, tuple[int, ...]]] = [
-    (Sub(((2, 1, 1),)), (1, 2, 4, 4)),
-    (Div(((2, 1, 1),)), (1, 2, 4, 4)),
     (MatMul(constants=((4, 3),)), (1, 4)),
-    (ReduceSum((1,)), (1, 2, 4, 4)),
-    (ReduceMean((1,)), (1, 2, 4, 4)),
     (ResizeNearest((2,), (6,), (1.5,)), (1, 2, 4, 4)),
-    (Reshape((0, -1)), (1, 2, 4, 4)),
-    (Transpose((0, 2, 1)), (1, 2, 4)),
-    (Pad((0, 1), (0, 1)), (1, 4)),
     (Constant((1, 4)), ()),
 ]
 """Ops that the export to MXNet refuses."""
 FORMS: list[tuple[Op, tuple[int, ...]]] = [
-    (Clip(0.0), (1, 2, 4, 4)),
     (Conv(2, (2, 2), pad_end=(1, 1)), (1, 2, 4, 4)),
     (MaxPool((2, 2), pad_end=(1, 1)), (1, 2, 4, 4)),
     (AvgPool((2, 2), dilation=(2, 1)), (1, 2, 4, 4)),
     (Add(2, True, ((2, 1, 1),)), (1, 2, 4, 4)),
     (Mul(((4,),)), (1, 2, 4, 4)),
+    (Sub(((2, 1, 1),)), (1, 2, 4, 4)),
+    (Div(((2, 1, 1),), swapped=True), (1, 2, 4, 4)),
+    (Clip(), (1, 2, 4, 4)),
+    (PRelu((2, 1, 1), channels=False), (1, 2, 4, 4)),
+    (ReduceSum((0, 1), False), (1, 2)),
+    (Reshape(()), (1, 1)),
+    (Pad((0, 1), (0, 1)), (1, 4)),
+    (Pad((0, -1), (0, 1)), (1, 4)),
+    (Pad((0, 0), (-1, -1)), (2, 4)),
+    (Pad((0, 0), (0, 0), "edge"), (1, 4)),
     (Softmax(1, trailing=True), (1, 2, 4, 4)),
 ]
 """Forms of other ops that it refuses."""
@@ -981,6 +1172,17 @@ def test_export_refuses_what_mxnet_does_not_have(op: Op, shape: tuple[int, ...])
     graph = Graph("one", {"data": TensorType(shape or (1,))}, (node,), {"y": "y"})
     with pytest.raises(UnsupportedError, match=r"y: .* has no counterpart in MXNet"):
         mxnet.graph_to_symbol(graph)
+
+
+def test_swapped_operands_are_written_in_mxnet_s_order():
+    nodes = (
+        Node("pool", GlobalAvgPool(), ("data",)),
+        Node("less", Sub(swapped=True), ("data", "pool")),
+        Node("over", Div(swapped=True), ("data", "less")),
+    )
+    graph = Graph("g", {"data": TensorType((1, 3, 8, 8))}, nodes, {"over": "over"})
+    back = parse_symbol(mxnet.graph_to_symbol(graph).encode(), "g-symbol.json", "g", (3, 8, 8))
+    assert [str(n) for n in back.nodes[1:]] == ["less = Sub()(pool, data)", "over = Div()(less, data)"]
 
 
 SPLIT = (RadixSum, RadixSoftmax, WeightedSum)

@@ -35,11 +35,13 @@ from refnet.ops import (
     Flatten,
     GlobalAvgPool,
     Identity,
+    LeakyRelu,
     MatMul,
     MaxPool,
     Mul,
     Op,
     Pad,
+    PRelu,
     RadixSoftmax,
     RadixSum,
     ReduceMean,
@@ -54,7 +56,9 @@ from refnet.ops import (
     Transpose,
     UpsampleNearest,
     WeightedSum,
+    WithScalar,
 )
+from refnet.ops.scalar import KINDS
 from tests.crosscheck.judge import Tally, check
 from tests.helpers.bits import floats
 
@@ -109,6 +113,12 @@ CASES: list[tuple[Op, *tuple[tuple[int, ...], ...]]] = [
     (Clip(0.0, 0.25), MAPS),
     (Clip(high=0.25), MAPS),
     (Clip(), MAPS),
+    (LeakyRelu(0.125), MAPS),
+    (PRelu((6,)), MAPS),
+    (PRelu((1,)), MAPS),
+    (PRelu((5,)), (5,)),
+    (PRelu((5, 1), channels=False), MAPS),
+    *((WithScalar(kind, 3.0), MAPS) for kind in KINDS),
     (Add(2, True), MAPS, (6, 1, 1)),
     (Add(3, True, ((6, 1, 1), ())), MAPS),
     (Mul(((6, 1, 1),)), MAPS),

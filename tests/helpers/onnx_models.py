@@ -150,6 +150,11 @@ def pointwise() -> list[Case]:
         Case("Dropout", (MAPS,), {}),
         Case("Dropout", (MAPS, reals(0.5).reshape(())), {}, first=12),
         Case("Dropout", (MAPS, "", np.array(False)), {"seed": 3}, first=12),
+        Case("LeakyRelu", (MAPS,), {}),
+        Case("LeakyRelu", (MAPS,), {"alpha": 0.25}),
+        Case("PRelu", (MAPS, whole((4, 1, 1), "slopes"))),
+        Case("PRelu", (MAPS, whole((6,), "last axis"))),
+        Case("PRelu", (MAPS, reals(0.5))),
         Case("Clip", (MAPS,), {"min": -2.0, "max": 6.0}, last=10),
         Case("Clip", (MAPS,), {"max": 6.0}, last=10),
         Case("Clip", (MAPS,), {}),
@@ -167,6 +172,7 @@ def pointwise() -> list[Case]:
         Case("Softmax", (MAPS,), first=13),
         Case("Softmax", ((2, 6, 1, 1),), {"axis": 1}),
         Case("Cast", (MAPS,), {"to": TensorProto.FLOAT}),
+        Case("CastLike", (MAPS, MAPS), first=15),
     ]
     for op in ("Add", "Sub", "Mul", "Div"):
         small = whole((4, 1, 1), op) * 2 + 1

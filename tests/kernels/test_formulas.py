@@ -69,8 +69,8 @@ def test_threads_change_no_bit_and_specials_raise_nothing(op, shapes, formula):
 
 ALIKE = {("glibc", "glibc-unfused"), ("onednn-avx512", "onednn-avx2")}
 """Two inputs in 2**32 tell the first two apart, NaN in a row that is no whole vector the others."""
-WITHOUT_GAMMA = {("centred", "normalised"), ("centred", "normalised-fused")}
-"""With a gamma of 1, each is (x - mean) * i, rounded, + beta."""
+WITHOUT_GAMMA = {("centred", "normalised"), ("centred", "normalised-fused"), ("scaled", "folded")}
+"""With a gamma of 1, each of the first three is (x - mean) * i, rounded, + beta; and a is i."""
 
 
 @pytest.mark.parametrize(("op", "shapes"), MENUS, ids=[repr(op) for op, _ in MENUS])
@@ -147,6 +147,8 @@ def test_batch_norm_step_by_step(fix_gamma):
             expected = {
                 "scaled": v * a[c] + (beta[c] - mean[c] * a[c]),
                 "scaled-fused": exact_fma(v, a[c], shift[c]),
+                "folded": v * s[c] + (beta[c] - mean[c] * s[c]),
+                "folded-fused": exact_fma(v, s[c], beta[c] - mean[c] * s[c]),
                 "centred": (v - mean[c]) * s[c] + beta[c],
                 "centred-fused": exact_fma(v - mean[c], s[c], beta[c]),
                 "normalised": used[c] * ((v - mean[c]) * i[c]) + beta[c],

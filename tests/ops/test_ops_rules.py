@@ -145,6 +145,14 @@ def parts(radix: int, at, x) -> list[Fraction]:
     return [fraction(x[(at[0], r * c + at[1], *at[2:])]) for r in range(radix)]
 
 
+def leaky(slope: Fraction, x: Fraction) -> Fraction:
+    return x if x >= 0 else slope * x
+
+
+def scalar(formula: Callable[[Fraction, Fraction], Fraction]) -> Exact:
+    return lambda op, at, x: formula(fraction(x[at]), Fraction(op.scalar))
+
+
 @dataclass(frozen=True)
 class Example:
     op: Op
@@ -203,6 +211,21 @@ EXAMPLES = [
     ),
     Example(ops.Clip(-0.25, 0.5), ((2, 9),), lambda op, at, x: min(max(fraction(x[at]), -H / 2), H)),
     Example(ops.Clip(high=0.0), ((2, 9),), lambda op, at, x: min(fraction(x[at]), Fraction(0))),
+    Example(ops.LeakyRelu(0.125), ((2, 9),), lambda op, at, x: leaky(Fraction(op.slope), fraction(x[at]))),
+    Example(ops.LeakyRelu(-3.0), ((2, 9),), lambda op, at, x: leaky(Fraction(op.slope), fraction(x[at]))),
+    Example(ops.PRelu((3,)), ((2, 3, 4),), lambda op, at, x, s: leaky(fraction(s[at[1]]), fraction(x[at]))),
+    Example(ops.PRelu((1,)), ((2, 3),), lambda op, at, x, s: leaky(fraction(s[0]), fraction(x[at]))),
+    Example(
+        ops.PRelu((3, 1), channels=False),
+        ((2, 3, 4),),
+        lambda op, at, x, s: leaky(fraction(s[at[1], 0]), fraction(x[at])),
+    ),
+    Example(ops.WithScalar("add", -0.75), ((2, 9),), scalar(lambda x, s: x + s)),
+    Example(ops.WithScalar("sub", 3.0), ((2, 9),), scalar(lambda x, s: x - s)),
+    Example(ops.WithScalar("rsub", 1.0), ((2, 9),), scalar(lambda x, s: s - x)),
+    Example(ops.WithScalar("mul", 0.0999755859375), ((2, 9),), scalar(lambda x, s: x * s)),
+    Example(ops.WithScalar("div", -3.0), ((2, 9),), scalar(lambda x, s: x / s)),
+    Example(ops.WithScalar("rdiv", 5.0), ((2, 9),), scalar(lambda x, s: s / x)),
     Example(
         ops.Add(3, broadcast=True, constants=((3, 1), ())),
         ((2, 1, 4),),
@@ -325,7 +348,7 @@ def test_every_class_is_listed():
         for kind in vars(file).values()
         if isinstance(kind, type) and issubclass(kind, Op) and kind.__module__ == file.__name__
     }
-    assert kinds - {base for kind in kinds for base in kind.__bases__} == set(ops.ALL)
+    assert kinds - {base for kind in kinds for base in kind.__bases__} == {*ops.ALL, ops.Opaque}
     assert len(set(ops.ALL)) == len(ops.ALL)
 
 

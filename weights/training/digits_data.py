@@ -1,6 +1,7 @@
 """Makes the digits data set of the two small networks: tensors (.npz) for training, sample images (.png).
 
     python weights/training/digits_data.py --npz digits.npz --png weights/digits
+    python weights/training/digits_data.py --test weights/digits-test.txt
 
 Needs scikit-learn (for `load_digits`) and Pillow; the training scripts need only the .npz and NumPy, and
 import from here.
@@ -23,6 +24,20 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+
+VALUES = "0123456789abcdefg"
+"""How a value 0 to 16 is written in the file of the test set."""
+
+HEAD = """\
+# The 360 test images of refnet's two small networks: 8 x 8 pixels, 17 shades of grey.
+# Each line: the index in scikit-learn's load_digits (a multiple of 5), the digit, and 64 values 0 to 16, row
+# by row, as 0123456789abcdefg. Made by weights/training/digits_data.py; the values are unchanged.
+#
+# Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits" (its test part), UCI Machine
+# Learning Repository, 1998, https://doi.org/10.24432/C50P49. Licence: Creative Commons Attribution 4.0
+# International (CC BY 4.0), https://creativecommons.org/licenses/by/4.0/legalcode.
+"""
+"""What stands above the test set."""
 
 BLACK = np.float32(-2)
 """What a pixel of value 0 becomes: (0 - 120) / 60."""
@@ -148,6 +163,25 @@ def write_png(folder: Path, digits: Digits) -> None:
         _atomic(folder / name, partial(image.save, format="png", optimize=True))
 
 
+def as_text(digits: Digits) -> str:
+    """The test set as text: HEAD, and a line per image.
+
+    >>> d = Digits(np.full((2, 8, 8), 240, np.uint8), np.array([7, 1]), np.zeros((2, 1, 32, 32), "f4"))
+    >>> as_text(d).splitlines()[-1][:20]
+    '0 7 gggggggggggggggg'
+    """
+    lines = []
+    for index in np.flatnonzero(digits.test):
+        values = "".join(VALUES[p // 15] for p in digits.pixels[index].ravel())
+        lines.append(f"{index} {digits.label[index]} {values}\n")
+    return HEAD + "".join(lines)
+
+
+def write_test(path: Path, digits: Digits) -> None:
+    """Write the test set as one text file, with its source and licence."""
+    _atomic(path, lambda file: file.write(as_text(digits).encode()))
+
+
 def _atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     unfinished = path.with_name(path.name + ".part")
     with unfinished.open("wb") as file:
@@ -160,12 +194,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the digits data set from scikit-learn.")
     parser.add_argument("--npz", type=Path, help="write tensors and labels into this file")
     parser.add_argument("--png", type=Path, help="write the sample images into this folder")
+    parser.add_argument("--test", type=Path, help="write the test set into this text file")
     options = parser.parse_args()
     digits = load()
     if options.npz:
         write_npz(options.npz, digits)
     if options.png:
         write_png(options.png, digits)
+    if options.test:
+        write_test(options.test, digits)
     print(f"{len(digits.label)} images, {int(digits.test.sum())} of them for testing")
 
 

@@ -8,7 +8,8 @@ does not have, become several, of which the last makes the value and keeps the n
                   parts, slice_axis, Flatten, Concat (radix 1: sigmoid, Flatten)
     WeightedSum   expand_dims twice, broadcast_mul, then as RadixSum
 
-and a ConvAdd becomes the Convolution and the elemwise_add that it was joined of.
+and a ConvAdd becomes the Convolution and the elemwise_add that it was joined of. A PRelu's slope says its
+shape (`__shape__`), which may be (1,) or (c,).
 
 All of them are ops that `read_symbol` knows, so the file reads back as a graph of simpler nodes.
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
@@ -35,27 +36,47 @@ from refnet.ops import (
     Conv,
     ConvAdd,
     Dense,
+    Div,
     ExpandDims,
     Flatten,
     GlobalAvgPool,
     Identity,
+    LeakyRelu,
     MaxPool,
     Mul,
     Op,
+    Pad,
+    PRelu,
     RadixSoftmax,
     RadixSum,
+    ReduceMean,
+    ReduceSum,
     Relu,
+    Reshape,
     Sigmoid,
     Slice,
     Softmax,
+    Sub,
     TensorType,
+    Transpose,
     UpsampleNearest,
     WeightedSum,
+    WithScalar,
 )
 
 MXNET_VERSION = 10901
 
 Attributes = dict[str, object]
+
+SCALARS = {
+    "add": "_plus_scalar",
+    "sub": "_minus_scalar",
+    "rsub": "_rminus_scalar",
+    "mul": "_mul_scalar",
+    "div": "_div_scalar",
+    "rdiv": "_rdiv_scalar",
+}
+"""WithScalar's kind -> MXNet's op."""
 
 
 @dataclass
@@ -149,6 +170,13 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> None
                 attention = writer.helper("expand_dims", f"{name}_expand{axis}", (attention,), {"axis": axis})
             product = writer.helper("broadcast_mul", f"{name}_product", (data, attention), {})
             _sum_of_parts(writer, name, product, radix, types[name].shape[1])
+        case PRelu(shape=shape, channels=True):
+            slope = writer.nodes[writer.place[node.weights[0]]]
+            slope.setdefault("attrs", {})["__shape__"] = str(shape)
+            writer.node("LeakyReLU", node.name, node.inputs, {"act_type": "prelu"})
+        case Sub(constants=(), swapped=True) | Div(constants=(), swapped=True):
+            op, _ = _simple(node, types)
+            writer.node(op, node.name, node.inputs[::-1], {})
         case ConvAdd(conv):
             name, (data, addend) = node.name, node.data
             op, attributes = _simple(Node(name, conv, (data, *node.weights)), types)
@@ -200,15 +228,48 @@ def _simple(node: Node, types: Mapping[str, TensorType]) -> tuple[str, Attribute
             return "softmax", {"axis": axis}
         case Clip(low=low, high=high) if isfinite(low) and isfinite(high):
             return "clip", {"a_min": low, "a_max": high}
+        case Clip(low=low) if isfinite(low):
+            return "_maximum_scalar", {"scalar": repr(low)}
+        case Clip(high=high) if isfinite(high):
+            return "_minimum_scalar", {"scalar": repr(high)}
+        case WithScalar(kind=kind, scalar=scalar):
+            return SCALARS[kind], {"scalar": repr(scalar)}
+        case LeakyRelu(slope=slope):
+            return "LeakyReLU", {"act_type": "leaky", "slope": repr(slope)}
+        case Add(count=2, broadcast=True, constants=()):
+            return "broadcast_add", {}
+        case Reshape(shape=shape) if shape:
+            return "Reshape", {"shape": shape}
+        case Transpose(order=order):
+            return "transpose", {"axes": order}
+        case Pad(mode="constant") as op if max(*op.before, *op.behind) <= 0:
+            sizes = types[node.inputs[0]].shape[1:]
+            begins, ends = op.before[1:], (n + b for n, b in zip(sizes, op.behind[1:], strict=True))
+            if not any((op.before[0], op.behind[0])):  # the batch has any size
+                whole = ("None", *(-b for b in begins)), ("None", *ends)
+                return "slice", {k: _listed(v) for k, v in zip(("begin", "end"), whole, strict=True)}
+        case ReduceMean() | ReduceSum() as op if op.keepdims or len(types[node.name].shape) > 0:
+            kind = "mean" if isinstance(op, ReduceMean) else "sum"
+            return kind, {"axis": tuple(sorted(op.axes)), "keepdims": op.keepdims}
         case Relu():
             return "Activation", {"act_type": "relu"}
         case Sigmoid():
             return "Activation", {"act_type": "sigmoid"}
-    plain: dict[type[Op], str] = {Mul: "broadcast_mul", Flatten: "Flatten", Identity: "identity"}
-    ranks = {len(types[name].shape) for name in node.inputs}
-    if type(node.op) not in plain or (isinstance(node.op, Mul) and (len(ranks) > 1 or node.op.constants)):
+    plain: dict[type[Op], str] = {
+        Mul: "broadcast_mul",
+        Sub: "broadcast_sub",
+        Div: "broadcast_div",
+        Flatten: "Flatten",
+        Identity: "identity",
+    }
+    if type(node.op) not in plain or (isinstance(node.op, Mul | Sub | Div) and node.op.constants):
         raise refusal
     return plain[type(node.op)], {}
+
+
+def _listed(numbers: Iterable[object]) -> str:
+    """A tuple as MXNet reads it, None without quotes."""
+    return "(" + ", ".join(map(str, numbers)) + ")"
 
 
 def _window(node: Node, op: MaxPool | AvgPool, types: Mapping[str, TensorType]) -> Attributes:

@@ -8,12 +8,11 @@ read as dmlc's parameter parser reads them.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from struct import pack, unpack
+from math import prod
 
 from refnet.core.errors import FormatError, UnsupportedError
+from refnet.formats.mxnet import layout
+from refnet.formats.mxnet.node import ANNOTATION, Maker, Rule, SymbolNode, float32
 from refnet.ops import (
     Add,
     AvgPool,
@@ -22,150 +21,25 @@ from refnet.ops import (
     Concat,
     Conv,
     Dense,
-    ExpandDims,
+    Div,
     Flatten,
     GlobalAvgPool,
     Identity,
+    LeakyRelu,
     MaxPool,
     Mul,
     Op,
+    PRelu,
+    ReduceMean,
+    ReduceSum,
     Relu,
     Sigmoid,
-    Slice,
     Softmax,
+    Sub,
     TensorType,
     UpsampleNearest,
+    WithScalar,
 )
-
-Pair = tuple[int, int]
-LARGEST = 2**31 - 1
-"""Attributes are 32-bit integers in MXNet."""
-LARGEST_FLOAT32 = float.fromhex("0x1.fffffep127")
-
-ANNOTATION = re.compile(
-    r"__.*__|(.*_)?(lr_mult|wd_mult|ctx_group|force_mirroring|mirror_stage)|"
-    r"num_args|workspace|cudnn_(tune|off)|momentum|name"
-)
-"""Attributes that say nothing about an inference run on the CPU."""
-
-
-@dataclass(frozen=True)
-class SymbolNode:
-    """One node of a symbol.json: index, op ('null' is a variable), name, attributes, inputs.
-
-    inputs: (node index, output index) pairs. file and offset serve the error messages.
-    """
-
-    file: str
-    offset: int | None
-    index: int
-    op: str
-    name: str
-    attributes: dict[str, str]
-    inputs: tuple[tuple[int, int], ...]
-
-    @property
-    def title(self) -> str:
-        """How messages name this node."""
-        return f"node {self.index} {self.name!r} ({self.op})"
-
-    def wrong(self, key: str, expected: str) -> FormatError:
-        """The error of an attribute that cannot be read."""
-        found = "no" if key not in self.attributes else f"{self.attributes[key][:60]!r} as"
-        return FormatError(self.file, self.offset, f"{found} {key!r} of {self.title}", expected)
-
-    def refused(self, key: str, can: str) -> UnsupportedError:
-        """The error of an attribute whose value refnet does not implement."""
-        value = self.attributes.get(key, "absent")
-        return UnsupportedError(f"{self.file}: {self.title} has {key}={value[:60]!r}, refnet has {can}")
-
-    def text(self, key: str, default: str | None = None) -> str:
-        """A string attribute; required where there is no default."""
-        value = self.attributes.get(key, default)
-        if value is None:
-            raise self.wrong(key, "a value (required)")
-        return value
-
-    def integer(self, key: str, default: int | None = None, least: int = 0) -> int:
-        """A whole number from least to 2**31 - 1."""
-        value = self.text(key, None if default is None else str(default)).strip()
-        if not re.fullmatch(r"[+-]?[0-9]{1,10}", value, re.ASCII) or not least <= int(value) <= LARGEST:
-            raise self.wrong(key, f"a whole number from {least} to {LARGEST}")
-        return int(value)
-
-    def optional_integer(self, key: str) -> int | None:
-        """A whole number, or None where the attribute is absent or says None."""
-        return None if self.text(key, "None") == "None" else self.integer(key, least=-LARGEST)
-
-    def number(self, key: str, default: float | None) -> float:
-        """A finite decimal number; required where there is no default."""
-        value = self.text(key, None if default is None else repr(default)).strip()
-        pattern = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?f?"
-        if len(value) > 400 or not re.fullmatch(pattern, value, re.ASCII):
-            raise self.wrong(key, "a decimal number")
-        number = float(value.rstrip("f"))
-        if number in (float("inf"), float("-inf")):
-            raise self.wrong(key, "a finite number")
-        return number
-
-    def boolean(self, key: str, default: bool) -> bool:
-        """True, true or 1; False, false or 0."""
-        value = self.text(key, str(default)).strip().lower()
-        if value not in ("true", "1", "false", "0"):
-            raise self.wrong(key, "True, False, 1 or 0")
-        return value in ("true", "1")
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """A tuple of whole numbers, () where absent: (3, 3), [3,3] or 3."""
-        value = self.text(key, "()").strip()
-        inside = value[1:-1] if (value[:1], value[-1:]) in (("(", ")"), ("[", "]")) else value
-        parts = inside.split(",") if inside.strip() else []
-        if len(parts) > 1 and not parts[-1].strip():
-            parts.pop()
-        numbers = []
-        for part in parts[:9]:
-            if not re.fullmatch(r"[0-9]{1,10}L?", part.strip(), re.ASCII):
-                raise self.wrong(key, "a tuple of whole numbers")
-            numbers.append(int(part.strip().rstrip("L")))
-        if len(parts) > 8 or any(n > LARGEST for n in numbers):
-            raise self.wrong(key, f"at most 8 numbers up to {LARGEST}")
-        return tuple(numbers)
-
-    def pair(self, key: str, default: Pair | None, least: int) -> Pair:
-        """(height, width); the default where absent or empty."""
-        shape = self.shape(key)
-        if not shape and default is not None:
-            return default
-        if len(shape) in (1, 3):
-            raise self.refused(key, "two-dimensional images only")
-        if len(shape) != 2 or min(shape) < least:
-            raise self.wrong(key, f"two numbers >= {least}")
-        return (shape[0], shape[1])
-
-    def axis(self, key: str, rank: int, default: int | None = None) -> int:
-        """An axis of a value of this rank; negative ones count from the end."""
-        axis = self.integer(key, default, -LARGEST)
-        if not -rank <= axis < rank:
-            raise self.wrong(key, f"an axis from {-rank} to {rank - 1}")
-        return axis % rank
-
-
-Maker = Callable[[SymbolNode, list[TensorType]], Op]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How one MXNet op is read.
-
-    arguments: names of the inputs in order, data first; () for any number of data inputs.
-    data: how many of them are data (values); the rest are weights.
-    known: attributes that `make` looks at.
-    """
-
-    make: Maker
-    arguments: tuple[str, ...] = ("data",)
-    data: int = 1
-    known: tuple[str, ...] = ()
 
 
 def check_attributes(node: SymbolNode, rule: Rule) -> None:
@@ -176,11 +50,13 @@ def check_attributes(node: SymbolNode, rule: Rule) -> None:
 
 
 def arguments(node: SymbolNode, rule: Rule) -> tuple[str, ...]:
-    """Names of the inputs that this node must have; a bias only where the node has one."""
+    """Names of the inputs that this node must have; a bias or a slope only where the node has one."""
     if not rule.arguments:
         return ("data",) * len(node.inputs)
     default = False
     if rule.arguments[-1] == "bias" and node.boolean("no_bias", default):
+        return rule.arguments[:-1]
+    if rule.arguments[-1] == "gamma" and node.text("act_type", "leaky") != "prelu":
         return rule.arguments[:-1]
     return rule.arguments
 
@@ -225,11 +101,7 @@ def _batch_norm(node: SymbolNode, data: list[TensorType]) -> Op:
 
 
 def _clip(node: SymbolNode, data: list[TensorType]) -> Op:
-    low, high = (node.number(key, None) for key in ("a_min", "a_max"))
-    for key, bound in (("a_min", low), ("a_max", high)):
-        if abs(bound) > LARGEST_FLOAT32:
-            raise node.wrong(key, "a float32")
-    return Clip(*(unpack("<f", pack("<f", bound))[0] for bound in (low, high)))
+    return Clip(node.float32("a_min", None), node.float32("a_max", None))
 
 
 def _activation(node: SymbolNode, data: list[TensorType]) -> Op:
@@ -282,30 +154,75 @@ def _concat(node: SymbolNode, data: list[TensorType]) -> Op:
 
 
 def _add(node: SymbolNode, data: list[TensorType]) -> Op:
-    if len({x.shape for x in data}) > 1:
-        raise UnsupportedError(f"{node.file}: {node.title} adds {data}, refnet adds equal shapes")
-    return Add(len(data))
-
-
-def _multiply(node: SymbolNode, data: list[TensorType]) -> Op:
-    if not node.op.startswith("broadcast") and data[0] != data[1]:
+    equal = len({x.shape for x in data}) == 1
+    if not equal and not node.op.startswith("broadcast"):
         raise FormatError(node.file, node.offset, f"{data} as inputs of {node.title}", "equal shapes")
-    return Mul()
+    return Add(len(data), broadcast=not equal)
 
 
-def _expand_dims(node: SymbolNode, data: list[TensorType]) -> Op:
-    return ExpandDims(node.axis("axis", len(data[0].shape) + 1))
+def _two(op: Op) -> Maker:
+    """A rule of two operands; only the ops called broadcast_ stretch them."""
+
+    def make(node: SymbolNode, data: list[TensorType]) -> Op:
+        if not node.op.startswith("broadcast") and data[0] != data[1]:
+            raise FormatError(node.file, node.offset, f"{data} as inputs of {node.title}", "equal shapes")
+        return op
+
+    return make
 
 
-def _slice_axis(node: SymbolNode, data: list[TensorType]) -> Op:
-    axis = node.axis("axis", len(data[0].shape))
-    size = data[0].shape[axis]
-    begin, end = node.optional_integer("begin"), node.optional_integer("end")
-    begin = 0 if begin is None else begin + size if begin < 0 else begin
-    end = size if end is None else end + size if end < 0 else end
-    if not 0 <= begin < end <= size:
-        raise node.wrong("begin", f"a range inside of 0 to {size}, got {begin} to {end}")
-    return Slice(begin, end, axis)
+def _scalar(kind: str) -> Rule:
+    """Arithmetic with a number, a double in the file; MXNet rounds it to the data's float32."""
+
+    def make(node: SymbolNode, data: list[TensorType]) -> Op:
+        node.boolean("is_int", True)  # says how the number was written
+        return WithScalar(kind, node.float32("scalar", 1.0))
+
+    return Rule(make, known=("scalar", "is_int"))
+
+
+def _limit(node: SymbolNode, data: list[TensorType]) -> Op:
+    limit = node.float32("scalar", 1.0)
+    node.boolean("is_int", True)
+    return Clip(low=limit) if node.op.lower().startswith("_max") else Clip(high=limit)
+
+
+def _leaky(node: SymbolNode, data: list[TensorType]) -> Op:
+    kind = node.text("act_type", "leaky")
+    slope = node.float32("slope", 0.25)
+    low, high = node.float32("lower_bound", 0.125), node.float32("upper_bound", 0.333999991)
+    if kind == "leaky":
+        return LeakyRelu(slope)
+    if kind == "rrelu":  # random only in training
+        return LeakyRelu(float32((low + high) / 2))
+    if kind == "prelu":
+        return PRelu(node.hints[1] or data[0].shape[1:2])
+    raise node.refused("act_type", "leaky, prelu and rrelu")
+
+
+def _cast(node: SymbolNode, data: list[TensorType]) -> Op:
+    if node.text("dtype") not in ("float32", "0"):
+        raise node.refused("dtype", "float32")
+    return Identity()
+
+
+def _reduce(make: type[ReduceMean | ReduceSum]) -> Maker:
+    def rule(node: SymbolNode, data: list[TensorType]) -> Op:
+        shape = data[0].shape
+        given, every = layout.axes(node, len(shape)), tuple(range(len(shape)))
+        keepdims = node.boolean("keepdims", False)
+        others = tuple(i for i in every if i not in given)
+        axes = (others if node.boolean("exclude", False) else given) if given else every
+        if not axes:
+            return Identity()
+        if axes == every and not keepdims:  # MXNet makes (1,), which has no batch
+            raise node.refused("axis", "sums over some of the axes, or with keepdims=True")
+        if make is ReduceMean:
+            same = len(shape) == 4 and axes == (2, 3) and keepdims
+            return GlobalAvgPool() if same else ReduceMean(axes, keepdims)
+        return ReduceSum(axes, keepdims, None if 0 in axes else prod(shape[i] for i in axes))
+
+    return rule
 
 
 def _rows_softmax(node: SymbolNode, data: list[TensorType]) -> Op:
@@ -367,8 +284,14 @@ _CALIBRATION = ("min_calib_range", "max_calib_range")
 _POOLING = ("kernel", "stride", "pad", "pool_type", "global_pool", "pooling_convention", "count_include_pad")
 _OUTPUT = Rule(_softmax_output, ("data", "label"), 1, ("multi_output", "preserve_shape", *_TRAINING))
 _SUM = Rule(_add, ())
-_PLUS = Rule(_add, ("lhs", "rhs"), 2)
-_TIMES = Rule(_multiply, ("lhs", "rhs"), 2)
+_PLUS, _MINUS, _TIMES, _BY = (
+    Rule(make, ("lhs", "rhs"), 2) for make in (_add, _two(Sub()), _two(Mul()), _two(Div()))
+)
+_CLIP_ONE = Rule(_limit, known=("scalar", "is_int"))
+_SWAP = Rule(layout.swap, known=("dim1", "dim2"))
+_RESHAPE = Rule(layout.reshape, known=("shape", "reverse", "target_shape", "keep_highest"))
+_SLICE = Rule(layout.slice_, known=("begin", "end", "step"))
+_REDUCED = ("axis", "keepdims", "exclude")
 _FLATTEN = Rule(lambda node, data: Flatten())
 _IDENTITY = Rule(lambda node, data: Identity())
 _CONCAT = Rule(_concat, (), 1, ("dim",))
@@ -388,6 +311,7 @@ RULES: dict[str, Rule] = {
         (*_BATCH_NORM, *_CALIBRATION),
     ),
     "Activation": Rule(_activation, known=("act_type",)),
+    "LeakyReLU": Rule(_leaky, ("data", "gamma"), 1, ("act_type", "slope", "lower_bound", "upper_bound")),
     "relu": Rule(lambda node, data: Relu()),
     "clip": Rule(_clip, known=("a_min", "a_max")),
     "sigmoid": Rule(lambda node, data: Sigmoid()),
@@ -398,11 +322,29 @@ RULES: dict[str, Rule] = {
     "concat": _CONCAT,
     **dict.fromkeys(("add_n", "ElementWiseSum"), _SUM),
     **dict.fromkeys(("elemwise_add", "_plus", "_Plus", "_add", "broadcast_add", "broadcast_plus"), _PLUS),
+    **dict.fromkeys(("elemwise_sub", "_minus", "_Minus", "_sub", "broadcast_sub", "broadcast_minus"), _MINUS),
     **dict.fromkeys(("elemwise_mul", "_mul", "_Mul", "broadcast_mul"), _TIMES),
+    **dict.fromkeys(("elemwise_div", "_div", "_Div", "broadcast_div"), _BY),
+    **dict.fromkeys(("_plus_scalar", "_PlusScalar"), _scalar("add")),
+    **dict.fromkeys(("_minus_scalar", "_MinusScalar"), _scalar("sub")),
+    **dict.fromkeys(("_rminus_scalar", "_RMinusScalar"), _scalar("rsub")),
+    **dict.fromkeys(("_mul_scalar", "_MulScalar"), _scalar("mul")),
+    **dict.fromkeys(("_div_scalar", "_DivScalar"), _scalar("div")),
+    **dict.fromkeys(("_rdiv_scalar", "_RDivScalar"), _scalar("rdiv")),
+    **dict.fromkeys(("_maximum_scalar", "_MaximumScalar", "_minimum_scalar", "_MinimumScalar"), _CLIP_ONE),
+    "negative": Rule(lambda node, data: WithScalar("mul", -1.0)),
     "Flatten": _FLATTEN,
     "flatten": _FLATTEN,
-    "expand_dims": Rule(_expand_dims, known=("axis",)),
-    "slice_axis": Rule(_slice_axis, known=("axis", "begin", "end")),
+    "expand_dims": Rule(layout.expand_dims, known=("axis",)),
+    "squeeze": Rule(layout.squeeze, known=("axis",)),
+    **dict.fromkeys(("Reshape", "reshape"), _RESHAPE),
+    "transpose": Rule(layout.transpose, known=("axes",)),
+    **dict.fromkeys(("SwapAxis", "swapaxes"), _SWAP),
+    "slice_axis": Rule(layout.slice_axis, known=("axis", "begin", "end")),
+    **dict.fromkeys(("slice", "crop"), _SLICE),
+    "mean": Rule(_reduce(ReduceMean), known=_REDUCED),
+    **dict.fromkeys(("sum", "sum_axis"), Rule(_reduce(ReduceSum), known=_REDUCED)),
+    **dict.fromkeys(("Cast", "cast"), Rule(_cast, known=("dtype",))),
     "Dropout": Rule(_dropout, known=("p", "mode", "axes")),
     **dict.fromkeys(("identity", "_copy", "BlockGrad", "stop_gradient"), _IDENTITY),
     "SoftmaxOutput": _OUTPUT,

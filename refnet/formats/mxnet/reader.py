@@ -3,10 +3,11 @@
 from refnet.formats.mxnet.export import graph_to_symbol, write_symbol
 from refnet.formats.mxnet.names import is_structural, rename_structural, structural_names
 from refnet.formats.mxnet.params import read_params, write_params
-from refnet.formats.mxnet.symbol import read_symbol
+from refnet.formats.mxnet.symbol import distinct_symbol, read_symbol
 from refnet.formats.mxnet.tar import read_tar
 
 __all__ = [
+    "distinct_symbol",
     "graph_to_symbol",
     "is_structural",
     "read_params",

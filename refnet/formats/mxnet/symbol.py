@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,8 @@ from refnet.core.errors import FormatError, GraphError, UnsupportedError
 from refnet.core.graph import Graph, Node
 from refnet.formats.bounded import check_name, open_file, text
 from refnet.formats.heads import with_outputs
-from refnet.formats.mxnet.ops import (
-    ANNOTATION,
-    RULES,
-    SOFTMAX_OUTPUTS,
-    SymbolNode,
-    arguments,
-    check_attributes,
-)
+from refnet.formats.mxnet.node import ANNOTATION, SymbolNode
+from refnet.formats.mxnet.ops import RULES, SOFTMAX_OUTPUTS, arguments, check_attributes
 from refnet.ops import TensorType
 
 Image = tuple[int, int, int]
@@ -221,7 +216,7 @@ def _complete(node: SymbolNode, nodes: list[SymbolNode]) -> None:
 
 
 def _reachable(nodes: list[SymbolNode], heads: list[int]) -> dict[int, SymbolNode]:
-    """The nodes that the heads need, in order, labels left out. Names are unique."""
+    """The nodes that the heads need, in order, labels left out, under unique names (`_distinct`)."""
     wanted: set[int] = set()
     waiting = list(heads)
     while waiting:
@@ -231,14 +226,53 @@ def _reachable(nodes: list[SymbolNode], heads: list[int]) -> dict[int, SymbolNod
         wanted.add(index)
         node = nodes[index]
         waiting += [i for i, _ in (node.inputs[:1] if node.op in SOFTMAX_OUTPUTS else node.inputs)]
-    kept = {index: nodes[index] for index in sorted(wanted)}
-    counts = Counter(node.name for node in kept.values())
-    for node in kept.values():
-        if counts[node.name] > 1:
-            raise FormatError(
-                node.file, node.offset, f"{counts[node.name]} nodes {node.name!r}", "one of a name"
-            )
-    return kept
+    return _distinct({index: nodes[index] for index in sorted(wanted)})
+
+
+def _distinct(nodes: dict[int, SymbolNode]) -> dict[int, SymbolNode]:
+    """The nodes with unique names: MXNet runs files in which several ops have one name.
+
+    Variables keep their names, by which weights are found; two of one name MXNet refuses, too. Of the ops of
+    a name the first keeps it, unless a variable has it; any other is called NAME@INDEX, its place among the
+    file's nodes.
+    """
+    variables = Counter(node.name for node in nodes.values() if node.op == "null")
+    for node in nodes.values():
+        if node.op == "null" and variables[node.name] > 1:
+            found = f"{variables[node.name]} variables {node.name!r}"
+            raise FormatError(node.file, node.offset, found, "one of a name")
+    taken = {node.name for node in nodes.values()}
+    used = set(variables)
+    renamed = {}
+    for index, node in nodes.items():
+        name = node.name
+        if node.op != "null" and name in used:
+            name = f"{name}@{index}"
+            while name in taken:
+                name += "_"
+            taken.add(name)
+        used.add(name)
+        renamed[index] = node if name == node.name else replace(node, name=name)
+    return renamed
+
+
+def distinct_symbol(data: bytes, file: str) -> bytes:
+    """A symbol.json's bytes with the names that the values of its graph have; data itself if they are unique.
+
+    For MXNet, which shows two nodes of one name under that name. Raises as `parse_symbol`.
+
+    >>> twice = '{"op": "relu", "name": "r", "inputs": [[%d, 0, 0]]}'
+    >>> text = '{"nodes": [{"op": "null", "name": "x", "inputs": []}, %s, %s], "heads": [[2, 0, 0]]}'
+    >>> distinct_symbol((text % (twice % 0, twice % 1)).encode(), "r-symbol.json").count(b"r@2")
+    1
+    """
+    document = _json(data, file)
+    nodes = _nodes(document, data, file)
+    heads = [_head(entry, nodes, file) for entry in _list(document, "heads", file)]
+    renamed = {i: n.name for i, n in _reachable(nodes, heads).items() if n.name != nodes[i].name}
+    for index, name in renamed.items():
+        document["nodes"][index]["name"] = name
+    return json.dumps(document).encode() if renamed else data
 
 
 def _build(nodes: dict[int, SymbolNode], heads: list[int], file: str, name: str, image: Image) -> Graph:
@@ -350,7 +384,8 @@ def _node(
                 f"{node.file}: {node.title}: its {rule.arguments[position]} is computed by {source.title}"
             )
     data = [types[index] for index, _ in inputs[:count]]
-    op = rule.make(node, data)
+    hints = tuple(nodes[index].shape("__shape__") or None for index, _ in inputs)
+    op = rule.make(replace(node, hints=hints), data)
     weights = op.weight_types(*data)
     kind = op.type(*data, *weights)
     for found in (*weights, kind):

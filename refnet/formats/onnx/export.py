@@ -10,6 +10,8 @@ becomes several, of which the last makes the value. Helpers are named after it (
     MatMul         Gemm for scaled and transposed ones
     Softmax        Flatten, Softmax, Reshape for all axes from one on
     ResizeNearest  a Gather per axis
+    WithScalar     Add, Sub, Mul or Div with a constant
+    PRelu          Reshape of the slopes, one per channel, then PRelu
     WeightedSum    Reshape and Split of the attention, Split of the data, Mul per part, Add or Sum
 
 What ONNX says a little differently: epsilon is a float32 there; where refnet leaves padding out, a
@@ -44,11 +46,13 @@ from refnet.ops import (
     Flatten,
     GlobalAvgPool,
     Identity,
+    LeakyRelu,
     MatMul,
     MaxPool,
     Mul,
     Op,
     Pad,
+    PRelu,
     RadixSoftmax,
     RadixSum,
     ReduceMean,
@@ -64,6 +68,7 @@ from refnet.ops import (
     Transpose,
     UpsampleNearest,
     WeightedSum,
+    WithScalar,
 )
 
 if TYPE_CHECKING:
@@ -237,6 +242,16 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> tupl
                 for key, value in (("min", low), ("max", high))
             ]
             writer.node("Clip", name, (*inputs, *limits))
+        case WithScalar(scalar=scalar) as op:
+            number = writer.constant(f"{name}/scalar", np.array(scalar, np.float32))
+            sides = (number, *inputs) if op.kind.startswith("r") else (*inputs, number)
+            writer.node(type(op.two).__name__, name, sides)
+        case PRelu(shape=slopes, channels=channels):
+            data, slope = inputs
+            if channels and len(types[data].shape) > 2:
+                column = writer.constant(f"{name}/column", [*slopes, *(1,) * (len(types[data].shape) - 2)])
+                slope = writer.step("Reshape", f"{name}/slope", (slope, column))
+            writer.node("PRelu", name, (data, slope))
         case Sub() | Div() as op:
             writer.node(type(op).__name__, name, inputs[::-1] if op.swapped else inputs)
         case MatMul() as op:
@@ -284,6 +299,8 @@ def _simple(node: Node) -> tuple[str, dict[str, Any]]:
             return "ReduceMean", {"axes": axes, "keepdims": int(keepdims)}
         case Transpose(order=order):
             return "Transpose", {"perm": order}
+        case LeakyRelu(slope=slope):
+            return "LeakyRelu", {"alpha": slope}
     plain: dict[type[Op], str] = {
         GlobalAvgPool: "GlobalAveragePool",
         Relu: "Relu",
@@ -293,6 +310,8 @@ def _simple(node: Node) -> tuple[str, dict[str, Any]]:
         Identity: "Identity",
         Constant: "Identity",
     }
+    if node.op.opaque:
+        raise UnsupportedError(f"{node.name}: refnet cannot write {node.op.opaque}")
     if type(node.op) not in plain:
         raise UnsupportedError(f"{node.name}: {node.op!r} has no counterpart in ONNX")
     return plain[type(node.op)], {}

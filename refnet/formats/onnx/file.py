@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.errors import FormatError, InputError, UnsupportedError
+from refnet.formats.assembly import LARGEST_NUMBER, LARGEST_VALUE
 from refnet.formats.bounded import Bounded, check_name, open_file
 
 Array = npt.NDArray[Any]
@@ -26,10 +27,6 @@ OLDEST = 7
 """The opset from which on operators stretch their operands as NumPy does."""
 LARGEST_FILE = (1 << 31) - 1
 """Bytes: what a protobuf message can have; larger models keep their weights in files beside it."""
-LARGEST_VALUE = 2**31 - 1
-"""Elements of a value or weight."""
-LARGEST_NUMBER = 1 << 31
-"""Of a dimension, stride, pad and the like."""
 DTYPES = (
     "FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "BOOL",
     "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64",
@@ -213,7 +210,6 @@ def _nodes(protos: Any, known: set[str], file: str, opset: int, onnx: Any) -> tu
     """The nodes in order; each reads only inputs, initializers and earlier nodes, and makes new names."""
     known = {*known, ""}
     found: list[OnnxNode] = []
-    unknown: dict[str, list[str]] = {}
     for index, proto in enumerate(protos):
         where = f"node {index} {proto.name[:60]!r}"
         inputs, outputs = tuple(proto.input), tuple(proto.output)
@@ -234,9 +230,8 @@ def _nodes(protos: Any, known: set[str], file: str, opset: int, onnx: Any) -> tu
             schema = onnx.defs.get_schema(proto.op_type, opset, "")
         except Exception:  # SchemaError of onnx's C++ part
             domain = f"{proto.domain[:60]}::" if proto.domain else ""
-            unknown.setdefault(f"{domain}{proto.op_type[:60]}", []).append(
-                proto.name or next(filter(None, outputs))
-            )
+            op = f"{domain}{proto.op_type[:60]}"
+            found.append(OnnxNode(file, index, op, proto.name, inputs, outputs, {}, opset, 0, proto))
             continue
         attributes = _attributes(proto, schema, file, where, onnx)
         if not schema.min_input <= len(inputs) <= schema.max_input or len(outputs) > schema.max_output:
@@ -247,18 +242,7 @@ def _nodes(protos: Any, known: set[str], file: str, opset: int, onnx: Any) -> tu
             OnnxNode(file, index, proto.op_type, proto.name, inputs, outputs, attributes, opset,
                      schema.since_version, proto)
         )  # fmt: skip
-    if unknown:
-        raise unknown_ops(file, opset, unknown)
     return tuple(found)
-
-
-def unknown_ops(file: str, opset: int, unknown: Mapping[str, list[str]]) -> UnsupportedError:
-    """The error for operators that are not known, all at once."""
-    lines = []
-    for op, names in list(unknown.items())[:40]:
-        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        lines.append(f"\n  {op}: {', '.join(name[:60] for name in names[:8])}{more}")
-    return UnsupportedError(f"{file}: operators that refnet does not have (opset {opset}):{''.join(lines)}")
 
 
 def _attributes(proto: Any, schema: Any, file: str, where: str, onnx: Any) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 
+from refnet.formats.assembly import Made
 from refnet.formats.onnx import shape, window
-from refnet.formats.onnx.use import Made, Rule, Use
+from refnet.formats.onnx.use import Rule, Use
 from refnet.ops import (
     Add,
     BatchNorm,
@@ -21,9 +22,11 @@ from refnet.ops import (
     Div,
     GlobalAvgPool,
     Identity,
+    LeakyRelu,
     MatMul,
     Mul,
     Op,
+    PRelu,
     ReduceMean,
     ReduceSum,
     Relu,
@@ -36,7 +39,6 @@ from refnet.ops import (
 def _batch_norm(u: Use) -> list[Made]:
     if u["training_mode"] or u["spatial"] == 0:
         raise u.node.unsupported("training_mode=1 or spatial=0")
-    u.only_first_output()
     weights = [u.weight(i, role)[0] for i, role in enumerate(BatchNorm.roles) if i]
     return u.one(BatchNorm(decimal(u["epsilon"])), *weights)
 
@@ -59,6 +61,15 @@ def _clip(u: Use) -> list[Made]:
     if any(np.isnan(limit) for limit in limits):
         raise u.node.unsupported("a NaN as limit")
     return u.one(Clip(*limits))
+
+
+def _leaky(u: Use) -> list[Made]:
+    return u.one(LeakyRelu(float(np.float32(u["alpha"]))))
+
+
+def _prelu(u: Use) -> list[Made]:
+    slope, kind = u.weight(1, "slope")
+    return u.one(PRelu(tuple(kind.shape), channels=False), slope)
 
 
 def _softmax(u: Use) -> list[Made]:
@@ -153,12 +164,18 @@ def _reduce(make: type[ReduceMean | ReduceSum]) -> Rule:
 def _dropout(u: Use) -> list[Made]:
     if u.has(2) and bool(u.constant(2, "training_mode").any()):
         raise u.node.unsupported("training_mode: it drops at random")
-    u.only_first_output()
     return u.one(Identity())
 
 
 def _cast(u: Use) -> list[Made]:
     if u["to"] != 1:
+        raise u.node.unsupported("refnet's values are float32")
+    return u.one(Identity())
+
+
+def _cast_like(u: Use) -> list[Made]:
+    """Every value is float32; a constant first input is folded before any rule is asked."""
+    if u.is_constant(1) and u.constant(1, "target_type").dtype != np.float32:
         raise u.node.unsupported("refnet's values are float32")
     return u.one(Identity())
 
@@ -172,6 +189,7 @@ RULES: dict[str, Rule] = {
     "AveragePool": window.average_pool,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
+    "CastLike": _cast_like,
     "Clip": _clip,
     "Concat": _concat,
     "Conv": window.conv,
@@ -182,9 +200,11 @@ RULES: dict[str, Rule] = {
     "GlobalAveragePool": window.global_average,
     "GlobalMaxPool": window.global_max,
     "Identity": _simple(Identity()),
+    "LeakyRelu": _leaky,
     "MatMul": _matmul,
     "MaxPool": window.max_pool,
     "Mul": _two(Mul),
+    "PRelu": _prelu,
     "Pad": shape.pad,
     "ReduceMean": _reduce(ReduceMean),
     "ReduceSum": _reduce(ReduceSum),

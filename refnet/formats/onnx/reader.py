@@ -1,18 +1,18 @@
 """An .onnx file -> Graph: each node of the file one node, each value under its own name.
 
-    read_onnx ── file.open_model ── _needed ── _build (per batch) ── fold.fold | ops.RULES
-      └──── _finished ── shape.merged
+    read_onnx ── file.open_model ── _needed ── _build (per batch) ── fold.fold | ops.RULES | opaque.Opaques
+      └──── _finished ── assembly.assembled
 
 Constants, and what is computed of constants and shapes alone, are folded. Shapes may depend on the batch: the
 graph is built for the batches 1, 2 and 3, and the three must be one (a reshape copies or infers dimensions).
+What refnet cannot compute is an opaque node, or is left out if it is no float32 value of a known shape.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,17 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.errors import FormatError, GraphError, InputError, UnsupportedError, WeightsError
-from refnet.core.graph import Graph, Node
+from refnet.core.graph import Graph
+from refnet.formats.assembly import BATCHES, LARGEST_VALUE, Building, Made, assembled, typed
 from refnet.formats.bounded import text
-from refnet.formats.heads import with_outputs
-from refnet.formats.onnx.file import LARGEST_VALUE, Model, OnnxNode, open_model, unknown_ops
+from refnet.formats.onnx.file import Model, OnnxNode, open_model
 from refnet.formats.onnx.fold import fold, shape_of
+from refnet.formats.onnx.opaque import UNKNOWN, Opaques, heads
 from refnet.formats.onnx.ops import RULES
-from refnet.formats.onnx.shape import merged
-from refnet.formats.onnx.use import Made, Use
-from refnet.ops import Constant, TensorType
+from refnet.formats.onnx.use import Use
+from refnet.ops import TensorType
 
 Array = npt.NDArray[Any]
-BATCHES = (1, 2, 3)
 
 
 def read_onnx(path: str | os.PathLike[str], image: tuple[int, int] | None = None) -> Graph:
@@ -40,9 +39,10 @@ def read_onnx(path: str | os.PathLike[str], image: tuple[int, int] | None = None
     image: (h, w) of the one input (n, c, h, w), instead of those in the file; needed where it leaves them
     open. Values and weights keep ONNX's names. A constant that stands where an op takes a value becomes a
     `Constant` node of its name, whose weight is called NAME/value. Outputs: see `with_outputs`.
-    Nodes that no output needs are left out.
-    Raises InputError (the package onnx or a size is missing), FormatError, UnsupportedError (all unknown
-    operators at once), GraphError (shapes that do not fit), WeightsError. Source: the ONNX operator schemas.
+    Nodes that no output needs are left out. An operator or a mode that refnet does not have is an `Opaque`
+    node; an output that is no float32 value is replaced by the values that it is made of.
+    Raises InputError (the package onnx or a size is missing), FormatError, UnsupportedError (a form of file),
+    GraphError (shapes that do not fit), WeightsError. Source: the ONNX operator schemas.
 
     >>> read_onnx("missing.onnx")
     Traceback (most recent call last):
@@ -59,28 +59,29 @@ def read_onnx(path: str | os.PathLike[str], image: tuple[int, int] | None = None
 
 def _graph(model: Model, image: tuple[int, int] | None) -> Graph:
     nodes = _needed(model)
-    _refuse_unknown(model, nodes)
     read = {name for node in nodes for name in node.inputs} | {*model.outputs}
     inputs = {name: shape for name, shape in model.inputs.items() if name in read}
     sizes = _sizes(model, inputs, image)
     if not sizes:
         raise UnsupportedError(f"{model.file}: its outputs are constant: no input is read")
     fixed = all(isinstance(shape[0], int) for shape in inputs.values())
-    builds = []
+    builds, opaques = [], []
     for batch in (None,) if fixed else BATCHES:
         types = {
             name: TensorType((n if isinstance(n := inputs[name][0], int) else batch or 1, *rest))
             for name, rest in sizes.items()
         }
         try:
-            builds.append(_build(model, nodes, types))
+            built, without = _build(model, nodes, types)
+            builds.append(built)
+            opaques.append(without)
         except (GraphError, FormatError) as error:
             if batch in (None, 1):
                 raise
             raise UnsupportedError(
                 f"{error} (with a batch of {batch}: give the input a fixed batch of 1)"
             ) from None
-    return _finished(model, builds)
+    return _finished(model, builds, opaques[0])
 
 
 def _needed(model: Model) -> list[OnnxNode]:
@@ -91,20 +92,6 @@ def _needed(model: Model) -> list[OnnxNode]:
             kept.append(node)
             wanted.update(node.inputs)
     return kept[::-1]
-
-
-def _refuse_unknown(model: Model, nodes: list[OnnxNode]) -> None:
-    """All operators that work on values and have no rule, at once."""
-    values = {*model.inputs}
-    unknown: dict[str, list[str]] = {}
-    for node in nodes:
-        if values.isdisjoint(node.inputs) or node.op in ("Shape", "Size"):
-            continue
-        values.update(node.outputs)
-        if node.op not in RULES:
-            unknown.setdefault(node.op, []).append(node.name or node.outputs[0])
-    if unknown:
-        raise unknown_ops(model.file, model.opset, unknown)
 
 
 def _sizes(
@@ -142,16 +129,6 @@ def _sizes(
     return found
 
 
-@dataclass
-class _Building:
-    """The nodes for one batch."""
-
-    types: dict[str, TensorType]
-    constants: dict[str, Array]
-    inputs: dict[str, TensorType]
-    made: list[Made] = field(default_factory=list)
-
-
 class _Constants(dict[str, Array]):
     """Folded values, and the file's own, decoded when they are asked for."""
 
@@ -166,13 +143,17 @@ class _Constants(dict[str, Array]):
         return super().__contains__(name) or name in self.model.constants.tensors
 
 
-def _build(model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType]) -> _Building:
+def _build(model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType]) -> tuple[Building, Opaques]:
     constants, folded = _Constants(model), 0
-    building = _Building(dict(inputs), constants, inputs)
+    building, opaques = Building(dict(inputs), constants, inputs), Opaques()
     wanted = frozenset(name for node in nodes for name in node.inputs) | {*model.outputs}
     for node in nodes:
         values = [name for name in node.inputs if name in building.types]
-        if not values or (node.op in ("Shape", "Size") and node.inputs[0] in building.types):
+        lost = opaques.needed(node)
+        if node.op == "CastLike" and node.inputs[0] in constants and not lost:
+            constants[node.outputs[0]] = constants[node.inputs[0]].astype(np.float32)
+            continue
+        if (not values and not lost) or (node.op in ("Shape", "Size") and node.inputs[0] in building.types):
             if values:
                 outputs = shape_of(node, building.types[values[0]].shape)
             else:
@@ -181,101 +162,75 @@ def _build(model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType]) -
             folded += sum(x.size for x in outputs)
             constants.update({n: x for n, x in zip(node.outputs, outputs, strict=False) if n})
             continue
+        for made, kind in _made(node, building, opaques, wanted, lost):
+            building.types[made.name] = kind
+            building.made.append(made)
+    return building, opaques
+
+
+def _made(
+    node: OnnxNode, building: Building, opaques: Opaques, wanted: frozenset[str], lost: str
+) -> list[tuple[Made, TensorType]]:
+    """The nodes of a node's outputs with their types; opaque ones if refnet cannot compute them."""
+    why = UNKNOWN
+    if lost:
+        why = f"it reads {lost[:100]!r}, which is left out"
+    elif node.op in RULES:
         if not node.inputs[0]:
             raise node.wrong("an empty first input")
-        for made in RULES[node.op](Use(node, building.types, constants, wanted, frozenset(inputs))):
-            _typed(node, made, building)
-    return building
-
-
-def _typed(node: OnnxNode, made: Made, building: _Building) -> None:
-    """Note a node's type, after its constants and its shape have been checked."""
-    for name in (*made.weights, *(n for n in made.data if n not in building.types)):
-        if not name:
-            raise node.wrong("an empty input")
-        if building.constants[name].dtype != np.float32:
-            raise node.unsupported(
-                f"{name[:100]!r} is {building.constants[name].dtype}, refnet's values are float32"
+        use = Use(node, building.types, building.constants, wanted, frozenset(building.inputs))
+        try:
+            ready = [(made, typed(node, made, building)) for made in RULES[node.op](use)]
+        except UnsupportedError as error:
+            why = str(error).removeprefix(str(node.unsupported("")))
+        else:
+            others = wanted.intersection(node.outputs) - {made.name for made, _ in ready}
+            return ready + _opaque(
+                node, building, opaques, sorted(others), "refnet makes its first output only"
             )
-        if not building.constants[name].size:
-            raise node.unsupported(f"{name[:100]!r} is empty")
-    data = [_type(name, building) for name in made.data]
-    weights = tuple(_type(name, building) for name in made.weights)
-    try:
-        wanted = made.op.weight_types(*data)
-        if wanted != weights:
-            raise GraphError(f"weights are {list(weights)}, needed are {list(wanted)}")
-        kind = made.op.type(*data, *weights)
-    except GraphError as error:
-        raise GraphError(f"{node.title}: {error}") from None
-    if not 1 <= kind.size <= LARGEST_VALUE or not kind.shape or len(kind.shape) > 32:
-        raise node.wrong(f"{kind!r}", f"1 to 32 dimensions, 1 to {LARGEST_VALUE} elements")
-    building.types[made.name] = kind
-    building.made.append(made)
+    return _opaque(node, building, opaques, node.outputs, why)
 
 
-def _type(name: str, building: _Building) -> TensorType:
-    return building.types[name] if name in building.types else TensorType(building.constants[name].shape)
+def _opaque(
+    node: OnnxNode, building: Building, opaques: Opaques, names: Sequence[str], why: str
+) -> list[tuple[Made, TensorType]]:
+    """Outputs of a node that refnet cannot compute; those that can be no node are noted as left out."""
+    if not any(names):
+        return []
+    taken = opaques.take(node, names, why, building.types, building.constants)
+    return [(made, typed(node, made, building)) for made in taken]
 
 
-def _finished(model: Model, builds: list[_Building]) -> Graph:
+def _finished(model: Model, builds: list[Building], opaques: Opaques) -> Graph:
     """One graph of what was built for each batch."""
     first = builds[0]
-    made = [_join(model, builds, i) for i in range(len(first.made))]
-    constants = first.constants
-    weights = dict.fromkeys(name for m in made for name in m.weights)
-    values = {*first.types}
-    heads = _float_heads(model, constants, values)
-    single = dict.fromkeys(name for m in made for name in m.data if name not in values)
-    single.update(dict.fromkeys(name for name in heads if name not in values))
-    taken = {*values, *weights, *single}
-    names = {name: name for name in weights}
-    nodes = []
-    for name in single:
-        own = f"{name}/value"
-        while own in taken:
-            own += "_"
-        taken.add(own)
-        names[name] = own
-        nodes.append(Node(name, Constant(constants[name].shape), (own,)))
-    nodes += [Node(m.name, m.op, (*m.data, *(names[name] for name in m.weights))) for m in made]
-    for build in builds[1:]:
-        if changed := [
-            name for name in names if constants[name].tobytes() != build.constants[name].tobytes()
-        ]:
-            raise UnsupportedError(f"{model.file}: the weight {changed[0][:100]!r} depends on the batch")
-    kinds = {**first.types, **{name: TensorType(constants[name].shape) for name in single}}
-    if given := [name for name in model.outputs if name in first.inputs]:
-        raise UnsupportedError(
-            f"{model.file}: the output {given[0][:100]!r} is an input, refnet's outputs are values"
-        )
-    finished, outputs = with_outputs(nodes, heads, kinds, taken)
-    name = text(Path(model.file).name.removesuffix(".onnx"))
-    graph = Graph(name, first.inputs, tuple(finished), outputs)
-    return graph.with_weights({own: constants[name] for name, own in names.items()})
+    _say_left_out(model, opaques)
+    kept = heads(model.outputs, opaques, first.inputs)
+    if not kept:
+        why = [f"{name[:60]!r} ({why})" for name, why in list(opaques.left_out.items())[:40]]
+        raise UnsupportedError(f"{model.file}: every output needs what refnet cannot have: {', '.join(why)}")
+    found = _float_heads(model, kept, first.constants, {*first.types})
+    return assembled(model.file, text(Path(model.file).name.removesuffix(".onnx")), found, builds)
 
 
-def _float_heads(model: Model, constants: Mapping[str, Array], values: Collection[str]) -> list[str]:
+def _float_heads(
+    model: Model, outputs: list[str], constants: Mapping[str, Array], values: Collection[str]
+) -> list[str]:
     """The outputs but for constant ones of another type than float32 (a shape, say), which are named."""
-    other = [n for n in model.outputs if n not in values and constants[n].dtype != np.float32]
+    other = [n for n in outputs if n not in values and constants[n].dtype != np.float32]
     shown = ", ".join(f"{n[:100]!r} ({constants[n].dtype}{list(constants[n].shape)})" for n in other[:8])
-    if len(other) == len(model.outputs):
+    if len(other) == len(outputs):
         raise UnsupportedError(f"{model.file}: its outputs are constants that are not float32: {shown}")
     if other:
         text = "%s: left out the outputs that no data decides and that are not float32: %s"
         logging.getLogger("refnet").warning(text, model.file, shown)
-    return [name for name in model.outputs if name not in other]
+    return [name for name in outputs if name not in other]
 
 
-def _join(model: Model, builds: list[_Building], i: int) -> Made:
-    """Node i, as it is for every batch."""
-    made = [build.made[i] for build in builds if i < len(build.made)]
-    first = made[0]
-    same = all((m.name, m.data, m.weights) == (first.name, first.data, first.weights) for m in made)
-    if same and len(made) == len(builds):
-        shapes = [_type(m.data[0], b).shape if m.data else () for m, b in zip(made, builds, strict=True)]
-        op = merged([m.op for m in made], shapes, [b.types[first.name].shape for b in builds])
-        if op is not None:
-            return Made(first.name, op, first.data, first.weights)
-    what = f"{first.name[:100]!r} depends on the batch in a way that refnet cannot say: {first.op!r}"
-    raise UnsupportedError(f"{model.file}: {what}")
+def _say_left_out(model: Model, opaques: Opaques) -> None:
+    """Name the values that refnet cannot have: integers, and those whose shape the data decide."""
+    if opaques.left_out:
+        shown = [f"{name[:60]!r} ({why})" for name, why in list(opaques.left_out.items())[:8]]
+        more = f" and {len(opaques.left_out) - 8} more" if len(opaques.left_out) > 8 else ""
+        text = "%s: left out what is no float32 value of a known shape: %s%s"
+        logging.getLogger("refnet").warning(text, model.file, ", ".join(shown), more)

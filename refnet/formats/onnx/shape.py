@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-from refnet.core.errors import RefnetError
-from refnet.formats.onnx.file import LARGEST_NUMBER
-from refnet.formats.onnx.use import Made, Use
-from refnet.ops import Add, ExpandDims, Flatten, Identity, Op, Pad, Reshape, Slice, TensorType, Transpose
+from refnet.formats.assembly import LARGEST_NUMBER, Made
+from refnet.formats.onnx.use import Use
+from refnet.ops import ExpandDims, Flatten, Identity, Pad, Reshape, Slice, Transpose
 
 
 def split(u: Use) -> list[Made]:
@@ -132,31 +131,3 @@ def slice_(u: Use) -> list[Made]:
     for axis, r in cut:
         before[axis], behind[axis] = -r.start, r.stop - shape[axis]
     return u.one(Pad(tuple(before), tuple(behind)))
-
-
-def merged(ops: list[Op], shapes: list[tuple[int, ...]], targets: list[tuple[int, ...]]) -> Op | None:
-    """One op for several batches: the same, or a reshape or addition that fits all; None if there is none.
-
-    shapes, targets: of the op's first input and of its value, per batch.
-    """
-    if all(op == ops[0] for op in ops):
-        return ops[0]
-    if all(isinstance(op, Add) for op in ops):
-        wide = [Add(op.count, True, op.constants) for op in ops if isinstance(op, Add)]
-        return wide[0] if all(op == wide[0] for op in wide) else None
-    if not all(isinstance(op, Reshape) for op in ops) or len({len(t) for t in targets}) > 1:
-        return None
-    spec = []
-    for i, sizes in enumerate(zip(*targets, strict=True)):
-        if len(set(sizes)) == 1:
-            spec.append(sizes[0])
-        elif all(i < len(shape) and shape[i] == n for shape, n in zip(shapes, sizes, strict=True)):
-            spec.append(0)
-        else:
-            spec.append(-1)
-    op = Reshape(tuple(spec))
-    try:
-        fits = all(op.type(TensorType(s)).shape == t for s, t in zip(shapes, targets, strict=True))
-    except RefnetError:
-        return None
-    return op if fits else None

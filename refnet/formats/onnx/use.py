@@ -8,20 +8,11 @@ from typing import Any
 
 import numpy.typing as npt
 
-from refnet.formats.onnx.file import LARGEST_NUMBER, OnnxNode
+from refnet.formats.assembly import LARGEST_NUMBER, Made
+from refnet.formats.onnx.file import OnnxNode
 from refnet.ops import Op, TensorType
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Made:
-    """A node of refnet before its constants are told from its values. data may name constants."""
-
-    name: str
-    op: Op
-    data: tuple[str, ...]
-    weights: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,11 +98,6 @@ class Use:
     def one(self, op: Op, *weights: str, data: tuple[str, ...] | None = None) -> list[Made]:
         """The one output, of the first input unless `data` says another."""
         return [Made(self.node.outputs[0], op, self.node.inputs[:1] if data is None else data, weights)]
-
-    def only_first_output(self) -> None:
-        """Refuse a node of whose outputs more than the first is read."""
-        if extra := [name for name in self.node.outputs[1:] if name in self.wanted]:
-            raise self.node.unsupported(f"its output {extra[0][:100]!r} is read; refnet has the first only")
 
 
 Rule = Callable[[Use], list[Made]]

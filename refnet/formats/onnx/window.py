@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from refnet.formats.onnx.file import LARGEST_NUMBER
-from refnet.formats.onnx.use import Made, Use
+from refnet.formats.assembly import LARGEST_NUMBER, Made
+from refnet.formats.onnx.use import Use
 from refnet.ops import (
     AvgPool,
     Conv,
@@ -49,7 +49,6 @@ def maps(u: Use) -> None:
 
 def max_pool(u: Use) -> list[Made]:
     """MaxPool."""
-    u.only_first_output()
     return u.one(pool(u, MaxPool, ()))
 
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,8 +35,9 @@ from refnet.formats.golden_file import digest
 from refnet.formats.manifest import Manifest, Origin
 from refnet.formats.onnx.alone import NodesAlone
 from refnet.frameworks.caller import caller
+from refnet.frameworks.capture.names import PRECISIONS
 from refnet.frameworks.capture.request import Request, processor
-from refnet.frameworks.capture.sources import backend, reference, worker_of
+from refnet.frameworks.capture.sources import reference, stated, worker_of
 from refnet.frameworks.capture.writer import Array, CapturePlan
 from refnet.frameworks.process import Worker
 from refnet.kernels.engine import Fast
@@ -99,12 +101,18 @@ def _runner(request: Request, batch: int, stack: ExitStack) -> tuple[Origin, Run
         who = replace(who, mode=request.executed, processor=processor())
         return who, _own(request.executed, request.threads)
     worker = stack.enter_context(worker_of(request))
-    flags, mode = {**backend(request), **request.environment}, "single ops"
+    flags, mode = stated(request), "single ops"
     if _is_file(request):
-        file, level = NodesAlone(request.model), "all" if request.executed == "outputs" else request.executed
+        file = NodesAlone(request.model)
         flags["model"] = "sha256 " + hashlib.sha256(Path(request.model).read_bytes()).hexdigest()
-        mode = f"single nodes of the file, opset {file.opset}, {level}"
-        run = _nodes_of(file, worker, request.threads, level)
+        asked: dict[str, Any] = {"threads": request.threads}
+        mode = f"single nodes of the file, opset {file.opset}"
+        if request.framework == "onnxruntime":
+            asked["level"] = "all" if request.executed == "outputs" else request.executed
+            mode += f", {asked['level']}"
+        else:
+            asked["precision"] = request.precision or PRECISIONS[0]
+        run = _nodes_of(file, worker, asked)
     else:
         run = _operators_of(worker, request)
     said = {"threads": request.threads, "batch": batch}
@@ -117,17 +125,18 @@ def _operators_of(worker: Worker, request: Request) -> Run:
 
     def run(_: str, op: Op, given: tuple[F32, ...]) -> F32:
         types = [TensorType(array.shape) for array in given]
-        return caller(request.framework, worker, op, types, request.threads).whole(given)
+        made = caller(request.framework, worker, op, types, request.threads, precision=request.precision)
+        return made.whole(given)
 
     return run
 
 
-def _nodes_of(file: NodesAlone, worker: Worker, threads: int, level: str) -> Run:
-    """ONNX Runtime on one node of the user's file at a time."""
+def _nodes_of(file: NodesAlone, worker: Worker, how: Mapping[str, Any]) -> Run:
+    """ONNX Runtime or OpenVINO on one node of the user's file at a time. how: threads and other options."""
 
     def run(name: str, _: Op, given: tuple[F32, ...]) -> F32:
         model = np.frombuffer(file.model(name, given), np.uint8)
-        asked = {"each": ["x"], "take": [], "threads": threads, "level": level}
+        asked = {**how, "each": ["x"], "take": []}
         found = worker.ask("probe", asked, {"model": model, "x": given[0][None]}).array("y")
         return np.ascontiguousarray(found[0])
 
@@ -136,13 +145,13 @@ def _nodes_of(file: NodesAlone, worker: Worker, threads: int, level: str) -> Run
 
 def _is_file(request: Request) -> bool:
     """Whether nodes of the user's own file are run."""
-    return request.framework == "onnxruntime" and request.model.endswith(".onnx")
+    return request.framework in ("onnxruntime", "openvino") and request.model.endswith(".onnx")
 
 
 INSTEAD = (
-    "What can be driven: `refnet capture onnxruntime MODEL.onnx --order-free` runs each node of your file; "
-    "`refnet export MODEL --to onnx --order-free -o DIR` writes a model, its inputs and the exact results, "
-    "to be run by anything"
+    "What can be driven: `refnet capture onnxruntime MODEL.onnx --order-free` (or openvino) runs each node "
+    "of your file; `refnet export MODEL --to onnx --order-free -o DIR` writes a model, its inputs and the "
+    "exact results, to be run by anything"
 )
 
 
@@ -162,7 +171,7 @@ def _unused(request: Request) -> None:
         raise InputError(f"--input {request.input[0]}: an order-free run makes its own inputs")
     if request.pipeline is not None:
         raise InputError(f"--pipeline {request.pipeline}: an order-free run reads no image")
-    if request.mode is not None and request.framework in ("torch", "mxnet"):
+    if request.mode is not None and request.framework in ("torch", "mxnet", "openvino"):
         raise InputError(
             f"--mode {request.mode}: an order-free run asks {request.framework} for single operators"
         )

@@ -18,8 +18,9 @@ from refnet.core.errors import InputError, UnsupportedError
 from refnet.core.graph import Graph
 from refnet.core.words import did_you_mean
 from refnet.formats.golden_file import Sources
-from refnet.frameworks.capture.names import FRAMEWORKS, MODES
+from refnet.frameworks.capture.names import FRAMEWORKS, MODES, PRECISIONS
 from refnet.frameworks.capture.parameters import compared
+from refnet.models.converted import usual_pipeline
 from refnet.models.inputs import Inputs, read_inputs
 from refnet.models.loading import load, network_of
 from refnet.models.seed import SEED
@@ -44,14 +45,15 @@ class Request:
     """What `refnet capture` is told.
 
     framework: one of FRAMEWORKS. model: a refnet name or file; torch: "package.module:callable" too;
-    onnxruntime: any .onnx file; folder: the folder of .npy files. input: .npy files, images, sample:NAME or
-    seed:N; NAME=FILE.npy for networks of several inputs; () is NOTHING_SAID. weights, network, image,
-    pipeline: as for `refnet.load`; weights of what has its own (a callable, a .onnx that ONNX Runtime runs)
-    are compared with these. batch: how many images of a seed. mode: one of MODES. python: the framework's
-    interpreter. environment: variables set for it. subgraph: MXNet's subgraph backend, "NONE" or "default".
-    state, arguments, options, paths: of torch's callable; state: a file, or seed:N. said: of a folder, who
-    computed it (Origin's fields as texts). names: of a folder, name of a file -> name of a value. allow: of a
-    folder, names and patterns of values that the network may lack.
+    onnxruntime: any .onnx file; openvino: any .onnx or .xml; folder: the folder of .npy files. input: .npy
+    files, images, sample:NAME or seed:N; NAME=FILE.npy for networks of several inputs; () is NOTHING_SAID.
+    weights, network, image, pipeline: as for `refnet.load`; weights of what has its own (a callable, a file
+    that ONNX Runtime or OpenVINO runs as it is) are compared with these. batch: how many images of a seed.
+    mode: one of MODES. python: the framework's interpreter. environment: variables set for it. subgraph:
+    MXNet's subgraph backend, "NONE" or "default". precision: OpenVINO's, one of PRECISIONS. state, arguments,
+    options, paths: of torch's callable; state: a file, or seed:N. said: of a folder, who computed it
+    (Origin's fields as texts). names: of a folder, name of a file -> name of a value. allow: of a folder,
+    names and patterns of values that the network may lack.
     """
 
     framework: str
@@ -68,6 +70,7 @@ class Request:
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout: float = TIMEOUT
     subgraph: str = "NONE"
+    precision: str | None = None
     state: str | None = None
     arguments: tuple[Any, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -91,6 +94,13 @@ class Request:
             raise InputError(f"a subgraph backend ({self.subgraph!r}) is a thing of mxnet's")
         if self.subgraph != "NONE" and self.mode == "internals":
             raise InputError("MXNet 1.9.1 cannot fuse nodes (--subgraph default) whose values it must expose")
+        if self.precision is not None and self.framework != "openvino":
+            raise InputError(f"a precision ({self.precision!r}) is a thing of openvino's")
+        if self.precision not in (None, *PRECISIONS):
+            hint = did_you_mean(self.precision or "", PRECISIONS)
+            raise InputError(
+                f"openvino: precision must be {' or '.join(PRECISIONS)}, got {self.precision!r}{hint}"
+            )
         callable_only = {"state": self.state, "argument": self.arguments, "option": self.options}
         _refuse(
             callable_only | {"path": self.paths},
@@ -99,6 +109,8 @@ class Request:
         )
         if self.said and self.framework != "folder":
             raise InputError(f"{self.framework} says itself what it is: leave the reference out")
+        if self.mode == "exported" and (not self.is_callable or self.network is not None):
+            raise InputError("--mode exported is for a torch callable without --model: its graph is its own")
         self._nothing_is_ignored()
 
     def _nothing_is_ignored(self) -> None:
@@ -127,6 +139,12 @@ class Request:
         return self.framework == "torch" and re.fullmatch(r"[\w.]+:[\w.]+", self.model) is not None
 
     @property
+    def is_its_own_file(self) -> bool:
+        """Whether the framework runs the user's file as it is, and refnet may not be able to read it."""
+        kinds = {"onnxruntime": (".onnx",), "openvino": (".onnx", ".xml")}
+        return self.model.endswith(kinds.get(self.framework, ()))
+
+    @property
     def executed(self) -> str:
         """The mode."""
         return self.mode or MODES[self.framework][0]
@@ -149,7 +167,7 @@ def network(request: Request) -> tuple[Graph | None, Sources | None]:
                 "into the module, --weights W compares them with the module's own"
             )
     sources = Sources(model, weights, "", None, name, request.image)
-    its_own = request.framework == "onnxruntime" and model.endswith(".onnx")
+    its_own = request.is_its_own_file
     try:
         graph = load(model, weights=None if its_own else weights, network=name, image=request.image)
     except (InputError, UnsupportedError):
@@ -183,7 +201,7 @@ def inputs(request: Request, kinds: Mapping[str, tuple[int, ...]], batch: int | 
         entry = network_of(request.model, request.network)
     elif request.network is not None:
         entry = network_of(request.network)
-    usual = entry.pipeline if entry else None
+    usual = usual_pipeline(request.model, entry)
     given = request.input or (NOTHING_SAID,)
     return read_inputs(given, kinds, pipeline=request.pipeline, usual=usual, batch=batch or request.batch)
 

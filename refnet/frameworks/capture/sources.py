@@ -2,7 +2,8 @@
 
 planned ── _torch ────────┐
     ├───── _mxnet ────────┼── Worker.stream ── (name, array), ...
-    ├───── _onnxruntime ──┘
+    ├───── _onnxruntime ──┤
+    ├───── _openvino ─────┘
     ├───── _own ───────────── refnet.steps
     └───── folder_plan ────── .npy files of anybody's (folder.py)
 """
@@ -10,9 +11,10 @@ planned ── _torch ────────┐
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,14 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import refnet
-from refnet.core.errors import FrameworkError, InputError, UnsupportedError
+from refnet.core.errors import FrameworkError, InputError, RefnetError, UnsupportedError
 from refnet.core.graph import Graph
 from refnet.core.op import F32
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import Origin
 from refnet.formats.npy import open_npy
+from refnet.formats.write import whole_file
 from refnet.frameworks.capture.beyond import beyond_a_callable, beyond_its_own
 from refnet.frameworks.capture.folder import folder_plan
+from refnet.frameworks.capture.names import PRECISIONS
 from refnet.frameworks.capture.parameters import compared, parameters_hash
 from refnet.frameworks.capture.request import (
     Request,
@@ -46,6 +50,8 @@ from refnet.models.inputs import Inputs
 from refnet.models.loading import load, network_of
 from refnet.models.seed import SEED, seed_of
 
+NETWORK = "network.onnx"
+"""The graph of a torch module, in the folder of its capture."""
 SHAPE = (1, 3, 224, 224)
 """What `seed:N` makes for a callable that refnet has no graph of."""
 
@@ -63,7 +69,8 @@ def planned(request: Request) -> Iterator[CapturePlan]:
     """
     graph, sources = network(request)
     with ExitStack() as stack:
-        make = {"torch": _torch, "mxnet": _mxnet, "onnxruntime": _onnxruntime, "refnet": _own}
+        make = {"torch": _torch, "mxnet": _mxnet, "onnxruntime": _onnxruntime, "openvino": _openvino}
+        make["refnet"] = _own
         yield make.get(request.framework, folder_plan)(request, graph, sources, stack)
 
 
@@ -151,6 +158,14 @@ def backend(request: Request) -> dict[str, str]:
     return {"MXNET_SUBGRAPH_BACKEND": "NONE"} if alone else {}
 
 
+def stated(request: Request) -> dict[str, str]:
+    """The flags of a reference: what was set for the framework."""
+    flags = {**backend(request), **request.environment}
+    if request.framework == "openvino":
+        flags["INFERENCE_PRECISION_HINT"] = request.precision or PRECISIONS[0]
+    return flags
+
+
 def _temporary(stack: ExitStack) -> Path:
     return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="refnet-capture-")))
 
@@ -186,16 +201,70 @@ def _torch(request: Request, graph: Graph | None, sources: Sources | None, stack
         asked["weights"] = str(_temporary(stack) / "net.pth")
         worker.ask("save", {"path": asked["weights"]}, state)
     ran = worker.ask("build", asked).arrays
+    if request.is_callable and graph is None and request.mode != "eager":
+        exported = _exported(request, worker, given, replace(who, flags=_with_parameters(who, ran)), stack)
+        if exported is not None:
+            return exported
     if graph is not None:
         compared(graph.weights, ran, _said_weights(request), request.model)
     if request.is_callable:
-        who = replace(who, flags={**who.flags, "parameters": f"sha256 {parameters_hash(ran)}"})
+        who = replace(who, flags=_with_parameters(who, ran))
     keywords = request.is_callable and len(given.arrays) > 1
     run = {"kept": True, "threads": request.threads, "keywords": keywords}
     plan = _plan(graph, sources, given, who, _Stream(worker, "run", run, given.arrays))
     if graph is None or not request.is_callable:
         return plan
     return replace(plan, beyond=partial(beyond_a_callable, graph, plan.inputs))
+
+
+def _with_parameters(who: Origin, ran: Mapping[str, Array]) -> dict[str, str]:
+    """The flags with the hash of the parameters that run."""
+    return {**who.flags, "parameters": f"sha256 {parameters_hash(ran)}"}
+
+
+def _exported(
+    request: Request, worker: Worker, example: Inputs, who: Origin, stack: ExitStack
+) -> CapturePlan | None:
+    """A callable as torch.export sees it: its graph is written beside the values, which have its names.
+
+    None, and why, if torch cannot export the module or refnet cannot read what it exports; an error if the
+    mode was asked for.
+    """
+    path = _temporary(stack) / NETWORK
+    keywords = len(example.arrays) > 1
+    asked = {"path": str(path), "threads": request.threads, "keywords": keywords}
+    said = worker.ask("export", asked, example.arrays)
+    why = str(said.field("refused", str))
+    graph = None
+    if not why:
+        try:
+            graph = load(path)
+        except RefnetError as error:
+            why = str(error).replace(str(path), NETWORK)
+    if graph is None:
+        if request.mode == "exported":
+            raise InputError(f"torch cannot export {request.model}: {why}")
+        text = "%s is captured by the names of its modules, without a graph: torch cannot export it (%s)"
+        logging.getLogger("refnet").warning(text, request.model, why)
+        return None
+    order = [str(name) for name in said.field("inputs", list)]
+    given = inputs(_named_as(request, order), kinds_of(graph), batch=example.batch)
+    differ = said.field("differ", int)
+    if differ:
+        text = "%s: node by node, torch gives other bits in %d elements of the outputs than in one piece"
+        logging.getLogger("refnet").warning(text, request.model, differ)
+    who = replace(who, mode="exported", flags={**who.flags, "other bits than eager": str(differ)})
+    stream = _Stream(worker, "run_exported", {"threads": request.threads}, given.arrays)
+    sources = Sources(NETWORK, None, "", None, None, None)
+    plan = _plan(graph, sources, given, who, stream)
+    return replace(plan, files={one.name: one for one in sorted(path.parent.iterdir())})
+
+
+def _named_as(request: Request, order: Sequence[str]) -> Request:
+    """The request with its one input named as the module names it."""
+    if len(order) != 1:
+        return request
+    return replace(request, input=tuple(text.split("=", 1)[-1] for text in request.input))
 
 
 def _callable_flags(request: Request) -> dict[str, str]:
@@ -250,8 +319,11 @@ def _callable_inputs(request: Request, graph: Graph | None) -> Inputs:
 
 
 def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> CapturePlan:
-    """A symbol file with its parameters as they are; any other model as refnet exports it."""
-    from refnet.formats.mxnet.reader import write_symbol
+    """A symbol file with its parameters as they are; any other model as refnet exports it.
+
+    Nodes that share a name get the names of the graph first: MXNet shows their values under one name.
+    """
+    from refnet.formats.mxnet.reader import distinct_symbol, write_symbol
 
     assert graph is not None
     if reason := unfit("mxnet", network_of(request.model, request.network)):
@@ -259,13 +331,18 @@ def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack
     given = inputs(request, kinds_of(graph))
     worker = stack.enter_context(worker_of(request))
     mode = f"{request.executed}, subgraph backend {request.subgraph}"
-    flags = {**backend(request), **request.environment}
+    flags = stated(request)
     who = reference("mxnet", worker, threads=request.threads, batch=given.batch, mode=mode, flags=flags)
     folder = _temporary(stack)
     symbol, params = Path(request.model), folder / "net-0000.params"
     if not request.model.endswith(".json"):
         symbol = folder / "net-symbol.json"
         write_symbol(symbol, graph)
+    elif (unique := distinct_symbol(text := symbol.read_bytes(), request.model)) is not text:
+        symbol = folder / "net-symbol.json"
+        with whole_file(symbol) as stream:
+            stream.write(unique)
+        who = replace(who, flags={**who.flags, "names": "made unique"})
     statistics = graph.statistics()
     prefixed = {("aux:" if n in statistics else "arg:") + n: array for n, array in graph.weights.items()}
     worker.ask("save", {"path": str(params)}, prefixed)
@@ -283,20 +360,8 @@ def _onnxruntime(
     request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack
 ) -> CapturePlan:
     """A .onnx file as it is; any other model as refnet exports it."""
-    from refnet.models.export import export
-
     worker = stack.enter_context(worker_of(request))
-    path = Path(request.model).resolve()
-    if not request.model.endswith(".onnx"):
-        assert graph is not None
-        (path,) = export(graph, _temporary(stack) / "net", "onnx")
-    about = worker.ask("signature", {"path": str(path)})
-    kinds = {}
-    for name, shape in about.field("inputs", dict).items():
-        if None in shape[1:] or not shape:
-            raise UnsupportedError(f"{path.name}: input {name!r} is {shape}: only its first size may be free")
-        kinds[name] = (shape[0] or 1, *shape[1:])
-    given = inputs(request, kinds_of(graph) if graph is not None else kinds)
+    path, values, given = _of_file(request, graph, worker, stack)
     exposed = request.executed != "outputs"
     level = request.executed if exposed else "all"
     flags = dict(request.environment)
@@ -306,7 +371,47 @@ def _onnxruntime(
     who = reference("onnxruntime", worker, **said, flags=flags)
     asked = {"path": str(path), "threads": request.threads, "level": level, "exposed": exposed}
     plan = _plan(graph, sources, given, who, _Stream(worker, "capture", asked, given.arrays))
-    return replace(plan, total=about.field("values", int))
+    return replace(plan, total=values)
+
+
+def _openvino(
+    request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack
+) -> CapturePlan:
+    """A .onnx or .xml file as it is; any other model as refnet exports it to ONNX."""
+    worker = stack.enter_context(worker_of(request))
+    path, values, given = _of_file(request, graph, worker, stack)
+    exposed = request.executed != "outputs"
+    precision = request.precision or PRECISIONS[0]
+    flags = stated(request)
+    if graph is None:
+        flags["model"] = "sha256 " + hashlib.sha256(path.read_bytes()).hexdigest()
+    mode = "all values as outputs" if exposed else "as compiled"
+    said: dict[str, Any] = {"threads": request.threads, "batch": given.batch, "mode": mode}
+    who = reference("openvino", worker, **said, flags=flags)
+    asked = {"path": str(path), "threads": request.threads, "precision": precision, "exposed": exposed}
+    asked["known"] = [] if graph is None else [node.name for node in graph.nodes]
+    plan = _plan(graph, sources, given, who, _Stream(worker, "capture", asked, given.arrays))
+    return replace(plan, total=values if exposed else None)
+
+
+def _of_file(
+    request: Request, graph: Graph | None, worker: Worker, stack: ExitStack
+) -> tuple[Path, int, Inputs]:
+    """The file that the framework runs, the user's or refnet's export; how many values it has; its inputs."""
+    from refnet.models.export import export
+
+    path = Path(request.model).resolve()
+    if not request.is_its_own_file:
+        assert graph is not None
+        (path,) = export(graph, _temporary(stack) / "net", "onnx")
+    about = worker.ask("signature", {"path": str(path)})
+    kinds = {}
+    for name, shape in about.field("inputs", dict).items():
+        if None in shape[1:] or not shape:
+            raise UnsupportedError(f"{path.name}: input {name!r} is {shape}: only its first size may be free")
+        kinds[name] = (shape[0] or 1, *shape[1:])
+    given = inputs(request, kinds_of(graph) if graph is not None else kinds)
+    return path, about.field("values", int), given
 
 
 def _own(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> CapturePlan:

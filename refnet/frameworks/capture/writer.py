@@ -15,9 +15,10 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,7 +33,7 @@ from refnet.formats.json_file import Checked, parse
 from refnet.formats.manifest import NAME, Manifest, Origin, Stored, dumps, file_name
 from refnet.formats.manifest import write as write_manifest
 from refnet.formats.npy import open_npy, writing
-from refnet.formats.write import appended_file
+from refnet.formats.write import appended_file, whole_file
 from refnet.verification.capture import PROGRESS
 from refnet.verification.progress import Advance
 
@@ -57,7 +58,7 @@ class CapturePlan:
     the same model on other inputs, in the same process; None for refnet and folders. joined: which nodes
     the framework computes as one, names in order; None if it computes each. returned: called as outputs, what
     the framework's own network returns. beyond: called with all values, those that the graph has no node for,
-    name -> why that is no mistake.
+    name -> why that is no mistake. files: name -> a file that belongs to the capture, such as its network.
     """
 
     reference: Origin
@@ -74,6 +75,7 @@ class CapturePlan:
     joined: Callable[[], tuple[tuple[str, ...], ...]] | None = None
     returned: Callable[[], Mapping[str, str]] = dict
     beyond: Callable[[Mapping[str, Stored]], Mapping[str, str]] = lambda values: {}
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ def write(
         outputs = {name: value for name, value in plan.outputs().items() if value in values}
         manifest = Manifest(plan.reference, values, inputs, outputs, plan.sources, plan.graph, plan.weights)
         manifest = replace(manifest, beyond=plan.beyond(values))
+        for name, path in plan.files.items():
+            place.copy(path, name)
         place.finish(manifest)
     return Written(manifest, len(before), {**plan.left_out(), **left_out})
 
@@ -278,6 +282,11 @@ class _Folder:
             return
         with writing(path, array.shape) as append:
             append(array)
+
+    def copy(self, file: Path, name: str) -> None:
+        """Write a copy of a file that belongs to the capture."""
+        with open(file, "rb") as read, whole_file(self.path / name) as stream:
+            shutil.copyfileobj(read, stream, 1 << 20)
 
     def note(self, name: str, stored: Stored) -> None:
         """Write the line of a value that is complete."""

@@ -49,7 +49,7 @@ def reveal_formula(op: Op, types: Sequence[TensorType], caller: Caller, threads:
     """The recipe of an op with a menu. Raises Unexplained if nothing in it gives the framework's bits."""
     shape = (*op.type(*types).shape, 1, 1)[:4]
     usual, odd = (
-        Samples(made, [caller.whole(one) for one in made])
+        Samples(made, caller.wholes(made))
         for made in (
             [usual_inputs(op, types, seed) for seed in range(SAMPLES)],
             [special_inputs(op, types, seed) for seed in range(SAMPLES)],

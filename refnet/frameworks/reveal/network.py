@@ -43,7 +43,7 @@ from refnet.core.orders import (
 )
 from refnet.formats import book as book_file
 from refnet.formats.onnx.export import OPSET
-from refnet.frameworks.caller import Caller, caller
+from refnet.frameworks.caller import Caller, caller, layouts
 from refnet.frameworks.capture.request import Request, network
 from refnet.frameworks.capture.sources import planned, worker_of
 from refnet.frameworks.capture.writer import CapturePlan
@@ -59,15 +59,21 @@ from refnet.verification.progress import Advance
 
 SEEDS = ("seed:1", "seed:2")
 """The inputs of the two captures."""
+BEHIND = "behind"
+"""What marks the recipe of an op that was asked behind a convolution, in a partial book."""
 
 
 @dataclass
 class Asked:
-    """One signature: its op, the nodes that have it, what was found when it was asked alone."""
+    """One signature: its op, the nodes that have it, what was found when it was asked alone.
+
+    layouts: the ways in which it is asked, see caller.py. recipes: of each way that can be explained, one.
+    """
 
     op: Op
     types: tuple[TensorType, ...]
     nodes: list[str] = field(default_factory=list)
+    layouts: tuple[bool, ...] = (False,)
     recipes: list[Recipe] = field(default_factory=list)
     reason: str = ""
 
@@ -151,21 +157,23 @@ def reveal(
     with ExitStack() as stack:
         worker = stack.enter_context(worker_of(request))
         opset = _opset(request, worker)
-        callers: dict[str, Caller] = {}
+        callers: dict[tuple[str, bool], Caller] = {}
 
-        def call(key: str) -> Caller:
-            if key not in callers:
-                one = asked[key]
-                callers[key] = caller(
-                    request.framework, worker, one.op, one.types, request.threads, opset=opset
+        def call(key: str, behind: bool = False) -> Caller:
+            if (key, behind) not in callers:
+                op, types, threads = asked[key].op, asked[key].types, request.threads
+                callers[key, behind] = caller(
+                    request.framework, worker, op, types, threads, opset, request.precision, behind
                 )
-            return callers[key]
+            return callers[key, behind]
 
         with planned(replace(request, input=(SEEDS[0],))) as plan:
             reference = _reference(plan, opset)
             groups = () if plan.joined is None else plan.joined()
         forms = [Joined(groups, fold) for fold in _folds(graph, groups)] if groups else [None]
         asked = signatures(_fused(graph, forms[0]), batch)
+        for one in asked.values():
+            one.layouts = layouts(request.framework, one.op, one.types)
         if advance is not None and groups:  # fewer nodes, mostly fewer signatures
             advance(max(0, len(signatures(graph, batch)) - len(asked)))
         partial = output.with_name(output.name + ".partial")
@@ -231,7 +239,7 @@ def _reference(plan: CapturePlan, opset: int | None) -> Reference:
 
 def ask_all(
     asked: Mapping[str, Asked],
-    call: Callable[[str], Caller],
+    call: Callable[[str, bool], Caller],
     reference: Reference,
     partial: Path,
     threads: int,
@@ -242,15 +250,18 @@ def ask_all(
     known = {} if before is None else dict(before.recipes)
     failed = {} if before is None else {one.signature: one.reason for one in before.unconfirmed}
     for key, one in asked.items():
-        if one.open and key not in known and key not in failed:
+        keys = {behind: f"{key} #{BEHIND}" if behind else key for behind in one.layouts}
+        for behind, way in keys.items() if one.open else ():
+            if way in known or way in failed:
+                continue
             try:
-                known[key] = _ask(one, call(key), threads)
+                known[way] = _ask(one, call(key, behind), threads)
             except (Unexplained, UnsupportedError) as error:
-                failed[key] = str(error)
+                failed[way] = str(error)
             unknown = tuple(Unconfirmed(k, (), reason) for k, reason in failed.items())
             book_file.write(partial, Book(reference, known, {}, unknown))
-        one.recipes = [known[key]] if key in known else []
-        one.reason = failed.get(key, "")
+        one.recipes = list(dict.fromkeys(known[way] for way in keys.values() if way in known))
+        one.reason = "; ".join(dict.fromkeys(failed[way] for way in keys.values() if way in failed))
         if advance is not None:
             advance(1)
 
@@ -369,11 +380,10 @@ def _widen(one: Asked) -> None:
     first = one.recipes[0].parts[-1].do if one.recipes else None
     total = first.total if isinstance(first, Choice) else None
     more = [Recipe((Part(choice),)) for choice in candidates(one.op, total)]
-    if isinstance(first, Program) and isinstance(one.op, Reduction) and one.op.averages:
-        parts = one.recipes[0].parts
-        more += [Recipe(tuple(_finishing(part, finish) for part in parts)) for finish in FINISHES[1:]]
-    if isinstance(first, Program):
-        more += [Recipe((Part(part.do),)) for part in reversed(one.recipes[0].parts)]
+    for parts in [recipe.parts for recipe in one.recipes if isinstance(recipe.parts[-1].do, Program)]:
+        if isinstance(one.op, Reduction) and one.op.averages:
+            more += [Recipe(tuple(_finishing(part, finish) for part in parts)) for finish in FINISHES[1:]]
+        more += [Recipe((Part(part.do),)) for part in reversed(parts)]
     one.recipes += [recipe for recipe in more if recipe not in one.recipes]
 
 

@@ -69,7 +69,7 @@ def samples(reduction: AskedReduction) -> tuple[Samples, Samples]:
     count = min(MANY, max(SAMPLES, ELEMENTS // int(np.prod(reduction.shape))))
     usual = [random_inputs(types, seed) for seed in range(count)]
     odd = [odd_inputs(types, seed, terms) for seed in range(count)]
-    first, second = ([reduction.caller.whole(inputs) for inputs in made] for made in (usual, odd))
+    first, second = (reduction.caller.wholes(made) for made in (usual, odd))
     return Samples(usual, first), Samples(odd, second)
 
 

@@ -1,0 +1,30 @@
+/* Starts the page, and gives the console (and the tests) what computes. */
+
+import { run } from "./engine.js";
+import { runWith, startAttention, without } from "./attention.js";
+import { startDigit } from "./digit.js";
+import { explain, inBookOrder, startNumber } from "./number.js";
+import { addUp, anatomy, manyOrders, startRounding } from "./rounding.js";
+import { fma32 } from "./float32.js";
+import { exp } from "./float64.js";
+import { facts, networks, state, take, tensor } from "./state.js";
+
+document.documentElement.classList.add("js");
+const first = facts.number;
+Object.assign(state, {
+  network: networks.findIndex((network) => network.name === first.network),
+  node: first.node,
+  at: first.index,
+});
+take(state.levels);
+startDigit();
+startNumber();
+startRounding();
+startAttention();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => take(state.levels));
+Object.assign(window, {
+  refnet: {
+    ...{ addUp, anatomy, exp, explain, fma32, inBookOrder, manyOrders, networks },
+    ...{ run, runWith, state, take, tensor, without },
+  },
+});

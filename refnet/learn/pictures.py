@@ -1,0 +1,108 @@
+"""Static drawings of the learners' page: SVG without any style in it, the same text each time.
+
+They say without JavaScript what the live figures say with it. Colours come from the page's classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+CELL = 4
+"""Side of an element's square, in the drawing's own units."""
+
+
+def levels(rows: Sequence[Sequence[int]], largest: int, said: str) -> Markup:
+    """Numbers as squares, 0 being the ground. One path per step, whose class gives the colour."""
+    height, width = len(rows), len(rows[0])
+    return Markup('<svg class="cells" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        width * CELL, height * CELL, said, _cells(rows, largest)
+    )
+
+
+def _cells(rows: Sequence[Sequence[int]], largest: int) -> Markup:
+    paths: dict[int, list[str]] = {}
+    for i, row in enumerate(rows):
+        for j, step in enumerate(row):
+            if step:
+                paths.setdefault(step, []).append(f"M{j * CELL} {i * CELL}h{CELL}v{CELL}h-{CELL}z")
+    path = Markup('<path class="{}" opacity="{:.2f}" d="{}"/>')
+    return Markup("").join(
+        path.format("plus" if step > 0 else "minus", (abs(step) / largest) ** 0.5, "".join(squares))
+        for step, squares in sorted(paths.items())
+    )
+
+
+def maps(picture: Mapping[str, Any]) -> Markup:
+    """The first maps of a value, as facts.json has them."""
+    return Markup("").join(
+        levels(rows, 8, f"{picture['name']}, channel {c}") for c, rows in enumerate(picture["steps"])
+    )
+
+
+def bars(probabilities: Sequence[float]) -> Markup:
+    """Ten probabilities as bars."""
+    bar = Markup(
+        '<text x="8" y="{}">{}</text><rect class="rail" x="20" y="{}" width="200" height="9"/>'
+        '<rect class="plus" x="20" y="{}" width="{:.1f}" height="9"/><text x="226" y="{}">{:.4f}</text>'
+    )
+    rows = Markup("").join(
+        bar.format(14 * k + 11, k, 14 * k + 3, 14 * k + 3, 200 * p, 14 * k + 11, p)
+        for k, p in enumerate(probabilities)
+    )
+    return Markup('<svg class="chart" viewBox="0 0 280 145" role="img" aria-label="{}">{}</svg>').format(
+        "; ".join(f"{k}: {p:.4f}" for k, p in enumerate(probabilities)), rows
+    )
+
+
+def shares(of: Sequence[float]) -> Markup:
+    """Numbers from 0 to 1 as bars side by side, with a line at one half."""
+    wide = 560 / len(of)
+    bar = Markup('<rect class="plus" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}"/>')
+    bars = Markup("").join(
+        bar.format(20 + i * wide, 110 - 100 * a, wide - 4, 100 * a) for i, a in enumerate(of)
+    )
+    return Markup(
+        '<svg class="chart" viewBox="0 0 600 130" role="img" aria-label="{}">{}'
+        '<line class="axis" x1="20" x2="580" y1="60" y2="60"/><text x="20" y="126">channel 0</text>'
+        '<text x="580" y="126" text-anchor="end">channel {}</text></svg>'
+    ).format("; ".join(f"channel {i}: {a:.3f}" for i, a in enumerate(of)), bars, len(of) - 1)
+
+
+def histogram(counts: Sequence[int]) -> Markup:
+    """Counts around a middle, which is 0 ulp."""
+    most, wide = len(counts) // 2, 560 / len(counts)
+    bar = Markup('<rect class="minus" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}"/>')
+    bars = Markup("").join(
+        bar.format(20 + i * wide, 120 - tall, max(wide - 1, 0.5), tall)
+        for i, n in enumerate(counts)
+        if (tall := 110 * n / max(counts))
+    )
+    return Markup(
+        '<svg class="chart" viewBox="0 0 600 146" role="img" aria-label="Results by their distance from'
+        ' the exact sum, up to {most} ulp">{bars}<line class="axis" x1="20" x2="580" y1="120"'
+        ' y2="120"/><path class="centre" d="M300 116v12"/><text x="20" y="142">&#8722;{most} ulp</text>'
+        '<text x="580" y="142" text-anchor="end">+{most} ulp</text></svg>'
+    ).format(most=most, bars=bars)
+
+
+def interval(half: float, marks: Mapping[str, float], ends: bool) -> Markup:
+    """A line from -half to +half with marks on it, all in ulps from the exact value."""
+    drawn = Markup("").join(
+        Markup('<circle class="{}" cx="{:.2f}" cy="{}" r="5"/>').format(
+            name, 300 + v / half * 280, 22 + 18 * i
+        )
+        for i, (name, v) in enumerate(marks.items())
+    )
+    closed = Markup('<path class="end" d="M20 28v24M580 28v24"/>') if ends else Markup("")
+    return Markup(
+        '<svg class="chart" viewBox="0 0 600 80" role="img" aria-label="{}">'
+        '<line class="axis" x1="20" x2="580" y1="40" y2="40"/>{}<path class="centre" d="M300 30v20"/>{}'
+        '<text x="20" y="74">&#8722;{:.3g} ulp</text>'
+        '<text x="580" y="74" text-anchor="end">+{:.3g} ulp</text></svg>'
+    ).format(
+        "; ".join(f"{name}: {v:+.3g} ulp from the exact value" for name, v in marks.items()),
+        *(closed, drawn, half, half),
+    )

@@ -1,0 +1,189 @@
+"""IR files: what is read of them, and what hostile ones are told."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import refnet
+from refnet.core.errors import FormatError, RefnetError, UnsupportedError
+from refnet.formats.openvino import file as ir_file
+from refnet.formats.openvino.reader import read_ir
+from refnet.models.converted import usual_pipeline
+from tests.helpers.ir_build import Ir
+from tests.helpers.ir_models import CASES, data_of, write
+from tests.helpers.ir_write import write_ir
+
+
+def small(half: bool = False) -> Ir:
+    """x -> Convolution -> Add -> ReLU."""
+    net = Ir(half=half)
+    x = net.parameter(("?", 2, 4, 4))
+    made = net.layer("Convolution", [x, net.weight(np.full((3, 2, 1, 1), 1 / 3))], names=["conv"],
+                     strides=(1, 1), dilations=(1, 1), pads_begin=(0, 0), pads_end=(0, 0))  # fmt: skip
+    made = net.layer("Add", [made, net.weight(np.ones((1, 3, 1, 1)))], name="sum")
+    net.result(net.layer("ReLU", [made], names=["relu,a\\,b"]))
+    return net
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("name", ["octave-se-resnet-digits", "resnest-digits"])
+def test_version_10_with_the_oldest_opsets(name: str, half: bool, tmp_path: Path) -> None:
+    """The same numbers as the network's own graph; float16 weights are those numbers, rounded."""
+    graph = refnet.load(name)
+    own = graph.with_weights({n: a.astype(np.float16).astype(np.float32) for n, a in graph.weights.items()})
+    data = {"data": np.random.default_rng(1).normal(size=(2, 1, 32, 32)).astype(np.float32)}
+    found = refnet.run(refnet.load(write_ir(graph, tmp_path, half=half)), data)
+    wanted = refnet.run(own if half else graph, data)
+    assert np.abs(found["prob"] - wanted["prob"]).max() < 1e-5
+    assert (found["prob"].argmax(1) == wanted["prob"].argmax(1)).all()
+
+
+def test_names_batches_and_weights(tmp_path: Path) -> None:
+    graph = read_ir(small().save(tmp_path))
+    assert [node.name for node in graph.nodes] == ["conv", "sum", "relu"]
+    data = {"x": np.ones((3, 2, 4, 4), np.float32)}
+    assert refnet.run(graph, data)["relu"].shape == (3, 3, 4, 4)
+    halves = read_ir(small(half=True).save(tmp_path))
+    (weight,) = [a for a in halves.weights.values() if a.size == 6]
+    assert weight.dtype == np.float32
+    assert (weight == np.float32(np.float16(1 / 3))).all()
+
+
+def test_every_form_is_read(tmp_path: Path) -> None:
+    for case in CASES:
+        for opset in case.opsets[-1:]:
+            graph = read_ir(write(case, opset, tmp_path))
+            assert set(graph.types()) >= set(data_of(case)), case
+
+
+def test_all_unknown_types_are_listed_with_their_layers(tmp_path: Path) -> None:
+    net = Ir()
+    x = net.layer("Erf", [net.parameter((1, 2, 3, 3))], name="one")
+    net.result(net.layer("NMS", [net.layer("Erf", [x], name="two")], name="three", opset=9))
+    with pytest.raises(UnsupportedError, match=r"(?s)Erf \(opset1\): one, two.*NMS \(opset9\): three"):
+        read_ir(net.save(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("means", "pipeline"),
+    [
+        ((104, 117, 124), "octave-raw-bgr"),
+        ((124, 117, 104), "octave-raw-rgb"),
+        ((103.53, 116.28, 123.675), "resnest-raw-bgr"),
+        ((1, 2, 3), None),
+    ],
+)
+@pytest.mark.parametrize("half", [False, True])
+def test_the_pipeline_is_told_from_the_means(
+    means: tuple[float, ...], pipeline: str | None, half: bool, tmp_path: Path
+) -> None:
+    net = Ir(half=half)
+    constant = net.weight(np.array(means).reshape(1, 3, 1, 1))
+    x = net.layer("Subtract", [net.parameter((1, 3, 8, 8)), constant], marks=["preprocessing"])
+    net.result(net.layer("ReLU", [x]))
+    assert usual_pipeline(net.save(tmp_path), None) == pipeline
+
+
+def edited(old: str, new: str) -> str:
+    text = small().xml
+    assert old in text
+    return text.replace(old, new, 1)
+
+
+FIRST_EDGE = '<edge from-layer="0" from-port="0" to-layer="2" to-port="0"/>'
+DEEP = "<net version='11'>" + "<a>" * 100
+BAD: dict[str, tuple[str, str]] = {
+    "a DTD": ("<!DOCTYPE net [<!ENTITY a 'b'>]>" + small().xml.partition("\n")[2], "a document type"),
+    "an external DTD": ("<!DOCTYPE net SYSTEM 'file:///etc/passwd'><net/>", "a document type"),
+    "no XML": ("\x00\x01", "no XML"),
+    "cut": (small().xml[:700], "no XML"),
+    "another document": ("<?xml version='1.0'?><Error/>", "the element 'Error'"),
+    "nested": (DEEP, "element 'a'"),
+    "beyond the .bin": (edited('offset="0"', 'offset="4096"'), "bytes left, expected 4096"),
+    "negative offset": (edited('offset="0"', 'offset="-4"'), "offset and size"),
+    "another size": (edited('size="24"', 'size="20"'), "size '?20"),
+    "huge shape": (edited('shape="3, 2, 1, 1"', 'shape="65536, 65536, 1, 1"'), "4294967296 elements"),
+    "two of an id": (edited('layer id="2"', 'layer id="1"'), "a second layer with the id 1"),
+    "dangling": (edited('from-layer="0"', 'from-layer="99"'), "an edge from port 0 of layer 99"),
+    "no edge": (edited(FIRST_EDGE, ""), "no edge to port 0"),
+    "a cycle": (edited('from-layer="0" from-port="0"', 'from-layer="5" from-port="1"'), "a circle of edges"),
+    "a name twice": (edited('names="conv"', 'names="x"'), "the value's name 'x'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_hostile_files_are_refused_by_name(what: str, tmp_path: Path) -> None:
+    text, expected = BAD[what]
+    path = small().save(tmp_path)
+    path.write_text(text)
+    with pytest.raises(FormatError, match=expected) as found:
+        read_ir(path)
+    assert "net." in str(found.value)
+    assert found.value.offset is not None
+
+
+def test_unknown_element_type_and_version(tmp_path: Path) -> None:
+    path = small().save(tmp_path)
+    path.write_text(edited('element_type="f32" shape="3', 'element_type="u4" shape="3'))
+    with pytest.raises(UnsupportedError, match=r"Const 'layer1' \(layer 1, line .*element_type 'u4'"):
+        read_ir(path)
+    path.write_text(edited('version="11"', 'version="7"'))
+    with pytest.raises(UnsupportedError, match="version 7 of the IR"):
+        read_ir(path)
+
+
+def test_a_missing_and_a_cut_bin(tmp_path: Path) -> None:
+    path = small().save(tmp_path)
+    path.with_suffix(".bin").write_bytes(b"\0" * 20)
+    with pytest.raises(FormatError, match=r"net\.bin: at byte 0: found 20 bytes left, expected 24 for Const"):
+        read_ir(path)
+    path.with_suffix(".bin").unlink()
+    with pytest.raises(
+        FormatError, match=r"net\.bin: found no such file, expected the constants of net\.xml"
+    ):
+        read_ir(path)
+
+
+def test_a_million_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused at the first layer too many, before the rest is read."""
+    monkeypatch.setattr(ir_file, "MOST_LAYERS", 1000)
+    layers = "".join(f'<layer id="{n}" name="n" type="ReLU" version="opset1"/>' for n in range(20000))
+    path = tmp_path / "net.xml"
+    path.write_text(f'<net version="11"><layers>{layers}</layers></net>')
+    with pytest.raises(FormatError, match="one more layer at line 1, expected at most 1000"):
+        read_ir(path)
+
+
+def attack(count: int, seed: int, folder: Path) -> Counter[str]:
+    """Read damaged files; each must be read, or refused with a RefnetError."""
+    rng, came = random.Random(seed), Counter[str]()
+    net = small(half=True)
+    path, sound = net.save(folder), net.xml
+    numbers = ["-1", "0", "1", "4294967296", "99999999999999999999", "nan", "?", ""]
+    for _ in range(count):
+        text = sound
+        for _ in range(rng.randint(1, 2)):
+            at = rng.randrange(len(text))
+            end = min(len(text), at + rng.choice((1, 8, 100)))
+            made = rng.choice((text[at:end] * 2, "", rng.choice(numbers), rng.choice("<>\"'&/=,"), text[:40]))
+            text = text[:at] + made + text[end:]
+        path.write_text(text)
+        path.with_suffix(".bin").write_bytes(bytes(net.blob)[: rng.choice((len(net.blob),) * 4 + (7,))])
+        try:
+            read_ir(path)
+            came["read"] += 1
+        except RefnetError:
+            came["refused"] += 1
+    return came
+
+
+def test_a_damaged_file_is_read_or_refused(tmp_path: Path) -> None:
+    came = attack(400, 5, tmp_path)
+    assert sum(came.values()) == 400
+    assert came["read"] > 5
+    assert came["refused"] > 200
