@@ -229,7 +229,7 @@ def test_torch_any_module(tmp_path: Path, capsys: pytest.CaptureFixture[str], to
     for name, shape in files.items():
         np.save(tmp_path / f"{name}.npy", generator.standard_normal(shape, np.float32))
     capture = captured(
-        tmp_path / "c", "torch", "mynet:Net", "--path", source, "--argument", "4",
+        tmp_path / "c", "torch", "mynet:Net", "--path", source, "--argument", "4", "--mode", "eager",
         "--option", '{"kernel": 3}',
         "--state", state, *(part for name in files for part in ("--input", f"{name}={tmp_path / name}.npy")),
     )  # fmt: skip
@@ -264,7 +264,9 @@ def test_torch_an_output_that_no_function_made(tmp_path: Path) -> None:
         "import torch\nclass Net(torch.nn.Module):\n"
         "    def forward(self, x):\n        return torch.relu(x).view(-1)\n"
     )
-    capture = captured(tmp_path / "c", "torch", "viewnet:Net", "--path", tmp_path, "--image", "4,4")
+    capture = captured(
+        tmp_path / "c", "torch", "viewnet:Net", "--path", tmp_path, "--image", "4,4", "--mode", "eager"
+    )
     assert capture.names == ("relu", "output")
     assert capture.manifest is not None
     assert capture.manifest.outputs == {"output": "output"}

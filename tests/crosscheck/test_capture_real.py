@@ -271,7 +271,7 @@ def test_modules_that_fail(
     given = ["--input", inputs[0], "--input", inputs[1], "--argument", "2"]
     if model.endswith("Dies"):
         given = ["--input", str(tmp_path / "x.npy")]
-    assert main(command("torch", tmp_path / "c", model, "--path", str(ROOT), *given)) == 2
+    assert main(command("torch", tmp_path / "c", model, "--path", str(ROOT), *given, "--mode", "eager")) == 2
     assert message in capsys.readouterr().err
     assert (tmp_path / "c" / PROGRESS).exists() == model.endswith(("fails", "Dies"))
     assert not (tmp_path / "c" / "manifest.json").exists()
@@ -280,7 +280,7 @@ def test_modules_that_fail(
 def test_a_module_that_is_not_deterministic(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "x.npy", np.ones((1, 1000), F))
     line = command("torch", tmp_path / "c", "tests.crosscheck.modules:Random", "--path", str(ROOT))
-    line += ["--input", str(tmp_path / "x.npy")]
+    line += ["--input", str(tmp_path / "x.npy"), "--mode", "eager"]
     assert main(line) == 0
     manifest = json.loads((tmp_path / "c/manifest.json").read_text())
     head = {key: manifest[key] for key in manifest if key not in ("values", "outputs")}

@@ -92,3 +92,10 @@ def test_where_torch_cannot_export_hooks_are_left(tmp_path, capsys):
     assert capture(tmp_path / "d", "Branches", "--image", "16,16", "--mode", "exported") == 2
     assert "torch cannot export tests.crosscheck.foreign_modules:Branches" in capsys.readouterr().err
     assert not (tmp_path / "d").exists()
+
+
+def test_a_module_that_ends_its_process_is_an_error(tmp_path, capsys):
+    words = ["capture", "torch", "tests.crosscheck.modules:Dies", "--path", str(ROOT), "--image", "4,4"]
+    assert main([*words, "--python", str(interpreter("torch")), "-o", str(tmp_path / "c")]) == 2
+    assert "the worker ended with exit status -9" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
