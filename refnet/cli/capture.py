@@ -39,6 +39,7 @@ examples:
   refnet capture mxnet octave-se-resnet-50-0.125 --input cat.jpg -o caps/mxnet       with fetched weights
   refnet capture mxnet net-symbol.json --weights net-0000.params --input x.npy --mode internals -o caps/mx
   refnet capture onnxruntime net.onnx --input x.npy --mode all -o caps/ort
+  refnet capture openvino converted.xml --input cat.jpg -o caps/ov                   every value, in float32
   refnet capture refnet resnest-digits --arithmetic golden --input sample:1700-label-5.png -o caps/golden
   refnet capture torch mynets:make --path src --state net.pth --image 224,224 -o caps/mine
   refnet capture torch mynets:make --path src --state net.pth --model resnest-50-pytorch -o caps/mine
@@ -50,25 +51,25 @@ A capture is a folder with one .npy file per value and manifest.json, which says
 version, build, instruction set, threads, batch, mode, flags) and has the sha256 of every value, of the
 inputs, the graph and the weights. docs/formats.md specifies it, so that anyone can write one.
 
-torch, mxnet and onnxruntime run in a Python of their own: --python PATH, else the variable
-REFNET_PYTHON_TORCH (_MXNET, _ONNXRUNTIME), else the Python that runs refnet, else that of the PATH. torch
-takes any nn.Module as package.module:callable. It is exported (torch.export, to network.onnx in DIR) and run
-node by node, so `refnet verify DIR` needs nothing else. Where torch cannot export it, and with --mode eager,
-every module's and every function's output is a value, without a graph; with --model the graph is a network's
-that refnet knows. --state loads weights into the module. The manifest names --weights, or --state, only
-after comparing them with the module's own parameters; if they differ, nothing is captured. A MODEL that is
-not a file of the framework is exported by refnet first. For onnxruntime, --weights of a .onnx are compared
-with those in it.
+torch, mxnet, onnxruntime and openvino run in a Python of their own: --python PATH, else the variable
+REFNET_PYTHON_TORCH (_MXNET, _ONNXRUNTIME, _OPENVINO), else the Python that runs refnet, else that of the
+PATH. torch takes any nn.Module as package.module:callable. It is exported (torch.export, to network.onnx in
+DIR) and run node by node, so `refnet verify DIR` needs nothing else. Where torch cannot export it, and with
+--mode eager, every module's and every function's output is a value, without a graph; with --model the graph
+is a network's that refnet knows. --state loads weights into the module. The manifest names --weights, or
+--state, only after comparing them with the module's own parameters; if they differ, nothing is captured. A
+MODEL that is not a file of the framework is exported by refnet first. For onnxruntime and openvino,
+--weights of a .onnx or .xml are compared with those in it.
 
 Of a folder, refnet runs nothing. Its inputs are taken from its files; an --input that is named must have the
 same bits. A file that matches no value of the network is an error, with the likely matches, until --names
 MAP.json names it or --allow NAME allows it.
 
-Modes: mxnet monitor (the default: the symbol as it is), internals (every value exposed, which changes
-bits), outputs; onnxruntime disabled (the default: every node as written), basic, extended, all (how much of
-the graph is optimised), outputs (everything optimised; only the outputs
-are captured); torch eager (the default but for a callable), exported (the default of a callable without
---model).
+Modes: mxnet monitor (the default: the symbol as it is), internals (every value exposed, which changes bits),
+outputs; onnxruntime disabled (the default: every node as written), basic, extended, all (how much of the
+graph is optimised), outputs (everything optimised; only the outputs are captured); openvino internals (the
+default: every value made an output), outputs (the network as it is compiled; only the outputs); torch eager
+(the default but for a callable), exported (the default of a callable without --model).
 
 --order-free does not run the network. It runs each reduction (convolution, dense, average) alone, at its own
 size, on integers so small that no sum of them rounds in any order. Every framework must then give the same
