@@ -117,8 +117,8 @@ function showOctave() {
     });
     const open = element("button", { type: "button", onclick: () => choose(OCTAVE, value, 0), "aria-label": `Take ${value} apart in chapter 2` }, value);
     return element("tr", {},
-      element("th", { scope: "row" }, label), element("td", {}, open),
-      element("td", {}, `${shape[1]} × ${shape[2]}×${shape[3]}`), element("td", { class: "few" }, ...maps));
+      element("th", { scope: "row" }, label), element("td", {}, element("div", { class: "few" }, ...maps)),
+      element("td", {}, open), element("td", {}, `${shape[1]} × ${shape[2]}×${shape[3]}`));
   });
   byId("octave-rows").replaceChildren(...rows);
   byId("octave-shares").replaceChildren(
