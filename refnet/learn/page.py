@@ -26,12 +26,12 @@ from refnet.formats.write import whole_file
 from refnet.learn import pictures
 from refnet.learn.networks import SHIPPED, digits, network
 
-LIVE = ("number", "rounding")
+LIVE = ("number", "rounding", "octave")
 """The facts that the modules read; the others are only printed."""
 
 MODULES = (
     *("float32", "float64", "exact", "engine", "orders", "state", "draw"),
-    *("digit", "number", "rounding", "attention", "main"),
+    *("digit", "number", "rounding", "octave", "attention", "main"),
 )
 """In an order in which each imports only from those before it."""
 
@@ -39,6 +39,7 @@ CHAPTERS = {
     "digit": "A digit goes in",
     "number": "One number",
     "rounding": "Rounding",
+    "octave": "Octave convolution",
     "attention": "Split attention",
 }
 """Templates and titles, in the order of the page."""

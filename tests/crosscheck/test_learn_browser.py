@@ -319,7 +319,52 @@ def test_chapter_3_bits_orders_and_histogram(browser, path):
     quiet(browser)
 
 
-def test_chapter_4_switches_a_part_of_an_attention_off(browser, path):
+def test_chapter_4_shows_four_paths_their_cost_and_their_frequencies(browser, path):
+    from selenium.webdriver import Keys
+
+    chromium.show(browser, path)
+    known = json.loads(facts.FILE.read_text())["octave"]
+    graph = refnet.load("octave-se-resnet-digits")
+    found = browser.execute_script("return refnet.frequencies(arguments[0])", known["name"])
+    for (label, *shares), (wanted, *exact) in zip(found, known["shares"], strict=True):
+        assert label == wanted
+        assert np.abs(np.subtract(shares, exact)).max() < 1e-8, label
+    slider = css(browser, "#alpha")
+    slider.send_keys(Keys.HOME)
+    for step in range(13):
+        said = css(browser, "#alpha-said").text
+        a, b, c = known["formula"]
+        assert f"{(a + b * step / 16 + c * (step / 16) ** 2) / 1e9:.3f} billion" in said
+        assert ("(counted)" in said) == (step / 16 in [alpha for alpha, _ in known["macs"]])
+        slider.send_keys(Keys.ARROW_RIGHT)
+    layers = browser.execute_script(
+        "return [...document.getElementById('octave-layer').options].map((o) => o.text)"
+    )
+    assert known["name"] in layers
+    assert len(layers) > 5
+    for i in range(len(layers)):
+        browser.execute_script(
+            "const s = document.getElementById('octave-layer'); s.value = arguments[0];"
+            "s.dispatchEvent(new Event('change'))",
+            str(i),
+        )
+        names = [b.text for b in browser.find_elements("css selector", "#octave-rows button")]
+        upsampled = [name for name in names if isinstance(graph.by_name[name].op, refnet.ops.UpsampleNearest)]
+        add = graph.by_name[f"{layers[i]}-h"]
+        assert upsampled == [name for name in add.data if name.startswith("upsampling")]
+        assert len(names) == 9 + len(upsampled)
+        assert "NaN" not in css(browser, "#octave-shares").text
+    browser.execute_script(
+        "const s = document.getElementById('octave-layer'); s.value = arguments[0];"
+        "s.dispatchEvent(new Event('change'))",
+        str(layers.index(known["name"])),
+    )
+    css(browser, "#octave-rows tr:nth-child(8) button").click()
+    assert "UpsampleNearest" in css(browser, "#number-line").text
+    quiet(browser)
+
+
+def test_chapter_5_switches_a_part_of_an_attention_off(browser, path):
     chromium.show(browser, path)
     known = json.loads(facts.FILE.read_text())["attention"]
     assert css(browser, "#attention-said").text.startswith(known["name"])

@@ -19,6 +19,7 @@ from refnet.core.op import F32, Interval
 from refnet.formats import book as book_file
 from refnet.learn.networks import SHIPPED
 from refnet.loops.fma import exact_fma
+from refnet.models.catalog import build, entry
 from refnet.models.cost import summary
 from refnet.models.preprocess import pipeline
 from refnet.models.weights import shipped_folder
@@ -58,6 +59,7 @@ def facts() -> dict[str, Any]:
         },
         "number": number(graphs, values),
         "rounding": rounding(),
+        "octave": octave(values["octave-se-resnet-digits"]),
         "attention": attention(graphs["resnest-digits"], values["resnest-digits"]),
     }
 
@@ -203,6 +205,49 @@ def many_orders(seed: int) -> dict[str, Any]:
         "radius": float(bound.radius[0, 0]) / ulp,
         "offsets": offsets,
     }
+
+
+OCTAVE = "L2_B01_conv2_conv"
+"""The octave convolution whose paths a reader without JavaScript sees."""
+PATHS = ("h2h", "h2l", "l2h", "l2l", "h", "l")
+ALPHAS = {
+    0.0: "se-resnet-50-baseline",
+    **{alpha: f"octave-se-resnet-50-{alpha}" for alpha in (0.125, 0.25, 0.5, 0.75)},
+}
+"""The catalogue's networks of 50 layers with squeeze and excitation, by alpha."""
+
+
+def octave(values: dict[str, F32]) -> dict[str, Any]:
+    """Four paths of an octave convolution, the cost at each alpha, and the outputs' low frequencies."""
+    counted = {alpha: summary(build(entry(name))).macs for alpha, name in ALPHAS.items()}
+    high, low = (values[f"{OCTAVE}-{one}"][0].astype(np.float64) for one in "hl")
+    small = high.reshape(len(high), high.shape[1] // 2, 2, high.shape[2] // 2, 2).mean((2, 4))
+    spot = np.zeros((1, *low.shape[1:]))
+    spot[0, 0, 0] = 1.0  # has the spectrum of white noise
+    shares = [["high", low_share(high), low_share(high)]]
+    for label, maps in (("low", low), ("high, averaged", small), ("noise", spot)):
+        shares.append([label, low_share(maps.repeat(2, 1).repeat(2, 2)), low_share(maps)])
+    return {
+        "name": OCTAVE,
+        "paths": [picture(values[f"{OCTAVE}-{path}"], f"{OCTAVE}-{path}") for path in PATHS],
+        "macs": [[alpha, macs] for alpha, macs in counted.items()],
+        "formula": through(counted),
+        "shares": [[label, *(round(share, 9) for share in found)] for label, *found in shares],
+    }
+
+
+def through(counted: dict[float, int]) -> list[int]:
+    """a, b, c of a + b alpha + c alpha², by the counts at 0, 0.25 and 0.5."""
+    start, quarter, half = counted[0.0], counted[0.25], counted[0.5]
+    return [start, 8 * quarter - 6 * start - 2 * half, 8 * (start + half - 2 * quarter)]
+
+
+def low_share(maps: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    """Of (maps, n, n): the share of frequencies up to a quarter cycle per pixel; without the means."""
+    power = (np.abs(np.fft.fft2(maps)) ** 2).sum(0)
+    power[0, 0] = 0.0
+    slow = np.abs(np.fft.fftfreq(maps.shape[1])) <= 0.25
+    return float(power[np.ix_(slow, slow)].sum() / power.sum())
 
 
 def attention(graph: Graph, values: dict[str, F32]) -> dict[str, Any]:

@@ -45,6 +45,14 @@ def test_the_facts_are_what_refnet_computes():
     assert facts.FILE.read_text() == facts.text()
 
 
+def test_the_cost_formula_of_alpha_gives_every_counted_network():
+    """The page prints it between the counts; the counts at 0.125 and 0.75 were not used to make it."""
+    known = json.loads(facts.FILE.read_text())["octave"]
+    a, b, c = known["formula"]
+    assert [alpha for alpha, _ in known["macs"]] == [0.0, 0.125, 0.25, 0.5, 0.75]
+    assert all(a + b * alpha + c * alpha**2 == macs for alpha, macs in known["macs"])
+
+
 class Links(HTMLParser):
     """Every address in the page, every id, and every element that could load or send something."""
 

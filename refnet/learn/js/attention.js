@@ -1,4 +1,4 @@
-/* Chapter 4: split attention: two parts of every channel, the softmax that mixes them, and a part switched off. */
+/* Chapter 5: split attention: two parts of every channel, the softmax that mixes them, and a part switched off. */
 
 import { runNodes } from "./engine.js";
 import { brief, byId, element, largestOf, paint, shortest } from "./draw.js";

@@ -4,6 +4,7 @@ import { run } from "./engine.js";
 import { runWith, startAttention, without } from "./attention.js";
 import { startDigit } from "./digit.js";
 import { explain, inBookOrder, startNumber } from "./number.js";
+import { frequencies, lowShare, startOctave } from "./octave.js";
 import { addUp, anatomy, manyOrders, startRounding } from "./rounding.js";
 import { fma32 } from "./float32.js";
 import { exp } from "./float64.js";
@@ -20,11 +21,12 @@ take(state.levels);
 startDigit();
 startNumber();
 startRounding();
+startOctave();
 startAttention();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => take(state.levels));
 Object.assign(window, {
   refnet: {
-    ...{ addUp, anatomy, exp, explain, fma32, inBookOrder, manyOrders, networks },
+    ...{ addUp, anatomy, exp, explain, fma32, frequencies, inBookOrder, lowShare, manyOrders, networks },
     ...{ run, runWith, state, take, tensor, without },
   },
 });
