@@ -270,8 +270,12 @@ def located_input(said: Sources, folder: Path, who: str = "the capture") -> str:
 
 
 def _found(what: str, text: str, places: Sequence[Path], who: str) -> str:
-    """A file that is named: under its path, or by its bare name, as seen from each place."""
-    tries = [place / text for place in places] + [place / Path(text).name for place in reversed(places)]
+    """A file that is named: under its path, or by its bare name, as seen from each place.
+
+    A bare name is looked for in the last place first: what lies beside a capture belongs to it.
+    """
+    bare = [place / Path(text).name for place in reversed(places)]
+    tries = bare if Path(text).name == text else [place / text for place in places] + bare
     for path in tries:
         if os.path.isfile(path):
             return str(path)

@@ -11,6 +11,7 @@ import refnet
 from refnet.cli import main
 from refnet.core.errors import UnsupportedError
 from refnet.core.graph import Graph, Node
+from refnet.formats.golden_file import Sources
 from refnet.ops import Conv, Opaque, Relu, TensorType
 from tests.helpers.bits import floats
 from tests.helpers.onnx_build import model, node, read, tensor
@@ -123,6 +124,22 @@ def test_the_command_allows_a_named_opaque_node(graph, values, tmp_path, capsys)
     assert "1 unjudged" in capsys.readouterr().out
     assert main(["golden", file, "--input", "seed:0", "-o", str(tmp_path / "golden.json")]) == 2
     assert "Tan: refnet has no such operator: b" in capsys.readouterr().err
+
+
+def test_a_capture_reads_its_own_network_wherever_the_command_runs(graph, values, tmp_path, monkeypatch):
+    folder = tmp_path / "c"
+    folder.mkdir()
+    (tmp_path / "net.onnx").rename(folder / "network.onnx")
+    own = refnet.load(folder / "network.onnx")
+    said = Sources("network.onnx", None, "", None, None, None)
+    save(folder, {n: values[n] for n in "abcy"}, own, {"x": values["x"]}, said)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    other = read(model([node("Relu", "x")]), elsewhere)
+    (elsewhere / "net.onnx").rename(elsewhere / "network.onnx")
+    assert other.structure_hash() != graph.structure_hash()
+    monkeypatch.chdir(elsewhere)
+    assert verdicts(refnet.verify(folder))["c"] == "replayed"
 
 
 def test_an_operator_that_reads_integers_is_opaque_with_what_they_are_made_of(tmp_path):
