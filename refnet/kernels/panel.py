@@ -23,8 +23,9 @@ from refnet.kernels.epilogue import apply
 from refnet.kernels.geometry import layout, padded_planes
 from refnet.kernels.lanes import column_block
 from refnet.kernels.memory import aligned, empty
+from refnet.kernels.narrow import narrow
 from refnet.kernels.resources import cached, readonly
-from refnet.kernels.segments import FEW, chains_of, checked, tiled
+from refnet.kernels.segments import chains_of, checked, tiled
 from refnet.kernels.simd import copy
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.kernels.writer import VECTOR
@@ -52,7 +53,8 @@ def convolve(
     x, w = checked(x, w, groups)
     w, pad = cropped(x.shape, w, stride, pad, dilation)
     how = None
-    if x.dtype == np.float32 and w.shape[0] // groups >= FEW:  # float64 is for bounds: one kernel will do
+    per, wide = w.shape[0] // groups, x.dtype == np.float64  # float64 is for bounds: one kernel will do
+    if not wide and not narrow(per, w.shape[1]):
         how = channel_layout(x.shape, w.shape, stride, pad, dilation, groups)
     if how is not None:
         planes = padded_planes(x, pad, 0, threads) if how.padded else x.reshape(x.shape[0], -1)

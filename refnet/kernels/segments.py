@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.engine import NOTHING, Epilogue
-from refnet.kernels.epilogue import EpilogueTables, apply, tables
+from refnet.kernels.epilogue import EpilogueTables, tables
 from refnet.kernels.geometry import (
     TERMS,
     Layout,
@@ -35,17 +35,14 @@ from refnet.kernels.geometry import (
     padded_planes,
 )
 from refnet.kernels.memory import empty, scratch
+from refnet.kernels.narrow import band_offsets, band_plan, narrow, narrow_bands, pack_narrow
 from refnet.kernels.program import Window
 from refnet.kernels.resources import cached, readonly
-from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO, ZERO
+from refnet.kernels.seeds import ADDEND, ZERO
 from refnet.kernels.simd import PITCH, TILE
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.kernels.tiles import (
-    ADDED,
-    BEGIN,
     COUNT,
-    FUSED,
-    ON,
     SEED,
     Buffers,
     Padding,
@@ -53,14 +50,13 @@ from refnet.kernels.tiles import (
     compute_tile,
 )
 from refnet.kernels.writer import ROWS
-from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
 
 FEW = 3
-"""With fewer outputs per group, lanes run along a row of one output: a block would be mostly empty."""
+"""With fewer outputs per group bands (narrow.py) compute them: a block would be mostly empty."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,13 +169,8 @@ def tiled(
     shift = np.zeros(outputs, x.dtype) if bias is None else bias
     terms, offsets = cached((w,), ("terms", segments, plan), lambda: _terms(plan, segments))
     planes = x.reshape(x.shape[0], prod(x.shape[1:]))
-    if outputs // groups < FEW:
-        ordered = cached((w,), ("ordered", segments), lambda: _ordered(w, segments))
-        source = (readonly(x), readonly(planes), terms, offsets)
-        summation = (ordered, readonly(shift), readonly(more), segments.steps)
-        items, geometry = y.shape[0] * outputs, tuple(plan.geometry)
-        parallel_for(_few_outputs, items, threads, source, summation, y, geometry, groups, zero)
-        return apply(y, epilogue, threads) if epilogue.kinds else y
+    if outputs // groups < FEW or narrow(outputs // groups, w.shape[1]):
+        return _narrow(x, w, shift, more, plan, groups, zero, segments, threads, epilogue, y)
     packed, finite = cached((w,), ("packed", groups, segments), lambda: _packed(w, groups, segments))
     if plan.geometry.padded:
         pad = plan.geometry.pad_h, plan.geometry.pad_w
@@ -201,6 +192,47 @@ def tiled(
         parts,
         steps,
     )
+    return y
+
+
+def _narrow(
+    x: Array,
+    w: Array,
+    shift: Array,
+    addend: Array,
+    plan: Layout,
+    groups: int,
+    zero: bool,
+    segments: Segments,
+    threads: int,
+    epilogue: Epilogue,
+    y: Array,
+) -> Array:
+    """`tiled` for few outputs per group, into y; shift (outputs,), addend: arrays, perhaps of no elements."""
+    if y.size == 0:
+        return y
+    sizes = groups, w.shape[1], w.shape[0] // groups, x.itemsize
+    bands = band_plan(plan.geometry, *sizes, threads)
+
+    def prepared() -> tuple[Array, Array, Array, Array, bool]:
+        ordered, terms = _ordered(w, segments), plan.terms[segments.order]
+        packed = pack_narrow(ordered, groups, bands.block)
+        offsets = band_offsets(plan.geometry, bands, terms)
+        return (
+            readonly(ordered),
+            readonly(packed),
+            readonly(terms),
+            readonly(offsets),
+            bool(np.isfinite(w).all()),
+        )
+
+    ordered, packed, terms, offsets, finite = cached((w,), ("narrow", segments, plan, bands), prepared)
+    source = (readonly(x), ordered, terms, offsets)
+    summation = (packed, readonly(shift), readonly(addend), segments.steps)
+    padding = (not zero, finite, segments.from_zero)
+    steps = tables(epilogue, y.shape, y.dtype)
+    items, geometry = x.shape[0] * bands.sets * bands.bands, tuple(plan.geometry)
+    parallel_for(narrow_bands, items, threads, source, summation, y, geometry, tuple(bands), padding, steps)
     return y
 
 
@@ -280,80 +312,3 @@ def _tiles(
             )
             compute_tile(tile, source, geometry, summation, padding, buffers, flat, epilogue)
         begin, end = next_chunk(work)
-
-
-@njit
-def _few_outputs(
-    work: Any, source: Any, summation: Any, y: Any, geometry: Any, groups: int, zero: bool
-) -> None:
-    """For few outputs per group (depthwise): row by row, lanes along the row. Items: (image, output).
-
-    The weights are (outputs, terms) in order. The same sums as those of a tile, term by term.
-    """
-    source, summation, geometry = TileInput(*source), Summation(*summation), PlaneGeometry(*geometry)
-    x, terms, steps, bias, addend = source.x, source.terms, summation.steps, summation.bias, summation.addend
-    outputs = y.shape[1]
-    fresh = np.empty(y.shape[3], x.dtype)
-    nothing = x.dtype.type(0)
-    begin, end = chunk(work)
-    while begin < end:
-        for item in range(begin, end):
-            image, o = item // outputs, item % outputs
-            base = o // (outputs // groups) * (x.shape[1] // groups)
-            for i in range(y.shape[2]):
-                for s in range(steps.shape[0]):
-                    seed, first, fused = steps[s, SEED], steps[s, BEGIN], steps[s, FUSED] != 0
-                    sums = fresh if steps[s, ADDED] else y[image, o, i]
-                    if seed == ADDEND:
-                        row = (item * y.shape[2] + i) * y.shape[3]
-                        for j in range(sums.size):
-                            sums[j] = addend[row + j]
-                    elif seed != ON:
-                        start = bias[o] if seed == BIAS else nothing
-                        if seed == NEGATIVE_ZERO:
-                            start = -nothing
-                        for j in range(sums.size):
-                            sums[j] = start
-                    for k in range(first, first + steps[s, COUNT]):
-                        plane, weight = x[image, base + terms[k, 0]], summation.weights[o, k]
-                        _add_term(sums, weight, plane, i, terms[k, 1], terms[k, 2], geometry, fused, zero)
-                    if steps[s, ADDED]:
-                        total = y[image, o, i]
-                        for j in range(total.size):
-                            total[j] += fresh[j]
-        begin, end = next_chunk(work)
-
-
-@njit
-def _add_term(
-    sums: Any, weight: Any, x: Any, i: int, p: int, q: int, geometry: Any, fused: bool, zero: bool
-) -> None:
-    """Add the term (p, q) of the plane x (h, w) to the outputs of row i; zero: also where it is padding."""
-    g = geometry
-    sw, count = g.stride_w, sums.size
-    row, left = i * g.stride_h - g.pad_h + p * g.dilation_h, q * g.dilation_w - g.pad_w
-    lo = 0 if left >= 0 else min(count, (-left + sw - 1) // sw)  # outputs lo to hi see the image
-    hi = max(lo, min(count, (g.width - left + sw - 1) // sw))
-    if row < 0 or row >= g.height:
-        lo = hi = count
-    if zero:
-        product = weight * x.dtype.type(0)
-        for j in range(lo):
-            sums[j] += product
-        for j in range(hi, count):
-            sums[j] += product
-    if lo >= hi:
-        return
-    values, some = x[row, left + lo * sw :], sums[lo:hi]
-    if not fused:
-        for j in range(some.size):
-            some[j] += weight * values[sw * j]
-    elif sw == 1:
-        for j in range(some.size):
-            some[j] = fma(weight, values[j], some[j])
-    elif sw == 2:  # a constant stride is read by vectors
-        for j in range(some.size):
-            some[j] = fma(weight, values[2 * j], some[j])
-    else:
-        for j in range(some.size):
-            some[j] = fma(weight, values[sw * j], some[j])
