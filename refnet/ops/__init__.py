@@ -9,6 +9,7 @@ from refnet.ops.layout import Concat, Constant, ExpandDims, Flatten, Identity, P
 from refnet.ops.leaky import LeakyRelu, PRelu
 from refnet.ops.matmul import MatMul
 from refnet.ops.norm import BatchNorm
+from refnet.ops.normalised import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from refnet.ops.opaque import Opaque
 from refnet.ops.pointwise import Add, Clip, Div, Mul, Relu, Sub
 from refnet.ops.pool import MaxPool
@@ -34,8 +35,11 @@ __all__ = [
     "ExpandDims",
     "Flatten",
     "GlobalAvgPool",
+    "GroupNorm",
     "Identity",
+    "InstanceNorm",
     "Interval",
+    "LayerNorm",
     "LeakyRelu",
     "MatMul",
     "MaxPool",
@@ -44,6 +48,7 @@ __all__ = [
     "Opaque",
     "PRelu",
     "Pad",
+    "RMSNorm",
     "RadixSoftmax",
     "RadixSum",
     "ReduceMean",

@@ -149,6 +149,27 @@ def leaky(slope: Fraction, x: Fraction) -> Fraction:
     return x if x >= 0 else slope * x
 
 
+def normalised(op, value: Fraction, row: np.ndarray, g: object, b: object = 0.0) -> Fraction:
+    values = [fraction(v) for v in row.ravel()]
+    mean = Fraction(0) if isinstance(op, ops.RMSNorm) else sum(values, Fraction(0)) / len(values)
+    variance = sum(((v - mean) ** 2 for v in values), Fraction(0)) / len(values)
+    root = decimal(to_decimal(variance + Fraction(op.eps)).sqrt())
+    return (value - mean) / root * fraction(g) + fraction(b)
+
+
+def layer_norm(op: ops.LayerNorm | ops.RMSNorm, at, x, *weights) -> Fraction:
+    own = [np.broadcast_to(w, x.shape)[at] for w in weights]
+    return normalised(op, fraction(x[at]), x[at[: op.axis]], *own)
+
+
+def group_norm(op: ops.GroupNorm, at, x, g, b) -> Fraction:
+    size = x.shape[1] // op.groups
+    group = at[1] // size
+    w = group if op.per_group else at[1]
+    row = x[at[0], group * size : (group + 1) * size]
+    return normalised(op, fraction(x[at]), row, g[w], b[w])
+
+
 def scalar(formula: Callable[[Fraction, Fraction], Fraction]) -> Exact:
     return lambda op, at, x: formula(fraction(x[at]), Fraction(op.scalar))
 
@@ -181,6 +202,17 @@ EXAMPLES = [
     ),
     Example(ops.BatchNorm(1e-4), ((2, 3, 4, 4),), batch_norm),
     Example(ops.BatchNorm(1e-3, fix_gamma=True), ((2, 3),), batch_norm),
+    Example(ops.LayerNorm(1e-5, constants=((12,), (12,))), ((3, 12),), layer_norm),
+    Example(ops.LayerNorm(1e-3, 1, False, ((3, 1),)), ((2, 3, 4),), layer_norm),
+    Example(ops.LayerNorm(1e-2, 2), ((2, 1, 5), (5,), (1, 5)), layer_norm),
+    Example(ops.RMSNorm(1e-5, 2, ((6,),)), ((2, 2, 6),), layer_norm),
+    Example(ops.GroupNorm(1e-4, 2, constants=((4,), (4,))), ((2, 4, 3, 2),), group_norm),
+    Example(ops.GroupNorm(1e-2, 2, True), ((2, 4, 3), (2,), (2,)), group_norm),
+    Example(
+        ops.InstanceNorm(1e-5, ((3,), (3,))),
+        ((2, 3, 4, 2),),
+        lambda op, at, x, g, b: normalised(op, fraction(x[at]), x[at[:2]], g[at[1]], b[at[1]]),
+    ),
     Example(ops.Relu(), ((2, 3, 4),), lambda op, at, x: max(fraction(x[at]), Fraction(0))),
     Example(ops.Sigmoid(), ((3, 40),), lambda op, at, x: sigmoid(fraction(x[at]))),
     Example(
