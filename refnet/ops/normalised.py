@@ -114,7 +114,7 @@ class _Normalised(Op):
         x, scale, *shift = self._by_rows(*inputs)
         with np.errstate(all="ignore"):
             d = x - row_means(x, engine) if self.centred else x
-            y = d / np.sqrt(row_means(d * d, engine) + np.float32(self.eps)) * scale
+            y: F32 = d / np.sqrt(row_means(d * d, engine) + np.float32(self.eps)) * scale
             if shift:
                 y += shift[0]
         return y.reshape(inputs[0].shape)
