@@ -211,14 +211,14 @@ class ReduceProd(_Reduce):
 
 @dataclass(frozen=True, repr=False)
 class LpNorm(Op):
-    """y = x / s along `axis`, s = sqrt(sum of x * x) for p = 2, the sum of |x| for p = 1
+    """y = x / s along `axis`, s = sqrt(sum of x * x) for p = 2, the sum of |x| for p = 1; 0 where s = 0
 
     Plain: s as ReduceL1 and ReduceL2 have it, then one division.
 
     Bound: that of the norm s, then of the quotient: with |s| > rs for its radius rs, which holds its
     rounding, (r + |y| rs) / (s - rs), and U of the largest and ETA/2; a rounded 1/s is covered by one U more.
 
-    Golden: the exact quotient, rounded once; s = 0 gives NaN, as 0 / 0 does. In float64 s is off by
+    Golden: the exact quotient, rounded once. In float64 s is off by
     (N + 3) U64 of itself. What is open is decided in rational arithmetic, for p = 2 by squares.
 
     Source: ONNX LpNormalization, torch.nn.functional.normalize without its eps.
@@ -243,7 +243,8 @@ class LpNorm(Op):
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
         with np.errstate(all="ignore"):
-            return np.asarray(inputs[0] / self._norm.run(*inputs, engine=engine))
+            s = self._norm.run(*inputs, engine=engine)
+            return np.where(s == 0, np.float32(0), inputs[0] / s)
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         moved = np.moveaxis(inputs[0], self.axis, -1)
@@ -253,7 +254,8 @@ class LpNorm(Op):
             total = blocked_sums(np.abs(wide) if self.p == 1 else np.square(wide))
             center = wide / (total if self.p == 1 else np.sqrt(total))
             error = np.abs(center) * ((depth(x.shape[1]) + 6) * U64)
-            error[~np.isfinite(wide).all(1)] = 0.0
+            center[(total == 0)[:, 0]] = 0.0
+            error[~np.isfinite(center) | ~np.isfinite(total)] = 0.0
 
         def refine(at: Places, y: F32) -> None:
             for i in at:
@@ -298,7 +300,9 @@ class LpNorm(Op):
             spread = np.where(least > 0, (x.radius + np.abs(center) * s.radius) / least, np.nan)
             total = np.abs(center) + spread
             radius = spread + (gamma(2) + 8 * U64) * total + (x.magnitude + 1) * ETA
-        return outward(center, radius, np.maximum(total, 1 / least))
+            zero = x.magnitude.max(self.axis, keepdims=True) == 0
+        found = outward(center, radius, np.maximum(total, 1 / least))
+        return Interval(np.where(zero, 0.0, found.center), np.where(zero, 0.0, found.radius))
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost(0, 3 * inputs[0].size)

@@ -30,6 +30,7 @@ import numpy as np
 from refnet.core.errors import InputError, UnsupportedError, WeightsError
 from refnet.core.graph import Graph, Node
 from refnet.core.words import did_you_mean
+from refnet.formats.onnx import export_reductions
 from refnet.formats.write import whole_file
 from refnet.ops import (
     Add,
@@ -284,6 +285,8 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> tupl
             column = writer.step("Reshape", f"{name}/column", (inputs[0], shape))
             pairs = zip(writer.split(column, radix), writer.split(inputs[1], radix), strict=True)
             writer.sum(name, [writer.step("Mul", f"{name}/term{r}", pair) for r, pair in enumerate(pairs)])
+        case _ if export_reductions.write(writer, node, types):
+            pass
         case _:
             op_type, attributes = _simple(node)
             writer.node(op_type, name, inputs, **attributes)
