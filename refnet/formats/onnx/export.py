@@ -163,7 +163,9 @@ def graph_to_onnx(graph: Graph, outputs: Collection[str] | None = None) -> Model
         used.update(_write(writer, node, types))
 
     def information(names: Sequence[str]) -> list[Any]:
-        shapes: dict[str, list[str | int | None]] = {n: ["batch", *types[n].shape[1:]] for n in names}
+        shapes: dict[str, list[str | int | None]] = {
+            n: ["batch", *types[n].shape[1:]] if types[n].shape else [] for n in names
+        }
         return [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in shapes.items()]
 
     weights = [numpy_helper.from_array(array, name) for name, array in graph.weights.items() if name in used]
