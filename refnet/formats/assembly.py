@@ -91,8 +91,8 @@ def typed(node: FileNode, made: Made, building: Building) -> TensorType:
         kind = made.op.type(*data, *weights)
     except GraphError as error:
         raise GraphError(f"{node.title}: {error}") from None
-    if not 1 <= kind.size <= LARGEST_VALUE or not kind.shape or len(kind.shape) > 32:
-        raise node.wrong(f"{kind!r}", f"1 to 32 dimensions, 1 to {LARGEST_VALUE} elements")
+    if not 1 <= kind.size <= LARGEST_VALUE or len(kind.shape) > 32:
+        raise node.wrong(f"{kind!r}", f"at most 32 dimensions, 1 to {LARGEST_VALUE} elements")
     return kind
 
 

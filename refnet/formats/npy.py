@@ -41,8 +41,11 @@ class Npy:
     shape: tuple[int, ...]
 
     def read(self, start: int = 0, stop: int | None = None) -> F32:
-        """Rows start to stop (default: all) along the first dimension; InputError if they are gone."""
-        start, stop, _ = slice(start, stop).indices(self.shape[0])
+        """Rows start to stop (default: all) along the first dimension; InputError if they are gone.
+
+        A single number counts as one row.
+        """
+        start, stop, _ = slice(start, stop).indices(self.shape[0] if self.shape else 1)
         row = math.prod(self.shape[1:])
         count = max(stop - start, 0) * row
         with _mending(self.path), open(self.path, "rb") as file:
@@ -50,7 +53,8 @@ class Npy:
             flat = np.fromfile(file, "<f4", count)
         if flat.size != count:
             raise FormatError(self.path, None, f"{flat.size} elements from row {start}", f"{count}")
-        return flat.astype(np.float32, copy=False).reshape(-1, *self.shape[1:])
+        rows = flat.astype(np.float32, copy=False)
+        return rows.reshape(-1, *self.shape[1:]) if self.shape else rows.reshape(())
 
 
 def open_npy(path: str | os.PathLike[str]) -> Npy:
@@ -94,8 +98,8 @@ def open_npy(path: str | os.PathLike[str]) -> Npy:
         raise InputError(f"{path}: must be float32 ('<f4'), found {kind or fields!r}")
     if fortran == "True" and len(shape) > 1:
         raise InputError(f"{path}: is stored column by column; save np.ascontiguousarray(x)")
-    if not 1 <= len(shape) <= 32 or 0 in shape:
-        raise InputError(f"{path}: must have 1 to 32 dimensions and elements, found the shape {shape}")
+    if len(shape) > 32 or 0 in shape:
+        raise InputError(f"{path}: must have elements and at most 32 dimensions, found the shape {shape}")
     offset = start + length
     if size - offset != 4 * math.prod(shape):
         raise FormatError(

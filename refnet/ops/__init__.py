@@ -5,14 +5,19 @@ from refnet.ops.attention import RadixSoftmax, RadixSum, WeightedSum
 from refnet.ops.average import AvgPool, GlobalAvgPool
 from refnet.ops.conv import Conv, ConvAdd
 from refnet.ops.dense import Dense
+from refnet.ops.extremes import Max, Min, ReduceMax, ReduceMin
 from refnet.ops.layout import Concat, Constant, ExpandDims, Flatten, Identity, Pad, Reshape, Slice, Transpose
 from refnet.ops.leaky import LeakyRelu, PRelu
+from refnet.ops.logarithms import LogSoftmax, ReduceLogSum, ReduceLogSumExp
+from refnet.ops.lrn import LRN
 from refnet.ops.matmul import MatMul
 from refnet.ops.norm import BatchNorm
+from refnet.ops.normalised import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from refnet.ops.opaque import Opaque
 from refnet.ops.pointwise import Add, Clip, Div, Mul, Relu, Sub
 from refnet.ops.pool import MaxPool
 from refnet.ops.reduce import ReduceMean, ReduceSum
+from refnet.ops.reduce_powers import LpNorm, ReduceL1, ReduceL2, ReduceProd, ReduceSumSquare
 from refnet.ops.resample import ResizeNearest, UpsampleNearest
 from refnet.ops.scalar import WithScalar
 from refnet.ops.sigmoid import Sigmoid
@@ -20,6 +25,7 @@ from refnet.ops.softmax import Softmax
 
 __all__ = [
     "ALL",
+    "LRN",
     "Add",
     "AvgPool",
     "BatchNorm",
@@ -34,20 +40,36 @@ __all__ = [
     "ExpandDims",
     "Flatten",
     "GlobalAvgPool",
+    "GroupNorm",
     "Identity",
+    "InstanceNorm",
     "Interval",
+    "LayerNorm",
     "LeakyRelu",
+    "LogSoftmax",
+    "LpNorm",
     "MatMul",
+    "Max",
     "MaxPool",
+    "Min",
     "Mul",
     "Op",
     "Opaque",
     "PRelu",
     "Pad",
+    "RMSNorm",
     "RadixSoftmax",
     "RadixSum",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
     "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
     "ReduceSum",
+    "ReduceSumSquare",
     "Relu",
     "Reshape",
     "ResizeNearest",

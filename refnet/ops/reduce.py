@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.core.element import Index, Terms
+from refnet.core.element import Derivation, Index, Terms
 from refnet.core.engine import Engine, PoolGeometry
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
@@ -36,6 +36,10 @@ class _Reduce(Op):
             kept = tuple(n for i, n in enumerate(shape) if i not in self.axes)
         return TensorType(kept)
 
+    @property
+    def mixes_images(self) -> bool:
+        return 0 in self.axes
+
     def nan_propagates(self, *weights: F32) -> bool:
         return True
 
@@ -57,11 +61,18 @@ class _Reduce(Op):
                 total += term
         return total, len(terms)
 
-    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+    def numbers_at(self, x: F32, at: Index) -> npt.NDArray[np.int64]:
+        """The flat places of the terms of the element `at`, in row order."""
+        i = int(np.ravel_multi_index(at, self._shape(x))) if at else 0
+        return self.terms_of(np.arange(x.size).reshape(x.shape))[:, i]
+
+    def values_at(self, x: F32, at: Index) -> F32:
+        """The terms of the element `at`, in row order."""
+        return np.ascontiguousarray(x).reshape(-1)[self.numbers_at(x, at)]
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms | Derivation:
         (x,) = inputs
-        i = int(np.ravel_multi_index(at, self._shape(x)))
-        numbers = self.terms_of(np.arange(x.size).reshape(x.shape))[:, i]
-        places = np.stack(np.unravel_index(numbers, x.shape), 1)
+        places = np.stack(np.unravel_index(self.numbers_at(x, at), x.shape), 1)
         divisor = len(places) if self.averages else 1
         return Terms("add", "data", x[tuple(places.T)], places, divisor=divisor)
 

@@ -68,7 +68,7 @@ B4, B6 = whole((4,), "four"), whole((6,), "six")
 POSITIVE = np.abs(B4) + 1
 
 
-RUNTIME = ("onnxruntime",)
+RUNTIME, REFERENCE = ("onnxruntime",), ("reference",)
 
 
 def windows() -> list[Case]:
@@ -322,7 +322,67 @@ def resizes() -> list[Case]:
     return found
 
 
-CASES = [*windows(), *pointwise(), *products(), *moves(), *resizes()]
+def reductions() -> list[Case]:
+    """Normalisations, reductions and choices. What has 1 as size or all axes is there for the edges."""
+    tokens, scale, shift = (2, 5, 6), whole((6,), "scale"), whole((6,), "shift")
+    found = [
+        Case("LayerNormalization", (tokens, scale, shift), first=17),
+        Case("LayerNormalization", (tokens, scale), {"axis": 2, "epsilon": 0.5}, first=17),
+        Case("LayerNormalization", (MAPS, whole((7, 6), "planes")), {"axis": -2}, first=17),
+        Case("LayerNormalization", (MAPS, reals(2), whole((4, 1, 6), "b")), {"axis": 1}, first=17),
+        Case("LayerNormalization", (tokens, (6,), (6,)), first=17),
+        Case("LayerNormalization", (tokens, (6,), shift), {"epsilon": 1e-3}, first=17),
+        Case("RMSNormalization", (tokens, scale), first=23),
+        Case("RMSNormalization", (MAPS, whole((7, 6), "planes")), {"axis": 2, "epsilon": 0.5}, first=23),
+        Case("RMSNormalization", (tokens, (6,)), first=23),
+        Case("InstanceNormalization", (MAPS, POSITIVE, B4)),
+        Case("InstanceNormalization", ((2, 4, 9), POSITIVE, B4), {"epsilon": 0.25}),
+        Case("InstanceNormalization", (MAPS, (4,), (4,))),
+        *(
+            Case("GroupNormalization", (MAPS, *weights), {"num_groups": g}, **versions)
+            for g, weights, versions in (
+                (2, (reals(2, -3), reals(1, 5)), {"first": 18, "last": 20}),
+                (2, (POSITIVE, B4), {"first": 21}),
+                (4, ((4,), (4,)), {"first": 21}),
+                (1, (POSITIVE, B4), {"first": 21}),
+            )
+        ),
+        # the reference goes over as many channels as there are images; the runtime has odd sizes only
+        Case("LRN", (MAPS,), {"size": 3}, engines=RUNTIME),
+        Case("LRN", ((4, 4, 3, 2),), {"size": 3, "alpha": 0.5}),
+        Case("LRN", ((4, 4, 3, 2),), {"size": 4, "alpha": 0.5, "beta": 0.5, "bias": 2.0}, engines=REFERENCE),
+        Case("LRN", ((4, 4, 3, 2),), {"size": 5, "alpha": 0.01, "beta": 0.6, "bias": 1.5}),
+        # the reference never flattens
+        Case("LogSoftmax", (MAPS,), last=12, engines=RUNTIME),
+        Case("LogSoftmax", (MAPS,), first=13),
+        *(Case("LogSoftmax", (MAPS,), {"axis": axis}, last=12, engines=RUNTIME) for axis in (1, 2)),
+        *(Case("LogSoftmax", (MAPS,), {"axis": axis}, first=13) for axis in (1, 2, -3)),
+        Case("LogSoftmax", (MAPS,), {"axis": 3}),
+        Case("LogSoftmax", (MAPS,), {"axis": -3}, first=11, last=12, engines=RUNTIME),
+        Case("LpNormalization", (MAPS,), {"axis": 1}),
+        Case("LpNormalization", (MAPS,), {"axis": 2, "p": 1}, engines=RUNTIME),  # the reference adds no |x|
+        Case("LpNormalization", (MAPS,)),
+    ]
+    for op in ("Max", "Min"):
+        found += [
+            Case(op, (MAPS,), first=8),
+            Case(op, (MAPS, MAPS)),
+            Case(op, (MAPS, (4, 1, 1), (6,)), first=8),
+            Case(op, (whole((4, 1, 1), "first"), MAPS, reals(0.5))),
+        ]
+    borders = {"ReduceMax": 18, "ReduceMin": 18, "ReduceProd": 18, "ReduceL1": 18, "ReduceL2": 18}
+    borders |= {"ReduceSumSquare": 18, "ReduceLogSum": 18, "ReduceLogSumExp": 18}
+    for op, border in borders.items():
+        for axes, keep in (([2, 3], 1), ([1], 0), ([-1, 1], 1), ([0, 2], 1)):
+            old = 11 if min(axes) < 0 else 7
+            found.append(Case(op, (MAPS,), {"axes": axes, "keepdims": keep}, first=old, last=border - 1))
+            found.append(Case(op, (MAPS, ints(*axes)), {"keepdims": keep}, first=border))
+        if op != "ReduceProd":  # of 336 numbers overflows
+            found.append(Case(op, (MAPS,)))
+    return found
+
+
+CASES = [*windows(), *pointwise(), *products(), *moves(), *resizes(), *reductions()]
 
 
 def model_of(case: Case, opset: int, *, everything: bool = True) -> onnx.ModelProto:
@@ -347,6 +407,8 @@ def model_of(case: Case, opset: int, *, everything: bool = True) -> onnx.ModelPr
 def data_of(case: Case) -> dict[str, Array]:
     """Arrays for the inputs; odd ones, so no zeros, where something is divided."""
     data = {f"x{i}": whole(s, (str(case), i)) for i, s in enumerate(case.inputs) if isinstance(s, tuple)}
+    if case.op == "ReduceLogSum":
+        return {name: np.abs(x) + 1 for name, x in data.items()}
     return {name: x * 2 + 1 for name, x in data.items()} if case.op == "Div" else data
 
 

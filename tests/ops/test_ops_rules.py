@@ -7,6 +7,7 @@ from the formula in its docstring and independent of its code.
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,15 +18,18 @@ import numpy as np
 import pytest
 
 from refnet import ops
+from refnet.arithmetic.golden import Golden
 from refnet.core.errors import GraphError
 from refnet.core.op import Interval, Op, TensorType
 from refnet.core.rounding import MAX, gamma
 from refnet.kernels.engine import Fast
 from refnet.ops.sigmoid import CUT, P, Q
 from tests.helpers.bits import awkward, floats, same_bits
+from tests.helpers.definition import round_float32
 from tests.helpers.engines import FAST
 
 getcontext().prec = 60
+GOLDEN = Golden().exact
 Exact = Callable[..., Fraction]
 
 
@@ -149,6 +153,54 @@ def leaky(slope: Fraction, x: Fraction) -> Fraction:
     return x if x >= 0 else slope * x
 
 
+def normalised(op, value: Fraction, row: np.ndarray, g: object, b: object = 0.0) -> Fraction:
+    values = [fraction(v) for v in row.ravel()]
+    mean = Fraction(0) if isinstance(op, ops.RMSNorm) else sum(values, Fraction(0)) / len(values)
+    variance = sum(((v - mean) ** 2 for v in values), Fraction(0)) / len(values)
+    root = decimal(to_decimal(variance + Fraction(op.eps)).sqrt())
+    return (value - mean) / root * fraction(g) + fraction(b)
+
+
+def layer_norm(op: ops.LayerNorm | ops.RMSNorm, at, x, *weights) -> Fraction:
+    own = [np.broadcast_to(w, x.shape)[at] for w in weights]
+    return normalised(op, fraction(x[at]), x[at[: op.axis]], *own)
+
+
+def group_norm(op: ops.GroupNorm, at, x, g, b) -> Fraction:
+    size = x.shape[1] // op.groups
+    group = at[1] // size
+    w = group if op.per_group else at[1]
+    row = x[at[0], group * size : (group + 1) * size]
+    return normalised(op, fraction(x[at]), row, g[w], b[w])
+
+
+def along(op, at, x) -> list[Fraction]:
+    """The terms of a reduction with keepdims."""
+    index = tuple(slice(None) if i in op.axes else at[i] for i in range(x.ndim))
+    return [fraction(v) for v in x[index].ravel()]
+
+
+def square_root(value: Fraction) -> Fraction:
+    return decimal(to_decimal(value).sqrt())
+
+
+def logarithm(value: Fraction) -> Fraction:
+    return decimal(to_decimal(value).ln())
+
+
+def log_sum_exp(values: list[Fraction]) -> Fraction:
+    log = logarithm(sum(power(v - max(values)) for v in values))
+    return max(values) + (max(log, Fraction(1, 10**90)) if len(values) > 1 else 0)  # it is never 0
+
+
+def lrn(op: ops.LRN, at, x) -> Fraction:
+    low, high = (op.size - 1) // 2, op.size - 1 - (op.size - 1) // 2
+    near = x[(at[0], slice(max(at[1] - low, 0), at[1] + high + 1), *at[2:])]
+    squares = sum((fraction(v) ** 2 for v in near), Fraction(0))
+    b = Fraction(op.bias) + Fraction(op.alpha) / op.size * squares
+    return fraction(x[at]) / decimal((Decimal(op.beta) * to_decimal(b).ln()).exp())
+
+
 def scalar(formula: Callable[[Fraction, Fraction], Fraction]) -> Exact:
     return lambda op, at, x: formula(fraction(x[at]), Fraction(op.scalar))
 
@@ -181,6 +233,66 @@ EXAMPLES = [
     ),
     Example(ops.BatchNorm(1e-4), ((2, 3, 4, 4),), batch_norm),
     Example(ops.BatchNorm(1e-3, fix_gamma=True), ((2, 3),), batch_norm),
+    Example(
+        ops.Max(3, ((2, 1),)),
+        ((2, 3), (3,)),
+        lambda op, at, a, b, c: max(fraction(a[at]), fraction(b[at[1]]), fraction(c[at[0], 0])),
+    ),
+    Example(ops.Min(1), ((2, 3),), lambda op, at, a: fraction(a[at])),
+    Example(ops.Min(), ((2, 3), (2, 3)), lambda op, at, a, b: min(fraction(a[at]), fraction(b[at]))),
+    Example(ops.ReduceMax((0, 2)), ((2, 3, 4),), lambda op, at, x: max(along(op, at, x))),
+    Example(ops.ReduceMin((1,)), ((2, 3, 4),), lambda op, at, x: min(along(op, at, x))),
+    Example(ops.ReduceL1((1, 2)), ((2, 3, 4),), lambda op, at, x: sum(map(abs, along(op, at, x)))),
+    Example(
+        ops.ReduceSumSquare((0, 2)), ((2, 3, 4),), lambda op, at, x: sum(v * v for v in along(op, at, x))
+    ),
+    Example(
+        ops.ReduceL2((2,)),
+        ((2, 3, 4),),
+        lambda op, at, x: square_root(sum((v * v for v in along(op, at, x)), Fraction(0))),
+    ),
+    Example(ops.ReduceProd((1,)), ((2, 5, 3),), lambda op, at, x: math.prod(along(op, at, x))),
+    Example(
+        ops.LpNorm(1, 2),
+        ((2, 4, 3),),
+        lambda op, at, x: (
+            fraction(x[at]) / square_root(sum((fraction(v) ** 2 for v in x[at[0], :, at[2]]), Fraction(0)))
+        ),
+    ),
+    Example(
+        ops.LpNorm(2, 1),
+        ((2, 3, 4),),
+        lambda op, at, x: fraction(x[at]) / sum(abs(fraction(v)) for v in x[at[:2]]),
+    ),
+    Example(
+        ops.LogSoftmax(1),
+        ((2, 6, 2),),
+        lambda op, at, x: fraction(x[at]) - log_sum_exp([fraction(v) for v in x[at[0], :, at[2]]]),
+    ),
+    Example(
+        ops.LogSoftmax(1, True),
+        ((2, 3, 2),),
+        lambda op, at, x: fraction(x[at]) - log_sum_exp([fraction(v) for v in x[at[0]].ravel()]),
+    ),
+    Example(ops.ReduceLogSumExp((0, 2)), ((2, 3, 4),), lambda op, at, x: log_sum_exp(along(op, at, x))),
+    Example(
+        ops.ReduceLogSum((1,)),
+        ((1, 9),),
+        lambda op, at, x: logarithm(t) if (t := sum(along(op, at, x))) > 0 else Fraction(0),
+    ),
+    Example(ops.LRN(3, 0.5, 0.75, 0.25), ((2, 5, 3),), lrn),
+    Example(ops.LRN(4, 2.0, 1.6, 3.0), ((1, 6),), lrn),
+    Example(ops.LayerNorm(1e-5, constants=((12,), (12,))), ((3, 12),), layer_norm),
+    Example(ops.LayerNorm(1e-3, 1, False, ((3, 1),)), ((2, 3, 4),), layer_norm),
+    Example(ops.LayerNorm(1e-2, 2), ((2, 1, 5), (5,), (1, 5)), layer_norm),
+    Example(ops.RMSNorm(1e-5, 2, ((6,),)), ((2, 2, 6),), layer_norm),
+    Example(ops.GroupNorm(1e-4, 2, constants=((4,), (4,))), ((2, 4, 3, 2),), group_norm),
+    Example(ops.GroupNorm(1e-2, 2, True), ((2, 4, 3), (2,), (2,)), group_norm),
+    Example(
+        ops.InstanceNorm(1e-5, ((3,), (3,))),
+        ((2, 3, 4, 2),),
+        lambda op, at, x, g, b: normalised(op, fraction(x[at]), x[at[:2]], g[at[1]], b[at[1]]),
+    ),
     Example(ops.Relu(), ((2, 3, 4),), lambda op, at, x: max(fraction(x[at]), Fraction(0))),
     Example(ops.Sigmoid(), ((3, 40),), lambda op, at, x: sigmoid(fraction(x[at]))),
     Example(
@@ -397,6 +509,19 @@ def test_bound_holds_the_exact_value_and_the_plain_one(example, scale):
         if example.op.exactly_specified and abs(true) < MAX:
             nearest = np.float32(float(true))  # these results are exact or one rounding of a float64
             assert plain[at] == nearest, at
+
+
+@EVERY
+@pytest.mark.parametrize("scale", [1.0, 1e-39, 1e18], ids=["one", "subnormal", "huge"])
+def test_golden_is_the_exact_value_rounded_once(example, scale):
+    """By integers from the formula; what has one right result is the same in plain, zeros' signs too."""
+    values = arguments(example, scale)
+    golden = example.op.golden(*values, exact=GOLDEN)
+    for at in np.ndindex(golden.shape):
+        true = example.exact(example.op, at, *values)
+        if not np.isnan(golden[at]):
+            zero = float(golden[at]) if example.op.exactly_specified or abs(true) < 2**-1000 else 0.0
+            assert same_bits(golden[at], round_float32(true, zero)), at
 
 
 @EVERY

@@ -30,6 +30,7 @@ import numpy as np
 from refnet.core.errors import InputError, UnsupportedError, WeightsError
 from refnet.core.graph import Graph, Node
 from refnet.core.words import did_you_mean
+from refnet.formats.onnx import export_reductions
 from refnet.formats.write import whole_file
 from refnet.ops import (
     Add,
@@ -162,7 +163,9 @@ def graph_to_onnx(graph: Graph, outputs: Collection[str] | None = None) -> Model
         used.update(_write(writer, node, types))
 
     def information(names: Sequence[str]) -> list[Any]:
-        shapes: dict[str, list[str | int | None]] = {n: ["batch", *types[n].shape[1:]] for n in names}
+        shapes: dict[str, list[str | int | None]] = {
+            n: ["batch", *types[n].shape[1:]] if types[n].shape else [] for n in names
+        }
         return [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in shapes.items()]
 
     weights = [numpy_helper.from_array(array, name) for name, array in graph.weights.items() if name in used]
@@ -284,6 +287,8 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> tupl
             column = writer.step("Reshape", f"{name}/column", (inputs[0], shape))
             pairs = zip(writer.split(column, radix), writer.split(inputs[1], radix), strict=True)
             writer.sum(name, [writer.step("Mul", f"{name}/term{r}", pair) for r, pair in enumerate(pairs)])
+        case _ if export_reductions.write(writer, node, types):
+            pass
         case _:
             op_type, attributes = _simple(node)
             writer.node(op_type, name, inputs, **attributes)

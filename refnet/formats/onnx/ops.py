@@ -1,7 +1,8 @@
 """One rule per ONNX operator: the refnet node that it is, in every form of its attributes from opset 7 on.
 
 A rule takes a `Use`, the node with what is known of its inputs, and gives the nodes of its outputs. Operators
-with windows are in window.py, those that only move values in shape.py.
+with windows are in window.py, those that only move values in shape.py, those that normalise, and most that
+reduce, in reductions.py.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import math
 import numpy as np
 
 from refnet.formats.assembly import Made
-from refnet.formats.onnx import shape, window
-from refnet.formats.onnx.use import Rule, Use
+from refnet.formats.onnx import reductions, shape, window
+from refnet.formats.onnx.use import Rule, Use, decimal
 from refnet.ops import (
     Add,
     BatchNorm,
@@ -41,11 +42,6 @@ def _batch_norm(u: Use) -> list[Made]:
         raise u.node.unsupported("training_mode=1 or spatial=0")
     weights = [u.weight(i, role)[0] for i, role in enumerate(BatchNorm.roles) if i]
     return u.one(BatchNorm(decimal(u["epsilon"])), *weights)
-
-
-def decimal(value: float) -> float:
-    """The float64 that the shortest decimal of a float32 names: 1e-05, of which the file has the float32."""
-    return float(str(np.float32(value)))
 
 
 def _clip(u: Use) -> list[Made]:
@@ -221,5 +217,6 @@ RULES: dict[str, Rule] = {
     "Transpose": shape.transpose,
     "Unsqueeze": shape.unsqueeze,
     "Upsample": window.resize,
+    **reductions.RULES,
 }
 """Operator -> its rule."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from refnet.formats.assembly import LARGEST_NUMBER, Made
@@ -13,6 +14,11 @@ from refnet.formats.onnx.file import OnnxNode
 from refnet.ops import Op, TensorType
 
 Array = npt.NDArray[Any]
+
+
+def decimal(value: float) -> float:
+    """The float64 that the shortest decimal of a float32 names: 1e-05, of which the file has the float32."""
+    return float(str(np.float32(value)))
 
 
 @dataclass(frozen=True)

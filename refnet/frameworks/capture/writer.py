@@ -161,7 +161,7 @@ def _unfit(array: Array) -> str:
     """Why an array cannot stand in a capture; "" if it can."""
     if array.dtype.kind != "f" or array.dtype.itemsize != 4:
         return f"its elements are {array.dtype}, not float32"
-    if array.ndim == 0 or array.size == 0:
+    if array.size == 0:
         return f"its shape is {list(array.shape)}"
     return ""
 
