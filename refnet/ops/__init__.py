@@ -15,6 +15,7 @@ from refnet.ops.pool import MaxPool
 from refnet.ops.reduce import ReduceMean, ReduceSum
 from refnet.ops.resample import ResizeNearest, UpsampleNearest
 from refnet.ops.scalar import WithScalar
+from refnet.ops.select import DepthToSpace, Expand, Gather, SpaceToDepth, StridedSlice, Tile
 from refnet.ops.sigmoid import Sigmoid
 from refnet.ops.softmax import Softmax
 
@@ -30,9 +31,12 @@ __all__ = [
     "ConvAdd",
     "Cost",
     "Dense",
+    "DepthToSpace",
     "Div",
+    "Expand",
     "ExpandDims",
     "Flatten",
+    "Gather",
     "GlobalAvgPool",
     "Identity",
     "Interval",
@@ -54,8 +58,11 @@ __all__ = [
     "Sigmoid",
     "Slice",
     "Softmax",
+    "SpaceToDepth",
+    "StridedSlice",
     "Sub",
     "TensorType",
+    "Tile",
     "Transpose",
     "UpsampleNearest",
     "WeightedSum",

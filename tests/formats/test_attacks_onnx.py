@@ -175,11 +175,35 @@ BAD: dict[str, tuple[Any, type[RefnetError], str]] = {
     "steps": (
         model(
             [node("Slice", "x s e a t")],
-            [tensor(n, np.array([v])) for n, v in zip("seat", (0, 4, 2, 2), strict=True)],
+            [tensor(n, np.array([v])) for n, v in zip("seat", (3, 3, 2, 2), strict=True)],
         ),
         UnsupportedError,
-        "steps of 1",
+        "an empty value",
     ),
+    "steps of 0": (
+        model(
+            [node("Slice", "x s e a t")],
+            [tensor(n, np.array([v])) for n, v in zip("seat", (0, 4, 2, 0), strict=True)],
+        ),
+        FormatError,
+        "steps",
+    ),
+    "an index outside": (
+        model([node("Gather", "x i", axis=2)], [tensor("i", np.array([99]))]),
+        FormatError,
+        "index 99",
+    ),
+    "growing tiles": (
+        model([node("Tile", "x r")], [tensor("r", np.array([1, 1, 1 << 20, 1 << 20]))]),
+        FormatError,
+        "at most|elements",
+    ),
+    "growing copies": (
+        model([node("Expand", "x s")], [tensor("s", np.array([1 << 30, 1 << 30, 1, 1, 1, 1]))]),
+        FormatError,
+        "elements",
+    ),
+    "a block of 0": (model([node("DepthToSpace", "x", blocksize=0)]), FormatError, "blocksize"),
     "linear": (
         model(
             [helper.make_node("Resize", ["x", "", "s"], ["y"], mode="linear")],

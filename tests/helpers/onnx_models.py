@@ -22,6 +22,7 @@ from refnet.ops import Conv, Dense, MatMul, ReduceSum
 from tests.crosscheck.judge import Tally, check, same_bits
 from tests.helpers.bits import floats
 from tests.helpers.engines import FAST
+from tests.helpers.onnx_spatial import SPATIAL
 
 NEWEST = onnx.defs.onnx_opset_version()
 ORDER_FREE = (Conv, Dense, MatMul, ReduceSum)
@@ -323,6 +324,7 @@ def resizes() -> list[Case]:
 
 
 CASES = [*windows(), *pointwise(), *products(), *moves(), *resizes()]
+CASES += [Case(op, inputs, a, **more) for op, inputs, a, more in SPATIAL]
 
 
 def model_of(case: Case, opset: int, *, everything: bool = True) -> onnx.ModelProto:

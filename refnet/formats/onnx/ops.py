@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from refnet.formats.assembly import Made
-from refnet.formats.onnx import shape, window
+from refnet.formats.onnx import select, shape, window
 from refnet.formats.onnx.use import Rule, Use
 from refnet.ops import (
     Add,
@@ -193,9 +193,12 @@ RULES: dict[str, Rule] = {
     "Clip": _clip,
     "Concat": _concat,
     "Conv": window.conv,
+    "DepthToSpace": select.depth_to_space,
     "Div": _two(Div),
     "Dropout": _dropout,
+    "Expand": select.expand,
     "Flatten": shape.flatten,
+    "Gather": select.gather,
     "Gemm": _gemm,
     "GlobalAveragePool": window.global_average,
     "GlobalMaxPool": window.global_max,
@@ -214,10 +217,12 @@ RULES: dict[str, Rule] = {
     "Sigmoid": _simple(Sigmoid()),
     "Slice": shape.slice_,
     "Softmax": _softmax,
+    "SpaceToDepth": select.space_to_depth,
     "Split": shape.split,
     "Squeeze": shape.squeeze,
     "Sub": _two(Sub),
     "Sum": _add,
+    "Tile": select.tile,
     "Transpose": shape.transpose,
     "Unsqueeze": shape.unsqueeze,
     "Upsample": window.resize,
