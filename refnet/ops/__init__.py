@@ -4,6 +4,8 @@ from refnet.core.op import Cost, Interval, Op, TensorType
 from refnet.ops.attention import RadixSoftmax, RadixSum, WeightedSum
 from refnet.ops.average import AvgPool, GlobalAvgPool
 from refnet.ops.conv import Conv, ConvAdd
+from refnet.ops.conv_nd import ConvNd
+from refnet.ops.conv_transpose import ConvTranspose
 from refnet.ops.dense import Dense
 from refnet.ops.layout import Concat, Constant, ExpandDims, Flatten, Identity, Pad, Reshape, Slice, Transpose
 from refnet.ops.leaky import LeakyRelu, PRelu
@@ -12,6 +14,7 @@ from refnet.ops.norm import BatchNorm
 from refnet.ops.opaque import Opaque
 from refnet.ops.pointwise import Add, Clip, Div, Mul, Relu, Sub
 from refnet.ops.pool import MaxPool
+from refnet.ops.pool_nd import AvgPoolNd, MaxPoolNd
 from refnet.ops.reduce import ReduceMean, ReduceSum
 from refnet.ops.resample import ResizeNearest, UpsampleNearest
 from refnet.ops.scalar import WithScalar
@@ -23,12 +26,15 @@ __all__ = [
     "ALL",
     "Add",
     "AvgPool",
+    "AvgPoolNd",
     "BatchNorm",
     "Clip",
     "Concat",
     "Constant",
     "Conv",
     "ConvAdd",
+    "ConvNd",
+    "ConvTranspose",
     "Cost",
     "Dense",
     "DepthToSpace",
@@ -43,6 +49,7 @@ __all__ = [
     "LeakyRelu",
     "MatMul",
     "MaxPool",
+    "MaxPoolNd",
     "Mul",
     "Op",
     "Opaque",

@@ -9,12 +9,20 @@ from typing import Any
 
 import numpy as np
 
+from tests.helpers.bits import floats
+
 Form = tuple[str, tuple[Any, ...], dict[str, Any], dict[str, Any]]
 MAPS = (2, 4, 7, 6)
+RUNTIME = {"engines": ("onnxruntime",)}
 
 
 def ints(*numbers: int) -> np.ndarray[Any, Any]:
     return np.array(numbers, np.int64)
+
+
+def whole(shape: tuple[int, ...], key: object) -> np.ndarray[Any, Any]:
+    """Whole numbers from -8 to 8."""
+    return np.round(floats(shape, key) * 8).astype(np.float32) + np.float32(0)
 
 
 def selecting() -> list[Form]:
@@ -42,4 +50,69 @@ def selecting() -> list[Form]:
     return found
 
 
-SPATIAL: list[Form] = selecting()
+LINE, CUBE = (2, 4, 9), (2, 4, 5, 4, 3)
+
+
+def windows() -> list[Form]:
+    found: list[Form] = []
+    lines: list[dict[str, Any]] = [
+        {},
+        {"strides": [2], "pads": [2, 1]},
+        {"dilations": [2], "pads": [1, 1]},
+        {"auto_pad": "SAME_UPPER", "strides": [2]},
+        {"auto_pad": "SAME_LOWER", "strides": [2]},
+    ]
+    found += [("Conv", (LINE, whole((6, 4, 3), "line")), a, {}) for a in lines]
+    grouped = {"group": 2, "pads": [1, 0]}
+    found.append(("Conv", (LINE, whole((6, 2, 2), "g"), whole((6,), "b")), grouped, {}))
+    cube = whole((6, 2, 3, 2, 2), "cube")
+    cubes = {"group": 2, "strides": [2, 1, 1], "pads": [1, 1, 0, 2, 0, 1], "dilations": [1, 2, 1]}
+    found.append(("Conv", (CUBE, cube, whole((6,), "b")), cubes, {}))
+    for op in ("MaxPool", "AveragePool"):
+        pools = [
+            (LINE, {"kernel_shape": [3]}, 7),
+            (LINE, {"kernel_shape": [3], "strides": [2], "pads": [1, 1]}, 7),
+            (LINE, {"kernel_shape": [2], "strides": [3], "ceil_mode": 1}, 10),
+            (LINE, {"kernel_shape": [3], "strides": [2], "auto_pad": "SAME_UPPER"}, 7),
+            (LINE, {"kernel_shape": [2], "dilations": [3], "pads": [1, 0]}, 10 if op == "MaxPool" else 19),
+            (CUBE, {"kernel_shape": [2, 3, 1], "strides": [1, 2, 1], "pads": [1, 1, 0, 0, 1, 0]}, 7),
+        ]
+        for data, a, first in pools:
+            found.append((op, (data,), a, {"first": first}))
+    counted = {"kernel_shape": [3], "strides": [2], "pads": [1, 1], "count_include_pad": 1}
+    found.append(("AveragePool", (LINE,), counted, {}))
+    # the reference takes the maximum over the wrong axes, but for images
+    found += [("GlobalMaxPool", (shape,), {}, RUNTIME) for shape in (LINE, CUBE)]
+    found.append(("GlobalAveragePool", (CUBE,), {}, {}))
+    return found
+
+
+def transposed() -> list[Form]:
+    two = whole((4, 3, 3, 2), "two")
+    forms: list[dict[str, Any]] = [
+        {},
+        {"strides": [2, 3]},
+        {"strides": [2, 2], "pads": [1, 0, 2, 1]},
+        {"strides": [3, 2], "output_padding": [2, 1]},
+        {"strides": [2, 2], "dilations": [2, 3]},
+        {"strides": [3, 2], "dilations": [2, 2], "pads": [1, 1, 0, 2], "output_padding": [1, 0]},
+        {"auto_pad": "VALID", "strides": [2, 2]},
+        {"auto_pad": "SAME_UPPER", "strides": [2, 2]},
+        {"auto_pad": "SAME_LOWER", "strides": [2, 1]},
+        {"output_shape": [15, 12], "strides": [2, 2]},
+        {"output_shape": [13, 11], "strides": [2, 2], "auto_pad": "SAME_UPPER"},
+        {"kernel_shape": [3, 2]},
+    ]
+    found: list[Form] = [("ConvTranspose", (MAPS, two), a, {}) for a in forms]
+    bias = whole((6,), "bias")  # the reference takes other weights for the second group
+    found += [
+        ("ConvTranspose", (MAPS, two, whole((3,), "b")), {"strides": [2, 1]}, {}),
+        ("ConvTranspose", (MAPS, whole((4, 3, 2, 2), "g"), bias), {"group": 2, "strides": [2, 2]}, RUNTIME),
+        ("ConvTranspose", (MAPS, whole((4, 1, 3, 3), "d")), {"group": 4, "pads": [1, 1, 1, 1]}, {}),
+        ("ConvTranspose", (LINE, whole((4, 3, 4), "line")), {"strides": [2], "pads": [1, 1]}, {}),
+        ("ConvTranspose", (CUBE, whole((4, 3, 2, 3, 2), "cube")), {"strides": [2, 1, 3]}, {}),
+    ]
+    return found
+
+
+SPATIAL: list[Form] = [*selecting(), *windows(), *transposed()]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
+
+import numpy as np
 
 from refnet import ops
 from refnet.core.op import Op
@@ -33,6 +36,54 @@ def unshuffled(op: ops.SpaceToDepth, at: tuple[int, ...]) -> tuple[int, ...]:
     return (n, c, i * b + p, j * b + q)
 
 
+def fraction(value: Any) -> Fraction:
+    return Fraction(float(value))
+
+
+def conv(op: ops.ConvNd, at: Shape, x: Any, w: Any, b: Any = None) -> Fraction:
+    """From the formula: every place of the kernel, in the image or not."""
+    stride, pad, _, dilation = op.window
+    total = Fraction(0) if b is None else fraction(b[at[1]])
+    first = at[1] // (op.channels // op.groups) * w.shape[1]
+    for c, *tap in np.ndindex(*w.shape[1:]):
+        axes = zip(at[2:], stride, pad, tap, dilation, strict=True)
+        place = tuple(i * s - p + t * d for i, s, p, t, d in axes)
+        if all(0 <= a < n for a, n in zip(place, x.shape[2:], strict=True)):
+            total += fraction(w[(at[1], c, *tap)]) * fraction(x[(at[0], first + c, *place)])
+    return total
+
+
+def transposed(op: ops.ConvTranspose, at: Shape, x: Any, w: Any, b: Any = None) -> Fraction:
+    """From the formula: every pair of a place in x and one in the kernel that meets the output."""
+    stride, pad, _, dilation, _ = op.window
+    total = Fraction(0) if b is None else fraction(b[at[1]])
+    per = x.shape[1] // op.groups
+    group, local = divmod(at[1], op.channels // op.groups)
+    for place in np.ndindex(*x.shape[2:]):
+        for tap in np.ndindex(*op.kernel):
+            axes = zip(place, stride, tap, dilation, at[2:], pad, strict=True)
+            if all(a * s + t * d == i + p for a, s, t, d, i, p in axes):
+                for c in range(group * per, (group + 1) * per):
+                    total += fraction(w[(c, local, *tap)]) * fraction(x[(at[0], c, *place)])
+    return total
+
+
+def window(op: Any, at: Shape, x: Any) -> list[Fraction]:
+    stride, pad, _, dilation = op.window
+    axes = zip(at[2:], stride, pad, op.kernel, dilation, strict=True)
+    places = itertools.product(*([i * s - p + t * d for t in range(k)] for i, s, p, k, d in axes))
+    inside = [p for p in places if all(0 <= a < n for a, n in zip(p, x.shape[2:], strict=True))]
+    return [fraction(x[(*at[:2], *place)]) for place in inside]
+
+
+def average(op: ops.AvgPoolNd, at: Shape, x: Any) -> Fraction:
+    inside, sides = window(op, at, x), 1
+    stride, pad, end, dilation = op.window
+    for i, s, p, k, n, e, d in zip(at[2:], stride, pad, op.kernel, x.shape[2:], end, dilation, strict=True):
+        sides *= sum(i * s - p + t * d < n + e for t in range(k))
+    return sum(inside, Fraction(0)) / (sides if op.count_include_pad else len(inside))
+
+
 SPATIAL: list[tuple[Op, tuple[Shape, ...], Callable[..., Fraction]]] = [
     (
         ops.StridedSlice((2, 0), (4, 0), (-2, 1), (3, 1)),
@@ -50,6 +101,29 @@ SPATIAL: list[tuple[Op, tuple[Shape, ...], Callable[..., Fraction]]] = [
     (ops.DepthToSpace(3, True), ((2, 18, 1, 2),), copy(shuffled)),
     (ops.SpaceToDepth(2), ((1, 2, 4, 6),), copy(unshuffled)),
     (ops.SpaceToDepth(3, True), ((2, 2, 3, 6),), copy(unshuffled)),
+    (ops.ConvNd(4, (3,), (2,), (1,), (2,), 2, True, (0,)), ((2, 4, 9),), conv),
+    (ops.ConvNd(3, (3, 2, 2), (2, 1, 2), (1, 0, 1), (1, 2, 1), bias=True), ((1, 2, 4, 4, 3),), conv),
+    (ops.ConvNd(2, (2, 3, 1), (), (2, 1, 0), (), 2, pad_end=(0, 1, 1)), ((2, 4, 2, 3, 2),), conv),
+    (
+        ops.ConvTranspose(4, (3, 4), (2, 3), (1, 0), (1, 2), 2, True, (0, 2), (1, 0)),
+        ((2, 4, 3, 2),),
+        transposed,
+    ),
+    (ops.ConvTranspose(2, (2, 2), (2, 2)), ((1, 3, 2, 3),), transposed),
+    (ops.ConvTranspose(3, (2,), (3,), (), (), 1, True, None, (2,)), ((2, 2, 3),), transposed),
+    (ops.ConvTranspose(2, (2, 3, 2), (2, 1, 2), (1, 1, 0)), ((1, 2, 2, 3, 2),), transposed),
+    (ops.MaxPoolNd((3,), (2,), (1,), "ceil"), ((2, 2, 6),), lambda op, at, x: max(window(op, at, x))),
+    (
+        ops.MaxPoolNd((2, 3, 2), (2, 1, 2), (0, 1, 1), dilation=(1, 2, 1), pad_end=(1, 1, 1)),
+        ((1, 2, 3, 5, 4),),
+        lambda op, at, x: max(window(op, at, x)),
+    ),
+    (ops.AvgPoolNd((3,), (2,), (1,), "ceil"), ((2, 2, 6),), average),
+    (
+        ops.AvgPoolNd((2, 2, 3), (2, 1, 1), (1, 0, 1), "full", (0, 1, 1), (1, 2, 1), False),
+        ((1, 2, 3, 4, 4),),
+        average,
+    ),
 ]
 """(op, shapes of the data, the exact value at one element)."""
 
@@ -65,6 +139,19 @@ EXPORTED: list[Any] = [
     (ops.DepthToSpace(2, True), (8, 3, 2)),
     (ops.SpaceToDepth(2), (3, 4, 6)),
     (ops.SpaceToDepth(2, True), (3, 4, 6)),
+    (ops.ConvNd(4, (3,), (2,), (1,), (2,), 2, True, (0,)), (4, 9)),
+    (ops.ConvNd(3, (3, 2, 2), (2, 1, 2), (1, 0, 1), (1, 2, 1)), (2, 4, 4, 3)),
+    (ops.ConvTranspose(4, (3, 4), (2, 3), (1, 0), (1, 2), 1, True, (0, 2), (1, 0)), (4, 3, 2)),
+    (ops.ConvTranspose(4, (3, 2), (2, 3), groups=4), (4, 3, 2)),
+    (ops.ConvTranspose(3, (2,), (3,), (), (), 1, True, None, (2,)), (2, 3)),
+    (ops.MaxPoolNd((3,), (2,), (1,), "ceil"), (2, 6)),
+    (ops.MaxPoolNd((2, 3, 2), (2, 1, 2), (0, 1, 1)), (2, 3, 5, 4)),
+    *(
+        (ops.AvgPoolNd((3,), (2,), (1,), convention, (0,), (), counted), (2, 6))
+        for convention in ("valid", "full", "ceil")
+        for counted in (True, False)
+    ),
+    (ops.AvgPoolNd((2, 2, 3), (2, 1, 1)), (2, 3, 4, 4)),
 ]
 """(op, shapes of the data of one image) for the ONNX export."""
 
@@ -75,5 +162,9 @@ UNKNOWN_TO_MXNET: list[tuple[Op, Shape]] = [
     (ops.Tile((1, 2)), (1, 4)),
     (ops.DepthToSpace(2), (1, 4, 1, 1)),
     (ops.SpaceToDepth(2), (1, 1, 2, 2)),
+    (ops.ConvNd(2, (1,)), (1, 2, 3)),
+    (ops.ConvTranspose(2, (1, 1)), (1, 2, 3, 3)),
+    (ops.MaxPoolNd((2,)), (1, 2, 3)),
+    (ops.AvgPoolNd((2,)), (1, 2, 3)),
 ]
 """Ops that the export to MXNet refuses."""

@@ -7,8 +7,22 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from refnet.core.errors import UnsupportedError
 from refnet.core.graph import Node
-from refnet.ops import DepthToSpace, Expand, Gather, SpaceToDepth, StridedSlice, TensorType, Tile
+from refnet.ops import (
+    AvgPoolNd,
+    ConvNd,
+    ConvTranspose,
+    DepthToSpace,
+    Expand,
+    Gather,
+    MaxPoolNd,
+    SpaceToDepth,
+    StridedSlice,
+    TensorType,
+    Tile,
+)
+from refnet.ops.pool_nd import PoolNd
 
 
 class Writer(Protocol):
@@ -61,6 +75,47 @@ def write_spatial(writer: Writer, node: Node, types: Mapping[str, TensorType]) -
             moved = writer.step("Transpose", f"{name}/moved", (split,), perm=(0, 1, 3, 5, 2, 4))
             made = writer.constant(f"{name}/shape", (0, *types[name].shape[1:]))
             writer.node("Reshape", name, (moved, made))
+        case ConvNd() as op:
+            stride, pad, end, dilation = op.window
+            window = {"kernel_shape": op.kernel, "strides": stride, "pads": (*pad, *end)}
+            writer.node("Conv", name, inputs, **window, dilations=dilation, group=op.groups)
+        case ConvTranspose() as op:
+            stride, pad, end, dilation, more = op.window
+            window = {"kernel_shape": op.kernel, "strides": stride, "pads": (*pad, *end)}
+            window |= {"dilations": dilation, "output_padding": more}
+            writer.node("ConvTranspose", name, inputs, **window, group=op.groups)
+        case MaxPoolNd() as op:
+            window = {"kernel_shape": op.kernel, "strides": op.window[0], "dilations": op.window[3]}
+            pads = (*op.window[1], *_behind(op, types[inputs[0]], types[name]))
+            writer.node("MaxPool", name, inputs, **window, pads=pads)
+        case AvgPoolNd() as op:
+            _average(writer, node, op, types)
         case _:
             return False
     return True
+
+
+def _behind(op: PoolNd, x: TensorType, y: TensorType) -> tuple[int, ...]:
+    """The padding behind the image with which exactly refnet's windows fit, whatever the convention."""
+    stride, pad, _, dilation = op.window
+    axes = zip(x.shape[2:], y.shape[2:], op.kernel, stride, pad, dilation, strict=True)
+    return tuple(max((m - 1) * s + d * (k - 1) + 1 - n - p, 0) for n, m, k, s, p, d in axes)
+
+
+def _average(writer: Writer, node: Node, op: AvgPoolNd, types: Mapping[str, TensorType]) -> None:
+    """As export.py writes AvgPool: padding that windows reach beyond is made part of the image."""
+    stride, pad, end, dilation = op.window
+    if set(dilation) != {1}:
+        raise UnsupportedError(f"{node.name}: {op!r} has no counterpart in ONNX before opset 19")
+    data, rank = node.inputs[0], len(op.kernel)
+    behind = _behind(op, types[data], types[node.name])
+    pads, counted = (*pad, *behind), op.count_include_pad
+    beyond = [max(b - e, 0) for b, e in zip(behind, end, strict=True)]
+    if counted and any(beyond):
+        counted = False
+        if any((*pad, *end)):
+            around = writer.constant(f"{node.name}/pads", [0, 0, *pad, 0, 0, *end])
+            data = writer.step("Pad", f"{node.name}/padded", (data, around))
+            pads = (*(0,) * rank, *beyond)
+    window = {"kernel_shape": op.kernel, "strides": stride, "pads": pads}
+    writer.node("AveragePool", node.name, (data,), **window, count_include_pad=int(counted))

@@ -193,6 +193,7 @@ RULES: dict[str, Rule] = {
     "Clip": _clip,
     "Concat": _concat,
     "Conv": window.conv,
+    "ConvTranspose": window.transposed,
     "DepthToSpace": select.depth_to_space,
     "Div": _two(Div),
     "Dropout": _dropout,
