@@ -7,6 +7,7 @@ from refnet.ops.conv import Conv, ConvAdd
 from refnet.ops.conv_nd import ConvNd
 from refnet.ops.conv_transpose import ConvTranspose
 from refnet.ops.dense import Dense
+from refnet.ops.interpolate import ResizeCubic, ResizeLinear
 from refnet.ops.layout import Concat, Constant, ExpandDims, Flatten, Identity, Pad, Reshape, Slice, Transpose
 from refnet.ops.leaky import LeakyRelu, PRelu
 from refnet.ops.matmul import MatMul
@@ -61,6 +62,8 @@ __all__ = [
     "ReduceSum",
     "Relu",
     "Reshape",
+    "ResizeCubic",
+    "ResizeLinear",
     "ResizeNearest",
     "Sigmoid",
     "Slice",

@@ -204,13 +204,13 @@ BAD: dict[str, tuple[Any, type[RefnetError], str]] = {
         "elements",
     ),
     "a block of 0": (model([node("DepthToSpace", "x", blocksize=0)]), FormatError, "blocksize"),
-    "linear": (
+    "antialiasing": (
         model(
-            [helper.make_node("Resize", ["x", "", "s"], ["y"], mode="linear")],
+            [helper.make_node("Resize", ["x", "", "s"], ["y"], mode="linear", antialias=1)],
             [tensor("s", np.ones(4, np.float32))],
         ),
         UnsupportedError,
-        "mode 'linear'",
+        "antialias=1",
     ),
     "scales below 0": (
         model([helper.make_node("Resize", ["x", "", "s"], ["y"])], [tensor("s", -np.ones(4, np.float32))]),
@@ -291,7 +291,7 @@ OPAQUE = (
     "a convolution of rows",
     "training",
     "drops at random",
-    "linear",
+    "antialiasing",
     "a number of another type",
 )
 """What is read, as nodes that refnet cannot compute: a run stops before its first node and says why."""

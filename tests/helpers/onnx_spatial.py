@@ -5,6 +5,7 @@ Each is (operator, inputs, attributes, other fields of `Case`); a shape is a val
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -115,4 +116,45 @@ def transposed() -> list[Form]:
     return found
 
 
-SPATIAL: list[Form] = [*selecting(), *windows(), *transposed()]
+MODES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+
+
+def reals(*numbers: float) -> np.ndarray[Any, Any]:
+    return np.array(numbers, np.float32)
+
+
+def resizes() -> list[Form]:
+    """Linear and cubic. The reference has no old versions, and means other things with a few attributes."""
+    found: list[Form] = []
+    doubled = [1.0, 1.0, 2.0, 2.0]
+    old = {"mode": "linear", "scales": doubled}
+    found.append(("Upsample", (MAPS,), old, {"first": 7, "last": 8, **RUNTIME}))
+    found.append(
+        ("Upsample", (MAPS, reals(*doubled)), {"mode": "linear"}, {"first": 9, "last": 9, **RUNTIME})
+    )
+    for scales in (doubled, [1.0, 1.0, 0.5, 1.5]):
+        more = {"first": 10, "last": 10, **RUNTIME}
+        found.append(("Resize", (MAPS, reals(*scales)), {"mode": "linear"}, more))
+    for mode, kind in itertools.product(MODES, ("linear", "cubic")):
+        a = {"mode": kind, "coordinate_transformation_mode": mode}
+        scales = ([1, 1, 2, 2], [1, 1, 3, 1.5], [1, 1, 0.5, 0.5])
+        found += [("Resize", (MAPS, reals(), reals(*one)), a, {"first": 11}) for one in scales]
+        found.append(("Resize", (MAPS, "", "", ints(2, 4, 10, 3)), a, {"first": 13}))
+        one = RUNTIME if mode == "pytorch_half_pixel" else {}  # where the reference takes the place -1/2
+        found.append(("Resize", (MAPS, "", "", ints(2, 4, 1, 9)), a, {"first": 13, **one}))
+        found.append(("Resize", (MAPS, "", reals(1.7, 0.6)), {**a, "axes": [2, 3]}, {"first": 18, **RUNTIME}))
+    symmetric = {"mode": "linear", "coordinate_transformation_mode": "half_pixel_symmetric"}
+    found.append(("Resize", (MAPS, "", reals(1, 1, 1.6, 0.7)), symmetric, {"first": 19, **RUNTIME}))
+    cubic = {"mode": "cubic", "cubic_coeff_a": -0.5}
+    found.append(("Resize", (MAPS, "", reals(1, 1, 2, 0.75)), cubic, {"first": 13}))
+    found.append(("Resize", (MAPS, "", reals(1, 1, 2, 0.75)), {**cubic, "exclude_outside": 1}, {"first": 13}))
+    region = reals(0, 0, 0.25, -0.45, 1, 1, 0.75, 0.9)
+    crop = {"mode": "linear", "coordinate_transformation_mode": "tf_crop_and_resize"}
+    crop |= {"extrapolation_value": 9.0}
+    found.append(("Resize", (MAPS, region, "", ints(2, 4, 5, 8)), crop, {"first": 13}))
+    policy = {"mode": "linear", "axes": [2, 3], "keep_aspect_ratio_policy": "not_larger"}
+    found.append(("Resize", (MAPS, "", "", ints(10, 10)), policy, {"first": 18}))
+    return found
+
+
+SPATIAL: list[Form] = [*selecting(), *windows(), *transposed(), *resizes()]

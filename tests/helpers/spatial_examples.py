@@ -84,6 +84,57 @@ def average(op: ops.AvgPoolNd, at: Shape, x: Any) -> Fraction:
     return sum(inside, Fraction(0)) / (sides if op.count_include_pad else len(inside))
 
 
+def position(op: Any, k: int, i: int, h: int) -> Fraction:
+    """ONNX's formulas for the coordinate."""
+    scale, size, half = op.scales[k], op.sizes[k], Fraction(1, 2)
+    s = Fraction(*scale) if isinstance(scale, tuple) else Fraction(scale)
+    match op.coordinates:
+        case "half_pixel" | "pytorch_half_pixel":
+            return (i + half) / s - half if size > 1 or op.coordinates == "half_pixel" else Fraction(0)
+        case "align_corners":
+            return Fraction(i * (h - 1), size - 1) if size > 1 else Fraction(0)
+        case "asymmetric":
+            return i / s
+        case "half_pixel_symmetric":
+            return Fraction(h, 2) * (1 - size / (s * h)) + (i + half) / s - half
+    a, b = map(Fraction, op.roi[k])
+    return a * (h - 1) + i * (b - a) * (h - 1) / (size - 1) if size > 1 else (a + b) * (h - 1) / 2
+
+
+def keys(d: Fraction, a: Fraction) -> Fraction:
+    d = abs(d)
+    if d <= 1:
+        return (a + 2) * d**3 - (a + 3) * d**2 + 1
+    return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a if d < 2 else Fraction(0)
+
+
+def interpolated(op: Any, at: Shape, x: Any) -> Fraction:
+    """Neighbour by neighbour, over all axes at once."""
+    axes = []
+    for k, axis in enumerate(op.axes):
+        h = x.shape[axis]
+        p = position(op, k, at[axis], h)
+        if op.coordinates == "tf_crop_and_resize" and not 0 <= p <= h - 1:
+            return fraction(np.float32(op.extrapolation))
+        j = p.numerator // p.denominator
+        if isinstance(op, ops.ResizeCubic):
+            taps = [(j + t, keys(p - j - t, Fraction(op.coefficient))) for t in (-1, 0, 1, 2)]
+            if op.exclude_outside:
+                taps = [(m, w) for m, w in taps if 0 <= m < h]
+                whole = sum(w for _, w in taps)
+                taps = [(m, w / whole) for m, w in taps]
+        else:
+            taps = [(j, 1 - (p - j)), (j + 1, p - j)]
+        axes.append([(axis, min(max(m, 0), h - 1), w) for m, w in taps])
+    total = Fraction(0)
+    for choice in itertools.product(*axes):
+        place, weight = list(at), Fraction(1)
+        for axis, m, w in choice:
+            place[axis], weight = m, weight * w
+        total += weight * fraction(x[tuple(place)])
+    return total
+
+
 SPATIAL: list[tuple[Op, tuple[Shape, ...], Callable[..., Fraction]]] = [
     (
         ops.StridedSlice((2, 0), (4, 0), (-2, 1), (3, 1)),
@@ -124,6 +175,22 @@ SPATIAL: list[tuple[Op, tuple[Shape, ...], Callable[..., Fraction]]] = [
         ((1, 2, 3, 4, 4),),
         average,
     ),
+    (ops.ResizeLinear((2, 3), (6, 8), (2.0, 2.0)), ((1, 2, 3, 4),), interpolated),
+    (ops.ResizeLinear((1, 2), (5, 3), ((5, 4), (3, 7)), "align_corners"), ((2, 4, 7),), interpolated),
+    (ops.ResizeLinear((2,), (7,), (1.7999999523162842,), "asymmetric"), ((2, 2, 4),), interpolated),
+    (ops.ResizeLinear((1, 0), (3, 3), ((3, 5), 1.5), "half_pixel_symmetric"), ((2, 5),), interpolated),
+    (
+        ops.ResizeLinear((1,), (4,), ((4, 3),), "tf_crop_and_resize", ((-0.4, 0.9),), 7.0),
+        ((2, 3),),
+        interpolated,
+    ),
+    (ops.ResizeCubic((2, 3), (6, 3), (2.0, (3, 4))), ((1, 2, 3, 4),), interpolated),
+    (
+        ops.ResizeCubic((1,), (9,), (1.7999999523162842,), "pytorch_half_pixel", coefficient=-0.5),
+        ((2, 5),),
+        interpolated,
+    ),
+    (ops.ResizeCubic((1, 2), (7, 2), (1.75, 0.5), exclude_outside=True), ((2, 4, 5),), interpolated),
 ]
 """(op, shapes of the data, the exact value at one element)."""
 
@@ -152,6 +219,12 @@ EXPORTED: list[Any] = [
         for counted in (True, False)
     ),
     (ops.AvgPoolNd((2, 2, 3), (2, 1, 1)), (2, 3, 4, 4)),
+    (ops.ResizeLinear((2, 3), (10, 8), (2.0, 2.0)), MAPS),
+    (ops.ResizeLinear((2, 3), (7, 3), ((7, 5), (3, 4)), "align_corners"), MAPS),
+    (ops.ResizeLinear((2, 3), (3, 8), ((3, 5), 2.0), "asymmetric"), MAPS),
+    (ops.ResizeLinear((3,), (8,), (2.0,), "tf_crop_and_resize", ((-0.4, 0.9),), 7.0), MAPS),
+    (ops.ResizeCubic((2, 3), (10, 8), (2.0, 2.0)), MAPS),
+    (ops.ResizeCubic((2, 3), (7, 8), ((7, 5), 2.0), coefficient=-0.5, exclude_outside=True), MAPS),
 ]
 """(op, shapes of the data of one image) for the ONNX export."""
 
@@ -166,5 +239,7 @@ UNKNOWN_TO_MXNET: list[tuple[Op, Shape]] = [
     (ops.ConvTranspose(2, (1, 1)), (1, 2, 3, 3)),
     (ops.MaxPoolNd((2,)), (1, 2, 3)),
     (ops.AvgPoolNd((2,)), (1, 2, 3)),
+    (ops.ResizeLinear((2,), (6,), (2.0,)), (1, 2, 3)),
+    (ops.ResizeCubic((2,), (6,), (2.0,)), (1, 2, 3)),
 ]
 """Ops that the export to MXNet refuses."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,8 @@ from refnet.ops import (
     Expand,
     Gather,
     MaxPoolNd,
+    ResizeCubic,
+    ResizeLinear,
     SpaceToDepth,
     StridedSlice,
     TensorType,
@@ -90,9 +93,44 @@ def write_spatial(writer: Writer, node: Node, types: Mapping[str, TensorType]) -
             writer.node("MaxPool", name, inputs, **window, pads=pads)
         case AvgPoolNd() as op:
             _average(writer, node, op, types)
+        case ResizeLinear() | ResizeCubic() as op:
+            _resize(writer, node, op, types[inputs[0]].shape)
         case _:
             return False
     return True
+
+
+def _resize(writer: Writer, node: Node, op: ResizeLinear | ResizeCubic, shape: tuple[int, ...]) -> None:
+    """By scales where these are float32 that make the sizes; else by sizes, the first one taken from x."""
+    name, data = node.name, node.inputs[0]
+    if op.coordinates in ("half_pixel_symmetric", "tf_half_pixel_for_nn"):
+        raise UnsupportedError(f"{name}: {op!r} has no counterpart in ONNX's opset 17")
+    how: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": op.coordinates}
+    if isinstance(op, ResizeCubic):
+        how |= {"mode": "cubic", "cubic_coeff_a": op.coefficient, "exclude_outside": int(op.exclude_outside)}
+    region = ""
+    if op.roi:
+        ends = [(0.0, 1.0)] * len(shape)
+        for axis, roi in zip(op.axes, op.roi, strict=True):
+            ends[axis] = roi
+        region = writer.constant(f"{name}/roi", np.array([a for a, _ in ends] + [b for _, b in ends], "f4"))
+        how["extrapolation_value"] = op.extrapolation
+    by_axis = dict(zip(op.axes, zip(op.scales, op.sizes, strict=True), strict=True))
+    exact = {axis: op.axis(k, shape).ratio for k, axis in enumerate(op.axes)}
+    scales = [np.float32(float(exact.get(i, 1))) for i in range(len(shape))]
+    if all(
+        Fraction(float(scales[i])) == exact[i] and int(np.floor(np.float32(shape[i]) * scales[i])) == size
+        for i, (_, size) in by_axis.items()
+    ):
+        given = writer.constant(f"{name}/scales", np.array(scales, np.float32))
+        writer.node("Resize", name, (data, region, given), **how)
+        return
+    if 0 in by_axis or any(exact[i] != Fraction(size, shape[i]) for i, (_, size) in by_axis.items()):
+        raise UnsupportedError(f"{name}: {op!r} has no counterpart in ONNX's opset 17 that takes any batch")
+    batch = writer.step("Shape", f"{name}/batch", (data,), start=0, end=1)
+    rest = [by_axis[i][1] if i in by_axis else shape[i] for i in range(1, len(shape))]
+    sizes = writer.step("Concat", f"{name}/sizes", (batch, writer.constant(f"{name}/rest", rest)), axis=0)
+    writer.node("Resize", name, (data, region, "", sizes), **how)
 
 
 def _behind(op: PoolNd, x: TensorType, y: TensorType) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The ONNX operators with windows: convolution, pools, nearest resizing, every form of padding and scale."""
+"""The ONNX operators with windows: convolutions, pools, resizing, every form of padding and scale."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from refnet.ops import (
     ConvNd,
     ConvTranspose,
     GlobalAvgPool,
+    Identity,
     MaxPool,
     MaxPoolNd,
     Op,
     ReduceMean,
+    ResizeCubic,
+    ResizeLinear,
     ResizeNearest,
     UpsampleNearest,
 )
@@ -164,10 +167,12 @@ def global_max(u: Use) -> list[Made]:
 
 
 def resize(u: Use) -> list[Made]:
-    """Resize and Upsample in mode nearest: by scales or by sizes, of all axes or some."""
+    """Resize and Upsample: by scales or by sizes, of all axes or some."""
     mode = u["mode"]
-    if mode != "nearest":
-        raise u.node.unsupported(f"mode {mode[:60]!r}; refnet has nearest")
+    if mode not in ("nearest", "linear", "cubic"):
+        raise u.node.wrong(f"mode {mode[:60]!r}", "nearest, linear or cubic")
+    if u["antialias"] and mode != "nearest":
+        raise u.node.unsupported("antialias=1: refnet resizes without antialiasing")
     shape = u.type().shape
     old = u.node.op == "Upsample" or u.opset < 11
     axes = u.axes(u["axes"], len(shape)) if u["axes"] else tuple(range(len(shape)))
@@ -180,7 +185,7 @@ def resize(u: Use) -> list[Made]:
     if sizes is not None:
         sizes, scales = by_policy(u, sizes, lengths)
     else:
-        sizes, scales = by_scales(u, given or [], lengths, old)
+        sizes, scales = by_scales(u, given or [], lengths, old and mode == "nearest")
     coordinates = "asymmetric" if old else u["coordinate_transformation_mode"]
     regions: list[tuple[float, float]] = []
     if coordinates == "tf_crop_and_resize":
@@ -189,16 +194,24 @@ def resize(u: Use) -> list[Made]:
     kept = [k for k, moves in enumerate(changed) if moves or (regions and regions[k] != (0.0, 1.0))]
     if min(sizes) < 1:
         raise u.node.unsupported(f"sizes {sizes}: an empty value")
-    op = ResizeNearest(
+    where = (
         tuple(axes[k] for k in kept),
         tuple(sizes[k] for k in kept),
         tuple(scales[k] for k in kept),
         coordinates,
-        "floor" if old else u["nearest_mode"],
+    )
+    crop = (
         tuple(regions[k] for k in kept if regions),
         float(u["extrapolation_value"] or 0.0) if regions else 0.0,
     )
-    return u.one(upsampled(op, u))
+    if mode == "nearest":
+        return u.one(upsampled(ResizeNearest(*where, "floor" if old else u["nearest_mode"], *crop), u))
+    if not kept:
+        return u.one(Identity())
+    if mode == "linear":
+        return u.one(ResizeLinear(*where, *crop))
+    a = -0.75 if u["cubic_coeff_a"] is None else float32(u["cubic_coeff_a"])
+    return u.one(ResizeCubic(*where, *crop, coefficient=a, exclude_outside=bool(u["exclude_outside"])))
 
 
 def upsampled(op: ResizeNearest, u: Use) -> Op:
