@@ -33,11 +33,18 @@ def selecting() -> list[Form]:
         ("Slice", (MAPS, ints(1, -1), ints(last, 0), ints(1, 3), ints(2, -3)), {}, {"first": 10}),
         ("Slice", (MAPS, ints(100), ints(-100), ints(-1), ints(-1)), {}, {"first": 10}),
         ("Slice", (MAPS, ints(-6), ints(6), ints(3), ints(4)), {}, {"first": 10}),
+        # the reference cuts nothing
+        *(
+            ("Pad", (MAPS, ints(0, 0, -1, 2, 0, -2, 3, -1)), {"mode": mode}, {"first": first, **RUNTIME})
+            for mode, first in (("edge", 11), ("reflect", 11), ("wrap", 19))
+        ),
         ("Gather", (MAPS, np.array(2)), {"axis": 1}, {}),
         ("Gather", (MAPS, np.array(-1, np.int32)), {"axis": -2}, {"first": 11}),
         ("Gather", (MAPS, ints(3, 0, 3, 1)), {"axis": 3}, {}),
         ("Gather", (MAPS, ints(0, 3, 1, 2, 1, 0).reshape(2, 3)), {"axis": 1}, {}),
         ("Gather", (MAPS, ints(1)), {}, {}),
+        ("GatherND", ((4, 3, 2), ints(3, 0, -1).reshape(3, 1)), {}, {"first": 11}),
+        ("GatherND", ((4, 3), ints(2, 0, 1, 3).reshape(2, 2, 1)), {"batch_dims": 0}, {"first": 12}),
         ("Expand", ((2, 4, 1, 6), ints(2, 1, 7, 1)), {}, {"first": 8}),
         ("Expand", ((4, 1), ints(3, 1, 5)), {}, {"first": 8}),
         ("Expand", ((2, 3), ints(1)), {}, {"first": 8}),

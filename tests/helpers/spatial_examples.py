@@ -142,6 +142,7 @@ SPATIAL: list[tuple[Op, tuple[Shape, ...], Callable[..., Fraction]]] = [
         copy(lambda op, at: (at[0], at[1], 4 - 2 * at[2])),
     ),
     (ops.StridedSlice((1,), (1,), (3,), (2,)), ((2, 5),), copy(lambda op, at: (at[0], 1 + 3 * at[1]))),
+    (ops.Pad((0, -1), (0, 2), "reflect"), ((2, 4),), copy(lambda op, at: (at[0], (1, 2, 3, 2, 1)[at[1]]))),
     (ops.Gather(1, (2, 0, 2)), ((2, 3, 2),), copy(lambda op, at: (at[0], (2, 0, 2)[at[1]], at[2]))),
     (ops.Gather(0, (1,), ()), ((2, 3),), copy(lambda op, at: (1, at[0]))),
     (ops.Gather(1, (0, 1, 1, 0), (2, 2)), ((2, 2),), copy(lambda op, at: (at[0], (at[1] + at[2]) % 2))),

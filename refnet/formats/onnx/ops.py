@@ -200,6 +200,7 @@ RULES: dict[str, Rule] = {
     "Expand": select.expand,
     "Flatten": shape.flatten,
     "Gather": select.gather,
+    "GatherND": select.gather_nd,
     "Gemm": _gemm,
     "GlobalAveragePool": window.global_average,
     "GlobalMaxPool": window.global_max,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy.typing as npt
+
 from refnet.formats.assembly import LARGEST_NUMBER, Made
 from refnet.formats.onnx.use import Use
 from refnet.ops import DepthToSpace, Expand, Gather, Identity, SpaceToDepth, StridedSlice, Tile
@@ -14,7 +18,11 @@ def gather(u: Use) -> list[Made]:
     """Gather with constant indices of any shape."""
     shape = u.type().shape
     axis = u.axis(u["axis"], len(shape))
-    indices = u.constant(1, "indices")
+    return _gathered(u, axis, u.constant(1, "indices"))
+
+
+def _gathered(u: Use, axis: int, indices: npt.NDArray[Any]) -> list[Made]:
+    shape = u.type().shape
     if indices.dtype.kind not in "iu":
         raise u.node.wrong(f"{indices.dtype} as indices", "whole numbers")
     if not 1 <= indices.size <= MOST_INDICES:
@@ -26,6 +34,16 @@ def gather(u: Use) -> list[Made]:
         raise u.node.wrong(f"index {wrong}", f"{-n} to {n - 1}")
     where = tuple(int(i) for i in indices.shape)
     return u.one(Gather(axis, tuple(i % n for i in flat), None if len(where) == 1 else where))
+
+
+def gather_nd(u: Use) -> list[Made]:
+    """GatherND with constant indices into the first axis: a Gather of it."""
+    indices = u.constant(1, "indices")
+    if indices.dtype.kind not in "iu" or not indices.ndim:
+        raise u.node.wrong(f"{indices.dtype} {list(indices.shape)} as indices", "whole numbers")
+    if u["batch_dims"] or indices.shape[-1] != 1:
+        raise u.node.unsupported("indices into several axes, or in a batch; refnet takes one axis")
+    return _gathered(u, 0, indices[..., 0])
 
 
 def expand(u: Use) -> list[Made]:
