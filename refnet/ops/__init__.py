@@ -4,8 +4,11 @@ from refnet.core.op import Cost, Interval, Op, TensorType
 from refnet.ops.attention import RadixSoftmax, RadixSum, WeightedSum
 from refnet.ops.average import AvgPool, GlobalAvgPool
 from refnet.ops.conv import Conv, ConvAdd
+from refnet.ops.conv_nd import ConvNd
+from refnet.ops.conv_transpose import ConvTranspose
 from refnet.ops.dense import Dense
 from refnet.ops.extremes import Max, Min, ReduceMax, ReduceMin
+from refnet.ops.interpolate import ResizeCubic, ResizeLinear
 from refnet.ops.layout import Concat, Constant, ExpandDims, Flatten, Identity, Pad, Reshape, Slice, Transpose
 from refnet.ops.leaky import LeakyRelu, PRelu
 from refnet.ops.logarithms import LogSoftmax, ReduceLogSum, ReduceLogSumExp
@@ -16,10 +19,12 @@ from refnet.ops.normalised import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from refnet.ops.opaque import Opaque
 from refnet.ops.pointwise import Add, Clip, Div, Mul, Relu, Sub
 from refnet.ops.pool import MaxPool
+from refnet.ops.pool_nd import AvgPoolNd, MaxPoolNd
 from refnet.ops.reduce import ReduceMean, ReduceSum
 from refnet.ops.reduce_powers import LpNorm, ReduceL1, ReduceL2, ReduceProd, ReduceSumSquare
 from refnet.ops.resample import ResizeNearest, UpsampleNearest
 from refnet.ops.scalar import WithScalar
+from refnet.ops.select import DepthToSpace, Expand, Gather, SpaceToDepth, StridedSlice, Tile
 from refnet.ops.sigmoid import Sigmoid
 from refnet.ops.softmax import Softmax
 
@@ -28,17 +33,23 @@ __all__ = [
     "LRN",
     "Add",
     "AvgPool",
+    "AvgPoolNd",
     "BatchNorm",
     "Clip",
     "Concat",
     "Constant",
     "Conv",
     "ConvAdd",
+    "ConvNd",
+    "ConvTranspose",
     "Cost",
     "Dense",
+    "DepthToSpace",
     "Div",
+    "Expand",
     "ExpandDims",
     "Flatten",
+    "Gather",
     "GlobalAvgPool",
     "GroupNorm",
     "Identity",
@@ -51,6 +62,7 @@ __all__ = [
     "MatMul",
     "Max",
     "MaxPool",
+    "MaxPoolNd",
     "Min",
     "Mul",
     "Op",
@@ -72,12 +84,17 @@ __all__ = [
     "ReduceSumSquare",
     "Relu",
     "Reshape",
+    "ResizeCubic",
+    "ResizeLinear",
     "ResizeNearest",
     "Sigmoid",
     "Slice",
     "Softmax",
+    "SpaceToDepth",
+    "StridedSlice",
     "Sub",
     "TensorType",
+    "Tile",
     "Transpose",
     "UpsampleNearest",
     "WeightedSum",

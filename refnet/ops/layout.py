@@ -195,8 +195,8 @@ class Pad(Op):
     """y = x with before[i] elements added before it and behind[i] behind it along axis i; negative counts cut
 
     mode: the values of the added elements. constant: all `value`; edge: the nearest element; reflect:
-    mirrored at the nearest element, which is not repeated; wrap: x continued periodically. Only constant can
-    cut.
+    mirrored at the nearest element, which is not repeated; wrap: x continued periodically. What is cut is cut
+    first: it does not come back by mirrors.
 
     Source: torch.nn.functional.pad, ONNX Pad.
     """
@@ -217,16 +217,13 @@ class Pad(Op):
             len(self.before) == len(self.behind) == len(shape), f"needs one number per axis of {shape}"
         )
         self._expect(self.mode in ("constant", "edge", "reflect", "wrap"), "mode is unknown")
-        if self.mode != "constant":
-            self._expect(min(*self.before, *self.behind) >= 0, "cuts nothing in this mode")
+        cut = zip(shape, self.before, self.behind, strict=True)
+        left = [n + min(b, 0) + min(e, 0) for n, b, e in cut]
+        self._expect(min(left) > 0, f"leaves nothing of {inputs[0]!r}")
         if self.mode in ("reflect", "wrap"):
-            room = [n - (self.mode == "reflect") for n in shape]
+            room = [n - (self.mode == "reflect") for n in left]
             fits = all(max(b, e) <= n for b, e, n in zip(self.before, self.behind, room, strict=True))
             self._expect(fits, f"reaches beyond {inputs[0]!r}")
-        cut = zip(shape, self.before, self.behind, strict=True)
-        self._expect(
-            all(n + min(b, 0) + min(e, 0) > 0 for n, b, e in cut), f"leaves nothing of {inputs[0]!r}"
-        )
         return TensorType(tuple(n + b + e for n, b, e in zip(shape, self.before, self.behind, strict=True)))
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
@@ -245,10 +242,10 @@ class Pad(Op):
 
     def _around(self, x: Array, value: float) -> Array:
         ends = [(max(b, 0), max(e, 0)) for b, e in zip(self.before, self.behind, strict=True)]
-        if self.mode != "constant":
-            return np.pad(x, ends, mode=self.mode)
         cuts = zip(self.before, self.behind, x.shape, strict=True)
         kept = tuple(slice(max(-b, 0), n - max(-e, 0)) for b, e, n in cuts)
+        if self.mode != "constant":
+            return np.pad(x[kept], ends, mode=self.mode)
         return np.pad(x[kept], ends, constant_values=x.dtype.type(value))
 
 

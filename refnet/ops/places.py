@@ -72,7 +72,7 @@ def exact(axis: Axis) -> Places:
     """The places by rational arithmetic. A position is (a + i b) / d with whole a, b, d."""
     if axis.unchanged:
         return np.arange(axis.size)
-    first, step = _line(axis)
+    first, step = line(axis)
     d = lcm(first.denominator, step.denominator)
     a, b = int(first * d), int(step * d)
     largest = 2 * (abs(a) + axis.size * abs(b)) + 2 * d * axis.length
@@ -98,7 +98,7 @@ def _rational(axis: Axis, n: Reals, d: int) -> Places:
     return axis.clipped(place, inside.astype(np.bool_))
 
 
-def _line(axis: Axis) -> tuple[Fraction, Fraction]:
+def line(axis: Axis) -> tuple[Fraction, Fraction]:
     """The position of element 0, and the step from one to the next."""
     h, size, half = axis.length, axis.size, Fraction(1, 2)
     step = 1 / axis.ratio

@@ -266,7 +266,138 @@ def reduce_mean(op: ops.ReduceMean, at: np.ndarray, x: np.ndarray):
     return _rounded([t / count for t in _terms(op, at, x)])
 
 
+def conv_nd(
+    op: ops.ConvNd, at: np.ndarray, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None
+) -> np.ndarray:
+    """Elements of a convolution over any number of axes, the padding as zeros."""
+    stride, pad, end, dilation = op.window
+    padded = np.pad(x, ((0, 0), (0, 0), *zip(pad, end, strict=True)))
+    steps = [np.arange(k) * d for k, d in zip(op.kernel, dilation, strict=True)]
+    return _gathered(op, at, x, w, bias, padded, stride, steps, w)
+
+
+def conv_transpose(
+    op: ops.ConvTranspose, at: np.ndarray, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None = None
+) -> np.ndarray:
+    """Elements of a transposed convolution: over x with zeros between its elements, the kernel backwards."""
+    stride, pad, _, dilation, more = op.window
+    margin = [d * (k - 1) for k, d in zip(op.kernel, dilation, strict=True)]
+    sizes = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True)]
+    room = [2 * m + n + e for m, n, e in zip(margin, sizes, more, strict=True)]
+    spread = np.zeros((*x.shape[:2], *room), np.float32)
+    axes = zip(margin, sizes, stride, strict=True)
+    spread[(slice(None), slice(None), *(slice(m, m + n, s) for m, n, s in axes))] = x
+    first = zip(margin, pad, op.kernel, dilation, strict=True)
+    steps = [m + p - np.arange(k) * d for m, p, k, d in first]
+    grouped = w.reshape(op.groups, -1, *w.shape[1:]).swapaxes(1, 2)
+    turned = grouped.reshape(-1, *grouped.shape[2:])
+    return _gathered(op, at, x, w, bias, spread, (1,) * len(stride), steps, turned)
+
+
+def _gathered(op, at, x, w, bias, whole, stride, steps, weights) -> np.ndarray:
+    """Elements whose terms stand in `whole` at output * stride + steps, times weights (o, c, k...)."""
+    kinds = [ops.TensorType(v.shape) for v in (x, w, *([] if bias is None else [bias]))]
+    made = op.type(*kinds).shape
+    channels, rank = weights.shape[1], len(steps)
+    result = []
+    for part in _parts(at, int(np.prod(weights.shape[1:]))):
+        n, o, *place = np.unravel_index(part, made)
+        c = (o // (op.channels // op.groups) * channels)[:, None] + np.arange(channels)
+        index = [n.reshape(-1, *(1,) * (rank + 1)), c.reshape(-1, channels, *(1,) * rank)]
+        for k, (i, s, step) in enumerate(zip(place, stride, steps, strict=True)):
+            along = (i * s)[:, None] + step
+            index.append(along.reshape(len(part), 1, *(-1 if a == k else 1 for a in range(rank))))
+        totals = dots(whole[tuple(index)].reshape(len(part), -1), weights[o].reshape(len(part), -1))
+        result += totals if bias is None else _with(totals, bias[o])
+    return _rounded(result)
+
+
+def average_nd(op: ops.AvgPoolNd, at: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Elements of an average pooling over any number of axes, one window at a time."""
+    stride, pad, end, dilation = op.window
+    result = []
+    for k in at:
+        n, c, *place = np.unravel_index(k, op.type(ops.TensorType(x.shape)).shape)
+        inside, counted = [], 1
+        for i, s, p, size, d, e, h in zip(
+            place, stride, pad, op.kernel, dilation, end, x.shape[2:], strict=True
+        ):
+            along = [int(i) * s - p + t * d for t in range(size)]
+            inside.append([a for a in along if 0 <= a < h])
+            counted *= sum(a < h + e for a in along)
+        values = x[n, c][np.ix_(*inside)].ravel()
+        total = sum((Fraction(float(v)) for v in values), Fraction(0))
+        result.append(total / (counted if op.count_include_pad else values.size))
+    return _rounded(result)
+
+
+def resize(op: ops.ResizeLinear | ops.ResizeCubic, at: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Elements of a linear or cubic resize: one row of each axis' matrix of weights, and their products."""
+    made = op.type(ops.TensorType(x.shape)).shape
+    rows = [[_row(op, k, i, x.shape[axis]) for i in range(made[axis])] for k, axis in enumerate(op.axes)]
+    result = []
+    for one in at:
+        place = [int(i) for i in np.unravel_index(one, made)]
+        parts = {tuple(place): Fraction(1)}
+        outside = False
+        for along, axis in zip(rows, op.axes, strict=True):
+            row = along[place[axis]]
+            outside |= row is None
+            parts = {
+                (*at[:axis], j, *at[axis + 1 :]): w * v
+                for at, w in parts.items()
+                for j, v in (row or {0: Fraction(1)}).items()
+            }
+        total = sum((w * Fraction(float(x[at])) for at, w in parts.items()), Fraction(0))
+        result.append(Fraction(float(np.float32(op.extrapolation))) if outside else total)
+    return _rounded(result)
+
+
+def _row(op: ops.ResizeLinear | ops.ResizeCubic, k: int, i: int, h: int) -> dict[int, Fraction] | None:
+    """The weights of an output along an axis by the elements of x, which add up to 1; None: outside."""
+    scale, size = op.scales[k], op.sizes[k]
+    step = 1 / (Fraction(*scale) if isinstance(scale, tuple) else Fraction(scale))
+    middle = Fraction(2 * i + 1, 2) * step - Fraction(1, 2)
+    ends = max(size - 1, 1)
+    if op.coordinates == "tf_crop_and_resize":
+        a, b = (Fraction(v) * (h - 1) for v in op.roi[k])
+        p = a + (b - a) * Fraction(i, ends) if size > 1 else (a + b) / 2
+        if p < 0 or p > h - 1:
+            return None
+    else:
+        p = {
+            "half_pixel": middle,
+            "pytorch_half_pixel": middle if size > 1 else Fraction(0),
+            "half_pixel_symmetric": middle + Fraction(h, 2) - size * step / 2,
+            "align_corners": Fraction(i * (h - 1), ends),
+            "asymmetric": i * step,
+        }[op.coordinates]
+    row: dict[int, Fraction] = {}
+    cubic = isinstance(op, ops.ResizeCubic)
+    base = p.numerator // p.denominator
+    for j in range(base - 1, base + 3):
+        distance = abs(p - j)
+        weight = _keys(distance, Fraction(op.coefficient)) if cubic else max(1 - distance, Fraction(0))
+        if cubic and op.exclude_outside and not 0 <= j < h:
+            continue
+        near = min(max(j, 0), h - 1)
+        row[near] = row.get(near, Fraction(0)) + weight
+    whole = sum(row.values())
+    return {j: w / whole for j, w in row.items()}
+
+
+def _keys(d: Fraction, a: Fraction) -> Fraction:
+    """Keys' cubic at a distance, as a sum of powers."""
+    powers = (1, 0, -(a + 3), a + 2) if d <= 1 else (-4 * a, 8 * a, -5 * a, a) if d < 2 else (0,)
+    return sum((c * d**n for n, c in enumerate(powers)), Fraction(0))
+
+
 ORACLES = {
+    ops.ConvNd: conv_nd,
+    ops.ConvTranspose: conv_transpose,
+    ops.AvgPoolNd: average_nd,
+    ops.ResizeLinear: resize,
+    ops.ResizeCubic: resize,
     ops.Conv: conv,
     ops.ConvAdd: conv_add,
     ops.Dense: dense,

@@ -175,18 +175,42 @@ BAD: dict[str, tuple[Any, type[RefnetError], str]] = {
     "steps": (
         model(
             [node("Slice", "x s e a t")],
-            [tensor(n, np.array([v])) for n, v in zip("seat", (0, 4, 2, 2), strict=True)],
+            [tensor(n, np.array([v])) for n, v in zip("seat", (3, 3, 2, 2), strict=True)],
         ),
         UnsupportedError,
-        "steps of 1",
+        "it is empty",
     ),
-    "linear": (
+    "steps of 0": (
         model(
-            [helper.make_node("Resize", ["x", "", "s"], ["y"], mode="linear")],
+            [node("Slice", "x s e a t")],
+            [tensor(n, np.array([v])) for n, v in zip("seat", (0, 4, 2, 0), strict=True)],
+        ),
+        FormatError,
+        "steps",
+    ),
+    "an index outside": (
+        model([node("Gather", "x i", axis=2)], [tensor("i", np.array([99]))]),
+        FormatError,
+        "index 99",
+    ),
+    "growing tiles": (
+        model([node("Tile", "x r")], [tensor("r", np.array([1, 1, 1 << 20, 1 << 20]))]),
+        FormatError,
+        "at most|elements",
+    ),
+    "growing copies": (
+        model([node("Expand", "x s")], [tensor("s", np.array([1 << 30, 1 << 30, 1, 1, 1, 1]))]),
+        FormatError,
+        "elements",
+    ),
+    "a block of 0": (model([node("DepthToSpace", "x", blocksize=0)]), FormatError, "blocksize"),
+    "antialiasing": (
+        model(
+            [helper.make_node("Resize", ["x", "", "s"], ["y"], mode="linear", antialias=1)],
             [tensor("s", np.ones(4, np.float32))],
         ),
         UnsupportedError,
-        "mode 'linear'",
+        "antialias=1",
     ),
     "scales below 0": (
         model([helper.make_node("Resize", ["x", "", "s"], ["y"])], [tensor("s", -np.ones(4, np.float32))]),
@@ -267,8 +291,7 @@ OPAQUE = (
     "a convolution of rows",
     "training",
     "drops at random",
-    "steps",
-    "linear",
+    "antialiasing",
     "a number of another type",
 )
 """What is read, as nodes that refnet cannot compute: a run stops before its first node and says why."""

@@ -69,6 +69,7 @@ from tests.helpers import attacks
 from tests.helpers.attacks import node, symbol, variable
 from tests.helpers.bits import floats, same_bits
 from tests.helpers.official import SYMBOLS
+from tests.helpers.spatial_examples import UNKNOWN_TO_MXNET
 
 
 def parse(nodes, heads=None, image=(3, 8, 8), **more) -> Graph:
@@ -1141,6 +1142,7 @@ ONNX_ONLY: list[tuple[Op, tuple[int, ...]]] = [
     (MatMul(constants=((4, 3),)), (1, 4)),
     (ResizeNearest((2,), (6,), (1.5,)), (1, 2, 4, 4)),
     (Constant((1, 4)), ()),
+    *UNKNOWN_TO_MXNET,
 ]
 """Ops that the export to MXNet refuses."""
 FORMS: list[tuple[Op, tuple[int, ...]]] = [

@@ -78,6 +78,7 @@ from refnet.ops import (
 from refnet.ops.scalar import KINDS
 from tests.crosscheck.judge import Tally, check
 from tests.helpers.bits import floats
+from tests.helpers.spatial_examples import EXPORTED
 
 DIGITS = ("octave-se-resnet-digits", "resnest-digits")
 
@@ -209,6 +210,7 @@ CASES: list[tuple[Op, *tuple[tuple[int, ...], ...]]] = [
         for counted in (True, False)
     ),
     *((MaxPool((3, 3), (2, 2), (1, 1), convention), RAGGED) for convention in ("full", "ceil")),
+    *EXPORTED,
 ]
 
 

@@ -18,13 +18,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from refnet.core.graph import Graph
-from refnet.ops import Conv, Dense, MatMul, ReduceSum
+from refnet.ops import Conv, ConvNd, ConvTranspose, Dense, MatMul, ReduceSum
 from tests.crosscheck.judge import Tally, check, same_bits
 from tests.helpers.bits import floats
 from tests.helpers.engines import FAST
+from tests.helpers.onnx_spatial import SPATIAL
 
 NEWEST = onnx.defs.onnx_opset_version()
-ORDER_FREE = (Conv, Dense, MatMul, ReduceSum)
+ORDER_FREE = (Conv, ConvNd, ConvTranspose, Dense, MatMul, ReduceSum)
 Array = np.ndarray[Any, Any]
 
 
@@ -383,6 +384,7 @@ def reductions() -> list[Case]:
 
 
 CASES = [*windows(), *pointwise(), *products(), *moves(), *resizes(), *reductions()]
+CASES += [Case(op, inputs, a, **more) for op, inputs, a, more in SPATIAL]
 
 
 def model_of(case: Case, opset: int, *, everything: bool = True) -> onnx.ModelProto:

@@ -27,6 +27,7 @@ from refnet.ops.sigmoid import CUT, P, Q
 from tests.helpers.bits import awkward, floats, same_bits
 from tests.helpers.definition import round_float32
 from tests.helpers.engines import FAST
+from tests.helpers.spatial_examples import SPATIAL
 
 getcontext().prec = 60
 GOLDEN = Golden().exact
@@ -425,6 +426,7 @@ EXAMPLES = [
     Example(
         ops.WeightedSum(1), ((1, 3), (1, 3, 2, 2)), lambda op, at, a, x: fraction(a[at[:2]]) * fraction(x[at])
     ),
+    *(Example(*one) for one in SPATIAL),
 ]
 EVERY = pytest.mark.parametrize("example", EXAMPLES, ids=[repr(e.op) for e in EXAMPLES])
 SCALES = pytest.mark.parametrize(

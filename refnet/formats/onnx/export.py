@@ -11,6 +11,7 @@ becomes several, of which the last makes the value. Helpers are named after it (
     Softmax        Flatten, Softmax, Reshape for all axes from one on
     ResizeNearest  a Gather per axis
     WithScalar     Add, Sub, Mul or Div with a constant
+    SpaceToDepth   Reshape, Transpose, Reshape (ONNX's SpaceToDepth for depth_first)
     PRelu          Reshape of the slopes, one per channel, then PRelu
     WeightedSum    Reshape and Split of the attention, Split of the data, Mul per part, Add or Sum
 
@@ -31,6 +32,7 @@ from refnet.core.errors import InputError, UnsupportedError, WeightsError
 from refnet.core.graph import Graph, Node
 from refnet.core.words import did_you_mean
 from refnet.formats.onnx import export_reductions
+from refnet.formats.onnx.export_spatial import write_spatial
 from refnet.formats.write import whole_file
 from refnet.ops import (
     Add,
@@ -287,7 +289,7 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> tupl
             column = writer.step("Reshape", f"{name}/column", (inputs[0], shape))
             pairs = zip(writer.split(column, radix), writer.split(inputs[1], radix), strict=True)
             writer.sum(name, [writer.step("Mul", f"{name}/term{r}", pair) for r, pair in enumerate(pairs)])
-        case _ if export_reductions.write(writer, node, types):
+        case _ if export_reductions.write(writer, node, types) or write_spatial(writer, node, types):
             pass
         case _:
             op_type, attributes = _simple(node)

@@ -65,6 +65,7 @@ class Opaques:
             float32 = kind is not None and kind.tensor_type.elem_type == 1
             if shape is None or not float32:
                 what = "its shape is not known" if shape is None else "it is not float32"
+                what = "it is empty" if kind is not None and _empty(kind) else what
                 self.left_out[name] = f"{node.op}: {what}"
                 self.borders[name] = data
             else:
@@ -114,6 +115,12 @@ def _shape(kind: Any) -> tuple[int, ...] | None:
     shape = tuple(d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim)
     fits = 1 <= len(shape) <= 32 and all(n >= 1 for n in shape)
     return shape if fits and TensorType(shape).size <= LARGEST_VALUE else None
+
+
+def _empty(kind: Any) -> bool:
+    """Whether the type says that there are no elements."""
+    dims = kind.tensor_type.shape.dim
+    return any(d.HasField("dim_value") and d.dim_value == 0 for d in dims)
 
 
 def heads(outputs: Sequence[str], opaques: Opaques, inputs: Collection[str]) -> list[str]:

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from refnet.formats.assembly import Made
-from refnet.formats.onnx import reductions, shape, window
+from refnet.formats.onnx import reductions, select, shape, window
 from refnet.formats.onnx.use import Rule, Use, decimal
 from refnet.ops import (
     Add,
@@ -189,9 +189,14 @@ RULES: dict[str, Rule] = {
     "Clip": _clip,
     "Concat": _concat,
     "Conv": window.conv,
+    "ConvTranspose": window.transposed,
+    "DepthToSpace": select.depth_to_space,
     "Div": _two(Div),
     "Dropout": _dropout,
+    "Expand": select.expand,
     "Flatten": shape.flatten,
+    "Gather": select.gather,
+    "GatherND": select.gather_nd,
     "Gemm": _gemm,
     "GlobalAveragePool": window.global_average,
     "GlobalMaxPool": window.global_max,
@@ -210,10 +215,12 @@ RULES: dict[str, Rule] = {
     "Sigmoid": _simple(Sigmoid()),
     "Slice": shape.slice_,
     "Softmax": _softmax,
+    "SpaceToDepth": select.space_to_depth,
     "Split": shape.split,
     "Squeeze": shape.squeeze,
     "Sub": _two(Sub),
     "Sum": _add,
+    "Tile": select.tile,
     "Transpose": shape.transpose,
     "Unsqueeze": shape.unsqueeze,
     "Upsample": window.resize,

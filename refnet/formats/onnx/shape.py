@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from refnet.formats.assembly import LARGEST_NUMBER, Made
+from refnet.formats.onnx.select import strided
 from refnet.formats.onnx.use import Use
 from refnet.ops import ExpandDims, Flatten, Identity, Pad, Reshape, Slice, Transpose
 
@@ -108,22 +109,27 @@ def pad(u: Use) -> list[Made]:
 
 
 def slice_(u: Use) -> list[Made]:
-    """Slice with steps of 1: of one axis a slice, of several a cut."""
+    """Slice: with steps of 1 of one axis a slice, of several a cut; else a strided one."""
     shape = u.type().shape
     starts, ends = u.numbers("starts", 1, "starts") or [], u.numbers("ends", 2, "ends") or []
     given = u.numbers("axes", 3, "axes")
     axes = u.axes(list(range(len(starts))) if given is None else given, len(shape))
     steps = u.numbers("steps", 4, "steps") or [1] * len(axes)
-    if {len(starts), len(ends), len(steps)} != {len(axes)} or any(n != 1 for n in steps):
-        raise u.node.unsupported(
-            f"starts {starts[:8]}, ends {ends[:8]}, steps {steps[:8]}; refnet has steps of 1"
+    if {len(starts), len(ends), len(steps)} != {len(axes)}:
+        raise u.node.wrong(
+            f"starts {starts[:8]}, ends {ends[:8]}, steps {steps[:8]}", f"{len(axes)} numbers each"
         )
-    ranges = [range(n)[slice(b, e)] for n, b, e in zip((shape[i] for i in axes), starts, ends, strict=True)]
-    cut = [(i, r) for i, r in zip(axes, ranges, strict=True) if len(r) < shape[i]]
+    if 0 in steps:
+        raise u.node.wrong(f"steps {steps[:8]}", "numbers other than 0")
+    bounds = zip((shape[i] for i in axes), starts, ends, steps, strict=True)
+    ranges = [range(n)[slice(b, e, s)] for n, b, e, s in bounds]
+    cut = [(i, r) for i, r in zip(axes, ranges, strict=True) if r != range(shape[i])]
     if not all(len(r) for _, r in cut):
         raise u.node.unsupported("an empty value")
     if not cut:
         return u.one(Identity())
+    if any(r.step != 1 for _, r in cut):
+        return strided(u, tuple(i for i, _ in cut), [r for _, r in cut])
     if len(cut) == 1:
         ((axis, r),) = cut
         return u.one(Slice(r.start, r.stop, axis))

@@ -1,4 +1,4 @@
-"""The ONNX operators with windows: convolution, pools, nearest resizing, every form of padding and scale."""
+"""The ONNX operators with windows: convolutions, pools, resizing, every form of padding and scale."""
 
 from __future__ import annotations
 
@@ -11,113 +11,168 @@ from refnet.formats.assembly import LARGEST_NUMBER, Made
 from refnet.formats.onnx.use import Use
 from refnet.ops import (
     AvgPool,
+    AvgPoolNd,
     Conv,
+    ConvNd,
+    ConvTranspose,
     GlobalAvgPool,
+    Identity,
     MaxPool,
+    MaxPoolNd,
     Op,
     ReduceMean,
+    ResizeCubic,
+    ResizeLinear,
     ResizeNearest,
     UpsampleNearest,
 )
 from refnet.ops.places import Scale
 
-Pair = tuple[int, int]
+Sizes = tuple[int, ...]
 
 
 def conv(u: Use) -> list[Made]:
     """Conv: the kernel's size comes from the weight where the attribute is absent."""
-    maps(u)
+    kernel = kernel_of(u)
     name, weight = u.weight(1, "weight")
-    if len(weight.shape) != 4:
-        raise u.node.wrong(f"{weight!r} as weight", "4 dimensions")
-    kernel = (weight.shape[2], weight.shape[3])
+    stride, pad, pad_end, dilation = window(u, kernel)
+    bias, end = u.has(2), None if pad == pad_end else pad_end
+    make: Any = Conv if len(kernel) == 2 else ConvNd
+    op: Op = make(weight.shape[0], kernel, stride, pad, dilation, u["group"], bias, end)
+    return u.one(op, name, *([u.weight(2, "bias")[0]] if bias else ()))
+
+
+def kernel_of(u: Use) -> Sizes:
+    """The kernel of a convolution: its weight's last dimensions."""
+    rank = spatial(u)
+    _, weight = u.weight(1, "weight")
+    if len(weight.shape) != 2 + rank:
+        raise u.node.wrong(f"{weight!r} as weight", f"{2 + rank} dimensions")
+    kernel = weight.shape[2:]
     if u["kernel_shape"] not in (None, list(kernel)):
         raise u.node.wrong(f"kernel_shape {u['kernel_shape']}", f"{list(kernel)}, its weight's")
-    stride, pad, pad_end, dilation = window(u, kernel)
+    return kernel
+
+
+def transposed(u: Use) -> list[Made]:
+    """ConvTranspose: where output_shape or auto_pad SAME give the result's size, the padding follows."""
+    kernel, shape = kernel_of(u), u.type().shape[2:]
+    name, weight = u.weight(1, "weight")
+    how, rank = u["auto_pad"], len(kernel)
+    stride, dilation = sizes_of(u, "strides", rank, 1), sizes_of(u, "dilations", rank, 1)
+    more = sizes_of(u, "output_padding", rank, 0, 0)
+    wanted = u["output_shape"]
+    if wanted is not None:
+        wanted = sizes_of(u, "output_shape", rank, None)
+    elif how.startswith("SAME"):
+        wanted = tuple(n * s for n, s in zip(shape, stride, strict=True))
+    before, behind = padding(u, rank)
+    if wanted is not None:
+        room = zip(shape, kernel, stride, dilation, more, wanted, strict=True)
+        spare = [(n - 1) * s + d * (k - 1) + 1 + m - w for n, k, s, d, m, w in room]
+        low, high = tuple(max(n, 0) // 2 for n in spare), tuple(max(n, 0) - max(n, 0) // 2 for n in spare)
+        before, behind = (low, high) if how == "SAME_UPPER" else (high, low)
+        more = tuple(m + max(-n, 0) for m, n in zip(more, spare, strict=True))
     bias = u.has(2)
-    op = Conv(
-        weight.shape[0], kernel, stride, pad, dilation, u["group"], bias, None if pad == pad_end else pad_end
+    op = ConvTranspose(
+        weight.shape[1] * u["group"],
+        kernel,
+        stride,
+        before,
+        dilation,
+        u["group"],
+        bias,
+        None if before == behind else behind,
+        more if any(more) else (),
     )
     return u.one(op, name, *([u.weight(2, "bias")[0]] if bias else ()))
 
 
-def maps(u: Use) -> None:
-    """Refuse what is no batch of images."""
-    if u.rank() != 4:
-        raise u.node.unsupported(f"its input is {u.type()!r}; refnet has windows on (n, c, h, w) only")
+def spatial(u: Use) -> int:
+    """The number of axes that windows have: all but batch and channels."""
+    rank = u.rank() - 2
+    if rank < 1:
+        raise u.node.wrong(f"{u.type()!r}", "3 dimensions or more")
+    return rank
 
 
 def max_pool(u: Use) -> list[Made]:
     """MaxPool."""
-    return u.one(pool(u, MaxPool, ()))
+    return u.one(pool(u, MaxPool, MaxPoolNd, {}))
 
 
 def average_pool(u: Use) -> list[Made]:
     """AveragePool: padding is not counted where the attribute is absent."""
-    return u.one(pool(u, AvgPool, (bool(u["count_include_pad"]),)))
+    counted = {"count_include_pad": bool(u["count_include_pad"])}
+    return u.one(pool(u, AvgPool, AvgPoolNd, counted))
 
 
-def pool(u: Use, make: Any, counted: tuple[bool, ...]) -> Op:
+def pool(u: Use, make: Any, make_nd: Any, counted: dict[str, bool]) -> Op:
     """A pool of either kind."""
-    maps(u)
-    kernel = pair(u, "kernel_shape", None)
+    kernel = sizes_of(u, "kernel_shape", spatial(u), None)
     stride, pad, pad_end, dilation = window(u, kernel)
     convention = "ceil" if u["ceil_mode"] and u["auto_pad"] in ("NOTSET", "VALID") else "valid"
     end = None if pad == pad_end else pad_end
-    op: Op = make(kernel, stride, pad, convention, *counted, pad_end=end, dilation=dilation)
+    kind = make if len(kernel) == 2 else make_nd
+    op: Op = kind(kernel, stride, pad, convention, **counted, pad_end=end, dilation=dilation)
     return op
 
 
-def pair(u: Use, name: str, default: int | None) -> Pair:
-    """Two numbers from 1 on."""
-    value: list[Any] = u[name] if u[name] is not None else [default, default]
-    if len(value) != 2 or not all(isinstance(n, int) and 1 <= n <= LARGEST_NUMBER for n in value):
-        raise u.node.wrong(f"{name} {value[:8]}", "two numbers from 1 on")
-    return int(value[0]), int(value[1])
+def sizes_of(u: Use, name: str, rank: int, default: int | None, least: int = 1) -> Sizes:
+    """A number for each axis."""
+    value: list[Any] = u[name] if u[name] is not None else [default] * rank
+    if len(value) != rank or not all(isinstance(n, int) and least <= n <= LARGEST_NUMBER for n in value):
+        raise u.node.wrong(f"{name} {value[:8]}", f"{rank} numbers from {least} on")
+    return tuple(int(n) for n in value)
 
 
-def window(u: Use, kernel: Pair) -> tuple[Pair, Pair, Pair, Pair]:
-    """Stride, padding before and behind the image, dilation."""
-    stride, dilation = pair(u, "strides", 1), pair(u, "dilations", 1)
-    pads = [0] * 4 if u["pads"] is None else u["pads"]
-    if len(pads) != 4 or not all(0 <= n <= LARGEST_NUMBER for n in pads):
-        raise u.node.wrong(f"pads {pads[:8]}", "four numbers from 0 on")
+def padding(u: Use, rank: int) -> tuple[Sizes, Sizes]:
+    """The attribute pads, before and behind the image; 0 next to auto_pad."""
+    pads = [0] * 2 * rank if u["pads"] is None else u["pads"]
+    if len(pads) != 2 * rank or not all(0 <= n <= LARGEST_NUMBER for n in pads):
+        raise u.node.wrong(f"pads {pads[:8]}", f"{2 * rank} numbers from 0 on")
     how = u["auto_pad"]
     if how not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
         raise u.node.wrong(f"auto_pad {how[:60]!r}", "NOTSET, VALID, SAME_UPPER or SAME_LOWER")
     if how != "NOTSET" and any(pads):
         raise u.node.wrong(f"pads {pads} next to auto_pad {how}", "one of both")
+    return tuple(pads[:rank]), tuple(pads[rank:])
+
+
+def window(u: Use, kernel: Sizes) -> tuple[Sizes, Sizes, Sizes, Sizes]:
+    """Stride, padding before and behind the image, dilation."""
+    rank, how = len(kernel), u["auto_pad"]
+    stride, dilation = sizes_of(u, "strides", rank, 1), sizes_of(u, "dilations", rank, 1)
+    before, behind = padding(u, rank)
     if how.startswith("SAME"):
-        before, behind = [], []
-        for size, k, s, d in zip(u.type().shape[2:], kernel, stride, dilation, strict=True):
-            total = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
-            half = total // 2 if how == "SAME_UPPER" else total - total // 2
-            before.append(half)
-            behind.append(total - half)
-        pads = [*before, *behind]
-    return stride, (pads[0], pads[1]), (pads[2], pads[3]), dilation
+        axes = zip(u.type().shape[2:], kernel, stride, dilation, strict=True)
+        total = [max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0) for size, k, s, d in axes]
+        low, high = tuple(n // 2 for n in total), tuple(n - n // 2 for n in total)
+        before, behind = (low, high) if how == "SAME_UPPER" else (high, low)
+    return stride, before, behind, dilation
 
 
 def global_average(u: Use) -> list[Made]:
     """GlobalAveragePool over any number of axes."""
-    rank = u.rank()
-    if rank < 3:
-        raise u.node.wrong(f"{u.type()!r}", "3 dimensions or more")
+    rank = 2 + spatial(u)
     return u.one(GlobalAvgPool() if rank == 4 else ReduceMean(tuple(range(2, rank))))
 
 
 def global_max(u: Use) -> list[Made]:
-    """GlobalMaxPool: one window."""
-    maps(u)
-    _, _, h, w = u.type().shape
-    return u.one(MaxPool((h, w)))
+    """GlobalMaxPool over any number of axes: one window."""
+    sizes = u.type().shape[2:]
+    if spatial(u) == 2:
+        return u.one(MaxPool((sizes[0], sizes[1])))
+    return u.one(MaxPoolNd(sizes))
 
 
 def resize(u: Use) -> list[Made]:
-    """Resize and Upsample in mode nearest: by scales or by sizes, of all axes or some."""
+    """Resize and Upsample: by scales or by sizes, of all axes or some."""
     mode = u["mode"]
-    if mode != "nearest":
-        raise u.node.unsupported(f"mode {mode[:60]!r}; refnet has nearest")
+    if mode not in ("nearest", "linear", "cubic"):
+        raise u.node.wrong(f"mode {mode[:60]!r}", "nearest, linear or cubic")
+    if u["antialias"] and mode != "nearest":
+        raise u.node.unsupported("antialias=1: refnet resizes without antialiasing")
     shape = u.type().shape
     old = u.node.op == "Upsample" or u.opset < 11
     axes = u.axes(u["axes"], len(shape)) if u["axes"] else tuple(range(len(shape)))
@@ -130,7 +185,7 @@ def resize(u: Use) -> list[Made]:
     if sizes is not None:
         sizes, scales = by_policy(u, sizes, lengths)
     else:
-        sizes, scales = by_scales(u, given or [], lengths, old)
+        sizes, scales = by_scales(u, given or [], lengths, old and mode == "nearest")
     coordinates = "asymmetric" if old else u["coordinate_transformation_mode"]
     regions: list[tuple[float, float]] = []
     if coordinates == "tf_crop_and_resize":
@@ -139,16 +194,24 @@ def resize(u: Use) -> list[Made]:
     kept = [k for k, moves in enumerate(changed) if moves or (regions and regions[k] != (0.0, 1.0))]
     if min(sizes) < 1:
         raise u.node.unsupported(f"sizes {sizes}: an empty value")
-    op = ResizeNearest(
+    where = (
         tuple(axes[k] for k in kept),
         tuple(sizes[k] for k in kept),
         tuple(scales[k] for k in kept),
         coordinates,
-        "floor" if old else u["nearest_mode"],
+    )
+    crop = (
         tuple(regions[k] for k in kept if regions),
         float(u["extrapolation_value"] or 0.0) if regions else 0.0,
     )
-    return u.one(upsampled(op, u))
+    if mode == "nearest":
+        return u.one(upsampled(ResizeNearest(*where, "floor" if old else u["nearest_mode"], *crop), u))
+    if not kept:
+        return u.one(Identity())
+    if mode == "linear":
+        return u.one(ResizeLinear(*where, *crop))
+    a = -0.75 if u["cubic_coeff_a"] is None else float32(u["cubic_coeff_a"])
+    return u.one(ResizeCubic(*where, *crop, coefficient=a, exclude_outside=bool(u["exclude_outside"])))
 
 
 def upsampled(op: ResizeNearest, u: Use) -> Op:

@@ -1,0 +1,106 @@
+"""The ONNX operators that choose, repeat and rearrange elements: Gather, Expand, Tile, depth and space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from refnet.formats.assembly import LARGEST_NUMBER, Made
+from refnet.formats.onnx.use import Use
+from refnet.ops import DepthToSpace, Expand, Gather, Identity, SpaceToDepth, StridedSlice, Tile
+
+MOST_INDICES = 1 << 16
+"""Of a Gather: they stand in the graph as the op's attribute, and print with it."""
+
+
+def gather(u: Use) -> list[Made]:
+    """Gather with constant indices of any shape."""
+    shape = u.type().shape
+    axis = u.axis(u["axis"], len(shape))
+    return _gathered(u, axis, u.constant(1, "indices"))
+
+
+def _gathered(u: Use, axis: int, indices: npt.NDArray[Any]) -> list[Made]:
+    shape = u.type().shape
+    if indices.dtype.kind not in "iu":
+        raise u.node.wrong(f"{indices.dtype} as indices", "whole numbers")
+    if not 1 <= indices.size <= MOST_INDICES:
+        raise u.node.unsupported(f"{indices.size} indices; refnet takes 1 to {MOST_INDICES}")
+    flat = [int(i) for i in indices.reshape(-1)]
+    n = shape[axis]
+    if not all(-n <= i < n for i in flat):
+        wrong = next(i for i in flat if not -n <= i < n)
+        raise u.node.wrong(f"index {wrong}", f"{-n} to {n - 1}")
+    where = tuple(int(i) for i in indices.shape)
+    return u.one(Gather(axis, tuple(i % n for i in flat), None if len(where) == 1 else where))
+
+
+def gather_nd(u: Use) -> list[Made]:
+    """GatherND with constant indices into the first axis: a Gather of it."""
+    indices = u.constant(1, "indices")
+    if indices.dtype.kind not in "iu" or not indices.ndim:
+        raise u.node.wrong(f"{indices.dtype} {list(indices.shape)} as indices", "whole numbers")
+    if u["batch_dims"] or indices.shape[-1] != 1:
+        raise u.node.unsupported("indices into several axes, or in a batch; refnet takes one axis")
+    return _gathered(u, 0, indices[..., 0])
+
+
+def expand(u: Use) -> list[Made]:
+    """Expand: what x has already is kept as a 1, so that it does not depend on the batch."""
+    shape, want = u.type().shape, u.numbers("shape", 1, "shape") or []
+    if len(want) > 32 or any(not 1 <= n <= LARGEST_NUMBER for n in want):
+        raise u.node.unsupported(f"shape {want[:8]}: refnet has 32 dimensions of at least 1")
+    have = (*(1,) * (len(want) - len(shape)), *shape)[-len(want) :] if want else ()
+    spec = tuple(1 if n == m else n for n, m in zip(want, have, strict=True))
+    if all(n == 1 for n in spec) and len(want) <= len(shape):
+        return u.one(Identity())
+    return u.one(Expand(spec))
+
+
+def tile(u: Use) -> list[Made]:
+    """Tile: one number per axis."""
+    repeats = u.numbers("repeats", 1, "repeats") or []
+    if len(repeats) != u.rank() or any(n > LARGEST_NUMBER for n in repeats):
+        raise u.node.wrong(f"repeats {repeats[:8]}", f"{u.rank()} numbers")
+    if min(repeats) < 1:
+        raise u.node.unsupported(f"repeats {repeats[:8]}: an empty value")
+    return u.one(Identity() if set(repeats) == {1} else Tile(tuple(repeats)))
+
+
+def depth_to_space(u: Use) -> list[Made]:
+    """DepthToSpace: both modes, DCR where the attribute is absent."""
+    return u.one(DepthToSpace(_block(u), _depth_first(u)))
+
+
+def space_to_depth(u: Use) -> list[Made]:
+    """SpaceToDepth: both modes, DCR where there is no attribute (before opset 28)."""
+    return u.one(SpaceToDepth(_block(u), _depth_first(u)))
+
+
+def _block(u: Use) -> int:
+    block = u["blocksize"]
+    if block is None or not 1 <= block <= LARGEST_NUMBER:
+        raise u.node.wrong(f"blocksize {block}", "a number from 1 on")
+    if u.rank() != 4:
+        raise u.node.wrong(f"{u.type()!r}", "4 dimensions")
+    return int(block)
+
+
+def _depth_first(u: Use) -> bool:
+    mode = u["mode"] or "DCR"
+    if mode not in ("DCR", "CRD"):
+        raise u.node.wrong(f"mode {mode[:60]!r}", "DCR or CRD")
+    return bool(mode == "DCR")
+
+
+def strided(u: Use, axes: tuple[int, ...], ranges: list[range]) -> list[Made]:
+    """The op of a Slice with steps, from the places along each of its axes."""
+    return u.one(
+        StridedSlice(
+            axes,
+            tuple(r.start for r in ranges),
+            tuple(r.step for r in ranges),
+            tuple(len(r) for r in ranges),
+        )
+    )
