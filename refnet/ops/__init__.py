@@ -1,10 +1,12 @@
 """The ops: one class each, complete in its file. `ALL` is every op that refnet computes, for the tests."""
 
 from refnet.core.op import Cost, Interval, Op, TensorType
+from refnet.ops.activations import Elu, Gelu, HardSigmoid, HardSwish, Mish, Silu, Softplus, Softsign
 from refnet.ops.attention import RadixSoftmax, RadixSum, WeightedSum
 from refnet.ops.average import AvgPool, GlobalAvgPool
 from refnet.ops.conv import Conv, ConvAdd
 from refnet.ops.dense import Dense
+from refnet.ops.functions import Abs, Erf, Exp, Log, Power, Sqrt, Tanh
 from refnet.ops.layout import Concat, Constant, ExpandDims, Flatten, Identity, Pad, Reshape, Slice, Transpose
 from refnet.ops.leaky import LeakyRelu, PRelu
 from refnet.ops.matmul import MatMul
@@ -20,6 +22,7 @@ from refnet.ops.softmax import Softmax
 
 __all__ = [
     "ALL",
+    "Abs",
     "Add",
     "AvgPool",
     "BatchNorm",
@@ -31,19 +34,28 @@ __all__ = [
     "Cost",
     "Dense",
     "Div",
+    "Elu",
+    "Erf",
+    "Exp",
     "ExpandDims",
     "Flatten",
+    "Gelu",
     "GlobalAvgPool",
+    "HardSigmoid",
+    "HardSwish",
     "Identity",
     "Interval",
     "LeakyRelu",
+    "Log",
     "MatMul",
     "MaxPool",
+    "Mish",
     "Mul",
     "Op",
     "Opaque",
     "PRelu",
     "Pad",
+    "Power",
     "RadixSoftmax",
     "RadixSum",
     "ReduceMean",
@@ -52,9 +64,14 @@ __all__ = [
     "Reshape",
     "ResizeNearest",
     "Sigmoid",
+    "Silu",
     "Slice",
     "Softmax",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
     "Sub",
+    "Tanh",
     "TensorType",
     "Transpose",
     "UpsampleNearest",

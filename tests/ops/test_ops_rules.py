@@ -24,6 +24,7 @@ from refnet.kernels.engine import Fast
 from refnet.ops.sigmoid import CUT, P, Q
 from tests.helpers.bits import awkward, floats, same_bits
 from tests.helpers.engines import FAST
+from tests.helpers.exact_functions import FUNCTIONS
 
 getcontext().prec = 60
 Exact = Callable[..., Fraction]
@@ -158,6 +159,8 @@ class Example:
     op: Op
     data: tuple[tuple[int, ...], ...]
     exact: Exact
+    positive: bool = False
+    """Whether the formula needs positive data."""
 
 
 EXAMPLES = [
@@ -313,6 +316,7 @@ EXAMPLES = [
     Example(
         ops.WeightedSum(1), ((1, 3), (1, 3, 2, 2)), lambda op, at, a, x: fraction(a[at[:2]]) * fraction(x[at])
     ),
+    *(Example(one.op, ((3, 20),), one.exact, one.positive) for one in FUNCTIONS),
 ]
 EVERY = pytest.mark.parametrize("example", EXAMPLES, ids=[repr(e.op) for e in EXAMPLES])
 SCALES = pytest.mark.parametrize(
@@ -327,7 +331,7 @@ def arguments(example: Example, scale: float = 1.0) -> list[np.ndarray]:
     for role, kind in zip(op.weight_roles(), kinds, strict=True):
         weight = floats(kind.shape, (repr(op), role))
         values.append(np.abs(weight) if role == "var" else weight)
-    return values
+    return [np.abs(v) for v in values] if example.positive else values
 
 
 def intervals(values: list[np.ndarray]) -> list[Interval]:

@@ -12,6 +12,7 @@ becomes several, of which the last makes the value. Helpers are named after it (
     ResizeNearest  a Gather per axis
     WithScalar     Add, Sub, Mul or Div with a constant
     PRelu          Reshape of the slopes, one per channel, then PRelu
+    Functions      as functions.py says
     WeightedSum    Reshape and Split of the attention, Split of the data, Mul per part, Add or Sum
 
 What ONNX says a little differently: epsilon is a float32 there; where refnet leaves padding out, a
@@ -30,8 +31,10 @@ import numpy as np
 from refnet.core.errors import InputError, UnsupportedError, WeightsError
 from refnet.core.graph import Graph, Node
 from refnet.core.words import did_you_mean
+from refnet.formats.onnx import functions
 from refnet.formats.write import whole_file
 from refnet.ops import (
+    Abs,
     Add,
     AvgPool,
     BatchNorm,
@@ -63,6 +66,7 @@ from refnet.ops import (
     Sigmoid,
     Slice,
     Softmax,
+    Sqrt,
     Sub,
     TensorType,
     Transpose,
@@ -70,6 +74,7 @@ from refnet.ops import (
     WeightedSum,
     WithScalar,
 )
+from refnet.ops.function import Function
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -284,6 +289,8 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> tupl
             column = writer.step("Reshape", f"{name}/column", (inputs[0], shape))
             pairs = zip(writer.split(column, radix), writer.split(inputs[1], radix), strict=True)
             writer.sum(name, [writer.step("Mul", f"{name}/term{r}", pair) for r, pair in enumerate(pairs)])
+        case Function() | Abs() | Sqrt():
+            functions.write(writer, node)
         case _:
             op_type, attributes = _simple(node)
             writer.node(op_type, name, inputs, **attributes)

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from refnet.formats.assembly import Made
-from refnet.formats.onnx import shape, window
+from refnet.formats.onnx import functions, shape, window
 from refnet.formats.onnx.use import Rule, Use
 from refnet.ops import (
     Add,
@@ -185,6 +185,7 @@ def _simple(op: Op) -> Rule:
 
 
 RULES: dict[str, Rule] = {
+    **functions.RULES,
     "Add": _add,
     "AveragePool": window.average_pool,
     "BatchNormalization": _batch_norm,
