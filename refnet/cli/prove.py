@@ -23,7 +23,12 @@ from refnet.cli.common import (
 from refnet.core.words import counted
 from refnet.frameworks.capture.names import LIVE
 
-TEXT = "prove golden exp or sigmoid, or a framework's bits, on all float32 inputs"
+TEXT = "prove a golden function, or a framework's bits, on all float32 inputs"
+GOLDEN = (
+    *("exp", "sigmoid", "log", "tanh", "erf", "softplus", "mish", "silu"),
+    *("gelu", "gelu-tanh", "elu", "selu"),
+)
+"""prove.py's FUNCTIONS, which would load NumPy here."""
 
 EXAMPLES = """\
 examples:
@@ -44,8 +49,8 @@ code 0: proved; 1: different. docs/numerics.md explains both and has the results
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    text = "exp or sigmoid; with --framework also softmax, softmax-first, and nd-sigmoid (MXNet)"
-    names = ["exp", "sigmoid", "softmax", "softmax-first", "nd-sigmoid"]
+    text = f"{', '.join(GOLDEN)}; with --framework exp, sigmoid, softmax, softmax-first, nd-sigmoid (MXNet)"
+    names = [*GOLDEN, "softmax", "softmax-first", "nd-sigmoid"]
     parser.add_argument("function", type=one_of(*names), choices=names, metavar="FUNCTION", help=text)
     other = parser.add_argument_group("a framework's function")
     text = f"compare this framework's function, not golden: {', '.join(LIVE)}"
@@ -75,7 +80,7 @@ def run(a: argparse.Namespace) -> int:
 
     if a.framework:
         return _live(a)
-    if a.function not in ("exp", "sigmoid") or a.python or a.formula or a.environment:
+    if a.function not in GOLDEN or a.python or a.formula or a.environment:
         raise InputError(f"{a.function}: needs --framework")
     from refnet.prove.prove import CHUNKS, prove, recorded
     from refnet.report.terminal import show

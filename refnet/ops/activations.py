@@ -84,6 +84,7 @@ class Silu(Function):
     error: ClassVar[float] = 2.0**-48
     formula: ClassVar[str] = "x / (1 + e ** -x)"
     minimum: ClassVar[tuple[float, float, float] | None] = (-1.279, -1.278, -0.278465)
+    halves: ClassVar[bool] = True
 
     def real(self, x: Decimal) -> Decimal:
         return x / (1 + (-x).exp())
@@ -116,6 +117,7 @@ class Gelu(Function):
 
     error: ClassVar[float] = 2.0**-41
     minimum: ClassVar[tuple[float, float, float] | None] = (-0.753, -0.751, -0.170041)
+    halves: ClassVar[bool] = True
     work: ClassVar[int] = 20
     assumption: ClassVar[str] = "the bound assumes an erf or tanh of absolute error 2^-20"
 

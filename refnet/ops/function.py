@@ -38,6 +38,8 @@ LOST = 2.0**-125
 """Assumed absolute error besides: results below it may become 0."""
 ASSUMED = "the bound assumes library functions of relative error 2^-21, absolute 2^-125"
 SLACK = 2.0**-36
+HALVED = np.float32(2.0**-60)
+"""Below it x/2 + a x**2, 0 < a < 1/2, rounds as x/2 and a little: no midpoint lies between the two."""
 HUGE = 10**6
 """Beyond it a function's value is not written down."""
 MORE = 140
@@ -48,16 +50,17 @@ much."""
 class Function(Op):
     """y = f(x), element by element. A subclass gives f; see this file's first lines.
 
-    loop: its name in loops/real.py. error: the relative error of that loop. formula: f in words. minimum: f
-    falls up to here and rises from there on, or falls up to the first and rises from the second; a number
-    just below its least value. limits: whether every framework gives f's limit at both infinities. work:
-    operations per element, about.
+    loop: its name in loops/real.py. error: the relative error of that loop. formula: f in words. minimum:
+    (a, b, m): f falls up to a, rises from b on, and is at least m. halves: f(x) = x/2 + a x**2 + ..., with a
+    positive, near 0. limits: whether every framework gives f's limit at both infinities. work: operations per
+    element, about.
     """
 
     loop: ClassVar[str]
     error: ClassVar[float]
     formula: ClassVar[str]
     minimum: ClassVar[tuple[float, float, float] | None] = None
+    halves: ClassVar[bool] = False
     limits: ClassVar[bool] = False
     work: ClassVar[int] = 4
     assumption: ClassVar[str] = ASSUMED
@@ -105,6 +108,10 @@ class Function(Op):
         with np.errstate(all="ignore"):
             center = self.values(x.astype(np.float64), exact.engine)
             error = np.abs(center) * self.error
+            if self.halves:
+                small = (np.abs(x) < HALVED) & (x != 0)
+                center = np.where(small, np.nextafter(x.astype(np.float64) / 2, np.inf), center)
+                error[small] = 0.0
 
         def refine(at: Places, y: F32) -> None:
             flat = y.reshape(-1)
