@@ -33,7 +33,7 @@ GOLDEN = (
 EXAMPLES = """\
 examples:
   refnet prove sigmoid                                every one of the 2**32 float32 inputs
-  refnet prove exp --state exp.state                  resumes if it was interrupted
+  refnet prove gelu --state gelu.state                resumes if it was interrupted
   refnet prove exp --dask local:2                     on dask's workers; also --processes 2
   refnet prove sigmoid --slice 3/64                   the 3rd, 67th, 131st and 195th of 256 chunks
   refnet prove sigmoid --framework torch --slice 1/16
@@ -96,7 +96,7 @@ def run(a: argparse.Namespace) -> int:
     with counting(f"{a.function}: chunks of 2**24 inputs", len(chunks)) as advance:
         proof = prove(a.function, chunks, thread_count(a.threads), a.state, advance, workers)
     known = recorded(a.function)
-    unlike = proof.unlike(known)
+    unlike = proof.unlike(known) if known else []
     if a.json:
         print_json({**proof.record(), "unlike_recorded": unlike})
     else:
@@ -108,8 +108,10 @@ def run(a: argparse.Namespace) -> int:
         if proof.different:
             show(f"first input that differs: 0x{record['first_different']:08x}")
         show(f"sha256 of all results: {proof.sha256 or 'needs all chunks (this run had some of them)'}")
-        on = f"the record of {known['date']}"
-        if unlike:
+        on = f"the record of {known['date']}" if known else ""
+        if not known:
+            show(f"no whole run of {a.function} is on record")
+        elif unlike:
             others = counted(len(unlike), "chunk has another hash", "chunks have other hashes")
             show(f"{others} than {on}: {unlike}")
         else:

@@ -129,15 +129,15 @@ class Proof:
         }
 
 
-def recorded(function: str) -> dict[str, Any]:
-    """What a whole run of `refnet prove FUNCTION` found, and when and where.
+def recorded(function: str) -> dict[str, Any] | None:
+    """What a whole run of `refnet prove FUNCTION` found, and when and where; None if none is on record.
 
     chunks: the 256 hashes by index.
 
     >>> recorded("exp")["different"], recorded("sigmoid")["inputs"] == 2**32
     (0, True)
     """
-    found: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))[_known(function)]
+    found: dict[str, Any] | None = json.loads(RECORD.read_text(encoding="utf-8")).get(_known(function))
     return found
 
 
