@@ -23,12 +23,17 @@ from refnet.cli.common import (
 from refnet.core.words import counted
 from refnet.frameworks.capture.names import LIVE
 
-TEXT = "prove golden exp or sigmoid, or a framework's bits, on all float32 inputs"
+TEXT = "prove a golden function, or a framework's bits, on all float32 inputs"
+GOLDEN = (
+    *("exp", "sigmoid", "log", "tanh", "erf", "softplus", "mish", "silu"),
+    *("gelu", "gelu-tanh", "elu", "selu"),
+)
+"""prove.py's FUNCTIONS, which would load NumPy here."""
 
 EXAMPLES = """\
 examples:
   refnet prove sigmoid                                every one of the 2**32 float32 inputs
-  refnet prove exp --state exp.state                  resumes if it was interrupted
+  refnet prove gelu --state gelu.state                resumes if it was interrupted
   refnet prove exp --dask local:2                     on dask's workers; also --processes 2
   refnet prove sigmoid --slice 3/64                   the 3rd, 67th, 131st and 195th of 256 chunks
   refnet prove sigmoid --framework torch --slice 1/16
@@ -44,8 +49,8 @@ code 0: proved; 1: different. docs/numerics.md explains both and has the results
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    text = "exp or sigmoid; with --framework also softmax, softmax-first, and nd-sigmoid (MXNet)"
-    names = ["exp", "sigmoid", "softmax", "softmax-first", "nd-sigmoid"]
+    text = f"{', '.join(GOLDEN)}; with --framework exp, sigmoid, softmax, softmax-first, nd-sigmoid (MXNet)"
+    names = [*GOLDEN, "softmax", "softmax-first", "nd-sigmoid"]
     parser.add_argument("function", type=one_of(*names), choices=names, metavar="FUNCTION", help=text)
     other = parser.add_argument_group("a framework's function")
     text = f"compare this framework's function, not golden: {', '.join(LIVE)}"
@@ -75,7 +80,7 @@ def run(a: argparse.Namespace) -> int:
 
     if a.framework:
         return _live(a)
-    if a.function not in ("exp", "sigmoid") or a.python or a.formula or a.environment:
+    if a.function not in GOLDEN or a.python or a.formula or a.environment:
         raise InputError(f"{a.function}: needs --framework")
     from refnet.prove.prove import CHUNKS, prove, recorded
     from refnet.report.terminal import show
@@ -91,7 +96,7 @@ def run(a: argparse.Namespace) -> int:
     with counting(f"{a.function}: chunks of 2**24 inputs", len(chunks)) as advance:
         proof = prove(a.function, chunks, thread_count(a.threads), a.state, advance, workers)
     known = recorded(a.function)
-    unlike = proof.unlike(known)
+    unlike = proof.unlike(known) if known else []
     if a.json:
         print_json({**proof.record(), "unlike_recorded": unlike})
     else:
@@ -103,8 +108,10 @@ def run(a: argparse.Namespace) -> int:
         if proof.different:
             show(f"first input that differs: 0x{record['first_different']:08x}")
         show(f"sha256 of all results: {proof.sha256 or 'needs all chunks (this run had some of them)'}")
-        on = f"the record of {known['date']}"
-        if unlike:
+        on = f"the record of {known['date']}" if known else ""
+        if not known:
+            show(f"no whole run of {a.function} is on record")
+        elif unlike:
             others = counted(len(unlike), "chunk has another hash", "chunks have other hashes")
             show(f"{others} than {on}: {unlike}")
         else:

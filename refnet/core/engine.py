@@ -178,6 +178,9 @@ class Engine(Protocol):
     def exp(self, x: F64) -> F64:
         """loops/functions.py `exp` of each element: relative error below 2**-50; 0 and inf beyond +-128."""
 
+    def real(self, name: str, x: F64, *parameters: float) -> F64:
+        """A function of loops/real.py of each element."""
+
     def scale_shift(self, x: F32, scale: F32, shift: F32) -> F32:
         """fma(x, scale, shift), one scale and shift per channel; x (n, c, ...)."""
 
@@ -236,9 +239,8 @@ class Engine(Protocol):
     # Formulas of frameworks (the menus `Op.formulas`).
 
     def sigmoid_by(self, x: F32, library: str) -> F32:
-        """A library's sigmoid: 1 / (1 + e) with their e = exp(-x) for "sleef", "glibc" and "glibc-unfused"
-        (no FMA), their logistic functions for "onednn", "onednn-unfused" and "mlas-avx512".
-        """
+        """1 / (1 + e), e = exp(-x), for "sleef", "glibc", "glibc-unfused" (no FMA); the logistic functions of
+        "onednn", "onednn-unfused", "mlas-avx512"."""
 
     def exponential_by(self, x: F32, library: str) -> F32:
         """exp(x) of a library: those of `sigmoid_by`, and "mlas-avx2"."""
@@ -246,8 +248,7 @@ class Engine(Protocol):
     def exponentials(self, x: F32, library: str, lanes: int) -> F32:
         """exp(x - m) along the last axis, m the row's largest element as that library finds it.
 
-        library: as for `exponential_by`. lanes: only for oneDNN, how many elements it
-        compares at a time: 4, 8 or 16.
+        library: as for `exponential_by`. lanes: how many elements oneDNN compares at a time, 4, 8 or 16.
         """
 
     def quotients(self, e: F32, total: F32 | None, divide: bool) -> F32:

@@ -11,7 +11,7 @@ import numpy as np
 
 from refnet.core.engine import F32, F64, NOTHING, Array, ConvGeometry, Epilogue, Pair, Places, PoolGeometry
 from refnet.core.orders import Expr
-from refnet.kernels import formulas, layout, panel, pointwise, pool, resample, resources
+from refnet.kernels import formulas, layout, panel, pointwise, pool, real, resample, resources
 from refnet.kernels.attention import radix_sum, weighted_sum
 from refnet.kernels.epilogue import apply
 from refnet.kernels.orders import program_arrays, segments
@@ -98,6 +98,10 @@ class Fast:
     def exp(self, x: F64) -> F64:
         """See Engine.exp."""
         return pointwise.exponential(x, self.threads)
+
+    def real(self, name: str, x: F64, *parameters: float) -> F64:
+        """See Engine.real."""
+        return real.real(name, x, self.threads, *parameters)
 
     def scale_shift(self, x: F32, scale: F32, shift: F32) -> F32:
         """See Engine.scale_shift."""

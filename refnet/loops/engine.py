@@ -28,7 +28,7 @@ from refnet.core.engine import (
 )
 from refnet.core.orders import Expr
 from refnet.loops import attention as attention_loops
-from refnet.loops import conv, formulas, orders, pointwise, pool, resample, softmax
+from refnet.loops import conv, formulas, orders, pointwise, pool, real, resample, softmax
 
 T = TypeVar("T")
 
@@ -127,6 +127,10 @@ class Loops:
     def exp(self, x: F64) -> F64:
         """exp of loops/functions.py of each element: relative error below 2**-50; 0 and inf beyond +-128."""
         return pointwise.exponential(x)
+
+    def real(self, name: str, x: F64, *parameters: float) -> F64:
+        """A function of loops/real.py of each element."""
+        return real.real(name, x, *parameters)
 
     def scale_shift(self, x: F32, scale: F32, shift: F32) -> F32:
         """fma(x, scale, shift), one scale and shift per channel; x (n, c, ...)."""

@@ -1,6 +1,7 @@
 """The ops: one class each, complete in its file. `ALL` is every op that refnet computes, for the tests."""
 
 from refnet.core.op import Cost, Interval, Op, TensorType
+from refnet.ops.activations import Elu, Gelu, HardSigmoid, HardSwish, Mish, Silu, Softplus, Softsign
 from refnet.ops.attention import RadixSoftmax, RadixSum, WeightedSum
 from refnet.ops.average import AvgPool, GlobalAvgPool
 from refnet.ops.conv import Conv, ConvAdd
@@ -8,6 +9,7 @@ from refnet.ops.conv_nd import ConvNd
 from refnet.ops.conv_transpose import ConvTranspose
 from refnet.ops.dense import Dense
 from refnet.ops.extremes import Max, Min, ReduceMax, ReduceMin
+from refnet.ops.functions import Abs, Erf, Exp, Log, Power, Sqrt, Tanh
 from refnet.ops.interpolate import ResizeCubic, ResizeLinear
 from refnet.ops.layout import Concat, Constant, ExpandDims, Flatten, Identity, Pad, Reshape, Slice, Transpose
 from refnet.ops.leaky import LeakyRelu, PRelu
@@ -31,6 +33,7 @@ from refnet.ops.softmax import Softmax
 __all__ = [
     "ALL",
     "LRN",
+    "Abs",
     "Add",
     "AvgPool",
     "AvgPoolNd",
@@ -46,17 +49,24 @@ __all__ = [
     "Dense",
     "DepthToSpace",
     "Div",
+    "Elu",
+    "Erf",
+    "Exp",
     "Expand",
     "ExpandDims",
     "Flatten",
     "Gather",
+    "Gelu",
     "GlobalAvgPool",
     "GroupNorm",
+    "HardSigmoid",
+    "HardSwish",
     "Identity",
     "InstanceNorm",
     "Interval",
     "LayerNorm",
     "LeakyRelu",
+    "Log",
     "LogSoftmax",
     "LpNorm",
     "MatMul",
@@ -64,11 +74,13 @@ __all__ = [
     "MaxPool",
     "MaxPoolNd",
     "Min",
+    "Mish",
     "Mul",
     "Op",
     "Opaque",
     "PRelu",
     "Pad",
+    "Power",
     "RMSNorm",
     "RadixSoftmax",
     "RadixSum",
@@ -88,11 +100,16 @@ __all__ = [
     "ResizeLinear",
     "ResizeNearest",
     "Sigmoid",
+    "Silu",
     "Slice",
     "Softmax",
+    "Softplus",
+    "Softsign",
     "SpaceToDepth",
+    "Sqrt",
     "StridedSlice",
     "Sub",
+    "Tanh",
     "TensorType",
     "Tile",
     "Transpose",

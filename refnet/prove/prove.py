@@ -1,7 +1,7 @@
-"""Proof by exhaustion that golden exp and sigmoid are correctly rounded: all 2**32 float32 inputs.
+"""Proof by exhaustion that golden functions are correctly rounded: all 2**32 float32 inputs.
 
-    prove ── chunk ──┬── shipped: golden_exp, exact_sigmoid (float64, decide, decimals)
-                     ├── second:  prove/kernels.py (double-double, enclosing), decimals where that is open
+    prove ── chunk ──┬── shipped: golden, the op's own or exact_sigmoid (float64, decide, decimals)
+                     ├── second:  kernels.py, double_double.py (enclosing), decimals where that is open
                      └── equal? ── sha256 of the results
 
 The inputs are the bit patterns 0 to 2**32 - 1 in order, in 256 chunks. A chunk's hash is the sha256 of its
@@ -36,11 +36,28 @@ from refnet.exact.engine import DecideOrRefine
 from refnet.formats.bounded import open_file
 from refnet.formats.write import whole_file
 from refnet.kernels.engine import Fast
+from refnet.ops.activations import Elu, Gelu, Mish, Silu, Softplus
+from refnet.ops.function import Function, more_digits
+from refnet.ops.functions import Erf, Exp, Log, Tanh
 from refnet.ops.sigmoid import exact_sigmoid
 from refnet.workers.held import parcel
 from refnet.workers.workers import Workers, results
 
-FUNCTIONS = ("exp", "sigmoid")
+OPS: dict[str, Function] = {
+    "exp": Exp(),
+    "log": Log(),
+    "tanh": Tanh(),
+    "erf": Erf(),
+    "softplus": Softplus(),
+    "mish": Mish(),
+    "silu": Silu(),
+    "gelu": Gelu(),
+    "gelu-tanh": Gelu(tanh=True),
+    "elu": Elu(),
+    "selu": Elu(float(np.float32(1.6732632423543772)), float(np.float32(1.0507009873554805))),
+}
+"""Function -> the op, with its default parameters."""
+FUNCTIONS = (*OPS, "sigmoid")
 CHUNKS = 256
 BLOCK = 1 << 18
 """Elements at a time, so that they stay in the cache."""
@@ -112,42 +129,28 @@ class Proof:
         }
 
 
-def recorded(function: str) -> dict[str, Any]:
-    """What a whole run of `refnet prove FUNCTION` found, and when and where.
+def recorded(function: str) -> dict[str, Any] | None:
+    """What a whole run of `refnet prove FUNCTION` found, and when and where; None if none is on record.
 
     chunks: the 256 hashes by index.
 
     >>> recorded("exp")["different"], recorded("sigmoid")["inputs"] == 2**32
     (0, True)
     """
-    found: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))[_known(function)]
+    found: dict[str, Any] | None = json.loads(RECORD.read_text(encoding="utf-8")).get(_known(function))
     return found
 
 
 def golden_exp(x: F32, exact: Exact) -> F32:
     """The correctly rounded e ** x of a float32 array of any shape.
 
-    exp in float64 is off by the relative 2**-50 and beyond float32's range 0 or inf; 2**-48 decides. For
-    x != 0 the value is transcendental and no midpoint, so decimals of growing precision settle what is open.
     NaN gives NaN, -inf +0, +inf and overflow +inf.
 
     >>> exact = DecideOrRefine(Fast())
     >>> golden_exp(np.float32([0.0, 1.0, -103.9, -104.0, 89.0, np.inf]), exact).tolist()
     [1.0, 2.7182817459106445, 1.401298464324817e-45, 0.0, inf, inf]
     """
-    with np.errstate(all="ignore"):
-        center = exact.engine.exp(x.astype(np.float64))
-
-    def refine(at: npt.NDArray[np.int64], y: F32) -> None:
-        for k in at:
-            value = Decimal(float(x.flat[k]))
-
-            def evaluate(value: Decimal = value) -> tuple[Decimal, Decimal]:
-                return value.exp(), Decimal(0)
-
-            y.flat[k] = exact.by_decimals(evaluate, float(center.flat[k]))
-
-    return exact.round_or_refine("exp", center, center * 2.0**-48, refine)
+    return OPS["exp"].golden(x, exact=exact)
 
 
 def second(function: str, x: F32, wide: float | None = None) -> tuple[F32, int]:
@@ -158,12 +161,19 @@ def second(function: str, x: F32, wide: float | None = None) -> tuple[F32, int]:
     >>> second("sigmoid", np.float32([0.0, 1e-30]))[0].tolist()
     [0.5, 0.5]
     """
-    from refnet.prove import kernels
+    from refnet.prove import double_double, kernels
 
-    enclose = {"exp": kernels.exp_between, "sigmoid": kernels.sigmoid_between}[_known(function)]
     low, high = np.empty_like(x), np.empty_like(x)
-    enclose(0, x.size, x, kernels.ERROR if wide is None else max(wide, kernels.ERROR), low, high)
-    at = np.flatnonzero((low != high) & ~np.isnan(x))
+    if _known(function) in ("exp", "sigmoid"):
+        enclose = kernels.exp_between if function == "exp" else kernels.sigmoid_between
+        enclose(0, x.size, x, max(wide or 0.0, kernels.ERROR), low, high)
+    else:
+        op = OPS[function]
+        above, below = (*op.parameters, 0.0, 0.0)[:2]
+        kind = double_double.NAMES.index(op.loop)
+        width = max(wide or 0.0, double_double.ERROR)
+        double_double.between(0, x.size, kind, x, above, below, width, low, high)
+    at = np.flatnonzero((low != high) & ~np.isnan(low))
     for k in at:
         low[k] = by_enclosure(function, float(x[k]))
     return low, at.size
@@ -172,15 +182,27 @@ def second(function: str, x: F32, wide: float | None = None) -> tuple[F32, int]:
 def by_enclosure(function: str, x: float) -> np.float32:
     """The correctly rounded value of one finite float32: decimals enclose it, and both ends must round alike.
 
-    Python's decimal rounds exp correctly; 1 + e and the quotient add two roundings: 10**(2 - digits).
+    Python's decimal rounds exp correctly; 1 + e and the quotient add two roundings: 10**(2 - digits). Other
+    functions by their op's decimals, or its fraction where the value is one.
 
     >>> by_enclosure("sigmoid", 0.0), by_enclosure("exp", -103.9)
     (np.float32(0.5), np.float32(1e-45))
     """
+    if function in OPS and (rational := OPS[function].rational(Fraction(x))) is not None:
+        return _nearest(rational)
     digits = 40
     while True:
         with localcontext() as context:
             context.prec = digits
+            if function not in ("exp", "sigmoid"):
+                with more_digits():
+                    value = Fraction(OPS[function].real(Decimal(x)))
+                slack = abs(value) / 10 ** (digits - 2)
+                low, high = _nearest(value - slack), _nearest(value + slack)
+                if low == high:
+                    return low
+                digits *= 2
+                continue
             power = (Decimal(x) if function == "exp" else -Decimal(x)).exp()
             value = Fraction(power if function == "exp" else 1 / (1 + power))
         slack = value / 10 ** (digits - 2)
@@ -191,7 +213,9 @@ def by_enclosure(function: str, x: float) -> np.float32:
 
 
 def _nearest(value: Fraction) -> np.float32:
-    """The float32 nearest to a positive rational, ties to even, by integer division alone."""
+    """The float32 nearest to a rational that is not 0, ties to even, by integer division alone."""
+    if value < 0:
+        return -_nearest(-value)
     exponent = value.numerator.bit_length() - value.denominator.bit_length()  # or one less
     for first in (exponent - 1, exponent):
         last = max(first - 23, -149)  # the exponent of the result's last bit
@@ -211,17 +235,18 @@ def chunk(function: str, index: int) -> Chunk:
     first = None
     for start in range(begin, begin + size, BLOCK):
         x = np.arange(start, start + BLOCK, dtype=np.uint32).view(np.float32)
-        if function == "exp":
-            shipped = _canonical(golden_exp(x, exact))
-        else:
+        if function == "sigmoid":
             shipped = _canonical(exact_sigmoid("sigmoid", x, exact))
+        else:
+            shipped = _canonical(OPS[function].golden(x, exact=exact))
         other, count = second(function, x)
         opened += count
         if (unequal := shipped != _canonical(other)).any():
             first = start + int(np.argmax(unequal)) if first is None else first
             different += int(unequal.sum())
         digest.update(shipped.astype("<u4", copy=False).data)
-    return Chunk(index, digest.hexdigest(), refine_count.by_op[function][1], opened, different, first)
+    shipped_open = sum(found for _, found in refine_count.by_op.values())
+    return Chunk(index, digest.hexdigest(), shipped_open, opened, different, first)
 
 
 def _canonical(y: F32) -> Bits:
@@ -273,10 +298,10 @@ def _code() -> str:
     """Names the code that makes the results: changes with the kernels and with the Python around them."""
     from refnet.exact import correct_rounding, engine
     from refnet.loops.jit import cache_key
-    from refnet.ops import pointwise
+    from refnet.ops import activations, function, functions, sigmoid
 
     digest = hashlib.sha256(cache_key().encode() + Path(__file__).read_bytes())
-    for module in (correct_rounding, engine, pointwise):
+    for module in (correct_rounding, engine, sigmoid, function, functions, activations):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:16]
 
@@ -303,7 +328,7 @@ def prove(
 ) -> Proof:
     """Compare both evaluations of a function on these chunks of inputs.
 
-    function: "exp" or "sigmoid". chunks: indices 0 to 255, the inputs' upper byte. state: a file that keeps
+    function: one of FUNCTIONS. chunks: indices 0 to 255, the inputs' upper byte. state: a file that keeps
     what is done, replaced after each chunk; if it is there, its chunks are not computed again. It belongs
     to one function and one version of the code. advance: called with how many more chunks are done. workers:
     who computes, a chunk at a time each (None: `threads` threads of this process). Raises InputError for an

@@ -20,12 +20,14 @@ from refnet.core.errors import (
 )
 from refnet.core.graph import Graph, Node
 from refnet.formats.mxnet import reader as mxnet
+from refnet.formats.mxnet.functions import SELU
 from refnet.formats.mxnet.ops import RULES
 from refnet.formats.mxnet.symbol import parse_symbol
 from refnet.formats.write import whole_file
 from refnet.models.catalog import build, entry
 from refnet.ops import (
     ALL,
+    Abs,
     Add,
     AvgPool,
     BatchNorm,
@@ -36,16 +38,25 @@ from refnet.ops import (
     ConvAdd,
     Dense,
     Div,
+    Elu,
+    Erf,
+    Exp,
     ExpandDims,
     Flatten,
+    Gelu,
     GlobalAvgPool,
+    HardSigmoid,
+    HardSwish,
     Identity,
     LeakyRelu,
+    Log,
     MatMul,
     MaxPool,
+    Mish,
     Mul,
     Op,
     Pad,
+    Power,
     PRelu,
     RadixSoftmax,
     RadixSum,
@@ -55,9 +66,14 @@ from refnet.ops import (
     Reshape,
     ResizeNearest,
     Sigmoid,
+    Silu,
     Slice,
     Softmax,
+    Softplus,
+    Softsign,
+    Sqrt,
     Sub,
+    Tanh,
     TensorType,
     Transpose,
     UpsampleNearest,
@@ -170,6 +186,28 @@ OPS = [
     (one, ("_div_scalar",), {"scalar": "2"}, WithScalar("div", 2.0)),
     (one, ("_rdiv_scalar",), {"scalar": "2"}, WithScalar("rdiv", 2.0)),
     (one, ("negative",), {}, WithScalar("mul", -1.0)),
+    (one, ("LeakyReLU",), {"act_type": "elu"}, Elu(0.25)),
+    (one, ("LeakyReLU",), {"act_type": "selu"}, SELU),
+    (one, ("LeakyReLU",), {"act_type": "gelu"}, Gelu()),
+    (one, ("Activation",), {"act_type": "tanh"}, Tanh()),
+    (one, ("Activation",), {"act_type": "softrelu"}, Softplus()),
+    (one, ("Activation",), {"act_type": "softsign"}, Softsign()),
+    (one, ("exp",), {}, Exp()),
+    (one, ("log",), {}, Log()),
+    (one, ("sqrt",), {}, Sqrt()),
+    (one, ("rsqrt",), {}, Power(-0.5)),
+    (one, ("square",), {}, Power(2.0)),
+    (one, ("abs",), {}, Abs()),
+    (one, ("tanh",), {}, Tanh()),
+    (one, ("erf",), {}, Erf()),
+    (one, ("softsign",), {}, Softsign()),
+    (one, ("reciprocal",), {}, WithScalar("rdiv", 1.0)),
+    (one, ("_power_scalar",), {"scalar": "3", "is_int": "True"}, Power(3.0)),
+    (one, ("_PowerScalar",), {"scalar": "0.1"}, Power(float(np.float32(0.1)))),
+    (one, ("_power_scalar",), {}, Identity()),
+    (one, ("hard_sigmoid",), {}, HardSigmoid()),
+    (one, ("hard_sigmoid",), {"alpha": "0.25", "beta": "0.75"}, HardSigmoid(0.25, 0.75)),
+    (one, ("Pooling",), {"global_pool": "True", "pool_type": "max"}, MaxPool((8, 8))),
     (one, ("_maximum_scalar",), {"scalar": "0.5"}, Clip(low=0.5)),
     (one, ("_minimum_scalar",), {"scalar": "6"}, Clip(high=6.0)),
     (one, ("_MaximumScalar",), {}, Clip(low=1.0)),
@@ -361,12 +399,11 @@ REFUSED = [
     ("BatchNorm", BN, {"eps": "0." + "0" * 400 + "x"}, FormatError, "eps"),
     ("BatchNorm", BN, {"min_calib_range": "0.5"}, UnsupportedError, "min_calib_range"),
     ("BatchNorm", BN[:2], {}, FormatError, "3 inputs"),
-    ("Activation", (), {"act_type": "tanh"}, UnsupportedError, "act_type='tanh'"),
+    ("Activation", (), {"act_type": "swish"}, UnsupportedError, "act_type='swish'"),
     ("Activation", (), {}, FormatError, "act_type"),
     ("Pooling", (), {}, FormatError, "kernel"),
     ("Pooling", (), {"kernel": (2, 2), "pool_type": "lp"}, UnsupportedError, "pool_type='lp'"),
     ("Pooling", (), {"kernel": (2, 2), "pooling_convention": "same"}, UnsupportedError, "same"),
-    ("Pooling", (), {"global_pool": True}, UnsupportedError, "avg only"),
     ("FullyConnected", ("w", "b"), {"num_hidden": 5, "flatten": False}, UnsupportedError, "flatten"),
     ("UpSampling", (), {"scale": 2, "sample_type": "bilinear"}, UnsupportedError, "bilinear"),
     ("Concat", (), {"dim": 4}, FormatError, "dim"),
@@ -381,10 +418,9 @@ REFUSED = [
     ("SoftmaxActivation", (), {"mode": "both"}, FormatError, "mode"),
     ("Dropout", (), {"mode": "always"}, UnsupportedError, "mode='always'"),
     ("Dropout", (), {"mode": "never"}, FormatError, "mode"),
-    *(
-        ("LeakyReLU", (), {"act_type": kind}, UnsupportedError, "leaky, prelu and rrelu")
-        for kind in ("elu", "selu", "gelu")
-    ),
+    ("LeakyReLU", (), {"act_type": "swish"}, UnsupportedError, "leaky, prelu, rrelu, elu, selu and gelu"),
+    ("LeakyReLU", (), {"act_type": "elu", "slope": -0.5}, UnsupportedError, "slope='-0.5'"),
+    ("_power_scalar", (), {"scalar": 0}, UnsupportedError, "exponents that are not 0"),
     ("LeakyReLU", ("g",), {}, FormatError, "2 inputs"),
     ("LeakyReLU", (), {"act_type": "prelu"}, FormatError, "1 inputs"),
     ("LeakyReLU", (), {"slope": "1e39"}, FormatError, "slope"),
@@ -1075,6 +1111,13 @@ def test_an_archive_with_structural_names(tmp_path):
 # Export
 
 
+MXNET_FUNCTIONS: tuple[Op, ...] = (
+    *(Tanh(), Abs(), Sqrt(), Erf(), Exp(), Log(), Softplus(), Softsign(), Elu(0.25), SELU, Gelu()),
+    *(HardSigmoid(), Power(2.0), Power(0.75)),
+)
+"""The functions of one value that MXNet has."""
+
+
 def every_op() -> Graph:
     """A graph with every op of refnet."""
     bn = tuple(f"bn_{role}" for role in ("gamma", "beta", "mean", "var"))
@@ -1119,7 +1162,8 @@ def every_op() -> Graph:
         Node("stretched", Add(2, True), ("over", "pool")),
         Node("lines", Reshape((0, 8, -1)), ("stretched",)),
         Node("turned", Transpose((0, 2, 1)), ("lines",)),
-        Node("cut", Pad((0, -1, 0), (0, -1, -2)), ("turned",)),
+        *(Node(f"f{i}", op, (f"f{i - 1}" if i else "turned",)) for i, op in enumerate(MXNET_FUNCTIONS)),
+        Node("cut", Pad((0, -1, 0), (0, -1, -2)), (f"f{len(MXNET_FUNCTIONS) - 1}",)),
         Node("summed", ReduceSum((1,), True, 23), ("cut",)),
         Node("averaged", ReduceMean((1,), False), ("cut",)),
         Node("sums", Flatten(), ("summed",)),
@@ -1139,6 +1183,9 @@ def every_op() -> Graph:
 
 
 ONNX_ONLY: list[tuple[Op, tuple[int, ...]]] = [
+    (Silu(), (1, 4)),
+    (Mish(), (1, 4)),
+    (HardSwish(), (1, 4)),
     (MatMul(constants=((4, 3),)), (1, 4)),
     (ResizeNearest((2,), (6,), (1.5,)), (1, 2, 4, 4)),
     (Constant((1, 4)), ()),
@@ -1146,6 +1193,8 @@ ONNX_ONLY: list[tuple[Op, tuple[int, ...]]] = [
 ]
 """Ops that the export to MXNet refuses."""
 FORMS: list[tuple[Op, tuple[int, ...]]] = [
+    (Gelu(tanh=True), (1, 4)),
+    (Elu(0.5, 1.0, 0.5), (1, 4)),
     (Conv(2, (2, 2), pad_end=(1, 1)), (1, 2, 4, 4)),
     (MaxPool((2, 2), pad_end=(1, 1)), (1, 2, 4, 4)),
     (AvgPool((2, 2), dilation=(2, 1)), (1, 2, 4, 4)),

@@ -40,6 +40,7 @@ from refnet.ops import (
     InstanceNorm,
     LayerNorm,
     LeakyRelu,
+    Log,
     LogSoftmax,
     LpNorm,
     MatMul,
@@ -49,6 +50,7 @@ from refnet.ops import (
     Mul,
     Op,
     Pad,
+    Power,
     PRelu,
     RadixSoftmax,
     RadixSum,
@@ -69,6 +71,7 @@ from refnet.ops import (
     Sigmoid,
     Slice,
     Softmax,
+    Sqrt,
     Sub,
     Transpose,
     UpsampleNearest,
@@ -78,6 +81,7 @@ from refnet.ops import (
 from refnet.ops.scalar import KINDS
 from tests.crosscheck.judge import Tally, check
 from tests.helpers.bits import floats
+from tests.helpers.exact_functions import FUNCTIONS
 from tests.helpers.spatial_examples import EXPORTED
 
 DIGITS = ("octave-se-resnet-digits", "resnest-digits")
@@ -99,6 +103,8 @@ def single(op: Op, *shapes: tuple[int, ...], batch: int = 2) -> Tally:
     """The same for one op on data of these shapes (of one image)."""
     types = tuple(TensorType((1, *shape)) for shape in shapes)
     data = {f"x{i}": floats((batch, *shape), (repr(op), i)) for i, shape in enumerate(shapes)}
+    if isinstance(op, Log | Sqrt):
+        data = {name: np.abs(x) for name, x in data.items()}
     kinds = op.weight_types(*types) if op.weight_roles() else ()
     weights = {
         f"{role}{i}": np.asarray(np.abs(floats(kind.shape, role)) + np.float32(0.5))
@@ -132,6 +138,8 @@ CASES: list[tuple[Op, *tuple[tuple[int, ...], ...]]] = [
     (Clip(high=0.25), MAPS),
     (Clip(), MAPS),
     (LeakyRelu(0.125), MAPS),
+    *((one.op, MAPS) for one in FUNCTIONS if not one.positive),
+    *((op, MAPS) for op in (Power(3.0), Sqrt(), Log())),
     (PRelu((6,)), MAPS),
     (PRelu((1,)), MAPS),
     (PRelu((5,)), (5,)),

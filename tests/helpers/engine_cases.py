@@ -15,6 +15,7 @@ import numpy as np
 from refnet.core.engine import ConvGeometry, Epilogue, PoolGeometry
 from refnet.core.orders import Chain, Expr, Leaf, Order, Sum
 from refnet.kernels.geometry import TERMS
+from refnet.loops.real import NAMES
 from tests.helpers.bits import AWKWARD, awkward, floats
 from tests.helpers.recipes import blocked, lanes, split
 
@@ -205,6 +206,12 @@ def functions() -> Iterator[Case]:
         yield Case(f"relu {count}", "relu", lambda n=count: (wide(n, "relu"),), small)
         yield Case(f"sigmoid {count}", "sigmoid", lambda n=count: (wide(n, "sigmoid"),), small)
         yield Case(f"exp {count}", "exp", lambda n=count: (1.2 * wide(n, "exp").astype(np.float64),), small)
+        for name in NAMES:
+
+            def of_real(n=count, name=name):
+                return name, 1.2 * wide(n, name).astype(np.float64), 0.75, 1.0, 2.0
+
+            yield Case(f"real {name} {count}", "real", of_real, small)
         for library in LIBRARIES:
 
             def arguments(n=count, library=library):

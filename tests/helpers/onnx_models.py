@@ -135,6 +135,32 @@ def windows() -> list[Case]:
     return found
 
 
+def functions() -> list[Case]:
+    """Functions of one value; the runtime has no Swish, and no cubes or roots of its own with integer
+    exponents."""
+    plain = ("Abs", "Erf", "Exp", "Neg", "Softplus", "Softsign", "Tanh")
+    only = ("reference",)
+    return [
+        *(Case(op, ((2, 40),), first=9 if op == "Erf" else 7) for op in plain),
+        *(Case(op, ((2, 40),)) for op in ("Log", "Sqrt", "Reciprocal")),
+        Case("Elu", ((2, 40),)),
+        Case("Elu", ((2, 40),), {"alpha": 0.75}),
+        Case("Selu", ((2, 40),)),
+        Case("Selu", ((2, 40),), {"alpha": 0.5, "gamma": 3.0}),
+        Case("Celu", ((2, 40),), {"alpha": 0.75}, first=12),
+        Case("HardSigmoid", ((2, 40),)),
+        Case("HardSigmoid", ((2, 40),), {"alpha": 1 / 6, "beta": 0.5}),
+        Case("HardSwish", ((2, 40),), first=14),
+        Case("Mish", ((2, 40),), first=18),
+        Case("Gelu", ((2, 40),), first=20),
+        Case("Gelu", ((2, 40),), {"approximate": "tanh"}, first=20),
+        Case("Swish", ((2, 40),), first=24, engines=only),
+        *(Case("Pow", ((2, 40), reals(n).reshape(()))) for n in (2, 3, 0.5, -2, 1)),
+        Case("Pow", ((2, 40), reals(2))),
+        Case("Pow", ((2, 40), ints(3)), first=12),
+    ]
+
+
 def pointwise() -> list[Case]:
     statistics = (B4, whole((4,), "b"), whole((4,), "m"), POSITIVE)
     norms = [
@@ -153,6 +179,7 @@ def pointwise() -> list[Case]:
         Case("Dropout", (MAPS, "", np.array(False)), {"seed": 3}, first=12),
         Case("LeakyRelu", (MAPS,), {}),
         Case("LeakyRelu", (MAPS,), {"alpha": 0.25}),
+        *functions(),
         Case("PRelu", (MAPS, whole((4, 1, 1), "slopes"))),
         Case("PRelu", (MAPS, whole((6,), "last axis"))),
         Case("PRelu", (MAPS, reals(0.5))),
@@ -407,10 +434,13 @@ def model_of(case: Case, opset: int, *, everything: bool = True) -> onnx.ModelPr
 
 
 def data_of(case: Case) -> dict[str, Array]:
-    """Arrays for the inputs; odd ones, so no zeros, where something is divided."""
+    """Arrays for the inputs; odd ones, so no zeros, where something is divided; positive where a function
+    asks."""
     data = {f"x{i}": whole(s, (str(case), i)) for i, s in enumerate(case.inputs) if isinstance(s, tuple)}
     if case.op == "ReduceLogSum":
         return {name: np.abs(x) + 1 for name, x in data.items()}
+    if case.op in ("Log", "Pow", "Reciprocal", "Sqrt"):
+        return {name: np.abs(x) / 4 + np.float32(0.25) for name, x in data.items()}
     return {name: x * 2 + 1 for name, x in data.items()} if case.op == "Div" else data
 
 

@@ -35,7 +35,7 @@ def without_images(argument):
 
 
 PER_IMAGE = {"weighted_sum": (0, 1), "apply": (0, 1, 2), "fused_multiply_add": (0, 1, 2)}
-PER_IMAGE |= {"conv": (0, 3), "conv_in_order": (0, 8, 9, 10), "dense_in_order": (0, 4, 5)}
+PER_IMAGE |= {"real": (1,), "conv": (0, 3), "conv_in_order": (0, 8, 9, 10), "dense_in_order": (0, 4, 5)}
 """Which arguments have a row per image; of the other methods only the first."""
 
 

@@ -27,6 +27,7 @@ from refnet.ops.sigmoid import CUT, P, Q
 from tests.helpers.bits import awkward, floats, same_bits
 from tests.helpers.definition import round_float32
 from tests.helpers.engines import FAST
+from tests.helpers.exact_functions import FUNCTIONS
 from tests.helpers.spatial_examples import SPATIAL
 
 getcontext().prec = 60
@@ -211,6 +212,8 @@ class Example:
     op: Op
     data: tuple[tuple[int, ...], ...]
     exact: Exact
+    positive: bool = False
+    """Whether the formula needs positive data."""
 
 
 EXAMPLES = [
@@ -427,6 +430,7 @@ EXAMPLES = [
         ops.WeightedSum(1), ((1, 3), (1, 3, 2, 2)), lambda op, at, a, x: fraction(a[at[:2]]) * fraction(x[at])
     ),
     *(Example(*one) for one in SPATIAL),
+    *(Example(one.op, ((3, 20),), one.exact, one.positive) for one in FUNCTIONS),
 ]
 EVERY = pytest.mark.parametrize("example", EXAMPLES, ids=[repr(e.op) for e in EXAMPLES])
 SCALES = pytest.mark.parametrize(
@@ -441,7 +445,7 @@ def arguments(example: Example, scale: float = 1.0) -> list[np.ndarray]:
     for role, kind in zip(op.weight_roles(), kinds, strict=True):
         weight = floats(kind.shape, (repr(op), role))
         values.append(np.abs(weight) if role == "var" else weight)
-    return values
+    return [np.abs(v) for v in values] if example.positive else values
 
 
 def intervals(values: list[np.ndarray]) -> list[Interval]:

@@ -13,17 +13,22 @@ import pytest
 from refnet import cli
 from refnet.core.errors import FormatError, InputError
 from refnet.exact.engine import DecideOrRefine
-from refnet.prove import kernels, prove
+from refnet.ops.function import Function
+from refnet.prove import double_double, kernels, prove
 from refnet.prove.prove import FUNCTIONS, by_enclosure, golden_exp, recorded, second
 from tests.helpers.bits import AWKWARD, floats, same_bits
 from tests.helpers.definition import round_float32
 from tests.helpers.engines import EXACT, FAST
+from tests.helpers.exact_functions import FUNCTIONS as EXACTLY
+from tests.helpers.exact_functions import Exactly, elu
 
 SLICE = (0x00, 0x33, 0x36, 0x3F, 0x42, 0x7F, 0x80, 0xC2)
 """Subnormals; 2**-25 to 2**-23, where exp rounds to its first two results above 1; near-ties of the sigmoid;
 1/2 to 2; 32 to 128 with the overflow; infinity and NaN; the same from -0 and from -32 to -128."""
 
-BOTH = pytest.mark.parametrize("function", FUNCTIONS)
+BOTH = pytest.mark.parametrize("function", ["exp", "sigmoid"])
+OTHERS = pytest.mark.parametrize("function", sorted({*FUNCTIONS} - {"exp", "sigmoid"}))
+RECORDED = pytest.mark.parametrize("function", [name for name in FUNCTIONS if recorded(name)])
 
 
 def spread(count: int) -> np.ndarray:
@@ -111,13 +116,15 @@ def test_exp_where_it_is_not_ordinary():
     assert same_bits(golden_exp(x.reshape(3, 4), EXACT), y.reshape(3, 4))
 
 
-@BOTH
+@RECORDED
 def test_the_record_is_whole(function):
     record = recorded(function)
     hashes = [bytes.fromhex(h) for h in record["chunks"]]
     assert len(hashes) == 256
     assert hashlib.sha256(b"".join(hashes)).hexdigest() == record["sha256"]
     assert (record["function"], record["inputs"], record["different"]) == (function, 1 << 32, 0)
+    if function not in ("exp", "sigmoid"):
+        return
     everywhere_one = hashlib.sha256(np.float32(1).tobytes() * (1 << 24)).hexdigest()
     assert record["chunks"][0x43] == (everywhere_one if function == "sigmoid" else record["chunks"][0x44])
 
@@ -204,7 +211,7 @@ def test_a_file_that_is_no_state(small, tmp_path, text):
 
 def test_unusable_arguments(tmp_path):
     with pytest.raises(InputError, match="function must be one of"):
-        prove.prove("tanh")
+        prove.prove("sinh")
     with pytest.raises(InputError, match="chunks must be 0 to 255"):
         prove.prove("exp", [256])
     with pytest.raises(InputError, match="cannot write"):
@@ -227,3 +234,89 @@ def test_command_line(capsys, monkeypatch):
     for wrong in ("0/4", "5/4", "1", "1/257", "a/b"):
         with pytest.raises(SystemExit):
             cli.main(["prove", "exp", "--slice", wrong])
+
+
+# The functions besides exp and sigmoid.
+
+
+def formula(function):
+    """Its formula in decimals, which shares nothing with refnet's."""
+    op = prove.OPS[function]
+    (found,) = (one for one in EXACTLY if one.op == op) if function != "selu" else (SELU,)
+    return found
+
+
+SELU = Exactly(prove.OPS["selu"], elu(prove.OPS["selu"].alpha, prove.OPS["selu"].scale, 1))
+
+
+def inputs_of(function, count=150):
+    """float32 of all sizes, both signs, special ones too; positive ones only for the logarithm."""
+    x = np.concatenate([spread(count), AWKWARD[np.isfinite(AWKWARD)], np.float32([-13.9, -5.1, 3.9, 88.5])])
+    return np.abs(x) if function == "log" else x
+
+
+@OTHERS
+def test_the_other_double_doubles_keep_their_error(function):
+    op = prove.OPS[function]
+    kind = double_double.NAMES.index(op.loop)
+    above, below = (*op.parameters, 0.0, 0.0)[:2]
+    worst = Fraction(0)
+    for x in map(float, inputs_of(function)):
+        exact = formula(function).value(x) if x else Fraction(0)
+        if Fraction(1, 2**150) < abs(exact) < 2**128 and not (function == "erf" and abs(x) > 4):
+            h, low = double_double._value(kind, x, above, below)
+            worst = max(worst, abs(Fraction(h) + Fraction(low) - exact) / abs(exact))
+    assert worst < Fraction(double_double.ERROR)
+
+
+@OTHERS
+def test_both_evaluations_round_correctly(function):
+    """Against decimals of 200 digits, rounded by integers."""
+    x = inputs_of(function)
+    x = x[x != 0]
+    exact = [formula(function).value(float(v)) for v in x]
+    exact = [y if abs(y) > Fraction(1, 2**500) else Fraction(0) for y in exact]  # its 200 digits cancel
+    zeros = np.zeros_like(x) if function == "softplus" else np.copysign(0, x)
+    expected = np.array([round_float32(y, zero) for y, zero in zip(exact, zeros, strict=True)])
+    assert same_bits(second(function, x)[0], expected)
+    assert same_bits(prove.OPS[function].golden(x, exact=EXACT), expected)
+
+
+@OTHERS
+def test_what_is_open_is_settled_by_the_ops_decimals(function):
+    x = inputs_of(function, 30)
+    x = x[np.abs(x) < 120]
+    narrow, _ = second(function, x)
+    wide, opened = second(function, x, 2.0**-20)
+    assert opened > 10
+    assert same_bits(narrow, wide)
+
+
+LOOKS = {"subnormal": 0x00000000, "2**-12": 0x39800000, "1": 0x3F800000, "4": 0x40800000, "16": 0x41800000}
+"""Where 2**12 inputs of either sign are compared."""
+
+
+@OTHERS
+def test_golden_and_the_second_evaluation_agree(function):
+    for start in LOOKS.values():
+        for sign in (0, 1 << 31):
+            x = np.arange(start + sign, start + sign + 4096, dtype=np.uint32).view(np.float32)
+            assert same_bits(prove.OPS[function].golden(x, exact=EXACT), second(function, x)[0]), start
+
+
+@OTHERS
+def test_a_wrong_loop_is_found(small, monkeypatch, function):
+    """A float64 evaluation that is off by more than it says."""
+    index = 0x3F000000 >> 18
+    assert prove.chunk(function, index).different == 0
+    values = Function.values
+    monkeypatch.setattr(Function, "values", lambda op, x, engine: values(op, x, engine) * (1 + 2.0**-30))
+    if function in ("elu", "selu"):  # for positive x they are a product
+        index += 1 << 13
+    assert prove.chunk(function, index).different > 0
+
+
+def test_a_function_without_a_record(capsys, monkeypatch):
+    monkeypatch.setattr(prove, "recorded", lambda function: None)
+    assert cli.main(["prove", "tanh", "--slice", "256/256", "--threads", "1"]) == 0
+    assert "no whole run of tanh is on record" in capsys.readouterr().out

@@ -26,6 +26,7 @@ from typing import Any
 
 from refnet.core.errors import GraphError, UnsupportedError
 from refnet.core.graph import Graph, Node
+from refnet.formats.mxnet import functions
 from refnet.formats.write import whole_file
 from refnet.ops import (
     Add,
@@ -255,6 +256,8 @@ def _simple(node: Node, types: Mapping[str, TensorType]) -> tuple[str, Attribute
             return "Activation", {"act_type": "relu"}
         case Sigmoid():
             return "Activation", {"act_type": "sigmoid"}
+    if (found := functions.written(node.op)) is not None:
+        return found
     plain: dict[type[Op], str] = {
         Mul: "broadcast_mul",
         Sub: "broadcast_sub",

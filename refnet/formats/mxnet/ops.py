@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import prod
 
 from refnet.core.errors import FormatError, UnsupportedError
-from refnet.formats.mxnet import layout
+from refnet.formats.mxnet import functions, layout
 from refnet.formats.mxnet.node import ANNOTATION, Maker, Rule, SymbolNode, float32
 from refnet.ops import (
     Add,
@@ -105,10 +105,10 @@ def _clip(node: SymbolNode, data: list[TensorType]) -> Op:
 
 
 def _activation(node: SymbolNode, data: list[TensorType]) -> Op:
-    kinds: dict[str, Op] = {"relu": Relu(), "sigmoid": Sigmoid()}
+    kinds: dict[str, Op] = {"relu": Relu(), "sigmoid": Sigmoid(), **functions.ACTIVATIONS}
     kind = node.text("act_type")
     if kind not in kinds:
-        raise node.refused("act_type", "relu and sigmoid")
+        raise node.refused("act_type", ", ".join(kinds))
     return kinds[kind]
 
 
@@ -122,7 +122,8 @@ def _pooling(node: SymbolNode, data: list[TensorType]) -> Op:
             return GlobalAvgPool()
         if data[0].shape[2:] == (1, 1):
             return Identity()
-        raise node.refused("pool_type", "avg only where global_pool is set")
+        height, width = data[0].shape[2:]
+        return MaxPool((height, width))
     convention = node.text("pooling_convention", "valid")
     if convention not in ("valid", "full"):
         raise node.refused("pooling_convention", "valid and full")
@@ -197,7 +198,9 @@ def _leaky(node: SymbolNode, data: list[TensorType]) -> Op:
         return LeakyRelu(float32((low + high) / 2))
     if kind == "prelu":
         return PRelu(node.hints[1] or data[0].shape[1:2])
-    raise node.refused("act_type", "leaky, prelu and rrelu")
+    if (op := functions.leaky(node, kind, slope)) is not None:
+        return op
+    raise node.refused("act_type", "leaky, prelu, rrelu, elu, selu and gelu")
 
 
 def _cast(node: SymbolNode, data: list[TensorType]) -> Op:
@@ -300,6 +303,7 @@ SOFTMAX_OUTPUTS = ("SoftmaxOutput", "Softmax")
 """Ops whose second input is a label: dropped."""
 
 RULES: dict[str, Rule] = {
+    **functions.RULES,
     "Convolution": Rule(_convolution, ("data", "weight", "bias"), 1, _CONVOLUTION),
     "FullyConnected": Rule(
         _fully_connected, ("data", "weight", "bias"), 1, ("num_hidden", "no_bias", "flatten")

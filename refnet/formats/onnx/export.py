@@ -13,6 +13,7 @@ becomes several, of which the last makes the value. Helpers are named after it (
     WithScalar     Add, Sub, Mul or Div with a constant
     SpaceToDepth   Reshape, Transpose, Reshape (ONNX's SpaceToDepth for depth_first)
     PRelu          Reshape of the slopes, one per channel, then PRelu
+    Functions      as functions.py says
     WeightedSum    Reshape and Split of the attention, Split of the data, Mul per part, Add or Sum
 
 What ONNX says a little differently: epsilon is a float32 there; where refnet leaves padding out, a
@@ -31,10 +32,11 @@ import numpy as np
 from refnet.core.errors import InputError, UnsupportedError, WeightsError
 from refnet.core.graph import Graph, Node
 from refnet.core.words import did_you_mean
-from refnet.formats.onnx import export_reductions
+from refnet.formats.onnx import export_reductions, functions
 from refnet.formats.onnx.export_spatial import write_spatial
 from refnet.formats.write import whole_file
 from refnet.ops import (
+    Abs,
     Add,
     AvgPool,
     BatchNorm,
@@ -66,6 +68,7 @@ from refnet.ops import (
     Sigmoid,
     Slice,
     Softmax,
+    Sqrt,
     Sub,
     TensorType,
     Transpose,
@@ -73,6 +76,7 @@ from refnet.ops import (
     WeightedSum,
     WithScalar,
 )
+from refnet.ops.function import Function
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -291,6 +295,8 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> tupl
             writer.sum(name, [writer.step("Mul", f"{name}/term{r}", pair) for r, pair in enumerate(pairs)])
         case _ if export_reductions.write(writer, node, types) or write_spatial(writer, node, types):
             pass
+        case Function() | Abs() | Sqrt():
+            functions.write(writer, node)
         case _:
             op_type, attributes = _simple(node)
             writer.node(op_type, name, inputs, **attributes)

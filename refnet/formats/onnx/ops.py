@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from refnet.formats.assembly import Made
-from refnet.formats.onnx import reductions, select, shape, window
+from refnet.formats.onnx import functions, reductions, select, shape, window
 from refnet.formats.onnx.use import Rule, Use, decimal
 from refnet.ops import (
     Add,
@@ -181,6 +181,7 @@ def _simple(op: Op) -> Rule:
 
 
 RULES: dict[str, Rule] = {
+    **functions.RULES,
     "Add": _add,
     "AveragePool": window.average_pool,
     "BatchNormalization": _batch_norm,

@@ -1,0 +1,179 @@
+"""ONNX's functions of one value: how they are read, and how refnet's are written in opset 17.
+
+Written as several nodes, which opset 17 has no single one for:
+
+    Silu    Sigmoid, Mul
+    Mish    Softplus, Tanh, Mul
+    Gelu    Mul, Erf, Add, Mul, Mul; with tanh: Mul, Mul, Add, Mul, Mul, Tanh, Add, Mul, Mul
+    Power   Pow with a constant
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from refnet.core.errors import UnsupportedError
+from refnet.core.graph import Node
+from refnet.formats.assembly import Made
+from refnet.formats.onnx.use import Rule, Use
+from refnet.ops import (
+    Abs,
+    Elu,
+    Erf,
+    Exp,
+    Gelu,
+    HardSigmoid,
+    HardSwish,
+    Identity,
+    Log,
+    Mish,
+    Op,
+    Power,
+    Silu,
+    Softplus,
+    Softsign,
+    Sqrt,
+    Tanh,
+    WithScalar,
+)
+
+
+def _float32(u: Use, attribute: str) -> float:
+    return float(np.float32(u[attribute]))
+
+
+def _elu(make: Callable[[Use], Elu]) -> Rule:
+    def rule(u: Use) -> list[Made]:
+        op = make(u)
+        if min(op.alpha, op.scale) < 0 or op.width <= 0:
+            raise u.node.unsupported("a negative alpha or gamma")
+        return u.one(op)
+
+    return rule
+
+
+def _celu(u: Use) -> Elu:
+    alpha = _float32(u, "alpha")
+    return Elu(alpha, 1.0, alpha)
+
+
+def _gelu(u: Use) -> list[Made]:
+    how = u["approximate"]
+    how = how.decode("utf-8", "replace") if isinstance(how, bytes) else how
+    if how not in ("none", "tanh"):
+        raise u.node.wrong(f"approximate {how!r:.40}", "none or tanh")
+    return u.one(Gelu(how == "tanh"))
+
+
+def _swish(u: Use) -> list[Made]:
+    if u["alpha"] != 1:
+        raise u.node.unsupported("an alpha that is not 1")
+    return u.one(Silu())
+
+
+def _pow(u: Use) -> list[Made]:
+    if u.is_constant(0):
+        raise u.node.unsupported("a power whose exponent is computed")
+    array = u.constant(1, "exponent")
+    exponent = float(np.float32(array.reshape(-1)[0])) if array.size else math.nan
+    if array.size == 0 or (array.reshape(-1) != array.reshape(-1)[0]).any() or not math.isfinite(exponent):
+        raise u.node.unsupported("exponents that are not one finite number")
+    if float(array.reshape(-1)[0]) != exponent:
+        raise u.node.unsupported("an exponent that is no float32")
+    shape = u.type().shape
+    if np.broadcast_shapes(shape, array.shape) != shape:
+        raise u.node.unsupported("an exponent that stretches the data")
+    if exponent == 0:
+        raise u.node.unsupported("an exponent of 0: every result is 1")
+    return u.one(Identity() if exponent == 1 else Power(exponent))
+
+
+def _always(op: Op) -> Rule:
+    return lambda u: u.one(op)
+
+
+RULES: dict[str, Rule] = {
+    "Abs": _always(Abs()),
+    "Celu": _elu(_celu),
+    "Elu": _elu(lambda u: Elu(_float32(u, "alpha"))),
+    "Erf": _always(Erf()),
+    "Exp": _always(Exp()),
+    "Gelu": _gelu,
+    "HardSigmoid": lambda u: u.one(HardSigmoid(_float32(u, "alpha"), _float32(u, "beta"))),
+    "HardSwish": _always(HardSwish()),
+    "Log": _always(Log()),
+    "Mish": _always(Mish()),
+    "Neg": _always(WithScalar("mul", -1.0)),
+    "Pow": _pow,
+    "Reciprocal": _always(WithScalar("rdiv", 1.0)),
+    "Selu": _elu(lambda u: Elu(_float32(u, "alpha"), _float32(u, "gamma"))),
+    "Softplus": _always(Softplus()),
+    "Softsign": _always(Softsign()),
+    "Sqrt": _always(Sqrt()),
+    "Swish": _swish,
+    "Tanh": _always(Tanh()),
+}
+"""Operator -> its rule."""
+
+SAME: dict[type[Op], str] = {
+    kind: kind.__name__ for kind in (Abs, Erf, Exp, HardSwish, Log, Softplus, Softsign, Sqrt, Tanh)
+}
+"""Ops that ONNX has under the same name, without attributes."""
+
+
+class Writer(Protocol):
+    """What export.py's writer offers."""
+
+    def node(self, op: str, name: str, inputs: Any, **attributes: Any) -> str:
+        """An op's node whose only output has this name, which is returned."""
+
+    def step(self, op: str, name: str, inputs: Any, **attributes: Any) -> str:
+        """The same for a helper."""
+
+    def constant(self, name: str, values: Any) -> str:
+        """An initializer."""
+
+
+def write(writer: Writer, node: Node) -> None:
+    """Write a function's node under its name. Raises UnsupportedError for an ELU that ONNX has no form of."""
+    name, x = node.name, node.inputs[0]
+
+    def number(what: str, value: float) -> str:
+        return writer.constant(f"{name}/{what}", np.array(value, np.float32))
+
+    def step(op: str, what: str, *inputs: str) -> str:
+        return writer.step(op, f"{name}/{what}", inputs)
+
+    match node.op:
+        case Elu(alpha=alpha, scale=1.0, width=1.0):
+            writer.node("Elu", name, (x,), alpha=alpha)
+        case Elu(alpha=alpha, scale=scale, width=1.0):
+            writer.node("Selu", name, (x,), alpha=alpha, gamma=scale)
+        case Elu(alpha=alpha, scale=1.0, width=width) if width == alpha:
+            writer.node("Celu", name, (x,), alpha=alpha)
+        case HardSigmoid(alpha=alpha, beta=beta):
+            writer.node("HardSigmoid", name, (x,), alpha=alpha, beta=beta)
+        case Power(exponent=exponent):
+            writer.node("Pow", name, (x, number("exponent", exponent)))
+        case Silu():
+            writer.node("Mul", name, (x, step("Sigmoid", "sigmoid", x)))
+        case Mish():
+            writer.node("Mul", name, (x, step("Tanh", "tanh", step("Softplus", "softplus", x))))
+        case Gelu(tanh=tanh):
+            if tanh:
+                square = step("Mul", "square", x, x)
+                cube = step("Mul", "cube", step("Mul", "scaled", square, number("inner", 0.044715)), x)
+                inner = step("Mul", "argument", step("Add", "sum", x, cube), number("root", 0.7978845608))
+            else:
+                inner = step("Mul", "argument", x, number("root", math.sqrt(0.5)))
+            part = step("Tanh" if tanh else "Erf", "part", inner)
+            factor = step("Add", "factor", part, number("one", 1.0))
+            writer.node("Mul", name, (step("Mul", "half", x, number("by", 0.5)), factor))
+        case _:
+            if type(node.op) not in SAME:
+                raise UnsupportedError(f"{name}: {node.op!r} has no counterpart in ONNX")
+            writer.node(SAME[type(node.op)], name, (x,))
