@@ -65,7 +65,7 @@ class Opaques:
             float32 = kind is not None and kind.tensor_type.elem_type == 1
             if shape is None or not float32:
                 what = "its shape is not known" if shape is None else "it is not float32"
-                self.left_out[name] = f"{node.op}: {what}"
+                self.left_out[name] = f"{node.op}: {what}" if why == UNKNOWN else f"{node.op}: {why}; {what}"
                 self.borders[name] = data
             else:
                 made.append(Made(name, Opaque(node.op, why, shape), data))

@@ -162,7 +162,7 @@ def _reduce(make: type[ReduceMean | ReduceSum]) -> Rule:
 
 
 def _dropout(u: Use) -> list[Made]:
-    if u.has(2) and bool(u.constant(2, "training_mode").any()):
+    if u["training_mode"] or (u.has(2) and bool(u.constant(2, "training_mode").any())):
         raise u.node.unsupported("training_mode: it drops at random")
     return u.one(Identity())
 

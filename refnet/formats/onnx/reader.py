@@ -19,25 +19,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.core.errors import FormatError, GraphError, InputError, UnsupportedError, WeightsError
+from refnet.core.errors import FormatError, GraphError, UnsupportedError, WeightsError
 from refnet.core.graph import Graph
-from refnet.formats.assembly import BATCHES, LARGEST_VALUE, Building, Made, assembled, typed
+from refnet.formats.assembly import BATCHES, Building, Made, assembled, typed
 from refnet.formats.bounded import text
 from refnet.formats.onnx.file import Model, OnnxNode, open_model
 from refnet.formats.onnx.fold import fold, shape_of
+from refnet.formats.onnx.older import modern
 from refnet.formats.onnx.opaque import UNKNOWN, Opaques, heads
 from refnet.formats.onnx.ops import RULES
+from refnet.formats.onnx.sizes import Shapes, stated
 from refnet.formats.onnx.use import Use
 from refnet.ops import TensorType
 
 Array = npt.NDArray[Any]
 
 
-def read_onnx(path: str | os.PathLike[str], image: tuple[int, int] | None = None) -> Graph:
+def read_onnx(
+    path: str | os.PathLike[str],
+    image: tuple[int, int] | None = None,
+    shapes: Shapes | None = None,
+) -> Graph:
     """The graph of an .onnx file with its weights.
 
     image: (h, w) of the one input (n, c, h, w), instead of those in the file; needed where it leaves them
-    open. Values and weights keep ONNX's names. A constant that stands where an op takes a value becomes a
+    open. shapes: input -> all its dimensions, where several are open; the batch is then what they say.
+    Values and weights keep ONNX's names. A constant that stands where an op takes a value becomes a
     `Constant` node of its name, whose weight is called NAME/value. Outputs: see `with_outputs`.
     Nodes that no output needs are left out. An operator or a mode that refnet does not have is an `Opaque`
     node; an output that is no float32 value is replaced by the values that it is made of.
@@ -50,26 +57,26 @@ def read_onnx(path: str | os.PathLike[str], image: tuple[int, int] | None = None
     """
     model = open_model(path)
     try:
-        return _graph(model, image)
+        return _graph(model, image, shapes)
     except (GraphError, WeightsError) as error:
         raise type(error)(f"{model.file}: {error}") from None
     except UnicodeDecodeError:
         raise FormatError(model.file, None, "a name that is no UTF-8", "text") from None
 
 
-def _graph(model: Model, image: tuple[int, int] | None) -> Graph:
+def _graph(model: Model, image: tuple[int, int] | None, shapes: Shapes | None) -> Graph:
     nodes = _needed(model)
     read = {name for node in nodes for name in node.inputs} | {*model.outputs}
     inputs = {name: shape for name, shape in model.inputs.items() if name in read}
-    sizes = _sizes(model, inputs, image)
-    if not sizes:
+    if not inputs:
         raise UnsupportedError(f"{model.file}: its outputs are constant: no input is read")
+    inputs = stated(model.file, inputs, image, shapes)
     fixed = all(isinstance(shape[0], int) for shape in inputs.values())
     builds, opaques = [], []
     for batch in (None,) if fixed else BATCHES:
         types = {
-            name: TensorType((n if isinstance(n := inputs[name][0], int) else batch or 1, *rest))
-            for name, rest in sizes.items()
+            name: TensorType(tuple(n if isinstance(n, int) else batch or 1 for n in shape))
+            for name, shape in inputs.items()
         }
         try:
             built, without = _build(model, nodes, types)
@@ -94,41 +101,6 @@ def _needed(model: Model) -> list[OnnxNode]:
     return kept[::-1]
 
 
-def _sizes(
-    model: Model, inputs: Mapping[str, tuple[int | str | None, ...]], image: tuple[int, int] | None
-) -> dict[str, tuple[int, ...]]:
-    """The dimensions of each input after the batch."""
-    found = {}
-    maps = [name for name, shape in inputs.items() if len(shape) == 4]
-    if image is not None and len(maps) != 1:
-        raise InputError(
-            f"{model.file}: image takes the size of one input (n, c, h, w); the file has {len(maps)}"
-        )
-    for name, shape in inputs.items():
-        if not shape:
-            raise UnsupportedError(f"{model.file}: input {name[:100]!r} is a single number, without a batch")
-        rest = list(shape[1:])
-        if image is not None and name in maps:
-            rest[1:] = image
-        if any(not isinstance(n, int) for n in rest):
-            shown = ", ".join(str(n) for n in shape)
-            how = (
-                "image (--image H,W) gives it"
-                if len(shape) == 4 and isinstance(rest[0], int)
-                else "the file must say it"
-            )
-            raise InputError(f"{model.file}: input {name[:100]!r} is [{shown}]: of what size? {how}")
-        found[name] = tuple(n for n in rest if isinstance(n, int))
-        if TensorType(found[name]).size > LARGEST_VALUE:
-            raise FormatError(
-                model.file,
-                None,
-                f"input {name[:100]!r} of {list(found[name])}",
-                f"at most {LARGEST_VALUE} elements",
-            )
-    return found
-
-
 class _Constants(dict[str, Array]):
     """Folded values, and the file's own, decoded when they are asked for."""
 
@@ -147,7 +119,7 @@ def _build(model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType]) -
     constants, folded = _Constants(model), 0
     building, opaques = Building(dict(inputs), constants, inputs), Opaques()
     wanted = frozenset(name for node in nodes for name in node.inputs) | {*model.outputs}
-    for node in nodes:
+    for node in (new for old in nodes for new in modern(old, lambda name: _shape(name, building))):
         values = [name for name in node.inputs if name in building.types]
         lost = opaques.needed(node)
         if node.op == "CastLike" and node.inputs[0] in constants and not lost:
@@ -166,6 +138,12 @@ def _build(model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType]) -
             building.types[made.name] = kind
             building.made.append(made)
     return building, opaques
+
+
+def _shape(name: str, building: Building) -> tuple[int, ...] | None:
+    """The shape of a value or constant; None if it is neither."""
+    known = name in building.types or name in building.constants
+    return building.type(name).shape if known else None
 
 
 def _made(
