@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from refnet.core.errors import FormatError, GraphError, InputError, WeightsError
 from refnet.core.graph import Graph
-from refnet.core.op import F32, TensorType
+from refnet.core.op import F32, Op, TensorType
 from refnet.models.catalog import Entry, build, entries, entry, named_by
 from refnet.models.labels import labels
 from refnet.models.seed import seed_of
@@ -278,9 +278,16 @@ def _onnx(path: Path, chosen: Entry | None, image: Size | None, shapes: Shapes) 
     """An ONNX file's graph. Weights that an exporter folded or renamed tell nothing: the output must fit."""
     from refnet.formats.onnx.reader import read_onnx
 
-    graph = read_onnx(path, image, shapes)
+    graph = read_onnx(path, image, shapes, _golden)
     _check_classes(path, graph, chosen)
     return graph
+
+
+def _golden(op: Op, inputs: Sequence[F32]) -> F32:
+    """The correctly rounded value of an op on a file's constants."""
+    from refnet.arithmetic.golden import Golden
+
+    return op.golden(*inputs, exact=Golden(1).exact)
 
 
 def _ir(path: Path, chosen: Entry | None, image: Size | None) -> Graph:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 import refnet
 from refnet.core.errors import FormatError, GraphError, RefnetError, UnsupportedError
 from refnet.formats.onnx import file as onnx_file
+from refnet.formats.onnx.evaluator import Evaluator
 from tests.helpers.bits import same_bits
 from tests.helpers.onnx_build import model, node, read, tensor, value
 from tests.helpers.onnx_models import NEWEST, whole
@@ -278,7 +279,8 @@ def test_what_cannot_be_computed_is_opaque(what: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", [one for one in BAD if one not in OPAQUE])
-def test_what_cannot_be_read_is_refused(what: str, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_refused(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFNET_FOLD_BYTES", "1000000")
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "data.bin").write_bytes(bytes(64))
@@ -353,6 +355,18 @@ def sample() -> bytes:
     return bytes(proto.SerializeToString())
 
 
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The constants of all files are computed in one process, since starting hundreds takes minutes."""
+    monkeypatch.setenv("REFNET_FOLD_SECONDS", "600")
+    shared, leave, start = Evaluator(), Evaluator.__exit__, Evaluator._started
+    monkeypatch.setattr(Evaluator, "__exit__", lambda *_: None)
+    monkeypatch.setattr(Evaluator, "_started", lambda _: start(shared))
+    yield
+    leave(shared, None, None, None)
+
+
+@pytest.mark.usefixtures("one_process")
 def test_truncated_and_damaged_files_end_in_an_error_or_a_sound_graph(tmp_path: Path) -> None:
     data = sample()
     sound = read(data, tmp_path)
