@@ -83,7 +83,8 @@ class Opaques:
         shown: dict[str, Any] = {}
         for name in filter(None, node.inputs):
             if name in types:
-                given[name] = onnx.helper.make_tensor_type_proto(1, types[name].shape)
+                number = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(types[name].dtype))
+                given[name] = onnx.helper.make_tensor_type_proto(number, types[name].shape)
             elif name in self.kinds:
                 given[name] = self.kinds[name]
             elif name in constants:

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from refnet.formats.assembly import Made
-from refnet.formats.onnx import shape, window
+from refnet.formats.onnx import integers, shape, window
 from refnet.formats.onnx.use import Rule, Use
 from refnet.ops import (
     Add,
@@ -167,12 +167,6 @@ def _dropout(u: Use) -> list[Made]:
     return u.one(Identity())
 
 
-def _cast(u: Use) -> list[Made]:
-    if u["to"] != 1:
-        raise u.node.unsupported("refnet's values are float32")
-    return u.one(Identity())
-
-
 def _cast_like(u: Use) -> list[Made]:
     """Every value is float32; a constant first input is folded before any rule is asked."""
     if u.is_constant(1) and u.constant(1, "target_type").dtype != np.float32:
@@ -185,10 +179,10 @@ def _simple(op: Op) -> Rule:
 
 
 RULES: dict[str, Rule] = {
+    **integers.RULES,
     "Add": _add,
     "AveragePool": window.average_pool,
     "BatchNormalization": _batch_norm,
-    "Cast": _cast,
     "CastLike": _cast_like,
     "Clip": _clip,
     "Concat": _concat,

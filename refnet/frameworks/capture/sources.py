@@ -72,7 +72,10 @@ def planned(request: Request) -> Iterator[CapturePlan]:
     with ExitStack() as stack:
         make = {"torch": _torch, "mxnet": _mxnet, "onnxruntime": _onnxruntime, "openvino": _openvino}
         make["refnet"] = _own
-        yield make.get(request.framework, folder_plan)(request, graph, sources, stack)
+        plan = make.get(request.framework, folder_plan)(request, graph, sources, stack)
+        types = {} if graph is None else graph.types()
+        kinds = {name: kind.dtype for name, kind in types.items() if kind.dtype != "float32"}
+        yield replace(plan, kinds=kinds) if kinds else plan
 
 
 def reference(
