@@ -261,6 +261,7 @@ OPERATORS_BEYOND = {
     "ops/extremes.py",
     "ops/function.py",
     "ops/functions.py",
+    "ops/integers.py",
     "ops/interpolate.py",
     "ops/leaky.py",
     "ops/logarithms.py",
@@ -279,7 +280,7 @@ OPERATORS_BEYOND = {
     "ops/select.py",
     "ops/taps.py",
 }
-"""What neither architecture uses, and the list of names of all ops: it does not count to the readable part."""
+"""What neither architecture uses, and the list of all ops: it does not count to the readable part."""
 INFRASTRUCTURE = {
     "core/caches.py",
     "core/interrupt.py",

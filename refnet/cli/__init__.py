@@ -40,6 +40,7 @@ from refnet.cli.common import (
     INTERRUPTED,
     UNREAD,
     escaped,
+    fold_model,
     fold_weights,
     limit_arguments,
     print_json,
@@ -115,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parse(sys.argv[1:] if argv is None else list(argv))
         if arguments is not None:
             fold_weights(arguments)
+            fold_model(arguments)
             with said_once():
                 return _run(arguments) or DONE
         return DONE

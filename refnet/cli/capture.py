@@ -17,6 +17,7 @@ from refnet.cli.common import (
     json_value,
     names_arguments,
     one_of,
+    outputs_argument,
     pairs,
     pipeline_argument,
     positive,
@@ -102,6 +103,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, required=True, metavar="DIR", help="the capture's folder"
     )
     weights_arguments(parser)
+    outputs_argument(parser)
     pipeline_argument(parser)
     text = "number of threads (default: 1)"
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help=text)

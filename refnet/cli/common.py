@@ -141,7 +141,7 @@ def memory(text: str) -> float:
 
 
 def weights_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare --weights, --key, --structure, --model and --image."""
+    """Declare --weights, --key, --structure, --model, --image and --shape."""
     text = "a file, or seed:N for synthetic weights "
     text += "(default: the shipped or fetched ones, or those beside the symbol file)"
     parser.add_argument("--weights", metavar="FILE|seed:N", help=text)
@@ -172,6 +172,40 @@ def fold_weights(arguments: argparse.Namespace) -> None:
     setattr(arguments, place, replace(own, key=key or own.key, structure=path).text)
 
 
+def fold_model(arguments: argparse.Namespace) -> None:
+    """Put --shape and --outputs into the text that names the MODEL: `MODEL?shape=NAME:1,3,8,8&output=NAME`.
+
+    Raises InputError without a MODEL, for a shape that is none, and for one of a name that has one.
+    """
+    shapes, outputs = getattr(arguments, "shape", None) or [], getattr(arguments, "outputs", None) or []
+    if not shapes and not outputs:
+        return
+    from refnet.models.weights_file import dimensions, source_of
+
+    option = f"--shape {shapes[0]}" if shapes else f"--outputs {outputs[0]}"
+    model = getattr(arguments, "model", None)
+    if isinstance(model, list) and len(model) == 1:
+        (model,) = model
+    if not isinstance(model, str):
+        raise InputError(f"{option} is about one MODEL: name it")
+    own = source_of(model)
+    found = dict(own.shapes)
+    for text in shapes:
+        name, equals, numbers = text.rpartition("=")
+        sizes = dimensions(numbers if equals and name else "", f"--shape {text!r}")
+        if found.setdefault(name, sizes) != sizes:
+            raise InputError(f"--shape {text}: {name} is {','.join(map(str, found[name]))} already")
+    wanted = [name for text in outputs for name in text.split(",") if name]
+    made = replace(own, shapes=tuple(found.items()), outputs=own.outputs + tuple(dict.fromkeys(wanted))).text
+    arguments.model = [made] if isinstance(arguments.model, list) else made
+
+
+def outputs_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare --outputs."""
+    text = "values in the place of the model's outputs: only what they need is computed; repeatable"
+    parser.add_argument("--outputs", action="append", default=[], metavar="NAME,...", help=text)
+
+
 @contextmanager
 def said_once() -> Iterator[None]:
     """Show what refnet logs (what it took of a file) on standard error, each line once."""
@@ -195,10 +229,14 @@ def said_once() -> Iterator[None]:
 
 
 def network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare --model and --image."""
+    """Declare --model, --image and --shape."""
     text = "which network of the catalog a file holds; required for a state dict"
     parser.add_argument("--model", dest="network", metavar="NAME", help=text)
     parser.add_argument("--image", type=size, metavar="H,W", help="the input size (default: the model's)")
+    text = (
+        "all dimensions of an input whose sizes an .onnx file leaves open, such as x=1,3,224,224; repeatable"
+    )
+    parser.add_argument("--shape", action="append", default=[], metavar="NAME=N,...", help=text)
 
 
 def names_arguments(parser: argparse.ArgumentParser, of: str = "") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from refnet.cli.common import one_of, usable, weights_arguments
+from refnet.cli.common import one_of, outputs_argument, usable, weights_arguments
 from refnet.core.errors import InputError
 from refnet.core.words import counted
 
@@ -41,6 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     text = "write each reduction alone, with inputs on which no sum rounds, and the exact results: see below"
     parser.add_argument("--order-free", action="store_true", help=text)
     weights_arguments(parser)
+    outputs_argument(parser)
 
 
 def run(a: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from refnet.cli.common import (
     DIFFERENT,
     DONE,
     json_argument,
+    outputs_argument,
     pipeline_argument,
     positive,
     print_json,
@@ -46,6 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", type=Path, metavar="FILE.json", help="compare with this golden file")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="the golden file to write")
     weights_arguments(parser)
+    outputs_argument(parser)
     text = "a .npy file, a folder of them (one per input), NAME=FILE.npy, an image, sample:NAME or seed:N"
     parser.add_argument("--input", action="append", metavar="X", help=text)
     pipeline_argument(parser)

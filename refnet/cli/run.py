@@ -14,6 +14,7 @@ from refnet.cli.common import (
     counting,
     json_argument,
     one_of,
+    outputs_argument,
     pipeline_argument,
     positive,
     print_json,
@@ -56,6 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", metavar="MODEL", help=f"name or file (default: {EMBEDDED})")
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="image files")
     weights_arguments(parser)
+    outputs_argument(parser)
     text = (
         "the input instead of IMAGE: a .npy file (n, c, h, w) or (c, h, w), NAME=FILE.npy, a folder of such "
         "files, images (a batch), sample:NAME or seed:N"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from refnet.cli.common import json_argument, network_arguments, print_json, usable
+from refnet.cli.common import json_argument, network_arguments, outputs_argument, print_json, usable
 
 TEXT = "print each node's op, shape and cost, and the totals"
 
@@ -22,6 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help="name or file; its weights are not needed")
     network_arguments(parser)
+    outputs_argument(parser)
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--nodes", action="store_true", help="only the nodes")
     part.add_argument("--totals", action="store_true", help="only the totals")

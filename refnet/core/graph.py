@@ -52,7 +52,7 @@ class Graph:
     inputs: name -> TensorType, whose first dimension is the batch and may be fed at any size.
     nodes: each reads only inputs, weights and earlier nodes.
     outputs: output name -> value name, for example {"prob": "softmax"}.
-    weights: name -> float32 array; empty until `with_weights`.
+    weights: name -> array; empty until `with_weights`.
 
     >>> from refnet.ops import Relu
     >>> g = Graph("tiny", {"data": TensorType((1, 2))}, (Node("r", Relu(), ("data",)),), {"out": "r"})
@@ -165,7 +165,7 @@ class Graph:
         faults += [f"surplus: {name}" for name in weights if name not in wanted and name not in allowed]
         for name, kind in wanted.items():
             array = weights.get(name)
-            if array is not None and (array.shape != kind.shape or array.dtype != np.float32):
+            if array is not None and (array.shape != kind.shape or array.dtype != kind.dtype):
                 found = TensorType(tuple(array.shape), str(array.dtype))
                 faults.append(f"wrong: {name} is {found!r}, the graph needs {kind!r}")
         if faults:
@@ -212,7 +212,8 @@ class Graph:
         """sha256 over every weight's name, shape and bytes, in order of first use."""
         digest = hashlib.sha256()
         for name, array in self.weights.items():
-            digest.update(f"{name}{list(array.shape)}".encode())
+            kind = "" if array.dtype == np.float32 else array.dtype
+            digest.update(f"{name}{kind}{list(array.shape)}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 

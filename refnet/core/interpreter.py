@@ -208,7 +208,7 @@ def check_weights(graph: Graph) -> None:
         raise WeightsError(f"{graph.name} has no weights yet: {len(missing)} missing, first {missing[0]}")
     for name, kind in graph.weight_types.items():
         array = graph.weights[name]
-        if array.shape != kind.shape or array.dtype != np.float32:
+        if array.shape != kind.shape or array.dtype != kind.dtype:
             raise WeightsError(
                 f"{graph.name}: weight {name} is {array.dtype}{list(array.shape)}, needed is {kind!r}"
             )

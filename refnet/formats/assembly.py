@@ -16,7 +16,7 @@ import numpy.typing as npt
 from refnet.core.errors import FormatError, GraphError, RefnetError, UnsupportedError
 from refnet.core.graph import Graph, Node
 from refnet.formats.heads import with_outputs
-from refnet.ops import Add, Constant, Op, Opaque, Reshape, TensorType
+from refnet.ops import TYPED, Add, Constant, Op, Opaque, Reshape, TensorType
 
 Array = npt.NDArray[Any]
 
@@ -62,7 +62,12 @@ class Building:
 
     def type(self, name: str) -> TensorType:
         """The type of a value or constant."""
-        return self.types[name] if name in self.types else TensorType(self.constants[name].shape)
+        return self.types[name] if name in self.types else type_of(self.constants[name])
+
+
+def type_of(array: Array) -> TensorType:
+    """The type of a constant."""
+    return TensorType(array.shape, array.dtype.name)
 
 
 def add(node: FileNode, made: Made, building: Building) -> None:
@@ -76,13 +81,16 @@ def typed(node: FileNode, made: Made, building: Building) -> TensorType:
     for name in (*made.weights, *(n for n in made.data if n not in building.types)):
         if not name:
             raise node.wrong("an empty input")
-        if building.constants[name].dtype != np.float32:
+        if building.constants[name].dtype != np.float32 and not isinstance(made.op, TYPED):
             raise node.unsupported(
                 f"{name[:100]!r} is {building.constants[name].dtype}, refnet's values are float32"
             )
         if not building.constants[name].size:
             raise node.unsupported(f"{name[:100]!r} is empty")
     data = [building.type(name) for name in made.data]
+    for name, one in zip(made.data, data, strict=True):
+        if one.dtype != "float32" and not isinstance(made.op, (*TYPED, Opaque)):
+            raise node.unsupported(f"{name[:100]!r} is {one.dtype}, this needs float32")
     weights = tuple(building.type(name) for name in made.weights)
     try:
         wanted = made.op.weight_types(*data)
@@ -125,7 +133,7 @@ def assembled(file: str, name: str, heads: Sequence[str], builds: Sequence[Build
             name for name in names if constants[name].tobytes() != build.constants[name].tobytes()
         ]:
             raise UnsupportedError(f"{file}: the weight {changed[0][:100]!r} depends on the batch")
-    kinds = {**first.types, **{name: TensorType(constants[name].shape) for name in single}}
+    kinds = {**first.types, **{name: type_of(constants[name]) for name in single}}
     if given := [name for name in heads if name in first.inputs]:
         raise UnsupportedError(
             f"{file}: the output {given[0][:100]!r} is an input, refnet's outputs are values"

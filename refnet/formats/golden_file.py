@@ -20,6 +20,7 @@ import numpy.typing as npt
 from refnet import __version__
 from refnet.core.errors import FormatError, InputError, UnsupportedError
 from refnet.formats.json_file import Checked, parse, read_bytes
+from refnet.formats.npy import CODES
 from refnet.formats.write import whole_file
 
 FORMAT, VERSION = "refnet golden", 1
@@ -99,7 +100,7 @@ class File:
 
 
 def canonical(array: Array) -> bytes:
-    """The bytes that are hashed: float32, little endian, row by row, every NaN as 0x7FC00000.
+    """The bytes that are hashed: little endian, row by row, every NaN as 0x7FC00000.
 
     >>> canonical(np.float32([1, -np.nan])).hex()
     '0000803f0000c07f'
@@ -109,8 +110,10 @@ def canonical(array: Array) -> bytes:
 
 def canonical_parts(array: Array) -> Iterator[bytes]:
     """`canonical` in parts of at most 4 PART bytes, so that hashing a large array needs no second one."""
-    if array.dtype.kind != "f" or array.dtype.itemsize != 4:
-        raise InputError(f"only float32 arrays have a golden hash, got {array.dtype}")
+    kind = _kind(array)
+    if kind != "float32":
+        yield np.ascontiguousarray(array, np.dtype(kind).newbyteorder("<")).tobytes()
+        return
     flat = np.ascontiguousarray(array, "<f4").reshape(-1)
     for begin in range(0, flat.size, PART):
         part = flat[begin : begin + PART]
@@ -122,11 +125,24 @@ def canonical_parts(array: Array) -> Iterator[bytes]:
 
 
 def digest(array: Array) -> Digest:
-    """The array's Digest. Raises InputError if it is not float32."""
-    hasher = hashlib.sha256()
+    """The array's Digest. Raises InputError if its dtype is none of a value's (npy.CODES)."""
+    kind = _kind(array)
+    hasher = begun(kind)
     for part in canonical_parts(array):
         hasher.update(part)
-    return Digest(hasher.hexdigest(), tuple(array.shape))
+    return Digest(hasher.hexdigest(), tuple(array.shape), kind)
+
+
+def begun(dtype: str) -> hashlib._Hash:
+    """The hasher of a value: for other dtypes than float32, their name and a zero byte come first."""
+    return hashlib.sha256(b"" if dtype == "float32" else f"{dtype}\0".encode())
+
+
+def _kind(array: Array) -> str:
+    name = array.dtype.name
+    if name not in CODES:
+        raise InputError(f"only float32, integers and booleans have a golden hash, got {array.dtype}")
+    return name
 
 
 def write(path: str | os.PathLike[str], file: File) -> None:
@@ -224,10 +240,10 @@ def parse_digest(check: Checked, found: Any, where: str, more: frozenset[str] = 
     """A Digest from parsed JSON, which may have the keys `more` too; FormatError for anything else."""
     fields = {"sha256", "shape", "dtype"}
     check.keys(found, where, fields | more, fields)
-    if found["dtype"] != "float32":
-        raise check.wrong(f"{where}.dtype", found["dtype"], "float32")
+    if found["dtype"] not in CODES:
+        raise check.wrong(f"{where}.dtype", found["dtype"], f"one of {', '.join(CODES)}")
     hashed = check.hash(found["sha256"], f"{where}.sha256") or ""
-    return Digest(hashed, check.shape(found["shape"], f"{where}.shape"))
+    return Digest(hashed, check.shape(found["shape"], f"{where}.shape"), found["dtype"])
 
 
 def parse_sources(check: Checked, found: Any) -> Sources:

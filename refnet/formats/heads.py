@@ -23,7 +23,9 @@ def with_outputs(
     {'prob': 'prob', 'logits': 'f'}
     """
     by_name = {node.name: node for node in nodes}
-    if len(heads) == 1 and not isinstance(by_name[heads[0]].op, Softmax) and len(types[heads[0]].shape) == 2:
+    first = types[heads[0]]
+    classes = len(first.shape) == 2 and first.dtype == "float32"
+    if len(heads) == 1 and not isinstance(by_name[heads[0]].op, Softmax) and classes:
         extra = "prob"
         while extra in taken:
             extra = f"refnet_{extra}"

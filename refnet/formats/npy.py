@@ -1,4 +1,4 @@
-"""NumPy's .npy files of float32, read row by row and written whole or not at all.
+"""NumPy's .npy files of values, read row by row and written whole or not at all.
 
 A file: b"\\x93NUMPY", version (2 bytes), header length (2 bytes little endian in version 1, 4 bytes in 2
 and 3), the header (text of a dict with descr, fortran_order and shape), then the elements in row order.
@@ -28,17 +28,23 @@ HEADER = re.compile(
     r"\{ *'descr': *(?:'([^'\\]*)'|(\[.*\])), *'fortran_order': *(True|False),"
     r" *'shape': *\(([0-9, ]*)\),? *\}\s*"
 )
+CODES = {
+    "float32": "<f4", "bool": "|b1", "int8": "|i1", "uint8": "|u1", "int16": "<i2", "uint16": "<u2",
+    "int32": "<i4", "uint32": "<u4", "int64": "<i8", "uint64": "<u8",
+}  # fmt: skip
+"""The dtypes of values, as .npy files have them."""
 LONGEST_HEADER = 10000
 """Bytes; NumPy's own headers of plain arrays are 64 to 128 bytes long."""
 
 
 @dataclass(frozen=True)
 class Npy:
-    """A checked float32 .npy file: where its elements begin, and their shape."""
+    """A checked .npy file: where its elements begin, their shape and dtype."""
 
     path: Path
     offset: int
     shape: tuple[int, ...]
+    dtype: str = "float32"
 
     def read(self, start: int = 0, stop: int | None = None) -> F32:
         """Rows start to stop (default: all) along the first dimension; InputError if they are gone.
@@ -49,18 +55,19 @@ class Npy:
         row = math.prod(self.shape[1:])
         count = max(stop - start, 0) * row
         with _mending(self.path), open(self.path, "rb") as file:
-            file.seek(self.offset + 4 * start * row)
-            flat = np.fromfile(file, "<f4", count)
+            file.seek(self.offset + np.dtype(self.dtype).itemsize * start * row)
+            flat = np.fromfile(file, CODES[self.dtype], count)
         if flat.size != count:
             raise FormatError(self.path, None, f"{flat.size} elements from row {start}", f"{count}")
-        rows = flat.astype(np.float32, copy=False)
+        rows = flat.astype(self.dtype, copy=False)
         return rows.reshape(-1, *self.shape[1:]) if self.shape else rows.reshape(())
 
 
-def open_npy(path: str | os.PathLike[str]) -> Npy:
+def open_npy(path: str | os.PathLike[str], dtype: str | None = "float32") -> Npy:
     """Check a .npy file's header and size, and read none of its elements.
 
-    Raises InputError (naming the file) if it cannot be opened, is not float32, is empty or is
+    dtype: what it must be; None: one of CODES. Raises InputError (naming the file) if it cannot be opened, is
+    of another dtype, is empty or is
     stored column by column; FormatError (with the offset) if it is no .npy file, or cut, or too long.
 
     >>> import tempfile
@@ -94,23 +101,27 @@ def open_npy(path: str | os.PathLike[str]) -> Npy:
         )
     kind, fields, fortran, numbers = match.groups()
     shape = tuple(int(n[:40]) for n in numbers.replace(" ", "").split(",") if n)
-    if kind != "<f4":
-        raise InputError(f"{path}: must be float32 ('<f4'), found {kind or fields!r}")
+    known = {code: name for name, code in CODES.items()}
+    found = known.get(kind or "")
+    if found is None or found != (dtype or found):
+        said = "float32, an integer or bool" if dtype is None else f"{dtype} ({CODES[dtype]!r})"
+        raise InputError(f"{path}: must be {said}, found {kind or fields!r}")
     if fortran == "True" and len(shape) > 1:
         raise InputError(f"{path}: is stored column by column; save np.ascontiguousarray(x)")
     if len(shape) > 32 or 0 in shape:
         raise InputError(f"{path}: must have elements and at most 32 dimensions, found the shape {shape}")
     offset = start + length
-    if size - offset != 4 * math.prod(shape):
-        raise FormatError(
-            path, offset, f"{size - offset} bytes of elements", f"{4 * math.prod(shape)} for {shape}"
-        )
-    return Npy(path, offset, shape)
+    needed = np.dtype(found).itemsize * math.prod(shape)
+    if size - offset != needed:
+        raise FormatError(path, offset, f"{size - offset} bytes of elements", f"{needed} for {shape}")
+    return Npy(path, offset, shape, found)
 
 
 @contextmanager
-def writing(path: str | os.PathLike[str], shape: tuple[int, ...]) -> Iterator[Callable[[F32], None]]:
-    """Write a float32 .npy file of this shape part by part; it takes its name when it is complete.
+def writing(
+    path: str | os.PathLike[str], shape: tuple[int, ...], dtype: str = "float32"
+) -> Iterator[Callable[[F32], None]]:
+    """Write a .npy file of this shape and dtype part by part; it takes its name when it is complete.
 
     Yields a function that appends rows. If anything goes wrong, no file of that name is left or
     changed. Raises InputError as `whole_file` does.
@@ -124,11 +135,11 @@ def writing(path: str | os.PathLike[str], shape: tuple[int, ...]) -> Iterator[Ca
     [[1.0, 2.0], [3.0, 4.0]]
     """
     with whole_file(path) as file:
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        header = {"descr": CODES[dtype], "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
 
         def append(rows: F32) -> None:
-            file.write(np.ascontiguousarray(rows, "<f4").data)
+            file.write(np.ascontiguousarray(rows, CODES[dtype]).data)
 
         yield append
 

@@ -70,8 +70,9 @@ def capture(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     """Run a model once in ONNX Runtime on the arrays and emit every value, in the order of the nodes.
 
     request: path, threads, level ("disabled", "basic", "extended", "all": which optimisations of the graph),
-    exposed (False: the model's own outputs only). All names of values are made outputs, in a copy of the
-    model; the runtime hands them over together, at the end. Optimisations keep what is an output, so exposing
+    exposed (False: the model's own outputs only); only: names, in the place of all values. All names of
+    values are made outputs, in a copy of the model; the runtime hands them over together, at the end.
+    Optimisations keep what is an output, so exposing
     values can prevent them. Field `outputs`: output -> value. Field `left_out`: what the runtime's model
     does not have as a tensor.
     """
@@ -83,6 +84,12 @@ def capture(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     own = [one.name for one in model.graph.output]
     order = list(dict.fromkeys(name for node in model.graph.node for name in node.output if name))
     wanted = order if request["exposed"] else [name for name in order if name in own]
+    if "only" in request:  # outputs that nobody wants go, so that the runtime need not compute them
+        wanted = [name for name in order if name in request["only"]]
+        kept = [one for one in model.graph.output if one.name in wanted]
+        own = [one.name for one in kept]
+        del model.graph.output[:]
+        model.graph.output.extend(kept)
     for name in wanted:
         if name not in own and name not in held:
             model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))

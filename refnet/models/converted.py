@@ -10,6 +10,7 @@ import numpy as np
 
 from refnet.models.catalog import Entry
 from refnet.models.preprocess import pipelines
+from refnet.models.weights_file import source_of
 
 MEANS = {"octave": "octave-accuracy-checker", "resnest": "resnest"}
 """Family -> the pipeline whose means a converted network of it subtracts."""
@@ -27,7 +28,7 @@ def usual_pipeline(model: str | os.PathLike[str], entry: Entry | None) -> str | 
     'digits'
     """
     known = entry.pipeline if entry else None
-    file = os.fspath(model)
+    file = source_of(model).file
     if not file.endswith(".xml"):
         return known
     from refnet.formats.openvino.pixels import preprocessing

@@ -242,7 +242,7 @@ def located_model(
     said = sources or Sources("", None, "")
     chosen = model
     if chosen is None:
-        known = said.model in {"", *entries()}
+        known = source_of(said.model).file in {"", *entries()}
         chosen = said.model if known else _found_source("model", said.model, places, who)
     values = weights
     holds_weights = model is not None and (holds_weights_only(model) or model.endswith(".tar"))

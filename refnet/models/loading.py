@@ -15,22 +15,31 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from refnet.core.errors import FormatError, GraphError, InputError, WeightsError
 from refnet.core.graph import Graph
-from refnet.core.op import F32, TensorType
+from refnet.core.op import F32, Op, TensorType
 from refnet.models.catalog import Entry, build, entries, entry, named_by
 from refnet.models.labels import labels
 from refnet.models.seed import seed_of
-from refnet.models.weights_file import STATES, holds_weights_only, read_weights, source_of, with_weights
+from refnet.models.select import with_only
+from refnet.models.weights_file import (
+    STATES,
+    WeightsSource,
+    holds_weights_only,
+    read_weights,
+    source_of,
+    with_weights,
+)
 from refnet.ops import Conv
 
 MOST_PIXELS = 1 << 24
 
 Size = tuple[int, int]
+Shapes = Mapping[str, tuple[int, ...]]
 Model = str | os.PathLike[str]
 
 
@@ -46,7 +55,10 @@ def load(
     model: a name of the catalog, or the path of a `*-symbol.json`, of an official `.tar`, of an `.onnx`, of
         an `.xml` of OpenVINO's IR with its `.bin` beside it, or of torch's weights (`.pth`, `.pt`, `.ckpt`,
         `.bin`, `.safetensors`, `.safetensors.index.json`) or `.params`, the latter two together with
-        `network` unless they have an official file's name.
+        `network` unless they have an official file's name. Behind any of them may stand which values are
+        wanted in the place of its outputs, as in `net.onnx?output=conv1&output=fc`; only what they need is
+        then in the graph. Behind an `.onnx` also the shapes of inputs whose sizes it leaves open:
+        `net.onnx?shape=x:1,3,224,224`. Names are percent-encoded.
     weights: the path of torch's weights, a `.params` or `.tar`, or "seed:N" for synthetic weights. After the
         path of a checkpoint with several may stand which: `net.pth?key=state_dict_ema`; after that of a
         `.params` with structural names their structure file: `net.params?structure=net-structure.json`.
@@ -69,7 +81,22 @@ def load(
     refnet.core.errors.InputError: weights must be a file or seed:N with N from 0 to 2**64 - 1, got 'seed:z'
     """
     name, image = _check(model, weights, network, image)
-    if image is not None and weights is not None and _seed(weights) is not None:
+    of = source_of(name)
+    graph = _loaded(_plain(of), weights, network, image, dict(of.shapes))
+    return with_only(graph, of.outputs) if of.outputs else graph
+
+
+def _plain(of: WeightsSource) -> str:
+    """The model's text without what is said of inputs and outputs. Raises InputError where none can be."""
+    if of.shapes and not of.file.endswith(".onnx"):
+        raise InputError(f"shapes are for .onnx files, not for {of.file}: image (--image H,W) gives a size")
+    return replace(of, shapes=(), outputs=()).text
+
+
+def _loaded(
+    name: str, weights: Model | None, network: str | None, image: Size | None, shapes: Shapes
+) -> Graph:
+    if image is not None and weights is not None and _seed(weights) is not None and not shapes:
         return _seeded(name, weights, network, image)
     if name in entries():
         return _catalog(_chosen(entry(name), network), weights, image)
@@ -81,7 +108,7 @@ def load(
         graph = _archive(Path(name), network_of(name, network), image)
         return graph if weights is None else _with(graph, weights)
     if name.endswith(".onnx"):
-        graph = _onnx(Path(name), network_of(name, network), image)
+        graph = _onnx(Path(name), network_of(name, network), image, shapes)
         return graph if weights is None else _with(graph, weights)
     if name.endswith(".xml"):
         graph = _ir(Path(name), network_of(name, network), image)
@@ -96,6 +123,12 @@ def structure(model: Model, *, network: str | None = None, image: Size | None = 
     806
     """
     name, image = _check(model, None, network, image)
+    of = source_of(name)
+    graph = _structure(_plain(of), network, image, dict(of.shapes))
+    return with_only(graph, of.outputs) if of.outputs else graph
+
+
+def _structure(name: str, network: str | None, image: Size | None, shapes: Shapes) -> Graph:
     if name in entries():
         chosen = _chosen(entry(name), network)
         return build(chosen, image)
@@ -106,7 +139,7 @@ def structure(model: Model, *, network: str | None = None, image: Size | None = 
     if name.endswith(".tar"):
         return replace(_archive(Path(name), network_of(name, network), image), weights={})
     if name.endswith(".onnx"):
-        return replace(_onnx(Path(name), network_of(name, network), image), weights={})
+        return replace(_onnx(Path(name), network_of(name, network), image, shapes), weights={})
     if name.endswith(".xml"):
         return replace(_ir(Path(name), network_of(name, network), image), weights={})
     raise _unknown(name)
@@ -120,7 +153,7 @@ def network_of(model: Model, network: str | None = None) -> Entry | None:
     >>> network_of("nets/resnest-digits-symbol.json").dataset, network_of("net-symbol.json")
     ('digits', None)
     """
-    name = os.fspath(model)
+    name = source_of(model).file
     if network is not None or name in entries():
         return entry(network or name)
     return named_by(name)
@@ -241,13 +274,20 @@ def _archive(path: Path, chosen: Entry | None, image: Size | None) -> Graph:
     return replace(graph, name=chosen.name)
 
 
-def _onnx(path: Path, chosen: Entry | None, image: Size | None) -> Graph:
+def _onnx(path: Path, chosen: Entry | None, image: Size | None, shapes: Shapes) -> Graph:
     """An ONNX file's graph. Weights that an exporter folded or renamed tell nothing: the output must fit."""
     from refnet.formats.onnx.reader import read_onnx
 
-    graph = read_onnx(path, image)
+    graph = read_onnx(path, image, shapes, _golden)
     _check_classes(path, graph, chosen)
     return graph
+
+
+def _golden(op: Op, inputs: Sequence[F32]) -> F32:
+    """The correctly rounded value of an op on a file's constants."""
+    from refnet.arithmetic.golden import Golden
+
+    return op.golden(*inputs, exact=Golden(1).exact)
 
 
 def _ir(path: Path, chosen: Entry | None, image: Size | None) -> Graph:

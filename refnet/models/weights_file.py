@@ -23,6 +23,7 @@ import numpy as np
 from refnet.core.errors import FormatError, InputError, WeightsError
 from refnet.core.graph import Graph
 from refnet.core.op import F32
+from refnet.core.words import quoted
 from refnet.formats.bounded import open_file
 from refnet.formats.json_file import parse
 from refnet.formats.torch.sharded import ENDINGS as INDEXES
@@ -38,45 +39,86 @@ COUNTERS = ("num_batches_tracked", "n_averaged")
 Arrays = Mapping[str, F32]
 
 
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Inputs of a network, each with all its dimensions."""
+
+
 @dataclass(frozen=True)
 class WeightsSource:
-    """A weights file. key: which weights of a checkpoint. structure: the file of Gluon's structural names."""
+    """A file, or the name of a network, and what of it is meant.
+
+    key: which weights of a checkpoint. structure: the file of Gluon's structural names. shapes: of inputs
+    whose sizes an .onnx leaves open. outputs: the values that are wanted, in the place of its outputs.
+    """
 
     file: str
     key: str | None = None
     structure: str | None = None
+    shapes: Shapes = ()
+    outputs: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
-        """FILE?key=KEY&structure=FILE: what `source_of` reads.
+        """FILE?key=KEY&structure=FILE&shape=NAME:1,3,8,8&output=NAME: what `source_of` reads.
 
         >>> WeightsSource("net.pth", "state_dict_ema").text
         'net.pth?key=state_dict_ema'
+        >>> WeightsSource("net.onnx", shapes=(("x", (1, 3, 8, 8)),), outputs=("a", "b&c")).text
+        'net.onnx?shape=x:1,3,8,8&output=a&output=b%26c'
         """
-        fields = {"key": self.key, "structure": self.structure}
-        said = "&".join(f"{name}={quote(text, safe='')}" for name, text in fields.items() if text is not None)
-        return f"{self.file}?{said}" if said else self.file
+        fields = [("key", self.key), ("structure", self.structure)]
+        said = [f"{name}={quote(text, safe='')}" for name, text in fields if text is not None]
+        for name, shape in self.shapes:
+            said.append(f"shape={quote(name, safe='')}:{','.join(map(str, shape))}")
+        said += [f"output={quote(name, safe='')}" for name in self.outputs]
+        return f"{self.file}?{'&'.join(said)}" if said else self.file
 
 
 def source_of(text: str | os.PathLike[str]) -> WeightsSource:
-    """The weights file that a text means: a path, or FILE?key=KEY, FILE?structure=FILE, or both with &.
+    """What a text means: a path or a name, alone or with ?key=KEY, ?structure=FILE and others, joined with &.
 
     Values are percent-encoded. A file that has the whole text as its name is that file.
+    Raises InputError for a shape that is none.
 
     >>> source_of("net.pth?key=model.ema")
-    WeightsSource(file='net.pth', key='model.ema', structure=None)
+    WeightsSource(file='net.pth', key='model.ema', structure=None, shapes=(), outputs=())
+    >>> source_of("net.onnx?shape=x:1,3,8,8&output=a").shapes
+    (('x', (1, 3, 8, 8)),)
     """
     name = os.fspath(text)
-    found = re.fullmatch(r"(.+)\?((?:key|structure)=[^&?]*(?:&(?:key|structure)=[^&?]*)?)", name, re.DOTALL)
+    pair = r"(?:key|structure|shape|output)=[^&?]*"
+    found = re.fullmatch(rf"(.+)\?({pair}(?:&{pair})*)", name, re.DOTALL)
     if found is None or os.path.isfile(name):
         return WeightsSource(name)
-    said = dict(pair.split("=", 1) for pair in found[2].split("&"))
-    key, structure = (unquote(said[name]) if name in said else None for name in ("key", "structure"))
-    return WeightsSource(found[1], key, structure)
+    said: dict[str, list[str]] = {"key": [], "structure": [], "shape": [], "output": []}
+    for one in found[2].split("&"):
+        field, _, value = one.partition("=")
+        said[field].append(unquote(value) if field != "shape" else value)
+    key, structure = (said[name][-1] if said[name] else None for name in ("key", "structure"))
+    shapes = tuple(_shape(one, name) for one in said["shape"])
+    return WeightsSource(found[1], key, structure, shapes, tuple(said["output"]))
+
+
+def _shape(text: str, whole: str) -> tuple[str, tuple[int, ...]]:
+    """NAME:1,3,8,8"""
+    name, _, numbers = text.rpartition(":")
+    return unquote(name), dimensions(numbers, f"{quoted(whole)}: shape={quoted(text)}")
+
+
+def dimensions(text: str, whose: str) -> tuple[int, ...]:
+    """Whole numbers from 1 on between commas. whose: for the InputError that anything else raises.
+
+    >>> dimensions("1,3,8,8", "--shape")
+    (1, 3, 8, 8)
+    """
+    parts = text.split(",")
+    if not all(part.isdecimal() and part.isascii() and len(part) < 10 and int(part) for part in parts):
+        raise InputError(f"{whose}: is not NAME and its dimensions, such as x=1,3,224,224")
+    return tuple(map(int, parts))
 
 
 def absolute_source(text: str | os.PathLike[str]) -> str:
-    """The same text with absolute paths.
+    """The same text with absolute paths; the name of a network stays.
 
     >>> absolute_source("/a/../net.pth?key=ema")
     '/net.pth?key=ema'

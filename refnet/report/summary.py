@@ -54,7 +54,7 @@ def show_all(cost: Summary, entry: Entry | None, *, nodes: bool = True, totals: 
     if totals:
         show(
             clean(cost.network),
-            table(("", ">counted", ">", ">published"), _totals(cost, entry), fold=("",)),
+            table(("", ">counted", ">", ">published" if entry else ">"), _totals(cost, entry), fold=("",)),
             "",
         )
         if entry and entry.gflops:

@@ -53,7 +53,7 @@ class CapturedValues(Protocol):
         """Whether the value's array is there."""
         ...
 
-    def value(self, name: str) -> F32:
+    def value(self, name: str, kind: str = "float32") -> F32:
         """The value's array."""
         ...
 
@@ -108,14 +108,15 @@ class Capture:
         if self.manifest is not None:
             stored = self._stored(name)
             return 0 if stored is None else math.prod(stored.digest.shape)
-        return math.prod(open_npy(self.files[name]).shape) if name in self.files else 0
+        return math.prod(open_npy(self.files[name], None).shape) if name in self.files else 0
 
-    def value(self, name: str) -> F32:
+    def value(self, name: str, kind: str = "float32") -> F32:
         """A value, read from its file, of the shape and with the hash that the manifest says.
 
+        kind: the dtype that a plain folder's file must have.
         Raises InputError if it is not there, FormatError if its file is not what the manifest says.
         """
-        return self._read(name, self._stored(name))
+        return self._read(name, self._stored(name), kind)
 
     def input(self, name: str) -> F32:
         """An input of the network: its file, or if the capture keeps only its hash, its seed's array again.
@@ -146,17 +147,17 @@ class Capture:
             return None
         return self.manifest.values.get(name) or self.manifest.inputs.get(name)
 
-    def _read(self, name: str, stored: Stored | None) -> F32:
+    def _read(self, name: str, stored: Stored | None, kind: str = "float32") -> F32:
         if self.manifest is None:
             if name not in self.files:
                 raise InputError(f"{self.folder} has no value {name!r}")
-            return open_npy(self.files[name]).read()
+            return open_npy(self.files[name], kind).read()
         if stored is None:
             raise InputError(f"{self.folder}: the manifest has no value {name!r}")
         if stored.file is None:
             raise InputError(f"{self.folder} keeps only the hash of {name!r}")
         path = self.folder / stored.file
-        file = open_npy(path)
+        file = open_npy(path, stored.digest.dtype)
         if file.shape != stored.digest.shape:
             raise FormatError(path, None, f"the shape {list(file.shape)}", f"{stored.digest} ({NAME})")
         array = file.read()
@@ -216,7 +217,7 @@ class Values:
         """Whether there is such a value."""
         return name in self.values
 
-    def value(self, name: str) -> F32:
+    def value(self, name: str, kind: str = "float32") -> F32:
         """The value's array. InputError if it is something else."""
         return _array(name, self.values[name])
 

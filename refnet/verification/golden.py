@@ -9,14 +9,13 @@ Kernels are loaded when a network is run, not before.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from refnet.core.errors import GraphError, InputError
 from refnet.core.op import TensorType
-from refnet.formats.golden_file import Digest, File, Sources, canonical_parts, digest
+from refnet.formats.golden_file import Digest, File, Sources, begun, canonical_parts, digest
 from refnet.models.inputs import portable
 from refnet.verification.progress import Advance
 
@@ -71,7 +70,8 @@ def hashes(
         raise InputError(f"{graph.name}: inputs must have one batch size, got {sorted(counts)}")
     (count,) = counts
     batch = batch if keeps_apart(graph) else count
-    running = {node.name: hashlib.sha256() for node in graph.nodes}
+    kinds = {name: kind.dtype for name, kind in graph.types().items()}
+    running = {node.name: begun(kinds[node.name]) for node in graph.nodes}
     shapes: dict[str, tuple[int, ...]] = {}
     for begin in range(0, count, batch):
         part = {name: array[begin : begin + batch] for name, array in inputs.items()}
@@ -81,7 +81,7 @@ def hashes(
             shapes[node.name] = value.shape if batch >= count else (count, *value.shape[1:])
             if advance is not None:
                 advance(1)
-    return {name: Digest(one.hexdigest(), shapes[name]) for name, one in running.items()}
+    return {name: Digest(one.hexdigest(), shapes[name], kinds[name]) for name, one in running.items()}
 
 
 def keeps_apart(graph: Graph) -> bool:

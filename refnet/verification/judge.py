@@ -18,7 +18,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,6 +57,10 @@ class Shares:
     largest: float
     median: float
     histogram: tuple[int, ...]
+
+
+WRONG_TYPE = "its dtype is"
+"""How the reason of an array of another type begins."""
 
 
 @dataclass(frozen=True)
@@ -188,17 +192,20 @@ def judge(
     'defect'
     """
     operands = [one if isinstance(one, AbstractValue) else known(one) for one in inputs]
-    kinds = [TensorType(one.value.shape) for one in operands]
-    shape = node.op.type(*kinds).shape
+    kinds = [TensorType(one.value.shape, one.value.dtype.name) for one in operands]
+    kind = node.op.type(*kinds)
+    shape = kind.shape
     head = Judgement(node.name, repr(node.op), type(node.op).__name__, node.inputs, shape, DEFECT)
     over = nodes_over(operands)
     head = replace(head, over=(*over, node.name) if over else (), elements=TensorType(shape).size)
-    if result.dtype != np.float32:
-        return replace(head, reason=f"its dtype is {result.dtype}, not float32")
+    if result.dtype != kind.dtype:
+        return replace(head, reason=f"{WRONG_TYPE} {result.dtype}, not {kind.dtype}")
     if result.size != head.elements:
         return replace(head, reason=f"its shape is {list(result.shape)}, not {list(shape)}")
     if plain is None:
         plain = compute.plain(node.op, [one.value for one in operands], threads)
+    if kind.dtype != "float32":
+        return _of_integers(head, node, operands, plain, result)
     recipe = None if replay is None else lambda: _recipes(replay, replayed, node, operands)
     case = _Case(node, operands, plain, threads, recipe)
     if result.shape == shape:
@@ -208,6 +215,37 @@ def judge(
         said = f"shape {list(result.shape)}, read as {list(shape)}"
         return _said(replace(_judged(head, case, reading.of(result)), reading=reading), said)
     return _of_another_shape(head, case, result)
+
+
+def _of_integers(
+    head: Judgement, node: Node, operands: Sequence[AbstractValue], plain: Any, result: Any
+) -> Judgement:
+    """The verdict on integers or booleans: they are the only right result, or they are not."""
+    if result.shape != head.shape:
+        if not regrouped(result.shape, head.shape):
+            said = f"its shape is {list(result.shape)}, not {list(head.shape)}"
+            return replace(head, verdict=UNJUDGED, reason=f"{said}; axes of {result.dtype} are not sought")
+        result = result.reshape(head.shape)
+    bound = compute.bound(node.op, [one.bound for one in operands])
+    hidden = any(one.interval is not None for one in operands)
+    other = np.asarray(result != plain)
+    open_ = np.broadcast_to(np.isinf(bound.radius), other.shape) & hidden
+    unspecified = getattr(node.op, "unspecified")(*(one.value for one in operands))  # noqa: B009
+    none = np.broadcast_to(unspecified, other.shape)
+    wrong = other & ~open_ & ~none
+    head = replace(head, differ=int(other.sum()), outside=int(wrong.sum()))
+    if not other.any():
+        return replace(head, verdict=EQUAL)
+    if wrong.any():
+        at = tuple(map(int, np.unravel_index(int(np.argmax(wrong)), wrong.shape)))
+        said = f"{int(wrong.sum())} of {wrong.size} elements are not the only right result"
+        return replace(head, reason=f"{said}, the first at {list(at)}: {result[at]}, not {plain[at]}")
+    why = (
+        "an input is hidden, and more than one result is possible"
+        if open_.any()
+        else ("what goes in has no right result (NaN, or a number that the type does not have)")
+    )
+    return replace(head, verdict=UNJUDGED, reason=why, unpromised=int(other.sum()))
 
 
 def _judged(head: Judgement, case: _Case, result: F32) -> Judgement:
@@ -255,7 +293,7 @@ def _of_another_shape(head: Judgement, case: _Case, result: F32) -> Judgement:
 
 def arranged(result: F32, judged: Judgement) -> F32 | None:
     """An array as it was judged, in its node's shape; None where it could not be read."""
-    if result.dtype != np.float32:
+    if result.dtype != np.float32 and (judged.reason or "").startswith(WRONG_TYPE):
         return None
     if result.shape == judged.shape:
         return result

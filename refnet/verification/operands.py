@@ -39,18 +39,19 @@ def captured(
     replay: Replay | None,
     threads: int,
     replayed: F32 | None = None,
+    kind: str = "float32",
 ) -> F32 | None:
     """A node's captured value. If the capture has only its hash: refnet's value with that hash, or None.
 
     size: how many elements one image of it has. replayed: the node's value by the book, from captured
-    values. Raises InputError for a value that is far larger, and as Capture.value.
+    values. kind: the value's dtype. Raises InputError for a value that is far larger, and as Capture.value.
     """
     manifest = capture.manifest
     stored = None if manifest is None else manifest.values.get(node.name)
     if stored is None or stored.file is not None:
         if isinstance(capture, Capture) and (found := capture.size(node.name)) > 256 * size + SURPLUS:
             raise InputError(f"{node.name}: the captured value has {found} elements, the node's {size}")
-        return capture.value(node.name)
+        return capture.value(node.name, kind)
     if plain is None or inputs is None:
         return None
     arrays = [one.value for one in inputs]
@@ -182,4 +183,8 @@ def _shape_of(capture: CapturedValues, name: str) -> tuple[int, ...]:
     """The shape of a value that is there."""
     if capture.manifest is not None:
         return capture.manifest.values[name].digest.shape
-    return open_npy(capture.files[name]).shape if isinstance(capture, Capture) else capture.value(name).shape
+    return (
+        open_npy(capture.files[name], None).shape
+        if isinstance(capture, Capture)
+        else capture.value(name).shape
+    )

@@ -83,7 +83,13 @@ class Verifier:
             judgement, value = self._captured(node, inputs, hidden, plain, replayed)
         else:
             judgement = self._unjudged(node, MISSING, self._why_missing(node))
-        if (taken := self._later(node, value, operands, weights, judgement)) is not None:
+        if self.types[node.name].dtype != "float32":  # integers stand under no other name
+            if not there and inputs is not None and node.name in self.needed:
+                self.theirs[node.name] = propagate(node, inputs, self.threads, plain)
+            elif not there:
+                self.theirs[node.name] = None
+            taken = None
+        elif (taken := self._later(node, value, operands, weights, judgement)) is not None:
             judgement, plain, operands = taken.judgement, taken.plain, list(taken.inputs[: len(node.data)])
             self.theirs[node.name] = known(taken.array)
             there = True
@@ -94,7 +100,8 @@ class Verifier:
         elif value is not None:
             judgement = self.later.checked(node, value, operands, weights, judgement)
         judgement = self._beside(node, judgement, plain, operands)
-        if value is not None and inputs is not None and taken is None:
+        float32_ = self.types[node.name].dtype == "float32"
+        if value is not None and inputs is not None and taken is None and float32_:
             self.later.suspect(node, value, inputs, judgement)
         if node.name in self.wanted:
             self.judged_on[node.name] = [*operands, *weights]
@@ -182,7 +189,7 @@ class Verifier:
         if inputs is None or plain is None:
             shape = (*value.shape[:1], *self.types[node.name].shape[1:])
             reason = f"its input {hidden} is not known"
-            if value.dtype == np.float32 and regrouped(value.shape, shape):
+            if value.dtype == self.types[node.name].dtype and regrouped(value.shape, shape):
                 self.theirs[node.name] = known(value.reshape(shape))
             elif value.shape != shape:
                 reason += f", and its shape is {list(value.shape)}, not {list(shape)}"
@@ -197,7 +204,8 @@ class Verifier:
         self, node: Node, inputs: list[AbstractValue] | None, plain: F32 | None, replayed: F32 | None
     ) -> F32 | None:
         size = TensorType(self.types[node.name].shape).size
-        return captured(self.capture, node, size, inputs, plain, self.replay, self.threads, replayed)
+        kind = self.types[node.name].dtype
+        return captured(self.capture, node, size, inputs, plain, self.replay, self.threads, replayed, kind)
 
     def _unjudged(self, node: Node, verdict: str, reason: str) -> Judgement:
         """A judgement without a comparison."""
@@ -220,7 +228,7 @@ class Verifier:
             self.own[node.name] = None
             return judgement
         same = all(
-            theirs is not None and (mine is theirs.value or not differs(mine, theirs.value).any())
+            theirs is not None and (mine is theirs.value or not any(apart(mine, theirs.value)))
             for mine, theirs in zip(arrays, operands, strict=True)
         )
         if same and plain is not None:
@@ -316,8 +324,10 @@ def _walked(
 
 def apart(a: F32, b: F32) -> tuple[int, int, float]:
     """How many elements differ, by how many ulps at most, and the largest finite distance."""
-    if a is b or not (other := differs(a, b)).any():
+    if a is b or not (other := differs(a, b) if a.dtype == np.float32 else np.asarray(a != b)).any():
         return 0, 0, 0.0
+    if a.dtype != np.float32:
+        return int(other.sum()), 0, float(np.abs(a[other].astype(np.float64) - b[other]).max())
     with np.errstate(all="ignore"):
         distance = np.abs(a[other].astype(np.float64) - b[other])
     finite = distance[np.isfinite(distance)]

@@ -189,7 +189,7 @@ def test_sizes_that_the_file_leaves_open(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"input 'x' is \[n, 2, h, None\]: of what size\?"):
         read(proto, tmp_path)
     assert read(proto, tmp_path, image=(5, 6)).inputs["x"].shape == (1, 2, 5, 6)
-    with pytest.raises(InputError, match="the file must say it"):
+    with pytest.raises(InputError, match=r"of what size\? shapes \(--shape x=1,C\) gives it"):
         read(model([node("Relu", "x")], shape=["n", "c"]), tmp_path)
     two = [value("x", [1, 2, 4, 4]), value("z", [1, 2, 4, 4])]
     with pytest.raises(InputError, match="the file has 2"):

@@ -20,11 +20,12 @@ import numpy.typing as npt
 from refnet.core.errors import FormatError, InputError, UnsupportedError
 from refnet.formats.assembly import LARGEST_NUMBER, LARGEST_VALUE
 from refnet.formats.bounded import Bounded, check_name, open_file
+from refnet.formats.onnx.local_functions import inlined
 
 Array = npt.NDArray[Any]
 
-OLDEST = 7
-"""The opset from which on operators stretch their operands as NumPy does."""
+OLDEST = 6
+"""The opset from which on no operator writes over its inputs; older.py reads its forms."""
 LARGEST_FILE = (1 << 31) - 1
 """Bytes: what a protobuf message can have; larger models keep their weights in files beside it."""
 DTYPES = (
@@ -119,15 +120,11 @@ def parse_model(data: bytes, file: str, onnx: Any) -> Model:
     except Exception as error:  # protobuf's DecodeError; its class depends on the implementation
         raise FormatError(file, None, f"no protobuf message ({str(error)[:200]})", "an ONNX model") from None
     _check_text(proto, file)
+    proto = inlined(proto, file)
     graph = proto.graph
     if not graph.node:
         raise FormatError(file, None, "no nodes", "an ONNX model")
     opset = _opset(proto, file, onnx)
-    if proto.functions:
-        names = ", ".join(f.name[:60] for f in proto.functions[:8])
-        raise UnsupportedError(
-            f"{file}: functions ({names}); onnx.inliner.inline_local_functions removes them"
-        )
     if graph.sparse_initializer:
         raise UnsupportedError(f"{file}: sparse initializers")
     constants = Constants(file, onnx)
@@ -193,8 +190,9 @@ def _shape(value: Any, file: str, onnx: Any) -> tuple[int | str | None, ...]:
     shape: list[int | str | None] = []
     for d in kind.shape.dim:
         which = d.WhichOneof("value")
-        shape.append(None if which is None else getattr(d, which))
-        if which == "dim_value" and not 1 <= d.dim_value <= LARGEST_NUMBER:
+        free = which is None or (which == "dim_value" and d.dim_value == -1)  # -1: Paddle's exporter
+        shape.append(None if free else getattr(d, which) or None)
+        if which == "dim_value" and not free and not 1 <= d.dim_value <= LARGEST_NUMBER:
             raise FormatError(
                 file, None, f"dimension {d.dim_value} of input {value.name[:100]!r}", "1 or more"
             )

@@ -1,92 +1,105 @@
-"""Arithmetic on constants, folded away: shapes that exporters compute, and expressions of weights.
+"""Values of constants alone, computed when a file is read: shapes that exporters compute, and weights.
 
-onnx's own reference evaluator computes them, one node at a time, for operators of a list, after the size of
-the result is known to be in proportion to the file.
+    fold ── Constant, ConstantOfShape ─────────────────── here
+       ├─── moves, integers, float operations of which
+       │    each result has one right value (one sum ...) ── evaluator.py: onnx.reference, in its own process
+       └─── other float32 arithmetic ──────────────────── computed.py: refnet's own ops, golden
+
+The size of a result is known before it is computed, and counts against a limit of bytes (evaluator.py).
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from refnet.formats.onnx.evaluator import Evaluator
 from refnet.formats.onnx.file import Model, OnnxNode
 from refnet.ops import TensorType
 
 Array = npt.NDArray[Any]
 
 ELEMENTWISE = {
-    "Abs", "Add", "And", "BitShift", "Cast", "CastLike", "Ceil", "Clip", "Div", "Dropout", "Equal",
-    "Exp", "Floor", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Log", "Max",
-    "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Round", "Sigmoid",
-    "Sign", "Sqrt", "Sub", "Sum", "Tanh", "Where", "Xor",
+    "Abs", "Add", "And", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast",
+    "CastLike", "Ceil", "Clip", "DequantizeLinear", "Div", "Dropout", "Equal", "Floor", "Greater",
+    "GreaterOrEqual", "Identity", "IsInf", "IsNaN", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg",
+    "Not", "Or", "Pow", "Reciprocal", "Relu", "Round", "Sign", "Sqrt", "Sub", "Sum", "Where", "Xor",
 }  # fmt: skip
 """The result has the broadcast shape of the inputs."""
 MOVES = {
-    "Compress", "Concat", "Flatten", "Gather", "GatherElements", "GatherND", "NonZero", "ReduceMax",
+    "ArgMax", "ArgMin", "Compress", "CumSum", "DepthToSpace",
+    "Concat", "Flatten", "Gather", "GatherElements", "GatherND", "NonZero", "ReduceMax",
     "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "ScatterElements", "ScatterND",
-    "Shape", "Size", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+    "Shape", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose", "Trilu", "Unsqueeze",
 }  # fmt: skip
 """The result is not larger than all inputs together, or than the product of two of them (Gather)."""
 GROWING = {"ConstantOfShape", "Expand", "Range", "Tile", "Pad"}
 FOLDED = {"Constant", *ELEMENTWISE, *MOVES, *GROWING}
-LEAST = 1 << 22
-"""Elements that the folded values of any file may have together; more only if the file has as many bytes."""
+SEVERAL = {"CumSum", "Mod", "Pow", "ReduceMean", "ReduceProd", "ReduceSum"}
+"""Those whose float results are rounded more than once, or by a library of functions: for integers only."""
+EXACT_INTEGER = 1 << 24
+"""Integers up to it are float32; DequantizeLinear multiplies them, and rounds once."""
 
 
-def fold(node: OnnxNode, inputs: Sequence[Array | None], model: Model, used: int) -> list[Array]:
-    """The outputs of a node whose inputs are all constant; used: elements folded before.
+def rounds_once(node: OnnxNode, inputs: Sequence[Array | None]) -> bool:
+    """Whether `fold` computes the node: its result has one right value, whoever computes it."""
+    several = node.op in SEVERAL or (node.op == "Sum" and len(inputs) > 2)
+    floats = any(x is not None and x.dtype.kind not in "iub" for x in inputs)
+    return node.op in FOLDED and not (several and floats)
 
-    Raises UnsupportedError and FormatError, which name the node.
+
+def fold(node: OnnxNode, inputs: Sequence[Array | None], model: Model, evaluator: Evaluator) -> list[Array]:
+    """The outputs of a node that `rounds_once`, whose inputs are all constant.
+
+    Raises UnsupportedError for what onnx lacks or needs too long for, FormatError for operands that do not
+    fit or too many bytes; both name the node.
     """
     if node.op == "Constant":
         return [_constant(node, model)]
-    if node.op not in FOLDED:
-        raise node.unsupported("of constants only, which refnet does not compute")
-    limit = max(LEAST, model.size) - used
     try:
         count = _count(node, inputs)
     except Exception:  # hostile operands: sizes that are no numbers
         raise node.wrong("operands that do not fit") from None
-    if not 0 <= count <= limit:
-        room = f"at most {limit} more in a file of {model.size} bytes"
-        raise node.wrong(f"a constant of {count} elements", room)
-    from onnx.reference import ReferenceEvaluator
+    if node.op == "ConstantOfShape":
+        return [_filled(node, inputs, model, evaluator)]
+    width = max([8, *(x.dtype.itemsize for x in inputs if x is not None)])
+    evaluator.take(node, count, width)
+    if node.op == "Identity" and inputs[0] is not None:
+        return [inputs[0]]
+    _check_operands(node, inputs)
+    return evaluator.run(node, inputs, count * width)
 
-    onnx = model.constants.onnx
+
+def _filled(node: OnnxNode, inputs: Sequence[Array | None], model: Model, evaluator: Evaluator) -> Array:
+    """A value of one number, which needs no process."""
+    sizes = [] if inputs[0] is None else [int(n) for n in inputs[0].reshape(-1)[:64]]
+    value = np.zeros(1, np.float32)
+    if node.attributes["value"] is not None:
+        value = model.constants.decode(node.attributes["value"], node.title).reshape(-1)
+    if value.size != 1 or len(sizes) > 32 or min(sizes, default=0) < 0:
+        raise node.wrong(f"{value.size} numbers for sizes {sizes[:8]}", "one number, sizes from 0 on")
+    evaluator.take(node, math.prod(sizes), value.dtype.itemsize)
+    return np.full(sizes, value[0], value.dtype)
+
+
+def _check_operands(node: OnnxNode, inputs: Sequence[Array | None]) -> None:
+    """Refuse what NumPy would answer with anything, and what is not rounded once."""
     divisor = inputs[1] if node.op in ("Div", "Mod") and len(inputs) > 1 else None
     if divisor is not None and divisor.dtype.kind in "iu" and not divisor.all():
         raise node.wrong("whole numbers divided by 0")
-    kinds = [None if x is None else onnx.helper.np_dtype_to_tensor_dtype(x.dtype) for x in inputs]
-    named = {f"i{k}": x for k, x in enumerate(inputs) if x is not None}
-    proto = onnx.NodeProto()
-    proto.CopyFrom(node.proto)
-    del proto.input[:], proto.output[:]
-    proto.input.extend("" if x is None else f"i{k}" for k, x in enumerate(inputs))
-    outputs = [f"o{k}" if name else "" for k, name in enumerate(node.outputs)]
-    proto.output.extend(outputs)
-    value = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        [proto],
-        "fold",
-        [value(f"i{k}", kind, None) for k, kind in enumerate(kinds) if kind is not None],
-        [onnx.ValueInfoProto(name=name) for name in outputs if name],
-    )
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            evaluator = ReferenceEvaluator(graph, opsets={"": node.opset})
-            made = dict(zip(filter(None, outputs), evaluator.run(None, named), strict=True))
-            found = [np.asarray(made[name]) if name else np.zeros(0) for name in outputs]
-    except Exception as error:  # whatever NumPy says of operands that do not fit
-        raise node.wrong(f"constants that onnx cannot compute ({str(error)[:200]})") from None
-    if any(x.dtype == object or x.dtype.kind in "USO" for x in found):
-        raise node.unsupported("makes a constant that is no number")
-    return found
+    if node.op == "DequantizeLinear":
+        x, scale = inputs[0], inputs[1]
+        zero = inputs[2] if len(inputs) > 2 else None
+        whole = [one.astype(np.int64) for one in (x, zero) if one is not None and one.dtype.kind in "iu"]
+        largest = sum(int(np.abs(one).max(initial=0)) for one in whole)
+        if x is None or scale is None or x.dtype.kind not in "iu" or scale.dtype != np.float32:
+            raise node.unsupported("of constants that are not integers with a float32 scale")
+        if largest > EXACT_INTEGER:
+            raise node.unsupported(f"of constants up to {largest}, whose product is rounded twice")
 
 
 def _constant(node: OnnxNode, model: Model) -> Array:

@@ -66,7 +66,7 @@ class Opaques:
             if shape is None or not float32:
                 what = "its shape is not known" if shape is None else "it is not float32"
                 what = "it is empty" if kind is not None and _empty(kind) else what
-                self.left_out[name] = f"{node.op}: {what}"
+                self.left_out[name] = f"{node.op}: {what}" if why == UNKNOWN else f"{node.op}: {why}; {what}"
                 self.borders[name] = data
             else:
                 made.append(Made(name, Opaque(node.op, why, shape), data))
@@ -84,7 +84,8 @@ class Opaques:
         shown: dict[str, Any] = {}
         for name in filter(None, node.inputs):
             if name in types:
-                given[name] = onnx.helper.make_tensor_type_proto(1, types[name].shape)
+                number = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(types[name].dtype))
+                given[name] = onnx.helper.make_tensor_type_proto(number, types[name].shape)
             elif name in self.kinds:
                 given[name] = self.kinds[name]
             elif name in constants:

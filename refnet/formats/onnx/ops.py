@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from refnet.formats.assembly import Made
-from refnet.formats.onnx import functions, reductions, select, shape, window
+from refnet.formats.onnx import functions, integers, reductions, select, shape, window
 from refnet.formats.onnx.use import Rule, Use, decimal
 from refnet.ops import (
     Add,
@@ -158,14 +158,8 @@ def _reduce(make: type[ReduceMean | ReduceSum]) -> Rule:
 
 
 def _dropout(u: Use) -> list[Made]:
-    if u.has(2) and bool(u.constant(2, "training_mode").any()):
+    if u["training_mode"] or (u.has(2) and bool(u.constant(2, "training_mode").any())):
         raise u.node.unsupported("training_mode: it drops at random")
-    return u.one(Identity())
-
-
-def _cast(u: Use) -> list[Made]:
-    if u["to"] != 1:
-        raise u.node.unsupported("refnet's values are float32")
     return u.one(Identity())
 
 
@@ -182,10 +176,10 @@ def _simple(op: Op) -> Rule:
 
 RULES: dict[str, Rule] = {
     **functions.RULES,
+    **integers.RULES,
     "Add": _add,
     "AveragePool": window.average_pool,
     "BatchNormalization": _batch_norm,
-    "Cast": _cast,
     "CastLike": _cast_like,
     "Clip": _clip,
     "Concat": _concat,

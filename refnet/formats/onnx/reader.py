@@ -19,25 +19,38 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.core.errors import FormatError, GraphError, InputError, UnsupportedError, WeightsError
+from refnet.core.errors import FormatError, GraphError, UnsupportedError, WeightsError
 from refnet.core.graph import Graph
-from refnet.formats.assembly import BATCHES, LARGEST_VALUE, Building, Made, assembled, typed
+from refnet.formats.assembly import BATCHES, Building, Made, assembled, typed
 from refnet.formats.bounded import text
+from refnet.formats.onnx.computed import Golden, computed
+from refnet.formats.onnx.evaluator import Evaluator
 from refnet.formats.onnx.file import Model, OnnxNode, open_model
-from refnet.formats.onnx.fold import fold, shape_of
+from refnet.formats.onnx.fold import fold, rounds_once, shape_of
+from refnet.formats.onnx.older import modern
 from refnet.formats.onnx.opaque import UNKNOWN, Opaques, heads
 from refnet.formats.onnx.ops import RULES
+from refnet.formats.onnx.sizes import Shapes, stated
 from refnet.formats.onnx.use import Use
 from refnet.ops import TensorType
 
 Array = npt.NDArray[Any]
+SMALL = 1 << 10
+"""Elements of a constant that is compared with another: shapes and the like."""
 
 
-def read_onnx(path: str | os.PathLike[str], image: tuple[int, int] | None = None) -> Graph:
+def read_onnx(
+    path: str | os.PathLike[str],
+    image: tuple[int, int] | None = None,
+    shapes: Shapes | None = None,
+    golden: Golden | None = None,
+) -> Graph:
     """The graph of an .onnx file with its weights.
 
     image: (h, w) of the one input (n, c, h, w), instead of those in the file; needed where it leaves them
-    open. Values and weights keep ONNX's names. A constant that stands where an op takes a value becomes a
+    open. shapes: input -> all its dimensions, where several are open; the batch is then what they say.
+    golden: computes float32 arithmetic of constants, where a file has some (computed.py).
+    Values and weights keep ONNX's names. A constant that stands where an op takes a value becomes a
     `Constant` node of its name, whose weight is called NAME/value. Outputs: see `with_outputs`.
     Nodes that no output needs are left out. An operator or a mode that refnet does not have is an `Opaque`
     node; an output that is no float32 value is replaced by the values that it is made of.
@@ -50,29 +63,37 @@ def read_onnx(path: str | os.PathLike[str], image: tuple[int, int] | None = None
     """
     model = open_model(path)
     try:
-        return _graph(model, image)
+        with Evaluator() as evaluator:
+            return _graph(model, image, shapes, evaluator, golden)
     except (GraphError, WeightsError) as error:
         raise type(error)(f"{model.file}: {error}") from None
     except UnicodeDecodeError:
         raise FormatError(model.file, None, "a name that is no UTF-8", "text") from None
 
 
-def _graph(model: Model, image: tuple[int, int] | None) -> Graph:
+def _graph(
+    model: Model,
+    image: tuple[int, int] | None,
+    shapes: Shapes | None,
+    evaluator: Evaluator,
+    golden: Golden | None,
+) -> Graph:
     nodes = _needed(model)
     read = {name for node in nodes for name in node.inputs} | {*model.outputs}
     inputs = {name: shape for name, shape in model.inputs.items() if name in read}
-    sizes = _sizes(model, inputs, image)
-    if not sizes:
+    if not inputs:
         raise UnsupportedError(f"{model.file}: its outputs are constant: no input is read")
+    inputs = stated(model.file, inputs, image, shapes)
     fixed = all(isinstance(shape[0], int) for shape in inputs.values())
     builds, opaques = [], []
+    folding = _Folding(model, evaluator, golden)
     for batch in (None,) if fixed else BATCHES:
         types = {
-            name: TensorType((n if isinstance(n := inputs[name][0], int) else batch or 1, *rest))
-            for name, rest in sizes.items()
+            name: TensorType(tuple(n if isinstance(n, int) else batch or 1 for n in shape))
+            for name, shape in inputs.items()
         }
         try:
-            built, without = _build(model, nodes, types)
+            built, without = _build(model, nodes, types, folding)
             builds.append(built)
             opaques.append(without)
         except (GraphError, FormatError) as error:
@@ -94,41 +115,6 @@ def _needed(model: Model) -> list[OnnxNode]:
     return kept[::-1]
 
 
-def _sizes(
-    model: Model, inputs: Mapping[str, tuple[int | str | None, ...]], image: tuple[int, int] | None
-) -> dict[str, tuple[int, ...]]:
-    """The dimensions of each input after the batch."""
-    found = {}
-    maps = [name for name, shape in inputs.items() if len(shape) == 4]
-    if image is not None and len(maps) != 1:
-        raise InputError(
-            f"{model.file}: image takes the size of one input (n, c, h, w); the file has {len(maps)}"
-        )
-    for name, shape in inputs.items():
-        if not shape:
-            raise UnsupportedError(f"{model.file}: input {name[:100]!r} is a single number, without a batch")
-        rest = list(shape[1:])
-        if image is not None and name in maps:
-            rest[1:] = image
-        if any(not isinstance(n, int) for n in rest):
-            shown = ", ".join(str(n) for n in shape)
-            how = (
-                "image (--image H,W) gives it"
-                if len(shape) == 4 and isinstance(rest[0], int)
-                else "the file must say it"
-            )
-            raise InputError(f"{model.file}: input {name[:100]!r} is [{shown}]: of what size? {how}")
-        found[name] = tuple(n for n in rest if isinstance(n, int))
-        if TensorType(found[name]).size > LARGEST_VALUE:
-            raise FormatError(
-                model.file,
-                None,
-                f"input {name[:100]!r} of {list(found[name])}",
-                f"at most {LARGEST_VALUE} elements",
-            )
-    return found
-
-
 class _Constants(dict[str, Array]):
     """Folded values, and the file's own, decoded when they are asked for."""
 
@@ -143,29 +129,75 @@ class _Constants(dict[str, Array]):
         return super().__contains__(name) or name in self.model.constants.tensors
 
 
-def _build(model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType]) -> tuple[Building, Opaques]:
-    constants, folded = _Constants(model), 0
+def _build(
+    model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType], folding: _Folding
+) -> tuple[Building, Opaques]:
+    constants = _Constants(model)
     building, opaques = Building(dict(inputs), constants, inputs), Opaques()
     wanted = frozenset(name for node in nodes for name in node.inputs) | {*model.outputs}
-    for node in nodes:
+    for node in (new for old in nodes for new in modern(old, lambda name: _shape(name, building))):
         values = [name for name in node.inputs if name in building.types]
         lost = opaques.needed(node)
         if node.op == "CastLike" and node.inputs[0] in constants and not lost:
             constants[node.outputs[0]] = constants[node.inputs[0]].astype(np.float32)
             continue
         if (not values and not lost) or (node.op in ("Shape", "Size") and node.inputs[0] in building.types):
-            if values:
-                outputs = shape_of(node, building.types[values[0]].shape)
+            try:
+                outputs = (
+                    shape_of(node, building.types[values[0]].shape)
+                    if values
+                    else folding.outputs(node, constants)
+                )
+            except UnsupportedError as error:
+                ready = _opaque(node, building, opaques, node.outputs, reason(node, error))
             else:
-                given = [constants[name] if name else None for name in node.inputs]
-                outputs = fold(node, given, model, folded)
-            folded += sum(x.size for x in outputs)
-            constants.update({n: x for n, x in zip(node.outputs, outputs, strict=False) if n})
-            continue
-        for made, kind in _made(node, building, opaques, wanted, lost):
+                constants.update({n: x for n, x in zip(node.outputs, outputs, strict=False) if n})
+                continue
+        else:
+            ready = _made(node, building, opaques, wanted, lost)
+        for made, kind in ready:
             building.types[made.name] = kind
             building.made.append(made)
     return building, opaques
+
+
+class _Folding:
+    """What is computed of constants: a node once, although the graph is built for three batches."""
+
+    def __init__(self, model: Model, evaluator: Evaluator, golden: Golden | None) -> None:
+        self.model, self.evaluator, self.golden = model, evaluator, golden
+        self._done: dict[tuple[str, ...], tuple[list[Array | None], list[Array]]] = {}
+
+    def outputs(self, node: OnnxNode, constants: Mapping[str, Array]) -> list[Array]:
+        """The outputs of a node whose inputs are all constant. Raises UnsupportedError, FormatError."""
+        given = [constants[name] if name else None for name in node.inputs]
+        before, outputs = self._done.get(node.outputs, ([], []))
+        if outputs and all(_same(a, b) for a, b in zip(given, before, strict=True)):
+            return outputs
+        if rounds_once(node, given):
+            outputs = fold(node, given, self.model, self.evaluator)
+        else:
+            outputs = computed(node, constants, self.golden, self.evaluator)
+        self._done[node.outputs] = (given, outputs)
+        return outputs
+
+
+def _same(a: Array | None, b: Array | None) -> bool:
+    """Whether two constants are the same; large ones are only if they are one object."""
+    if a is None or b is None or a is b:
+        return a is b
+    return a.size <= SMALL and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def reason(node: OnnxNode, error: UnsupportedError) -> str:
+    """What an error says, without the node that it names."""
+    return str(error).removeprefix(str(node.unsupported("")))
+
+
+def _shape(name: str, building: Building) -> tuple[int, ...] | None:
+    """The shape of a value or constant; None if it is neither."""
+    known = name in building.types or name in building.constants
+    return building.type(name).shape if known else None
 
 
 def _made(
@@ -182,7 +214,7 @@ def _made(
         try:
             ready = [(made, typed(node, made, building)) for made in RULES[node.op](use)]
         except UnsupportedError as error:
-            why = str(error).removeprefix(str(node.unsupported("")))
+            why = reason(node, error)
         else:
             others = wanted.intersection(node.outputs) - {made.name for made, _ in ready}
             return ready + _opaque(

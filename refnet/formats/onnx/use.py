@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refnet.formats.assembly import LARGEST_NUMBER, Made
+from refnet.formats.assembly import LARGEST_NUMBER, Made, type_of
 from refnet.formats.onnx.file import OnnxNode
 from refnet.ops import Op, TensorType
 
@@ -53,7 +53,7 @@ class Use:
     def type(self, i: int = 0) -> TensorType:
         """The type of input i."""
         name = self.node.inputs[i]
-        return TensorType(self.constants[name].shape) if name in self.constants else self.types[name]
+        return type_of(self.constants[name]) if name in self.constants else self.types[name]
 
     def rank(self, i: int = 0) -> int:
         """How many dimensions input i has."""

@@ -103,8 +103,8 @@ def _runner(request: Request, batch: int, stack: ExitStack) -> tuple[Origin, Run
     worker = stack.enter_context(worker_of(request))
     flags, mode = stated(request), "single ops"
     if _is_file(request):
-        file = NodesAlone(request.model)
-        flags["model"] = "sha256 " + hashlib.sha256(Path(request.model).read_bytes()).hexdigest()
+        file = NodesAlone(request.file)
+        flags["model"] = "sha256 " + hashlib.sha256(Path(request.file).read_bytes()).hexdigest()
         asked: dict[str, Any] = {"threads": request.threads}
         mode = f"single nodes of the file, opset {file.opset}"
         if request.framework == "onnxruntime":
@@ -145,7 +145,7 @@ def _nodes_of(file: NodesAlone, worker: Worker, how: Mapping[str, Any]) -> Run:
 
 def _is_file(request: Request) -> bool:
     """Whether nodes of the user's own file are run."""
-    return request.framework in ("onnxruntime", "openvino") and request.model.endswith(".onnx")
+    return request.framework in ("onnxruntime", "openvino") and request.file.endswith(".onnx")
 
 
 INSTEAD = (
@@ -186,11 +186,11 @@ def driven(request: Request) -> str:
     'operators of torch, one for each node, at the sizes of resnest-digits: no module or weights of yours'
     """
     if _is_file(request):
-        name = Path(request.model).name
+        name = Path(request.file).name
         return f"nodes of {name}, each alone, at the file's operator versions, with refnet's arrays"
     if request.framework == "refnet":
         return f"nodes of {request.model} in refnet's {request.executed} arithmetic, each alone"
-    sizes = f"at the sizes of {Path(request.model).name}"
+    sizes = f"at the sizes of {Path(request.file).name}"
     return f"operators of {request.framework}, one for each node, {sizes}: no module or weights of yours"
 
 

@@ -18,12 +18,14 @@ from refnet.core.errors import InputError, UnsupportedError
 from refnet.core.graph import Graph
 from refnet.core.words import did_you_mean
 from refnet.formats.golden_file import Sources
+from refnet.formats.onnx.sizes import OpenSizesError
 from refnet.frameworks.capture.names import FRAMEWORKS, MODES, PRECISIONS
 from refnet.frameworks.capture.parameters import compared
 from refnet.models.converted import usual_pipeline
 from refnet.models.inputs import Inputs, read_inputs
 from refnet.models.loading import load, network_of
 from refnet.models.seed import SEED
+from refnet.models.weights_file import source_of
 
 Size = tuple[int, int]
 
@@ -111,6 +113,10 @@ class Request:
             raise InputError(f"{self.framework} says itself what it is: leave the reference out")
         if self.mode == "exported" and (not self.is_callable or self.network is not None):
             raise InputError("--mode exported is for a torch callable without --model: its graph is its own")
+        if not self.is_callable and source_of(self.model).outputs:
+            whole = self.framework in ("torch", "mxnet", "folder")
+            if whole or (self.framework == "openvino" and self.is_its_own_file):
+                raise InputError(f"outputs are for refnet and onnxruntime: {self.framework} runs all of it")
         self._nothing_is_ignored()
 
     def _nothing_is_ignored(self) -> None:
@@ -142,7 +148,12 @@ class Request:
     def is_its_own_file(self) -> bool:
         """Whether the framework runs the user's file as it is, and refnet may not be able to read it."""
         kinds = {"onnxruntime": (".onnx",), "openvino": (".onnx", ".xml")}
-        return self.model.endswith(kinds.get(self.framework, ()))
+        return self.file.endswith(kinds.get(self.framework, ()))
+
+    @property
+    def file(self) -> str:
+        """The model without what is said of its inputs and outputs behind its name."""
+        return self.model if self.is_callable else source_of(self.model).file
 
     @property
     def executed(self) -> str:
@@ -170,9 +181,9 @@ def network(request: Request) -> tuple[Graph | None, Sources | None]:
     its_own = request.is_its_own_file
     try:
         graph = load(model, weights=None if its_own else weights, network=name, image=request.image)
-    except (InputError, UnsupportedError):
+    except (InputError, UnsupportedError) as error:
         said = its_own and (weights is None and name is None and request.image is None)
-        if said and os.path.isfile(model):
+        if said and os.path.isfile(request.file) and not isinstance(error, OpenSizesError):
             return None, None
         raise
     if its_own and weights is not None:

@@ -49,6 +49,7 @@ from refnet.frameworks.process import Answer, Worker
 from refnet.models.inputs import Inputs
 from refnet.models.loading import load, network_of
 from refnet.models.seed import SEED, seed_of
+from refnet.models.weights_file import source_of
 
 NETWORK = "network.onnx"
 """The graph of a torch module, in the folder of its capture."""
@@ -71,7 +72,10 @@ def planned(request: Request) -> Iterator[CapturePlan]:
     with ExitStack() as stack:
         make = {"torch": _torch, "mxnet": _mxnet, "onnxruntime": _onnxruntime, "openvino": _openvino}
         make["refnet"] = _own
-        yield make.get(request.framework, folder_plan)(request, graph, sources, stack)
+        plan = make.get(request.framework, folder_plan)(request, graph, sources, stack)
+        types = {} if graph is None else graph.types()
+        kinds = {name: kind.dtype for name, kind in types.items() if kind.dtype != "float32"}
+        yield replace(plan, kinds=kinds) if kinds else plan
 
 
 def reference(
@@ -369,7 +373,12 @@ def _onnxruntime(
         flags["model"] = "sha256 " + hashlib.sha256(path.read_bytes()).hexdigest()
     said: dict[str, Any] = {"threads": request.threads, "batch": given.batch, "mode": request.executed}
     who = reference("onnxruntime", worker, **said, flags=flags)
-    asked = {"path": str(path), "threads": request.threads, "level": level, "exposed": exposed}
+    asked: dict[str, Any] = {"path": str(path), "threads": request.threads}
+    asked |= {"level": level, "exposed": exposed}
+    if graph is not None and source_of(request.model).outputs:
+        kept = graph.by_name if exposed else graph.outputs.values()
+        asked |= {"only": [*kept]}
+        values = len(asked["only"])
     plan = _plan(graph, sources, given, who, _Stream(worker, "capture", asked, given.arrays))
     return replace(plan, total=values)
 
@@ -400,13 +409,15 @@ def _of_file(
     """The file that the framework runs, the user's or refnet's export; how many values it has; its inputs."""
     from refnet.models.export import export
 
-    path = Path(request.model).resolve()
+    path = Path(request.file).resolve()
     if not request.is_its_own_file:
         assert graph is not None
         (path,) = export(graph, _temporary(stack) / "net", "onnx")
     about = worker.ask("signature", {"path": str(path)})
-    kinds = {}
+    kinds: dict[str, tuple[int, ...]] = dict(source_of(request.model).shapes)
     for name, shape in about.field("inputs", dict).items():
+        if graph is not None or name in kinds:
+            continue
         if None in shape[1:] or not shape:
             raise UnsupportedError(f"{path.name}: input {name!r} is {shape}: only its first size may be free")
         kinds[name] = (shape[0] or 1, *shape[1:])

@@ -59,6 +59,7 @@ class CapturePlan:
     the framework computes as one, names in order; None if it computes each. returned: called as outputs, what
     the framework's own network returns. beyond: called with all values, those that the graph has no node for,
     name -> why that is no mistake. files: name -> a file that belongs to the capture, such as its network.
+    kinds: the dtypes of those values that are not float32.
     """
 
     reference: Origin
@@ -76,6 +77,7 @@ class CapturePlan:
     returned: Callable[[], Mapping[str, str]] = dict
     beyond: Callable[[Mapping[str, Stored]], Mapping[str, str]] = lambda values: {}
     files: Mapping[str, Path] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def write(
         left_out: dict[str, str] = {}
         for name, array in plan.values():
             _check(plan.reference.framework, name, name in values or name in left_out, inputs)
-            if reason := _unfit(array):
+            if reason := _unfit(array, plan.kinds.get(name, "float32")):
                 left_out[name] = reason
             else:
                 values[name] = place.value(name, array, before[len(values) : len(values) + 1])
@@ -157,10 +159,10 @@ def _check(framework: str, name: str, taken: bool, inputs: Collection[str]) -> N
         raise FrameworkError(f"{framework} made two values named {name!r}")
 
 
-def _unfit(array: Array) -> str:
-    """Why an array cannot stand in a capture; "" if it can."""
-    if array.dtype.kind != "f" or array.dtype.itemsize != 4:
-        return f"its elements are {array.dtype}, not float32"
+def _unfit(array: Array, kind: str) -> str:
+    """Why an array cannot stand in a capture; "" if it can. kind: the dtype that the graph has for it."""
+    if array.dtype.name != kind:
+        return f"its elements are {array.dtype}, not {kind}"
     if array.size == 0:
         return f"its shape is {list(array.shape)}"
     return ""
@@ -264,7 +266,7 @@ class _Folder:
 
     def value(self, name: str, array: Array, before: Sequence[tuple[str, Stored]]) -> Stored:
         """Keep a value, and note that it is complete. before: what a stopped capture had at its place."""
-        value = np.ascontiguousarray(array, np.float32)
+        value = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
         stored = Stored(digest(value), None if self.hash_only else file_name(name))
         if before:
             _compare(self.path, before[0], (name, stored))
@@ -280,7 +282,7 @@ class _Folder:
         path = self.path / stored.file
         if not path.is_symlink() and path.exists() and _same(path, stored.digest):
             return
-        with writing(path, array.shape) as append:
+        with writing(path, array.shape, stored.digest.dtype) as append:
             append(array)
 
     def copy(self, file: Path, name: str) -> None:
@@ -320,7 +322,7 @@ class _Folder:
 def _same(path: Path, expected: Digest) -> bool:
     """Whether the file has this array; one that was damaged is written again."""
     try:
-        file = open_npy(path)
+        file = open_npy(path, None)
         return file.shape == expected.shape and digest(file.read()) == expected
     except (InputError, FormatError):
         return False

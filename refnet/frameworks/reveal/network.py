@@ -205,9 +205,9 @@ def _opset(request: Request, worker: Worker) -> int | None:
     """The opset at which ONNX Runtime is asked: the .onnx file's own, else that of refnet's exporter."""
     if request.framework != "onnxruntime":
         return None
-    if not request.model.endswith(".onnx"):
+    if not request.file.endswith(".onnx"):
         return OPSET
-    return int(worker.ask("signature", {"path": str(Path(request.model).resolve())}).fields["opset"])
+    return int(worker.ask("signature", {"path": str(Path(request.file).resolve())}).fields["opset"])
 
 
 def _reference(plan: CapturePlan, opset: int | None) -> Reference:

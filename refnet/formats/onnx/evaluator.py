@@ -1,0 +1,182 @@
+"""The process in which constants of a file are computed: started when first needed, ended with the reading.
+
+    Evaluator.run ── fold_worker.py (onnx.reference) ── limits of bytes and seconds, of the process and here
+
+REFNET_FOLD_BYTES and REFNET_FOLD_SECONDS raise or lower the limits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.core.errors import InputError
+from refnet.formats.onnx.file import OnnxNode
+
+Array = npt.NDArray[Any]
+
+BYTES = 1 << 30
+"""Of all values together that are computed of a file's constants; nine networks with random weights have up
+to 575 MB."""
+LEAST_OPSET = {"DequantizeLinear": 19}
+"""The oldest versions that onnx's reference evaluator has, where they mean the same as those before."""
+SECONDS = 60
+"""That this may take."""
+BFLOAT16 = "bfloat16"
+"""A type that .npy does not know: its bits are sent."""
+WORKSPACE = 1 << 28
+"""Bytes of address space that the process may take beyond four times the limit: libraries loaded later."""
+HEADER = 4096
+"""Bytes of an answer beyond its arrays, and of an array's header."""
+
+
+def limits() -> tuple[int, int]:
+    """(bytes, seconds): REFNET_FOLD_BYTES and REFNET_FOLD_SECONDS, else BYTES and SECONDS.
+
+    Raises InputError for what is no whole number from 1 on.
+    """
+    found = []
+    for name, usual in (("REFNET_FOLD_BYTES", BYTES), ("REFNET_FOLD_SECONDS", SECONDS)):
+        text = os.environ.get(name, str(usual))
+        if not (text.isdecimal() and text.isascii() and len(text) < 16 and int(text)):
+            raise InputError(f"{name} must be a whole number from 1 on, got {text[:60]!r}")
+        found.append(int(text))
+    return found[0], found[1]
+
+
+class Evaluator:
+    """onnx's reference evaluator in a process of its own. bytes, seconds: its limits."""
+
+    def __init__(self) -> None:
+        self.bytes, self.seconds = limits()
+        self.left = self.bytes
+        self._process: subprocess.Popen[bytes] | None = None
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> Evaluator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def take(self, node: OnnxNode, count: int, width: int) -> None:
+        """Count a value of so many elements against the limit. Raises FormatError where it is exceeded."""
+        size = count * width
+        if not 0 <= size <= self.left:
+            room = f"at most {self.left} bytes more of {self.bytes} (REFNET_FOLD_BYTES gives another limit)"
+            raise node.wrong(f"a constant of {count} elements, {size} bytes", room)
+        self.left -= size
+
+    def run(self, node: OnnxNode, inputs: Sequence[Array | None], most: int) -> list[Array]:
+        """The outputs of a node, at most so many bytes together.
+
+        Raises FormatError for operands that the evaluator refuses, UnsupportedError where it ends or hangs.
+        """
+        process = self._started()
+        proto = type(node.proto)()
+        proto.CopyFrom(node.proto)
+        del proto.input[:], proto.output[:]
+        proto.input.extend("" if x is None else f"i{k}" for k, x in enumerate(inputs))
+        proto.output.extend(f"o{k}" if name else "" for k, name in enumerate(node.outputs))
+        arrays = [x for x in inputs if x is not None]
+        opset = max(node.opset, LEAST_OPSET.get(node.op, 1))
+        assert process.stdin
+        assert process.stdout
+        try:
+            _write(process.stdin, {"node": proto.SerializeToString().hex(), "opset": opset}, arrays)
+            message, found = _read(process.stdout, most)
+            if BFLOAT16 in message["names"]:
+                import ml_dtypes  # onnx needs it, too
+
+                found = [
+                    one.view(ml_dtypes.bfloat16) if name == BFLOAT16 else one
+                    for one, name in zip(found, message["names"], strict=True)
+                ]
+        except (OSError, ValueError, EOFError, KeyError, TypeError):
+            self._end()
+            why = f"its constants need more than {self.bytes} bytes or {self.seconds} s"
+            raise node.unsupported(f"{why} (REFNET_FOLD_BYTES, REFNET_FOLD_SECONDS)") from None
+        if message.get("kind") == "unsupported":
+            raise node.unsupported(f"of constants only, which onnx does not compute ({message['error']})")
+        if "error" in message:
+            raise node.wrong(f"constants that onnx cannot compute ({str(message['error'])[:200]})")
+        made = iter(found)
+        return [next(made) if name else np.zeros(0) for name in node.outputs]
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            file = Path(__file__).with_name("fold_worker.py")
+            command = [sys.executable, "-P", str(file), str(WORKSPACE + 4 * self.bytes), str(self.seconds)]
+            keep = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=keep | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            )
+            self._timer = threading.Timer(self.seconds, self._process.kill)
+            self._timer.daemon = True
+            self._timer.start()
+        return self._process
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._process is not None:
+            self._process.kill()
+            for pipe in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(OSError):
+                    if pipe:
+                        pipe.close()
+            self._process.wait()
+        self._process = self._timer = None
+
+
+def _write(stream: IO[bytes], message: dict[str, Any], arrays: Sequence[Array]) -> None:
+    parts = []
+    for array in arrays:
+        part = io.BytesIO()
+        plain = array.view(f"u{array.dtype.itemsize}") if array.dtype.name == BFLOAT16 else array
+        np.save(part, plain, allow_pickle=False)
+        parts.append(part.getvalue())
+    names = [array.dtype.name for array in arrays]
+    head = json.dumps(message | {"lengths": [len(part) for part in parts], "names": names}).encode()
+    stream.write(len(head).to_bytes(4, "little") + head)
+    for data in parts:
+        stream.write(data)
+    stream.flush()
+
+
+def _read(stream: IO[bytes], most: int) -> tuple[dict[str, Any], list[Array]]:
+    """An answer. Raises EOFError where it ends, ValueError for one of another form or of too many bytes."""
+    length = int.from_bytes(_exactly(stream, 4), "little")
+    if length > HEADER * 64:
+        raise ValueError(length)
+    message = json.loads(_exactly(stream, length))
+    lengths = message["lengths"]
+    if any(not isinstance(n, int) or n < 0 for n in lengths) or sum(lengths) > most + HEADER * len(lengths):
+        raise ValueError(lengths)
+    found = [np.load(io.BytesIO(_exactly(stream, n)), allow_pickle=False) for n in lengths]
+    return message, found
+
+
+def _exactly(stream: IO[bytes], length: int) -> bytes:
+    data = stream.read(length)
+    if len(data) < length:
+        raise EOFError
+    return data

@@ -1,0 +1,174 @@
+"""Values that are computed of constants alone: where, by whom, within which limits."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+import refnet
+from refnet import ops
+from refnet.arithmetic.golden import Golden
+from refnet.core.errors import FormatError, InputError, UnsupportedError
+from refnet.formats.onnx import evaluator, fold_worker
+from refnet.formats.onnx.evaluator import BYTES, SECONDS, Evaluator, limits
+from tests.helpers.bits import floats, same_bits
+from tests.helpers.onnx_build import model, node, read, tensor
+from tests.helpers.onnx_models import whole
+
+W = floats((3, 2, 1, 1), "w")
+
+
+def load(nodes: list[object], constants: dict[str, object], folder: Path, **more: object) -> refnet.Graph:
+    proto = model(nodes, [tensor(n, a) for n, a in constants.items()], **more)
+    (folder / "net.onnx").write_bytes(proto.SerializeToString())
+    return refnet.load(folder / "net.onnx")
+
+
+def test_weights_of_one_number_need_no_process_and_no_large_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(Evaluator, "_started", None)  # to be called is an error
+    half = tensor("", np.float32([0.5]))
+    nodes = [node("ConstantOfShape", "s", "w", value=half), node("Conv", "x w")]
+    graph = load(nodes, {"s": np.array([4096, 2, 16, 16])}, tmp_path, shape=["n", 2, 16, 16])
+    assert graph.weights["w"].size == 1 << 21
+    assert (graph.weights["w"] == 0.5).all()
+
+
+def test_quantized_weights_are_one_product_each(tmp_path):
+    q, scale, zero = np.arange(-3, 3, dtype=np.int8).reshape(3, 2, 1, 1), np.float32(0.1), np.int8(-7)
+    nodes = [node("DequantizeLinear", "q s z", "w"), node("Conv", "x w")]
+    for opset in (13, 19, 21):
+        graph = load(nodes, {"q": q, "s": scale, "z": zero}, tmp_path, opset=opset)
+        assert same_bits(graph.weights["w"], (q.astype(np.float32) + 7) * scale)
+    large = np.array([1 << 30, 3], np.int32)
+    nodes = [node("DequantizeLinear", "q s", "b"), node("Add", "x b")]
+    graph = load(nodes, {"q": large, "s": scale}, tmp_path, shape=[1, 2])
+    said = "DequantizeLinear: of constants up to 1073741824, whose product is rounded twice"
+    assert graph.by_name["b"].op.opaque == said
+
+
+def test_float_arithmetic_of_constants_is_refnets_own_golden(tmp_path):
+    """A batch norm of weights (weight standardisation), and a sum of three."""
+    scale, zero, mean, var = (floats((2,), key) for key in ("s", "z", "m", "v"))
+    constants = {"w": W, "s": scale, "z": zero, "m": mean, "v": np.abs(var) + np.float32(0.5)}
+    nodes = [node("BatchNormalization", "w s z m v", "n"), node("Sum", "n n n", "t"), node("Conv", "x t")]
+    graph = load(nodes, constants, tmp_path)
+    exact = Golden(1).exact
+    normal = ops.BatchNorm(1e-5).golden(W, scale, zero, mean, constants["v"], exact=exact)
+    assert same_bits(graph.weights["t"], ops.Add(3).golden(normal, normal, normal, exact=exact))
+    assert [one.name for one in graph.nodes] == ["y"]
+
+
+def test_what_nobody_rounds_once_is_opaque_and_ends_nothing_else(tmp_path):
+    """An operator without a rule, float64 arithmetic, and a reader without golden."""
+    nodes = [node("Exp", "w", "e"), node("Conv", "x e", "c"), node("Conv", "x w", "d"), node("Relu", "d")]
+    graph = load(nodes, {"w": W}, tmp_path, outputs=["c", "y"])
+    assert graph.by_name["e"].op == ops.Opaque(
+        "Exp", "of constants only, which refnet does not compute", (3, 2, 1, 1)
+    )
+    assert graph.by_name["c"].op.opaque.startswith("Conv: its weight 'e' is computed")
+    x = floats((1, 2, 4, 4), "x")
+    assert refnet.run(graph, {"x": x}, values=["y"])["y"].shape == (1, 3, 4, 4)
+    with pytest.raises(UnsupportedError, match=r"(?s)Exp: of constants only.*: e\b"):
+        refnet.run(graph, {"x": x}, values=["c"])
+    nodes = [node("ReduceSum", "d", "r", keepdims=1), node("Cast", "r", "f", to=1), node("Add", "x f")]
+    graph = load(nodes, {"d": np.ones((1, 1, 1, 3))}, tmp_path)
+    assert "it reads 'r', which is left out" in graph.by_name["f"].op.opaque
+    nodes = [node("Sum", "w w w", "t"), node("Conv", "x t")]
+    graph = read(model(nodes, [tensor("w", W)]), tmp_path)
+    assert graph.by_name["t"].op.opaque.endswith("the reader was not given what rounds it")
+
+
+def test_one_rounding_is_left_to_onnx(tmp_path):
+    """Products, quotients and roots have one result; bfloat16 and float16 are widened."""
+    nodes = [
+        node("Sqrt", "a", "r"),
+        node("Div", "w r", "q"),
+        node("Cast", "h", "f", to=TensorProto.FLOAT),
+        node("Mul", "q f", "t"),
+        node("Conv", "x t"),
+    ]
+    a, h = np.abs(floats((3, 1, 1, 1), "a")), floats((3, 2, 1, 1), "h").astype(np.float16)
+    graph = load(nodes, {"w": W, "a": a, "h": h}, tmp_path)
+    assert same_bits(graph.weights["t"], (W / np.sqrt(a)) * h.astype(np.float32))
+
+
+def test_a_node_is_computed_once_for_all_batches(tmp_path, monkeypatch):
+    asked = []
+    own = Evaluator.run
+    monkeypatch.setattr(Evaluator, "run", lambda self, n, *more: asked.append(n.op) or own(self, n, *more))
+    nodes = [node("Transpose", "w", "t", perm=[1, 0, 2, 3]), node("Conv", "x t")]
+    load(nodes, {"w": whole((2, 3, 1, 1), "w")}, tmp_path)
+    assert asked == ["Transpose"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "amount", "nodes", "error", "said"),
+    [
+        (
+            "REFNET_FOLD_BYTES",
+            "100",
+            [node("ConstantOfShape", "s", "c"), node("Add", "x c")],
+            FormatError,
+            "a constant of 32 elements, 128 bytes .*at most 100 bytes more of 100",
+        ),
+        (
+            "REFNET_FOLD_BYTES",
+            "1000",
+            [node("Tile", "w s", "c"), node("Add", "x c")],
+            FormatError,
+            "a constant of",
+        ),
+    ],
+)
+def test_limits(variable, amount, nodes, error, said, tmp_path, monkeypatch):
+    constants = {"s": np.array([1, 2, 4, 4]), "w": np.ones((1, 1, 9, 9), np.float32)}
+    monkeypatch.setenv(variable, amount)
+    with pytest.raises(error, match=said):
+        load(nodes, constants, tmp_path)
+
+
+def test_the_limits_are_read_and_checked(monkeypatch):
+    assert limits() == (BYTES, SECONDS)
+    monkeypatch.setenv("REFNET_FOLD_BYTES", "5000000000")
+    monkeypatch.setenv("REFNET_FOLD_SECONDS", "7")
+    assert limits() == (5_000_000_000, 7)
+    for wrong in ("0", "-1", "1e9", "", "9" * 20):
+        monkeypatch.setenv("REFNET_FOLD_SECONDS", wrong)
+        with pytest.raises(InputError, match="REFNET_FOLD_SECONDS must be a whole number"):
+            limits()
+
+
+SLOW = "import sys, time\nsys.stdin.buffer.read(4)\ntime.sleep(60)\n"
+ENDS = "import sys\nsys.stdin.buffer.read(4)\nsys.exit(3)\n"
+LOUD = "import sys\nsys.stdin.buffer.read(4)\nsys.stdout.buffer.write(b'nonsense' * 99)\nsys.stdout.flush()\n"
+HUGE = (
+    "import json, sys\nsys.stdin.buffer.read(4)\nhead = json.dumps({'lengths': [1 << 40], 'names': ['f']})"
+    ".encode()\nsys.stdout.buffer.write(len(head).to_bytes(4, 'little') + head)\nsys.stdout.flush()\n"
+)
+
+
+@pytest.mark.parametrize("script", [SLOW, ENDS, LOUD, HUGE], ids=["hangs", "ends", "nonsense", "too much"])
+def test_a_process_that_fails_costs_the_node_and_no_more(script, tmp_path, monkeypatch):
+    """The reading goes on; nothing hangs, and no answer is believed."""
+    (tmp_path / "fold_worker.py").write_text(script)
+    monkeypatch.setattr(evaluator, "__file__", str(tmp_path / "evaluator.py"))
+    monkeypatch.setenv("REFNET_FOLD_SECONDS", "1")
+    nodes = [node("Transpose", "w", "t", perm=[1, 0, 2, 3]), node("Conv", "x t")]
+    graph = load(nodes, {"w": whole((2, 3, 1, 1), "w")}, tmp_path)
+    assert "its constants need more than" in graph.by_name["t"].op.opaque
+
+
+def test_the_process_is_limited(tmp_path):
+    """In the process itself: its memory ends before the machine's does."""
+    code = "import fold_worker, numpy; fold_worker.limit(1 << 28, 60); numpy.zeros(1 << 30, numpy.uint8)"
+    command, folder = [sys.executable, "-c", code], tmp_path / "alone"
+    folder.mkdir()
+    shutil.copy(fold_worker.__file__, folder)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert "MemoryError" in done.stderr
