@@ -11,6 +11,7 @@ from types import MappingProxyType
 import numpy as np
 
 from refnet.core.errors import GraphError, InputError, WeightsError
+from refnet.core.notebook import shown
 from refnet.core.op import F32, Op, TensorType
 
 __all__ = ["Graph", "Node", "TensorType"]
@@ -101,6 +102,9 @@ class Graph:
         if learned and not self.weights:
             parameters = f"{len(learned)} weights, not loaded"
         return f"<Graph {self.name[:60]!r}: {inputs}; {nodes}, {parameters}; outputs {_few(self.outputs)}>"
+
+    def _repr_html_(self) -> str | None:
+        return shown(self)
 
     def __str__(self) -> str:
         head = ", ".join(f"{n}: {t!r}" for n, t in self.inputs.items())
