@@ -1,7 +1,7 @@
 """How a value shows itself in a notebook: the view stands floors above, so the root of the package brings it.
 
-    Graph._repr_html_ ─┐
-    Verification, ... ─┴── shown ── the function that refnet/__init__.py gives ── report/views.py
+Graph._repr_html_ ─┐
+Verification, ... ─┴── shown ── the function that refnet/__init__.py gives ── report/views.py
 """
 
 from __future__ import annotations
@@ -20,5 +20,5 @@ def view_with(viewer: Viewer) -> None:
 
 
 def shown(value: object) -> str | None:
-    """The value as HTML of bounded length; None, for which a notebook takes the text, where nobody makes any."""
+    """The value as HTML of bounded length; None, if nobody makes any: a notebook then shows the text."""
     return _viewers[0](value) if _viewers else None

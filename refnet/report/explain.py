@@ -42,9 +42,7 @@ def show_explanation(one: Explanation, everything: bool = False) -> None:
 def show_module(graph: Graph, module: str, nodes: Sequence[Node]) -> None:
     """Print the values of a module: op, what each reads, shape."""
     types = graph.types()
-    rows = [
-        (node.name, repr(node.op), ", ".join(node.data), list(types[node.name].shape)) for node in nodes
-    ]
+    rows = [(node.name, repr(node.op), ", ".join(node.data), list(types[node.name].shape)) for node in nodes]
     show(clean(f"{module} of {graph.name}: {counted(len(rows), 'value')}"), "")
     columns = ("value", "op", "reads", "shape")
     show(table(columns, rows, drop=("reads", "op"), fold=("op", "reads")), "")

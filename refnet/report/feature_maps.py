@@ -10,6 +10,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from refnet.core.errors import InputError
+from refnet.core.notebook import shown
 from refnet.core.op import F32, F64
 from refnet.report.html_pictures import NAN, STEPS, VIRIDIS, fold, palette, png
 from refnet.report.html_text import figure, thousands
@@ -66,10 +67,7 @@ class FeatureMaps:
         height, width = self.value.shape[-2:]
         return f"<FeatureMaps {self.name[:60]!r}: {self.channels} channels of {height} x {width}>"
 
-    def _repr_html_(self) -> str:
-        from refnet.report.views import view
-
-        return view(self)
+    _repr_html_ = shown
 
     @property
     def channels(self) -> int:

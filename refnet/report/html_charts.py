@@ -148,7 +148,7 @@ COLUMNS = 300
 
 
 def signed_bars(products: Sequence[float], sums: Sequence[float]) -> Markup:
-    """The terms of a sum as bars up and down from 0, and plain's running sum as a line, each on its own scale.
+    """The terms of a sum as bars from 0, and plain's running sum as a line, each on its own scale.
 
     Empty where nothing can be drawn: fewer than two terms, or one that is no finite number.
 

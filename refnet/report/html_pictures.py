@@ -135,9 +135,7 @@ def values(mean: F32) -> Picture:
     )
 
 
-def fold(
-    array: npt.NDArray[Any], together: np.ufunc, side: int = SIDE
-) -> tuple[F64, tuple[int, int]]:
+def fold(array: npt.NDArray[Any], together: np.ufunc, side: int = SIDE) -> tuple[F64, tuple[int, int]]:
     """At most side x side pixels, and how many rows and columns make one; with `np.add` the mean of them."""
     height, width = array.shape
     down, across = -(-height // side), -(-width // side)

@@ -143,19 +143,17 @@ def _(graph: Graph) -> tuple[str, dict[str, Any]]:
         shapes = {name: str(list(kind.shape)) for name, kind in graph.types().items()}
     except GraphError:
         shapes = {}
-    names = [node.name for node in graph.nodes]
+    names, statistics = [node.name for node in graph.nodes], graph.statistics()
     rows = [
         (node.name, repr(node.op), _some(node.data, 4), shapes.get(node.name, "")) for node in graph.nodes
     ]
     few = len(rows) <= FIRST + LAST
     kinds = Counter(type(node.op).__name__ for node in graph.nodes)
-    parts = [
-        (title, len(members), shapes.get(names[members[-1]], "")) for title, members in stages(names)
-    ]
+    parts = [(title, len(members), shapes.get(names[members[-1]], "")) for title, members in stages(names)]
     return "view_graph.html", {
         "name": graph.name,
         "nodes": len(rows),
-        "weights": sum(array.size for array in graph.weights.values()),
+        "parameters": sum(graph.weights[name].size for name in graph.weights if name not in statistics),
         "loaded": bool(graph.weights) or not any(node.weights for node in graph.nodes),
         "inputs": _some([f"{cut(name, NAME)}: {kind!r}" for name, kind in graph.inputs.items()], 4),
         "outputs": _some([f"{cut(out, NAME)} = {cut(name, NAME)}" for out, name in graph.outputs.items()], 4),

@@ -52,8 +52,7 @@ class Explanation:
     hidden: tuple[str, ...] = ()
     note: str | None = None
 
-    def _repr_html_(self) -> str | None:
-        return shown(self)
+    _repr_html_ = shown
 
     @property
     def golden(self) -> np.float32:

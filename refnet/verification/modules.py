@@ -46,10 +46,8 @@ def named_node(graph: Graph, name: str) -> Node:
     if node is not None:
         return node
     if inside := members(graph, name):
-        raise InputError(
-            f"{graph.name} has no value {name!r}, but a module of that name with {counted(len(inside), 'value')}: "
-            f"{inside[0].name} to {inside[-1].name}"
-        )
+        holds = f"{counted(len(inside), 'value')}: {inside[0].name} to {inside[-1].name}"
+        raise InputError(f"{graph.name} has no value {name!r}, but a module of that name with {holds}")
     raise unknown(graph, name)
 
 

@@ -96,8 +96,7 @@ class Verification:
         found = [one.verdict for one in self.nodes]
         object.__setattr__(self, "counts", {verdict: found.count(verdict) for verdict in VERDICTS})
 
-    def _repr_html_(self) -> str | None:
-        return shown(self)
+    _repr_html_ = shown
 
     @property
     def first_defect(self) -> str | None:
