@@ -16,9 +16,10 @@
 #   browser       no environment: Debian's chromium and chromium-driver (installed with apt-get, as root, unless they are
 #                 there), and selenium 4.51.0 in .venv: the HTML report is tested in a real browser
 #   dask          no environment: distributed 2026.8.0 in .venv, for `refnet evaluate --dask` and `refnet prove --dask`
+#   jupyter       no environment: jupytext, nbclient and ipykernel in .venv: the notebooks in a real kernel
 #   .venv-node    typescript 5.9.3 (with npm; nodejs and npm are installed with apt-get, as root, unless they are there): reads the
 #                 types in the comments of the learners' page's modules
-# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [openvino] [oldest] [aarch64] [browser] [node] [dask]      (default: all)
+# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [openvino] [oldest] [aarch64] [browser] [node] [dask] [jupyter]      (default: all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3.11}
@@ -147,6 +148,19 @@ dask() {
     say "dask: $(versions .venv/bin/python distributed), after $((SECONDS - begin)) s"
 }
 
+jupyter() {
+    local begin=$SECONDS pins="jupytext==1.19.6 nbclient==0.11.0 ipykernel==7.4.0"
+    if [[ ! -x .venv/bin/python ]]; then
+        say "jupyter: there is no .venv, which the crosschecks run in; the README's first command makes it" >&2
+        exit 1
+    fi
+    if ! complete .venv "$pins" "jupytext, nbclient, ipykernel"; then
+        # shellcheck disable=SC2086
+        .venv/bin/python -m pip install -q --disable-pip-version-check $pins
+    fi
+    say "jupyter: $pins, after $((SECONDS - begin)) s"
+}
+
 node() {
     local begin=$SECONDS typescript=5.9.3 tsc=.venv-node/node_modules/.bin/tsc
     if [[ $("$tsc" --version 2>/dev/null) != "Version $typescript" ]]; then
@@ -162,7 +176,7 @@ node() {
     say "node: typescript $("$tsc" --version), after $((SECONDS - begin)) s"
 }
 
-for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser node dask}"; do
+for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser node dask jupyter}"; do
     for name in $framework; do
         case $name in
         mxnet) make .venv-mxnet "numpy==1.23.5 mxnet==1.9.1" "mxnet" "numpy==1.23.5 mxnet==1.9.1" ;;
@@ -178,7 +192,8 @@ for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser n
         browser) browser ;;
         dask) dask ;;
         node) node ;;
-        *) echo "no environment $name; there are mxnet, torch, extras, onnx, openvino, oldest, aarch64, browser, node and dask" >&2 && exit 2 ;;
+        jupyter) jupyter ;;
+        *) echo "no environment $name; there are mxnet, torch, extras, onnx, openvino, oldest, aarch64, browser, node, dask and jupyter" >&2 && exit 2 ;;
         esac
     done
 done

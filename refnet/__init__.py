@@ -10,11 +10,14 @@ Everything public stands here. Each name is imported when it is first used, so `
     reveal, read_book              in which order a framework adds
     write_golden, check_golden     hashes of the golden values
     evaluate                       top-1 and top-5 on labelled images
+    FeatureMaps                    a value as pictures, in a notebook
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from refnet.core.notebook import view_with
 
 if TYPE_CHECKING:
     from refnet.arithmetic.golden import Golden
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from refnet.frameworks.public import CaptureResult, capture, reveal
     from refnet.frameworks.reveal.network import Revealed
     from refnet.models.loading import load
+    from refnet.report.feature_maps import FeatureMaps
     from refnet.verification.capture import Capture, open_capture
     from refnet.verification.diff import Diff, ValueDiff, diff
     from refnet.verification.explain import Explanation
@@ -57,6 +61,7 @@ _HOME = {
     "Diff": "refnet.verification.diff",
     "Evaluation": "refnet.evaluation.evaluate",
     "Explanation": "refnet.verification.explain",
+    "FeatureMaps": "refnet.report.feature_maps",
     "FetchError": "refnet.core.errors",
     "FormatError": "refnet.core.errors",
     "FrameworkError": "refnet.core.errors",
@@ -105,6 +110,7 @@ __all__ = [
     "Diff",
     "Evaluation",
     "Explanation",
+    "FeatureMaps",
     "FetchError",
     "FormatError",
     "FrameworkError",
@@ -150,6 +156,16 @@ def __getattr__(name: str) -> Any:
 
         return getattr(import_module(_HOME[name]), _OWN_NAME.get(name, name))
     raise AttributeError(f"module 'refnet' has no attribute {name!r}")
+
+
+def _view(value: object) -> str:
+    """What a notebook shows of a graph, a verification or an explanation."""
+    from refnet.report.views import view
+
+    return view(value)
+
+
+view_with(_view)
 
 
 def __dir__() -> list[str]:

@@ -285,6 +285,7 @@ INFRASTRUCTURE = {
     "core/caches.py",
     "core/interrupt.py",
     "core/limits.py",
+    "core/notebook.py",
     "core/words.py",
     "loops/claims.py",
     "loops/jit.py",

@@ -67,7 +67,7 @@ class GraphError(RefnetError):
     >>> node = refnet.Node("r", Relu(), ("nowhere",))
     >>> refnet.Graph("g", {"data": refnet.TensorType((1, 2))}, (node,), {"out": "r"})
     Traceback (most recent call last):
-    refnet.core.errors.GraphError: g: r reads 'nowhere', which nothing makes before it
+    refnet.core.errors.GraphError: g: r reads 'nowhere', made by nothing before it
     """
 
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 import numpy as np
 
 from refnet.core.errors import GraphError, InputError, WeightsError
+from refnet.core.notebook import shown
 from refnet.core.op import F32, Op, TensorType
 
 __all__ = ["Graph", "Node", "TensorType"]
@@ -78,9 +79,7 @@ class Graph:
                 raise GraphError(f"{self.name}: two values are named {node.name!r}")
             for name in node.data:
                 if name not in known:
-                    raise GraphError(
-                        f"{self.name}: {node.name} reads {name!r}, which nothing makes before it"
-                    )
+                    raise GraphError(f"{self.name}: {node.name} reads {name!r}, made by nothing before it")
             for name in node.weights:
                 if name in known:
                     raise GraphError(f"{self.name}: {node.name} takes the value {name!r} for a weight")
@@ -101,6 +100,8 @@ class Graph:
         if learned and not self.weights:
             parameters = f"{len(learned)} weights, not loaded"
         return f"<Graph {self.name[:60]!r}: {inputs}; {nodes}, {parameters}; outputs {_few(self.outputs)}>"
+
+    _repr_html_ = shown
 
     def __str__(self) -> str:
         head = ", ".join(f"{n}: {t!r}" for n, t in self.inputs.items())

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from refnet.core.element import Step, Terms
+from refnet.core.graph import Graph, Node
+from refnet.core.words import counted
 from refnet.report.terminal import clean, show, table
 from refnet.verification.difference import apart
 from refnet.verification.explain import Explanation, text
@@ -35,6 +37,16 @@ def show_explanation(one: Explanation, everything: bool = False) -> None:
     elif terms is None:
         show("no terms are listed: an input is NaN, infinite or huge, or the op has no list of terms", "")
     _show_results(one)
+
+
+def show_module(graph: Graph, module: str, nodes: Sequence[Node]) -> None:
+    """Print the values of a module: op, what each reads, shape."""
+    types = graph.types()
+    rows = [(node.name, repr(node.op), ", ".join(node.data), list(types[node.name].shape)) for node in nodes]
+    show(clean(f"{module} of {graph.name}: {counted(len(rows), 'value')}"), "")
+    columns = ("value", "op", "reads", "shape")
+    show(table(columns, rows, drop=("reads", "op"), fold=("op", "reads")), "")
+    show(clean(f"one element of one of them: refnet explain ... {nodes[0].name} --at N,C,Y,X"))
 
 
 def shown_terms(terms: Terms, everything: bool) -> list[int]:

@@ -141,3 +141,40 @@ def _places(worst: Mapping[str, Any]) -> dict[str, float]:
     values = {who: worst[who]["value"] for who in ("found", "plain", "golden") if worst.get(who)}
     places = {who: (real(value) - center) / radius for who, value in values.items()}
     return {who: place for who, place in places.items() if not math.isnan(place)}
+
+
+COLUMNS = 300
+"""Bars of a drawing of signed numbers, at most; of those that share a bar the largest is drawn."""
+
+
+def signed_bars(products: Sequence[float], sums: Sequence[float]) -> Markup:
+    """The terms of a sum as bars from 0, and plain's running sum as a line, each on its own scale.
+
+    Empty where nothing can be drawn: fewer than two terms, or one that is no finite number.
+
+    >>> signed_bars([1.0, -2.0, 0.5], [1.0, -1.0, -0.5]).count("<path")
+    3
+    """
+    lengths = (len(products), len(sums))
+    if lengths[0] < 2 or lengths[1] < lengths[0] or not all(map(math.isfinite, [*products, *sums])):
+        return Markup("")
+    together = -(-len(products) // COLUMNS)
+    bars = [max(products[i : i + together], key=abs) for i in range(0, len(products), together)]
+    line = [sums[min(i + together, len(products)) - 1] for i in range(0, len(products), together)]
+    wide = 300 / len(bars)
+    tall, high = (max(map(abs, values)) or 1.0 for values in (bars, line))
+    shape = "".join(
+        f"M{2 + i * wide:.1f} 40v{-36 * value / tall:.1f}h{max(wide - 0.4, 0.4):.1f}V40z"
+        for i, value in enumerate(bars)
+    )
+    path = "".join(
+        f"{'L' if i else 'M'}{2 + (i + 0.5) * wide:.1f} {40 - 36 * value / high:.1f}"
+        for i, value in enumerate(line)
+    )
+    said = f"{thousands(len(products))} terms up to {figure(tall)}; the running sum up to {figure(high)}"
+    if together > 1:
+        said += f"; a bar is the largest of {together} terms"
+    return Markup(
+        '<svg class="terms" viewBox="0 0 304 80" role="img"><title>{}</title>'
+        '<path class="axis" d="M2 40h300"/><path class="bars" d="{}"/><path class="sum" d="{}"/></svg>'
+    ).format(said, shape, path)

@@ -27,8 +27,11 @@ STEPS = 250
 """Colours of a scale; the palette has 256, of which these follow:"""
 NONE, OVER, NAN = 0, 251, 252
 
-ANCHORS = ((0x44, 0x01, 0x54), (0x3B, 0x52, 0x8B), (0x21, 0x91, 0x8C), (0x5E, 0xC9, 0x62), (0xFD, 0xE7, 0x25))
+Anchors = tuple[tuple[int, int, int], ...]
+
+VIRIDIS = ((0x44, 0x01, 0x54), (0x3B, 0x52, 0x8B), (0x21, 0x91, 0x8C), (0x5E, 0xC9, 0x62), (0xFD, 0xE7, 0x25))
 """Five points of the viridis scale (Smith, van der Walt and Firing, CC0), which is even for every eye."""
+GREYS = ((0, 0, 0), (255, 255, 255))
 
 RED, MAGENTA = (0xE0, 0x31, 0x31), (0xE0, 0x31, 0xC8)
 
@@ -72,7 +75,7 @@ def differences(share: F32) -> Picture:
     """
     nothing_promised, beyond = 2.0, 3.0  # of the pixels folded together, the gravest is kept
     grave = np.where(np.isnan(share), nothing_promised, np.where(share > 1, beyond, share))
-    folded, fold = _fold(grave, np.maximum)
+    folded, folds = fold(grave, np.maximum)
     inside = (folded > 0) & (folded <= 1)
     highest = float(folded[inside].max(initial=0.0))
     places: npt.NDArray[np.uint8] = np.full(folded.shape, NONE, np.uint8)
@@ -87,12 +90,12 @@ def differences(share: F32) -> Picture:
     return Picture(
         title="where it differs",
         over_axes="largest over batch and channels",
-        uri=_png(places, transparent=True),
+        uri=png(places, palette(VIRIDIS), transparent=True),
         width=places.shape[1],
         height=places.shape[0],
         lowest=0.0,
         highest=highest,
-        fold=fold,
+        fold=folds,
         over=over,
         nans=nans,
         colours=colours,
@@ -107,7 +110,7 @@ def values(mean: F32) -> Picture:
     (0.0, 4.0, 3, 1)
     """
     with np.errstate(all="ignore"):
-        folded, fold = _fold(mean, np.add)
+        folded, folds = fold(mean, np.add)
     finite = np.isfinite(folded)
     lowest = float(folded[finite].min(initial=np.inf)) if finite.any() else 0.0
     highest = float(folded[finite].max(initial=-np.inf)) if finite.any() else 0.0
@@ -120,22 +123,22 @@ def values(mean: F32) -> Picture:
     return Picture(
         title="the framework's value",
         over_axes="mean over batch and channels",
-        uri=_png(places, transparent=False),
+        uri=png(places, palette(GREYS)),
         width=places.shape[1],
         height=places.shape[0],
         lowest=lowest,
         highest=highest,
-        fold=fold,
+        fold=folds,
         over=0,
         nans=nans,
         colours=colours,
     )
 
 
-def _fold(array: npt.NDArray[Any], together: np.ufunc) -> tuple[F64, tuple[int, int]]:
-    """At most SIDE x SIDE pixels, and how many rows and columns make one; with `np.add` the mean of them."""
+def fold(array: npt.NDArray[Any], together: np.ufunc, side: int = SIDE) -> tuple[F64, tuple[int, int]]:
+    """At most side x side pixels, and how many rows and columns make one; with `np.add` the mean of them."""
     height, width = array.shape
-    down, across = -(-height // SIDE), -(-width // SIDE)
+    down, across = -(-height // side), -(-width // side)
     tops, lefts = np.arange(0, height, down), np.arange(0, width, across)
     folded: F64 = together.reduceat(together.reduceat(array.astype(np.float64), tops, axis=0), lefts, axis=1)
     if together is np.add:
@@ -143,25 +146,22 @@ def _fold(array: npt.NDArray[Any], together: np.ufunc) -> tuple[F64, tuple[int, 
     return folded, (down, across)
 
 
-def _palette(transparent: bool) -> bytes:
-    """256 colours: of differences viridis, of values greys; the same two for what lies off the scale."""
-    steps = np.linspace(0, 1, STEPS)
-    if transparent:
-        even = np.linspace(0, 1, len(ANCHORS))
-        scale = np.stack([np.interp(steps, even, channel) for channel in np.array(ANCHORS).T], axis=1)
-    else:
-        scale = np.repeat(255 * steps[:, None], 3, axis=1)
+def palette(anchors: Anchors) -> bytes:
+    """256 colours: a scale of STEPS through the anchors, and the two for what lies off the scale."""
+    steps, even = np.linspace(0, 1, STEPS), np.linspace(0, 1, len(anchors))
+    scale = np.stack([np.interp(steps, even, channel) for channel in np.array(anchors).T], axis=1)
     colours = np.zeros((256, 3), np.uint8)
     colours[1 : 1 + STEPS] = np.round(scale)
     colours[OVER], colours[NAN] = RED, MAGENTA
     return colours.tobytes()
 
 
-def _png(places: npt.NDArray[np.uint8], transparent: bool) -> Markup:
+def png(places: npt.NDArray[np.uint8], colours: bytes, transparent: bool = False) -> Markup:
+    """A PNG as data URI: places in a palette of 256 colours. transparent: its first is seen through."""
     from PIL import Image
 
     image = Image.frombytes("P", places.shape[::-1], places.tobytes())
-    image.putpalette(_palette(transparent))
+    image.putpalette(colours)
     stream = io.BytesIO()
     if transparent:
         image.save(stream, "PNG", optimize=True, transparency=NONE)

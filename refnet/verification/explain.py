@@ -18,6 +18,7 @@ import numpy as np
 from refnet.core.element import Index, Terms
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node
+from refnet.core.notebook import shown
 from refnet.core.op import F32, Interval
 from refnet.verification import compute
 from refnet.verification.difference import shares, ulps
@@ -50,6 +51,8 @@ class Explanation:
     bound: tuple[float, float]
     hidden: tuple[str, ...] = ()
     note: str | None = None
+
+    _repr_html_ = shown
 
     @property
     def golden(self) -> np.float32:

@@ -18,10 +18,9 @@ from refnet.arithmetic.engines import check_compiler, check_threads, thread_coun
 from refnet.arithmetic.golden import Golden
 from refnet.arithmetic.replay import Replay
 from refnet.core.errors import InputError
-from refnet.core.graph import Graph, Node
+from refnet.core.graph import Graph
 from refnet.core.op import F32
 from refnet.core.orders import Book
-from refnet.core.words import did_you_mean
 from refnet.formats import book as book_file
 from refnet.formats import golden_file
 from refnet.formats.arguments import COUNT, MODEL, OPTIONAL, OPTIONAL_CAPTURE, PATH, check_arguments
@@ -31,6 +30,7 @@ from refnet.models.loading import Model, Size
 from refnet.verification import golden
 from refnet.verification.capture import CapturedValues, opened
 from refnet.verification.explain import Explanation, explain_element, own_inputs
+from refnet.verification.modules import named_node
 from refnet.verification.names import Names, check_names, read_names, renamed
 from refnet.verification.progress import Progress, advancing
 from refnet.verification.sources import Inputs, network_and_inputs, stated_inputs
@@ -147,25 +147,17 @@ def explain(
             source, model, weights=weights, network=network, image=image, inputs=inputs, pipeline=pipeline
         )
         check_names(graph, listed)
-        chosen = _node(graph, node)
+        chosen = named_node(graph, node)
         stated = {} if given else stated_inputs(graph, source)
         told = gather(graph, source, chosen, given, count, stated)
         return explain_element(chosen, told.inputs, tuple(at), told.found, count, told.note)
     graph, given = network_and_inputs(
         opened({}), model, weights=weights, network=network, image=image, inputs=inputs, pipeline=pipeline
     )
-    chosen = _node(graph, node)
+    chosen = named_node(graph, node)
     if inputs is None:
         raise InputError("what goes into the network? --input X, or --capture DIR")
     return explain_element(chosen, own_inputs(graph, given, chosen, threads), tuple(at), None, count)
-
-
-def _node(graph: Graph, name: str) -> Node:
-    node = graph.by_name.get(name)
-    if node is None:
-        hint = did_you_mean(name, graph.by_name, f" among its {len(graph.by_name)}")
-        raise InputError(f"{graph.name} has no value {name!r}{hint}")
-    return node
 
 
 def write_golden(

@@ -17,6 +17,7 @@ from refnet.arithmetic.engines import thread_count
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph
 from refnet.core.interpreter import cost_of
+from refnet.core.notebook import shown
 from refnet.core.op import F32
 from refnet.core.words import did_you_mean
 from refnet.verification.capture import CapturedValues, Values
@@ -94,6 +95,8 @@ class Verification:
     def __post_init__(self) -> None:
         found = [one.verdict for one in self.nodes]
         object.__setattr__(self, "counts", {verdict: found.count(verdict) for verdict in VERDICTS})
+
+    _repr_html_ = shown
 
     @property
     def first_defect(self) -> str | None:

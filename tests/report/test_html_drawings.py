@@ -45,7 +45,7 @@ def test_a_picture_of_differences_against_a_loop():
     greens = [green for _, green in sorted(previous.items())]
     assert greens == sorted(greens)
     assert greens[0] < 20
-    assert greens[-1] == html_pictures.ANCHORS[-1][1]
+    assert greens[-1] == html_pictures.VIRIDIS[-1][1]
     assert picture.highest == max(previous)
 
 

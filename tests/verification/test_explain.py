@@ -19,6 +19,7 @@ from refnet.models.synthetic import normal
 from refnet.ops.layout import Move
 from refnet.verification.capture import open_capture
 from refnet.verification.explain import chain, explain_element, fma, own_inputs, text
+from refnet.verification.modules import members, module_names
 from refnet.verification.trace import element, exact_sum, rounded
 from refnet.verification.verify import verify_values
 from tests.helpers.bits import awkward, floats
@@ -222,3 +223,47 @@ def test_every_kind_is_printed(name, capsys):
     shown = capsys.readouterr().out
     assert node.name in shown
     assert "exact" in shown
+
+
+def test_the_command_lists_a_modules_values(capsys):
+    assert main(["explain", "resnest-digits", "layer1.0.conv2"]) == 0
+    shown = capsys.readouterr().out
+    graph = refnet.load("resnest-digits")
+    inside = [node for node in graph.nodes if node.name.startswith("layer1.0.conv2.")]
+    assert all(f"{node.name} " in shown and repr(node.op) in shown for node in inside)
+    assert "11 values" in shown
+    assert main(["explain", "resnest-digits", "layer1.0.conv2", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["values"]
+    assert [row["name"] for row in rows] == [node.name for node in inside]
+    assert [row["shape"] for row in rows] == [list(graph.types()[node.name].shape) for node in inside]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["layer1.0", "--at", "0,1", "--input", "seed:0"],
+            "a module of that name with 21 values: layer1.0.conv1 to",
+        ),
+        (["fc"], "which element of fc, [1, 10]? such as --at 0,5"),
+        (["layer1.9"], "did you mean layer1.0"),
+        (["layer1.9", "--at", "0", "--input", "seed:0"], "did you mean layer1.0"),
+        (["layer1.0", "--input", "seed:0"], "--input seed:0: also name an element, --at"),
+        (["layer1.0", "--html"], "--html: also name an element, --at"),
+        (["layer1.0", "--all"], "--all: also name an element, --at"),
+    ],
+)
+def test_a_module_is_no_value_and_a_value_no_module(arguments, said, capsys):
+    assert main(["explain", "resnest-digits", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_module_is_a_whole_part_of_a_name():
+    graph = refnet.load("octave-se-resnet-digits")
+    found = members(graph, "L2_B01_conv2")
+    assert found
+    assert all(node.name.startswith(("L2_B01_conv2_", "L2_B01_conv2-")) for node in found)
+    assert members(graph, "L2_B01_conv") == ()
+    assert members(graph, "") == ()
+    assert members(graph, "pool1") == (graph.by_name["pool1"],)
+    assert module_names(["a/b/c", "a/d", ".e"]) == ["a", "a/b"]
