@@ -31,7 +31,7 @@ def links(page: Path) -> list[str]:
 
 @cache
 def anchors(page: Path) -> set[str]:
-    """The names that GitHub gives to headings: lower case, words joined by hyphens, repeated ones numbered."""
+    """The names that headings get: lower case, words joined by hyphens, repeated ones numbered."""
     found: dict[str, int] = {}
     names = set()
     for before, token in zip(tokens(page), tokens(page)[1:], strict=False):
