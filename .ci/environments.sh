@@ -19,7 +19,8 @@
 #   jupyter       no environment: jupytext, nbclient and ipykernel in .venv: the notebooks in a real kernel
 #   .venv-node    typescript 5.9.3 (with npm; nodejs and npm are installed with apt-get, as root, unless they are there): reads the
 #                 types in the comments of the learners' page's modules
-# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [openvino] [oldest] [aarch64] [browser] [node] [dask] [jupyter]      (default: all)
+#   .venv-site    sphinx 9.0.4, myst-parser 5.2.0, furo 2025.12.19, and refnet with its libraries: the documentation's site
+# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [openvino] [oldest] [aarch64] [browser] [node] [dask] [jupyter] [site]      (default: all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3.11}
@@ -176,7 +177,7 @@ node() {
     say "node: typescript $("$tsc" --version), after $((SECONDS - begin)) s"
 }
 
-for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser node dask jupyter}"; do
+for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser node dask jupyter site}"; do
     for name in $framework; do
         case $name in
         mxnet) make .venv-mxnet "numpy==1.23.5 mxnet==1.9.1" "mxnet" "numpy==1.23.5 mxnet==1.9.1" ;;
@@ -193,7 +194,9 @@ for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser n
         dask) dask ;;
         node) node ;;
         jupyter) jupyter ;;
-        *) echo "no environment $name; there are mxnet, torch, extras, onnx, openvino, oldest, aarch64, browser, node, dask and jupyter" >&2 && exit 2 ;;
+        site) make .venv-site "sphinx==9.0.4 myst-parser==5.2.0 furo==2025.12.19" "sphinx, myst_parser, furo, refnet.learn.page, numba" \
+            "sphinx==9.0.4 myst-parser==5.2.0 furo==2025.12.19" "-e ." ;;
+        *) echo "no environment $name; there are mxnet, torch, extras, onnx, openvino, oldest, aarch64, browser, node, dask, jupyter and site" >&2 && exit 2 ;;
         esac
     done
 done

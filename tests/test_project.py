@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -17,6 +18,19 @@ from refnet.ops import ALL
 
 PACKAGE = Path(refnet.__file__).parent
 ROOT = PACKAGE.parent
+
+
+@cache
+def walked(path: Path) -> tuple[ast.AST, ...]:
+    """Every node of a file's syntax tree, in the order of ast.walk."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
+@cache
+def for_types(path: Path) -> frozenset[int]:
+    """The ids of the nodes that only type checkers see: all of `if TYPE_CHECKING:`, its `else` included."""
+    blocks = [one for one in walked(path) if isinstance(one, ast.If) and "TYPE_CHECKING" in ast.dump(one.test)]
+    return frozenset(id(node) for block in blocks for node in ast.walk(block))
 
 
 def project() -> dict:
@@ -116,7 +130,7 @@ LAYERS = [
 def imports(path: Path) -> set[str]:
     """Rooms of refnet that a file imports, inside functions too."""
     rooms = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in walked(path):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module] if node.module != "refnet" else [f"refnet.{a.name}" for a in node.names]
@@ -134,13 +148,13 @@ def test_imports_run_one_way():
         if room in {"__init__", "_weights"}:
             continue
         assert room in height, f"{path}: put {room} into LAYERS"
-        tree = ast.parse(path.read_text())
         checked = {
             node.module.split(".")[1]
-            for block in ast.walk(tree)
-            if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
-            for node in ast.walk(block)
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("refnet.")
+            for node in walked(path)
+            if id(node) in for_types(path)
+            and isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.startswith("refnet.")
         }
         for other in imports(path) - checked - {room}:
             if other in height:
@@ -152,8 +166,8 @@ def test_public_functions_are_called_from_above_only():
     for path in PACKAGE.rglob("*.py"):
         if path.relative_to(PACKAGE).parts[0] in {"cli", "pytest_plugin.py", "_weights"}:
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "refnet":
+        for node in walked(path):
+            if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "refnet":
                 assert node.attr in {"__version__", "__file__"}, f"{path}:{node.lineno}"
 
 
@@ -184,16 +198,9 @@ def modules() -> dict[str, Path]:
 
 def imported(path: Path, known: dict[str, Path]) -> set[str]:
     """The modules of refnet that a file imports when it runs, inside functions too; not for type checks."""
-    tree = ast.parse(path.read_text())
-    skipped = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
-        for node in ast.walk(block)
-    }
     found = set()
-    for node in ast.walk(tree):
-        if id(node) in skipped:
+    for node in walked(path):
+        if id(node) in for_types(path):
             continue
         if isinstance(node, ast.ImportFrom) and node.module:
             members = {f"{node.module}.{alias.name}" for alias in node.names}
@@ -230,7 +237,7 @@ NAMES_OPS = {
 def named_ops(path: Path, classes: set[str]) -> set[str]:
     """Classes of ops that a file imports from refnet.ops, or reads from it as a module."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in walked(path):
         if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("refnet.ops."):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.Attribute) and ast.unparse(node.value).split(".")[-1] == "ops":
@@ -333,7 +340,7 @@ def test_every_fast_kernel_names_its_reference_loop():
 
 def test_no_private_name_crosses_a_package():
     for name, path in modules().items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in walked(path):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("refnet."):
                 home = (node.module or "").split(".")[1]
                 private = [alias.name for alias in node.names if alias.name.startswith("_")]
@@ -344,7 +351,7 @@ def test_frameworks_are_never_imported():
     for path in PACKAGE.rglob("*.py"):
         if path.name.endswith("_worker.py") or path.parent.name == "_weights":
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in walked(path):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not {n.split(".")[0] for n in names} & {"torch", "mxnet", "onnxruntime"}, path
@@ -389,7 +396,7 @@ OF_ANYTHING |= {"NamedTemporaryFile", "copyfileobj", "copyfile", "copy2", "symli
 def writing_calls(path: Path) -> set[str]:
     """The calls in a file that could create, change or move a file."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in walked(path):
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
@@ -413,6 +420,7 @@ def test_files_are_written_in_one_way():
 def test_no_file_is_named_after_the_process():
     """Two containers have processes of the same number, and may share a folder."""
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in walked(path):
             if isinstance(node, ast.JoinedStr):
-                assert "getpid" not in ast.unparse(node), path
+                inside = {getattr(one, "attr", getattr(one, "id", "")) for one in ast.walk(node)}
+                assert "getpid" not in inside, path

@@ -20,9 +20,24 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 def floats(shape: tuple[int, ...], key: object) -> np.ndarray:
     """float32 between -1 and 1, from sha256 in counter mode: the same on every machine."""
     count = int(np.prod(shape))
-    stream = b"".join(hashlib.sha256(f"{key}/{i}".encode()).digest() for i in range(-(-count // 8)))
-    words = np.frombuffer(stream, np.int32, count)
+    words = np.frombuffer(_stream(str(key), -(-count // 8)), np.int32, count)
     return (words.astype(np.float64) / 2**31).astype(np.float32).reshape(shape)
+
+
+_STREAMS: dict[str, bytes] = {}
+"""Key -> what of its stream was needed so far: most tests ask for the same few again, longer or shorter."""
+
+
+def _stream(key: str, blocks: int) -> bytes:
+    """At least so many blocks of 32 bytes."""
+    known = _STREAMS.get(key, b"")
+    if len(known) < 32 * blocks:
+        new = range(len(known) // 32, blocks)
+        known += b"".join(hashlib.sha256(f"{key}/{i}".encode()).digest() for i in new)
+        if len(_STREAMS) >= 100:
+            _STREAMS.clear()
+        _STREAMS[key] = known
+    return known
 
 
 AWKWARD = np.array(

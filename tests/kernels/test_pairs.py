@@ -69,13 +69,13 @@ def different(made: Iterable[Case]) -> list[str]:
     """The names of the cases whose bits differ, and how they were asked."""
     found = []
     for case in made:
-        expected = getattr(REFERENCE, case.method)(*case.arguments())
+        first, *others = case.arguments()
+        expected = getattr(REFERENCE, case.method)(first, *others)
         found += [
             f"{case.name}, {engine.threads} threads"
             for engine in ENGINES
-            if not same_bits(expected, getattr(engine, case.method)(*case.arguments()))
+            if not same_bits(expected, getattr(engine, case.method)(first, *others))
         ]
-        first, *others = case.arguments()
         if case.method in BATCHED and len(first) > 1 and not (case.method == "conv" and others[-1].kinds):
             for i in range(len(first)):
                 alone = getattr(ENGINES[0], case.method)(first[i : i + 1], *others)

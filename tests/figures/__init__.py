@@ -1,0 +1,24 @@
+"""The figures of the documentation: `python -m tests.figures` draws them into docs/figures/.
+
+    drawing     SVG: words, boxes, arrows, feature maps; the colours of light and dark
+    networks    a shipped digit, the octave convolution and the split attention, from refnet's values
+    numbers     the verdicts and the order of one sum, from a shipped capture and book
+    packages    which package imports which, from the code
+
+Every number and every pixel in them is computed when they are drawn. test_figures.py draws them again and
+compares the bytes with the committed files.
+"""
+
+from __future__ import annotations
+
+from tests.figures import networks, numbers, packages
+
+FIGURES = {
+    "digit.svg": networks.digit,
+    "octave.svg": networks.octave,
+    "attention.svg": networks.attention,
+    "verdicts.svg": numbers.verdicts,
+    "order.svg": numbers.order,
+    "packages.svg": packages.packages,
+}
+"""File in docs/figures -> what draws it."""

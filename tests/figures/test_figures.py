@@ -1,0 +1,83 @@
+"""The committed figures are those that the code draws today, and can be read by everybody."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from tests.figures import FIGURES, numbers, packages
+
+FOLDER = Path(__file__).parents[2] / "docs" / "figures"
+PAGES = [*(FOLDER.parents[1]).glob("*.md"), *FOLDER.parent.rglob("*.md")]
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_what_refnet_computes_today(name):
+    """python -m tests.figures draws them anew."""
+    assert FIGURES[name]() == (FOLDER / name).read_text(encoding="utf-8")
+
+
+def test_every_figure_is_drawn_by_code_and_shown_on_a_page():
+    shown = {
+        name
+        for page in PAGES
+        for name in re.findall(r"figures/([\w.-]+\.svg)", page.read_text(encoding="utf-8"))
+    }
+    assert {path.name for path in FOLDER.iterdir()} == set(FIGURES) == shown
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_says_what_it_shows_and_loads_nothing(name):
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    root = ElementTree.fromstring(text)
+    assert root.get("role") == "img"
+    for tag in ("title", "desc"):
+        said = root.find(f"{SVG}{tag}")
+        assert said is not None
+        assert said.text
+        assert said.get("id") in root.get("aria-labelledby", "").split()
+    assert "prefers-color-scheme:dark" in text
+    assert not re.search(r"href|url\(|@import|<script|<image", text)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_lies_beyond_a_figure(name):
+    """Words are at most 7.6 wide per letter of 14 high, semibold and monospace included."""
+    root = ElementTree.fromstring((FOLDER / name).read_text(encoding="utf-8"))
+    *_, width, height = map(float, root.get("viewBox", "").split())
+    for one in root.iter(f"{SVG}text"):
+        words, x, y = one.text or "", float(one.get("x", "")), float(one.get("y", ""))
+        wide = len(words) * (8.5 if "mono" in one.get("class", "") else 7.6)
+        left = {"start": x, "middle": x - wide / 2, "end": x - wide}[one.get("text-anchor", "start")]
+        assert 0 <= left < left + wide <= width, words
+        assert 12 <= y <= height - 4, words
+    for one in root.iter(f"{SVG}rect"):
+        x, y = float(one.get("x", 0)), float(one.get("y", 0))
+        assert 0 <= x <= width - float(one.get("width", "")), ElementTree.tostring(one)
+        assert 0 <= y <= height - float(one.get("height", "")), ElementTree.tostring(one)
+
+
+def test_the_element_has_three_different_values():
+    """Else the figures would show nothing."""
+    one = numbers.element()
+    assert len({numbers.bits(x) for x in (one.captured, one.plain, one.golden)}) == 3
+    assert max(abs(one.place(x)) for x in (one.captured, one.plain, one.golden)) < 1
+
+
+def test_an_arrow_left_out_follows_from_others():
+    """cli imports core in its code, but every way from cli leads there."""
+    arrows = packages.needs()
+    assert "core" not in arrows["cli"]
+    assert arrows["ops"] == {"core"}
+    for package, others in arrows.items():
+        assert all(packages.PLACES[other][0] > packages.PLACES[package][0] for other in others)
+
+
+def test_an_addition_rounds_if_its_result_is_not_exact():
+    chains, last, total = numbers.rounded([[0, 1], [2]], np.float32([1, 2**-30, 3]))
+    assert (chains, last, total) == ([[True], []], [False], 4)
