@@ -71,29 +71,40 @@ export function bits(x) {
   );
 }
 
-/** A colour from blue over the ground to orange. @param {number} share from -1 to 1 @returns {number[]} red, green, blue */
-export function colour(share) {
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+const STEPS = 256; // of a colour's strength, each way
+
+/** Colours from blue over the ground to orange, as a canvas keeps them: 2 * STEPS + 1 of red, green, blue, alpha. @param {boolean} dark */
+function shades(dark) {
   const ground = dark ? [32, 36, 44] : [247, 245, 240];
-  const end = share < 0 ? (dark ? [110, 168, 255] : [24, 78, 168]) : dark ? [255, 176, 84] : [196, 84, 0];
-  const t = Math.sqrt(Math.min(Math.abs(share), 1));
-  return ground.map((g, i) => Math.round(g + t * (end[i] - g)));
+  const [below, above] = dark ? [[110, 168, 255], [255, 176, 84]] : [[24, 78, 168], [196, 84, 0]];
+  const made = new Uint8ClampedArray(4 * (2 * STEPS + 1));
+  for (let i = -STEPS; i <= STEPS; i++) {
+    const end = i < 0 ? below : above;
+    made.set([...ground.map((g, k) => g + (Math.abs(i) / STEPS) * (end[k] - g)), 255], 4 * (i + STEPS));
+  }
+  return made;
 }
 
+const LIGHT = new Uint32Array(shades(false).buffer);
+const DARK = new Uint32Array(shades(true).buffer);
+const scheme = matchMedia("(prefers-color-scheme: dark)");
+
 /**
- * Paints numbers into a canvas, one pixel each.
+ * Paints numbers into a canvas, one pixel each; NaN stays empty.
  * @param {HTMLCanvasElement} canvas @param {ArrayLike<number>} data @param {number} width @param {number} height
  * @param {number} largest what gets the full colour
  */
 export function paint(canvas, data, width, height, largest) {
-  canvas.width = width;
-  canvas.height = height;
+  if (canvas.width !== width) canvas.width = width;
+  if (canvas.height !== height) canvas.height = height;
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   const image = context.createImageData(width, height);
-  for (let i = 0; i < width * height; i++) {
-    if (i < data.length && Number.isFinite(data[i])) {
-      image.data.set([...colour(largest ? data[i] / largest : 0), 255], 4 * i);
-    }
+  const pixels = new Uint32Array(image.data.buffer);
+  const colours = scheme.matches ? DARK : LIGHT;
+  const size = Math.min(data.length, pixels.length);
+  for (let i = 0; i < size; i++) {
+    const share = largest ? data[i] / largest : 0;
+    if (share - share === 0) pixels[i] = colours[STEPS + Math.sign(share) * Math.round(STEPS * Math.sqrt(Math.min(Math.abs(share), 1)))];
   }
   context.putImageData(image, 0, 0);
 }

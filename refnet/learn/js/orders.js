@@ -90,6 +90,18 @@ function divisor(node, x, at, terms) {
   return (Math.min(top + kernel[0], height + pad[0]) - top) * (Math.min(left + kernel[1], width + pad[1]) - left);
 }
 
+/**
+ * value - (a + b), where value is that sum in float32: two doubles hold the exact sum, so nothing is lost before
+ * the last subtraction. a: a float32; b: one, or the product of two, which is exact in double.
+ * @param {number} value @param {number} a @param {number} b @returns {number}
+ */
+export function errorOf(value, a, b) {
+  const sum = a + b;
+  const t = sum - a;
+  const rest = a - (sum - t) + (b - t);
+  return value - sum - rest;
+}
+
 /** Adds one term after another and writes down each step. */
 class Sum {
   /** @param {Summands} sum @param {boolean} padding whether terms in the padding are added, as w * (+0) */
@@ -109,8 +121,7 @@ class Sum {
       const { w, x, inside } = this.sum.terms[k];
       if (!inside && !this.padding) continue;
       const value = fused ? fma32(w, x, total) : f32(total + f32(w * x));
-      const error = toNumber(units(value) - units(total) - product(w, x));
-      this.steps.push({ lane, what: `+ term ${k + 1}`, term: k, value, error });
+      this.steps.push({ lane, what: `+ term ${k + 1}`, term: k, value, error: errorOf(value, total, w * x) });
       total = value;
     }
     return total;
@@ -119,7 +130,7 @@ class Sum {
   /** @param {number} a @param {number} b @param {string} what @returns {number} */
   add(a, b, what) {
     const value = f32(a + b);
-    this.steps.push({ lane: -1, what, term: -1, value, error: toNumber(units(value) - units(a) - units(b)) });
+    this.steps.push({ lane: -1, what, term: -1, value, error: errorOf(value, a, b) });
     return value;
   }
 
