@@ -5,6 +5,7 @@ They say without JavaScript what the live figures say with it. Colours come from
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -106,3 +107,51 @@ def interval(half: float, marks: Mapping[str, float], ends: bool) -> Markup:
         "; ".join(f"{name}: {v:+.3g} ulp from the exact value" for name, v in marks.items()),
         *(closed, drawn, half, half),
     )
+
+
+DECADES = (-3, 8)
+"""Of the share of a bound, as powers of ten."""
+
+
+def share_lines(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    """One line per node: its largest share of the bound, ten times as much per step, and a line at 1."""
+    low, high = DECADES
+    left, right, tall = 230, 590, 20
+    height = tall * len(rows) + 34
+
+    def x(share: float) -> float:
+        power = math.log10(share) if share > 0 else low
+        return left + (min(max(power, low), high) - low) / (high - low) * (right - left)
+
+    drawn, said = [], []
+    for i, row in enumerate(rows):
+        y = tall * i + 20
+        drawn.append(Markup('<text x="0" y="{}">{}</text>').format(y + 4, row["name"]))
+        share = row["share"]
+        if share is None:
+            wrong = row["differ"] > 0 and row["verdict"] == "defect"
+            words = "one result, and other bits" if wrong else "one result, and its bits"
+            drawn.append(
+                Markup('<text class="{}" x="{}" y="{}">{}</text>').format(
+                    "wrong" if wrong else "", left, y + 4, words
+                )
+            )
+        else:
+            words = f"share {share:.3g}"
+            drawn.append(
+                Markup(
+                    '<line class="axis" x1="{}" x2="{:.1f}" y1="{}" y2="{}"/>'
+                    '<circle class="{}" cx="{:.1f}" cy="{}" r="5"/>'
+                ).format(left, x(share), y, y, "wrong" if share > 1 else "exact", x(share), y)
+            )
+        said.append(f"{row['name']}: {words}")
+    ticks = Markup("").join(
+        Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+            x(10.0**power), height - 4, words
+        )
+        for power, words in ((-3, "0.001"), (0, "1"), (3, "1000"), (6, "10\u2076"))
+    )
+    return Markup(
+        '<svg class="chart shares" viewBox="0 0 600 {}" role="img" aria-label="{}">'
+        '<path class="centre" d="M{:.1f} 6V{}"/>{}{}</svg>'
+    ).format(height, "; ".join(said), x(1.0), height - 18, Markup("").join(drawn), ticks)

@@ -1,4 +1,4 @@
-"""Computes refnet/learn/exercises.json: chapter 6's captures with a planted bug, and what verify says of them.
+"""Computes refnet/learn/exercises.json: chapter 6's captures with planted bugs, and what verify says.
 
 python -m tests.learn.exercises writes the file. tests/learn/test_learn.py computes it again and compares.
 The captures add in the framework's order, by the shipped books, so they have a framework's rounding besides.
@@ -182,7 +182,7 @@ def proof(graph: Graph, node: Node, values: dict[str, F32]) -> dict[str, Any]:
 
 
 def pictures(value: F32, right: F32, at: tuple[int, ...]) -> dict[str, Any] | None:
-    """The worst element's map as captured and as refnet has it, in steps of one colour scale; None for no map."""
+    """The worst element's map as captured and as it should be, in steps of one scale; None for no map."""
     if value.ndim < 4 or value.shape[2] < 2:
         return None
     maps = [one[at[:2]].astype(np.float64) for one in (value, right)]

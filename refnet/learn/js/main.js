@@ -2,6 +2,7 @@
 
 import { run } from "./engine.js";
 import { runWith, startAttention, without } from "./attention.js";
+import { startBugs } from "./bugs.js";
 import { startDigit } from "./digit.js";
 import { explain, inBookOrder, startNumber } from "./number.js";
 import { frequencies, lowShare, startOctave } from "./octave.js";
@@ -23,6 +24,7 @@ startNumber();
 startRounding();
 startOctave();
 startAttention();
+startBugs();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => take(state.levels));
 Object.assign(window, {
   refnet: {
