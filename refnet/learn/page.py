@@ -27,12 +27,12 @@ from refnet.learn import pictures
 from refnet.learn.networks import SHIPPED, digits, network
 from refnet.learn.words import brief, minus
 
-LIVE = ("number", "rounding", "octave")
+LIVE = ("number", "rounding", "octave", "settings")
 """The facts that the modules read; the others are only printed."""
 
 MODULES = (
     *("float32", "float64", "exact", "engine", "orders", "state", "draw"),
-    *("digit", "number", "rounding", "octave", "attention", "bugs", "main"),
+    *("digit", "number", "rounding", "octave", "attention", "bugs", "replay", "main"),
 )
 """In an order in which each imports only from those before it."""
 
@@ -43,6 +43,7 @@ CHAPTERS = {
     "octave": "Octave convolution",
     "attention": "Split attention",
     "bugs": "Rounding or bug?",
+    "replay": "Batch norm folded, sums fused in MXNet, replay",
 }
 """Templates and titles, in the order of the page."""
 
@@ -68,6 +69,7 @@ def page() -> str:
     environment.globals |= {"facts": facts, "pictures": pictures, "chapters": [*CHAPTERS], "titles": CHAPTERS}
     titles = {one.name: one.title for one in SHIPPED}
     exercises = [one | {"title": titles[one["network"]]} for one in json.loads(_text("exercises.json"))]
+    facts["settings"] = json.loads(_text("settings.json"))
     environment.globals["exercises"] = exercises
     style, script = _text("page.css"), script_text()
     data = {

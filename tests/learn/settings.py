@@ -20,11 +20,14 @@ from refnet.core.op import F32, Interval
 from refnet.core.orders import Book, signature
 from refnet.formats import book as book_file
 from refnet.formats.golden_file import digest
-from refnet.learn.networks import SHIPPED, recipe_fact
+from refnet.learn.networks import SHIPPED, recipe_fact, weight
+from refnet.models import synthetic
+from refnet.models.loading import structure
 from refnet.models.preprocess import pipeline
 from refnet.models.weights import shipped_folder
 from refnet.verification.difference import ulps
 from refnet.verification.propagate import AbstractValue, known, propagate
+from tests.helpers.engines import FAST
 from tests.learn.facts import DIGIT, computed, float_fact
 
 FILE = Path(__file__).parents[2] / "refnet" / "learn" / "settings.json"
@@ -61,23 +64,32 @@ class Shown(NamedTuple):
 
 
 SHOWN = (
-    Shown("L5_B01_conv2_conv-h2h", "L5_B01_conv2_conv-h2h", "alone", "two"),
     Shown("L3_B01_conv2_conv-h", "L3_B01_conv2_conv-h2h", "add", "joined"),
     Shown("L4_B01_conv2_conv-h", "L4_B01_conv2_conv-h2h", "add", "joined"),
     Shown("L2_B01_conv2_bn-h", "L2_B01_conv1_conv-h2h", "norm", "joined"),
 )
 """Each in the setting "one", and in another one in which it has other bits."""
+LABELS = {
+    "add": ("convolution and addition", "1 thread, both in one operation"),
+    "norm": ("convolution and batch norm", "1 thread, the batch norm folded"),
+    "alone": ("a convolution of ResNeSt-50", "2 threads"),
+}
+"""What a value is, and what the other setting is called."""
+
+LARGE = "resnest-50-pytorch"
+THREADS = "layer4.0.conv1"
+"""Of LARGE: a node that PyTorch adds otherwise with two threads."""
 
 
 def settings() -> dict[str, Any]:
     """All of it."""
     graph = refnet.load(NETWORK)
     books = {one.key: book_file.read(one.book) for one in SETTINGS}
-    x = pipeline("digits").apply(shipped_folder() / "digits" / DIGIT)
+    values = computed(graph, pipeline("digits").apply(shipped_folder() / "digits" / DIGIT))
     return {
         "sample": SAMPLE,
         "settings": [setting_fact(one, graph, books) for one in SETTINGS],
-        "shown": [shown_fact(one, graph, books, computed(graph, x)) for one in SHOWN],
+        "shown": [threads_fact(), *(shown_fact(one, graph, books, values) for one in SHOWN)],
         "torch": torch_fact(),
     }
 
@@ -140,7 +152,7 @@ def setting_fact(one: Setting, graph: Graph, books: dict[str, Book]) -> dict[str
 
 def recipes_changed(graph: Graph, first: Book, second: Book) -> list[str]:
     """The nodes that the second book computes in another way."""
-    types = graph.types()
+    types = graph.types() | dict(graph.weight_types)
     found = []
     for node in graph.nodes:
         keys = [
@@ -167,24 +179,32 @@ def shown_fact(one: Shown, graph: Graph, books: dict[str, Book], plain: dict[str
     first, second = books["one"], books[one.setting]
     found = {
         "one": in_nodes(one, graph, first, plain),
-        one.setting: in_nodes(one, graph, second, plain)
-        if one.kind == "alone"
-        else joined_value(one.node, graph, second, plain),
+        one.setting: joined_value(one.node, graph, second, plain),
     }
-    mine, other = found["one"], found[one.setting]
-    mask = mine.view("u4") != other.view("u4")
-    at = tuple(map(int, np.unravel_index(int(np.argmax(np.where(mask, np.abs(mine), -1))), mine.shape)))
-    bound = interval(node, conv, graph, plain)
-    centre, radius = float(bound.center[at]), float(bound.radius[at])
-    ulp = float(np.spacing(np.abs(np.float32(centre))))
+    at, apart = apart_fact(found, interval(node, conv, graph, plain))
     return {
+        **apart,
         **{"node": one.node, "conv": one.conv, "kind": one.kind, "setting": one.setting},
+        **dict(zip(("label", "title"), LABELS[one.kind], strict=True)),
         "other": next((name for name in node.data if name != one.conv), None) if one.kind == "add" else None,
         "norm": first.recipes[key_of(first, node, graph)].parts[0].do.formula if one.kind == "norm" else None,
         "orders": {
             "one": orders_of(first, conv, graph),
             one.setting: orders_of(second, *node_in(one, graph, second)),
         },
+        "folded": folded_fact(one, graph, second, at[1]) if one.kind == "norm" else None,
+    }
+
+
+def apart_fact(found: dict[str, F32], bound: Interval) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Two results of one value: how they differ, and the largest element that does, in its bound."""
+    mine, other = found.values()
+    mask = mine.view("u4") != other.view("u4")
+    assert mask.any()
+    at = tuple(map(int, np.unravel_index(int(np.argmax(np.where(mask, np.abs(mine), -1))), mine.shape)))
+    centre, radius = float(bound.center[at]), float(bound.radius[at])
+    ulp = float(np.spacing(np.abs(np.float32(centre))))
+    return at, {
         "at": list(at),
         "index": int(np.ravel_multi_index(at, mine.shape)),
         "differ": int(mask.sum()),
@@ -195,7 +215,30 @@ def shown_fact(one: Shown, graph: Graph, books: dict[str, Book], plain: dict[str
         "radius_ulps": radius / ulp,
         "offsets": {key: (float(value[at]) - centre) / ulp for key, value in found.items()},
         "found": {key: float_fact(value[at]) for key, value in found.items()},
-        "folded": folded_fact(one, graph, second, at[1]) if one.kind == "norm" else None,
+    }
+
+
+def threads_fact() -> dict[str, Any]:
+    """A layer of the large network by PyTorch's books of one thread and of two; all numbers of seed 0."""
+    paths = (shipped_folder() / "books" / f"{LARGE}.json", MADE / "resnest-50-threads-2.json")
+    first, second = (book_file.read(path) for path in paths)
+    graph = structure(LARGE)
+    node, types = graph.by_name[THREADS], graph.types() | dict(graph.weight_types)
+    x, w = (synthetic.normal(0, name, types[name].shape) for name in node.inputs)
+    found = {key: refnet.Replay(book).evaluate(node, x, w) for key, book in (("one", first), ("two", second))}
+    at, apart = apart_fact(found, node.op.bound(*map(Interval.exactly, (x, w)), engine=FAST))
+    assert w.shape[2:] == (1, 1)
+    stride = node.op.stride[0]
+    window = x[0, :, at[2] * stride, at[3] * stride]
+    return {
+        **apart,
+        **{"node": THREADS, "kind": "alone", "setting": "two"},
+        **dict(zip(("label", "title"), LABELS["alone"], strict=True)),
+        "nodes": len(graph.nodes),
+        "changed": len(recipes_changed(graph, first, second)),
+        "terms": len(window),
+        "orders": {"one": orders_of(first, node, graph), "two": orders_of(second, node, graph)},
+        "stored": {"w": weight(w[at[1]]), "x": weight(window)},
     }
 
 

@@ -58,16 +58,22 @@ function signed(text) {
   return text.replace("-", "−");
 }
 
-/** The 32 bits, in three groups: sign, exponent, mantissa. @param {number} x @returns {HTMLElement} */
-export function bits(x) {
-  const text = bitsOf(x).toString(2).padStart(32, "0");
+/**
+ * The 32 bits, in three groups: sign, exponent, mantissa. Those that another number has otherwise are marked.
+ * @param {number} x @param {number} [other] @returns {HTMLElement}
+ */
+export function bits(x, other = x) {
+  const [text, base] = [x, other].map((one) => bitsOf(one).toString(2).padStart(32, "0"));
   const hex = bitsOf(x).toString(16).padStart(8, "0");
+  const changed = [...text].filter((bit, i) => bit !== base[i]).length;
+  const group = (/** @type {string} */ name, /** @type {number} */ from, /** @type {number} */ to) =>
+    element("i", { class: name }, ...(changed
+      ? [...text.slice(from, to)].map((bit, i) => (bit === base[from + i] ? bit : element("u", {}, bit)))
+      : [text.slice(from, to)]));
   return element(
     "code",
-    { class: "bits", title: `0x${hex}`, role: "img", "aria-label": `bits ${hex} in hexadecimal` },
-    element("i", { class: "sign" }, text[0]),
-    element("i", { class: "exponent" }, text.slice(1, 9)),
-    element("i", { class: "mantissa" }, text.slice(9)),
+    { class: "bits", title: `0x${hex}`, role: "img", "aria-label": `bits ${hex} in hexadecimal${changed ? `, ${changed} of them changed` : ""}` },
+    group("sign", 0, 1), group("exponent", 1, 9), group("mantissa", 9, 32),
   );
 }
 
