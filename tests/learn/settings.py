@@ -77,7 +77,7 @@ LABELS = {
 """What a value is, and what the other setting is called."""
 
 LARGE = "resnest-50-pytorch"
-THREADS = "layer4.0.conv1"
+THREADS = "layer2.1.conv1"
 """Of LARGE: a node that PyTorch adds otherwise with two threads."""
 
 
@@ -170,7 +170,15 @@ def torch_fact() -> dict[str, Any]:
     paths = (shipped_folder() / "books" / f"{name}.json", MADE / "torch-threads-2.json")
     first, second = (book_file.read(path) for path in paths)
     graph = refnet.load(name)
-    return {"values": len(graph.nodes), "changed": recipes_changed(graph, first, second)}
+    (changed,) = recipes_changed(graph, first, second)
+    node = graph.by_name[changed]
+    formulas = [book.recipes[key_of(book, node, graph)].parts[0].do.formula for book in (first, second)]
+    return {
+        "values": len(graph.nodes),
+        "changed": changed,
+        "elements": graph.types()[changed].size,
+        "exp": [node.op.formulas[formula].partition("'")[0] for formula in formulas],
+    }
 
 
 def shown_fact(one: Shown, graph: Graph, books: dict[str, Book], plain: dict[str, F32]) -> dict[str, Any]:
@@ -237,9 +245,16 @@ def threads_fact() -> dict[str, Any]:
         "nodes": len(graph.nodes),
         "changed": len(recipes_changed(graph, first, second)),
         "terms": len(window),
+        "blocks": {"one": blocks(first, node, graph), "two": blocks(second, node, graph)},
         "orders": {"one": orders_of(first, node, graph), "two": orders_of(second, node, graph)},
         "stored": {"w": weight(w[at[1]]), "x": weight(window)},
     }
+
+
+def blocks(book: Book, node: Node, graph: Graph) -> list[int]:
+    """How many terms each chain of a sum of chains has."""
+    program = book.recipes[key_of(book, node, graph)].parts[0].do
+    return [chain.terms.size for chain in program.expr.parts]
 
 
 def in_nodes(one: Shown, graph: Graph, book: Book, plain: dict[str, F32]) -> F32:

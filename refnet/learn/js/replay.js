@@ -172,7 +172,7 @@ function chooseItem(item) {
 
 /** Starts the chapter. */
 export function startReplay() {
-  SHOWN.forEach((one, i) => byId("replay-item").append(element("option", { value: i }, one.label)));
+  SHOWN.forEach((one, i) => byId("replay-item").append(element("option", { value: i }, `${one.node}: ${one.label}`)));
   byId("replay-item").addEventListener("change", (/** @type {any} */ event) => chooseItem(Number(event.target.value)));
   for (const id of ["replay-first", "replay-second"]) {
     byId(id).addEventListener("change", () => {
