@@ -167,7 +167,7 @@ def order(recipe: Mapping[str, Any], index: int) -> Markup:
     part = recipe["parts"][recipe["part"][index] if "part" in recipe else 0]
     found = steps_of(part["sum"])
     terms = 1 + max(term for _, term in found if term is not None)
-    left, right, top, tall = 30.0, 590.0, 8.0, 90.0
+    left, right, top, tall = 44.0, 590.0, 8.0, 90.0
     size = min(max(450 / len(found), 1.6), 5)
     paths: dict[str, list[str]] = {}
     for i, (chain, term) in enumerate(found):
@@ -184,7 +184,7 @@ def order(recipe: Mapping[str, Any], index: int) -> Markup:
     chains = len({chain for chain, term in found if term is not None})
     return Markup(
         '<svg class="chart order" viewBox="0 0 600 116" role="img" aria-label="{} terms in {}">{}'
-        '<text x="0" y="16">1</text><text x="0" y="98">{}</text><text x="30" y="112">first step</text>'
+        '<text x="0" y="16">1</text><text x="0" y="98">{}</text><text x="44" y="112">first step</text>'
         '<text x="590" y="112" text-anchor="end">last step</text></svg>'
     ).format(terms, "one chain" if chains == 1 else f"{chains} chains", drawn, terms)
 

@@ -144,6 +144,27 @@ def test_it_renders_without_errors_and_asks_no_network(browser, path):
 
 LEVELS = "return refnet.state.levels.flat()"
 
+CLICKS = """
+// Per value: [best of three, name, worst of three], the milliseconds from its choice to the finished layout.
+const found = [];
+for (const [k, network] of refnet.networks.entries()) for (const node of network.nodes) {
+  const select = document.getElementById("number-network"), value = document.getElementById("number-value");
+  const show = (name) => {
+    value.value = name;
+    const begin = performance.now();
+    value.dispatchEvent(new Event("change"));
+    document.body.offsetHeight;
+    return performance.now() - begin;
+  };
+  if (select.value !== String(k)) { select.value = k; select.dispatchEvent(new Event("change")); }
+  const times = [0, 1, 2].map(() => (show(network.nodes[0].name), show(node.name)));
+  found.push([Math.min(...times), node.name, Math.max(...times)]);
+}
+return found;
+"""
+
+
+
 
 def test_chapter_1_draws_by_pointer_and_keyboard_and_shows_every_map(browser, path):
     from selenium.webdriver import ActionChains, Keys
@@ -216,20 +237,16 @@ def test_chapter_2_explains_what_was_clicked(browser, path, report):
     css(browser, "#play").click()
     assert int(slider.get_attribute("value")) > 2
     assert css(browser, "#interval-said").text.startswith("Σ|w||x| = ")
-    times = browser.execute_script(
-        "const found = [];"
-        "for (const [k, network] of refnet.networks.entries()) for (const node of network.nodes) {"
-        "  const select = document.getElementById('number-network');"
-        "  if (select.value !== String(k)) { select.value = k; select.dispatchEvent(new Event('change')); }"
-        "  const value = document.getElementById('number-value'); value.value = node.name;"
-        "  const begin = performance.now(); value.dispatchEvent(new Event('change'));"
-        "  document.body.offsetHeight; found.push([performance.now() - begin, node.name]);"
-        "} return found"
-    )
+        times = browser.execute_script(CLICKS)
     assert len(times) == sum(len(refnet.load(one.name).nodes) for one in SHIPPED)
     slowest = max(times)
     median = sorted(times)[len(times) // 2][0]
-    report.append(f"click to explanation: median {median:.0f} ms, slowest {slowest[0]:.0f} ms ({slowest[1]})")
+    report.append(
+        f"click to explanation, the best of three: median {median:.0f} ms, slowest {slowest[0]:.0f} ms"
+        f" ({slowest[1]}); of all clicks {max(worst for _, _, worst in times):.0f} ms"
+    )
+    assert median < 100  # other work on the machine may delay a few
+
     once = browser.execute_script(
         "const begin = performance.now(); refnet.take(refnet.state.levels); return performance.now() - begin"
     )

@@ -213,7 +213,9 @@ export function inWords(expression) {
   const count = counted(expression);
   walk(expression, false);
   const fused = chains.every((one) => one[0] === "fma") ? "fused multiply-adds" : "each product rounded first";
-  return [`${count === 1 ? "one chain" : `${count} chains`} (${fused})`, ...leaves].join("; ");
+  const sizes = chains.map((one) => indices(one[2]).length);
+  const terms = count < 12 ? ` of ${sizes.join(", ")} terms` : "";
+  return [`${count === 1 ? "one chain" : `${count} chains`}${terms} (${fused})`, ...leaves].join("; ");
 }
 
 /** A book's order as a list of terms: pieces [start, count, step, ...], the last loop fastest.

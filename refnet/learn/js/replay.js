@@ -113,7 +113,7 @@ function showReplay() {
 
 /** Which term is added when: a point per step. @param {Found} found */
 function drawOrder({ steps, sum }) {
-  const [left, right, top, bottom] = [30, 590, 8, 118];
+  const [left, right, top, bottom] = [44, 590, 8, 118];
   const x = (/** @type {number} */ step) => (left + ((right - left) * (step + 0.5)) / steps.length).toFixed(1);
   const y = (/** @type {number} */ term) => (top + ((bottom - top) * (term + 0.5)) / sum.terms.length).toFixed(1);
   const size = Math.max(Math.min(450 / steps.length, 5), 1.6);
