@@ -164,8 +164,6 @@ return found;
 """
 
 
-
-
 def test_chapter_1_draws_by_pointer_and_keyboard_and_shows_every_map(browser, path):
     from selenium.webdriver import ActionChains, Keys
 
@@ -237,7 +235,7 @@ def test_chapter_2_explains_what_was_clicked(browser, path, report):
     css(browser, "#play").click()
     assert int(slider.get_attribute("value")) > 2
     assert css(browser, "#interval-said").text.startswith("Σ|w||x| = ")
-        times = browser.execute_script(CLICKS)
+    times = browser.execute_script(CLICKS)
     assert len(times) == sum(len(refnet.load(one.name).nodes) for one in SHIPPED)
     slowest = max(times)
     median = sorted(times)[len(times) // 2][0]
