@@ -450,7 +450,7 @@ def test_without_javascript_the_text_and_the_drawings_are_there(browser, path, w
     try:
         chromium.show(browser, path, width)
         for chapter in learn.CHAPTERS:
-            figures = browser.find_elements("css selector", f"#{chapter} figure.static")
+            figures = browser.find_elements("css selector", f"#{chapter} figure:is(.static, .always)")
             assert figures
             assert all(figure.is_displayed() for figure in figures)
         assert not any(live.is_displayed() for live in browser.find_elements("css selector", ".live"))
