@@ -79,6 +79,10 @@ LABELS = {
 LARGE = "resnest-50-pytorch"
 THREADS = "layer2.1.conv1"
 """Of LARGE: a node that PyTorch adds otherwise with two threads."""
+THREAD_BOOKS = {
+    1: shipped_folder() / "books" / f"{LARGE}.json",
+    2: MADE / "resnest-50-threads-2.json",
+}
 
 
 def settings() -> dict[str, Any]:
@@ -228,8 +232,7 @@ def apart_fact(found: dict[str, F32], bound: Interval) -> tuple[tuple[int, ...],
 
 def threads_fact() -> dict[str, Any]:
     """A layer of the large network by PyTorch's books of one thread and of two; all numbers of seed 0."""
-    paths = (shipped_folder() / "books" / f"{LARGE}.json", MADE / "resnest-50-threads-2.json")
-    first, second = (book_file.read(path) for path in paths)
+    first, second = (book_file.read(path) for path in THREAD_BOOKS.values())
     graph = structure(LARGE)
     node, types = graph.by_name[THREADS], graph.types() | dict(graph.weight_types)
     x, w = (synthetic.normal(0, name, types[name].shape) for name in node.inputs)
