@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from refnet.core.orders import Order
+from refnet.learn.words import brief
 
 CELL = 4
 """Side of an element's square, in the drawing's own units."""
@@ -103,11 +104,11 @@ def interval(half: float, marks: Mapping[str, float], ends: bool) -> Markup:
     return Markup(
         '<svg class="chart" viewBox="0 0 600 80" role="img" aria-label="{}">'
         '<line class="axis" x1="20" x2="580" y1="40" y2="40"/>{}<path class="centre" d="M300 30v20"/>{}'
-        '<text x="20" y="74">&#8722;{:.3g} ulp</text>'
-        '<text x="580" y="74" text-anchor="end">+{:.3g} ulp</text></svg>'
+        '<text x="20" y="74">&#8722;{} ulp</text>'
+        '<text x="580" y="74" text-anchor="end">+{} ulp</text></svg>'
     ).format(
         "; ".join(f"{name}: {v:+.3g} ulp from the exact value" for name, v in marks.items()),
-        *(closed, drawn, half, half),
+        *(closed, drawn, brief(half), brief(half)),
     )
 
 
