@@ -75,17 +75,11 @@ def weight(array: np.ndarray[Any, np.dtype[np.float32]]) -> dict[str, Any]:
 
 
 def orders(graph: Graph, book: Book, types: dict[str, TensorType]) -> dict[str, Any]:
-    """Node -> how the framework adds there: the book's recipe, and where its parts hold.
-
-    {"parts": [{"sum": expression, "padding": ..., "finish": ...}, ...], "part": [0, 1, ...]}; `part` says
-    for each element which part computes it, and is left out where there is one part only.
-    """
+    """Node -> how the framework adds there, by the book; see recipe_fact."""
     found = {}
     for node in graph.nodes:
         if isinstance(node.op, Reduction):
-            recipe = book.recipes[_key(book, node, types)]
-            parts = [vars_of(part) for part in book_file.recipe_json(recipe)]
-            found[node.name] = {"parts": parts} | _places(recipe, types[node.name])
+            found[node.name] = recipe_fact(book.recipes[_key(book, node, types)], types[node.name])
     return found
 
 
@@ -95,7 +89,16 @@ def _key(book: Book, node: Node, types: dict[str, TensorType]) -> str:
     return key
 
 
-def vars_of(part: dict[str, Any]) -> dict[str, Any]:
+def recipe_fact(recipe: Recipe, kind: TensorType) -> dict[str, Any]:
+    """A recipe of a sum, and where its parts hold.
+
+    {"parts": [{"sum": expression, "padding": ..., "finish": ...}, ...], "part": [0, 1, ...]}; `part` says
+    for each element which part computes it, and is left out where there is one part only.
+    """
+    return {"parts": [_part(part) for part in book_file.recipe_json(recipe)]} | _places(recipe, kind)
+
+
+def _part(part: dict[str, Any]) -> dict[str, Any]:
     """A part without its region, with what the book's file leaves out."""
     return {"padding": "skip", "finish": "none"} | {k: v for k, v in part.items() if k != "where"}
 

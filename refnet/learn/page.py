@@ -25,13 +25,14 @@ from markupsafe import Markup
 from refnet.formats.write import whole_file
 from refnet.learn import pictures
 from refnet.learn.networks import SHIPPED, digits, network
+from refnet.learn.words import brief, minus
 
-LIVE = ("number", "rounding", "octave")
+LIVE = ("number", "rounding", "octave", "settings")
 """The facts that the modules read; the others are only printed."""
 
 MODULES = (
     *("float32", "float64", "exact", "engine", "orders", "state", "draw"),
-    *("digit", "number", "rounding", "octave", "attention", "main"),
+    *("digit", "number", "rounding", "octave", "attention", "bugs", "replay", "main"),
 )
 """In an order in which each imports only from those before it."""
 
@@ -41,6 +42,8 @@ CHAPTERS = {
     "rounding": "Rounding",
     "octave": "Octave convolution",
     "attention": "Split attention",
+    "bugs": "Rounding or bug?",
+    "replay": "Batch norm folded, sums fused in MXNet, replay",
 }
 """Templates and titles, in the order of the page."""
 
@@ -62,8 +65,12 @@ def page() -> str:
         lstrip_blocks=True,
     )
     facts = json.loads(_text("facts.json"))
-    environment.filters |= {"sha256": _sha256, "thousands": "{:,}".format}
+    environment.filters |= {"sha256": _sha256, "thousands": "{:,}".format, "brief": brief, "minus": minus}
     environment.globals |= {"facts": facts, "pictures": pictures, "chapters": [*CHAPTERS], "titles": CHAPTERS}
+    titles = {one.name: one.title for one in SHIPPED}
+    exercises = [one | {"title": titles[one["network"]]} for one in json.loads(_text("exercises.json"))]
+    facts["settings"] = json.loads(_text("settings.json"))
+    environment.globals["exercises"] = exercises
     style, script = _text("page.css"), script_text()
     data = {
         "networks": [network(one) for one in SHIPPED],

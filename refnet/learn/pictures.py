@@ -5,10 +5,14 @@ They say without JavaScript what the live figures say with it. Colours come from
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
+
+from refnet.core.orders import Order
+from refnet.learn.words import brief
 
 CELL = 4
 """Side of an element's square, in the drawing's own units."""
@@ -100,9 +104,115 @@ def interval(half: float, marks: Mapping[str, float], ends: bool) -> Markup:
     return Markup(
         '<svg class="chart" viewBox="0 0 600 80" role="img" aria-label="{}">'
         '<line class="axis" x1="20" x2="580" y1="40" y2="40"/>{}<path class="centre" d="M300 30v20"/>{}'
-        '<text x="20" y="74">&#8722;{:.3g} ulp</text>'
-        '<text x="580" y="74" text-anchor="end">+{:.3g} ulp</text></svg>'
+        '<text x="20" y="74">&#8722;{} ulp</text>'
+        '<text x="580" y="74" text-anchor="end">+{} ulp</text></svg>'
     ).format(
         "; ".join(f"{name}: {v:+.3g} ulp from the exact value" for name, v in marks.items()),
-        *(closed, drawn, half, half),
+        *(closed, drawn, brief(half), brief(half)),
     )
+
+
+DECADES = (-3, 8)
+"""Of the share of a bound, as powers of ten."""
+
+
+def share_lines(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    """One line per node: its largest share of the bound, ten times as much per step, and a line at 1."""
+    low, high = DECADES
+    left, right, tall = 230, 590, 20
+    height = tall * len(rows) + 34
+
+    def x(share: float) -> float:
+        power = math.log10(share) if share > 0 else low
+        return left + (min(max(power, low), high) - low) / (high - low) * (right - left)
+
+    drawn, said = [], []
+    for i, row in enumerate(rows):
+        y = tall * i + 20
+        drawn.append(Markup('<text x="0" y="{}">{}</text>').format(y + 4, row["name"]))
+        share = row["share"]
+        if share is None:
+            wrong = row["differ"] > 0 and row["verdict"] == "defect"
+            words = "one result, and other bits" if wrong else "one result, and its bits"
+            drawn.append(
+                Markup('<text class="{}" x="{}" y="{}">{}</text>').format(
+                    "wrong" if wrong else "", left, y + 4, words
+                )
+            )
+        else:
+            words = f"share {share:.3g}"
+            drawn.append(
+                Markup(
+                    '<path class="centre" d="M{:.1f} {}v20"/><line class="axis" x1="{}" x2="{:.1f}" y1="{}"'
+                    ' y2="{}"/><circle class="{}" cx="{:.1f}" cy="{}" r="5"/>'
+                ).format(x(1.0), y - 10, left, x(share), y, y, "wrong" if share > 1 else "exact", x(share), y)
+            )
+        said.append(f"{row['name']}: {words}")
+    ticks = Markup("").join(
+        Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+            x(10.0**power), height - 4, words
+        )
+        for power, words in ((-3, "0.001"), (0, "1"), (3, "1000"), (6, "10\u2076"))
+    )
+    return Markup(
+        '<div class="wide"><svg class="chart shares" viewBox="0 0 600 {}" role="img" aria-label="{}">'
+        "{}{}</svg></div>"
+    ).format(height, "; ".join(said), Markup("").join(drawn), ticks)
+
+
+def order(recipe: Mapping[str, Any], index: int) -> Markup:
+    """When each term of a sum is added: steps to the right, terms downwards, a colour per chain.
+
+    recipe: as networks.recipe_fact makes it; index: of the element. An upright line adds no product.
+    """
+    part = recipe["parts"][recipe["part"][index] if "part" in recipe else 0]
+    found = steps_of(part["sum"])
+    terms = 1 + max(term for _, term in found if term is not None)
+    left, right, top, tall = 44.0, 590.0, 8.0, 90.0
+    size = min(max(450 / len(found), 1.6), 5)
+    paths: dict[str, list[str]] = {}
+    for i, (chain, term) in enumerate(found):
+        x = left + (right - left) * (i + 0.5) / len(found)
+        if term is None:
+            paths.setdefault("join", []).append(f"M{x:.1f} {top}v{tall}")
+        else:
+            y = top + tall * (term + 0.5) / terms
+            colour = ("plain", "book", "exact")[chain % 3]
+            paths.setdefault(colour, []).append(f"M{x:.1f} {y:.1f}h{size:.1f}v{size:.1f}h-{size:.1f}z")
+    drawn = Markup("").join(
+        Markup('<path class="{}" d="{}"/>').format(name, "".join(squares)) for name, squares in paths.items()
+    )
+    chains = len({chain for chain, term in found if term is not None})
+    return Markup(
+        '<svg class="chart order" viewBox="0 0 600 116" role="img" aria-label="{} terms in {}">{}'
+        '<text x="0" y="16">1</text><text x="0" y="98">{}</text><text x="44" y="112">first step</text>'
+        '<text x="590" y="112" text-anchor="end">last step</text></svg>'
+    ).format(terms, "one chain" if chains == 1 else f"{chains} chains", drawn, terms)
+
+
+def steps_of(expression: Any) -> list[tuple[int, int | None]]:
+    """The steps of a book's sum in the order of execution: chain and term; None adds no product.
+
+    >>> steps_of(["add", ["fma", "zero", [[0, 2, 1]]], ["fma", "zero", [[2, 2, 1]]], "bias"])
+    [(0, 0), (0, 1), (1, 2), (1, 3), (-1, None), (-1, None)]
+    """
+    steps: list[tuple[int, int | None]] = []
+    chains = 0
+
+    def walk(one: Any) -> None:
+        nonlocal chains
+        if isinstance(one, str):
+            return
+        if one[0] == "add":
+            walk(one[1])
+            for following in one[2:]:
+                walk(following)
+                steps.append((-1, None))
+            return
+        walk(one[1])
+        pieces = tuple(tuple(piece) for piece in one[2])
+        steps.extend((chains, term) for term in Order(pieces).indices())
+        chains += 1
+
+    walk(expression)
+    return steps

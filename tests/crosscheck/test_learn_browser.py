@@ -144,6 +144,23 @@ def test_it_renders_without_errors_and_asks_no_network(browser, path):
 
 LEVELS = "return refnet.state.levels.flat()"
 
+CLICKS = """
+// Per value: [best of three, name, worst of three], the milliseconds from its choice to the finished layout.
+const network = document.getElementById("number-network"), value = document.getElementById("number-value");
+const change = (select, to) => { select.value = to; select.dispatchEvent(new Event("change")); };
+const times = new Map();
+for (let round = 0; round < 3; round++) for (const [k, { nodes }] of refnet.networks.entries()) {
+  change(network, k);
+  for (const { name } of nodes) {
+    const begin = performance.now();
+    change(value, name);
+    document.body.offsetHeight;
+    times.set(k + name, [...(times.get(k + name) ?? []), performance.now() - begin]);
+  }
+}
+return [...times].map(([name, found]) => [Math.min(...found), name, Math.max(...found)]);
+"""
+
 
 def test_chapter_1_draws_by_pointer_and_keyboard_and_shows_every_map(browser, path):
     from selenium.webdriver import ActionChains, Keys
@@ -216,20 +233,16 @@ def test_chapter_2_explains_what_was_clicked(browser, path, report):
     css(browser, "#play").click()
     assert int(slider.get_attribute("value")) > 2
     assert css(browser, "#interval-said").text.startswith("Σ|w||x| = ")
-    times = browser.execute_script(
-        "const found = [];"
-        "for (const [k, network] of refnet.networks.entries()) for (const node of network.nodes) {"
-        "  const select = document.getElementById('number-network');"
-        "  if (select.value !== String(k)) { select.value = k; select.dispatchEvent(new Event('change')); }"
-        "  const value = document.getElementById('number-value'); value.value = node.name;"
-        "  const begin = performance.now(); value.dispatchEvent(new Event('change'));"
-        "  document.body.offsetHeight; found.push([performance.now() - begin, node.name]);"
-        "} return found"
-    )
+    times = browser.execute_script(CLICKS)
     assert len(times) == sum(len(refnet.load(one.name).nodes) for one in SHIPPED)
     slowest = max(times)
     median = sorted(times)[len(times) // 2][0]
-    report.append(f"click to explanation: median {median:.0f} ms, slowest {slowest[0]:.0f} ms ({slowest[1]})")
+    report.append(
+        f"click to explanation, the best of three: median {median:.0f} ms, slowest {slowest[0]:.0f} ms"
+        f" ({slowest[1]}); of all clicks {max(worst for _, _, worst in times):.0f} ms"
+    )
+    assert median < 100  # other work on the machine may delay a few
+
     once = browser.execute_script(
         "const begin = performance.now(); refnet.take(refnet.state.levels); return performance.now() - begin"
     )
@@ -435,7 +448,7 @@ def test_without_javascript_the_text_and_the_drawings_are_there(browser, path, w
     try:
         chromium.show(browser, path, width)
         for chapter in learn.CHAPTERS:
-            figures = browser.find_elements("css selector", f"#{chapter} figure.static")
+            figures = browser.find_elements("css selector", f"#{chapter} figure:is(.static, .always)")
             assert figures
             assert all(figure.is_displayed() for figure in figures)
         assert not any(live.is_displayed() for live in browser.find_elements("css selector", ".live"))

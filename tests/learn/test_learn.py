@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 import webbrowser
@@ -17,7 +18,7 @@ from refnet.cli import main
 from refnet.learn import page as learn
 from refnet.learn.networks import SHIPPED, attributes
 from tests.helpers.bits import same_bits
-from tests.learn import facts
+from tests.learn import exercises, facts, settings
 
 ROOT = Path(__file__).parents[2]
 JS = ROOT / "refnet" / "learn" / "js"
@@ -43,6 +44,54 @@ def test_it_is_one_file_of_moderate_size_and_the_same_each_time(text):
 def test_the_facts_are_what_refnet_computes():
     """And so are all numbers in the text, which come from there."""
     assert facts.FILE.read_text() == facts.text()
+
+
+def test_the_exercises_are_what_verify_says():
+    assert exercises.FILE.read_text() == exercises.text()
+
+
+def test_the_settings_are_what_the_books_say():
+    assert settings.FILE.read_text() == settings.text()
+
+
+def test_twelve_exercises_of_which_some_have_no_bug_and_the_figures_lead_to_the_answer():
+    """A reader who follows the chapter's rule finds each answer, and no healthy row breaks the rule."""
+    found = json.loads(exercises.FILE.read_text())
+    assert len(found) == 12
+    assert sum(one["bug"] is None for one in found) >= 2
+    for one in found:
+        wrong = [
+            row["name"]
+            for row in one["rows"]
+            if (row["differ"] > 0 if row["share"] is None else row["share"] > 1)
+        ]
+        assert wrong == ([one["wanted"]] if one["wanted"] else []), one["bug"]
+        assert [row["name"] for row in one["rows"] if row["verdict"] == "defect"] == wrong
+        assert one["counts"].get("defect", 0) == len(wrong)
+        judged = [row for row in one["rows"] if row["radius"] is not None]
+        assert all((row["distance"] > row["radius"]) == (row["name"] in wrong) for row in judged)
+        assert one["answers"] == [one["digit"]] * 2  # as the last question says
+
+
+def test_each_exercise_has_a_story_and_its_answer_is_folded(text):
+    (chapter,) = re.findall(r'<section id="bugs".*?</section>', text, re.DOTALL)
+    found = re.findall(r'<figure class="always exercise".*?</figure>', chapter, re.DOTALL)
+    assert len(found) == 12
+    for figure, one in zip(found, json.loads(exercises.FILE.read_text()), strict=True):
+        before, _, answer = figure.partition('<details class="answer">')
+        assert f'data-wanted="{one["wanted"] or ""}"' in before
+        assert "defect" not in before
+        assert one["bug"] is None or html.escape(one["bug"]) in answer.replace("&#39;", "&#x27;")
+        assert one["proof"]["found"]["bits"][9:] in answer
+
+
+def test_the_settings_differ_where_the_page_says_so_and_replay_gives_every_bit():
+    found = json.loads(settings.FILE.read_text())
+    assert all(one["not_replayed"] == 0 and one["replayed"] > 180 for one in found["settings"])
+    assert all(one["differ"] > 0 and one["label"] for one in found["shown"])
+    for one in found["shown"]:
+        assert all(abs(offset) <= one["radius_ulps"] for offset in one["offsets"].values())
+        assert one["found"]["one"]["bits"] != one["found"][one["setting"]]["bits"]
 
 
 def test_the_cost_formula_of_alpha_gives_every_counted_network():
@@ -93,8 +142,9 @@ def test_it_loads_nothing_and_every_link_leads_somewhere(text):
 def test_every_chapter_has_five_questions_and_figures_with_captions(text):
     for name in learn.CHAPTERS:
         (chapter,) = re.findall(rf'<section id="{name}".*?</section>', text, re.DOTALL)
-        assert chapter.count("<details><summary>") - chapter.count("<details><summary>All ") == 5, name
-        figures = re.findall(r'<figure class="static">.*?</figure>', chapter, re.DOTALL)
+        (questions,) = re.findall(r'<ol class="questions">.*?</ol>', chapter, re.DOTALL)
+        assert questions.count("<details><summary>") == 5, name
+        figures = re.findall(r'<figure class="(?:static|always)">.*?</figure>', chapter, re.DOTALL)
         assert figures, f"{name} has no figure for readers without JavaScript"
         assert all("<figcaption>" in figure and "<svg" in figure for figure in figures)
 

@@ -160,7 +160,8 @@ function showMaps() {
     byId("map-network").value = String(state.network);
     listValues(byId("map-value"), state.network);
     byId("map-value").value = node.name;
-    holder.replaceChildren(...Array.from({ length: maps }, () => element("canvas", { "aria-hidden": "true" })));
+    while (holder.children.length > maps) holder.lastElementChild.remove();
+    holder.append(...Array.from({ length: maps - holder.children.length }, () => element("canvas", { "aria-hidden": "true" })));
     holder.style.setProperty("--side", `${Math.max(width * (width < 5 ? 16 : width < 9 ? 9 : 5), 64)}px`);
     byId("map-caption").textContent =
       `${node.name} = ${node.op}: ${maps === 1 ? `${node.shape[1]} numbers` : `${maps} maps of ${height}×${width}`}`;

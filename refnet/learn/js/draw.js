@@ -58,42 +58,59 @@ function signed(text) {
   return text.replace("-", "−");
 }
 
-/** The 32 bits, in three groups: sign, exponent, mantissa. @param {number} x @returns {HTMLElement} */
-export function bits(x) {
-  const text = bitsOf(x).toString(2).padStart(32, "0");
+/**
+ * The 32 bits, in three groups: sign, exponent, mantissa. Those that another number has otherwise are marked.
+ * @param {number} x @param {number} [other] @returns {HTMLElement}
+ */
+export function bits(x, other = x) {
+  const [text, base] = [x, other].map((one) => bitsOf(one).toString(2).padStart(32, "0"));
   const hex = bitsOf(x).toString(16).padStart(8, "0");
+  const changed = [...text].filter((bit, i) => bit !== base[i]).length;
+  const group = (/** @type {string} */ name, /** @type {number} */ from, /** @type {number} */ to) =>
+    element("i", { class: name }, ...(changed
+      ? [...text.slice(from, to)].map((bit, i) => (bit === base[from + i] ? bit : element("u", {}, bit)))
+      : [text.slice(from, to)]));
   return element(
     "code",
-    { class: "bits", title: `0x${hex}`, role: "img", "aria-label": `bits ${hex} in hexadecimal` },
-    element("i", { class: "sign" }, text[0]),
-    element("i", { class: "exponent" }, text.slice(1, 9)),
-    element("i", { class: "mantissa" }, text.slice(9)),
+    { class: "bits", title: `0x${hex}`, role: "img", "aria-label": `bits ${hex} in hexadecimal${changed ? `, ${changed} of them changed` : ""}` },
+    group("sign", 0, 1), group("exponent", 1, 9), group("mantissa", 9, 32),
   );
 }
 
-/** A colour from blue over the ground to orange. @param {number} share from -1 to 1 @returns {number[]} red, green, blue */
-export function colour(share) {
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+const STEPS = 256; // of a colour's strength, each way
+
+/** Colours from blue over the ground to orange, as a canvas keeps them: 2 * STEPS + 1 of red, green, blue, alpha. @param {boolean} dark */
+function shades(dark) {
   const ground = dark ? [32, 36, 44] : [247, 245, 240];
-  const end = share < 0 ? (dark ? [110, 168, 255] : [24, 78, 168]) : dark ? [255, 176, 84] : [196, 84, 0];
-  const t = Math.sqrt(Math.min(Math.abs(share), 1));
-  return ground.map((g, i) => Math.round(g + t * (end[i] - g)));
+  const [below, above] = dark ? [[110, 168, 255], [255, 176, 84]] : [[24, 78, 168], [196, 84, 0]];
+  const made = new Uint8ClampedArray(4 * (2 * STEPS + 1));
+  for (let i = -STEPS; i <= STEPS; i++) {
+    const end = i < 0 ? below : above;
+    made.set([...ground.map((g, k) => g + (Math.abs(i) / STEPS) * (end[k] - g)), 255], 4 * (i + STEPS));
+  }
+  return made;
 }
 
+const LIGHT = new Uint32Array(shades(false).buffer);
+const DARK = new Uint32Array(shades(true).buffer);
+const scheme = matchMedia("(prefers-color-scheme: dark)");
+
 /**
- * Paints numbers into a canvas, one pixel each.
+ * Paints numbers into a canvas, one pixel each; NaN stays empty.
  * @param {HTMLCanvasElement} canvas @param {ArrayLike<number>} data @param {number} width @param {number} height
  * @param {number} largest what gets the full colour
  */
 export function paint(canvas, data, width, height, largest) {
-  canvas.width = width;
-  canvas.height = height;
+  if (canvas.width !== width) canvas.width = width;
+  if (canvas.height !== height) canvas.height = height;
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   const image = context.createImageData(width, height);
-  for (let i = 0; i < width * height; i++) {
-    if (i < data.length && Number.isFinite(data[i])) {
-      image.data.set([...colour(largest ? data[i] / largest : 0), 255], 4 * i);
-    }
+  const pixels = new Uint32Array(image.data.buffer);
+  const colours = scheme.matches ? DARK : LIGHT;
+  const size = Math.min(data.length, pixels.length);
+  for (let i = 0; i < size; i++) {
+    const share = largest ? data[i] / largest : 0;
+    if (share - share === 0) pixels[i] = colours[STEPS + Math.sign(share) * Math.round(STEPS * Math.sqrt(Math.min(Math.abs(share), 1)))];
   }
   context.putImageData(image, 0, 0);
 }

@@ -1,7 +1,7 @@
 /* Exact sums of products of float32, as integers that count in units of 2 ** -298. */
 
 import { bitsOf } from "./float32.js";
-import { join } from "./float64.js";
+import { bitLength, join } from "./float64.js";
 
 export const UNIT = -298; // the product of two smallest float32 is one unit
 
@@ -26,11 +26,6 @@ export function product(a, b) {
 /** The nearest double. @param {bigint} n @returns {number} */
 export function toNumber(n) {
   return join(n, UNIT);
-}
-
-/** How many bits a positive integer has. @param {bigint} n @returns {number} */
-function bitLength(n) {
-  return n.toString(2).length;
 }
 
 /**

@@ -16,6 +16,12 @@ export function split(x) {
   return [bits >> 63n ? -whole : whole, Math.max(exponent, 1) - 1075];
 }
 
+/** How many bits a positive integer has. @param {bigint} n @returns {number} */
+export function bitLength(n) {
+  const text = n.toString(16);
+  return 4 * text.length - Math.clz32(parseInt(text[0], 16)) + 28;
+}
+
 /**
  * An integer times a power of two as the nearest double, ties to even.
  * @param {bigint} whole @param {number} exponent @returns {number}
@@ -23,7 +29,7 @@ export function split(x) {
 export function join(whole, exponent) {
   if (whole === 0n) return 0;
   const size = whole < 0n ? -whole : whole;
-  const length = size.toString(2).length;
+  const length = bitLength(size);
   const cut = Math.max(length - 53, -1074 - exponent, 0); // how many low bits a double has no room for
   let kept = size >> BigInt(cut);
   const rest = size - (kept << BigInt(cut));

@@ -2,10 +2,12 @@
 
 import { run } from "./engine.js";
 import { runWith, startAttention, without } from "./attention.js";
+import { startBugs } from "./bugs.js";
 import { startDigit } from "./digit.js";
 import { explain, inBookOrder, startNumber } from "./number.js";
 import { frequencies, lowShare, startOctave } from "./octave.js";
 import { addUp, anatomy, manyOrders, startRounding } from "./rounding.js";
+import { inSetting, startReplay } from "./replay.js";
 import { fma32 } from "./float32.js";
 import { exp } from "./float64.js";
 import { facts, networks, state, take, tensor } from "./state.js";
@@ -23,10 +25,12 @@ startNumber();
 startRounding();
 startOctave();
 startAttention();
+startBugs();
+startReplay();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => take(state.levels));
 Object.assign(window, {
   refnet: {
-    ...{ addUp, anatomy, exp, explain, fma32, frequencies, inBookOrder, lowShare, manyOrders, networks },
+    ...{ addUp, anatomy, exp, explain, fma32, frequencies, inBookOrder, inSetting, lowShare, manyOrders, networks },
     ...{ run, runWith, state, take, tensor, without },
   },
 });

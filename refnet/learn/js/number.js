@@ -94,16 +94,22 @@ function showTerms({ sum }) {
     paint(byId(id), data, width, rows, largestOf(data.filter((v) => !Number.isNaN(v))));
     byId(id).style.width = `${Math.min(width * (channels > 24 ? 5 : 12), 2000)}px`;
   }
-  const table = terms.map((t, k) =>
-    element("tr", { class: t.inside ? "" : "outside" },
-      ...[k + 1, `${t.at.join(", ")}`, shortest(t.w), t.inside ? shortest(t.x) : "padding", t.inside ? brief(t.w * t.x, 9) : ""]
-        .map((text) => element("td", {}, String(text)))));
-  byId("terms").replaceChildren(...table);
+  listTerms();
   const left = terms.filter((t) => !t.inside).length;
   byId("terms-said").textContent =
     `${terms.length} terms from ${channels} channel${channels > 1 ? "s" : ""}` +
     (left ? `, ${left} of them in the padding` : "") + (sum.bias !== null ? `, and the bias ${shortest(sum.bias)}` : "") +
     (sum.divisor > 1 ? `, divided by ${sum.divisor}` : "");
+}
+
+/** Fills the table of all terms if it is open; it may have hundreds of rows. */
+function listTerms() {
+  if (!byId("all-terms").open) return byId("terms").replaceChildren();
+  const rows = (shown?.sum.terms ?? []).map((t, k) =>
+    element("tr", { class: t.inside ? "" : "outside" },
+      ...[k + 1, t.at.join(", "), shortest(t.w), t.inside ? shortest(t.x) : "padding", t.inside ? brief(t.w * t.x, 9) : ""]
+        .map((text) => element("td", {}, String(text)))));
+  byId("terms").replaceChildren(...rows);
 }
 
 /** @param {Explained} one */
@@ -300,6 +306,7 @@ export function startNumber() {
     showStep();
   });
   byId("play").addEventListener("click", play);
+  byId("all-terms").addEventListener("toggle", listTerms);
   follow("element", show);
 }
 

@@ -42,23 +42,34 @@ function pathsOf(name) {
 
 /**
  * How much of maps' variation has low frequency: at most a quarter of a cycle per pixel along both axes. Each map's
- * mean (frequency 0) is left out. Direct Fourier transforms in double.
+ * mean (frequency 0) is left out. Fourier transforms in double, along the rows and then along the columns.
  * @param {ArrayLike<number>} data maps of n x n, one after another @param {number} n @returns {number} from 0 to 1
  */
 export function lowShare(data, n) {
-  const wave = Array.from({ length: n }, (_, i) => [Math.cos((2 * Math.PI * i) / n), -Math.sin((2 * Math.PI * i) / n)]);
+  const cosine = Float64Array.from({ length: n }, (_, i) => Math.cos((2 * Math.PI * i) / n));
+  const sine = Float64Array.from({ length: n }, (_, i) => -Math.sin((2 * Math.PI * i) / n));
+  const [rowRe, rowIm] = [new Float64Array(n * n), new Float64Array(n * n)]; // [row, frequency along it]
   let [low, all] = [0, 0];
   for (let start = 0; start < data.length; start += n * n) {
+    for (let i = 0; i < n; i++) {
+      for (let v = 0; v < n; v++) {
+        let [re, im] = [0, 0];
+        for (let j = 0; j < n; j++) {
+          re += data[start + i * n + j] * cosine[(v * j) % n];
+          im += data[start + i * n + j] * sine[(v * j) % n];
+        }
+        rowRe[i * n + v] = re;
+        rowIm[i * n + v] = im;
+      }
+    }
     for (let u = 0; u < n; u++) {
       for (let v = 0; v < n; v++) {
         if (u + v === 0) continue;
         let [re, im] = [0, 0];
         for (let i = 0; i < n; i++) {
-          for (let j = 0; j < n; j++) {
-            const [c, s] = wave[(u * i + v * j) % n];
-            re += data[start + i * n + j] * c;
-            im += data[start + i * n + j] * s;
-          }
+          const [c, s] = [cosine[(u * i) % n], sine[(u * i) % n]];
+          re += rowRe[i * n + v] * c - rowIm[i * n + v] * s;
+          im += rowRe[i * n + v] * s + rowIm[i * n + v] * c;
         }
         const power = re * re + im * im;
         all += power;

@@ -19,6 +19,7 @@ import { nearest, product, toNumber, units } from "./exact.js";
  * @typedef {object} Summands
  * @property {Term[]} terms in plain order: channel, kernel row, kernel column
  * @property {number | null} bias
+ * @property {number} [addend] the other summand of an addition that is joined with the sum
  * @property {number} divisor what the sum is divided by at last; 1 in a convolution
  */
 
@@ -90,6 +91,18 @@ function divisor(node, x, at, terms) {
   return (Math.min(top + kernel[0], height + pad[0]) - top) * (Math.min(left + kernel[1], width + pad[1]) - left);
 }
 
+/**
+ * value - (a + b), where value is that sum in float32: two doubles hold the exact sum, so nothing is lost before
+ * the last subtraction. a: a float32; b: one, or the product of two, which is exact in double.
+ * @param {number} value @param {number} a @param {number} b @returns {number}
+ */
+export function errorOf(value, a, b) {
+  const sum = a + b;
+  const t = sum - a;
+  const rest = a - (sum - t) + (b - t);
+  return value - sum - rest;
+}
+
 /** Adds one term after another and writes down each step. */
 class Sum {
   /** @param {Summands} sum @param {boolean} padding whether terms in the padding are added, as w * (+0) */
@@ -109,8 +122,7 @@ class Sum {
       const { w, x, inside } = this.sum.terms[k];
       if (!inside && !this.padding) continue;
       const value = fused ? fma32(w, x, total) : f32(total + f32(w * x));
-      const error = toNumber(units(value) - units(total) - product(w, x));
-      this.steps.push({ lane, what: `+ term ${k + 1}`, term: k, value, error });
+      this.steps.push({ lane, what: `+ term ${k + 1}`, term: k, value, error: errorOf(value, total, w * x) });
       total = value;
     }
     return total;
@@ -119,7 +131,7 @@ class Sum {
   /** @param {number} a @param {number} b @param {string} what @returns {number} */
   add(a, b, what) {
     const value = f32(a + b);
-    this.steps.push({ lane: -1, what, term: -1, value, error: toNumber(units(value) - units(a) - units(b)) });
+    this.steps.push({ lane: -1, what, term: -1, value, error: errorOf(value, a, b) });
     return value;
   }
 
@@ -156,12 +168,13 @@ export function bookSum(sum, part) {
     if (expression === "zero") return 0;
     if (expression === "first") return -0;
     if (expression === "bias") return /** @type {number} */ (sum.bias);
+    if (expression === "addend") return /** @type {number} */ (sum.addend);
     const [kind, ...rest] = expression;
     if (kind !== "add") return made.chain(evaluate(rest[0]), indices(rest[1]), kind === "fma");
     let total = evaluate(rest[0]);
     for (const one of rest.slice(1)) {
       const next = evaluate(one);
-      total = made.add(total, next, one === "bias" ? "+ bias" : "two sums joined");
+      total = made.add(total, next, one === "bias" ? "+ bias" : one === "addend" ? "+ the other summand" : "two sums joined");
     }
     return total;
   };
@@ -171,8 +184,38 @@ export function bookSum(sum, part) {
 
 /** The recipe's part that computes this element. @param {Network} network @param {GraphNode} node @param {number} at */
 export function partOf(network, node, at) {
-  const { parts, part } = network.book[node.name];
+  return partAt(network.book[node.name], at);
+}
+
+/** The part of a recipe that computes this element. @param {{parts: any[], part?: number[]}} recipe @param {number} at */
+export function partAt({ parts, part }, at) {
   return parts[part ? part[at] : 0];
+}
+
+/** An expression in words. @param {any} expression @returns {string} */
+export function inWords(expression) {
+  /** @type {any[][]} */
+  const chains = [];
+  /** @type {string[]} */
+  const leaves = [];
+  const names = /** @type {Record<string, string>} */ ({ bias: "the bias", addend: "the other summand" });
+  /** @param {any} one @param {boolean} begins */
+  const walk = (one, begins) => {
+    if (typeof one === "string") {
+      if (names[one]) leaves.push(begins ? `${names[one]} starts the chain` : `${names[one]} is added ${chains.length < count ? "between them" : "last"}`);
+    } else if (one[0] === "add") one.slice(1).forEach((/** @type {any} */ next) => walk(next, false));
+    else {
+      walk(one[1], true);
+      chains.push(one);
+    }
+  };
+  const counted = (/** @type {any} */ one) => (Array.isArray(one) ? one.slice(1, one[0] === "add" ? undefined : 2).reduce((n, next) => n + counted(next), one[0] === "add" ? 0 : 1) : 0);
+  const count = counted(expression);
+  walk(expression, false);
+  const fused = chains.every((one) => one[0] === "fma") ? "fused multiply-adds" : "each product rounded first";
+  const sizes = chains.map((one) => indices(one[2]).length);
+  const terms = count < 12 ? ` of ${sizes.join(", ")} terms` : "";
+  return [`${count === 1 ? "one chain" : `${count} chains`}${terms} (${fused})`, ...leaves].join("; ");
 }
 
 /** A book's order as a list of terms: pieces [start, count, step, ...], the last loop fastest.
