@@ -3,6 +3,7 @@
 from refnet.core.op import Cost, Interval, Op, TensorType
 from refnet.ops.attention import RadixSoftmax, RadixSum, WeightedSum
 from refnet.ops.average import AvgPool, GlobalAvgPool
+from refnet.ops.clip import Clip
 from refnet.ops.conv import Conv, ConvAdd
 from refnet.ops.dense import Dense
 from refnet.ops.layout import Concat, Constant, ExpandDims, Flatten, Identity, Pad, Reshape, Slice, Transpose
@@ -10,7 +11,7 @@ from refnet.ops.leaky import LeakyRelu, PRelu
 from refnet.ops.matmul import MatMul
 from refnet.ops.norm import BatchNorm
 from refnet.ops.opaque import Opaque
-from refnet.ops.pointwise import Add, Clip, Div, Mul, Relu, Sub
+from refnet.ops.pointwise import Add, Div, Mul, Relu, Sub
 from refnet.ops.pool import MaxPool
 from refnet.ops.reduce import ReduceMean, ReduceSum
 from refnet.ops.resample import ResizeNearest, UpsampleNearest
