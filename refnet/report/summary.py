@@ -59,7 +59,9 @@ def show_all(cost: Summary, entry: Entry | None, *, nodes: bool = True, totals: 
             )
             show(Text(f"Without the operations of what refnet cannot compute: {clean(names)}."))
         if entry and entry.table and entry.table.macs:
-            show(Text(f"The authors' table: learned parameters as trained; of its #FLOPs, {cost.table_rule}."))
+            show(
+                Text(f"The authors' table: learned parameters as trained; of its #FLOPs, {cost.table_rule}.")
+            )
 
 
 def _totals(cost: Summary, entry: Entry | None) -> list[tuple[str, str, str, str]]:

@@ -37,7 +37,7 @@ def openvino() -> Iterator[Worker]:
 def values(openvino: Worker, path: Path, graph: Graph, data: Mapping[str, F32]) -> dict[str, F32]:
     """What OpenVINO makes of the data, under the names of the graph's values."""
     known = [node.name for node in graph.nodes]
-    request = {"path": str(path), "threads": 1, "precision": "f32", "known": known, "exposed": True}
+    request = {"path": str(path), "threads": 1, "precision": "f32", "known": known, "mode": "internals"}
     return dict(openvino.stream("capture", request, data))
 
 
