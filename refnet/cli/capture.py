@@ -69,8 +69,10 @@ MAP.json names it or --allow NAME allows it.
 Modes: mxnet monitor (the default: the symbol as it is), internals (every value exposed, which changes bits),
 outputs; onnxruntime disabled (the default: every node as written), basic, extended, all (how much of the
 graph is optimised), outputs (everything optimised; only the outputs are captured); openvino internals (the
-default: every value made an output), outputs (the network as it is compiled; only the outputs); torch eager
-(the default but for a callable), exported (the default of a callable without --model).
+default: every value made an output), compiled (the network as it is compiled, with those of its values that
+can be seen without a change of its outputs' bits; it is compiled several times to find them), outputs (the
+same, only the outputs); torch eager (the default but for a callable), exported (the default of a callable
+without --model).
 
 --order-free does not run the network. It runs each reduction (convolution, dense, average) alone, at its own
 size, on integers so small that no sum of them rounds in any order. Every framework must then give the same

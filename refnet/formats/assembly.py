@@ -1,7 +1,7 @@
 """What a reader of graph files makes of each node, joined into one Graph for every batch.
 
-A reader builds its nodes for the batches 1, 2 and 3 (`Building`, `add`), since shapes in a file may depend on
-the batch; `assembled` makes one graph of the three, in which a reshape copies or infers dimensions.
+A reader builds its nodes for the batches 1, 2 and 3 (`Building`, `typed`), since shapes in a file may depend
+on the batch; `assembled` makes one graph of the three, in which a reshape copies or infers dimensions.
 """
 
 from __future__ import annotations
@@ -68,12 +68,6 @@ class Building:
 def type_of(array: Array) -> TensorType:
     """The type of a constant."""
     return TensorType(array.shape, array.dtype.name)
-
-
-def add(node: FileNode, made: Made, building: Building) -> None:
-    """Note a node and its type, as `typed` finds it."""
-    building.types[made.name] = typed(node, made, building)
-    building.made.append(made)
 
 
 def typed(node: FileNode, made: Made, building: Building) -> TensorType:
@@ -190,12 +184,3 @@ def merged(ops: list[Op], shapes: list[tuple[int, ...]], targets: list[tuple[int
     except RefnetError:
         return None
     return op if fits else None
-
-
-def unknown_ops(file: str, what: str, unknown: Mapping[str, Sequence[str]]) -> UnsupportedError:
-    """The error for operators that are not known, all at once. what: of which file format or version."""
-    lines = []
-    for op, names in list(unknown.items())[:40]:
-        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        lines.append(f"\n  {op}: {', '.join(name[:60] for name in names[:8])}{more}")
-    return UnsupportedError(f"{file}: operators that refnet does not have ({what}):{''.join(lines)}")

@@ -45,9 +45,10 @@ def signature(request: Any, arrays: Any, emit: Any) -> Any:
 def capture(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     """Run a model once on the arrays and emit its values, in the order of its operations.
 
-    request: path, threads, precision, known (names of values in the order of a graph; may be empty), exposed
-    (False: the model's own outputs only). A port may have several names: its value is emitted under each that
-    is known, or else under the first of them. Field `outputs`: output -> value.
+    request: path, threads, precision, known (names of values in the order of a graph; may be empty), mode
+    ("internals": all; "compiled": those that the compiled model has; "outputs": the model's own outputs). A
+    port may have several names: its value is emitted under each that is known, or else under the first of
+    them. Field `outputs`: output -> value.
     """
     import openvino as ov
 
@@ -56,7 +57,10 @@ def capture(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     _reshape(model, {name: list(array.shape) for name, array in arrays.items()})
     known = {name: i for i, name in enumerate(request["known"])}
     own = [result.input_value(0) for result in model.get_results()]
-    wanted = list(_values(model, request["path"])) if request["exposed"] else own
+    wanted = own if request["mode"] == "outputs" else list(_values(model, request["path"]))
+    if request["mode"] == "compiled":
+        kept = _kept(core, model, request, arrays, [_port(output) for output in wanted])
+        wanted = [output for output in wanted if _port(output) in kept]
     named = [_known(output, known) for output in wanted]
     outputs = {_name(output): _known(output, known)[0] for output in own}
     _expose(model, wanted, own)  # which gives a port without a name one
@@ -70,6 +74,78 @@ def capture(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
                 emit(name, run.get_output_tensor(place[_port(output)]).data)
                 emitted.add(name)
     return {"outputs": outputs}, {}
+
+
+def _kept(core: Any, model: Any, request: Any, arrays: Any, values: list[Any]) -> set[Any]:
+    """Of these values (ports), those that can be seen without a change to what is compiled.
+
+    The compiled model says which operations each of its nodes computes. Only the last of them leaves a value,
+    and not if a later node writes over it, as a convolution does that adds to it: made an output, it would
+    have to stay. So values are left out until the nodes are those of the model with no more outputs than its
+    own, and the outputs' bits are its bits.
+    """
+    place = {_port(output): i for i, output in enumerate(_values(model, request["path"]))}
+    own = {_port(result.input_value(0)) for result in model.get_results()}
+    nodes, bits = _executed(core, model, request, arrays, own, [])
+
+    def changed(shown: list[Any]) -> tuple[list[Any], bool]:
+        now, results = _executed(core, model, request, arrays, own, shown)
+        return [names for names in nodes if names not in now], results != bits
+
+    by_name: dict[str, list[Any]] = {}
+    for port in values:
+        by_name.setdefault(port[0], []).append(port)
+    ends: set[Any] = set()
+    for names in nodes:
+        inside = [port for name in names for port in by_name.get(name, ())]
+        last = max(inside, key=lambda port: place[port])[0] if inside else ""
+        ends.update(port for port in inside if port[0] == last)
+    left = sorted(ends, key=lambda port: place[port])
+    read = {node.get_friendly_name(): [_port(one) for one in node.input_values()] for node in model.get_ops()}
+    while gone := changed(left)[0]:
+        over = {port for names in gone for name in names for port in read[name] if port[0] not in names}
+        fewer = [port for port in left if port not in over]
+        if len(fewer) == len(left):
+            break
+        left = fewer
+    return {*_most(left, lambda shown: changed(shown) == ([], False)), *own}
+
+
+def _most(left: list[Any], fits: Callable[[list[Any]], bool]) -> list[Any]:
+    """As many of these as fit together, found by halves."""
+    found: list[Any] = []
+    parts = [left]
+    while parts:
+        part = parts.pop()
+        if not part or fits([*found, *part]):
+            found += part
+        elif len(part) > 1:
+            parts += [part[len(part) // 2 :], part[: len(part) // 2]]
+    return found
+
+
+def _executed(
+    core: Any, model: Any, request: Any, arrays: Any, own: Any, shown: list[Any]
+) -> tuple[set[frozenset[str]], list[bytes]]:
+    """What each node of the compiled model computes, by the names of the model's operations; and the own
+    outputs' bytes. shown: ports that are outputs, too.
+    """
+    copy = model.clone()
+    known = {node.get_friendly_name() for node in copy.get_ops()}
+    constants = {node.get_friendly_name() for node in copy.get_ops() if node.get_type_name() == "Constant"}
+    ports = {_port(output): output for node in copy.get_ops() for output in node.outputs()}
+    if more := [ports[port] for port in shown if port not in own]:
+        copy.add_outputs(more)
+    compiled = _compiled(core, copy, request)
+    found = set()
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        said, key = node.get_rt_info(), "originalLayersNames"
+        names = str(said[key].astype(str)).split(",") if key in said else []
+        found.add(frozenset(name for name in names if name in known - constants))
+    run = compiled.create_infer_request()
+    run.infer(_inputs(copy, arrays), share_outputs=True)
+    ends = [_port(result.input_value(0)) for result in copy.get_results()]
+    return found, [run.get_output_tensor(i).data.tobytes() for i, port in enumerate(ends) if port in own]
 
 
 def probe(request: Any, arrays: Any, emit: Any) -> Any:

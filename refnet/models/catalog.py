@@ -64,8 +64,8 @@ class TableRow:
     """A network's row in its authors' table, as printed: percent, and parameters and multiply-adds
     ("60.2 M", "10.9 G") where the table has them.
 
-    Parameters are the learned ones, as trained: `Summary.parameters`. The table's column #FLOPs counts a
-    multiply-add of convolution and dense as one, as `Summary.macs` does.
+    Parameters are the learned ones, as trained: `Summary.parameters`. The table's column #FLOPs is counted as
+    `Summary.table_macs` is.
     """
 
     top1: float

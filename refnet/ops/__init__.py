@@ -7,6 +7,7 @@ from refnet.core.op import Cost, Interval, Op, TensorType
 from refnet.ops.activations import Elu, Gelu, HardSigmoid, HardSwish, Mish, Silu, Softplus, Softsign
 from refnet.ops.attention import RadixSoftmax, RadixSum, WeightedSum
 from refnet.ops.average import AvgPool, GlobalAvgPool
+from refnet.ops.clip import Clip
 from refnet.ops.conv import Conv, ConvAdd
 from refnet.ops.conv_nd import ConvNd
 from refnet.ops.conv_transpose import ConvTranspose
@@ -23,7 +24,7 @@ from refnet.ops.matmul import MatMul
 from refnet.ops.norm import BatchNorm
 from refnet.ops.normalised import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from refnet.ops.opaque import Opaque
-from refnet.ops.pointwise import Add, Clip, Div, Mul, Relu, Sub
+from refnet.ops.pointwise import Add, Div, Mul, Relu, Sub
 from refnet.ops.pool import MaxPool
 from refnet.ops.pool_nd import AvgPoolNd, MaxPoolNd
 from refnet.ops.reduce import ReduceMean, ReduceSum

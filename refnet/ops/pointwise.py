@@ -1,7 +1,7 @@
-"""Ops that work element by element: relu, clip, addition, subtraction, multiplication, division.
+"""Ops that work element by element: relu, addition, subtraction, multiplication, division.
 
 Sums and products of two broadcast as in NumPy. Their trailing inputs may be weights; `constants` has their
-shapes. Sigmoid is in sigmoid.py.
+shapes. Sigmoid is in sigmoid.py, clip in clip.py.
 """
 
 from __future__ import annotations
@@ -87,55 +87,6 @@ class Relu(Fusable):
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost(0, inputs[0].size)
-
-
-@dataclass(frozen=True, repr=False)
-class Clip(Op):
-    """y = min(max(x, low), high)
-
-    Only one right result, except where frameworks differ: the sign of a zero, and NaN. If low > high, y is
-    high.
-
-    Bound: the radius stays, since |clip(a) - clip(b)| <= |a - b|; nothing is promised for NaN.
-
-    Source: ONNX Clip, torch.clamp, torch.nn.ReLU6.
-    """
-
-    low: float = -np.inf
-    high: float = np.inf
-
-    activation: ClassVar[bool] = True
-    zero_sign_unspecified: ClassVar[bool] = True
-
-    @property
-    def exactly_specified(self) -> bool:
-        return True
-
-    def type(self, *inputs: TensorType) -> TensorType:
-        self._count(inputs, 1)
-        for name, limit in (("low", self.low), ("high", self.high)):
-            self._expect(float(np.float32(limit)) == limit, f"{name} must be a float32, got {limit!r}")
-        return inputs[0]
-
-    def run(self, *inputs: F32, engine: Engine) -> F32:
-        y: F32 = np.minimum(np.maximum(inputs[0], np.float32(self.low)), np.float32(self.high))
-        return y
-
-    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
-        x = inputs[0][at]
-        y = self.run(np.full((1,), x), engine=exact.engine)[0]
-        if not np.isfinite([x, y]).all():
-            return Derivation((), y)
-        what = f"min(max(x, {self.low!r}), {self.high!r})"
-        return Derivation((given("x", "the input element", x), given("y", what, y)), y)
-
-    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
-        (x,) = inputs
-        center = np.minimum(np.maximum(x.center, self.low), self.high)
-        return Interval(center, np.where(np.isnan(center), np.inf, x.radius))
-
-    def flops(self, *inputs: TensorType) -> Cost:
-        return Cost(0, 2 * inputs[0].size)
 
 
 @dataclass(frozen=True, repr=False)
@@ -338,13 +289,22 @@ class Sub(_Two):
 class Div(_Two):
     """y = a / b, where a dimension of size 1 stretches to the other's (NumPy broadcasting)
 
-    swapped: b is the first input and a the second. One division: only one right result.
+    swapped: b is the first input and a the second. One division: only one right result, but for frameworks
+    that multiply by a reciprocal.
 
     Bound: with |b| > rb, inputs in the radii ra and rb give quotients within
-    (ra + |a / b| rb) / (|b| - rb) of a / b; then U of the largest and ETA/2. Elsewhere there is no bound.
+    (ra + |a / b| rb) / (|b| - rb) of a / b; then U of the largest and ETA/2. The reciprocal takes U more, and
+    |a| ETA/2 where it is subnormal; where it overflows, and where b may be 0, there is no bound.
+
+    Formulas: see `formulas`.
 
     Source: torch.div, ONNX Div.
     """
+
+    formulas: ClassVar[Mapping[str, str]] = {
+        "plain": "a / b, rounded once",
+        "reciprocal": "a * (1 / b), each step rounded (OpenVINO)",
+    }
 
     swapped: bool = False
 
@@ -357,6 +317,14 @@ class Div(_Two):
         with np.errstate(all="ignore"):
             y = np.asarray(np.divide(a, b))
         return y
+
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
+        self._expect_formula(formula)
+        if formula == "plain":
+            return self.run(*inputs, engine=engine)
+        a, b = inputs[::-1] if self.swapped else inputs
+        with np.errstate(all="ignore"):
+            return np.asarray(a * (np.float32(1) / b))
 
     def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
         a, b = (x[place_in(x.shape, at)] for x in (inputs[::-1] if self.swapped else inputs))
@@ -374,8 +342,9 @@ class Div(_Two):
             least = np.abs(b.center) - b.radius
             spread = np.where(least > 0, (a.radius + np.abs(center) * b.radius) / least, np.nan)
             total = np.abs(center) + spread
-            radius = spread + (gamma(1) + 4 * U64) * total + ETA / 2
-        return outward(center, radius, total)
+            radius = spread + (gamma(2) + 4 * U64) * total + (a.magnitude + 2) * (ETA / 2)
+            largest = np.maximum(total, 1 / least)  # NaN where a bound of the quotient is
+        return outward(center, radius, largest)
 
 
 def _image(a: tuple[int, ...], b: tuple[int, ...]) -> int | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,7 @@ from refnet.core.element import Derivation, Index, Step, given
 from refnet.core.engine import Engine
 from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, Interval, Op, TensorType
+from refnet.core.orders import Expr
 from refnet.ops.pointwise import Add, Div, Mul, Sub
 
 _NUMBER: tuple[tuple[int, ...], ...] = ((),)
@@ -30,14 +33,24 @@ KINDS: dict[str, tuple[str, Add | Sub | Mul | Div]] = {
 class WithScalar(Op):
     """y = x + s, x - s, s - x, x * s, x / s or s / x, as `kind` says, for the float32 s = `scalar`
 
-    One IEEE operation: only one right result. Value and bound are those of the op of two (`KINDS`) with s as
-    its exact constant.
+    One IEEE operation: only one right result. Value, bound and the quotients' formulas are those of the op of
+    two (`KINDS`) with s as its exact constant.
 
     Source: MXNet _plus_scalar, _minus_scalar, _rminus_scalar, _mul_scalar, _div_scalar, _rdiv_scalar.
     """
 
+    formulas: ClassVar[Mapping[str, str]] = Div.formulas
+
     kind: str
     scalar: float
+
+    @property
+    def menu(self) -> tuple[str, ...]:
+        return self.two.menu if isinstance(self.two, Div) else ()
+
+    @property
+    def needs_recipe(self) -> bool:
+        return bool(self.menu)
 
     @property
     def exactly_specified(self) -> bool:
@@ -66,6 +79,10 @@ class WithScalar(Op):
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
         return self.two.run(inputs[0], self._number, engine=engine)
+
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
+        self._expect_formula(formula)
+        return self.two.replay(formula, inputs[0], self._number, engine=engine)
 
     def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
         x, s = inputs[0][at], np.float32(self.scalar)

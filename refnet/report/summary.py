@@ -7,12 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from refnet.report.terminal import clean, show, table
 
-TABLE_RULE = (
-    "learned parameters as trained; #FLOPs are multiply-adds, each counted as one (it prints up to 1 % more "
-    "than convolution and dense have)"
-)
-"""By which the second OctConv table counts."""
-
 if TYPE_CHECKING:
     from refnet.models.catalog import Entry
     from refnet.models.cost import Summary
@@ -65,7 +59,9 @@ def show_all(cost: Summary, entry: Entry | None, *, nodes: bool = True, totals: 
             )
             show(Text(f"Without the operations of what refnet cannot compute: {clean(names)}."))
         if entry and entry.table and entry.table.macs:
-            show(Text(f"The rule of the authors' table: {TABLE_RULE}."))
+            show(
+                Text(f"The authors' table: learned parameters as trained; of its #FLOPs, {cost.table_rule}.")
+            )
 
 
 def _totals(cost: Summary, entry: Entry | None) -> list[tuple[str, str, str, str]]:
@@ -78,12 +74,14 @@ def _totals(cost: Summary, entry: Entry | None) -> list[tuple[str, str, str, str
         ("  with batch norms folded", cost.folded, "M", ""),
         ("  by the card's rule", cost.card_parameters, "M", mparams),
         ("running statistics", cost.statistics, "M", ""),
-        ("multiply-adds of convolution and dense", cost.macs, "G", (row and row.macs) or ""),
+        ("multiply-adds of convolution and dense", cost.macs, "G", ""),
+        ("  by the table's rule", cost.table_macs, "G", (row and row.macs) or ""),
         ("operations, all", cost.flops, "G", ""),
         ("  by the card's rule", cost.card_flops, "G", gflops),
         ("bytes of weights and values", cost.bytes, "M", ""),
     ]
-    shown = [row for row in counts if (entry and entry.gflops) or row[0] != "  by the card's rule"]
+    ruled = {"  by the card's rule": entry and entry.gflops, "  by the table's rule": row and row.macs}
+    shown = [one for one in counts if ruled.get(one[0], True)]
     return [(name, _number(count), _scaled(count, unit), card) for name, count, unit, card in shown]
 
 

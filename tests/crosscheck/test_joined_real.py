@@ -105,6 +105,44 @@ def test_every_kind_of_group(kinds: tuple[Request, Graph], threads: int, batch: 
     assert not equal_bits(again["r1"], theirs["r1"].reshape(again["r1"].shape)).all()
 
 
+@pytest.mark.parametrize(
+    ("low", "formula", "subgraph"),
+    [(0.0, "drops", "default"), (0.0, "drops", "NONE"), (-1.0, None, "default")],
+)
+def test_a_clip_of_minus_zero_and_nan(low: float, formula: str | None, subgraph: str, tmp_path: Path) -> None:
+    """Joined with a convolution a clip from 0 on is oneDNN's bounded relu; from -1 on it is not joined."""
+    nodes = (Node("c", ops.Conv(2, (1, 1)), ("data", "w")), Node("y", ops.Clip(low, 6.0), ("c",)))
+    graph = Graph("g", {"data": TensorType((1, 1, 32, 32))}, nodes, {"y": "y"})
+    graph = graph.with_weights({"w": np.float32([1e-30, 1]).reshape(2, 1, 1, 1)})
+    symbol, params = tmp_path / "net-symbol.json", tmp_path / "net-0000.params"
+    write_symbol(symbol, graph)
+    write_params(params, graph.weights, graph.statistics())
+    x = np.random.default_rng(4).normal(0, 5, (1, 1, 32, 32)).astype(np.float32)
+    x[0, 0, 3, :8] = [-1e-30, np.nan, np.inf, -np.inf, -0.0, 0.0, 1e-40, -1e-40]
+    np.save(tmp_path / "x.npy", x)
+    more = {"weights": str(params), "image": (32, 32), "python": str(interpreter("mxnet"))}
+    request = Request("mxnet", str(symbol), subgraph=subgraph, **more)
+    book = reveal(request, tmp_path / "book.json").book
+    assert not book.unconfirmed
+    chosen = {
+        part.do.formula for key, one in book.recipes.items() if key.startswith("Clip") for part in one.parts
+    }
+    joined = book.joined is not None and bool(book.joined.groups)
+    assert joined == (formula is not None and subgraph == "default")
+    assert chosen == ({formula if joined else "keeps"} if formula is not None else set())
+    with planned(replace(request, input=(str(tmp_path / "x.npy"),))) as plan:
+        theirs = {name: np.array(value) for name, value in plan.values()}
+    own = {node.name: value for node, value in refnet.steps(graph, {"data": x}, Replay(book))}
+    assert equal_bits(own["y"], theirs["y"]).all()
+    found = theirs["y"][0, 0, 3, :2]  # of -1e-60, which is -0, and of NaN
+    if formula is None:
+        assert np.signbit(found[0])
+        assert np.isnan(found[1])
+    else:
+        assert np.signbit(found[0]) == (not joined)
+        assert np.isnan(found[1]) == (not joined)
+
+
 @pytest.mark.parametrize("outputs", [("r", "n"), ("n", "r")])
 def test_outputs_that_the_executor_gets_wrong_are_not_confirmed(outputs, tmp_path: Path) -> None:
     """With a batch norm as an output before its relu, MXNet 1.9.1 returns one's value for the other."""

@@ -37,7 +37,7 @@ def openvino() -> Iterator[Worker]:
 def values(openvino: Worker, path: Path, graph: Graph, data: Mapping[str, F32]) -> dict[str, F32]:
     """What OpenVINO makes of the data, under the names of the graph's values."""
     known = [node.name for node in graph.nodes]
-    request = {"path": str(path), "threads": 1, "precision": "f32", "known": known, "exposed": True}
+    request = {"path": str(path), "threads": 1, "precision": "f32", "known": known, "mode": "internals"}
     return dict(openvino.stream("capture", request, data))
 
 
@@ -61,13 +61,30 @@ def test_every_form_means_what_openvino_does(
     report.append(f"{kind}: {compared} models")
 
 
-def test_a_quotient_is_a_product_with_a_reciprocal(openvino: Worker, tmp_path: Path) -> None:
-    """Divide, by other numbers than powers of two: not IEEE's quotient, so a defect by refnet's verdict."""
-    case = Case("Divide", ((1, 4, 7, 6), np.float32([3, 7, 10, 49]).reshape(1, 4, 1, 1)), {})
+DIVISORS = np.float32([3, 7, 10, 49]).reshape(1, 4, 1, 1)
+
+
+@pytest.mark.parametrize("divisor", [DIVISORS, (1, 4, 1, 1), (1, 4, 7, 6)])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_quotient_is_a_product_with_a_reciprocal(
+    openvino: Worker, divisor: F32 | tuple[int, ...], swapped: bool, tmp_path: Path
+) -> None:
+    """Divide, by other numbers than powers of two: not IEEE's quotient, but a formula's bits."""
+    inputs = ((1, 4, 7, 6), divisor)
+    case = Case("Divide", inputs[::-1] if swapped else inputs, {})
     path = write(case, 1, tmp_path)
-    graph, data = read_ir(path), {"x0": whole((1, 4, 7, 6), "dividend") / np.float32(8)}
+    graph = read_ir(path)
+    data = {
+        name: np.abs(whole(kind.shape, name)) + np.float32(1.3) + np.float32(k)
+        for k, (name, kind) in enumerate(graph.inputs.items())
+    }
     found = values(openvino, path, graph, data)
-    assert (found["y0"] == data["x0"] * (np.float32(1) / case.inputs[1])).all()
+    divided = refnet.run(graph, data, values=["y0"])["y0"]
+    assert (found["y0"] != divided).any()
+    judged = refnet.verify(found, graph, inputs=data)
+    assert judged.counts["replayed"] == 1, judged
+    assert "'reciprocal'" in str(judged.nodes[-1].reason)
+    found["y0"].reshape(-1)[5] = np.nextafter(found["y0"].reshape(-1)[5], np.float32(np.inf))
     assert refnet.verify(found, graph, inputs=data).counts["defect"] == 1
 
 

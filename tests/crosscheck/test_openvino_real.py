@@ -90,6 +90,25 @@ def test_the_compiled_model_is_judged_by_its_outputs(tmp_path: Path) -> None:
         assert found.counts["missing"] == len(graph.nodes) - len(graph.outputs)
 
 
+@pytest.mark.parametrize("model", [RESNEST, OCTAVE])
+def test_the_compiled_model_is_seen_without_a_change(model: str, tmp_path: Path, report: list[str]) -> None:
+    """What it has as outputs: its own outputs keep their bits, and every value that is shown is judged."""
+    for mode in ("compiled", "outputs"):
+        assert command("capture", model, tmp_path / mode, "--mode", mode) == 0
+    seen, alone = refnet.open_capture(tmp_path / "compiled"), refnet.open_capture(tmp_path / "outputs")
+    for name in alone.names:
+        assert seen.value(name).tobytes() == alone.value(name).tobytes()
+    found, graph = refnet.verify(tmp_path / "compiled"), load(model)
+    report.append(f"{model}: {len(seen.names)} of {len(graph.nodes)} values; {found.counts}")
+    assert len(alone.names) + 20 < len(seen.names) < len(graph.nodes)
+    assert found.counts["defect"] == 0
+    # the control: with every value as an output other bits come
+    assert command("capture", model, tmp_path / "every", "--mode", "internals") == 0
+    every = refnet.open_capture(tmp_path / "every")
+    assert any(every.value(name).tobytes() != seen.value(name).tobytes() for name in alone.names)
+    assert command("reveal", model, tmp_path / "book.json", "--mode", "compiled") == 2
+
+
 def test_a_file_of_the_users_is_run_as_it_is(tmp_path: Path) -> None:
     (path,) = export(load(OCTAVE), tmp_path / "net", "onnx")
     assert command("capture", OCTAVE, tmp_path / "a", "--hash-only") == 0
@@ -124,7 +143,7 @@ def test_bfloat16_is_stated_and_outside_of_the_bounds(tmp_path: Path) -> None:
         (["--threads", "999"], "threads, not 999"),
         (["--python", "/bin/true"], "openvino"),
         (["--python", "/no/such"], "--python openvino=/no/such: no such file"),
-        (["--mode", "eager"], "mode must be internals or outputs, got 'eager'"),
+        (["--mode", "eager"], "mode must be internals or compiled or outputs, got 'eager'"),
     ],
 )
 def test_what_it_cannot_do_is_said(

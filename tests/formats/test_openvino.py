@@ -61,12 +61,76 @@ def test_every_form_is_read(tmp_path: Path) -> None:
             assert set(graph.types()) >= set(data_of(case)), case
 
 
-def test_all_unknown_types_are_listed_with_their_layers(tmp_path: Path) -> None:
+def partly_unknown(batch: object = 1, side: object = 4) -> Ir:
+    """x -> Tan -> Abs of another version -> MaxPool, whose places go through Convert -> Multiply of both."""
     net = Ir()
-    x = net.layer("Erf", [net.parameter((1, 2, 3, 3))], name="one")
-    net.result(net.layer("NMS", [net.layer("Erf", [x], name="two")], name="three", opset=9))
-    with pytest.raises(UnsupportedError, match=r"(?s)Erf \(opset1\): one, two.*NMS \(opset9\): three"):
-        read_ir(net.save(tmp_path))
+    n, h = (-1 if size == "?" else int(str(size)) for size in (batch, side))
+    dims = (n, 2, h, h)
+    x = net.layer("Tan", [net.parameter((batch, 2, side, side))], name="one", names=["one"], dims=[dims])
+    x = net.layer("Relu6", [x], name="two", opset=9, names=["two"], dims=[dims])
+    x = net.layer(
+        "MaxPool", [x], name="pool", opset=8, names=["pool", "places"], dims=[dims, dims], kernel=(1, 1),
+        strides=(1, 1), pads_begin=(0, 0), pads_end=(0, 0), rounding_type="floor",
+    )  # fmt: skip
+    places = net.layer(
+        "Convert", [(x[0], x[1] + 1)], name="float", names=["float"], dims=[dims], destination_type="f32"
+    )
+    made = net.layer("Multiply", [x, places], names=["product"], dims=[dims], auto_broadcast="numpy")
+    cubic = net.layer(
+        "Interpolate", [made, net.whole(h, h), net.whole(2, 3)], name="cubic", opset=11, names=["cubic"],
+        dims=[dims], mode="cubic", shape_calculation_mode="sizes",
+    )  # fmt: skip
+    net.result(net.layer("ReLU", [cubic], names=["y"]))
+    return net
+
+
+def test_unknown_layers_are_opaque_and_refused_all_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    graph = read_ir(partly_unknown().save(tmp_path))
+    whys = {node.name: node.op.opaque for node in graph.nodes if node.op.opaque}
+    assert whys == {
+        "one": "Tan (opset1): refnet has no such operator",
+        "two": "Relu6 (opset9): refnet has no such operator",
+        "float": "Convert (opset1): it reads 'places', which is left out",
+        "cubic": "Interpolate (opset11): mode 'cubic'; refnet has nearest",
+    }
+    assert "left out what is no float32 value of a known shape: 'places' (MaxPool" in caplog.text
+    assert graph.by_name["float"].data == ("two",)  # what the places were computed from
+    data = {"x": np.ones((1, 2, 4, 4), np.float32)}
+    with pytest.raises(UnsupportedError, match=r"(?s)Tan .*: one\n.*Relu6 .*: two\n.*: float\n.*: cubic"):
+        refnet.run(graph, data)
+
+
+def test_verify_passes_opaque_values_on(tmp_path: Path) -> None:
+    """A defect behind them is found, and nothing else is said to be one."""
+    graph = read_ir(partly_unknown().save(tmp_path))
+    x = np.random.default_rng(3).normal(size=(1, 2, 4, 4)).astype(np.float32)
+    product = x * np.float32(2)
+    values = {"x": x, "one": x, "two": x, "pool": x, "float": np.full_like(x, 2), "product": product}
+    values |= {"cubic": product, "y": np.maximum(product, 0)}
+    counts = refnet.verify(values, graph).counts
+    assert (counts["equal"], counts["unjudged"], counts["defect"]) == (3, 4, 0)
+    values["product"] = product + 1
+    assert refnet.verify(values, graph).first_defect == "product"
+
+
+@pytest.mark.parametrize("image", [None, (4, 4), (5, 5)])
+def test_an_opaque_shape_is_the_files(image: tuple[int, int] | None, tmp_path: Path) -> None:
+    """Of every batch where that is open; of no other size of the image than the file's."""
+    path = partly_unknown("?").save(tmp_path)
+    if image == (5, 5):
+        with pytest.raises(UnsupportedError, match=r"needs what refnet cannot have: 'one' \(Tan .*not known"):
+            read_ir(path, image)
+        return
+    graph = read_ir(path, image)
+    assert graph.types({"x": refnet.TensorType((7, 2, 4, 4))})["cubic"].shape == (7, 2, 4, 4)
+
+
+def test_an_opaque_shape_that_the_file_leaves_open(tmp_path: Path) -> None:
+    path = partly_unknown(1, "?").save(tmp_path)
+    with pytest.raises(UnsupportedError, match="its shape is not known"):
+        read_ir(path, (4, 4))
 
 
 @pytest.mark.parametrize(

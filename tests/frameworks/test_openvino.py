@@ -70,7 +70,7 @@ def test_a_value_has_the_names_that_the_graph_knows(
     [
         ("mxnet", {"precision": "f32"}, r"a precision \('f32'\) is a thing of openvino's"),
         ("openvino", {"precision": "b16"}, r"f32 or bf16 or f16, got 'b16'; did you mean bf16"),
-        ("openvino", {"mode": "output"}, r"mode must be internals or outputs, got 'output'"),
+        ("openvino", {"mode": "output"}, r"mode must be internals or compiled or outputs, got 'output'"),
         ("openvino", {"subgraph": "default"}, "is a thing of mxnet's"),
     ],
 )

@@ -28,6 +28,9 @@ MENUS: list[tuple[Op, tuple[tuple[int, ...], ...]]] = [
     (ops.RadixSoftmax(2, 2), ((3, 8, 1, 1),)),
     (ops.RadixSoftmax(1, 1), ((3, 8, 1, 1),)),
     (ops.WeightedSum(4), ((1, 8), C)),
+    (ops.Clip(0.0, 6.0), (C,)),
+    (ops.Div(), (C, C)),
+    (ops.WithScalar("div", 3.0), (C,)),
 ]
 
 
@@ -128,6 +131,36 @@ def test_relus_and_max_pools_differ_in_zeros_and_nan():
     assert pool.replay("running", x, engine=FAST).item() == 0
     assert np.signbit(pool.replay("running", x, engine=FAST)).all()  # the first zero
     assert pool.replay("running", np.full_like(x, -np.inf), engine=FAST).item() == np.finfo(np.float32).min
+
+
+def test_clips_from_zero_on_differ_in_zeros_and_nan():
+    x = np.float32([-0.0, 0.0, np.nan, -np.inf, np.inf, 1e-40, -1e-40, 7, 3])
+    expected = {
+        "plain": [0.0, 0.0, np.nan, 0.0, 6, 1e-40, 0.0, 6, 3],
+        "keeps": [-0.0, 0.0, np.nan, 0.0, 6, 1e-40, 0.0, 6, 3],
+        "drops": [0.0, 0.0, 0.0, 0.0, 6, 1e-40, 0.0, 6, 3],
+    }
+    op = ops.Clip(0.0, 6.0)
+    assert op.menu == tuple(expected)
+    assert op.needs_recipe
+    for formula, y in expected.items():
+        assert same_bits(op.replay(formula, x, engine=FAST), np.float32(y)), formula
+    assert not ops.Clip(-1.0, 6.0).needs_recipe
+    with pytest.raises(InputError, match="formula must be one of none"):
+        ops.Clip(-1.0, 6.0).replay("drops", x, engine=FAST)
+
+
+def test_quotients_by_a_reciprocal():
+    x = np.float32([1, 2, 3, 5, 7, np.inf, 1e-30])
+    third = np.float32(1) / np.float32(3)
+    assert same_bits(ops.WithScalar("div", 3.0).replay("reciprocal", x, engine=FAST), x * third)
+    assert same_bits(ops.WithScalar("div", 3.0).replay("plain", x, engine=FAST), x / np.float32(3))
+    assert not same_bits(x / np.float32(3), x * third)
+    assert ops.WithScalar("mul", 3.0).menu == ()
+    swapped = ops.Div(swapped=True)
+    assert same_bits(
+        swapped.replay("reciprocal", x, x[::-1].copy(), engine=FAST), x[::-1] * (np.float32(1) / x)
+    )
 
 
 @pytest.mark.parametrize("fix_gamma", [False, True])

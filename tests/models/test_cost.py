@@ -7,7 +7,7 @@ import pytest
 from refnet.core.graph import Graph, Node
 from refnet.models.catalog import build, entries, entry
 from refnet.models.cost import Summary, card_operations, merged_norms, summary
-from refnet.ops import Add, BatchNorm, Conv, Dense, Relu, TensorType
+from refnet.ops import Add, AvgPool, BatchNorm, Conv, Dense, Relu, TensorType
 
 
 def of(name: str) -> Summary:
@@ -49,28 +49,35 @@ def test_the_cards_figures_are_reproduced(name: str) -> None:
 
 TABLE = {name: found.table for name, found in entries().items() if found.table and found.table.macs}
 COUNTED = {
-    "octave-mobilenet-v1-0.75-0.375": ("2.6 M", "211 M"),
-    "octave-mobilenet-v1-1.0-0.5": ("4.2 M", "318 M"),
-    "octave-mobilenet-v2-1.0-0.375": ("3.5 M", "254 M"),
-    "octave-mobilenet-v2-1.125-0.5": ("4.2 M", "293 M"),
-    "octave-resnet-152-v1f-0.125": ("60.2 M", "10.8 G"),
-    "octave-se-resnet-152-v1e-0.125": ("66.9 M", "10.8 G"),
+    "octave-mobilenet-v1-0.75-0.375": ("2.6 M", "213 M", 213_449_776),
+    "octave-mobilenet-v1-1.0-0.5": ("4.2 M", "321 M", 320_627_304),
+    "octave-mobilenet-v2-1.0-0.375": ("3.5 M", "256 M", 256_422_040),
+    "octave-mobilenet-v2-1.125-0.5": ("4.2 M", "295 M", 295_263_424),
+    "octave-resnet-152-v1f-0.125": ("60.2 M", "10.8 G", 10_842_592_616),
+    "octave-se-resnet-152-v1e-0.125": ("66.9 M", "10.9 G", 10_863_173_576),
 }
-"""What refnet counts for the second table, to its digits. Its multiply-adds are up to 1 % less, of the same
-graphs; the parameters are the table's but for the last row."""
+"""What refnet counts for the second table by its rules, to its digits. Two cells are printed otherwise: v1f's
+operations (10.9 G), and v1e's parameters (66.8 M)."""
+PRINTED = {"10.8 G": "10.9 G", "66.9 M": "66.8 M"}
 
 
 @pytest.mark.parametrize("name", TABLE)
 def test_the_second_table(name: str) -> None:
     cost, row = of(name), TABLE[name]
-    assert row.parameters
-    assert row.macs
-    giga = row.macs.endswith("G")
-    macs = f"{cost.macs / 1e9:.1f} G" if giga else f"{cost.macs / 1e6:.0f} M"
-    assert (f"{cost.parameters / 1e6:.1f} M", macs) == COUNTED[name]
-    assert row.parameters == COUNTED[name][0].replace("66.9", "66.8")
-    printed = float(row.macs[:-2]) * (1e9 if giga else 1e6)
-    assert 0.99 * printed < cost.macs < printed
+    giga = str(row.macs).endswith("G")
+    macs = f"{cost.table_macs / 1e9:.1f} G" if giga else f"{cost.table_macs / 1e6:.0f} M"
+    assert (f"{cost.parameters / 1e6:.1f} M", macs, cost.table_macs) == COUNTED[name]
+    parameters, macs, _ = COUNTED[name]
+    assert (row.parameters, row.macs) == (PRINTED.get(parameters, parameters), PRINTED.get(macs, macs))
+
+
+def test_the_tables_rule_on_nodes_by_hand() -> None:
+    """A pool counts its window, a bias and a block's relu count; a function's relu does not."""
+    conv = Node("c", Conv(3, (1, 1), bias=True), ("data", "w", "b"))
+    own = Node("r_fwd", Relu(), ("c",))
+    pool = Node("p", AvgPool((2, 2), (2, 2)), ("r_fwd",))
+    cost = summary(small(conv, own, pool, Node("r", Relu(), ("p",)), output="r"))
+    assert cost.table_macs == 3 * 2 * 16 + 3 * 16 + 3 * 16 + 4 * 3 * 4
 
 
 def test_the_cards_parameters() -> None:

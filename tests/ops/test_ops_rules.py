@@ -326,6 +326,7 @@ EXAMPLES = [
         average,
     ),
     Example(ops.Clip(-0.25, 0.5), ((2, 9),), lambda op, at, x: min(max(fraction(x[at]), -H / 2), H)),
+    Example(ops.Clip(0.0, 0.5), ((2, 9),), lambda op, at, x: min(max(fraction(x[at]), Fraction(0)), H)),
     Example(ops.Clip(high=0.0), ((2, 9),), lambda op, at, x: min(fraction(x[at]), Fraction(0))),
     Example(ops.LeakyRelu(0.125), ((2, 9),), lambda op, at, x: leaky(Fraction(op.slope), fraction(x[at]))),
     Example(ops.LeakyRelu(-3.0), ((2, 9),), lambda op, at, x: leaky(Fraction(op.slope), fraction(x[at]))),

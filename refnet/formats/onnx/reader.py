@@ -1,6 +1,6 @@
 """An .onnx file -> Graph: each node of the file one node, each value under its own name.
 
-    read_onnx ── file.open_model ── _needed ── _build (per batch) ── fold.fold | ops.RULES | opaque.Opaques
+    read_onnx ── file.open_model ── _needed ── _build (per batch) ── fold.fold | ops.RULES | Opaques
       └──── _finished ── assembly.assembled
 
 Constants, and what is computed of constants and shapes alone, are folded. Shapes may depend on the batch: the
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,18 @@ import numpy.typing as npt
 
 from refnet.core.errors import FormatError, GraphError, UnsupportedError, WeightsError
 from refnet.core.graph import Graph
-from refnet.formats.assembly import BATCHES, Building, Made, assembled, typed
+from refnet.formats.assembly import BATCHES, Building, Made, assembled
 from refnet.formats.bounded import text
 from refnet.formats.onnx.computed import Golden, computed
 from refnet.formats.onnx.evaluator import Evaluator
 from refnet.formats.onnx.file import Model, OnnxNode, open_model
 from refnet.formats.onnx.fold import fold, rounds_once, shape_of
+from refnet.formats.onnx.inference import Inference
 from refnet.formats.onnx.older import modern
-from refnet.formats.onnx.opaque import UNKNOWN, Opaques, heads
 from refnet.formats.onnx.ops import RULES
 from refnet.formats.onnx.sizes import Shapes, stated
 from refnet.formats.onnx.use import Use
+from refnet.formats.opaque import Opaques, Operation, Said, reason
 from refnet.ops import TensorType
 
 Array = npt.NDArray[Any]
@@ -133,11 +134,11 @@ def _build(
     model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType], folding: _Folding
 ) -> tuple[Building, Opaques]:
     constants = _Constants(model)
-    building, opaques = Building(dict(inputs), constants, inputs), Opaques()
+    building, opaques, inference = Building(dict(inputs), constants, inputs), Opaques(), Inference()
     wanted = frozenset(name for node in nodes for name in node.inputs) | {*model.outputs}
     for node in (new for old in nodes for new in modern(old, lambda name: _shape(name, building))):
         values = [name for name in node.inputs if name in building.types]
-        lost = opaques.needed(node)
+        lost = opaques.lost(node.inputs)
         if node.op == "CastLike" and node.inputs[0] in constants and not lost:
             constants[node.outputs[0]] = constants[node.inputs[0]].astype(np.float32)
             continue
@@ -149,12 +150,14 @@ def _build(
                     else folding.outputs(node, constants)
                 )
             except UnsupportedError as error:
-                ready = _opaque(node, building, opaques, node.outputs, reason(node, error))
+                ready = opaques.refused(
+                    _operation(node), reason(node, error), building, _said(node, building, inference)
+                )
             else:
                 constants.update({n: x for n, x in zip(node.outputs, outputs, strict=False) if n})
                 continue
         else:
-            ready = _made(node, building, opaques, wanted, lost)
+            ready = _made(node, building, opaques, inference, wanted)
         for made, kind in ready:
             building.types[made.name] = kind
             building.made.append(made)
@@ -189,11 +192,6 @@ def _same(a: Array | None, b: Array | None) -> bool:
     return a.size <= SMALL and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-def reason(node: OnnxNode, error: UnsupportedError) -> str:
-    """What an error says, without the node that it names."""
-    return str(error).removeprefix(str(node.unsupported("")))
-
-
 def _shape(name: str, building: Building) -> tuple[int, ...] | None:
     """The shape of a value or constant; None if it is neither."""
     known = name in building.types or name in building.constants
@@ -201,46 +199,37 @@ def _shape(name: str, building: Building) -> tuple[int, ...] | None:
 
 
 def _made(
-    node: OnnxNode, building: Building, opaques: Opaques, wanted: frozenset[str], lost: str
+    node: OnnxNode, building: Building, opaques: Opaques, inference: Inference, wanted: frozenset[str]
 ) -> list[tuple[Made, TensorType]]:
     """The nodes of a node's outputs with their types; opaque ones if refnet cannot compute them."""
-    why = UNKNOWN
-    if lost:
-        why = f"it reads {lost[:100]!r}, which is left out"
-    elif node.op in RULES:
+
+    def rule() -> list[Made]:
         if not node.inputs[0]:
             raise node.wrong("an empty first input")
         use = Use(node, building.types, building.constants, wanted, frozenset(building.inputs))
-        try:
-            ready = [(made, typed(node, made, building)) for made in RULES[node.op](use)]
-        except UnsupportedError as error:
-            why = reason(node, error)
-        else:
-            others = wanted.intersection(node.outputs) - {made.name for made, _ in ready}
-            return ready + _opaque(
-                node, building, opaques, sorted(others), "refnet makes its first output only"
-            )
-    return _opaque(node, building, opaques, node.outputs, why)
+        return RULES[node.op](use)
+
+    return opaques.made(
+        _operation(node),
+        rule if node.op in RULES else None,
+        building,
+        wanted,
+        _said(node, building, inference),
+    )
 
 
-def _opaque(
-    node: OnnxNode, building: Building, opaques: Opaques, names: Sequence[str], why: str
-) -> list[tuple[Made, TensorType]]:
-    """Outputs of a node that refnet cannot compute; those that can be no node are noted as left out."""
-    if not any(names):
-        return []
-    taken = opaques.take(node, names, why, building.types, building.constants)
-    return [(made, typed(node, made, building)) for made in taken]
+def _operation(node: OnnxNode) -> Operation:
+    return Operation(node, node.op, node.inputs, node.outputs)
+
+
+def _said(node: OnnxNode, building: Building, inference: Inference) -> Callable[[], Mapping[str, Said]]:
+    return lambda: inference.said(node, building.types, building.constants)
 
 
 def _finished(model: Model, builds: list[Building], opaques: Opaques) -> Graph:
     """One graph of what was built for each batch."""
     first = builds[0]
-    _say_left_out(model, opaques)
-    kept = heads(model.outputs, opaques, first.inputs)
-    if not kept:
-        why = [f"{name[:60]!r} ({why})" for name, why in list(opaques.left_out.items())[:40]]
-        raise UnsupportedError(f"{model.file}: every output needs what refnet cannot have: {', '.join(why)}")
+    kept = opaques.heads(model.file, model.outputs, first.inputs)
     found = _float_heads(model, kept, first.constants, {*first.types})
     return assembled(model.file, text(Path(model.file).name.removesuffix(".onnx")), found, builds)
 
@@ -257,12 +246,3 @@ def _float_heads(
         text = "%s: left out the outputs that no data decides and that are not float32: %s"
         logging.getLogger("refnet").warning(text, model.file, shown)
     return [name for name in outputs if name not in other]
-
-
-def _say_left_out(model: Model, opaques: Opaques) -> None:
-    """Name the values that refnet cannot have: integers, and those whose shape the data decide."""
-    if opaques.left_out:
-        shown = [f"{name[:60]!r} ({why})" for name, why in list(opaques.left_out.items())[:8]]
-        more = f" and {len(opaques.left_out) - 8} more" if len(opaques.left_out) > 8 else ""
-        text = "%s: left out what is no float32 value of a known shape: %s%s"
-        logging.getLogger("refnet").warning(text, model.file, ", ".join(shown), more)

@@ -61,7 +61,7 @@ class Layer:
     @property
     def kind(self) -> str:
         """Type and version, for lists."""
-        return f"{self.type} (opset{self.opset})"
+        return f"{self.type} (opset{self.opset})" if self.opset else self.type
 
     @property
     def title(self) -> str:

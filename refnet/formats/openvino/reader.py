@@ -1,17 +1,19 @@
 """An .xml of OpenVINO's IR, with the .bin beside it -> Graph: each layer on values one node.
 
     read_ir ── file.open_model ── names.value_names ── _needed ── _build (per batch) ── fold.fold | ops.RULES
-       └────── assembly.assembled
+       └────── assembly.assembled                                                         | Opaques.made
 
 Constants, and what is computed of constants and shapes alone, are folded. Where the file leaves the batch
-open, the graph is built for the batches 1, 2 and 3, which must be one graph.
+open, the graph is built for the batches 1, 2 and 3, which must be one graph. What refnet cannot compute is an
+opaque node of the shape that its port has in the file, or is left out if that is no float32 of a known shape.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ import numpy.typing as npt
 
 from refnet.core.errors import FormatError, GraphError, InputError, UnsupportedError, WeightsError
 from refnet.core.graph import Graph
-from refnet.formats.assembly import BATCHES, LARGEST_VALUE, Building, add, assembled, unknown_ops
+from refnet.formats.assembly import BATCHES, LARGEST_VALUE, Building, Made, assembled
 from refnet.formats.bounded import text
+from refnet.formats.opaque import Opaques, Operation, Said, fitting
 from refnet.formats.openvino.constants import Weights
-from refnet.formats.openvino.file import Layer, Model, Place, open_model
+from refnet.formats.openvino.file import Layer, Model, Place, Port, open_model
 from refnet.formats.openvino.fold import LEAST, fold, shape_of
 from refnet.formats.openvino.names import value_names
 from refnet.formats.openvino.ops import RULES
@@ -34,8 +37,9 @@ Array = npt.NDArray[Any]
 Names = Mapping[Place, str]
 
 FLOATS = ("f32", "f16")
+PRECISIONS = ("FP32", "FP16")
+"""Of ports: as FLOATS."""
 SHAPES = ("ShapeOf",)
-ENDS = ("Parameter", "Const", "Result")
 
 
 def read_ir(path: str | os.PathLike[str], image: tuple[int, int] | None = None) -> Graph:
@@ -44,9 +48,11 @@ def read_ir(path: str | os.PathLike[str], image: tuple[int, int] | None = None) 
     image: (h, w) of the one input (n, c, h, w), instead of those in the file; needed where it leaves them
     open. A value has the first name of its port, or the layer's name where the port has none: see
     `names.value_names`. float16 weights become the float32 of the same numbers. Outputs: what the Result
-    layers read, as `with_outputs` calls them. Layers that no output needs are left out.
-    Raises InputError (a size is missing), FormatError, UnsupportedError (all unknown types at once, or all
-    unknown modes), GraphError (shapes that do not fit), WeightsError. Source: OpenVINO's opsets.
+    layers read, as `with_outputs` calls them. Layers that no output needs are left out. A type, version or
+    mode of a layer that refnet does not have is an `Opaque` node; an output that is no float32 value is
+    replaced by the values that it is made of.
+    Raises InputError (a size is missing), FormatError, UnsupportedError (a version of the format; layers on
+    constants alone), GraphError (shapes that do not fit), WeightsError. Source: OpenVINO's opsets.
 
     >>> read_ir("missing.xml")
     Traceback (most recent call last):
@@ -62,7 +68,6 @@ def read_ir(path: str | os.PathLike[str], image: tuple[int, int] | None = None) 
 def _graph(model: Model, image: tuple[int, int] | None) -> Graph:
     names = value_names(model)
     layers = _needed(model)
-    _refuse_unknown(model, layers)
     heads = [names[place] for layer in layers if layer.type == "Result" for place in model.sources[layer.id]]
     if not heads:
         raise FormatError(model.file, None, "no Result layer", "at least one")
@@ -72,22 +77,26 @@ def _graph(model: Model, image: tuple[int, int] | None) -> Graph:
     sizes = {name: _dimensions(layer) for name, layer in inputs.items()}
     rest = _sizes(model, sizes, image)
     fixed = all(shape[0] >= 0 for shape in sizes.values())
+    as_stored = all(rest[name] == shape[1:] for name, shape in sizes.items())
     folding = _Folding(model, names)
-    builds = []
+    builds, opaques = [], []
     for batch in (None,) if fixed else BATCHES:
         types = {
             name: TensorType((n if (n := sizes[name][0]) >= 0 else batch or 1, *shape))
             for name, shape in rest.items()
         }
         try:
-            builds.append(_build(model, layers, names, types, folding))
+            ports = _Ports(None if fixed else batch, as_stored)
+            built, without = _build(model, layers, names, types, folding, ports)
+            builds.append(built)
+            opaques.append(without)
         except (GraphError, FormatError) as error:
             if batch in (None, 1):
                 raise
             raise UnsupportedError(
                 f"{error} (with a batch of {batch}: give the input a fixed batch of 1)"
             ) from None
-    heads = list(dict.fromkeys(heads))
+    heads = opaques[0].heads(model.file, list(dict.fromkeys(heads)), inputs)
     graph = assembled(model.file, text(Path(model.file).name.removesuffix(".xml")), heads, builds)
     _say(model, graph)
     return graph
@@ -111,23 +120,6 @@ def _needed(model: Model) -> list[Layer]:
         if layer.id in wanted:
             wanted.update(a for a, _ in model.sources[layer.id])
     return [layer for layer in model.layers if layer.id in wanted]
-
-
-def _refuse_unknown(model: Model, layers: list[Layer]) -> None:
-    """All layers that work on values and have no rule, at once."""
-    values: set[int] = set()
-    unknown: dict[str, list[str]] = {}
-    for layer in layers:
-        if layer.type == "Parameter":
-            values.add(layer.id)
-        elif layer.type not in ENDS and any(a in values for a, _ in model.sources[layer.id]):
-            if layer.type in SHAPES:
-                continue
-            values.add(layer.id)
-            if layer.type not in RULES or layer.opset not in RULES[layer.type][1]:
-                unknown.setdefault(layer.kind, []).append(layer.name)
-    if unknown:
-        raise unknown_ops(model.file, f"IR version {model.version}", unknown)
 
 
 def _dimensions(layer: Layer) -> tuple[int, ...]:
@@ -191,11 +183,40 @@ class _Folding:
         self.left -= sum(x.size for x in arrays)
 
 
+@dataclass(frozen=True)
+class _Ports:
+    """What the ports in a file say of values. batch: for an open one; None: it is fixed.
+
+    as_stored: False where other sizes of the inputs are asked for than those that the ports were written for.
+    """
+
+    batch: int | None
+    as_stored: bool
+
+    def said(self, layer: Layer, names: Sequence[str]) -> dict[str, Said]:
+        """Of each output of a layer."""
+        return {
+            name: Said(self._shape(port) if self.as_stored else None, port.precision in PRECISIONS)
+            for name, port in zip(names, layer.outputs, strict=True)
+        }
+
+    def _shape(self, port: Port) -> tuple[int, ...] | None:
+        dims = [*port.dims]
+        if dims and dims[0] == -1 and self.batch is not None:
+            dims[0] = self.batch
+        return fitting(dims)
+
+
 def _build(
-    model: Model, layers: list[Layer], names: Names, inputs: dict[str, TensorType], folding: _Folding
-) -> Building:
+    model: Model,
+    layers: list[Layer],
+    names: Names,
+    inputs: dict[str, TensorType],
+    folding: _Folding,
+    ports: _Ports,
+) -> tuple[Building, Opaques]:
     constants = dict(folding.arrays)
-    building = Building(dict(inputs), constants, inputs)
+    building, opaques = Building(dict(inputs), constants, inputs), Opaques()
     wanted = frozenset(names[place] for layer in layers for place in model.sources[layer.id])
     pure = set(folding.arrays)
     for layer in layers:
@@ -208,8 +229,8 @@ def _build(
             pure.add(made[0])
             continue
         use = Use(layer, read, made, building.types, constants, wanted)
-        if not any(name in building.types for name in read) or layer.type in SHAPES:
-            by_shape = layer.type in SHAPES
+        by_shape = layer.type in SHAPES and not opaques.lost(read)
+        if by_shape or not any(name in building.types or name in opaques.left_out for name in read):
             arrays = shape_of(use) if by_shape else fold(use, folding.left)
             folding.spend(arrays)
             found = dict(zip(made, arrays, strict=True))
@@ -218,19 +239,36 @@ def _build(
                 folding.arrays.update(found)
                 pure.update(found)
             continue
-        _values(use, building, constants)
-    return building
+        for one, kind in _made(use, building, opaques, constants, ports):
+            building.types[one.name] = kind
+            building.made.append(one)
+    return building, opaques
 
 
-def _values(use: Use, building: Building, constants: dict[str, Array]) -> None:
-    """The nodes of a layer that works on values."""
-    for made in RULES[use.layer.type][0](use):
-        for name in made.weights:
-            _prepared(name, constants)
-        for name in made.data:
-            if name in constants:
-                constants[name] = as_float32(constants[name])
-        add(use.layer, made, building)
+def _made(
+    use: Use, building: Building, opaques: Opaques, constants: dict[str, Array], ports: _Ports
+) -> list[tuple[Made, TensorType]]:
+    """The nodes of a layer that works on values, with their types."""
+    layer = use.layer
+    known = layer.type in RULES and layer.opset in RULES[layer.type][1]
+
+    def rule() -> list[Made]:
+        found = RULES[layer.type][0](use)
+        for made in found:
+            for name in made.weights:
+                _prepared(name, constants)
+            for name in made.data:
+                if name in constants:
+                    constants[name] = as_float32(constants[name])
+        return found
+
+    return opaques.made(
+        Operation(layer, layer.kind, use.inputs, use.outputs),
+        rule if known else None,
+        building,
+        use.wanted,
+        lambda: ports.said(layer, use.outputs),
+    )
 
 
 def _prepared(name: str, constants: dict[str, Array]) -> None:

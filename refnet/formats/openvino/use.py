@@ -151,11 +151,6 @@ class Use:
             data = (self.name(0, "data"),)
         return [Made(self.outputs[0], op, data, weights)]
 
-    def only_first_output(self) -> None:
-        """Refuse a layer of whose outputs more than the first is read."""
-        if extra := [name for name in self.outputs[1:] if name in self.wanted]:
-            raise self.layer.unsupported(f"its output {extra[0][:100]!r} is read; refnet has the first only")
-
 
 def as_float32(array: Array) -> Array:
     """float16 widened, exactly; anything else as it is."""

@@ -63,7 +63,6 @@ def maps(u: Use) -> None:
 
 def max_pool(u: Use) -> list[Made]:
     """MaxPool; from opset 8 on with the places of the maxima as a second output."""
-    u.only_first_output()
     return u.one(pool(u, MaxPool, ()))
 
 

@@ -17,7 +17,7 @@ MODES = {
     "torch": ("eager", "exported"),
     "mxnet": ("monitor", "internals", "outputs"),
     "onnxruntime": ("disabled", "basic", "extended", "all", "outputs"),
-    "openvino": ("internals", "outputs"),
+    "openvino": ("internals", "compiled", "outputs"),
     "refnet": ("plain", "golden"),
     "folder": ("",),
 }

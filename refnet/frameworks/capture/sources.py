@@ -383,24 +383,32 @@ def _onnxruntime(
     return replace(plan, total=values)
 
 
+OPENVINO = {
+    "internals": "all values as outputs",
+    "compiled": "as compiled, what it has as outputs",
+    "outputs": "as compiled",
+}
+"""OpenVINO's mode -> what a capture says of it."""
+
+
 def _openvino(
     request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack
 ) -> CapturePlan:
     """A .onnx or .xml file as it is; any other model as refnet exports it to ONNX."""
     worker = stack.enter_context(worker_of(request))
     path, values, given = _of_file(request, graph, worker, stack)
-    exposed = request.executed != "outputs"
     precision = request.precision or PRECISIONS[0]
     flags = stated(request)
     if graph is None:
         flags["model"] = "sha256 " + hashlib.sha256(path.read_bytes()).hexdigest()
-    mode = "all values as outputs" if exposed else "as compiled"
+    mode = OPENVINO[request.executed]
     said: dict[str, Any] = {"threads": request.threads, "batch": given.batch, "mode": mode}
     who = reference("openvino", worker, **said, flags=flags)
-    asked = {"path": str(path), "threads": request.threads, "precision": precision, "exposed": exposed}
+    asked = {"path": str(path), "threads": request.threads, "precision": precision}
+    asked["mode"] = request.executed
     asked["known"] = [] if graph is None else [node.name for node in graph.nodes]
     plan = _plan(graph, sources, given, who, _Stream(worker, "capture", asked, given.arrays))
-    return replace(plan, total=values if exposed else None)
+    return replace(plan, total=values if request.executed == "internals" else None)
 
 
 def _of_file(

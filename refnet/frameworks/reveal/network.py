@@ -150,7 +150,7 @@ def reveal(
     """
     own = thread_count(threads)
     graph, _ = network(request)
-    if graph is None or "outputs" in request.executed:
+    if graph is None or request.executed in ("outputs", "compiled"):
         raise InputError("reveal needs a network that refnet knows, and a mode that shows every value")
     batch = request.batch or 1
     request = replace(request, batch=batch)

@@ -1,0 +1,92 @@
+"""Numbers cut at two limits, as in ReLU6, with the formulas of frameworks for zeros and NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from refnet.core.element import Derivation, Index, given
+from refnet.core.engine import Engine
+from refnet.core.exact import Exact
+from refnet.core.op import F32, Cost, Interval, Op, TensorType
+from refnet.core.orders import Expr
+
+
+@dataclass(frozen=True, repr=False)
+class Clip(Op):
+    """y = min(max(x, low), high)
+
+    Only one right result, except where frameworks differ: the sign of a zero, and NaN. If low > high, y is
+    high.
+
+    Bound: the radius stays, since |clip(a) - clip(b)| <= |a - b|; nothing is promised for NaN.
+
+    Formulas: see `formulas`; they differ in -0 and NaN only, and only where low is 0.
+
+    Source: ONNX Clip, torch.clamp, torch.nn.ReLU6.
+    """
+
+    formulas: ClassVar[Mapping[str, str]] = {
+        "plain": "min(max(x, low), high), NaN if NaN, -0 becomes +0",
+        "keeps": "low if x < low, high if x > high, else x, so -0 and NaN stay (MXNet's clip, torch.clamp)",
+        "drops": "min(x, high) if x > 0, else +0, for NaN too (oneDNN's bounded relu, which MXNet joins "
+        "with a convolution)",
+    }
+    joined_only: ClassVar[frozenset[str]] = frozenset({"drops"})
+
+    low: float = -np.inf
+    high: float = np.inf
+
+    activation: ClassVar[bool] = True
+    zero_sign_unspecified: ClassVar[bool] = True
+
+    @property
+    def exactly_specified(self) -> bool:
+        return True
+
+    @property
+    def menu(self) -> tuple[str, ...]:
+        return tuple(self.formulas) if self.low == 0 else ()
+
+    @property
+    def needs_recipe(self) -> bool:
+        return bool(self.menu)
+
+    def type(self, *inputs: TensorType) -> TensorType:
+        self._count(inputs, 1)
+        for name, limit in (("low", self.low), ("high", self.high)):
+            self._expect(float(np.float32(limit)) == limit, f"{name} must be a float32, got {limit!r}")
+        return inputs[0]
+
+    def run(self, *inputs: F32, engine: Engine) -> F32:
+        y: F32 = np.minimum(np.maximum(inputs[0], np.float32(self.low)), np.float32(self.high))
+        return y
+
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
+        self._expect_formula(formula)
+        (x,) = inputs
+        low, high = np.float32(self.low), np.float32(self.high)
+        if formula == "plain":
+            return self.run(x, engine=engine)
+        if formula == "keeps":
+            return np.where(x > high, high, np.where(x < low, low, x))
+        return np.where(x > 0, np.minimum(x, high), np.float32(0))
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
+        x = inputs[0][at]
+        y = self.run(np.full((1,), x), engine=exact.engine)[0]
+        if not np.isfinite([x, y]).all():
+            return Derivation((), y)
+        what = f"min(max(x, {self.low!r}), {self.high!r})"
+        return Derivation((given("x", "the input element", x), given("y", what, y)), y)
+
+    def bound(self, *inputs: Interval, engine: Engine) -> Interval:
+        (x,) = inputs
+        center = np.minimum(np.maximum(x.center, self.low), self.high)
+        return Interval(center, np.where(np.isnan(center), np.inf, x.radius))
+
+    def flops(self, *inputs: TensorType) -> Cost:
+        return Cost(0, 2 * inputs[0].size)
