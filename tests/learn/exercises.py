@@ -7,6 +7,7 @@ The captures add in the framework's order, by the shipped books, so they have a 
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,9 +76,14 @@ def found_in(exercise: Exercise) -> Bug | None:
     return bug
 
 
+@cache
+def replay_of(network: str) -> refnet.Replay:
+    return refnet.Replay(book_file.read(shipped_folder() / "books" / f"{network}.json"))
+
+
 def captured(graph: Graph, x: F32, bug: Bug | None) -> dict[str, F32]:
     """Every value as the framework of the book computes it, one node by the bug."""
-    replay = refnet.Replay(book_file.read(shipped_folder() / "books" / f"{graph.name}.json"))
+    replay = replay_of(graph.name)
     table = {"data": x}
     changes = bug.changes if bug else {}
     for node in graph.nodes:
