@@ -29,9 +29,8 @@ def walked(path: Path) -> tuple[ast.AST, ...]:
 @cache
 def for_types(path: Path) -> frozenset[int]:
     """The ids of the nodes that only type checkers see: all of `if TYPE_CHECKING:`, its `else` included."""
-    blocks = [
-        one for one in walked(path) if isinstance(one, ast.If) and "TYPE_CHECKING" in ast.dump(one.test)
-    ]
+    branches = [one for one in walked(path) if isinstance(one, ast.If)]
+    blocks = [one for one in branches if "TYPE_CHECKING" in ast.dump(one.test)]
     return frozenset(id(node) for block in blocks for node in ast.walk(block))
 
 

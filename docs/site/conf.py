@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 import docstrings  # noqa: E402
 from sphinx.application import Sphinx  # noqa: E402
-from sphinx.directives.code import CodeBlock  # noqa: E402
 
 import refnet  # noqa: E402
 from refnet.learn import page as learn  # noqa: E402
@@ -54,12 +53,16 @@ html_copy_source = False
 html_additional_pages = {"index": "redirect.html"}
 templates_path = ["templates"]
 
+NOTEBOOKS = sorted(
+    (one.stem for one in (ROOT / "docs" / "notebooks").glob("*.md")), key=lambda n: (n != "index", n)
+)
+"""The page about them first."""
 NAVIGATION = {
     "Start": ["docs/tour", "docs/cli", "docs/api", "docs/learn/README"],
     "Verify": ["docs/verify", "docs/report", "docs/porting-bugs", "docs/third-party"],
     "Replay": ["docs/reveal", "docs/replay"],
     "Values": ["docs/golden", "docs/numerics", "docs/preprocessing", "docs/evaluate"],
-    "Notebooks": sorted(f"docs/notebooks/{one.stem}" for one in (ROOT / "docs" / "notebooks").glob("*.md")),
+    "Notebooks": [f"docs/notebooks/{name}" for name in NOTEBOOKS],
     "Reference": [
         "docs/site/public",
         "docs/site/ops",
@@ -75,12 +78,6 @@ NAVIGATION = {
 """The sidebar. A page that stands nowhere in it is an error."""
 
 
-class CodeCell(CodeBlock):
-    """A notebook's cell, shown as code; its tags say how it is run."""
-
-    option_spec: ClassVar[dict[str, Any]] = {**(CodeBlock.option_spec or {}), "tags": str}
-
-
 def navigation(app: Sphinx, docname: str, source: list[str]) -> None:
     """The README, which is read without Sphinx too, gets the sidebar; the learners' page gets a link."""
     if docname == root_doc:
@@ -89,7 +86,8 @@ def navigation(app: Sphinx, docname: str, source: list[str]) -> None:
                 listed = "\n".join(f"/{page}" for page in pages)
                 source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{listed}\n```\n"
     if docname == "docs/learn/README":
-        source[0] += '\n<p><a href="index.html">Open the learners\' page</a></p>\n'
+        title, rest = source[0].split("\n", 1)
+        source[0] = f'{title}\n\n<p><a href="index.html">Open the page</a></p>\n{rest}'
 
 
 def learners_page(app: Sphinx, error: Exception | None) -> None:
@@ -100,7 +98,6 @@ def learners_page(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """What Sphinx calls."""
-    app.add_directive("code-cell", CodeCell)
     app.connect("source-read", navigation)
     app.connect("autodoc-process-docstring", docstrings.processed)
     app.connect("autodoc-process-signature", docstrings.signature)

@@ -5,6 +5,7 @@ All of them are about one element that PyTorch computed: an average of 16 number
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -91,7 +92,7 @@ def verdicts() -> str:
     """Five rows: the verdict, what it says, and the numbers it rests on."""
     one, kept = element(), capture()[0]
     wrong = kept.value(NODE).copy()
-    wrong[AT] = one.terms[:-1].sum(dtype=np.float32) / np.float32(16)
+    wrong[AT] = math.fsum(one.terms[:-1]) / 16  # in no order that a NumPy might choose
     graph, plain = refnet.load(NETWORK), refnet.Plain()
     relu = kept.value(RELU)
     spot = np.unravel_index(int(relu.argmax()), relu.shape)
