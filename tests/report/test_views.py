@@ -126,12 +126,12 @@ def test_names_are_harmless_cut_and_escaped():
 
 @pytest.mark.parametrize("letter", ["\u202e", "<", "'", "é", "x"])
 def test_names_as_long_as_a_file_allows_change_no_bound(letter):
-    graph = chain(1000, letter * 3000 + ".{}")
+    graph = chain(100, letter * 3000 + ".{}")
     assert len(view(graph)) <= MOST
     x = {"data": np.full((1, 2, 4, 4), -1, F)}  # relus of it are wrong
     found = verify_values(graph, Values({node.name: x["data"] for node in graph.nodes}, x))
-    assert len(found.nodes) == 1000
-    assert found.counts["defect"] == 1000
+    assert len(found.nodes) == 100
+    assert found.counts["defect"] == 100
     assert len(view(found)) <= MOST
     assert all(len(cut(letter * n, NAME)) <= NAME for n in (10, 79, 80, 81, 10**6))
 
@@ -200,13 +200,13 @@ def test_a_defect_and_a_rounding_are_drawn_as_what_they_are(wrong):
 
 
 def test_a_long_sum_is_cut_but_not_on_the_page_that_shall_have_all():
-    x, w = (np.random.default_rng(i).normal(size=(1, 5000)).astype(F) for i in (0, 1))
+    x, w = (np.random.default_rng(i).normal(size=(1, 700)).astype(F) for i in (0, 1))
     one = explain_element(Node("y", ops.Dense(1, bias=False), ("x", "w")), [x, w], (0, 0))
     short, whole = page(one), page(one, everything=True)
     assert len(view(one)) < HONEST
     assert len(Page(short).all) < 300
-    assert sum(row["tag"] == "tr" for row in Page(whole).all) > 5000
-    assert "a bar is the largest of 17 terms" in short
+    assert sum(row["tag"] == "tr" for row in Page(whole).all) > 700
+    assert "a bar is the largest of 3 terms" in short
 
 
 def test_the_drawing_of_a_sum():
@@ -273,6 +273,7 @@ def test_feature_maps_against_a_loop():
     html = maps._repr_html_()
     harmless_view(html)
     assert html.count("<img") == 3
+    assert "the mean of" not in html
     assert "[2, 3, 5, 4]" in texts(html)
 
 
@@ -293,6 +294,7 @@ def test_feature_maps_are_bounded():
     assert html.count("<img") == MOST_MAPS
     assert f"{MOST_MAPS} channels of 2,048" in texts(html)
     assert max(pixels(one.uri).shape[0] for one in FeatureMaps(value).maps()) <= SIDE
+    assert "each pixel is the mean of 3 × 3" in texts(html)
     assert [one.channel for one in FeatureMaps(value, first=2046).maps()] == [2046, 2047]
 
 
