@@ -23,8 +23,8 @@ SIGNED = ((0x1F, 0x4E, 0xA8), (0xF4, 0xF4, 0xF2), (0xC2, 0x41, 0x0C))
 
 
 class Map(NamedTuple):
-    """One channel: its number, its picture, which is so many pixels wide and high, and how many rows and columns
-    of the value one pixel is the mean of.
+    """One channel: its number, and its picture, so many pixels wide and high. fold: how many rows and
+    columns of the value one pixel is the mean of.
     """
 
     channel: int

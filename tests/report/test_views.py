@@ -136,6 +136,17 @@ def test_names_as_long_as_a_file_allows_change_no_bound(letter):
     assert all(len(cut(letter * n, NAME)) <= NAME for n in (10, 79, 80, 81, 10**6))
 
 
+@pytest.mark.parametrize("letter", ["\u202e", "<", "x"])
+def test_operators_that_a_file_names_are_cut_and_escaped(letter):
+    """An opaque op prints the kind and the reason that a file gave it."""
+    kind = ops.Opaque(letter * 3000, letter * 3000, (1, 2, 4, 4))
+    nodes = tuple(Node(f"y{i}", kind, ("data",)) for i in range(60))
+    html = view(Graph("g", {"data": TensorType((1, 2, 4, 4))}, nodes, {"out": "y0"}))
+    harmless_view(html)
+    assert len(html) < MOST / 4
+    assert letter * 200 not in html
+
+
 def test_a_verification_shows_itself(shipped):
     html = shipped._repr_html_()
     harmless_view(html)
