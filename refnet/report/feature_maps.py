@@ -23,12 +23,15 @@ SIGNED = ((0x1F, 0x4E, 0xA8), (0xF4, 0xF4, 0xF2), (0xC2, 0x41, 0x0C))
 
 
 class Map(NamedTuple):
-    """One channel: its number, and the picture. width, height: of the picture in pixels."""
+    """One channel: its number, and its picture, so many pixels wide and high. fold: how many rows and
+    columns of the value one pixel is the mean of.
+    """
 
     channel: int
     uri: Markup
     width: int
     height: int
+    fold: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,9 @@ class FeatureMaps:
         found = []
         for channel in range(self.first, min(self.channels, self.first + MOST)):
             with np.errstate(all="ignore"):
-                folded, _ = fold(self.planes[channel], np.add, SIDE)
+                folded, folds = fold(self.planes[channel], np.add, SIDE)
             places = _places(folded, lowest, highest)
-            found.append(Map(channel, png(places, colours), places.shape[1], places.shape[0]))
+            found.append(Map(channel, png(places, colours), places.shape[1], places.shape[0], folds))
         return found
 
 
