@@ -27,14 +27,15 @@ def test_no_value_of_a_real_framework_is_a_defect(pair: str, report: list[str]) 
     report.append(campaign.summary(found))
 
 
-def test_the_campaign_finds_a_network_that_is_another() -> None:
-    """The control: ONNX Runtime is given the right network, refnet one with another epsilon."""
+@pytest.mark.parametrize("pair", ["onnx-resnest", "openvino-resnest"])
+def test_the_campaign_finds_a_network_that_is_another(pair: str) -> None:
+    """The control: the framework is given the right network, refnet one with another epsilon."""
     right = campaign.network("resnest-50-pytorch", (64, 64))
     nodes = tuple(
         replace(n, op=replace(n.op, eps=1e-4)) if isinstance(n.op, BatchNorm) else n for n in right.nodes
     )
     other = replace(right, nodes=nodes)
-    setting = Plan(("onnx-resnest",), (1,), (1,), ("normal 1",), (64, 64)).settings[0]
+    setting = Plan((pair,), (1,), (1,), ("normal 1",), (64, 64)).settings[0]
     with campaign.source(setting) as capture:
         assert capture.again is not None
         found = campaign.judged(setting, other, capture.again)
