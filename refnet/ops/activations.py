@@ -200,8 +200,8 @@ class Elu(Function):
 
     def by(self, formula: str, x: F32, engine: Engine) -> F32:
         e = engine.exponential_by(x, formula)
-        y: F32 = np.where((x > 0) | np.isnan(x), x, np.float32(self.alpha) * (e - np.float32(1)))
-        return y
+        below: F32 = np.float32(self.alpha) * (e - np.float32(1))
+        return np.where((x > 0) | np.isnan(x), x, below).astype(np.float32)
 
     @property
     def parameters(self) -> tuple[float, ...]:
@@ -248,7 +248,8 @@ class Softsign(Function):
 
     def by(self, formula: str, x: F32, engine: Engine) -> F32:
         one = np.float32(1)
-        return x / (one + np.abs(x)) if formula == "quotient" else x * (one / (one + np.abs(x)))
+        total: F32 = one + np.abs(x)
+        return x / total if formula == "quotient" else x * (one / total)
 
     def real(self, x: Decimal) -> Decimal:
         return x / (1 + abs(x))
