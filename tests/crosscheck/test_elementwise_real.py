@@ -138,6 +138,14 @@ def test_inside_the_bound_and_by_bits(
         assert same[formula], same
 
 
+def test_global_max_pooling_of_mxnet(workers: dict[str, Worker]) -> None:
+    """refnet reads it as a max pool whose window is the plane."""
+    x = floats((2, 5, 6, 7), "plane")
+    request = {"function": "Pooling", "arguments": {"global_pool": True, "pool_type": "max"}, "threads": 1}
+    y = workers["mxnet"].ask("op", request, {"x": x}).arrays["y"]
+    assert equal_bits(ops.MaxPool((6, 7)).run(x, engine=FAST), y).all()
+
+
 FILES = (
     *("abs", "celu", "elu", "erf", "exp", "gelu", "hardsigmoid", "hardswish", "log", "mish", "neg", "pow"),
     *("reciprocal", "selu", "softplus", "softsign", "sqrt", "swish", "tanh"),
