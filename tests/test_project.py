@@ -273,6 +273,7 @@ OPERATORS_BEYOND = {
     "ops/integers.py",
     "ops/interpolate.py",
     "ops/leaky.py",
+    "ops/libraries.py",
     "ops/logarithms.py",
     "ops/lrn.py",
     "ops/matmul.py",

@@ -22,6 +22,7 @@ from refnet.core.op import F32
 from refnet.core.words import did_you_mean
 from refnet.frameworks import launch
 from refnet.frameworks.process import Worker
+from refnet.ops.functions import Exp
 from refnet.ops.sigmoid import Sigmoid
 from refnet.ops.softmax import SOFTMAX_FORMULAS, Softmax
 
@@ -30,13 +31,6 @@ BLOCK = 1 << 22
 """Inputs per question, a multiple of every vector: what a vector leaves over is evaluated by other code."""
 SAMPLE = 1 << 12
 """Every so manieth float32 is asked for first, to see which formulas are worth a sweep."""
-
-EXPONENTIALS = {
-    "sleef": "SLEEF's expf",
-    "glibc": "glibc's expf with FMA",
-    "glibc-unfused": "glibc's expf without FMA",
-    "mlas": "MLAS's exp",
-}
 
 
 @dataclass(frozen=True)
@@ -114,7 +108,7 @@ def formulas(function: str) -> Mapping[str, str]:
     ['sleef', 'glibc', 'glibc-unfused', 'mlas']
     """
     if function == "exp":
-        return EXPONENTIALS
+        return Exp.formulas
     return SOFTMAX_FORMULAS if function.startswith("softmax") else Sigmoid.formulas
 
 
@@ -128,7 +122,7 @@ def evaluate(function: str, formula: str, x: F32, threads: int) -> F32:
 
     engine = Fast(threads)
     if function == "exp":
-        return engine.exponential_by(x, "mlas-avx512" if formula == "mlas" else formula)
+        return Exp().replay(formula, x, engine=engine)
     if function.startswith("softmax"):
         return Softmax(1).replay(formula, _rows(x), engine=engine)
     return Sigmoid().replay(formula, x, engine=engine)

@@ -166,6 +166,8 @@ def op(request: Any, arrays: Any, emit: Any) -> Any:
     place, name = mx.nd, request["function"]
     if name.startswith("_contrib_"):
         place, name = mx.nd.contrib, name[len("_contrib_") :]
+    elif name.startswith("_"):
+        place = mx.nd._internal
     result = getattr(place, name)(*inputs, **arguments)
     return {}, {"y": result.asnumpy()}
 
@@ -200,6 +202,8 @@ FUNCTIONS = frozenset(
         *("Convolution", "FullyConnected", "BatchNorm", "Pooling", "_contrib_AdaptiveAvgPooling2D"),
         *("Activation", "relu", "sigmoid", "exp", "softmax", "SoftmaxOutput", "Dropout", "identity"),
         *("add_n", "elemwise_add", "elemwise_mul", "broadcast_mul"),
+        *("LeakyReLU", "abs", "erf", "hard_sigmoid", "log", "negative", "reciprocal", "rsqrt", "sqrt"),
+        *("square", "tanh", "_power_scalar"),
         *("Concat", "Flatten", "UpSampling", "expand_dims", "slice_axis"),
     )
 )

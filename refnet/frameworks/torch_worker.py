@@ -267,6 +267,23 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
 }
 
 
+ELEMENTWISE = (
+    *("celu", "elu", "gelu", "hardsigmoid", "hardswish", "mish", "selu", "silu", "softplus", "softsign"),
+    *("erf", "log", "sqrt", "tanh"),
+)
+"""Functions of one value, of torch.nn.functional or of torch itself."""
+
+
+def _elementwise(name: str) -> Callable[[Any, Any, Any], Any]:
+    def function(torch: Any, t: Any, a: Any) -> Any:
+        return getattr(torch if hasattr(torch, name) else torch.nn.functional, name)(t["x"], **a)
+
+    return function
+
+
+FUNCTIONS |= {name: _elementwise(name) for name in ELEMENTWISE}
+
+
 def _radix_softmax(torch: Any, x: Any, radix: int, cardinality: int) -> Any:
     """(n, K*R*m, 1, 1) -> (n, R*K*m)"""
     if radix == 1:

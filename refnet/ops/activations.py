@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -10,8 +11,9 @@ from typing import ClassVar
 import numpy as np
 
 from refnet.core.engine import Engine
-from refnet.core.op import F64, Interval, TensorType
+from refnet.core.op import F32, F64, Interval, TensorType
 from refnet.core.rounding import ETA, U64, U, exp_relative, gamma, outward
+from refnet.ops import libraries
 from refnet.ops.function import LIBRARY, LOST, Function, decimal_erf, root_of_pi
 from refnet.ops.sigmoid import sigmoid_bound
 
@@ -22,9 +24,10 @@ class Softplus(Function):
 
     Plain: max(x, 0) + ln(1 + e ** -|x|) in float64, rounded once.
 
-    Bound: forms with ln(1 + e) of a rounded sum are off by 2 U whatever y is; besides, an exp's relative
-    error and a logarithm's LIBRARY, twice: (2 LIBRARY + exp_relative(|x|)) |y| + 2 U + LOST. PyTorch's y = x
-    above 20 is off by less than U.
+    Bound: forms with ln(1 + e) of a rounded sum are off by 2 U whatever y is. oneDNN computes n ln 2 +
+    ln(2**-n + e ** r), x = n ln 2 + r, where numbers of the size |x| cancel: gamma(2) |x|, up to 128.
+    Besides, an exp's relative error and a logarithm's LIBRARY, twice: (2 LIBRARY + exp_relative(|x|)) |y| +
+    LOST, and gamma(2) |y| for sums. PyTorch's y = x above 20 is off by less than U.
 
     Source: ONNX Softplus, torch.nn.Softplus with beta 1, MXNet Activation act_type=softrelu.
     """
@@ -38,7 +41,8 @@ class Softplus(Function):
 
     def inaccuracy(self, x: Interval, size: F64) -> F64:
         relative = 2 * LIBRARY + exp_relative(np.minimum(x.magnitude, 128.0))
-        return relative * np.minimum(size, 128.0) + gamma(2) * size + 2 * U + LOST
+        sums = gamma(2) * (size + np.minimum(x.magnitude, 128.0))
+        return relative * np.minimum(size, 128.0) + sums + 2 * U + LOST
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,7 +59,7 @@ class Mish(Function):
     loop: ClassVar[str] = "mish"
     error: ClassVar[float] = 2.0**-46
     formula: ClassVar[str] = "x tanh(ln(1 + e ** x))"
-    minimum: ClassVar[tuple[float, float, float] | None] = (-1.193, -1.192, -0.308843)
+    minimum: ClassVar[tuple[float, float, float] | None] = (-1.193, -1.192, -0.308844)
     work: ClassVar[int] = 8
 
     def real(self, x: Decimal) -> Decimal:
@@ -83,8 +87,18 @@ class Silu(Function):
     loop: ClassVar[str] = "silu"
     error: ClassVar[float] = 2.0**-48
     formula: ClassVar[str] = "x / (1 + e ** -x)"
+    formulas: ClassVar[Mapping[str, str]] = {
+        "sleef": "x / (1 + e), e = SLEEF's expf(-x) (PyTorch with AVX2 or AVX-512)",
+        "glibc": "x / (1 + e), e = glibc's expf(-x) with FMA",
+        "mlas": "x * sigmoid(x), MLAS's quotient of polynomials",
+    }
     minimum: ClassVar[tuple[float, float, float] | None] = (-1.279, -1.278, -0.278465)
     halves: ClassVar[bool] = True
+
+    def by(self, formula: str, x: F32, engine: Engine) -> F32:
+        if formula == "mlas":
+            return x * engine.sigmoid_by(x, "mlas-avx512")
+        return x / (np.float32(1) + engine.exponential_by(-x, formula))
 
     def real(self, x: Decimal) -> Decimal:
         return x / (1 + (-x).exp())
@@ -116,10 +130,20 @@ class Gelu(Function):
     tanh: bool = False
 
     error: ClassVar[float] = 2.0**-41
-    minimum: ClassVar[tuple[float, float, float] | None] = (-0.753, -0.751, -0.170041)
     halves: ClassVar[bool] = True
     work: ClassVar[int] = 20
     assumption: ClassVar[str] = "the bound assumes an erf or tanh of absolute error 2^-20"
+    formulas: ClassVar[Mapping[str, str]] = {
+        "mlas": "(x/2) (f + 1), f = MLAS's erf(x sqrt(1/2)) or tanh(x ((c x) x + s)) (ONNX Runtime with FMA)"
+    }
+
+    def by(self, formula: str, x: F32, engine: Engine) -> F32:
+        return libraries.mlas_gelu(engine, x, self.tanh)
+
+    @property
+    def minimum(self) -> tuple[float, float, float]:  # type: ignore[override]
+        """The two differ a little."""
+        return (-0.753, -0.752, -0.170041) if self.tanh else (-0.752, -0.751, -0.169972)
 
     @property
     def loop(self) -> str:  # type: ignore[override]
@@ -169,6 +193,19 @@ class Elu(Function):
     loop: ClassVar[str] = "elu"
     error: ClassVar[float] = 2.0**-46
     formula: ClassVar[str] = "scale x, or scale alpha (e ** (x / width) - 1)"
+    formulas: ClassVar[Mapping[str, str]] = {
+        "onednn": "alpha (e - 1), e = oneDNN's exp(x) (MXNet's LeakyReLU act_type=elu with FMA)",
+        "onednn-unfused": "as onednn, without FMA",
+    }
+
+    @property
+    def menu(self) -> tuple[str, ...]:
+        return tuple(self.formulas) if self.scale == self.width == 1 else ()
+
+    def by(self, formula: str, x: F32, engine: Engine) -> F32:
+        e = engine.exponential_by(x, formula)
+        below: F32 = np.float32(self.alpha) * (e - np.float32(1))
+        return np.where((x > 0) | np.isnan(x), x, below).astype(np.float32)
 
     @property
     def parameters(self) -> tuple[float, ...]:
@@ -208,6 +245,15 @@ class Softsign(Function):
     error: ClassVar[float] = 3 * U64
     formula: ClassVar[str] = "x / (1 + |x|)"
     assumption: ClassVar[str] = ""
+    formulas: ClassVar[Mapping[str, str]] = {
+        "quotient": "x / (1 + |x|) (PyTorch, MXNet)",
+        "reciprocal": "x * (1 / (1 + |x|)) (ONNX Runtime)",
+    }
+
+    def by(self, formula: str, x: F32, engine: Engine) -> F32:
+        one = np.float32(1)
+        total: F32 = one + np.abs(x)
+        return x / total if formula == "quotient" else x * (one / total)
 
     def real(self, x: Decimal) -> Decimal:
         return x / (1 + abs(x))
@@ -217,6 +263,9 @@ class Softsign(Function):
 
     def inaccuracy(self, x: Interval, size: F64) -> F64:
         return gamma(4) * size + LOST
+
+
+SIXTH = float(np.float32(1 / 6))
 
 
 @dataclass(frozen=True, repr=False)
@@ -240,6 +289,20 @@ class HardSigmoid(Function):
     limits: ClassVar[bool] = True
     assumption: ClassVar[str] = ""
     activation: ClassVar[bool] = True
+    formulas: ClassVar[Mapping[str, str]] = {
+        "linear": "alpha x + beta, product and sum rounded, clipped (ONNX Runtime, MXNet)",
+        "sixth": "min(max(x + 3, 0), 6) / 6 (PyTorch), for alpha 1/6 and beta 1/2",
+    }
+
+    @property
+    def menu(self) -> tuple[str, ...]:
+        sixth = self.alpha == SIXTH and self.beta == 0.5
+        return ("linear", "sixth") if sixth else ("linear",)
+
+    def by(self, formula: str, x: F32, engine: Engine) -> F32:
+        if formula == "sixth":
+            return libraries.clipped(x + np.float32(3), 0, 6) / np.float32(6)
+        return libraries.clipped(np.float32(self.alpha) * x + np.float32(self.beta), 0, 1)
 
     @property
     def parameters(self) -> tuple[float, ...]:
@@ -283,6 +346,15 @@ class HardSwish(Function):
     formula: ClassVar[str] = "x min(max(x + 3, 0), 6) / 6"
     minimum: ClassVar[tuple[float, float, float] | None] = (-1.5, -1.5, -0.375)
     assumption: ClassVar[str] = ""
+    formulas: ClassVar[Mapping[str, str]] = {
+        "linear": "x * h, h = (1/6) x + 1/2, product and sum rounded, clipped (ONNX Runtime)",
+        "sixth": "x * min(max(x + 3, 0), 6) / 6, from the left (PyTorch)",
+    }
+
+    def by(self, formula: str, x: F32, engine: Engine) -> F32:
+        if formula == "sixth":
+            return x * libraries.clipped(x + np.float32(3), 0, 6) / np.float32(6)
+        return x * libraries.clipped(np.float32(SIXTH) * x + np.float32(0.5), 0, 1)
 
     def real(self, x: Decimal) -> Decimal:
         return x * min(max(x + 3, Decimal(0)), Decimal(6)) / 6

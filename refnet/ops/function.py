@@ -30,6 +30,7 @@ from refnet.core.element import Derivation, Index, Step, decimal, forty_digits, 
 from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
+from refnet.core.orders import Expr
 from refnet.core.rounding import ETA, outward
 
 LIBRARY = 2.0**-21
@@ -70,6 +71,10 @@ class Function(Op):
         """What the loop takes besides x."""
         return ()
 
+    def by(self, formula: str, x: F32, engine: Engine) -> F32:
+        """The value by a formula of the menu; any shape."""
+        raise NotImplementedError
+
     @abstractmethod
     def real(self, x: Decimal) -> Decimal:
         """f(x) for a finite x, in the current decimal context with MORE digits than are needed."""
@@ -98,6 +103,11 @@ class Function(Op):
     def run(self, *inputs: F32, engine: Engine) -> F32:
         with np.errstate(all="ignore"):
             return self.values(inputs[0].astype(np.float64), engine).astype(np.float32)
+
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
+        self._expect_formula(formula)
+        with np.errstate(all="ignore"):
+            return self.by(formula, np.ascontiguousarray(inputs[0]), engine)
 
     def values(self, x: F64, engine: Engine) -> F64:
         """f in float64."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -15,6 +16,7 @@ from refnet.core.engine import Engine
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
 from refnet.core.rounding import EXP_ABSOLUTE, EXP_ASSUMED, exp_relative, gamma, outward
+from refnet.ops import libraries
 from refnet.ops.function import LIBRARY, LOST, Function, decimal_erf
 
 
@@ -34,6 +36,15 @@ class Exp(Function):
     formula: ClassVar[str] = "e ** x"
     limits: ClassVar[bool] = True
     assumption: ClassVar[str] = EXP_ASSUMED
+    formulas: ClassVar[Mapping[str, str]] = {
+        "sleef": "SLEEF's expf",
+        "glibc": "glibc's expf with FMA (MXNet's exp)",
+        "glibc-unfused": "glibc's expf without FMA",
+        "mlas": "MLAS's exp (ONNX Runtime)",
+    }
+
+    def by(self, formula: str, x: F32, engine: Engine) -> F32:
+        return engine.exponential_by(x, "mlas-avx512" if formula == "mlas" else formula)
 
     def real(self, x: Decimal) -> Decimal:
         return x.exp()
@@ -82,6 +93,10 @@ class Tanh(Function):
     formula: ClassVar[str] = "tanh x"
     limits: ClassVar[bool] = True
     activation: ClassVar[bool] = True
+    formulas: ClassVar[Mapping[str, str]] = {"mlas": "x P(x²) / Q(x²), x cut at 9 (ONNX Runtime with FMA)"}
+
+    def by(self, formula: str, x: F32, engine: Engine) -> F32:
+        return libraries.mlas_tanh(engine, x)
 
     def real(self, x: Decimal) -> Decimal:
         power = (2 * x).exp()
@@ -107,6 +122,12 @@ class Erf(Function):
     formula: ClassVar[str] = "erf x"
     limits: ClassVar[bool] = True
     work: ClassVar[int] = 20
+    formulas: ClassVar[Mapping[str, str]] = {
+        "mlas": "|x| + |x| P(x²), beyond 0.92 1 - e^-(|x| + |x| P(|x|)) (ONNX Runtime with FMA)"
+    }
+
+    def by(self, formula: str, x: F32, engine: Engine) -> F32:
+        return libraries.mlas_erf(engine, x)
 
     def real(self, x: Decimal) -> Decimal:
         if abs(x) > 12:
