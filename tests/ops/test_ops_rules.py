@@ -18,18 +18,15 @@ import numpy as np
 import pytest
 
 from refnet import ops
-from refnet.arithmetic.golden import Golden
 from refnet.core.errors import GraphError
 from refnet.core.op import Interval, Op, TensorType
 from refnet.core.rounding import MAX, gamma
 from refnet.kernels.engine import Fast
 from refnet.ops.sigmoid import CUT, P, Q
 from tests.helpers.bits import awkward, floats, same_bits
-from tests.helpers.definition import round_float32
 from tests.helpers.engines import FAST
 
 getcontext().prec = 60
-GOLDEN = Golden().exact
 Exact = Callable[..., Fraction]
 
 
@@ -509,19 +506,6 @@ def test_bound_holds_the_exact_value_and_the_plain_one(example, scale):
         if example.op.exactly_specified and abs(true) < MAX:
             nearest = np.float32(float(true))  # these results are exact or one rounding of a float64
             assert plain[at] == nearest, at
-
-
-@EVERY
-@pytest.mark.parametrize("scale", [1.0, 1e-39, 1e18], ids=["one", "subnormal", "huge"])
-def test_golden_is_the_exact_value_rounded_once(example, scale):
-    """By integers from the formula; what has one right result is the same in plain, zeros' signs too."""
-    values = arguments(example, scale)
-    golden = example.op.golden(*values, exact=GOLDEN)
-    for at in np.ndindex(golden.shape):
-        true = example.exact(example.op, at, *values)
-        if not np.isnan(golden[at]):
-            zero = float(golden[at]) if example.op.exactly_specified or abs(true) < 2**-1000 else 0.0
-            assert same_bits(golden[at], round_float32(true, zero)), at
 
 
 @EVERY
