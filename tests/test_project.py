@@ -257,6 +257,7 @@ OPERATORS_BEYOND = {
     "ops/logarithms.py",
     "ops/lrn.py",
     "ops/matmul.py",
+    "ops/merged_moments.py",
     "ops/normalised.py",
     "ops/normalised_bound.py",
     "ops/opaque.py",

@@ -236,6 +236,9 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "linear": lambda torch, t, a: torch.nn.functional.linear(
         torch.flatten(t["x"], 1), t["weight"], t.get("bias"), **a
     ),
+    "layer_norm": lambda torch, t, a: torch.nn.functional.layer_norm(
+        t["x"], t["weight"].shape, t["weight"], t.get("bias"), **a
+    ),
     "max_pool2d": lambda torch, t, a: torch.nn.functional.max_pool2d(t["x"], **a),
     "avg_pool2d": lambda torch, t, a: torch.nn.functional.avg_pool2d(t["x"], **a),
     "adaptive_avg_pool2d": lambda torch, t, a: torch.nn.functional.adaptive_avg_pool2d(t["x"], **a),
