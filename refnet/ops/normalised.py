@@ -162,7 +162,7 @@ class _Normalised(Op):
             error = (np.abs(moving) * relative + k * np.abs(scale) / s + U64 * np.abs(y)) * (1 + 2.0**-20)
             error = np.where(relative < 2.0**-20, error, np.inf)
             error[d == 0] = np.where(k > 0, error, 0.0)[d == 0]
-            unsigned = np.isinf(scale) & np.isfinite(d)  # only the exact sign of x - m tells
+            unsigned = np.isinf(scale) & np.isfinite(d) & np.isfinite(s)  # only the exact sign of x - m tells
         return np.where(unsigned, 0.0, y), np.where(unsigned, np.inf, error)
 
     def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
@@ -298,7 +298,8 @@ class RMSNorm(_Normalised):
 
     Plain: q = (+0 + x0 * x0 + x1 * x1 + ...) / n; y = x / sqrt(q + eps) * gamma, each operation rounded.
 
-    Golden: as for LayerNorm with a mean of 0. Bound: see `normalised_bound`.
+    Golden: as for LayerNorm with a mean of 0; an infinity in a row gives NaN there and 0 for the other
+    elements. Bound: see `normalised_bound`.
 
     Source: ONNX RMSNormalization, torch.nn.RMSNorm.
     """

@@ -106,6 +106,11 @@ def test_specials_are_defined():
     assert same_bits(y, F([[-np.inf, np.nan, np.nan, -np.inf]]))
     assert same_bits(ops.RMSNorm(0.0).golden(np.zeros((1, 4), F), one, exact=EXACT), F([[np.nan] * 4]))
     assert not ops.LayerNorm(0.0).nan_propagates(one, zero)
+    rms, x = ops.RMSNorm(1e-5), F([[np.inf, -1, 0, 2]])
+    for y in (rms.golden(x, one, exact=EXACT), rms.run(x, one, engine=FAST)):
+        assert np.isnan(y[0, 0])
+        assert (y[0, 1:] == 0).all()
+    assert np.isnan(rms.golden(x, g, exact=EXACT)).all()
 
 
 def test_exact_sums_are_exact():

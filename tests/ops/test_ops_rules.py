@@ -181,8 +181,15 @@ def square_root(value: Fraction) -> Fraction:
     return decimal(to_decimal(value).sqrt())
 
 
+def over(value: Fraction, size: Fraction) -> Fraction:
+    return value / size if size else Fraction(0)
+
+
 def logarithm(value: Fraction) -> Fraction:
-    return decimal(to_decimal(value).ln())
+    """Of 0 a number beyond every float32; ValueError for a negative one, which has none."""
+    if value < 0:
+        raise ValueError(value)
+    return decimal(to_decimal(value).ln()) if value else Fraction(-(2**200))
 
 
 def log_sum_exp(values: list[Fraction]) -> Fraction:
@@ -252,14 +259,14 @@ EXAMPLES = [
     Example(
         ops.LpNorm(1, 2),
         ((2, 4, 3),),
-        lambda op, at, x: (
-            fraction(x[at]) / square_root(sum((fraction(v) ** 2 for v in x[at[0], :, at[2]]), Fraction(0)))
+        lambda op, at, x: over(
+            fraction(x[at]), square_root(sum((fraction(v) ** 2 for v in x[at[0], :, at[2]]), Fraction(0)))
         ),
     ),
     Example(
         ops.LpNorm(2, 1),
         ((2, 3, 4),),
-        lambda op, at, x: fraction(x[at]) / sum(abs(fraction(v)) for v in x[at[:2]]),
+        lambda op, at, x: over(fraction(x[at]), sum((abs(fraction(v)) for v in x[at[:2]]), Fraction(0))),
     ),
     Example(
         ops.LogSoftmax(1),
@@ -275,7 +282,7 @@ EXAMPLES = [
     Example(
         ops.ReduceLogSum((1,)),
         ((1, 9),),
-        lambda op, at, x: logarithm(t) if (t := sum(along(op, at, x))) > 0 else Fraction(0),
+        lambda op, at, x: logarithm(sum(along(op, at, x), Fraction(0))),
     ),
     Example(ops.LRN(3, 0.5, 0.75, 0.25), ((2, 5, 3),), lrn),
     Example(ops.LRN(4, 2.0, 1.6, 3.0), ((1, 6),), lrn),
