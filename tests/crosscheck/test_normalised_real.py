@@ -14,10 +14,13 @@ import pytest
 
 import refnet
 from refnet.cli import main
-from refnet.core.op import Interval
+from refnet.core.op import Interval, TensorType
+from refnet.core.orders import Choice
 from refnet.formats.onnx.reader import read_onnx
 from refnet.formats.onnx.reductions import RULES
+from refnet.frameworks.caller import caller
 from refnet.frameworks.process import Worker
+from refnet.frameworks.reveal.formulas import reveal_formula
 from refnet.ops import LayerNorm
 from refnet.verification.capture import open_capture
 from refnet.verification.judge import judge
@@ -173,14 +176,18 @@ def test_pytorch_s_layer_norm_to_the_bit(environment):
         for n in (1, 5, 8, 24, 100, 128, 136, 300, 768, 1000, 1001, 3072, 5000):
             data = {
                 "x": floats((6, n), n) * F(2) + F(0.5),
-                "weight": floats((n,), "g"),
-                "bias": floats((n,), "b"),
+                "gamma": floats((n,), "g"),
+                "beta": floats((n,), "b"),
             }
             request = {"function": "layer_norm", "arguments": {"eps": 1e-5}, "threads": 1}
             theirs = worker.ask("op", request, data).arrays["y"]
             op = LayerNorm(1e-5)
             assert same_bits(op.replay("merged-fused", *data.values(), engine=FAST), theirs), n
             assert n < 100 or not same_bits(op.run(*data.values(), engine=FAST), theirs)
+        op = LayerNorm(1e-5, 2, True, ((300,), (300,)))
+        types = [TensorType(shape) for shape in ((1, 5, 300), (300,), (300,))]
+        recipe = reveal_formula(op, types, caller("torch", worker, op, types, 1))
+        assert [part.do for part in recipe.parts] == [Choice("merged-fused")]
 
 
 def test_captured_layer_norms_to_the_bit(captured):
