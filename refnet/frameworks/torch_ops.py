@@ -5,6 +5,7 @@ torch_function(op, *types) -> the name of one of torch_worker.py's FUNCTIONS, it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +17,18 @@ from refnet.ops import (
     Conv,
     Dense,
     GlobalAvgPool,
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
+    LogSoftmax,
     MaxPool,
     RadixSoftmax,
     RadixSum,
+    ReduceL1,
+    ReduceL2,
+    ReduceLogSumExp,
     Relu,
+    RMSNorm,
     Sigmoid,
     Softmax,
     WeightedSum,
@@ -56,6 +65,19 @@ def torch_function(op: Op, *types: TensorType) -> Function:
             return "max_pool2d", {**_window(op, types[0]), "dilation": op.dilation}
         case Softmax(trailing=False):
             return "softmax", {"dim": op.axis}
+        case LayerNorm() | RMSNorm() if _own_weights(op, types):
+            return "rms_norm" if isinstance(op, RMSNorm) else "layer_norm", {"eps": op.eps}
+        case GroupNorm(per_group=False) if _own_weights(op, types):
+            return "group_norm", {"num_groups": op.groups, "eps": op.eps}
+        case InstanceNorm() if _own_weights(op, types):
+            return "instance_norm", {"eps": op.eps}
+        case LogSoftmax(trailing=False):
+            return "log_softmax", {"dim": op.axis}
+        case ReduceLogSumExp():
+            return "logsumexp", {"dim": op.axes, "keepdim": op.keepdims}
+        case ReduceL1() | ReduceL2():
+            order = 1 if isinstance(op, ReduceL1) else 2
+            return "vector_norm", {"ord": order, "dim": op.axes, "keepdim": op.keepdims}
         case Relu():
             return "relu", {}
         case Sigmoid():
@@ -67,6 +89,13 @@ def torch_function(op: Op, *types: TensorType) -> Function:
         case RadixSoftmax():
             return "radix_softmax", {"radix": op.radix, "cardinality": op.cardinality}
     raise refusal
+
+
+def _own_weights(op: LayerNorm | RMSNorm | GroupNorm | InstanceNorm, types: Sequence[TensorType]) -> bool:
+    """Whether scale and shift are weights of the shape that PyTorch's function takes."""
+    x = types[0].shape
+    wanted = x[op.axis :] if isinstance(op, LayerNorm | RMSNorm) else x[1:2]
+    return len(op.constants) == len(types) - 1 and all(shape == wanted for shape in op.constants)
 
 
 def _window(op: AvgPool | MaxPool, data: TensorType) -> dict[str, Any]:

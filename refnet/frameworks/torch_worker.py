@@ -236,6 +236,19 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "linear": lambda torch, t, a: torch.nn.functional.linear(
         torch.flatten(t["x"], 1), t["weight"], t.get("bias"), **a
     ),
+    "layer_norm": lambda torch, t, a: torch.nn.functional.layer_norm(
+        t["x"], t["gamma"].shape, t["gamma"], t.get("beta"), **a
+    ),
+    "rms_norm": lambda torch, t, a: torch.nn.functional.rms_norm(t["x"], t["gamma"].shape, t["gamma"], **a),
+    "group_norm": lambda torch, t, a: torch.nn.functional.group_norm(
+        t["x"], weight=t["gamma"], bias=t["beta"], **a
+    ),
+    "instance_norm": lambda torch, t, a: torch.nn.functional.instance_norm(
+        t["x"], weight=t["gamma"], bias=t["beta"], **a
+    ),
+    "log_softmax": lambda torch, t, a: torch.log_softmax(t["x"], **a),
+    "logsumexp": lambda torch, t, a: torch.logsumexp(t["x"], **a),
+    "vector_norm": lambda torch, t, a: torch.linalg.vector_norm(t["x"], **a),
     "max_pool2d": lambda torch, t, a: torch.nn.functional.max_pool2d(t["x"], **a),
     "avg_pool2d": lambda torch, t, a: torch.nn.functional.avg_pool2d(t["x"], **a),
     "adaptive_avg_pool2d": lambda torch, t, a: torch.nn.functional.adaptive_avg_pool2d(t["x"], **a),

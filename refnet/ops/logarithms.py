@@ -429,7 +429,8 @@ def _steps(x: F32, exact: Exact) -> tuple[Step, ...]:
     if not np.isfinite(x).all():
         return ()
     largest = x.max()
-    plain = _plain_sums((x - largest)[None], exact.engine)
+    with np.errstate(all="ignore"):
+        plain = _plain_sums((x - largest)[None], exact.engine)
     with forty_digits():
         s = sum(((decimal(v) - decimal(largest)).exp() for v in x), Decimal(0))
         return (

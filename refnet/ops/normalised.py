@@ -7,7 +7,7 @@ _Normalised   rows of x, a scale and a shift ── plain, golden, bound, explai
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
@@ -20,7 +20,9 @@ from refnet.core.element import Derivation, Index, Step, decimal, forty_digits, 
 from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
+from refnet.core.orders import Expr
 from refnet.core.rounding import U64
+from refnet.ops.merged_moments import fused, merged_moments
 from refnet.ops.normalised_bound import normalised_bound
 from refnet.ops.row_sums import blocked_sums, depth, exact_sums, row_means
 
@@ -160,7 +162,7 @@ class _Normalised(Op):
             error = (np.abs(moving) * relative + k * np.abs(scale) / s + U64 * np.abs(y)) * (1 + 2.0**-20)
             error = np.where(relative < 2.0**-20, error, np.inf)
             error[d == 0] = np.where(k > 0, error, 0.0)[d == 0]
-            unsigned = np.isinf(scale) & np.isfinite(d)  # only the exact sign of x - m tells
+            unsigned = np.isinf(scale) & np.isfinite(d) & np.isfinite(s)  # only the exact sign of x - m tells
         return np.where(unsigned, 0.0, y), np.where(unsigned, np.inf, error)
 
     def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
@@ -246,12 +248,19 @@ class LayerNorm(_Normalised):
     Plain, golden: see `_Normalised`. Bound: see `normalised_bound`; it covers two passes, E[x**2] - m**2,
     Welford's formula and merged parts, in any order.
 
+    Formulas: see `formulas`.
+
     Source: ONNX LayerNormalization, torch.nn.LayerNorm.
     """
 
     axis: int = 1
     bias: bool = True
     constants: Shapes = ()
+
+    formulas: ClassVar[Mapping[str, str]] = {
+        "merged-fused": "m and v by chunks of 16 vectors of 8, merged (ops/merged_moments.py), "
+        "y = fma((x - m) * (1/sqrt(v + eps)), gamma, beta) (PyTorch with AVX2 or AVX-512)",
+    }
 
     @property
     def stored(self) -> Shapes:
@@ -271,6 +280,15 @@ class LayerNorm(_Normalised):
     def row_length(self, shape: tuple[int, ...]) -> int:
         return prod(shape[self.axis :])
 
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
+        self._expect_formula(formula)
+        x, scale, *shift = self._by_rows(*inputs)
+        with np.errstate(all="ignore"):
+            m, v = merged_moments(x, engine)
+            inverse = np.float32(1) / np.sqrt(v + np.float32(self.eps))
+            y = fused((x - m) * inverse, scale, shift[0] if shift else np.float32(0), engine)
+        return y.reshape(inputs[0].shape)
+
 
 @dataclass(frozen=True, repr=False)
 class RMSNorm(_Normalised):
@@ -280,7 +298,8 @@ class RMSNorm(_Normalised):
 
     Plain: q = (+0 + x0 * x0 + x1 * x1 + ...) / n; y = x / sqrt(q + eps) * gamma, each operation rounded.
 
-    Golden: as for LayerNorm with a mean of 0. Bound: see `normalised_bound`.
+    Golden: as for LayerNorm with a mean of 0; an infinity in a row gives NaN there and 0 for the other
+    elements. Bound: see `normalised_bound`.
 
     Source: ONNX RMSNormalization, torch.nn.RMSNorm.
     """

@@ -255,7 +255,7 @@ class LpNorm(Op):
             center = wide / (total if self.p == 1 else np.sqrt(total))
             error = np.abs(center) * ((depth(x.shape[1]) + 6) * U64)
             center[(total == 0)[:, 0]] = 0.0
-            error[~np.isfinite(center) | ~np.isfinite(total)] = 0.0
+            error[~np.isfinite(center) | ~np.isfinite(total) | (total == 0)] = 0.0
 
         def refine(at: Places, y: F32) -> None:
             for i in at:

@@ -14,14 +14,19 @@ import pytest
 
 import refnet
 from refnet.cli import main
-from refnet.core.op import Interval
+from refnet.core.op import Interval, TensorType
+from refnet.core.orders import Choice
 from refnet.formats.onnx.reader import read_onnx
 from refnet.formats.onnx.reductions import RULES
+from refnet.frameworks.caller import caller
+from refnet.frameworks.process import Worker
+from refnet.frameworks.reveal.formulas import reveal_formula
+from refnet.ops import LayerNorm
 from refnet.verification.capture import open_capture
 from refnet.verification.judge import judge
 from tests.crosscheck.conftest import interpreter
 from tests.crosscheck.judge import within_bound
-from tests.helpers.bits import floats
+from tests.helpers.bits import floats, same_bits
 from tests.helpers.engines import FAST
 
 pytestmark = pytest.mark.crosscheck
@@ -162,3 +167,39 @@ def test_another_variance_and_another_mean_are_found(captured):
     wrong = d / np.sqrt(x.var(-1, keepdims=True) + F(1e-5)) * g + b
     found = judged(captured["Attention"], captured["Attention"], layer_norm=wrong.astype(F))
     assert found.first_defect == "layer_norm"
+
+
+@pytest.mark.parametrize("environment", [{}, {"ATEN_CPU_CAPABILITY": "avx2"}], ids=["default", "avx2"])
+def test_pytorch_s_layer_norm_to_the_bit(environment):
+    """PyTorch 2.13 on one thread, rows of 1 to 5,000 elements; and no other formula gives these bits."""
+    with Worker("torch", interpreter("torch"), threads=1, environment=environment) as worker:
+        for n in (1, 5, 8, 24, 100, 128, 136, 300, 768, 1000, 1001, 3072, 5000):
+            data = {
+                "x": floats((6, n), n) * F(2) + F(0.5),
+                "gamma": floats((n,), "g"),
+                "beta": floats((n,), "b"),
+            }
+            request = {"function": "layer_norm", "arguments": {"eps": 1e-5}, "threads": 1}
+            theirs = worker.ask("op", request, data).arrays["y"]
+            op = LayerNorm(1e-5)
+            assert same_bits(op.replay("merged-fused", *data.values(), engine=FAST), theirs), n
+            assert n < 100 or not same_bits(op.run(*data.values(), engine=FAST), theirs)
+        op = LayerNorm(1e-5, 2, True, ((300,), (300,)))
+        types = [TensorType(shape) for shape in ((1, 5, 300), (300,), (300,))]
+        recipe = reveal_formula(op, types, caller("torch", worker, op, types, 1))
+        assert [part.do for part in recipe.parts] == [Choice("merged-fused")]
+
+
+def test_captured_layer_norms_to_the_bit(captured):
+    """Every layer norm of the transformer and the attention, on PyTorch's own inputs to it."""
+    count = 0
+    for name in ("Transformer", "Attention"):
+        made, graph = open_capture(captured[name]), refnet.load(captured[name] / "network.onnx")
+        for node in graph.nodes:
+            if isinstance(node.op, LayerNorm):
+                x = made.input("tokens") if node.data[0] in graph.inputs else made.value(node.data[0])
+                weights = [graph.weights[one] for one in node.weights]
+                found = node.op.replay("merged-fused", x, *weights, engine=FAST)
+                assert same_bits(found, made.value(node.name)), (name, node.name)
+                count += 1
+    assert count == 4

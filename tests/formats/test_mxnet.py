@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from refnet import ops
 from refnet.core.errors import (
     FormatError,
     GraphError,
@@ -1182,6 +1183,10 @@ def every_op() -> Graph:
     return graph
 
 
+REDUCTIONS = (
+    *(ops.ReduceMax, ops.ReduceMin, ops.ReduceL1, ops.ReduceL2, ops.ReduceSumSquare, ops.ReduceProd),
+    *(ops.ReduceLogSum, ops.ReduceLogSumExp),
+)
 ONNX_ONLY: list[tuple[Op, tuple[int, ...]]] = [
     (Silu(), (1, 4)),
     (Mish(), (1, 4)),
@@ -1190,6 +1195,16 @@ ONNX_ONLY: list[tuple[Op, tuple[int, ...]]] = [
     (ResizeNearest((2,), (6,), (1.5,)), (1, 2, 4, 4)),
     (Constant((1, 4)), ()),
     *UNKNOWN_TO_MXNET,
+    (ops.LayerNorm(1e-5, 1, True, ((4,), (4,))), (1, 4)),
+    (ops.RMSNorm(1e-5, 1, ((4,),)), (1, 4)),
+    (ops.GroupNorm(1e-5, 2, False, ((4,), (4,))), (1, 4)),
+    (ops.InstanceNorm(1e-5, ((2,), (2,))), (1, 2, 4)),
+    (ops.LRN(3), (1, 4)),
+    (ops.LpNorm(), (1, 4)),
+    (ops.LogSoftmax(), (1, 4)),
+    (ops.Max(1), (1, 4)),
+    (ops.Min(1), (1, 4)),
+    *((kind((1,)), (1, 4)) for kind in REDUCTIONS),
 ]
 """Ops that the export to MXNet refuses."""
 FORMS: list[tuple[Op, tuple[int, ...]]] = [

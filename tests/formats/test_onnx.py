@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, checker
 from onnx.reference import ReferenceEvaluator
 
 import refnet
 from refnet import ops
 from refnet.cli import main
 from refnet.core.errors import InputError, UnsupportedError, WeightsError
-from refnet.formats.onnx.export import write_onnx
+from refnet.formats.npy import open_npy
+from refnet.formats.onnx.export import graph_to_onnx, write_onnx
 from refnet.formats.onnx.ops import RULES
 from refnet.formats.onnx.reader import read_onnx
 from refnet.kernels.engine import Fast
@@ -226,3 +227,43 @@ def test_without_the_package_the_error_says_what_to_install(tmp_path: Path) -> N
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert 'reading .onnx needs the package onnx: pip install "refnet[onnx]"' in done.stderr
+
+
+def test_a_value_may_be_a_single_number(tmp_path: Path) -> None:
+    """Read, run, exported with its shape of no dimension, captured and judged."""
+    nodes = [
+        node("Mul", "x x", "square"),
+        node("ReduceMean", "square", "mean", keepdims=0),
+        node("Sub", "x mean", "less"),
+        node("ReduceMax", "less", "top", keepdims=0),
+    ]
+    graph = read(model(nodes, opset=17, shape=[2, 3, 4], outputs=["less", "top"]), tmp_path)
+    x = floats((2, 3, 4), "numbers")
+    values = refnet.run(graph, {"x": x}, values=["square", "mean", "less", "top"])
+    assert values["top"].shape == ()
+    assert same_bits(values["top"], (x - values["mean"]).max())
+    exported = graph_to_onnx(graph)
+    checker.check_model(exported, full_check=True)
+    np.save(tmp_path / "top.npy", values["top"])
+    assert same_bits(open_npy(tmp_path / "top.npy").read(), values["top"])
+    found = refnet.verify(values, graph, inputs={"x": x})
+    assert (found.counts["equal"], found.counts["replayed"], found.unmatched) == (3, 1, ())
+
+
+def test_further_outputs_of_a_layer_norm_are_named(tmp_path: Path) -> None:
+    constants = [tensor("g", whole((4,), "g")), tensor("b", whole((4,), "b"))]
+    proto = model([node("LayerNormalization", "x g b", "y m")], constants, opset=17, outputs=["y", "m"])
+    graph = read(proto, tmp_path)
+    assert graph.by_name["y"].op == ops.LayerNorm(1e-5, 3, True, ((4,), (4,)))
+    assert graph.by_name["m"].op.opaque == "LayerNormalization: refnet makes its first output only"
+
+
+def test_statistics_of_another_type_and_other_responses_cost_their_own_verdict(tmp_path: Path) -> None:
+    constants = [tensor("g", whole((4,), "g"))]
+    for one, why in (
+        (node("LayerNormalization", "x g", stash_type=10), "stash_type 10"),
+        (node("LRN", "x", size=3, bias=-1.0), "bias -1.0"),
+        (node("LRN", "x", size=3, beta=100.0), "beta 100.0"),
+    ):
+        graph = read(model([one], constants, opset=17), tmp_path)
+        assert why in graph.by_name["y"].op.opaque

@@ -396,7 +396,7 @@ def reductions() -> list[Case]:
             Case(op, (MAPS,), first=8),
             Case(op, (MAPS, MAPS)),
             Case(op, (MAPS, (4, 1, 1), (6,)), first=8),
-            Case(op, (whole((4, 1, 1), "first"), MAPS, reals(0.5))),
+            Case(op, (whole((4, 1, 1), "first"), MAPS, reals(0.5)), first=8),
         ]
     borders = {"ReduceMax": 18, "ReduceMin": 18, "ReduceProd": 18, "ReduceL1": 18, "ReduceL2": 18}
     borders |= {"ReduceSumSquare": 18, "ReduceLogSum": 18, "ReduceLogSumExp": 18}

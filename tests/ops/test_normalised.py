@@ -13,9 +13,11 @@ from refnet.arithmetic.golden import Golden
 from refnet.core.op import Interval, Op
 from refnet.exact.correct_rounding import RefineCount
 from refnet.exact.engine import DecideOrRefine
+from refnet.loops.engine import REFERENCE
+from refnet.ops.merged_moments import merged_moments
 from refnet.ops.row_sums import exact_sums
 from tests.helpers.bits import floats, same_bits
-from tests.helpers.definition import round_float32
+from tests.helpers.definition import exact_fma, round_float32
 from tests.helpers.engines import FAST
 
 F = np.float32
@@ -104,6 +106,11 @@ def test_specials_are_defined():
     assert same_bits(y, F([[-np.inf, np.nan, np.nan, -np.inf]]))
     assert same_bits(ops.RMSNorm(0.0).golden(np.zeros((1, 4), F), one, exact=EXACT), F([[np.nan] * 4]))
     assert not ops.LayerNorm(0.0).nan_propagates(one, zero)
+    rms, x = ops.RMSNorm(1e-5), F([[np.inf, -1, 0, 2]])
+    for y in (rms.golden(x, one, exact=EXACT), rms.run(x, one, engine=FAST)):
+        assert np.isnan(y[0, 0])
+        assert (y[0, 1:] == 0).all()
+    assert np.isnan(rms.golden(x, g, exact=EXACT)).all()
 
 
 def test_exact_sums_are_exact():
@@ -247,3 +254,63 @@ def test_weights_that_do_not_fit_are_refused():
     ):
         with pytest.raises(GraphError, match=type(op).__name__):
             op.type(x, *weights)
+
+
+def merged_by_steps(row: np.ndarray) -> tuple[np.float32, np.float32]:
+    """The steps of ops/merged_moments.py for one row, number by number, with an exact FMA."""
+    fma, zero, one = exact_fma, F(0), F(1)
+    whole = row.size // 8
+    tail = [0, zero, zero]
+    for k, x in enumerate(row[8 * whole :], 1):
+        d = x - tail[1]
+        m = F(tail[1] + F(d / F(k)))
+        tail = [k, m, F(tail[2] + F(d * F(x - m)))]
+    for lane in range(8 if whole else 0):
+        column = row[lane : 8 * whole : 8]
+        chunks = [column[i : i + 16] for i in range(0, whole, 16)]
+        digits = [(0, zero, zero)] * max(1, math.ceil(math.log2(len(chunks))))
+
+        def merge(a: tuple, b: tuple) -> tuple:
+            n = a[0] + b[0]
+            d = F(b[1] - a[1])
+            step = F(F(F(b[0]) / F(n)) * d) if n else F(zero * d)
+            return n, F(a[1] + step), fma(F(d * F(a[0])), step, F(a[2] + b[2]))
+
+        for i, chunk in enumerate(chunks, 1):
+            m, q = zero, zero
+            for k, x in enumerate(chunk, 1):
+                d = F(x - m)
+                m = fma(d, F(one / F(k)), m)
+                q = fma(d, F(x - m), q)
+            digits[0] = merge(digits[0], (len(chunk), m, q))
+            for j in range(1, len(digits)):
+                if i % 2**j:
+                    break
+                digits[j], digits[j - 1] = merge(digits[j], digits[j - 1]), (0, zero, zero)
+        for digit in digits[1:]:
+            digits[0] = merge(digits[0], digit)
+        n, m, q = digits[0]
+        c, d = F(F(n) / F(n + tail[0])), F(m - tail[1])
+        added = fma(F(F(d * d) * c), F(tail[0]), q)
+        tail = [n + tail[0], fma(c, d, tail[1]), F(tail[2] + added)]
+    return tail[1], F(tail[2] / F(row.size))
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 13, 128, 5 * 128 + 8 + 3])
+def test_merged_moments_step_by_step(n):
+    x, g, b = floats((2, n), (n, "merged")) + F(0.5), floats((n,), (n, "g")), floats((n,), (n, "b"))
+    m, v = merged_moments(x, FAST)
+    expected = [merged_by_steps(row) for row in x]
+    assert same_bits(m[:, 0], F([e[0] for e in expected]))
+    assert same_bits(v[:, 0], F([e[1] for e in expected]))
+    op = ops.LayerNorm(1e-5)
+    y = op.replay("merged-fused", x, g, b, engine=FAST)
+    assert same_bits(y, op.replay("merged-fused", x, g, b, engine=REFERENCE))
+    i = F(1) / np.sqrt(v + F(1e-5))
+    for at in np.ndindex(x.shape):
+        assert y[at] == exact_fma(F(F(x[at] - m[at[0], 0]) * i[at[0], 0]), g[at[1]], b[at[1]])
+    interval = op.bound(*(Interval.exactly(a) for a in (x, g, b)), engine=FAST)
+    assert (np.abs(y - interval.center) <= interval.radius).all()
+    assert np.isnan(
+        op.replay("merged-fused", np.where(x == x[0, 0], F(np.inf), x), g, b, engine=FAST)[0]
+    ).all()
