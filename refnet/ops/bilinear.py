@@ -74,7 +74,7 @@ POSITIONS: Mapping[str, tuple[str, Callable[[Axis], Reals], bool]] = {
 def bilinear(name: str, x: F32, first: tuple[int, Axis], second: tuple[int, Axis], engine: Engine) -> F32:
     """The value by a formula; first, second: the axes of x, the first before the second."""
     _, positions, fused = POSITIONS[name]
-    rows, columns = (_neighbours(axis, positions(axis)) for _, axis in (first, second))
+    rows, columns = (_neighbours(axis, positions(axis), fused) for _, axis in (first, second))
     terms = []
     for (i, h), (j, w) in ((row, column) for row in rows for column in columns):
         value = np.take(np.take(x, i, first[0]), j, second[0])
@@ -92,14 +92,23 @@ def bilinear(name: str, x: F32, first: tuple[int, Axis], second: tuple[int, Axis
     return np.ascontiguousarray(total)
 
 
-def _neighbours(axis: Axis, at: Reals) -> tuple[tuple[Reals, Reals], tuple[Reals, Reals]]:
-    """(index, weight) of the lower and of the upper neighbour; half each where both are one."""
+def _neighbours(axis: Axis, at: Reals, beyond: bool) -> tuple[tuple[Reals, Reals], tuple[Reals, Reals]]:
+    """(index, weight) of the lower and of the upper neighbour.
+
+    beyond: at the end both neighbours are the last element, with the weights of the position behind it
+    (PyTorch); else the position is moved there, and each has half (ONNX Runtime).
+    """
     last = axis.length - 1
-    at = np.clip(at, f(0), f(last))
+    at = np.maximum(at, f(0))
+    if not beyond:
+        at = np.minimum(at, f(last))
     low = np.minimum(at.astype(np.int64), last)
     high = np.minimum(low + 1, last)
-    share = at - low.astype(f)
-    return (low, f(1) - share), (high, share)
+    share = np.minimum(at - low.astype(f), f(1))
+    rest = f(1) - share
+    if not beyond:
+        share, rest = (np.where(low == high, f(0.5), a) for a in (share, rest))
+    return (low, rest), (high, share)
 
 
 def _along(values: Reals, axis: int, rank: int) -> Reals:
