@@ -212,7 +212,7 @@ class ResizeLinear(Interpolated):
     any form, with FMA or without, as x0 + f (x1 - x0) or with products of weights, at most
     gamma(12 a + sum of counts + 2^a) times the largest neighbour for a axes, and products that underflow.
 
-    Formulas: of bilinear only, found by bits in PyTorch 2.13 (AVX-512) and ONNX Runtime 1.32; their weights
+    Formulas: of bilinear only, found by bits in PyTorch 2.13 (AVX-512) and ONNX Runtime 1.31; their weights
     are rounded products of two.
 
     Golden: the exact value of the formula, rounded once; an exact 0 is +0; NaN, infinities of both signs make

@@ -90,8 +90,8 @@ TRANSPOSED = ops.ConvTranspose(8, (3, 3), (2, 2), (1, 1), (), 2, False, None, (1
 LINEAR = ops.ResizeLinear((2, 3), (20, 18), (2.0, 2.0))
 BUGS = {
     "up": [
-        (TRANSPOSED, replace(TRANSPOSED, pad=(1, 1), pad_end=(0, 0), output_padding=())),
-        (TRANSPOSED, replace(TRANSPOSED, pad=(2, 2), pad_end=(1, 1), output_padding=(2, 2))),
+        (TRANSPOSED, replace(TRANSPOSED, pad=(0, 0), pad_end=(1, 1), output_padding=())),
+        (TRANSPOSED, replace(TRANSPOSED, pad=(2, 1), pad_end=(0, 1), output_padding=(1, 1))),
         (LINEAR, replace(LINEAR, coordinates="align_corners")),
         (LINEAR, replace(LINEAR, coordinates="asymmetric")),
         (LINEAR, ops.ResizeCubic((2, 3), (20, 18), (2.0, 2.0))),
