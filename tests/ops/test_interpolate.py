@@ -8,8 +8,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from refnet.arithmetic.golden import Golden
 from refnet.core.op import Interval
-from refnet.ops import ResizeCubic, ResizeLinear
+from refnet.ops import AvgPoolNd, ResizeCubic, ResizeLinear
 from refnet.ops.bilinear import POSITIONS
 from refnet.ops.places import Axis, line
 from refnet.ops.taps import Kernel, coordinate_error, taps
@@ -147,3 +148,30 @@ def test_a_weight_of_zero_is_no_term():
 def test_crops_say_what_is_outside():
     found = taps(Axis(4, 3, (3, 4), "tf_crop_and_resize", "floor", (-0.5, 1.5)), Kernel())
     assert found.inside.tolist() == [False, True, False]
+
+
+def test_positions_far_from_the_origin_are_held():
+    """There the positions are off by more than all roundings of the sum."""
+    op = ResizeLinear((2, 3), (5, 911), ((5, 3), (911, 300)), "align_corners")
+    x = floats((1, 1, 3, 300), "far")
+    interval = op.bound(Interval.exactly(x), engine=FAST)
+    y = op.replay("ratio", x, engine=FAST)
+    away = np.abs(y - interval.center)
+    assert (away <= interval.radius).all()
+    assert (away > 1e-6 * np.abs(x).max()).any()  # seen: up to 2e-5
+
+
+def test_golden_next_to_a_middle():
+    """The exact value is a middle between two float32 and 2**-84 more, which float64 does not see."""
+    unit = 2.0**-20
+    x = np.array([[1.0, 2.0], [349527 * unit, 2.0**-80]], F).reshape(1, 1, 2, 2)
+    golden = ResizeLinear((2, 3), (4, 4), (2.0, 2.0)).golden(x, exact=Golden().exact)
+    assert golden[0, 0, 1, 1] == F(1 + 6 * 2.0**-24)
+    x[0, 0, 1, 1] = 0
+    golden = ResizeLinear((2, 3), (4, 4), (2.0, 2.0)).golden(x, exact=Golden().exact)
+    assert golden[0, 0, 1, 1] == F(1 + 4 * 2.0**-24)
+
+
+def test_golden_mean_next_to_a_middle():
+    x = np.array([2.0**26, 4, 2.0**-40, 0], F).reshape(1, 1, 4)
+    assert AvgPoolNd((4,)).golden(x, exact=Golden().exact) == 2.0**24 + 2
