@@ -43,50 +43,56 @@ def multiplied(factor: Callable[[Axis], np.float32], fused: bool = False) -> Cal
     return positions
 
 
-POSITIONS: Mapping[str, tuple[str, Callable[[Axis], Reals], bool]] = {
+PLACES: Mapping[str, tuple[str, Callable[[Axis], Reals]]] = {
+    "ratio": ("position * (in / out), sizes given", multiplied(lengths_ratio)),
+    "ratio-fused": ("fma(i + 1/2, in / out, -1/2), sizes given", multiplied(lengths_ratio, True)),
+    "inverse": ("position * (1 / scale)", multiplied(inverse)),
+    "inverse-fused": ("fma(i + 1/2, 1 / scale, -1/2)", multiplied(inverse, True)),
+    "decimal": ("position * (1 / scale), scale as its decimal: 1.7", multiplied(decimal_inverse)),
+    "decimal-fused": (
+        "fma(i + 1/2, 1 / scale, -1/2), scale as its decimal: 1.7",
+        multiplied(decimal_inverse, True),
+    ),
+}
+"""PyTorch's positions: name -> (what is computed, how)."""
+ORDERS = {"": ((1, 0, 2, 3), "under 4 channels"), "-wide": ((2, 3, 1, 0), "from 4 channels on")}
+"""PyTorch's sums: the first of the products x00, x01, x10, x11 is rounded, the others are added by FMA."""
+POSITIONS: Mapping[str, tuple[str, Callable[[Axis], Reals], tuple[int, ...]]] = {
     "products": (
         "float32, position / scale; four products of rounded weights, added row by row (ONNX Runtime)",
         divided,
-        False,
+        (),
     ),
-    "ratio": (
-        "float32, position * (in / out); four products, the second first, by FMA (PyTorch, sizes given)",
-        multiplied(lengths_ratio),
-        True,
-    ),
-    "ratio-fused": (
-        "as ratio, with fma(i + 1/2, in / out, -1/2) (PyTorch's vectors)",
-        multiplied(lengths_ratio, True),
-        True,
-    ),
-    "inverse": ("as ratio, position * (1 / scale) (PyTorch, scales given)", multiplied(inverse), True),
-    "inverse-fused": ("as inverse, with one FMA more", multiplied(inverse, True), True),
-    "decimal": (
-        "as inverse, scale as its decimal: 1.7 (PyTorch)",
-        multiplied(decimal_inverse),
-        True,
-    ),
-    "decimal-fused": ("as decimal, with one FMA more", multiplied(decimal_inverse, True), True),
+    **{
+        name + suffix: (
+            f"float32, {text}; products {', '.join(map(str, order))} by FMA (PyTorch, {channels})",
+            positions,
+            order,
+        )
+        for suffix, (order, channels) in ORDERS.items()
+        for name, (text, positions) in PLACES.items()
+    },
 }
-"""name -> (what is computed, and who does; the positions; whether the products are added by FMA)."""
+"""name -> (what is computed, and who does; the positions; in which order products are added by FMA)."""
 
 
 def bilinear(name: str, x: F32, first: tuple[int, Axis], second: tuple[int, Axis], engine: Engine) -> F32:
     """The value by a formula; first, second: the axes of x, the first before the second."""
-    _, positions, fused = POSITIONS[name]
-    rows, columns = (_neighbours(axis, positions(axis), fused) for _, axis in (first, second))
+    _, positions, order = POSITIONS[name]
+    rows, columns = (_neighbours(axis, positions(axis), bool(order)) for _, axis in (first, second))
     terms = []
     for (i, h), (j, w) in ((row, column) for row in rows for column in columns):
         value = np.take(np.take(x, i, first[0]), j, second[0])
         weight = _along(h, first[0], x.ndim) * _along(w, second[0], x.ndim)
         terms.append((value, np.broadcast_to(weight, value.shape)))
     with np.errstate(all="ignore"):
-        if not fused:
+        if not order:
             products = [value * weight for value, weight in terms]
             y: F32 = products[0] + products[1] + products[2] + products[3]
             return y
-        total = terms[1][0] * terms[1][1]
-    for value, weight in (terms[0], terms[2], terms[3]):
+        total = terms[order[0]][0] * terms[order[0]][1]
+    for k in order[1:]:
+        value, weight = terms[k]
         flat = (np.ascontiguousarray(a).reshape(-1) for a in (value, weight, total))
         total = engine.fused_multiply_add(*flat).reshape(value.shape)
     return np.ascontiguousarray(total)
