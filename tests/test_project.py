@@ -264,6 +264,7 @@ OPERATORS_BEYOND = {
     "loops/real.py",
     "ops/__init__.py",
     "ops/activations.py",
+    "ops/bilinear.py",
     "ops/clip.py",
     "ops/conv_nd.py",
     "ops/conv_transpose.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -14,7 +15,9 @@ from refnet.core.element import Derivation, Index, Step
 from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
+from refnet.core.orders import Expr
 from refnet.core.rounding import ETA, U64, error_factor, gamma, outward
+from refnet.ops.bilinear import POSITIONS, bilinear
 from refnet.ops.places import COORDINATES, CROP, Axis, Scale
 from refnet.ops.taps import Kernel, Taps, coordinate_error, taps
 
@@ -209,6 +212,9 @@ class ResizeLinear(Interpolated):
     any form, with FMA or without, as x0 + f (x1 - x0) or with products of weights, at most
     gamma(12 a + sum of counts + 2^a) times the largest neighbour for a axes, and products that underflow.
 
+    Formulas: of bilinear only, found by bits in PyTorch 2.13 (AVX-512) and ONNX Runtime 1.31; their weights
+    are rounded products of two.
+
     Golden: the exact value of the formula, rounded once; an exact 0 is +0; NaN, infinities of both signs make
     NaN.
 
@@ -216,9 +222,22 @@ class ResizeLinear(Interpolated):
     trilinear).
     """
 
+    formulas: ClassVar[Mapping[str, str]] = {name: text for name, (text, _, _) in POSITIONS.items()}
+
     @property
     def kernel(self) -> Kernel:
         return Kernel()
+
+    @property
+    def menu(self) -> tuple[str, ...]:
+        """Bilinear only: what frameworks compute over one and three axes is not known."""
+        return tuple(self.formulas) if len(self.axes) == 2 and self.coordinates != CROP else ()
+
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
+        self._expect_formula(formula)
+        (x,) = inputs
+        first, second = sorted((axis, self.axis(k, x.shape)) for k, axis in enumerate(self.axes))
+        return bilinear(formula, x, first, second, engine)
 
 
 @dataclass(frozen=True, repr=False)

@@ -129,14 +129,14 @@ f = np.float32
 
 def divided(axis: Axis) -> Places:
     """float32, each step rounded, from left to right; the position is divided by the scale."""
-    return _rounded(axis, _quotient(axis)) if not axis.unchanged else np.arange(axis.size)
+    return _rounded(axis, divided_positions(axis)) if not axis.unchanged else np.arange(axis.size)
 
 
 def tolerant(axis: Axis) -> Places:
     """As divided; what is within TOLERANCE of a half counts as a half; x of y's shape is copied."""
     if axis.unchanged or (axis.copied and axis.coordinates != CROP):
         return np.arange(axis.size)
-    x = _quotient(axis)
+    x = divided_positions(axis)
     if axis.rounding in ("floor", "ceil"):
         return _rounded(axis, x)
     low = np.floor(x)
@@ -144,7 +144,7 @@ def tolerant(axis: Axis) -> Places:
     return _rounded(axis, x, np.where(tie, low + f(axis.rounding == "round_prefer_ceil"), np.nan))
 
 
-def _quotient(axis: Axis) -> Reals:
+def divided_positions(axis: Axis) -> Reals:
     """The positions in float32, by division."""
     size, s, h, half = axis.size, _float32(axis.scale), f(axis.length), f(0.5)
     i = np.arange(size).astype(f)
@@ -218,15 +218,17 @@ def multiplied(factor: Callable[[Axis], np.float32], fused: bool = False) -> Cal
     return places
 
 
-def _lengths(axis: Axis) -> np.float32:
+def lengths_ratio(axis: Axis) -> np.float32:
+    """in / out."""
     return f(axis.length) / f(axis.size)
 
 
-def _inverse(axis: Axis) -> np.float32:
+def inverse(axis: Axis) -> np.float32:
+    """1 / scale."""
     return f(1) / _float32(axis.scale)
 
 
-def _decimal(axis: Axis) -> np.float32:
+def decimal_inverse(axis: Axis) -> np.float32:
     """1 / scale, where the scale is the shortest decimal that the file's float32 can stand for."""
     return f(1 / float(str(_float32(axis.scale))))
 
@@ -275,15 +277,18 @@ FORMULAS: Mapping[str, tuple[str, Callable[[Axis], Places]]] = {
         "float32, position / scale, within 1e-6 of a half is a half (ONNX Runtime 1.31, 1.32)",
         tolerant,
     ),
-    "ratio": ("float32, position * (in / out) (PyTorch, sizes given)", multiplied(_lengths)),
+    "ratio": ("float32, position * (in / out) (PyTorch, sizes given)", multiplied(lengths_ratio)),
     "ratio-fused": (
         "as ratio, with fma(i + 1/2, in / out, -1/2) (PyTorch's vectors)",
-        multiplied(_lengths, True),
+        multiplied(lengths_ratio, True),
     ),
-    "inverse": ("float32, position * (1 / scale) (PyTorch, scales given)", multiplied(_inverse)),
-    "inverse-fused": ("as inverse, with one FMA", multiplied(_inverse, True)),
-    "decimal": ("float32, position * (1 / scale), scale as its decimal: 1.7 (PyTorch)", multiplied(_decimal)),
-    "decimal-fused": ("as decimal, with one FMA", multiplied(_decimal, True)),
+    "inverse": ("float32, position * (1 / scale) (PyTorch, scales given)", multiplied(inverse)),
+    "inverse-fused": ("as inverse, with one FMA", multiplied(inverse, True)),
+    "decimal": (
+        "float32, position * (1 / scale), scale as its decimal: 1.7 (PyTorch)",
+        multiplied(decimal_inverse),
+    ),
+    "decimal-fused": ("as decimal, with one FMA", multiplied(decimal_inverse, True)),
     "reference": ("float64, position / scale (onnx.reference)", reference),
 }
 """name -> (what is computed, and who does; how)."""

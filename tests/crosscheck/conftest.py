@@ -12,7 +12,13 @@ from refnet.frameworks.capture.names import PLACES, variable
 from refnet.frameworks.process import Worker
 
 ROOT = Path(__file__).parents[2]
-collect_ignore = ["foreign_modules.py", "modules.py", "mxnet_models.py", "normalising_modules.py"]
+collect_ignore = [
+    "foreign_modules.py",
+    "modules.py",
+    "mxnet_models.py",
+    "normalising_modules.py",
+    "spatial_modules.py",
+]
 """What PyTorch's own interpreter imports."""
 NAMES = {"onnx": "onnxruntime"}
 """The environment that has a framework -> the framework, where they differ."""

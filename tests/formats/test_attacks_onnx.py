@@ -130,10 +130,47 @@ BAD: dict[str, tuple[Any, type[RefnetError], str]] = {
         "weights are",
     ),
     "a weight that is an input": (model([node("Conv", "x x")]), UnsupportedError, "'x' is an input of"),
-    "a convolution of rows": (
-        model([node("Conv", "x w")], [tensor("w", np.ones((2, 2, 1), np.float32))], shape=["n", 2, 5]),
-        UnsupportedError,
-        "windows on",
+    "a kernel of another rank": (
+        model([node("Conv", "x w")], [tensor("w", np.ones((2, 2, 1, 1), np.float32))], shape=["n", 2, 5]),
+        FormatError,
+        "as weight",
+    ),
+    "rows without length": (
+        model([node("Conv", "x w")], [tensor("w", np.ones((2, 2), np.float32))], shape=["n", 2]),
+        FormatError,
+        "3 dimensions or more",
+    ),
+    "a transposed convolution of absurd strides": (
+        model(
+            [node("ConvTranspose", "x w", strides=[1 << 31, 1 << 31])],
+            [tensor("w", np.ones((2, 2, 1, 1), np.float32))],
+        ),
+        FormatError,
+        "elements",
+    ),
+    "an absurd output shape": (
+        model(
+            [node("ConvTranspose", "x w", output_shape=[1 << 31, 1 << 31])],
+            [tensor("w", np.ones((2, 2, 1, 1), np.float32))],
+        ),
+        FormatError,
+        "elements",
+    ),
+    "absurd sizes": (
+        model(
+            [helper.make_node("Resize", ["x", "", "", "s"], ["y"], mode="cubic")],
+            [tensor("s", np.array([1, 2, 1 << 30, 1 << 30]))],
+        ),
+        FormatError,
+        "elements",
+    ),
+    "windows with absurd steps": (
+        model(
+            [node("MaxPool", "x", kernel_shape=[2], dilations=[1 << 30], pads=[1 << 30, 1 << 30])],
+            shape=["n", 2, 5],
+        ),
+        GraphError,
+        "windows with such a dilation",
     ),
     "a negative dimension": (raw([-1], b""), FormatError, "dimensions"),
     "a short initializer": (raw([2, 2, 1, 1], b"1234"), FormatError, "4 bytes or numbers .* expected 16"),
@@ -283,7 +320,6 @@ BAD["a name with a line end"][0].graph.node[0].output[0] = "y\n"
 
 OPAQUE = (
     "operators without a rule",
-    "a convolution of rows",
     "training",
     "drops at random",
     "antialiasing",

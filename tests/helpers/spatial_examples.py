@@ -155,7 +155,7 @@ SPATIAL: list[tuple[Op, tuple[Shape, ...], Callable[..., Fraction]]] = [
     (ops.SpaceToDepth(3, True), ((2, 2, 3, 6),), copy(unshuffled)),
     (ops.ConvNd(4, (3,), (2,), (1,), (2,), 2, True, (0,)), ((2, 4, 9),), conv),
     (ops.ConvNd(3, (3, 2, 2), (2, 1, 2), (1, 0, 1), (1, 2, 1), bias=True), ((1, 2, 4, 4, 3),), conv),
-    (ops.ConvNd(2, (2, 3, 1), (), (2, 1, 0), (), 2, pad_end=(0, 1, 1)), ((2, 4, 2, 3, 2),), conv),
+    (ops.ConvNd(2, (2, 3, 1), (), (1, 1, 0), (), 2, pad_end=(0, 1, 0)), ((2, 4, 2, 3, 2),), conv),
     (
         ops.ConvTranspose(4, (3, 4), (2, 3), (1, 0), (1, 2), 2, True, (0, 2), (1, 0)),
         ((2, 4, 3, 2),),

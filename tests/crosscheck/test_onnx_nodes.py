@@ -1,0 +1,106 @@
+"""onnx's own node tests of the operators that select, convolve, pool, resize and rearrange.
+
+Each stored output is judged: refnet's node on the stored inputs, the stored value inside its bound or of its
+bits. What is not judged is listed by name with its reason, so a test that stops being judged is noticed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from refnet.core.errors import RefnetError
+from refnet.formats.onnx.reader import read_onnx
+from tests.helpers.onnx_models import judge
+
+pytestmark = pytest.mark.crosscheck
+
+OPERATORS = {
+    *("Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "LpPool"),
+    *("Resize", "Upsample", "DepthToSpace", "SpaceToDepth", "Slice", "Gather", "GatherND", "Expand", "Tile"),
+    *("Pad", "Split", "Transpose", "Squeeze", "Unsqueeze", "Reshape"),
+}
+OTHER_VALUES = {
+    "test_averagepool_2d_ceil_last_window_starts_on_pad": "the stored output is rounded to four decimals",
+    "test_resize_downsample_scales_linear_align_corners": "its places count 2.4 elements where there are 2",
+    "test_resize_downsample_scales_cubic_align_corners": "its places count 3.2 elements where there are 3",
+}
+"""Tests whose stored values are not what ONNX's text says: refnet calls them defects."""
+OPAQUE = {"antialias=1": 4, "no such operator": 8, "several axes, or in a batch": 1}
+"""Why others are not computed, and how many: LpPool, resizing with antialiasing, GatherND."""
+EMPTY = {
+    "test_reshape_allowzero_reordered",
+    "test_slice_start_out_of_bounds",
+    "test_split_zero_size_splits_opset13",
+    "test_split_zero_size_splits_opset18",
+}
+"""Tests with values that have no elements, which refused files have."""
+
+
+def cases() -> list[tuple[str, onnx.ModelProto, list[Any], list[Any]]]:
+    """(name, model, inputs, outputs) of one operator, with float32 data and outputs."""
+    from onnx.backend.test.loader import load_model_tests
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tests = load_model_tests(kind="node")
+    found = []
+    for test in tests:
+        if test.model is not None:
+            model, sets = test.model, test.data_sets
+        else:
+            folder = Path(test.model_dir)
+            model, sets = onnx.load(folder / "model.onnx"), [stored(folder / "test_data_set_0")]
+        if len(model.graph.node) == 1 and model.graph.node[0].op_type in OPERATORS:
+            inputs, outputs = sets[0]
+            if {np.asarray(inputs[0]).dtype, np.asarray(outputs[0]).dtype} == {np.dtype(np.float32)}:
+                found.append((test.name, model, [*map(np.asarray, inputs)], [*map(np.asarray, outputs)]))
+    return found
+
+
+def stored(folder: Path) -> tuple[list[Any], list[Any]]:
+    def arrays(kind: str) -> list[Any]:
+        files = sorted(folder.glob(f"{kind}_*.pb"), key=lambda p: int(p.stem.split("_")[1]))
+        return [numpy_helper.to_array(onnx.load_tensor(file)) for file in files]
+
+    return arrays("input"), arrays("output")
+
+
+def test_node_tests_of_onnx(tmp_path: Path, report: list[str]) -> None:
+    judged, unknown, refused = Counter(), Counter(), set()
+    for name, model, inputs, outputs in cases():
+        names = [one.name for one in model.graph.input]
+        data = {names[0]: inputs[0]}
+        for one, array in zip(names[1:], inputs[1:], strict=True):  # shapes, weights, indices: constants
+            model.graph.initializer.append(numpy_helper.from_array(array, one))
+        del model.graph.input[1:]
+        path = tmp_path / "one.onnx"
+        path.write_bytes(model.SerializeToString())
+        try:
+            graph = read_onnx(path)
+        except RefnetError:
+            refused.add(name)
+            continue
+        if why := [node.op.opaque for node in graph.nodes if node.op.opaque]:
+            unknown[next(reason for reason in OPAQUE if reason in why[0])] += 1
+            continue
+        made = zip((one.name for one in model.graph.output), outputs, strict=True)
+        found = {one: value for one, value in made if one in graph.by_name}
+        if name in OTHER_VALUES:
+            with pytest.raises(AssertionError, match="defect"):
+                judge(graph, data, found)
+            continue
+        assert judge(graph, data, found).compared == len(found) >= 1, name
+        judged[model.graph.node[0].op_type] += 1
+    assert refused == EMPTY
+    assert unknown == OPAQUE
+    assert judged["ConvTranspose"] >= 11
+    assert judged["Resize"] >= 33
+    report.append(f"{judged.total()} node tests of onnx {onnx.__version__}: {dict(sorted(judged.items()))}")
