@@ -1,14 +1,11 @@
-"""The ops: one class each, complete in its file. `ALL` are those that refnet computes, for the tests.
-
-`TYPED` are the others: those of integers and booleans.
-"""
+"""The ops: one class each, complete in its file. `ALL` and `TYPED` are all that refnet computes."""
 
 from refnet.core.op import Cost, Interval, Op, TensorType
 from refnet.ops.attention import RadixSoftmax, RadixSum, WeightedSum
 from refnet.ops.average import AvgPool, GlobalAvgPool
 from refnet.ops.conv import Conv, ConvAdd
 from refnet.ops.dense import Dense
-from refnet.ops.integers import ArgExtreme, Cast, Compare, Logical, Where
+from refnet.ops.integers import TYPED, ArgExtreme, Cast, Compare, Logical, Where  # noqa: F401
 from refnet.ops.layout import Concat, Constant, ExpandDims, Flatten, Identity, Pad, Reshape, Slice, Transpose
 from refnet.ops.leaky import LeakyRelu, PRelu
 from refnet.ops.matmul import MatMul
@@ -24,14 +21,10 @@ from refnet.ops.softmax import Softmax
 
 __all__ = [
     "ALL",
-    "TYPED",
     "Add",
-    "ArgExtreme",
     "AvgPool",
     "BatchNorm",
-    "Cast",
     "Clip",
-    "Compare",
     "Concat",
     "Constant",
     "Conv",
@@ -45,7 +38,6 @@ __all__ = [
     "Identity",
     "Interval",
     "LeakyRelu",
-    "Logical",
     "MatMul",
     "MaxPool",
     "Mul",
@@ -68,15 +60,10 @@ __all__ = [
     "Transpose",
     "UpsampleNearest",
     "WeightedSum",
-    "Where",
     "WithScalar",
 ]
 
-TYPED: tuple[type[Op], ...] = (ArgExtreme, Cast, Compare, Logical, Where)
-"""Those that take or give integers or booleans; they have rules of their own (tests/ops/test_integers.py)."""
 _PUBLIC = [globals().get(name) for name in __all__]
 ALL: tuple[type[Op], ...] = tuple(
-    kind
-    for kind in _PUBLIC
-    if isinstance(kind, type) and issubclass(kind, Op) and kind not in (Op, Opaque, *TYPED)
+    kind for kind in _PUBLIC if isinstance(kind, type) and issubclass(kind, Op) and kind not in (Op, Opaque)
 )
