@@ -365,6 +365,8 @@ def test_frameworks_are_never_imported():
 
 
 WRITES = {
+    "formats/onnx/evaluator.py": {"np.save"},
+    "formats/onnx/fold_worker.py": {"np.save"},
     "formats/write.py": {"os.open", "os.fdopen", "os.replace", "os.unlink"},
     "cli/__init__.py": {"os.open"},
     "loops/claims.py": {"os.open"},
@@ -381,8 +383,8 @@ WRITES = {
 }
 """Who writes files, or moves what `formats/write.py` has opened, and with what. claims, kernel_files: below
 formats, with the same flags. channel, process, the workers: in a folder that only this user can open, or
-where refnet said. weights: moves a finished download. cli, terminal: the null device. html_pictures: into
-memory."""
+where refnet said. weights: moves a finished download. cli, terminal: the null device. html_pictures,
+evaluator, fold_worker: into memory."""
 
 
 OF_OS = ("open", "fdopen", "replace", "rename", "link", "symlink", "truncate")

@@ -95,6 +95,8 @@ environment:
   REFNET_WEIGHTS  folder of the fetched official files (default ~/.cache/refnet/weights)
   REFNET_PYTHON_TORCH, _MXNET, _ONNXRUNTIME, _ONNX_REFERENCE, _OPENVINO
                   the Python that has the framework
+  REFNET_FOLD_BYTES, REFNET_FOLD_SECONDS
+                  limits of what is computed of an .onnx file's constants (default 1 GiB, 60 s)
   REFNET_QUIET    set to any value: no message while kernels compile
   NO_COLOR        set to any value: no colours
 """

@@ -26,7 +26,7 @@ from refnet.core.graph import Graph, Node
 from refnet.core.interrupt import interruptible
 from refnet.core.limits import RunCost, long_ones, run_cost
 from refnet.core.op import F32, TensorType
-from refnet.core.words import did_you_mean
+from refnet.core.words import did_you_mean, opaque_nodes
 
 Names = tuple[str, ...]
 Schedule = tuple[tuple[Node, Names, Names, Names], ...]
@@ -229,16 +229,7 @@ def _needed(graph: Graph, names: Collection[str]) -> tuple[Node, ...]:
 
 def _refuse_opaque(graph: Graph, nodes: Sequence[Node]) -> None:
     """Raise UnsupportedError if refnet cannot compute some of the nodes; it names them all, by the reason."""
-    why: dict[str, list[str]] = {}
-    for node in nodes:
-        if node.op.opaque:
-            why.setdefault(node.op.opaque, []).append(node.name)
-    if why:
-        shown = "".join(
-            f"\n  {what}: {', '.join(name[:60] for name in names[:8])}"
-            + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-            for what, names in list(why.items())[:40]
-        )
+    if why := opaque_nodes(nodes):
         raise UnsupportedError(
-            f"{graph.name}: what is asked for needs values that refnet cannot compute:{shown}"
+            f"{graph.name}: what is asked for needs values that refnet cannot compute:{why}"
         )

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from refnet.core.graph import Node
 
 QUOTED, LINE = 200, 2000
 """Characters of a name, and of a line, that a message has at most: names come from files."""
@@ -65,3 +70,24 @@ def quoted(name: object) -> str:
     ("'conv1'", 200)
     """
     return shortened(repr(str(name)))
+
+
+def opaque_nodes(nodes: Sequence[Node]) -> str:
+    """The nodes that refnet cannot compute: a line for each reason, and how many other nodes need them."""
+    named: dict[str, list[str]] = {}
+    needs: dict[str, frozenset[str]] = {}
+    blocked: Counter[str] = Counter()
+    for node in nodes:
+        behind = frozenset[str]().union(*(needs.get(name, frozenset()) for name in node.data))
+        if node.op.opaque:
+            named.setdefault(node.op.opaque, []).append(node.name)
+            needs[node.name] = behind | {node.op.opaque}
+        elif behind:
+            needs[node.name] = behind
+            blocked.update(behind)
+    lines = []
+    for why, names in list(named.items())[:40]:
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        others = f" (needed by {counted(blocked[why], 'other node')})" if blocked[why] else ""
+        lines.append(f"\n  {why}: {', '.join(name[:60] for name in names[:8])}{more}{others}")
+    return "".join(lines) + (f"\n  and {len(named) - 40} other reasons" if len(named) > 40 else "")

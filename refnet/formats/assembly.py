@@ -16,7 +16,8 @@ import numpy.typing as npt
 from refnet.core.errors import FormatError, GraphError, RefnetError, UnsupportedError
 from refnet.core.graph import Graph, Node
 from refnet.formats.heads import with_outputs
-from refnet.ops import TYPED, Add, Constant, Op, Opaque, Reshape, TensorType
+from refnet.ops import Add, Constant, Op, Opaque, Reshape, TensorType
+from refnet.ops.integers import TYPED
 
 Array = npt.NDArray[Any]
 

@@ -1,7 +1,4 @@
-"""The ops: one class each, complete in its file. `ALL` are those that refnet computes, for the tests.
-
-`TYPED` are the others: those of integers and booleans.
-"""
+"""The ops: one class each, complete in its file. `ALL` and `TYPED` are all that refnet computes."""
 
 from refnet.core.op import Cost, Interval, Op, TensorType
 from refnet.ops.activations import Elu, Gelu, HardSigmoid, HardSwish, Mish, Silu, Softplus, Softsign
@@ -14,7 +11,7 @@ from refnet.ops.conv_transpose import ConvTranspose
 from refnet.ops.dense import Dense
 from refnet.ops.extremes import Max, Min, ReduceMax, ReduceMin
 from refnet.ops.functions import Abs, Erf, Exp, Log, Power, Sqrt, Tanh
-from refnet.ops.integers import ArgExtreme, Cast, Compare, Logical, Where
+from refnet.ops.integers import TYPED, ArgExtreme, Cast, Compare, Logical, Where  # noqa: F401
 from refnet.ops.interpolate import ResizeCubic, ResizeLinear
 from refnet.ops.layout import Concat, Constant, ExpandDims, Flatten, Identity, Pad, Reshape, Slice, Transpose
 from refnet.ops.leaky import LeakyRelu, PRelu
@@ -38,16 +35,12 @@ from refnet.ops.softmax import Softmax
 __all__ = [
     "ALL",
     "LRN",
-    "TYPED",
     "Abs",
     "Add",
-    "ArgExtreme",
     "AvgPool",
     "AvgPoolNd",
     "BatchNorm",
-    "Cast",
     "Clip",
-    "Compare",
     "Concat",
     "Constant",
     "Conv",
@@ -77,7 +70,6 @@ __all__ = [
     "LeakyRelu",
     "Log",
     "LogSoftmax",
-    "Logical",
     "LpNorm",
     "MatMul",
     "Max",
@@ -125,15 +117,10 @@ __all__ = [
     "Transpose",
     "UpsampleNearest",
     "WeightedSum",
-    "Where",
     "WithScalar",
 ]
 
-TYPED: tuple[type[Op], ...] = (ArgExtreme, Cast, Compare, Logical, Where)
-"""Those that take or give integers or booleans; they have rules of their own (tests/ops/test_integers.py)."""
 _PUBLIC = [globals().get(name) for name in __all__]
 ALL: tuple[type[Op], ...] = tuple(
-    kind
-    for kind in _PUBLIC
-    if isinstance(kind, type) and issubclass(kind, Op) and kind not in (Op, Opaque, *TYPED)
+    kind for kind in _PUBLIC if isinstance(kind, type) and issubclass(kind, Op) and kind not in (Op, Opaque)
 )

@@ -351,3 +351,7 @@ class ArgExtreme(Typed):
         alone &= ~np.isnan(x.center).any(self.axis, keepdims=True)
         found = self._place(x.center)
         return surely(alone.reshape(found.shape), found)
+
+
+TYPED: tuple[type[Op], ...] = (ArgExtreme, Cast, Compare, Logical, Where)
+"""All of them; they have rules of their own (tests/ops/test_integers.py)."""

@@ -40,6 +40,7 @@ from refnet.core.op import Interval
 from refnet.models.loading import load
 from refnet.verification.judge import DEFECT, UNJUDGED, judge
 from tests.helpers.engines import FAST
+from tests.helpers.onnx_build import one_process
 
 Array = npt.NDArray[Any]
 
@@ -261,7 +262,7 @@ def _inside(found: Array, bound: Interval) -> tuple[str, str]:
 
 def outcomes(kind: str, op: str | None = None) -> Iterator[Outcome]:
     """The outcomes of all tests of a kind, or those of an operator."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, one_process():
         for test in KINDS[kind]():
             if op is None or op in test.op.rstrip("*").split("+"):
                 yield outcome(test, Path(folder))

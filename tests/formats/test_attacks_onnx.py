@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ from onnx import TensorProto, helper
 import refnet
 from refnet.core.errors import FormatError, GraphError, RefnetError, UnsupportedError
 from refnet.formats.onnx import file as onnx_file
-from refnet.formats.onnx.evaluator import Evaluator
 from tests.helpers.bits import same_bits
-from tests.helpers.onnx_build import model, node, read, tensor, value
+from tests.helpers.onnx_build import model, node, one_process, read, tensor, value
 from tests.helpers.onnx_models import NEWEST, whole
 
 W = tensor("w", np.ones((2, 2, 1, 1), np.float32))
@@ -414,18 +413,6 @@ def sample() -> bytes:
     return bytes(proto.SerializeToString())
 
 
-@pytest.fixture
-def one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The constants of all files are computed in one process, since starting hundreds takes minutes."""
-    monkeypatch.setenv("REFNET_FOLD_SECONDS", "600")
-    shared, leave, start = Evaluator(), Evaluator.__exit__, Evaluator._started
-    monkeypatch.setattr(Evaluator, "__exit__", lambda *_: None)
-    monkeypatch.setattr(Evaluator, "_started", lambda _: start(shared))
-    yield
-    leave(shared, None, None, None)
-
-
-@pytest.mark.usefixtures("one_process")
 def test_truncated_and_damaged_files_end_in_an_error_or_a_sound_graph(tmp_path: Path) -> None:
     data = sample()
     sound = read(data, tmp_path)
@@ -440,16 +427,17 @@ def test_truncated_and_damaged_files_end_in_an_error_or_a_sound_graph(tmp_path: 
             copy[chance.randrange(len(copy))] ^= 1 << chance.randrange(8)
         damaged.append(bytes(copy))
     refused = 0
-    for each in damaged:
-        message = ""
-        try:
-            graph = read(each, tmp_path)
-        except RefnetError as error:
-            message = str(error)
-        assert len(message) < 5000
-        if message:
-            refused += 1
-            continue
-        assert graph.types()
-        assert sum(array.nbytes for array in graph.weights.values()) <= 4 * len(data)
+    with one_process():
+        for each in damaged:
+            message = ""
+            try:
+                graph = read(each, tmp_path)
+            except RefnetError as error:
+                message = str(error)
+            assert len(message) < 5000
+            if message:
+                refused += 1
+                continue
+            assert graph.types()
+            assert sum(array.nbytes for array in graph.weights.values()) <= 4 * len(data)
     assert refused > 800

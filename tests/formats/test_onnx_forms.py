@@ -21,8 +21,8 @@ from tests.helpers.bits import floats, same_bits
 from tests.helpers.onnx_build import model, node, read, tensor, value
 from tests.helpers.onnx_models import whole
 
-# Opset 6. onnx's version converter and reference evaluator take `axis` otherwise than its text says: so NumPy
-# says what is expected. Real files of opset 6 with stored results: tests/crosscheck/test_onnx_packaged.py.
+# Opset 6. onnx's version converter takes `axis` otherwise than its text says, so NumPy says what is expected.
+# Files of opset 6 with stored results: tests/crosscheck/test_onnx_packaged.py.
 
 C2, C4, C24, W3 = (whole(shape, f"c{shape}") for shape in ((2,), (4,), (2, 4), (3, 32)))
 B3 = whole((3,), "b3")

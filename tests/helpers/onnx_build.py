@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 import refnet
+from refnet.formats.onnx.evaluator import Evaluator
 from refnet.formats.onnx.reader import read_onnx
 
 
@@ -37,3 +42,17 @@ def read(proto: Any, folder: Path, **more: Any) -> refnet.Graph:
 def node(op: str, inputs: str, output: str = "y", **attributes: Any) -> Any:
     outputs = output.split()
     return helper.make_node(op, inputs.split(), outputs, name=f"n_{outputs[0]}", **attributes)
+
+
+@contextmanager
+def one_process() -> Iterator[None]:
+    """The constants of all files are computed in one process, since starting hundreds takes minutes."""
+    leave, start = Evaluator.__exit__, Evaluator._started
+    with mock.patch.dict(os.environ, {"REFNET_FOLD_SECONDS": "3600"}):
+        shared = Evaluator()
+        with (
+            mock.patch.object(Evaluator, "__exit__", return_value=None),
+            mock.patch.object(Evaluator, "_started", side_effect=lambda: start(shared)),
+        ):
+            yield
+        leave(shared, None, None, None)

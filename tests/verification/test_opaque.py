@@ -40,7 +40,8 @@ def values() -> dict[str, np.ndarray]:
     a = refnet.run(one_conv("x", W, 3), {"x": x})["y"]
     b = np.tan(a)
     c = refnet.run(one_conv("x", V, 4), {"x": b})["y"]
-    return {"x": x, "a": a, "b": b, "c": c, "y": np.maximum(c, 0)}
+    y = np.maximum(c, 0)
+    return {"x": x, "a": a, "b": b, "c": c, "y": y, "best": y.argmax(1)[:, None]}
 
 
 def one_conv(name: str, w: np.ndarray, channels: int) -> Graph:
@@ -55,14 +56,16 @@ def verdicts(found: refnet.Verification) -> dict[str, str]:
 def test_the_graph_names_what_is_opaque_and_keeps_the_rest(graph, caplog):
     assert graph.by_name["b"].op == Opaque("Tan", "refnet has no such operator", (0, 3, 4, 4))
     assert graph.by_name["b"].op.type(TensorType((7, 3, 4, 4))) == TensorType((7, 3, 4, 4))
-    assert graph.outputs == {"y": "y"}  # instead of the integers that are made of it
+    assert graph.outputs == {"y": "y", "best": "best"}
+    assert graph.types()["best"] == TensorType((1, 1, 4, 4), "int64")
 
 
 def test_verify_judges_everything_else(graph, values, tmp_path):
     found = refnet.verify(
-        save(tmp_path / "c", {n: values[n] for n in "abcy"}, graph, {"x": values["x"]}), graph
+        save(tmp_path / "c", {n: values[n] for n in [*"abcy", "best"]}, graph, {"x": values["x"]}), graph
     )
-    assert verdicts(found) == {"a": "replayed", "b": "unjudged", "c": "replayed", "y": "equal"}
+    own = {"a": "replayed", "b": "unjudged", "c": "replayed", "y": "equal", "best": "equal"}
+    assert verdicts(found) == own
     (said,) = [one.reason for one in found.nodes if one.name == "b"]
     assert said == "Tan: refnet has no such operator; its captured value is passed on"
     assert found.exit_code == 2
@@ -74,7 +77,8 @@ def test_a_defect_behind_an_opaque_node_is_found(graph, values, tmp_path):
     found = refnet.verify(
         save(tmp_path / "c", {n: values[n] for n in "abcy"}, graph, {"x": values["x"]}), graph
     )
-    assert verdicts(found) == {"a": "replayed", "b": "unjudged", "c": "defect", "y": "equal"}
+    own = {"a": "replayed", "b": "unjudged", "c": "defect", "y": "equal", "best": "missing"}
+    assert verdicts(found) == own
     assert found.first_defect == "c"
 
 
@@ -82,7 +86,8 @@ def test_an_opaque_value_that_is_not_captured_leaves_its_readers_open(graph, val
     found = refnet.verify(
         save(tmp_path / "c", {n: values[n] for n in "acy"}, graph, {"x": values["x"]}), graph
     )
-    assert verdicts(found) == {"a": "replayed", "b": "missing", "c": "unjudged", "y": "equal"}
+    own = {"a": "replayed", "b": "missing", "c": "unjudged", "y": "equal", "best": "missing"}
+    assert verdicts(found) == own
 
 
 @pytest.mark.parametrize(
@@ -145,11 +150,11 @@ def test_a_capture_reads_its_own_network_wherever_the_command_runs(graph, values
 def test_an_operator_that_reads_integers_is_opaque_with_what_they_are_made_of(tmp_path):
     nodes = [
         node("Relu", "x", "a"),
-        node("ArgMax", "a", "i", axis=1),
+        node("TopK", "a k", "v i", axis=1),
         node("Cast", "i", "f", to=1),
         node("Relu", "f"),
     ]
-    graph = read(model(nodes), tmp_path)
+    graph = read(model(nodes, [tensor("k", np.array([1]))]), tmp_path)
     assert graph.by_name["f"].data == ("a",)
     assert graph.by_name["f"].op.opaque == "Cast: it reads 'i', which is left out"
     assert graph.by_name["y"].op == Relu()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from refnet.formats.assembly import Made
 from refnet.formats.onnx.use import Rule, Use
-from refnet.ops import ArgExtreme, Cast, Compare, Identity, Logical, Where
-from refnet.ops.integers import COMPARISONS, KINDS
+from refnet.ops import Identity
+from refnet.ops.integers import COMPARISONS, KINDS, ArgExtreme, Cast, Compare, Logical, Where
 
 NUMBERS = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",

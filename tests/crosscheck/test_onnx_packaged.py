@@ -1,0 +1,64 @@
+"""onnx's own tests: none is wrong, none ends in a traceback, and not fewer are right than before."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refnet.models.loading import load
+from tests.crosscheck.onnx_node_tests import (
+    CONSTANTS,
+    RIGHT,
+    TRACEBACK,
+    WRONG,
+    Outcome,
+    light_tests,
+    node_tests,
+    outcome,
+    outcomes,
+    table,
+)
+from tests.helpers.onnx_build import one_process
+
+pytestmark = pytest.mark.crosscheck
+
+LEAST = {"node": 280, "packaged": 60}
+"""Right, some with constants, when this was written: a floor, not a count."""
+
+
+@pytest.mark.parametrize("kind", sorted(LEAST))
+def test_none_is_wrong(kind: str, report: list[str]) -> None:
+    found = [*outcomes(kind)]
+    report.extend(table(found, reasons=False).splitlines())
+    bad = [one for one in found if one.outcome in (WRONG, TRACEBACK)]
+    assert bad == []
+    counts = Counter(one.outcome for one in found)
+    assert counts[RIGHT] + counts[CONSTANTS] >= LEAST[kind]
+
+
+def test_the_light_networks_load(tmp_path: Path, report: list[str]) -> None:
+    """Their weights are ConstantOfShape: up to 575 MB of a file of 9 kB. What refnet lacks is named."""
+    for test in light_tests():
+        path = tmp_path / "light.onnx"
+        path.write_bytes(test.model.SerializeToString())
+        graph = load(path)
+        lacking = {node.op.opaque for node in graph.nodes if node.op.opaque}
+        report.append(f"{test.name}: {len(graph.nodes)} nodes, lacking {', '.join(lacking) or 'nothing'}")
+        assert all(reason.startswith("LRN: ") for reason in lacking)
+
+
+def test_a_wrong_output_is_seen() -> None:
+    """The harness on tests whose stored outputs were changed."""
+    wanted = {"test_relu", "test_softmax_axis_1", "test_add"}
+    seen: list[Outcome] = []
+    with tempfile.TemporaryDirectory() as folder, one_process():
+        for test in node_tests():
+            if test.name in wanted:
+                outputs = tuple((array * 1.001).astype(np.float32) for array in test.outputs)
+                seen.append(outcome(replace(test, outputs=outputs), Path(folder)))
+    assert [one.outcome for one in seen] == [WRONG] * len(wanted)
