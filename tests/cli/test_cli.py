@@ -369,7 +369,7 @@ def tensor_file(folder: Path, array: np.ndarray) -> str:
         (np.zeros((1, 1, 32, 32), ">f4"), "must be float32"),
         (np.zeros((1, 32, 31), np.float32), "must have the shape [1, 32, 32] or [n, 1, 32, 32]"),
         (np.zeros((0, 1, 32, 32), np.float32), "shape (0, 1, 32, 32)"),
-        (np.zeros((), np.float32), "shape ()"),
+        (np.zeros((), np.float32), "found []"),
         (np.zeros((2, 1, 32, 32), np.float32, "F"), "column by column"),
         (np.array([None]), "must be float32"),
         (np.zeros(4, [("a", "<f4")]), "must be float32"),
