@@ -167,10 +167,10 @@ BAD: dict[str, tuple[Any, type[RefnetError], str]] = {
     ),
     "a number of another type": (
         model(
-            [node("MaxPool", "x", "a i", kernel_shape=[2, 2]), node("Cast", "i", "f", to=1), node("Neg", "f")]
+            [node("MaxPool", "x", "a i", kernel_shape=[2, 2]), node("Cast", "i", "f", to=1), node("Sinh", "f")]
         ),
         UnsupportedError,
-        "Cast: it reads 'i', which is left out: f.*Neg: refnet has no such operator: y",
+        "Cast: it reads 'i', which is left out: f.*Sinh: refnet has no such operator: y",
     ),
     "steps": (
         model(
