@@ -167,7 +167,11 @@ BAD: dict[str, tuple[Any, type[RefnetError], str]] = {
     ),
     "a number of another type": (
         model(
-            [node("MaxPool", "x", "a i", kernel_shape=[2, 2]), node("Cast", "i", "f", to=1), node("Sinh", "f")]
+            [
+                node("MaxPool", "x", "a i", kernel_shape=[2, 2]),
+                node("Cast", "i", "f", to=1),
+                node("Sinh", "f"),
+            ]
         ),
         UnsupportedError,
         "Cast: it reads 'i', which is left out: f.*Sinh: refnet has no such operator: y",
