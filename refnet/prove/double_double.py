@@ -1,9 +1,12 @@
 """The functions of ops/functions.py and ops/activations.py a second time, in double-double, to prove the
 first.
 
-They rest on kernels.py's e ** x, whose proof needs |n| < 2**15 only, so |x| < 177. Against loops/real.py: no
-term or constant is shared, logarithms are Newton steps on that e ** x, erf is the alternating series, and
-every number has twice the digits. A number is h + l, unevaluated; operations on it are off by the relative
+They rest on kernels.py's e ** x, whose proof needs |n| < 2**15 only, so |x| < 177. Against loops/real.py:
+another e ** x, logarithms as Newton steps on it (only the first guess is real.py's, and a wrong one gives
+NaN), erf as the alternating series, and twice the digits. tanh, mish and SiLU are the same quotients of it,
+and GELU beyond 4 the same continued fraction.
+
+A number is h + l, unevaluated; operations on it are off by the relative
 2**-100 of the sizes that go in (Joldes, Muller, Popescu, Tight and rigorous error bounds for basic building
 blocks of double-word arithmetic, 2017). Every result is claimed to be off by at most the relative ERROR;
 where terms cancel, a docstring says how much.

@@ -29,7 +29,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Two inputs, layer norm and gelu, which refnet does not have, a softmax over tokens, matrix products."""
+    """Two inputs, layer norm, which refnet does not have, gelu, a softmax over tokens, matrix products."""
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
