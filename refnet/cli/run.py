@@ -110,13 +110,17 @@ def run(a: argparse.Namespace) -> None:
     entry = network_of(name, a.network)
     graph = load(name, weights=a.weights, network=a.network, image=a.image)
     types = graph.types()
-    output = "prob" if "prob" in graph.outputs else next(iter(graph.outputs))
-    if len(types[graph.outputs[output]].shape) != 2:
+    kinds = {name: types[value] for name, value in graph.outputs.items()}
+    classes = [name for name, one in kinds.items() if len(one.shape) == 2 and one.dtype == "float32"]
+    output = next(iter(["prob"] * ("prob" in graph.outputs) + classes + [*graph.outputs]))
+    if output not in classes:
         raise InputError(f"{graph.name}: output {output!r} is {types[graph.outputs[output]]!r}, not classes")
     names, batches, pipeline = _inputs(a, graph, entry)
     value = a.value or output
     kind = types.get(graph.outputs.get(value, value))
-    saving = writing(a.output, (len(names), *kind.shape[1:])) if a.output and kind else nullcontext()
+    saving = (
+        writing(a.output, (len(names), *kind.shape[1:]), kind.dtype) if a.output and kind else nullcontext()
+    )
     rows = []
     with saving as append, counting("images", len(names)) as advance:
         for found in predict(graph, batches, arithmetic, [value]):
