@@ -68,6 +68,7 @@ NAVIGATION = {
         "docs/site/ops",
         "docs/site/orders",
         "docs/formats",
+        "docs/tables",
         "docs/performance",
     ],
     "The project": [

@@ -240,7 +240,7 @@ def parse_digest(check: Checked, found: Any, where: str, more: frozenset[str] = 
     """A Digest from parsed JSON, which may have the keys `more` too; FormatError for anything else."""
     fields = {"sha256", "shape", "dtype"}
     check.keys(found, where, fields | more, fields)
-    if found["dtype"] not in CODES:
+    if not isinstance(found["dtype"], str) or found["dtype"] not in CODES:
         raise check.wrong(f"{where}.dtype", found["dtype"], f"one of {', '.join(CODES)}")
     hashed = check.hash(found["sha256"], f"{where}.sha256") or ""
     return Digest(hashed, check.shape(found["shape"], f"{where}.shape"), found["dtype"])

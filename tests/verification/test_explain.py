@@ -24,11 +24,15 @@ from refnet.verification.trace import element, exact_sum, rounded
 from refnet.verification.verify import verify_values
 from tests.helpers.bits import awkward, floats
 from tests.helpers.engines import EXACT, FAST
+from tests.helpers.exact_functions import FUNCTIONS
 from tests.helpers.verifying import save
 from tests.ops.test_ops_rules import EXAMPLES, Example, arguments
 
 F = np.float32
 EVERY = pytest.mark.parametrize("example", EXAMPLES, ids=[repr(e.op) for e in EXAMPLES])
+
+DECIMAL = {one.op for one in FUNCTIONS}
+"""Ops whose oracle is a decimal of 200 digits."""
 
 
 def places(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -52,12 +56,15 @@ def test_every_op_is_explained(example, scale):
         one = explain_element(node, values, at)
         true = example.exact(example.op, at, *values)
         if one.element.exact is None:  # no breakdown; a ConvAdd is in no file that could be explained
-            assert isinstance(example.op, ops.MatMul | ops.ConvAdd)
+            unexplained = isinstance(example.op, ops.MatMul | ops.ConvAdd | ops.Sqrt)
+            assert unexplained or (example.op in DECIMAL and not np.isfinite(golden[at]))
             assert one.golden == golden[at]
             continue
         exact = Fraction(one.element.exact)
         if isinstance(one.element.exact, Decimal):
             assert abs(exact - true) <= abs(true) * Fraction(1, 10**36) + Fraction(1, 10**200)
+        elif example.op in DECIMAL:
+            assert abs(exact - true) <= abs(true) * Fraction(1, 10**190)
         else:
             assert exact == true
         assert one.golden == golden[at]
