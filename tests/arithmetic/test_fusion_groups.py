@@ -140,7 +140,7 @@ def test_groups_that_are_not_of_this_graph(groups, said):
 def test_a_value_that_others_read_cannot_be_joined_away():
     nodes = (*GRAPH.nodes, Node("more", ops.Relu(), ("c1",)))
     graph = Graph("g", GRAPH.inputs, nodes, {"out": "act", "more": "more"})
-    with pytest.raises(InputError, match=r"not those of this graph.*'c1', which nothing makes"):
+    with pytest.raises(InputError, match=r"not those of this graph.*'c1', made by nothing before it"):
         fused_graph(graph, JOINED, FAST)
 
 

@@ -197,7 +197,7 @@ def test_weights_that_do_not_fit():
 @pytest.mark.parametrize(
     ("nodes", "outputs", "message"),
     [
-        ((Node("a", Relu(), ("b",)),), {}, "reads 'b', which nothing makes"),
+        ((Node("a", Relu(), ("b",)),), {}, "reads 'b', made by nothing before it"),
         ((Node("a", Relu(), ("data",)), Node("a", Relu(), ("data",))), {}, "two values are named 'a'"),
         ((Node("a", Relu(), ("data",)),), {"out": "z"}, "'out' names 'z'"),
         (

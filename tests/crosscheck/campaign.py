@@ -135,7 +135,7 @@ class Streamed:
     def input(self, name: str) -> np.ndarray:
         return self.inputs[name]
 
-    def value(self, name: str) -> np.ndarray:
+    def value(self, name: str, kind: str = "float32") -> np.ndarray:
         while name not in self.early:
             came = next(self.values, None)
             if came is None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jupytext
-import nbclient
 import pytest
 
 from refnet.report.views import MOST
@@ -31,7 +29,10 @@ def test_a_notebook_with_torch_prints_what_it_says(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_runs_in_jupyter(name, tmp_path):
-    """Jupytext opens it, a kernel runs it, and each cell has the output that the page says, and no other."""
+    """Jupytext opens it, a kernel runs it; each cell has the output that the page says, and no other."""
+    import jupytext  # .ci/environments.sh jupyter installs both
+    import nbclient
+
     notebook = jupytext.read(FOLDER / f"{name}.md")
     assert notebook.metadata["kernelspec"]["name"] == "python3"
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]

@@ -88,12 +88,15 @@ def test_a_capture_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_what_has_no_place_in_a_capture_is_said(tmp_path: Path) -> None:
-    odd = {"shape": np.arange(4), "half": np.zeros(2, np.float16), "scalar": F(1), "none": F([])}
-    done = write(tmp_path / "c", plan({**odd, **VALUES}, left_out=lambda: {"sparse": "no such array"}))
+    odd = {"shape": np.arange(4), "half": np.zeros(2, np.float16), "none": F([])}
+    scalar = {"scalar": F(1)}
+    done = write(
+        tmp_path / "c", plan({**odd, **VALUES, **scalar}, left_out=lambda: {"sparse": "no such array"})
+    )
     assert set(done.left_out) == {*odd, "sparse"}
     assert "int64" in done.left_out["shape"]
-    assert "[]" in done.left_out["scalar"]
-    assert open_capture(tmp_path / "c").names == tuple(VALUES)
+    assert "[0]" in done.left_out["none"]
+    assert open_capture(tmp_path / "c").names == (*VALUES, *scalar)
 
 
 def test_only_hashes(tmp_path: Path) -> None:
