@@ -169,7 +169,8 @@ class _Reader:
             self._parser.Parse(block, last)
         except expat.ExpatError as error:
             where = f"line {error.lineno}: {expat.errors.messages.get(error.code, 'code ' + str(error.code))}"
-            raise FormatError(self.file, max(self._parser.ErrorByteIndex, 0), f"no XML ({where})", "an IR") from None
+            at = max(self._parser.ErrorByteIndex, 0)  # -1 before the first byte
+            raise FormatError(self.file, at, f"no XML ({where})", "an IR") from None
 
     def check_progress(self, fed: int) -> None:
         """Refuse what holds no element for too long. fed: bytes so far."""
