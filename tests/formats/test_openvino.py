@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.core.errors import FormatError, RefnetError, UnsupportedError
+from refnet.core.errors import FormatError, GraphError, RefnetError, UnsupportedError
 from refnet.formats.openvino import file as ir_file
 from refnet.formats.openvino.reader import read_ir
 from refnet.models.converted import usual_pipeline
+from refnet.ops import Softmax
 from tests.helpers.ir_build import Ir
 from tests.helpers.ir_models import CASES, data_of, write
 from tests.helpers.ir_write import write_ir
@@ -102,6 +103,35 @@ def test_unknown_layers_are_opaque_and_refused_all_at_once(
         UnsupportedError, match=r"(?s)Tan .*: one .*\n.*Relu6 .*: two .*\n.*: float .*\n.*: cubic .*"
     ):
         refnet.run(graph, data)
+
+
+@pytest.mark.parametrize(("pad", "why"), [((0, 2), "lies outside"), ((2, 0), "smaller than the kernel")])
+def test_a_window_of_padding_alone_is_opaque(pad: tuple[int, int], why: str, tmp_path: Path) -> None:
+    """OpenVINO computes it; a kernel that does not fit is refused by both."""
+
+    def pooled(side: int, kernel: int) -> Path:
+        net = Ir()
+        made = net.layer(
+            "MaxPool", [net.parameter((1, 2, side, side))], names=["y"], dims=[(1, 2, 4, 4)],
+            kernel=(kernel, 1), strides=(2, 1), pads_begin=(pad[0], 0), pads_end=(pad[1], 0), rounding_type="floor",
+        )  # fmt: skip
+        net.result(made)
+        return net.save(tmp_path)
+
+    (node,) = read_ir(pooled(4, 2)).nodes
+    assert why in str(node.op.opaque)
+    with pytest.raises(GraphError, match="does not fit"):
+        read_ir(pooled(2, 6))
+
+
+@pytest.mark.parametrize("opset", [1, 8])
+def test_softmax_without_an_axis(opset: int, tmp_path: Path) -> None:
+    """OpenVINO and its specification agree on the default in opset 8 only."""
+    net = Ir()
+    net.result(net.layer("SoftMax", [net.parameter((1, 2, 3))], opset=opset, names=["y"], dims=[(1, 2, 3)]))
+    (node,) = read_ir(net.save(tmp_path)).nodes
+    assert ("no axis" in str(node.op.opaque)) is (opset == 1)
+    assert opset == 1 or node.op == Softmax(1)
 
 
 def test_verify_passes_opaque_values_on(tmp_path: Path) -> None:
