@@ -113,7 +113,8 @@ def test_a_window_of_padding_alone_is_opaque(pad: tuple[int, int], why: str, tmp
         net = Ir()
         made = net.layer(
             "MaxPool", [net.parameter((1, 2, side, side))], names=["y"], dims=[(1, 2, 4, 4)],
-            kernel=(kernel, 1), strides=(2, 1), pads_begin=(pad[0], 0), pads_end=(pad[1], 0), rounding_type="floor",
+            kernel=(kernel, 1), strides=(2, 1), pads_begin=(pad[0], 0), pads_end=(pad[1], 0),
+            rounding_type="floor",
         )  # fmt: skip
         net.result(made)
         return net.save(tmp_path)
