@@ -14,7 +14,7 @@ examples:
   refnet summary resnest-50-pytorch --totals
   refnet summary net-symbol.json --image 256,256 --json
 
-No weights are needed. Costs are those of one image (batch 1).
+No weights are needed; an .xml needs its .bin. Costs are those of one image (batch 1).
 """
 
 

@@ -25,7 +25,7 @@ from refnet.core.limits import limits as limits_now
 from refnet.evaluation.images import ImageSet, LabelledImage, image_set
 from refnet.evaluation.labels import classes
 from refnet.evaluation.part import Method, Part, Row, evaluate_part, evaluator
-from refnet.evaluation.parts import Folder, divided
+from refnet.evaluation.parts import Folder, divided, states
 from refnet.formats import book as book_file
 from refnet.formats.arguments import NETWORK, OPTIONAL, TEXT, check_arguments
 from refnet.kernels.resources import processors
@@ -151,9 +151,10 @@ def evaluate(
         if advance is not None:
             advance(sum(map(len, done.values())))
     left = [part for part in parts if part not in done]
+    files = {part: states(part) for part in left}  # as they are before they are read
     for part, rows in results(workers, parcel(key, evaluate_part, made), left):
         if folder is not None:
-            folder.write(part, rows)
+            folder.write(part, rows, files[part])
         done[part] = rows
         if advance is not None:
             advance(len(rows))
@@ -161,8 +162,7 @@ def evaluate(
     if folder is not None:
         folder.write_rows(merged)
     words = None if known.numbering is None else known.numbering.words
-    top1, top5 = (None, None) if entry is None else (entry.top1, entry.top5)
-    published = None if top1 is None or top5 is None else (top1, top5)
+    published = None if entry is None else entry.accuracy
     return Evaluation(identity, merged, found.layout, words, found.notes, published)
 
 

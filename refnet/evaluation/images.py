@@ -113,9 +113,18 @@ def digits() -> ImageSet:
 
 
 def _files(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Id (the path in the folder, with /) -> absolute path, of all images in it; what was left out."""
-    found, others = {}, 0
-    for place, folders, names in os.walk(folder):
+    """Id (the path in the folder, with /) -> absolute path, of all images in it; what was left out.
+
+    Folders that are links are followed; one that is there twice, or that cannot be read, is an InputError.
+    """
+    found: dict[str, str] = {}
+    others = 0
+    reached: dict[str, str] = {}
+    for place, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
+        real = os.path.realpath(place)
+        if real in reached:
+            raise InputError(f"images {folder}: {place} is the folder {reached[real]} again, by a link")
+        reached[real] = place
         folders.sort()
         for name in names:
             path = Path(place, name)
@@ -125,6 +134,10 @@ def _files(folder: Path) -> tuple[dict[str, str], tuple[str, ...]]:
                 others += 1
     note = (f"{counted(others, 'file')} in {folder} left out: not named like an image",) if others else ()
     return found, note
+
+
+def _unreadable(error: OSError) -> None:
+    raise InputError(f"images: the folder {error.filename} cannot be read: {error.strerror or error}")
 
 
 def _by_class(classes: Classes, folder: Path) -> ImageSet:
@@ -238,7 +251,7 @@ def _by_number(
     used: dict[int, str] = {}
     for name, path in files.items():
         match = re.search(r"(\d+)$", posixpath.splitext(name)[0])
-        number = int(match[1]) if match and len(match[1]) < 10 else 0
+        number = int(match[1]) if match and len(match[1]) < 100 else 0
         if not 1 <= number <= len(lines):
             raise InputError(f"{file}: the image {name} ends with no number from 1 to {len(lines)}, its line")
         if number in used:

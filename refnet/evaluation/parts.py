@@ -75,17 +75,17 @@ class Folder:
         rows = _rows(found["rows"], checked)
         if [(row.id, row.label) for row in rows] != [(image.id, image.label) for image in part.images]:
             raise checked.wrong("rows", len(rows), f"the {len(part.images)} images of {part!r}")
-        same = found["files"] == _states(part)
+        same = found["files"] == states(part)
         return rows if same and not any(row.error for row in rows) else None
 
-    def write(self, part: Part, rows: Sequence[Row]) -> None:
-        """Keep the part's rows."""
+    def write(self, part: Part, rows: Sequence[Row], files: Sequence[Sequence[int] | None]) -> None:
+        """Keep the part's rows. files: `states` of it, from before its images were read."""
         record = {
             "format": FORMAT,
             "version": VERSION,
             "run": dict(self.identity),
             "part": part.index,
-            "files": _states(part),
+            "files": list(files),
             "rows": [asdict(row) for row in rows],
         }
         with whole_file(self.file(part)) as stream:
@@ -116,7 +116,7 @@ def table(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def _states(part: Part) -> list[list[int] | None]:
+def states(part: Part) -> list[list[int] | None]:
     """Size and time of each image's file: whether a part is still of the same files."""
     return [_state(image.source) for image in part.images]
 

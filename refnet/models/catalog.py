@@ -111,6 +111,17 @@ class Entry:
     files: tuple[OfficialFile, ...] = ()
     shipped: str | None = None
 
+    @property
+    def accuracy(self) -> tuple[float, float] | None:
+        """The published top-1 and top-5 in percent: the card's, else those of the authors' table, else None.
+
+        >>> entry("octave-resnet-26-0.5").accuracy
+        (75.5, 92.5)
+        """
+        if self.top1 is not None and self.top5 is not None:
+            return self.top1, self.top5
+        return None if self.table is None else (self.table.top1, self.table.top5)
+
 
 def entries() -> dict[str, Entry]:
     """All networks by name, in the catalog's order.

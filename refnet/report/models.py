@@ -94,7 +94,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
         entry.framework,
         f"data {_shape((1, *entry.input_shape))}",
         f"prob {_shape((1, classes(entry)))}",
-        *(_figure(n) for n in (entry.gflops, entry.mparams, *_accuracy(entry))),
+        *(_figure(n) for n in (entry.gflops, entry.mparams, *(entry.accuracy or (None, None)))),
         entry.licence,
         file.name if file else entry.shipped or "",
         _checksum(file.sha256 or file.sha256_prefix if file else shipped_sha256(entry)),
@@ -104,13 +104,6 @@ def _row(entry: Entry) -> tuple[str, ...]:
 def _not_here(entry: Entry) -> str:
     fetchable = all(file.fetchable for file in entry.files)
     return f"not yet: refnet fetch {entry.name}" if fetchable else "not yet"
-
-
-def _accuracy(entry: Entry) -> tuple[float | None, float | None]:
-    """Top-1 and top-5 of the card, else of the authors' table."""
-    if entry.top1 is None and entry.table is not None:
-        return entry.table.top1, entry.table.top5
-    return entry.top1, entry.top5
 
 
 def _table_rows(entry: Entry) -> list[tuple[str, object]]:

@@ -14,6 +14,7 @@ import refnet
 from refnet.cli import main
 from refnet.core.errors import FormatError, InputError
 from refnet.evaluation import evaluate as module
+from refnet.models.catalog import entry
 from refnet.models.preprocess import pipeline
 from refnet.models.weights import shipped_folder
 from tests.helpers.image_folder import by_class
@@ -126,6 +127,37 @@ def test_a_rerun_computes_only_what_changed(made, tmp_path, small, monkeypatch):
     found = refnet.evaluate(RESNEST, made, output=tmp_path / "out")
     assert set(computed) == {ids.index(f"{i % 10}/{n}") // 8 for i in range(14) for n in [name(made, i)]}
     assert found.exit_code == 0
+
+
+def test_an_image_replaced_during_the_run_is_computed_again(made, tmp_path, small, monkeypatch):
+    """After it was read, before its part was written: the part's row is of the old file."""
+    ids = sorted(path.relative_to(made).as_posix() for path in made.rglob("*.*"))
+    late, real = made / ids[0], module.results
+
+    def replaced(workers, parcel, jobs):
+        for part, found in real(workers, parcel, jobs):
+            if part.index == 0:
+                late.write_bytes(b"no image")
+            yield part, found
+
+    monkeypatch.setattr(module, "results", replaced)
+    first = {row.id: row for row in refnet.evaluate(RESNEST, made, output=tmp_path / "out").rows}
+    monkeypatch.setattr(module, "results", real)
+    again = {row.id: row for row in refnet.evaluate(RESNEST, made, output=tmp_path / "out").rows}
+    assert not first[ids[0]].error
+    assert again[ids[0]].error
+
+
+def test_published_figures_are_the_cards_or_the_tables(tmp_path):
+    """Of a network without a card, those of its table's row."""
+    path = tmp_path / "list.txt"
+    path.write_text("nothing.png 3\n")
+    found = refnet.evaluate(
+        "octave-mobilenet-v1-0.75-0.375", image_list=path, mapping="outputs", weights="seed:0"
+    )
+    assert found.published == (70.5, 89.5)
+    assert entry("octave-se-resnet-50-0.125").accuracy == (78.706, 94.09)
+    assert entry("resnest-digits").accuracy is None
 
 
 def name(folder: Path, index: int) -> str:

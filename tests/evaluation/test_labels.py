@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,45 @@ def test_folders_by_synset(tmp_path):
         image_set(imagenet(), tmp_path)
     with pytest.raises(InputError, match="classes are unknown: name the network"):
         image_set(classes(None, 1000, None), tmp_path)
+
+
+def test_linked_folders_are_followed_once(tmp_path):
+    """A class's folder may be a link; images that are reached twice are not counted twice."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.png").touch()
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "n01440764").symlink_to(tmp_path / "elsewhere")
+    assert [image.id for image in image_set(imagenet(), tmp_path / "val").images] == ["n01440764/a.png"]
+    (tmp_path / "val" / "n01443537").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"n01443537 is the folder .*n01440764 again, by a link"):
+        image_set(imagenet(), tmp_path / "val")
+    (tmp_path / "val" / "n01443537").unlink()
+    (tmp_path / "elsewhere" / "circle").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"circle is the folder .*n01440764 again, by a link"):
+        image_set(imagenet(), tmp_path / "val")
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "n01440764").mkdir()
+    (tmp_path / "n01440764" / "a.png").touch()
+    (tmp_path / "n01443537").mkdir()
+    real = os.scandir
+
+    def refused(path):
+        if os.fspath(path).endswith("n01443537"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(InputError, match=r"the folder .*n01443537 cannot be read: Permission denied"):
+        image_set(imagenet(), tmp_path)
+
+
+def test_a_long_number_at_the_names_end(tmp_path):
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "image_000000000002.png").touch()
+    found = image_set(imagenet("outputs"), tmp_path / "flat", labels=file(tmp_path / "flat", "5\n7\n"))
+    assert labels_of(found) == [7]
 
 
 def test_a_list_with_paths_and_a_file_of_labels(flat):

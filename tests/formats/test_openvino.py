@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import refnet
-from refnet.core.errors import FormatError, RefnetError, UnsupportedError
+from refnet.core.errors import FormatError, GraphError, RefnetError, UnsupportedError
 from refnet.formats.openvino import file as ir_file
 from refnet.formats.openvino.reader import read_ir
 from refnet.models.converted import usual_pipeline
+from refnet.ops import Softmax
 from tests.helpers.ir_build import Ir
 from tests.helpers.ir_models import CASES, data_of, write
 from tests.helpers.ir_write import write_ir
@@ -104,6 +105,36 @@ def test_unknown_layers_are_opaque_and_refused_all_at_once(
         refnet.run(graph, data)
 
 
+@pytest.mark.parametrize(("pad", "why"), [((0, 2), "lies outside"), ((2, 0), "smaller than the kernel")])
+def test_a_window_of_padding_alone_is_opaque(pad: tuple[int, int], why: str, tmp_path: Path) -> None:
+    """OpenVINO computes it; a kernel that does not fit is refused by both."""
+
+    def pooled(side: int, kernel: int) -> Path:
+        net = Ir()
+        made = net.layer(
+            "MaxPool", [net.parameter((1, 2, side, side))], names=["y"], dims=[(1, 2, 4, 4)],
+            kernel=(kernel, 1), strides=(2, 1), pads_begin=(pad[0], 0), pads_end=(pad[1], 0),
+            rounding_type="floor",
+        )  # fmt: skip
+        net.result(made)
+        return net.save(tmp_path)
+
+    (node,) = read_ir(pooled(4, 2)).nodes
+    assert why in str(node.op.opaque)
+    with pytest.raises(GraphError, match="does not fit"):
+        read_ir(pooled(2, 6))
+
+
+@pytest.mark.parametrize("opset", [1, 8])
+def test_softmax_without_an_axis(opset: int, tmp_path: Path) -> None:
+    """OpenVINO and its specification agree on the default in opset 8 only."""
+    net = Ir()
+    net.result(net.layer("SoftMax", [net.parameter((1, 2, 3))], opset=opset, names=["y"], dims=[(1, 2, 3)]))
+    (node,) = read_ir(net.save(tmp_path)).nodes
+    assert ("no axis" in str(node.op.opaque)) is (opset == 1)
+    assert opset == 1 or node.op == Softmax(1)
+
+
 def test_verify_passes_opaque_values_on(tmp_path: Path) -> None:
     """A defect behind them is found, and nothing else is said to be one."""
     graph = read_ir(partly_unknown().save(tmp_path))
@@ -183,10 +214,12 @@ def test_an_output_called_prob_that_holds_logits(
 
 
 FIRST_EDGE = '<edge from-layer="0" from-port="0" to-layer="2" to-port="0"/>'
+CONST_PORT = "<dim>3</dim><dim>2</dim><dim>1</dim><dim>1</dim></port></output>"
 DEEP = "<net version='11'>" + "<a>" * 100
 BAD: dict[str, tuple[str, str]] = {
     "a DTD": ("<!DOCTYPE net [<!ENTITY a 'b'>]>" + small().xml.partition("\n")[2], "a document type"),
     "an external DTD": ("<!DOCTYPE net SYSTEM 'file:///etc/passwd'><net/>", "a document type"),
+    "empty": ("", r"net.xml: at byte 0: found no XML \(line 1: no element found\)"),
     "no XML": ("\x00\x01", "no XML"),
     "cut": (small().xml[:700], "no XML"),
     "another document": ("<?xml version='1.0'?><Error/>", "the element 'Error'"),
@@ -199,6 +232,17 @@ BAD: dict[str, tuple[str, str]] = {
     "dangling": (edited('from-layer="0"', 'from-layer="99"'), "an edge from port 0 of layer 99"),
     "no edge": (edited(FIRST_EDGE, ""), "no edge to port 0"),
     "a cycle": (edited('from-layer="0" from-port="0"', 'from-layer="5" from-port="1"'), "a circle of edges"),
+    "a constant's second output": (
+        edited(CONST_PORT, CONST_PORT.replace("</output>", '<port id="7"/></output>')).replace(
+            'from-layer="1" from-port="0"', 'from-layer="1" from-port="7"'
+        ),
+        "from port 7 of layer 1 .*Const to Convolution, expected Parameter and Const with one output",
+    ),
+    "a Result that is read": (
+        edited('type="ReLU"', 'type="Result"'),
+        "from port 1 of layer 5 .*Result to Result, expected .* Result with no output",
+    ),
+    "one long element": ("<net version='11' a='" + "b" * (2 << 20), "bytes without a new element"),
     "a name twice": (edited('names="conv"', 'names="x"'), "the value's name 'x'"),
 }  # fmt: skip
 
@@ -212,6 +256,15 @@ def test_hostile_files_are_refused_by_name(what: str, tmp_path: Path) -> None:
         read_ir(path)
     assert "net." in str(found.value)
     assert found.value.offset is not None
+
+
+def test_a_folded_layer_with_two_outputs(tmp_path: Path) -> None:
+    net = Ir()
+    x, one = net.parameter((1, 2)), net.const(np.ones((1, 2), np.float32))
+    two = net.layer("Add", [one, one], names=[None, None], auto_broadcast="numpy")
+    net.result(net.layer("Add", [x, two], auto_broadcast="numpy"))
+    with pytest.raises(FormatError, match=r"2 outputs in Add 'layer2' .*, expected 1"):
+        read_ir(net.save(tmp_path))
 
 
 def test_unknown_element_type_and_version(tmp_path: Path) -> None:

@@ -25,6 +25,10 @@ MOST_PORTS = 4096
 """Of a layer."""
 MOST_ELEMENTS = 10_000_000
 DEEPEST = 64
+OUTPUTS = {"Parameter": 1, "Const": 1, "Result": 0}
+"""Of these types, how many outputs a layer has."""
+LONGEST = 1 << 20
+"""Bytes without a new element: until an element is whole, expat before 2.6 reads it again for every block."""
 BLOCK = 1 << 16
 WHOLE = re.compile(r"-?[0-9]{1,18}")
 
@@ -108,6 +112,7 @@ def open_model(path: str | os.PathLike[str]) -> Model:
         while left > 0 and (block := stream.read(min(BLOCK, left))):
             reader.feed(block)
             left -= len(block)
+            reader.check_progress(size - left)
         reader.feed(b"", last=True)
     version, layers, edges = reader.version, reader.layers, reader.edges
     if not layers:
@@ -149,6 +154,7 @@ class _Reader:
         self._dims: list[int] = []
         self._text: list[str] = []
         self._elements = 0
+        self._seen = self._seen_at = 0
         self._parser = expat.ParserCreate("UTF-8")
         self._parser.buffer_text = True
         self._parser.StartElementHandler = self._start
@@ -163,7 +169,16 @@ class _Reader:
             self._parser.Parse(block, last)
         except expat.ExpatError as error:
             where = f"line {error.lineno}: {expat.errors.messages.get(error.code, 'code ' + str(error.code))}"
-            raise FormatError(self.file, self._parser.ErrorByteIndex, f"no XML ({where})", "an IR") from None
+            at = max(self._parser.ErrorByteIndex, 0)  # -1 before the first byte
+            raise FormatError(self.file, at, f"no XML ({where})", "an IR") from None
+
+    def check_progress(self, fed: int) -> None:
+        """Refuse what holds no element for too long. fed: bytes so far."""
+        if self._elements != self._seen:
+            self._seen, self._seen_at = self._elements, fed
+        elif fed - self._seen_at > LONGEST:
+            found = f"{fed - self._seen_at} bytes without a new element"
+            raise FormatError(self.file, self._seen_at, found, f"at most {LONGEST}")
 
     def _wrong(self, found: str, expected: str = "") -> FormatError:
         where = f" at line {self._parser.CurrentLineNumber}"
@@ -302,6 +317,10 @@ def _sources(file: str, layers: Mapping[int, Layer], edges: Sequence[_Edge]) -> 
         shown = f"an edge from port {b} of layer {a} to port {d} of layer {c}"
         if b not in outs.get(a, ()) or d not in ins.get(c, ()):
             raise FormatError(file, edge.offset, shown, "ports that there are")
+        if outs[a][b] >= OUTPUTS.get(layers[a].type, MOST_PORTS) or layers[c].type in ("Parameter", "Const"):
+            expected = "Parameter and Const with one output and no input, Result with no output"
+            found = f"{shown}, {layers[a].type} to {layers[c].type}"
+            raise FormatError(file, edge.offset, found, expected)
         if ins[c][d] in read[c]:
             raise FormatError(file, edge.offset, f"{shown}, which has one already", "one edge to a port")
         read[c][ins[c][d]] = (a, outs[a][b])

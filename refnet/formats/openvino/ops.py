@@ -77,6 +77,8 @@ def _matmul(u: Use) -> list[Made]:
 
 
 def _softmax(u: Use) -> list[Made]:
+    if u.layer.opset < 8 and "axis" not in u.layer.attributes:
+        raise u.layer.unsupported("no axis: the opset says 1, OpenVINO takes 0 (measured in 2026.4)")
     return u.one(Softmax(u.axis(u.whole("axis", 1), u.rank())))
 
 

@@ -233,6 +233,8 @@ def _build(
         if by_shape or not any(name in building.types or name in opaques.left_out for name in read):
             arrays = shape_of(use) if by_shape else fold(use, folding.left)
             folding.spend(arrays)
+            if len(made) != len(arrays):
+                raise layer.wrong(f"{len(made)} outputs", f"{len(arrays)}")
             found = dict(zip(made, arrays, strict=True))
             constants.update(found)
             if not by_shape and pure.issuperset(read):

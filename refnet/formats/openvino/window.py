@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.core.errors import RefnetError
+from refnet.core.errors import GraphError, RefnetError
 from refnet.formats.assembly import LARGEST_NUMBER, Made
 from refnet.formats.openvino.use import Use
 from refnet.ops import AvgPool, Conv, MaxPool, Op, ResizeNearest, UpsampleNearest
@@ -83,6 +83,13 @@ def pool(u: Use, make: Any, counted: tuple[bool, ...]) -> Op:
         _refuse_cut_windows(u, kernel, stride, pad, pad_end)
     end = None if pad == pad_end else pad_end
     op: Op = make(kernel, stride, pad, convention, *counted, pad_end=end, dilation=dilation)
+    try:
+        op.type(u.type())
+    except GraphError as error:  # such as a window of padding alone, in which OpenVINO has its lowest number
+        axes = zip(u.type().shape[2:], pad, pad_end, kernel, dilation, strict=True)
+        if all(size + p + e > d * (k - 1) for size, p, e, k, d in axes):
+            raise u.layer.unsupported(str(error)) from None
+        raise
     return op
 
 
