@@ -19,6 +19,7 @@ PROSE: dict[str, dict[str, str]] = {
         "needs 67 % of the multiplications": "round(100 * octave / vanilla) == 67",
         "¾·0.5·1.5 = 0.4375": "1 - 0.75 * 0.5 * 1.5 == 0.4375",
         "when it was rounded: 2⁻²⁴": "fma(a, a, -(a * a)) == 2.0**-24",
+        "A float32 ulp is 2²⁹ float64 ulps": "np.spacing(np.float32(1)) == 2**29 * np.spacing(1.0)",
     },
     "split-attention": {
         "its *radix* R is 2": "graph.by_name['layer1.0.conv2.add_3'].op.radix == 2",
@@ -35,12 +36,18 @@ PROSE: dict[str, dict[str, str]] = {
         "int(F(2**24 + 4))] == [8388609 * 2, 8388610 * 2]",
         "with 108 products": "n == 108",
         "1 + 2⁻¹¹ + 2⁻²⁴": "Fraction(1 + 2**-12) ** 2 == 1 + Fraction(1, 2**11) + Fraction(1, 2**24)",
+        "One float32 ulp is 2²⁹ float64 ulps": "np.spacing(F(1)) == 2**29 * np.spacing(1.0)",
     },
     "planted-bug": {
         "One defect among all values": "verification.counts['defect'] == 1",
         "nearly all of them differ, with and without": "len(refnet.diff(right, plain).different) > 90",
         "a tolerance of 10⁻³": "np.allclose(values['prob'], own, rtol=0, atol=1e-3)",
         "0.001 where the network has\n0.00001": "graph.by_name[judged.name].op.eps == 0.00001",
+        "all variances here are above 0.3": "variance.min() > 0.3",
+        "a change of eps by 10⁻⁸ lies inside the bound. But some\n   bits change": "[one.verdict for one in "
+        "refnet.verify(dict((n.name, v) for n, v in refnet.steps(replace(graph, nodes=tuple("
+        "replace(n, op=replace(n.op, eps=1.001e-5)) if n is node else n for n in graph.nodes)), x)), "
+        "graph, inputs=x).nodes if one.name == node.name] == ['rounding']",
     },
 }
 """Notebook -> what its prose says -> an expression, of its own names, that is true if it is right."""

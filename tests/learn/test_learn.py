@@ -39,6 +39,8 @@ def data(text) -> dict:
 def test_it_is_one_file_of_moderate_size_and_the_same_each_time(text):
     assert learn.page() == text
     assert len(text.encode()) < LARGEST
+    said = (ROOT / "docs" / "learn" / "README.md").read_text(encoding="utf-8")
+    assert f"one file of {len(text.encode()) / 1e6:.1f} MB" in said
 
 
 def test_the_facts_are_what_refnet_computes():

@@ -31,7 +31,7 @@ function showNumber(x) {
   byId("anatomy").textContent = anatomy(number);
   byId("anatomy-value").textContent = `= ${Number.isFinite(number) ? decimal(units(number), 12) : shortest(number)}`;
   const e = exp(number);
-  byId("exp-said").replaceChildren(`exp of it in float64 is ${brief(e, 15)}; rounded to float32, ${shortest(f32(e))} `, bits(f32(e)));
+  byId("exp-said").replaceChildren(`exp(${shortest(number)}) in float64 is ${brief(e, 15)}. Rounded to float32 it is ${shortest(f32(e))} `, bits(f32(e)));
 }
 
 function startBits() {
