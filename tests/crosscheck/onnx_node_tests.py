@@ -12,7 +12,8 @@ A test counts as
     unjudged   computed, but no finite bound says anything
     wrong      outside the bound, other bits, another shape or type
     traceback  anything but an error of refnet's own
-    left out   no float32 output, or inputs that are no tensors of numbers
+    left out   no float32 output, inputs that are no tensors of numbers, or stored values that are not what
+               ONNX's text says
 """
 
 from __future__ import annotations
@@ -52,6 +53,12 @@ PACKAGED = ("simple", "pytorch-converted", "pytorch-operator")
 DECIMALS = {"test_averagepool_2d_ceil_last_window_starts_on_pad": 4}
 """Tests whose stored input and output are rounded, to that many decimals. An average of inputs that are off
 by half a unit is off by half a unit, and so is the output: they may be one unit apart."""
+
+OTHER_PLACES = {
+    "test_resize_downsample_scales_linear_align_corners": "its places count 2.4 elements where there are 2",
+    "test_resize_downsample_scales_cubic_align_corners": "its places count 3.2 elements where there are 3",
+}
+"""Tests whose stored values are not what ONNX's text says of the resized tensor's length."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +161,8 @@ def outcome(test: Test, folder: Path) -> Outcome:
 
 
 def _out_of_scope(test: Test) -> str:
+    if test.name in OTHER_PLACES:
+        return OTHER_PLACES[test.name]
     for what, arrays in (("input", test.inputs), ("output", test.outputs)):
         for array in arrays:
             if not isinstance(array, np.ndarray | np.generic):
