@@ -53,9 +53,7 @@ class Branches(Residual):
 
 
 def _conv(inside: int, outside: int, stride: int = 1, act: type[nn.Module] = nn.ReLU) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside), act()
-    )
+    return nn.Sequential(nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside), act())
 
 
 class UNet(nn.Module):
@@ -134,9 +132,7 @@ class Style(nn.Module):
         super().__init__()
         torch.manual_seed(5)
         self.down = nn.Sequential(self.layer(3, 16, 9), self.layer(16, 32, 3, 2))
-        self.block = nn.Sequential(
-            self.layer(32, 32, 3), *list(self.layer(32, 32, 3).children())[:-1]
-        )
+        self.block = nn.Sequential(self.layer(32, 32, 3), *list(self.layer(32, 32, 3).children())[:-1])
         self.up = nn.Sequential(nn.Upsample(scale_factor=2), self.layer(32, 16, 3), nn.Conv2d(16, 3, 1))
 
     @staticmethod
@@ -167,3 +163,18 @@ class Transformer(nn.Module):
     def forward(self, x: Any) -> Any:
         x = self.patches(x).flatten(2).transpose(1, 2)
         return self.head(self.norm(self.layers(x)).mean(1))
+
+
+class Token(nn.Module):
+    """A learned token before those of the image: a constant of the batch's size, once for any batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.patches, self.token = nn.Conv2d(3, 8, 4, 4), nn.Parameter(torch.randn(1, 1, 8))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Any) -> Any:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        return self.head(x[:, 0] + x.mean(1))

@@ -1,11 +1,11 @@
 """Networks of torchvision, timm and others' papers, with random weights: captured in two ways and verified.
 
-    python -m tests.crosscheck.foreign_networks results.jsonl                      goes on where it was stopped
+    python -m tests.crosscheck.foreign_networks results.jsonl                  goes on where it was stopped
     python -m tests.crosscheck.foreign_networks results.jsonl --rows resnet18 deit_tiny_patch16_224
     python -m tests.crosscheck.foreign_networks results.jsonl --summary
 
-Each network goes the way of a torch module (`refnet capture torch package:callable`, then `refnet verify`) and
-that of one exporter's .onnx (load, run plain, captured by ONNX Runtime with its optimisations off, verify).
+Each network goes the way of a torch module (`refnet capture torch package:callable`, then `refnet verify`)
+and that of one exporter's .onnx (load, run plain, captured by ONNX Runtime without optimisations, verify).
 One line of JSON per run. It needs `.venv-zoo` (`.ci/environments.sh zoo`) and `.venv-onnx`.
 """
 
@@ -44,17 +44,41 @@ TORCHVISION = (
 TIMM = (
     *("deit_tiny_patch16_224", "ghostnet_100", "resnest14d", "seresnet18", "skresnet18", "res2net50_26w_4s"),
     *("hrnet_w18_small", "dla34", "repvgg_a0", "mobileone_s0", "semnasnet_075", "tf_efficientnet_lite0"),
-    *("rexnet_100", "ese_vovnet19b_dw", "convmixer_768_32", "mixer_s32_224", "resmlp_12_224", "cait_xxs24_224"),
+    *(
+        "rexnet_100",
+        "ese_vovnet19b_dw",
+        "convmixer_768_32",
+        "mixer_s32_224",
+        "resmlp_12_224",
+        "cait_xxs24_224",
+    ),
     *("poolformer_s12", "pvt_v2_b0", "mobilevit_xxs", "mobilevitv2_050", "edgenext_xx_small", "fastvit_t8"),
     *("inception_next_atto", "efficientvit_b0", "levit_128s", "cspdarknet53", "nf_resnet26", "dm_nfnet_f0"),
-    *("ecaresnet26t", "gcresnet33ts", "botnet26t_256", "xception41", "selecsls42b", "dpn68", "xcit_nano_12_p16_224"),
+    *(
+        "ecaresnet26t",
+        "gcresnet33ts",
+        "botnet26t_256",
+        "xception41",
+        "selecsls42b",
+        "dpn68",
+        "xcit_nano_12_p16_224",
+    ),
     *("tiny_vit_5m_224", "convnextv2_atto", "repghostnet_050", "mobilenetv4_conv_small", "lcnet_050"),
     *("coatnet_nano_rw_224", "vit_tiny_patch16_224", "crossvit_tiny_240", "eva02_tiny_patch14_224"),
 )
-SOURCES = {**dict.fromkeys(OWN, "own"), **dict.fromkeys(TORCHVISION, "torchvision"), **dict.fromkeys(TIMM, "timm")}
+SOURCES = {
+    **dict.fromkeys(OWN, "own"),
+    **dict.fromkeys(TORCHVISION, "torchvision"),
+    **dict.fromkeys(TIMM, "timm"),
+}
 SIDES = {"inception_v3": 96, "googlenet": 96, "levit_128s": 224, "pvt_v2_b0": 224, "maxvit_t": 224}
-SIDES |= {"crossvit_tiny_240": 240, "eva02_tiny_patch14_224": 56, "coatnet_nano_rw_224": 224, "botnet26t_256": 256}
-SIDES |= {"tiny_vit_5m_224": 224, "xception41": 96, "densenet121": 96, "swin_t": 224, "swin_v2_t": 256}
+SIDES |= {
+    "crossvit_tiny_240": 240,
+    "eva02_tiny_patch14_224": 56,
+    "coatnet_nano_rw_224": 224,
+    "botnet26t_256": 256,
+}
+SIDES |= {"tiny_vit_5m_224": 224, "xception41": 96, "densenet121": 96, "swin_v2_t": 64}
 """The side of a network's input where 64 is too small or not what its windows divide."""
 
 
@@ -127,7 +151,9 @@ def judged(setting: Setting) -> dict[str, Any]:
         "nodes": len(found.nodes),
         "counts": dict(found.counts),
         "unjudged": dict(Counter(f"{one.kind}: {without_names(one.reason)}" for one in opaque)),
-        "defects": [[one.name, one.kind, (one.reason or "")[:200]] for one in found.nodes if one.verdict == "defect"],
+        "defects": [
+            [one.name, one.kind, (one.reason or "")[:200]] for one in found.nodes if one.verdict == "defect"
+        ],
         "unmatched": [one.name for one in found.unmatched][:20],
         "notes": [note[:200].replace(str(ROOT), "ROOT") for note in found.notes],
         "elements": sum(one.elements for one in found.nodes),
@@ -162,7 +188,9 @@ def summary(found: Sequence[dict[str, Any]]) -> str:
         share = f"{100 * one['largest share']:.1f} %"
         text.append(f"{begin} {one['nodes']:,} | {figures} | {share} | {stops} |")
     ordered = sorted(blocks.items(), key=lambda item: -len(item[1]))
-    return "\n".join([*text, "", *(f"{len(names)}  {why}  ({', '.join(sorted(names))})" for why, names in ordered)])
+    return "\n".join(
+        [*text, "", *(f"{len(names)}  {why}  ({', '.join(sorted(names))})" for why, names in ordered)]
+    )
 
 
 def wrong(one: dict[str, Any]) -> str | None:

@@ -20,9 +20,7 @@ def export(request: Any, arrays: Any, emit: Any) -> Any:
     x = torch.zeros(1, 3, request["size"], request["size"])
     more: dict[str, Any] = {"external_data": False, "verbose": False} if request["dynamo"] else {}
     opset = 20 if request["dynamo"] else 17
-    torch.onnx.export(
-        model, (x,), request["path"], dynamo=request["dynamo"], opset_version=opset, **more
-    )
+    torch.onnx.export(model, (x,), request["path"], dynamo=request["dynamo"], opset_version=opset, **more)
     return {"torch": torch.__version__}, {}
 
 
