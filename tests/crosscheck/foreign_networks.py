@@ -29,7 +29,6 @@ import refnet
 from refnet.cli.common import counting
 from refnet.core.errors import RefnetError
 from refnet.frameworks.process import Worker
-from refnet.verification.judge import VERDICTS
 from tests.crosscheck.campaign import lines
 from tests.crosscheck.conftest import ROOT, interpreter
 
@@ -69,6 +68,16 @@ SIDES |= {
 }
 SIDES |= {"tiny_vit_5m_224": 224, "xception41": 96, "densenet121": 96, "swin_v2_t": 64}
 """The side of a network's input where 64 is too small or not what its windows divide."""
+
+WAYS = ("legacy", "dynamo", "torch")
+COLUMNS = {
+    "same bits": ("equal", "replayed"),
+    "within the bound": ("rounding",),
+    "not shown": ("missing",),
+    "defects": ("defect",),
+    "unjudged": ("unjudged",),
+}
+"""Head of a column -> the verdicts that it counts."""
 
 
 @dataclass(frozen=True)
@@ -159,28 +168,30 @@ def without_names(reason: str | None) -> str:
 
 
 def summary(found: Sequence[dict[str, Any]]) -> str:
-    """A table, a line per run, and what is in the way of how many networks."""
-    kinds = VERDICTS
-    heads = ("network", "side", "way", "nodes", *kinds, "largest share", "what stops it")
-    text = [f"| {' | '.join(heads)} |", "|---|---:|---|" + "---:|" * (len(kinds) + 2) + "---|"]
-    blocks: dict[str, set[str]] = {}
+    """A table, a line per network with its ways side by side, and what stops how many networks."""
+    ways = [way for way in WAYS if any(one["setting"]["route"] == way for one in found)]
+    heads = [f"{way}: {head}" for way in ways for head in ("nodes", *COLUMNS)]
+    text = [f"| network | side | {' | '.join(heads)} |", "|---|---:|" + "---:|" * len(heads)]
+    rows: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    stops: dict[str, set[str]] = {}
     for one in found:
         s = one["setting"]
-        begin = f"| {s['network']} | {s['side']} | {s['route']} |"
-        if one["failed"]:
-            blocks.setdefault(one["failed"][:120], set()).add(s["network"])
-            text.append(f"{begin} {'| ' * (len(kinds) + 2)}| {one['failed'][:120]} |")
-            continue
-        figures = " | ".join(f"{one['counts'][kind]:,}" for kind in kinds)
-        stops = ", ".join(sorted({reason.split(":")[0] for reason in one["unjudged"]}))
-        for reason in one["unjudged"]:
-            blocks.setdefault(reason, set()).add(s["network"])
-        share = f"{100 * one['largest share']:.1f} %"
-        text.append(f"{begin} {one['nodes']:,} | {figures} | {share} | {stops} |")
-    ordered = sorted(blocks.items(), key=lambda item: -len(item[1]))
-    return "\n".join(
-        [*text, "", *(f"{len(names)}  {why}  ({', '.join(sorted(names))})" for why, names in ordered)]
-    )
+        rows.setdefault((s["network"], s["side"]), {})[s["route"]] = one
+        for why in [one["failed"]] if one["failed"] else one["unjudged"]:
+            stops.setdefault(f"{s['route']}: {why[:200]}", set()).add(s["network"])
+    for (name, side), ran in rows.items():
+        cells = [cell for way in ways for cell in _cells(ran.get(way))]
+        text.append(f"| {name} | {side} | {' | '.join(cells)} |")
+    ordered = sorted(stops.items(), key=lambda item: -len(item[1]))
+    return "\n".join([*text, "", *(f"{why} ({', '.join(sorted(names))})" for why, names in ordered)])
+
+
+def _cells(one: dict[str, Any] | None) -> list[str]:
+    """A way's part of a network's line; "-" where it was not run, "refused" where something stopped it."""
+    if one is None or one["failed"]:
+        return ["-" if one is None else "refused", *[""] * len(COLUMNS)]
+    figures = [one["nodes"], *(sum(one["counts"][kind] for kind in kinds) for kinds in COLUMNS.values())]
+    return [f"{figure:,}" for figure in figures]
 
 
 def wrong(one: dict[str, Any]) -> str | None:
