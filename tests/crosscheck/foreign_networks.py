@@ -59,14 +59,22 @@ SOURCES = {
     **dict.fromkeys(TIMM, "timm"),
     **LARGE,
 }
-SIDES = {"inception_v3": 96, "googlenet": 96, "levit_128s": 224, "pvt_v2_b0": 224, "maxvit_t": 224}
+SIDES = {
+    "alexnet": 224,
+    "vgg11_bn": 224,
+    "inception_v3": 96,
+    "googlenet": 96,
+    "levit_128s": 224,
+    "pvt_v2_b0": 224,
+    "maxvit_t": 224,
+}
 SIDES |= {
     "crossvit_tiny_240": 240,
     "eva02_tiny_patch14_224": 56,
     "coatnet_nano_rw_224": 224,
     "botnet26t_256": 256,
 }
-SIDES |= {"tiny_vit_5m_224": 224, "xception41": 96, "densenet121": 96, "swin_v2_t": 64}
+SIDES |= {"tiny_vit_5m_224": 224, "xception41": 96, "densenet121": 96, "swin_t": 224, "swin_v2_t": 64}
 """The side of a network's input where 64 is too small or not what its windows divide."""
 
 WAYS = ("legacy", "dynamo", "torch")
