@@ -58,6 +58,8 @@ def network(source: str, name: str, size: int) -> nn.Module:
     for key, weight in model.named_parameters():
         if key.rsplit(".", 1)[-1] in ("gamma", "layer_scale", "gamma_1", "gamma_2", "gamma1", "gamma2"):
             nn.init.uniform_(weight, 0.2, 0.5)
+        elif weight.ndim > 1 and not weight.any():  # a classifier that begins as zero
+            nn.init.normal_(weight, 0.0, 0.02)
     return model
 
 
