@@ -119,8 +119,8 @@ class Verifier:
             self.rounded[node.name] = inside
         if judgement.verdict != DEFECT:
             return judgement
-        reason = f"refnet computed its weight {inside[:100]} of constants and rounded it, "
-        reason += "and other bits of that may be all: no bound holds both"
+        reason = f"its weight {inside[:100]!r} was computed of constants, with roundings; the framework's "
+        reason += "may have other bits, and no bound covers that"
         return self._unjudged(node, UNJUDGED, reason)
 
     def _passed_on(self, node: Node) -> Judgement:
