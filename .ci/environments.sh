@@ -4,6 +4,8 @@
 #   .venv-mxnet   mxnet 1.9.1, numpy 1.23.5
 #   .venv-torch   torch 2.13.0, numpy, resnest 0.0.5 (without its requirements, which it does not need here),
 #                 onnx 1.23.2 and onnxscript 0.7.2 for torch.onnx.export
+#   .venv-zoo     torch 2.13.0, torchvision 0.28.0 (without its requirements; its compiled operators are for another build of torch), timm
+#                 1.0.31, onnx 1.23.2, onnxscript 0.7.2: for tests/crosscheck/foreign_networks.py. Only made when it is named
 #   .venv-extras  timm 1.0.31 (read, never imported), opencv-python-headless 5.0.0.93, numpy: other people's
 #                 table of the ImageNet classes and their cubic resize
 #   .venv-onnx    onnx 1.23.2, onnxruntime 1.31.1, numpy
@@ -20,7 +22,7 @@
 #   .venv-node    typescript 5.9.3 (with npm; nodejs and npm are installed with apt-get, as root, unless they are there): reads the
 #                 types in the comments of the learners' page's modules
 #   .venv-site    sphinx 9.0.4, myst-parser 5.2.0, furo 2025.12.19, and refnet with its libraries: the documentation's site
-# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [openvino] [oldest] [aarch64] [browser] [node] [dask] [jupyter] [site]      (default: all)
+# Usage: bash .ci/environments.sh [mxnet] [torch] [extras] [onnx] [openvino] [oldest] [aarch64] [browser] [node] [dask] [jupyter] [site] [zoo]      (default: all but zoo)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3.11}
@@ -183,6 +185,9 @@ for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser n
         mxnet) make .venv-mxnet "numpy==1.23.5 mxnet==1.9.1" "mxnet" "numpy==1.23.5 mxnet==1.9.1" ;;
         torch) make .venv-torch "torch==2.13.0 resnest==0.0.5 onnx==1.23.2 onnxscript==0.7.2" "torch, numpy, resnest.torch, onnxscript" \
             "torch==2.13.0 numpy onnx==1.23.2 onnxscript==0.7.2" "--no-deps resnest==0.0.5" ;;
+        zoo) make .venv-zoo "torch==2.13.0 torchvision==0.28.0 timm==1.0.31 onnx==1.23.2 onnxscript==0.7.2" "torch, numpy, onnxscript, safetensors" \
+            "torch==2.13.0 numpy onnx==1.23.2 onnxscript==0.7.2 pillow pyyaml safetensors huggingface_hub" \
+            "--no-deps torchvision==0.28.0 timm==1.0.31" ;;
         extras) make .venv-extras "timm==1.0.31 opencv-python-headless==5.0.0.93" "cv2" \
             "opencv-python-headless==5.0.0.93 numpy" "--no-deps timm==1.0.31" ;;
         onnx) make .venv-onnx "onnx==1.23.2 onnxruntime==1.31.1" "onnx.reference, onnxruntime" \
@@ -196,7 +201,7 @@ for framework in "${@:-mxnet torch extras onnx openvino oldest aarch64 browser n
         jupyter) jupyter ;;
         site) make .venv-site "sphinx==9.0.4 myst-parser==5.2.0 furo==2025.12.19" "sphinx, myst_parser, furo, refnet.learn.page, numba" \
             "sphinx==9.0.4 myst-parser==5.2.0 furo==2025.12.19" "-e ." ;;
-        *) echo "no environment $name; there are mxnet, torch, extras, onnx, openvino, oldest, aarch64, browser, node, dask, jupyter and site" >&2 && exit 2 ;;
+        *) echo "no environment $name; there are mxnet, torch, extras, onnx, openvino, oldest, aarch64, browser, node, dask, jupyter, site and zoo" >&2 && exit 2 ;;
         esac
     done
 done

@@ -70,6 +70,8 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: Mapping[str, str]
     weights: Mapping[str, F32] = field(default_factory=dict, repr=False)
+    rounded: frozenset[str] = field(default=frozenset(), repr=False)
+    """Weights that refnet computed of a file's constants, with roundings: who runs the file has its own."""
 
     def __post_init__(self) -> None:
         known = set(self.inputs)

@@ -6,7 +6,7 @@ on the batch; `assembled` makes one graph of the three, in which a reshape copie
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -99,8 +99,15 @@ def typed(node: FileNode, made: Made, building: Building) -> TensorType:
     return kind
 
 
-def assembled(file: str, name: str, heads: Sequence[str], builds: Sequence[Building]) -> Graph:
-    """One graph of what was built for each batch. file: for messages. heads: the outputs' values.
+def assembled(
+    file: str,
+    name: str,
+    heads: Sequence[str],
+    builds: Sequence[Building],
+    rounded: Collection[str] = (),
+) -> Graph:
+    """One graph of what was built for each batch. file: for messages. heads: the outputs' values. rounded:
+    constants that were computed, and rounded more than once.
 
     A constant that stands where an op takes a value becomes a `Constant` node of its name, whose weight is
     called NAME/value. Raises UnsupportedError where the builds cannot be one graph.
@@ -134,7 +141,8 @@ def assembled(file: str, name: str, heads: Sequence[str], builds: Sequence[Build
             f"{file}: the output {given[0][:100]!r} is an input, refnet's outputs are values"
         )
     finished, outputs = with_outputs(nodes, heads, kinds, taken)
-    graph = Graph(name, first.inputs, tuple(finished), outputs)
+    marked = frozenset(own for constant, own in names.items() if constant in rounded)
+    graph = Graph(name, first.inputs, tuple(finished), outputs, rounded=marked)
     return graph.with_weights({own: constants[name] for name, own in names.items()})
 
 

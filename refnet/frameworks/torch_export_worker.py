@@ -3,8 +3,8 @@
     export(module, ...) ── torch.export ── torch.onnx.export ── network.onnx, with the program that it shows
     values(exported, ...) ── each node of that program in torch, under its value's name in the .onnx
 
-Needs torch, onnx and onnxscript only. The module is exported with a batch that may vary, in evaluation mode,
-as it is: nothing is folded or fused, so each value of the program is one value of the .onnx.
+Needs torch, onnx and onnxscript only. The module is exported with a batch that may vary, where it can be, in
+evaluation mode, as it is: nothing is folded or fused, so each value of the program is one value of the .onnx.
 """
 
 from __future__ import annotations
@@ -18,20 +18,23 @@ from typing import Any
 class Exported:
     """program: torch's ExportedProgram, with the nodes that the .onnx shows. names: the .onnx's values.
 
-    inputs: of the .onnx, in the order of the module's arguments. outputs: of the .onnx.
+    inputs: of the .onnx, in the order of the module's arguments. outputs: of the .onnx. free: its batch may
+    vary.
     """
 
     program: Any
     names: frozenset[str]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    free: bool
 
 
-def export(module: Any, tensors: dict[str, Any], keywords: bool, path: str) -> Exported:
+def export(module: Any, tensors: dict[str, Any], keywords: bool, path: str, free: bool = True) -> Exported:
     """Export the module, called with these tensors, to an .onnx file with its weights.
 
     keywords: it is called with the tensors by their names, else in their order. The first dimension of every
-    input is the batch. Raises whatever torch raises for a module that it cannot export.
+    input is the batch. free: it may vary, unless it decides something in the module. Raises whatever torch
+    raises for a module that it cannot export.
     """
     import warnings
 
@@ -39,14 +42,17 @@ def export(module: Any, tensors: dict[str, Any], keywords: bool, path: str) -> E
 
     twice = {name: torch.cat([one, one]) if len(one) == 1 else one for name, one in tensors.items()}
     batch = torch.export.Dim("batch", min=1)
-    free = {name: {0: batch} for name in twice}
+    sizes = {name: {0: batch} for name in twice}
     given = ((), twice) if keywords else (tuple(twice.values()), None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            shapes: Any = free if keywords else tuple(free.values())
-            exported = torch.export.export(module, *given, dynamic_shapes=shapes)
-        except Exception:  # the batch decides something in it: as it is
+        if free:
+            try:
+                shapes: Any = sizes if keywords else tuple(sizes.values())
+                exported = torch.export.export(module, *given, dynamic_shapes=shapes)
+            except Exception:  # the batch decides something in it: as it is
+                free = False
+        if not free:
             own = ((), tensors) if keywords else (tuple(tensors.values()), None)
             exported = torch.export.export(module, *own)
         made = torch.onnx.export(exported, dynamo=True, optimize=False, verbose=False)
@@ -54,7 +60,7 @@ def export(module: Any, tensors: dict[str, Any], keywords: bool, path: str) -> E
     graph = made.model.graph
     names = frozenset(value.name for node in graph for value in node.outputs)
     inputs, outputs = ([str(value.name) for value in values] for values in (graph.inputs, graph.outputs))
-    return Exported(made.exported_program, names, tuple(inputs), tuple(outputs))
+    return Exported(made.exported_program, names, tuple(inputs), tuple(outputs), free)
 
 
 def values(

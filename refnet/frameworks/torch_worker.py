@@ -114,9 +114,10 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
 def export(request: Any, arrays: Any, emit: Any) -> Any:
     """Export the module that `build` made to an .onnx file, and compare its program with the module itself.
 
-    request: path (of the .onnx), threads, keywords (as for run). Fields: refused (why torch cannot export it;
-    "" if it can); inputs (names, in the module's order); outputs; differ (how many elements of the outputs
-    have other bits in the program, run node by node, than the module's own forward gives).
+    request: path (of the .onnx), threads, keywords (as for run), free (whether the batch may vary). Fields:
+    refused (why torch cannot export it; "" if it can); inputs (names, in the module's order); outputs; free
+    (whether the batch does vary); differ (how many elements of the outputs have other bits in the program,
+    run node by node, than the module's own forward gives).
     """
     import numpy as np
     import torch
@@ -126,7 +127,7 @@ def export(request: Any, arrays: Any, emit: Any) -> Any:
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     part = _part()
     try:
-        found = part["export"](module, tensors, keywords, request["path"])
+        found = part["export"](module, tensors, keywords, request["path"], request["free"])
         program = part["values"](found, list(tensors.values()), None, {})
         with torch.inference_mode():
             own = list(_tensors(module(**tensors) if keywords else module(*tensors.values())).values())
@@ -137,7 +138,7 @@ def export(request: Any, arrays: Any, emit: Any) -> Any:
         return {"refused": f"{type(error).__name__}: {first}"[:300]}, {}
     KEPT["exported"] = found
     fields = {"refused": "", "inputs": list(found.inputs), "outputs": list(found.outputs), "differ": differ}
-    return fields, {}
+    return {**fields, "free": found.free}, {}
 
 
 def run_exported(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:

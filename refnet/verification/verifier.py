@@ -24,7 +24,7 @@ from refnet.verification.axes import regrouped
 from refnet.verification.capture import CapturedValues, float32
 from refnet.verification.difference import differs, ulps
 from refnet.verification.hidden import HiddenReplay
-from refnet.verification.judge import MISSING, UNJUDGED, Inherited, Judgement, arranged, judge
+from refnet.verification.judge import DEFECT, MISSING, UNJUDGED, Inherited, Judgement, arranged, judge
 from refnet.verification.later import LaterNames, Taken
 from refnet.verification.operands import captured, inputs_of, needed_by, present
 from refnet.verification.propagate import AbstractValue, known, propagate
@@ -58,6 +58,7 @@ class Verifier:
         self.needed = needed_by(graph, capture, only, self.types)
         self.later = LaterNames(graph, replay, threads)
         self.judged_on: dict[str, list[AbstractValue | None]] = {}  # of the nodes in `only`
+        self.rounded: dict[str, str] = {}  # value that is not captured -> the weight in it of Graph.rounded
         self.behind = None if replay is None else HiddenReplay(graph, replay, data)
 
     def step(self, node: Node) -> Judgement | None:
@@ -99,7 +100,7 @@ class Verifier:
             self.later.carry(node, operands, weights)
         elif value is not None:
             judgement = self.later.checked(node, value, operands, weights, judgement)
-        judgement = self._beside(node, judgement, plain, operands)
+        judgement = self._beside(node, self._unless_rounded(node, there, judgement), plain, operands)
         float32_ = self.types[node.name].dtype == "float32"
         if value is not None and inputs is not None and taken is None and float32_:
             self.later.suspect(node, value, inputs, judgement)
@@ -107,6 +108,20 @@ class Verifier:
             self.judged_on[node.name] = [*operands, *weights]
         self._kept(node, there, replayed)
         return judgement if judged else None
+
+    def _unless_rounded(self, node: Node, there: bool, judgement: Judgement) -> Judgement:
+        """The judgement, but no defect where a weight is in it that others may have with other bits."""
+        mine = next((name for name in node.weights if name in self.graph.rounded), None)
+        inside = mine or next((self.rounded[name] for name in node.data if name in self.rounded), None)
+        if inside is None:
+            return judgement
+        if not there:
+            self.rounded[node.name] = inside
+        if judgement.verdict != DEFECT:
+            return judgement
+        reason = f"its weight {inside[:100]!r} was computed of constants, with roundings; the framework's "
+        reason += "may have other bits, and no bound covers that"
+        return self._unjudged(node, UNJUDGED, reason)
 
     def _passed_on(self, node: Node) -> Judgement:
         """An opaque node: its captured value is what later nodes read; nothing is said of it."""

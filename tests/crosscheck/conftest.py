@@ -18,6 +18,7 @@ collect_ignore = [
     "mxnet_models.py",
     "normalising_modules.py",
     "spatial_modules.py",
+    "zoo_modules.py",
 ]
 """What PyTorch's own interpreter imports."""
 NAMES = {"onnx": "onnxruntime"}

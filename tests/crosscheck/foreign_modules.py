@@ -29,7 +29,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Two inputs, layer norm, which refnet does not have, gelu, a softmax over tokens, matrix products."""
+    """Two inputs, a sine, which refnet does not have, layer norm, gelu, a softmax, matrix products."""
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         self.width = width
 
     def forward(self, tokens: Any, others: Any) -> Any:
-        x = self.norm(tokens)
+        x = torch.sin(self.norm(tokens))
         scores = self.query(x) @ self.key(others).transpose(-2, -1) / self.width**0.5
         return self.act(tokens + torch.softmax(scores, -1) @ self.value(others))
 
@@ -50,3 +50,131 @@ class Branches(Residual):
 
     def forward(self, x: Any) -> Any:
         return super().forward(x if x.sum() > 0 else -x)
+
+
+def _conv(inside: int, outside: int, stride: int = 1, act: type[nn.Module] = nn.ReLU) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside), act())
+
+
+class UNet(nn.Module):
+    """Two levels with skips (Ronneberger et al., 2015). bilinear: how it comes up; else transposed."""
+
+    def __init__(self, bilinear: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.first, self.second, self.deep = _conv(3, 16), _conv(16, 32), _conv(32, 64)
+        self.ups = nn.ModuleList(self._up(2 * width, width, bilinear) for width in (32, 16))
+        self.joins = nn.ModuleList(_conv(2 * width, width) for width in (32, 16))
+        self.pool, self.last = nn.MaxPool2d(2), nn.Conv2d(16, 2, 1)
+
+    @staticmethod
+    def _up(inside: int, outside: int, bilinear: bool) -> nn.Module:
+        if not bilinear:
+            return nn.ConvTranspose2d(inside, outside, 2, 2)
+        up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+        return nn.Sequential(up, nn.Conv2d(inside, outside, 1))
+
+    def forward(self, x: Any) -> Any:
+        first = self.first(x)
+        second = self.second(self.pool(first))
+        x = self.deep(self.pool(second))
+        for up, join, skip in zip(self.ups, self.joins, (second, first), strict=True):
+            x = join(torch.cat([skip, up(x)], 1))
+        return self.last(x)
+
+
+class Espcn(nn.Sequential):
+    """Sub-pixel super-resolution (Shi et al., 2016)."""
+
+    def __init__(self, scale: int = 3) -> None:
+        torch.manual_seed(3)
+        head = (nn.Conv2d(3, 32, 5, padding=2), nn.Tanh(), nn.Conv2d(32, 16, 3, padding=1), nn.Tanh())
+        super().__init__(*head, nn.Conv2d(16, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
+
+
+class Yolo(nn.Module):
+    """Two scales, SiLU, split channels, pyramid pooling, boxes through a sigmoid and a grid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.stem = nn.Sequential(_conv(3, 16, 2, nn.SiLU), _conv(16, 32, 2, nn.SiLU))
+        self.part, self.join = _conv(16, 16, 1, nn.SiLU), _conv(48, 32, 1, nn.SiLU)
+        self.down, self.pool = _conv(32, 64, 2, nn.SiLU), nn.MaxPool2d(5, 1, 2)
+        self.spread, self.mix = nn.Conv2d(192, 64, 1), _conv(96, 32, 1, nn.SiLU)
+        self.up = nn.Upsample(scale_factor=2)
+        self.near, self.far = nn.Conv2d(32, 12, 1), nn.Conv2d(64, 12, 1)
+
+    def forward(self, x: Any) -> Any:
+        x = self.stem(x)
+        left, right = x.chunk(2, 1)
+        x = self.join(torch.cat([left, right, right + self.part(right)], 1))
+        y = self.down(x)
+        z = self.pool(y)
+        y = self.spread(torch.cat([y, z, self.pool(z)], 1))
+        x = self.mix(torch.cat([x, self.up(y)], 1))
+        return torch.cat([self.boxes(self.near(x)), self.boxes(self.far(y))], 1)
+
+    @staticmethod
+    def boxes(x: Any) -> Any:
+        """(n, 12, h, w) -> (n, h w, 12): the middle on the grid, the size, then scores."""
+        _, _, h, w = x.shape
+        rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+        grid = torch.stack([columns, rows], -1).reshape(1, h * w, 2).float()
+        x = torch.sigmoid(x.flatten(2).transpose(1, 2))
+        return torch.cat([x[..., :2] * 2 - 0.5 + grid, (x[..., 2:4] * 2) ** 2, x[..., 4:]], -1)
+
+
+class Style(nn.Module):
+    """Fast style transfer (Johnson et al., 2016): reflected edges, instance norms, a nearest upsampling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.down = nn.Sequential(self.layer(3, 16, 9), self.layer(16, 32, 3, 2))
+        self.block = nn.Sequential(self.layer(32, 32, 3), *list(self.layer(32, 32, 3).children())[:-1])
+        self.up = nn.Sequential(nn.Upsample(scale_factor=2), self.layer(32, 16, 3), nn.Conv2d(16, 3, 1))
+
+    @staticmethod
+    def layer(inside: int, outside: int, kernel: int, stride: int = 1) -> nn.Module:
+        """Reflection padding, convolution, instance norm with weights, relu."""
+        conv = nn.Conv2d(inside, outside, kernel, stride, kernel // 2, padding_mode="reflect")
+        return nn.Sequential(conv, nn.InstanceNorm2d(outside, affine=True), nn.ReLU())
+
+    def forward(self, x: Any) -> Any:
+        x = self.down(x)
+        return torch.tanh(self.up(x + self.block(x)))
+
+
+class Transformer(nn.Module):
+    """Patches, two encoder layers of torch's own (norm first), a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(6)
+        self.patches = nn.Conv2d(3, 32, 16, 16)
+        layers = (
+            nn.TransformerEncoderLayer(32, 4, 64, activation="gelu", batch_first=True, norm_first=True)
+            for _ in range(2)
+        )
+        self.layers = nn.Sequential(*layers)
+        self.norm, self.head = nn.LayerNorm(32), nn.Linear(32, 10)
+
+    def forward(self, x: Any) -> Any:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        return self.head(self.norm(self.layers(x)).mean(1))
+
+
+class Token(nn.Module):
+    """A learned token before those of the image: a constant of the batch's size, once for any batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.patches, self.token = nn.Conv2d(3, 8, 4, 4), nn.Parameter(torch.randn(1, 1, 8))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Any) -> Any:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        return self.head(x[:, 0] + x.mean(1))

@@ -74,8 +74,8 @@ def test_what_refnet_does_not_have_costs_its_own_verdict(tmp_path, capsys):
     assert capture(tmp_path / "c", "Attention", *words) == 0
     found = refnet.verify(tmp_path / "c")
     assert (found.counts["defect"], found.unmatched, found.exit_code) == (0, (), 2)
-    assert opaque(found) == {"LayerNormalization"}
-    allowed = refnet.verify(tmp_path / "c", allow=["layer_norm"])
+    assert opaque(found) == {"Sin"}
+    allowed = refnet.verify(tmp_path / "c", allow=["sin"])
     assert allowed.exit_code == 0
     assert same_bits(open_capture(tmp_path / "c").input("others"), arrays["others"])
     capsys.readouterr()
@@ -99,3 +99,12 @@ def test_a_module_that_ends_its_process_is_an_error(tmp_path, capsys):
     assert main([*words, "--python", str(interpreter("torch")), "-o", str(tmp_path / "c")]) == 2
     assert "the worker ended with exit status -9" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_what_cannot_be_read_for_any_batch_is_read_for_one(batch, tmp_path, capsys):
+    assert capture(tmp_path / "c", "Token", "--image", "8,8", "--batch", str(batch)) == 0
+    found = refnet.verify(tmp_path / "c")
+    assert (found.counts["defect"], found.counts["unjudged"], found.unmatched) == (0, 0, ())
+    assert open_capture(tmp_path / "c").value("linear").shape == (batch, 4)
+    capsys.readouterr()

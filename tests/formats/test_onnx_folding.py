@@ -22,6 +22,7 @@ from tests.helpers.onnx_build import model, node, read, tensor
 from tests.helpers.onnx_models import whole
 
 W = floats((3, 2, 1, 1), "w")
+F = np.float32
 
 
 def load(nodes: list[object], constants: dict[str, object], folder: Path, **more: object) -> refnet.Graph:
@@ -172,3 +173,27 @@ def test_the_process_is_limited(tmp_path):
     shutil.copy(fold_worker.__file__, folder)
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     assert "MemoryError" in done.stderr
+
+
+@pytest.mark.parametrize(("op", "said"), [("Sigmoid", "unjudged"), ("Neg", "defect")])
+def test_no_defect_where_others_round_a_constant_otherwise(op, said, tmp_path):
+    """A sigmoid of constants may be off by an ulp; the sign of a constant may not."""
+    nodes = [
+        node(op, "w", "s"),
+        node("Transpose", "s", "t"),
+        node("Add", "x t", "a"),
+        node("Mul", "a w", "y"),
+    ]
+    nodes.append(node("Concat", "x t", "c", axis=1))
+    w, x = floats((2, 1), "w"), floats((1, 2), "x")
+    graph = load(nodes, {"w": w}, tmp_path, shape=[1, 2], outputs=["y", "c"])
+    assert graph.rounded == ({"t/value"} if op == "Sigmoid" else set())
+    t = np.nextafter(graph.weights["t/value"], F(9))
+    values = {"a": x + t, "y": (x + t) * w, "c": np.concatenate([x, t], 1)}
+
+    def verdicts(values: dict[str, np.ndarray]) -> dict[str, str]:
+        return {one.name: one.verdict for one in refnet.verify(values, graph, inputs={"x": x}).nodes}
+
+    assert verdicts(values) == {"t": "missing", "a": said, "y": "equal", "c": said}
+    assert verdicts({**values, "t": t}) == {"t": said, "a": said, "y": "equal", "c": "equal"}
+    assert verdicts({**values, "y": 2 * (x + t) * w})["y"] == "defect"

@@ -45,6 +45,8 @@ def selecting() -> list[Form]:
         ("Gather", (MAPS, ints(1)), {}, {}),
         ("GatherND", ((4, 3, 2), ints(3, 0, -1).reshape(3, 1)), {}, {"first": 11}),
         ("GatherND", ((4, 3), ints(2, 0, 1, 3).reshape(2, 2, 1)), {"batch_dims": 0}, {"first": 12}),
+        ("ScatterND", ((3, 2), ints(0, 1, 2).reshape(3, 1), (3, 2)), {}, {"first": 11}),
+        ("ScatterND", ((3, 2), ints(-1, 0, 1).reshape(3, 1), (3, 2)), {"reduction": "none"}, {"first": 16}),
         ("Expand", ((2, 4, 1, 6), ints(2, 1, 7, 1)), {}, {"first": 8}),
         ("Expand", ((4, 1), ints(3, 1, 5)), {}, {"first": 8}),
         ("Expand", ((2, 3), ints(1)), {}, {"first": 8}),

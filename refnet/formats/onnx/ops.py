@@ -207,6 +207,7 @@ RULES: dict[str, Rule] = {
     "Relu": _simple(Relu()),
     "Reshape": shape.reshape,
     "Resize": window.resize,
+    "ScatterND": select.scatter_nd,
     "Sigmoid": _simple(Sigmoid()),
     "Slice": shape.slice_,
     "Softmax": _softmax,

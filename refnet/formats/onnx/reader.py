@@ -103,7 +103,7 @@ def _graph(
             raise UnsupportedError(
                 f"{error} (with a batch of {batch}: give the input a fixed batch of 1)"
             ) from None
-    return _finished(model, builds, opaques[0])
+    return _finished(model, builds, opaques[0], folding.rounded)
 
 
 def _needed(model: Model) -> list[OnnxNode]:
@@ -141,6 +141,7 @@ def _build(
         lost = opaques.lost(node.inputs)
         if node.op == "CastLike" and node.inputs[0] in constants and not lost:
             constants[node.outputs[0]] = constants[node.inputs[0]].astype(np.float32)
+            folding.rounded.update(node.outputs if node.inputs[0] in folding.rounded else ())
             continue
         if (not values and not lost) or (node.op in ("Shape", "Size") and node.inputs[0] in building.types):
             try:
@@ -165,11 +166,15 @@ def _build(
 
 
 class _Folding:
-    """What is computed of constants: a node once, although the graph is built for three batches."""
+    """What is computed of constants: a node once, although the graph is built for three batches.
+
+    rounded: constants on which several roundings, or a library of functions, have a say.
+    """
 
     def __init__(self, model: Model, evaluator: Evaluator, golden: Golden | None) -> None:
         self.model, self.evaluator, self.golden = model, evaluator, golden
         self._done: dict[tuple[str, ...], tuple[list[Array | None], list[Array]]] = {}
+        self.rounded: set[str] = set()
 
     def outputs(self, node: OnnxNode, constants: Mapping[str, Array]) -> list[Array]:
         """The outputs of a node whose inputs are all constant. Raises UnsupportedError, FormatError."""
@@ -177,6 +182,8 @@ class _Folding:
         before, outputs = self._done.get(node.outputs, ([], []))
         if outputs and all(_same(a, b) for a, b in zip(given, before, strict=True)):
             return outputs
+        if not rounds_once(node, given) or self.rounded.intersection(node.inputs):
+            self.rounded.update(filter(None, node.outputs))
         if rounds_once(node, given):
             outputs = fold(node, given, self.model, self.evaluator)
         else:
@@ -226,12 +233,13 @@ def _said(node: OnnxNode, building: Building, inference: Inference) -> Callable[
     return lambda: inference.said(node, building.types, building.constants)
 
 
-def _finished(model: Model, builds: list[Building], opaques: Opaques) -> Graph:
-    """One graph of what was built for each batch."""
+def _finished(model: Model, builds: list[Building], opaques: Opaques, rounded: Collection[str]) -> Graph:
+    """One graph of what was built for each batch. rounded: see `_Folding`."""
     first = builds[0]
     kept = opaques.heads(model.file, model.outputs, first.inputs)
     found = _float_heads(model, kept, first.constants, {*first.types})
-    return assembled(model.file, text(Path(model.file).name.removesuffix(".onnx")), found, builds)
+    name = text(Path(model.file).name.removesuffix(".onnx"))
+    return assembled(model.file, name, found, builds, rounded)
 
 
 def _float_heads(

@@ -1,4 +1,4 @@
-"""The ONNX operators that choose, repeat and rearrange elements: Gather, Expand, Tile, depth and space."""
+"""The ONNX operators that choose, repeat and rearrange elements: Gather, Scatter, Expand, Tile and blocks."""
 
 from __future__ import annotations
 
@@ -44,6 +44,25 @@ def gather_nd(u: Use) -> list[Made]:
     if u["batch_dims"] or indices.shape[-1] != 1:
         raise u.node.unsupported("indices into several axes, or in a batch; refnet takes one axis")
     return _gathered(u, 0, indices[..., 0])
+
+
+def scatter_nd(u: Use) -> list[Made]:
+    """ScatterND that replaces every row: the updates, in the order of the constant indices.
+
+    PyTorch's exporter writes `x[:] = y`, and `x[:, :n] += y` where n is all of them, so.
+    """
+    indices, shape = u.constant(1, "indices"), u.type().shape
+    if (u["reduction"] or "none") != "none":
+        raise u.node.unsupported("a reduction")
+    rows = [int(i) % shape[0] for i in indices.reshape(-1)] if indices.shape == (shape[0], 1) else []
+    if indices.dtype.kind not in "iu" or any(not -shape[0] <= i < shape[0] for i in indices.reshape(-1)):
+        raise u.node.wrong(f"{indices.dtype} indices", f"whole numbers, {-shape[0]} to {shape[0] - 1}")
+    if u.type(2).shape != shape or sorted(rows) != list(range(shape[0])):
+        raise u.node.unsupported("it replaces some of the elements; refnet takes it where it replaces all")
+    updates = (u.node.inputs[2],)
+    if rows == sorted(rows):
+        return u.one(Identity(), data=updates)
+    return u.one(Gather(0, tuple(rows.index(i) for i in range(shape[0]))), data=updates)
 
 
 def expand(u: Use) -> list[Made]:

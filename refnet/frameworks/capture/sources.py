@@ -232,19 +232,22 @@ def _exported(
     """A callable as torch.export sees it: its graph is written beside the values, which have its names.
 
     None, and why, if torch cannot export the module or refnet cannot read what it exports; an error if the
-    mode was asked for.
+    mode was asked for. The graph is for any batch; of this one alone if refnet cannot read the other.
     """
     path = _temporary(stack) / NETWORK
     keywords = len(example.arrays) > 1
     asked = {"path": str(path), "threads": request.threads, "keywords": keywords}
-    said = worker.ask("export", asked, example.arrays)
-    why = str(said.field("refused", str))
     graph = None
-    if not why:
-        try:
-            graph = load(path)
-        except RefnetError as error:
-            why = str(error).replace(str(path), NETWORK)
+    for free in (True, False):
+        said = worker.ask("export", {**asked, "free": free}, example.arrays)
+        why = str(said.field("refused", str))
+        if not why:
+            try:
+                graph = load(path)
+            except RefnetError as error:
+                why = str(error).replace(str(path), NETWORK)
+        if graph is not None or not (free and said.fields.get("free")):
+            break
     if graph is None:
         if request.mode == "exported":
             raise InputError(f"torch cannot export {request.model}: {why}")
