@@ -64,16 +64,7 @@ def _block(rows: int, vectors: int, fused: bool) -> Any:
                         )
                 return results
 
-            goes_on = builder.icmp_signed("==", args[10], SIZE(1))
-            begin = [builder.select(goes_on, of.load(sums, place), of.zero) for place in places]
-            results = of.accumulate(args[9], begin, term)
-            with builder.if_else(builder.icmp_signed("==", args[10], SIZE(2))) as (adds, overwrites):
-                with adds:
-                    for place, result in zip(places, results, strict=True):
-                        of.store(builder.fadd(of.load(sums, place), result), sums, place)
-                with overwrites:
-                    for place, result in zip(places, results, strict=True):
-                        of.store(result, sums, place)
+            of.chains(sums, places, args[9], args[10], term)
             return context.get_dummy_value()
 
         i8 = types.int64
@@ -86,8 +77,8 @@ long_block: Any = intrinsic(_block(1, LONG, True))
 """long_block(weights, at, planes, offsets, at, sums, at, pitch, first, terms, start): one output x LONG
 vectors of positions, chain = fma(weights[k], planes[at + offsets[first + k]], chain) for k in range(terms).
 Flat arrays, each read or written from the element `at` on: weights (terms, outputs of the block), planes,
-sums with `pitch` elements from output to output. offsets int64; terms >= 1; start: as in simd.py,
-0 from +0, 1 on from the sums, 2 added to them."""
+sums with `pitch` elements from output to output. offsets int64; terms >= 1; start: see
+Writer.chains."""
 short_block: Any = intrinsic(_block(1, SHORT, True))
 """As long_block, SHORT vectors."""
 broad_block: Any = intrinsic(_block(SOME, BROAD, True))

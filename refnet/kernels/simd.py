@@ -76,16 +76,7 @@ def _block(kind: str, fused: bool = True) -> Any:
                         results.append(builder.select(there[v], new, old) if masked else new)
                 return results
 
-            goes_on = builder.icmp_signed("==", args[8], SIZE(1))
-            start = [builder.select(goes_on, of.load(sums, place), of.zero) for place in places]
-            results = of.accumulate(args[7], start, term)
-            with builder.if_else(builder.icmp_signed("==", args[8], SIZE(2))) as (adds, overwrites):
-                with adds:
-                    for place, result in zip(places, results, strict=True):
-                        of.store(builder.fadd(of.load(sums, place), result), sums, place)
-                with overwrites:
-                    for place, result in zip(places, results, strict=True):
-                        of.store(result, sums, place)
+            of.chains(sums, places, args[7], args[8], term)
             return context.get_dummy_value()
 
         i8 = types.int64
@@ -96,8 +87,7 @@ def _block(kind: str, fused: bool = True) -> Any:
 
 block: Any = intrinsic(_block("plain"))
 """block(weights, at, panel, mask, at, sums, at, terms, start, 0): for ROWS x 2 vectors of lanes a chain,
-chain = fma(weights[k], panel[k], chain) for k in range(terms). start: 0, it begins at +0 and is written to
-the sums; 1, it begins at the sums and is written there; 2, it begins at +0 and is added to the sums.
+chain = fma(weights[k], panel[k], chain) for k in range(terms). start: as Writer.chains has it.
 Flat arrays; what is read and written lies at the element offsets `at`: weights (terms, ROWS), panel
 (terms, 2 vectors), sums (ROWS, 2 vectors) with PITCH elements from row to row. terms >= 1; mask is not
 read."""

@@ -103,6 +103,31 @@ class Writer:
         place = self.builder.bitcast(address, BYTE.as_pointer())
         self.builder.call(call, [place, WORD(0), WORD(level), WORD(1)])
 
+    def chains(
+        self,
+        sums: Any,
+        places: Sequence[Any],
+        count: Any,
+        start: Any,
+        term: Callable[[Any, list[Any]], Sequence[Any]],
+    ) -> None:
+        """A chain of `count` terms for the vector at each place of the sums, as `accumulate`.
+
+        start: 0, it begins at +0 and is written to the sums; 1, it begins at the sums and is written there;
+        2, it begins at +0 and is added to the sums.
+        """
+        builder = self.builder
+        goes_on = builder.icmp_signed("==", start, SIZE(1))
+        begin = [builder.select(goes_on, self.load(sums, place), self.zero) for place in places]
+        results = self.accumulate(count, begin, term)
+        with builder.if_else(builder.icmp_signed("==", start, SIZE(2))) as (adds, overwrites):
+            with adds:
+                for place, result in zip(places, results, strict=True):
+                    self.store(builder.fadd(self.load(sums, place), result), sums, place)
+            with overwrites:
+                for place, result in zip(places, results, strict=True):
+                    self.store(result, sums, place)
+
     def accumulate(
         self, count: Any, start: Sequence[Any], body: Callable[[Any, list[Any]], Sequence[Any]]
     ) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache, partial
@@ -19,6 +19,34 @@ from refnet.core.op import F32, F64, Cost, Interval, Reduction, TensorType
 from refnet.core.orders import Chain, Expr, Leaf, Order, Program
 from refnet.core.rounding import ETA, EXACT_INTEGER, U64, error_factor, gamma, outward
 from refnet.ops.pool import WindowedPool, members
+
+Array = npt.NDArray[Any]
+
+
+def exact_average(
+    op: str,
+    total: Callable[[Array], Array],
+    windows: Callable[[], Iterable[F32]],
+    x: F32,
+    counts: npt.NDArray[np.int64],
+    exact: Exact,
+) -> F32:
+    """The sums of all windows of x, divided by their counts, each rounded once.
+
+    total(x): the sums, of float64 too. windows(): per place of the kernel, what every window has there.
+    """
+    wide, terms = x.astype(np.float64), sum(1 for _ in windows())
+    with np.errstate(all="ignore"):
+        center = total(wide) / counts
+        error = error_factor(terms + 1) * total(np.abs(wide)) / counts
+
+    def refine(at: Places, y: F32) -> None:
+        values = np.stack([v.reshape(-1)[at] for v in windows()], 1)  # (open, terms)
+        divisors = np.broadcast_to(counts, y.shape).reshape(-1)[at]
+        for k, row, divisor in zip(at, values, divisors, strict=True):
+            y.reshape(-1)[k] = exact.rounded(sum(map(Fraction, row.tolist()), Fraction(0)) / int(divisor))
+
+    return exact.round_or_refine(op, center, error, refine)
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,20 +135,8 @@ class AvgPool(WindowedPool, Reduction):
         return exact.average(type(self).__name__, x, self._geometry(x), self.count_include_pad)
 
     def _exactly(self, x: F32, exact: Exact) -> F32:
-        wide, counts = x.astype(np.float64), self._divisors(x.shape)
-        with np.errstate(all="ignore"):
-            center = self._total(wide) / counts
-            terms = self.kernel[0] * self.kernel[1]
-            error = error_factor(terms + 1) * self._total(np.abs(wide)) / counts
-
-        def refine(at: Places, y: F32) -> None:
-            values = np.stack([v.reshape(-1)[at] for v in self._by_kernel(x, 0.0)], 1)  # (open, terms)
-            divisors = np.broadcast_to(counts, y.shape).reshape(-1)[at]
-            for k, row, divisor in zip(at, values, divisors, strict=True):
-                true = sum(map(Fraction, row.tolist()), Fraction(0)) / int(divisor)
-                y.reshape(-1)[k] = exact.rounded(true)
-
-        return exact.round_or_refine(type(self).__name__, center, error, refine)
+        windows = partial(self._by_kernel, x, 0.0)
+        return exact_average(type(self).__name__, self._total, windows, x, self._divisors(x.shape), exact)
 
     def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
         values, places, absent = self._window_terms(inputs[0], at)

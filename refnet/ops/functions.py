@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from refnet.core.element import Derivation, Index, Step, given
+from refnet.core.element import Derivation, Index, Step, decimal, forty_digits, given
 from refnet.core.engine import Engine
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
@@ -163,6 +163,16 @@ class Sqrt(Op):
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         return self.run(*inputs, engine=exact.engine)
+
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
+        x = inputs[0][at]
+        y = self.run(np.full((1,), x), engine=exact.engine)[0]
+        if not 0 <= x < np.inf:
+            return Derivation((), y)
+        with forty_digits():
+            return Derivation(
+                (given("x", "the input element", x), Step("y", "sqrt x", decimal(x).sqrt(), y)), y
+            )
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs

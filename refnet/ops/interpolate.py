@@ -18,7 +18,7 @@ from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
 from refnet.core.orders import Expr
 from refnet.core.rounding import ETA, U64, error_factor, gamma, outward
 from refnet.ops.bilinear import POSITIONS, bilinear
-from refnet.ops.places import COORDINATES, CROP, Axis, Scale
+from refnet.ops.places import CROP, Axis, Scale, resized
 from refnet.ops.taps import Kernel, Taps, coordinate_error, taps
 
 Array = npt.NDArray[Any]
@@ -47,17 +47,7 @@ class Interpolated(Op):
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
-        shape = list(inputs[0].shape)
-        self._expect(self.coordinates in COORDINATES, f"coordinates must be one of {COORDINATES}")
-        self._expect(len(set(self.axes)) == len(self.axes), "each axis once")
-        counts = (len(self.sizes), len(self.scales), len(self.roi if self.coordinates == CROP else self.axes))
-        self._expect(set(counts) == {len(self.axes)}, "a size, a scale (and a roi) for each axis")
-        for axis, size, scale in zip(self.axes, self.sizes, self.scales, strict=True):
-            self._expect(0 <= axis < len(shape), f"axes outside of {inputs[0]!r}")
-            valid = min(scale) >= 1 if isinstance(scale, tuple) else 0 < scale < np.inf
-            self._expect(size >= 1 and valid, f"size >= 1 and scale > 0, got {size} and {scale}")
-            shape[axis] = size
-        return TensorType(tuple(shape))
+        return resized(self, inputs[0])
 
     def axis(self, k: int, shape: tuple[int, ...]) -> Axis:
         """The axis axes[k] of an x of this shape."""

@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from refnet.core.errors import GraphError
+from refnet.core.op import TensorType
 
 Places = npt.NDArray[np.int64]
 Reals = npt.NDArray[Any]
@@ -66,6 +69,50 @@ class Axis:
         """The places in 0 .. length - 1; -1 for what a crop finds outside."""
         j = np.maximum(np.minimum(place, self.length - 1), 0).astype(np.int64)
         return np.where(inside, j, -1) if self.coordinates == CROP else j
+
+
+class Resize(Protocol):
+    """What every op that resizes has."""
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes that are resized."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The elements of y along each."""
+
+    @property
+    def scales(self) -> tuple[Scale, ...]:
+        """The scale of each."""
+
+    @property
+    def coordinates(self) -> str:
+        """One of COORDINATES."""
+
+    @property
+    def roi(self) -> tuple[tuple[float, float], ...]:
+        """Of a crop: the part of each axis that y covers."""
+
+
+def resized(op: Resize, x: TensorType) -> TensorType:
+    """The type of the resized x. Raises GraphError for attributes that contradict one another or x."""
+    shape, axes = list(x.shape), len(op.axes)
+    counts = {len(op.sizes), len(op.scales), len(op.roi) if op.coordinates == CROP else axes}
+    wrong = "" if op.coordinates in COORDINATES else f"coordinates must be one of {COORDINATES}"
+    wrong = wrong or ("" if len(set(op.axes)) == axes else "each axis once")
+    wrong = wrong or ("" if counts == {axes} else "a size, a scale (and a roi) for each axis")
+    for axis, size, scale in zip(op.axes, op.sizes, op.scales, strict=False):
+        valid = min(scale) >= 1 if isinstance(scale, tuple) else 0 < scale < np.inf
+        if not 0 <= axis < len(shape):
+            wrong = wrong or f"axes outside of {x!r}"
+        elif size < 1 or not valid:
+            wrong = wrong or f"size >= 1 and scale > 0, got {size} and {scale}"
+        else:
+            shape[axis] = size
+    if wrong:
+        raise GraphError(f"{op!r}: {wrong}")
+    return TensorType(tuple(shape))
 
 
 def exact(axis: Axis) -> Places:

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,8 +16,7 @@ from refnet.core.element import Index, Terms
 from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, Interval, Op, TensorType
-from refnet.core.rounding import error_factor
-from refnet.ops.average import average_bound
+from refnet.ops.average import average_bound, exact_average
 from refnet.ops.pool import CONVENTIONS, members
 
 Array = npt.NDArray[Any]
@@ -191,19 +190,8 @@ class AvgPoolNd(PoolNd):
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         (x,) = inputs
-        wide, counts = x.astype(np.float64), self.divisors(x.shape)
-        with np.errstate(all="ignore"):
-            center = self._total(wide) / counts
-            error = error_factor(math.prod(self.kernel) + 1) * self._total(np.abs(wide)) / counts
-
-        def refine(at: Places, y: F32) -> None:
-            values = np.stack([v.reshape(-1)[at] for v in self._by_kernel(x, 0.0)], 1)  # (open, terms)
-            divisors = np.broadcast_to(counts, y.shape).reshape(-1)[at]
-            for k, row, divisor in zip(at, values, divisors, strict=True):
-                true = sum(map(Fraction, row.tolist()), Fraction(0)) / int(divisor)
-                y.reshape(-1)[k] = exact.rounded(true)
-
-        return exact.round_or_refine(type(self).__name__, center, error, refine)
+        windows = partial(self._by_kernel, x, 0.0)
+        return exact_average(type(self).__name__, self._total, windows, x, self.divisors(x.shape), exact)
 
     def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
         values, places, absent = self._window_terms(inputs[0], at)

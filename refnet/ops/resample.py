@@ -15,7 +15,7 @@ from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
 from refnet.core.orders import Expr
 from refnet.ops.layout import copied, copied_or_added
-from refnet.ops.places import COORDINATES, CROP, FORMULAS, ROUNDINGS, Axis, Places, Scale, exact
+from refnet.ops.places import FORMULAS, ROUNDINGS, Axis, Places, Scale, exact, resized
 
 ALIKE = 40
 """The scale up to which floor(i * float32(1 / scale)) is i // scale. 41 * float32(1 / 41) is below 1."""
@@ -128,18 +128,8 @@ class ResizeNearest(Op):
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
-        shape = list(inputs[0].shape)
-        self._expect(self.coordinates in COORDINATES, f"coordinates must be one of {COORDINATES}")
         self._expect(self.rounding in ROUNDINGS, f"rounding must be one of {ROUNDINGS}")
-        self._expect(len(set(self.axes)) == len(self.axes), "each axis once")
-        counts = (len(self.sizes), len(self.scales), len(self.roi if self.coordinates == CROP else self.axes))
-        self._expect(set(counts) == {len(self.axes)}, "a size, a scale (and a roi) for each axis")
-        for axis, size, scale in zip(self.axes, self.sizes, self.scales, strict=True):
-            self._expect(0 <= axis < len(shape), f"axes outside of {inputs[0]!r}")
-            valid = min(scale) >= 1 if isinstance(scale, tuple) else 0 < scale < np.inf
-            self._expect(size >= 1 and valid, f"size >= 1 and scale > 0, got {size} and {scale}")
-            shape[axis] = size
-        return TensorType(tuple(shape))
+        return resized(self, inputs[0])
 
     def places(self, position: int, shape: tuple[int, ...], formula: str = "exact") -> Places:
         """j for every i along the axis axes[position] of an x of this shape, by a formula; -1: outside.

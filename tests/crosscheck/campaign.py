@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
@@ -275,6 +275,25 @@ def lines(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path}: a line that is no JSON ({error})") from None
 
 
+def carried_on(
+    path: Path, keys: Sequence[str], run: Callable[[set[str]], Iterable[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The lines of a file of results, after the runs that it lacks were made and added to it one by one.
+
+    keys: of all runs. run(done): the lines of the runs whose keys are not among these.
+    """
+    found = lines(path)
+    done = {one["key"] for one in found}
+    with path.open("a", encoding="utf-8") as file, counting("runs", len(keys)) as advance:
+        advance(sum(key in done for key in keys))
+        for one in run(done):
+            file.write(json.dumps(one) + "\n")
+            file.flush()
+            found.append(one)
+            advance(1)
+    return found
+
+
 def summary(found: list[dict[str, Any]]) -> str:
     """A table: a row per pair, threads and batch."""
     rows: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -315,17 +334,11 @@ def main(arguments: list[str]) -> int:
         "--summary", action="store_true", help="run nothing, print the table of what is there"
     )
     a = parser.parse_args(arguments)
-    found = lines(a.results)
-    if not a.summary:
+    if a.summary:
+        found = lines(a.results)
+    else:
         plan = Plan(tuple(a.pairs), tuple(a.threads), tuple(a.batch), tuple(INPUTS)[: a.inputs], a.image)
-        done = {one["key"] for one in found}
-        with a.results.open("a", encoding="utf-8") as file, counting("runs", len(plan.settings)) as advance:
-            advance(sum(setting.key in done for setting in plan.settings))
-            for one in run(plan, done):
-                file.write(json.dumps(one) + "\n")
-                file.flush()
-                found.append(one)
-                advance(1)
+        found = carried_on(a.results, [one.key for one in plan.settings], lambda done: run(plan, done))
     print(summary(found))
     defects = [one for one in found if one["defects"]]
     for one in defects:

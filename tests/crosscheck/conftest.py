@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from refnet.frameworks.capture.names import PLACES, variable
 from refnet.frameworks.process import Worker
+from tests.crosscheck import browser as chromium
 
 ROOT = Path(__file__).parents[2]
 collect_ignore = [
@@ -52,6 +54,15 @@ def torch() -> Iterator[Worker]:
     with Worker("torch", interpreter("torch"), threads=1) as worker:
         assert worker.ask("info", {"threads": 1}).fields["version"].split("+")[0] == "2.13.0"
         yield worker
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium without a window."""
+    driver = chromium.start()
+    driver.set_script_timeout(170)
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture

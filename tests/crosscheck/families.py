@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 
 import refnet
-from refnet.cli.common import counting, size
+from refnet.cli.common import size
 from refnet.models.catalog import entries
-from tests.crosscheck.campaign import lines
+from tests.crosscheck.campaign import carried_on, lines
 from tests.crosscheck.conftest import interpreter
 from tests.crosscheck.identical import MEMBERS
 
@@ -139,16 +139,11 @@ def main(arguments: list[str]) -> int:
         "--summary", action="store_true", help="run nothing, print the table of what is there"
     )
     a = parser.parse_args(arguments)
-    found = lines(a.results)
-    if not a.summary:
-        plan, done = settings(a.rows, a.image), {one["key"] for one in found}
-        with a.results.open("a", encoding="utf-8") as file, counting("runs", len(plan)) as on:
-            on(sum(setting.key in done for setting in plan))
-            for one in run(plan, done):
-                file.write(json.dumps(one) + "\n")
-                file.flush()
-                found.append(one)
-                on(1)
+    if a.summary:
+        found = lines(a.results)
+    else:
+        plan = settings(a.rows, a.image)
+        found = carried_on(a.results, [one.key for one in plan], lambda done: run(plan, done))
     print(summary(found))
     faults = [(one["key"], said) for one in found if (said := wrong(one))]
     for key, said in faults:

@@ -26,10 +26,9 @@ from typing import Any
 import numpy as np
 
 import refnet
-from refnet.cli.common import counting
 from refnet.core.errors import RefnetError
 from refnet.frameworks.process import Worker
-from tests.crosscheck.campaign import lines
+from tests.crosscheck.campaign import carried_on, lines
 from tests.crosscheck.conftest import ROOT, interpreter
 
 OWN = ("unet", "unet_bilinear", "espcn", "yolo_like", "style_transfer", "small_transformer")
@@ -230,16 +229,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--exporter", choices=("legacy", "dynamo"), default="legacy", help="default: legacy")
     parser.add_argument("--summary", action="store_true", help="run nothing, print what is there")
     a = parser.parse_args(arguments)
-    found = lines(a.results)
-    if not a.summary:
-        plan, done = settings(a.rows, a.exporter), {one["key"] for one in found}
-        with a.results.open("a", encoding="utf-8") as file, counting("runs", len(plan)) as on:
-            on(sum(setting.key in done for setting in plan))
-            for one in run(plan, done):
-                file.write(json.dumps(one) + "\n")
-                file.flush()
-                found.append(one)
-                on(1)
+    if a.summary:
+        found = lines(a.results)
+    else:
+        plan = settings(a.rows, a.exporter)
+        found = carried_on(a.results, [one.key for one in plan], lambda done: run(plan, done))
     print(summary(found))
     faults = [(one["key"], said) for one in found if (said := wrong(one))]
     for key, said in faults:

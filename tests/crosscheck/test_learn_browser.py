@@ -8,9 +8,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -50,14 +48,6 @@ const hex = (buffer) => [...new Uint8Array(buffer)].map((b) => b.toString(16).pa
   done(found);
 })();
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    driver = chromium.start()
-    driver.set_script_timeout(170)
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,6 @@ pytestmark = pytest.mark.crosscheck
 
 CHANGE = "const s = document.getElementById(arguments[0]); s.value = arguments[1];"
 CHANGE += "s.dispatchEvent(new Event('change'))"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    driver = chromium.start()
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,6 @@ pytestmark = pytest.mark.crosscheck
 
 THEMES = {"light": ("#ffffff", "#000000"), "dark": ("#111111", "#ffffffde")}
 """Ground and text of JupyterLab's own themes."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    driver = chromium.start()
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")

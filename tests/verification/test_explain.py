@@ -24,7 +24,7 @@ from refnet.verification.trace import element, exact_sum, rounded
 from refnet.verification.verify import verify_values
 from tests.helpers.bits import awkward, floats
 from tests.helpers.engines import EXACT, FAST
-from tests.helpers.exact_functions import FUNCTIONS
+from tests.helpers.exact_functions import DIGITS, FUNCTIONS
 from tests.helpers.verifying import save
 from tests.ops.test_ops_rules import EXAMPLES, Example, arguments
 
@@ -32,7 +32,9 @@ F = np.float32
 EVERY = pytest.mark.parametrize("example", EXAMPLES, ids=[repr(e.op) for e in EXAMPLES])
 
 DECIMAL = {one.op for one in FUNCTIONS}
-"""Ops whose oracle is a decimal of 200 digits."""
+"""Ops whose oracle is a decimal of DIGITS digits. The worst is x^p as e^(p log x): |p log x| is below 311, as p is
+at most 3, and the roundings of log and of the product move it by half of that in units of the last digit, each.
+The power's own and the others' few roundings are far below the rest of 500."""
 
 
 def places(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -56,7 +58,7 @@ def test_every_op_is_explained(example, scale):
         one = explain_element(node, values, at)
         true = example.exact(example.op, at, *values)
         if one.element.exact is None:  # no breakdown; a ConvAdd is in no file that could be explained
-            unexplained = isinstance(example.op, ops.MatMul | ops.ConvAdd | ops.Sqrt)
+            unexplained = isinstance(example.op, ops.MatMul | ops.ConvAdd)
             assert unexplained or (example.op in DECIMAL and not np.isfinite(golden[at]))
             assert one.golden == golden[at]
             continue
@@ -64,7 +66,7 @@ def test_every_op_is_explained(example, scale):
         if isinstance(one.element.exact, Decimal):
             assert abs(exact - true) <= abs(true) * Fraction(1, 10**36) + Fraction(1, 10**200)
         elif example.op in DECIMAL:
-            assert abs(exact - true) <= abs(true) * Fraction(1, 10**190)
+            assert abs(exact - true) <= abs(true) * Fraction(500, 10 ** (DIGITS - 1))
         else:
             assert exact == true
         assert one.golden == golden[at]
