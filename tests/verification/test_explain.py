@@ -32,9 +32,9 @@ F = np.float32
 EVERY = pytest.mark.parametrize("example", EXAMPLES, ids=[repr(e.op) for e in EXAMPLES])
 
 DECIMAL = {one.op for one in FUNCTIONS}
-"""Ops whose oracle is a decimal of DIGITS digits. The worst is x^p as e^(p log x). |p log x| is below 311, as p
-is at most 3; the roundings of log and of the product move it by half of that in units of the last digit, each.
-The power's own and the others' few roundings are far below the rest of 500."""
+"""Ops whose oracle is a decimal of DIGITS digits. The worst is x^p as e^(p log x). |p log x| is below 311, as
+p is at most 3; the roundings of log and of the product move it by half of that in units of the last digit,
+each. The power's own and the others' few roundings are far below the rest of 500."""
 
 
 def places(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
