@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import refnet
@@ -61,15 +60,19 @@ def busy(processes: list[int]) -> int:
     return max(processes, key=ticks)
 
 
-@dataclass
 class Killer:
-    """Progress that kills a worker of this process once, after the first part. killed: its number."""
+    """Progress that kills a worker of this run once, after the first part. killed: its number.
 
-    killed: int | None = None
+    Processes that this one had before (a framework that other checks share) are left alone.
+    """
+
+    def __init__(self) -> None:
+        self.killed: int | None = None
+        self.others = set(descendants(os.getpid()))
 
     def __call__(self, done: int, total: int | None) -> None:
         if done and self.killed is None:
-            self.killed = busy(list(descendants(os.getpid())))
+            self.killed = busy([one for one in descendants(os.getpid()) if one not in self.others])
             os.kill(self.killed, signal.SIGKILL)
 
 
