@@ -265,6 +265,7 @@ print(writer.VECTOR, digest.hexdigest())
 """
 
 
+@pytest.mark.other_processor
 def test_the_same_bits_without_fma_and_avx():
     """A generic x86-64 processor has neither: FMA then comes from the C library."""
     root = Path(__file__).parents[2]

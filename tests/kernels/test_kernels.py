@@ -181,6 +181,7 @@ def _bits_of_a_process(**environment: str) -> list[str]:
     return _output_of(SCRIPT, **environment).split()
 
 
+@pytest.mark.other_processor
 def test_the_same_bits_without_fma_and_avx():
     """A generic x86-64 processor has neither: FMA then comes from the C library."""
     native = _bits_of_a_process()

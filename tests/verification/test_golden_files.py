@@ -183,6 +183,7 @@ def test_nan_and_infinity_have_one_hash_for_threads_and_batch():
         assert hashes(graph, x, Golden(1), 3) == hashes(graph, x, Golden(2), 1)
 
 
+@pytest.mark.other_processor
 def test_a_processor_without_vectors_and_fma_gives_the_same_hashes(tmp_path):
     files = [str(GOLDEN / f"{name}.json") for name in DIGITS]
     script = (
