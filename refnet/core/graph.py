@@ -13,6 +13,7 @@ import numpy as np
 from refnet.core.errors import GraphError, InputError, WeightsError
 from refnet.core.notebook import shown
 from refnet.core.op import F32, Op, TensorType
+from refnet.core.words import unencodable
 
 __all__ = ["Graph", "Node", "TensorType"]
 
@@ -90,6 +91,8 @@ class Graph:
         for output, name in self.outputs.items():
             if name not in known:
                 raise GraphError(f"{self.name}: output {output!r} names {name!r}, which nothing makes")
+        if (no_text := unencodable((self.name, *known, *weights, *self.outputs))) is not None:
+            raise GraphError(f"the name {no_text!a} has half of a surrogate pair, which is no text")
 
     def __repr__(self) -> str:
         """One line of bounded length, for interactive use; `print` shows the whole program."""

@@ -42,6 +42,15 @@ def did_you_mean(word: object, known: Iterable[str], otherwise: str = "") -> str
     return f"; did you mean {' or '.join(folded[one] for one in near)}?" if near else otherwise
 
 
+def unencodable(names: Iterable[str]) -> str | None:
+    """The first name that is no text, as it has half of a surrogate pair; None if all are text.
+
+    >>> unencodable(["conv1", "a\\ud800"]), unencodable(["conv1", "größe"])
+    ('a\\ud800', None)
+    """
+    return next((name for name in names if re.search("[\ud800-\udfff]", name)), None)
+
+
 def shortened(message: str) -> str:
     """The message; of a long name, quoted or without spaces, and of a long line only its two ends are left.
 

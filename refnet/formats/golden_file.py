@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from refnet import __version__
 from refnet.core.errors import FormatError, InputError, UnsupportedError
-from refnet.formats.json_file import Checked, parse, read_bytes
+from refnet.formats.json_file import Checked, parse, read_bytes, writable
 from refnet.formats.npy import CODES
 from refnet.formats.write import whole_file
 
@@ -152,7 +152,7 @@ def write(path: str | os.PathLike[str], file: File) -> None:
 
 
 def dumps(file: File) -> str:
-    """The file's text: JSON, each value on a line of its own."""
+    """The file's text: JSON, each value on a line of its own. InputError for a name that is not UTF-8."""
     sources = None if file.sources is None else vars(file.sources)
     said = (FORMAT, VERSION, file.written_by, sources, file.graph, file.weights)
     parts = [f"{_json(key)}: {_json(value)}" for key, value in zip(HEAD, said, strict=True)]
@@ -161,7 +161,7 @@ def dumps(file: File) -> str:
         parts.append(f"{_json(key)}: {{\n{lines}\n }}")
     lines = ",\n".join(f"  {_json(vars(change))}" for change in file.history)
     parts.append(f'"history": [\n{lines}\n ]' if lines else '"history": []')
-    return "{\n " + ",\n ".join(parts) + "\n}\n"
+    return writable("{\n " + ",\n ".join(parts) + "\n}\n")
 
 
 def _json(value: object) -> str:

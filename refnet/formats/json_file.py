@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from refnet.core.errors import FormatError, InputError
+from refnet.core.words import unencodable
 
 
 def read_bytes(path: str | os.PathLike[str], largest: int, what: str) -> bytes:
@@ -63,6 +64,21 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number of JSON")
+
+
+def writable(text: str) -> str:
+    """JSON that is to be written; InputError if UTF-8 cannot say it: Linux allows any bytes in a file's name.
+
+    >>> writable('{"input": "digit.png"}')
+    '{"input": "digit.png"}'
+    >>> writable('{"input": "\\udcff.png"}')
+    Traceback (most recent call last):
+    refnet.core.errors.InputError: the name '\\udcff.png' is not UTF-8, so refnet can write it into no file
+    """
+    if unencodable([text]) is not None:
+        name = unencodable(re.findall(r'"([^"]*)"', text)) or text
+        raise InputError(f"the name {name!a} is not UTF-8, so refnet can write it into no file")
+    return text
 
 
 @dataclass(frozen=True)

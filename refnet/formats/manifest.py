@@ -17,7 +17,7 @@ from urllib.parse import quote
 from refnet import __version__
 from refnet.core.errors import FormatError, UnsupportedError
 from refnet.formats.golden_file import Digest, Sources, parse_digest, parse_sources
-from refnet.formats.json_file import Checked, parse, read_bytes
+from refnet.formats.json_file import Checked, parse, read_bytes, writable
 from refnet.formats.write import whole_file
 
 NAME = "manifest.json"
@@ -209,7 +209,7 @@ def dumps(manifest: Manifest) -> str:
             f"  {_text(name)}: {_text(vars(one.digest) | {'file': one.file})}" for name, one in arrays.items()
         ]
         parts.append(f"{_text(key)}: {{\n" + ",\n".join(rows) + "\n }")
-    return "{\n " + ",\n ".join(parts) + "\n}\n"
+    return writable("{\n " + ",\n ".join(parts) + "\n}\n")
 
 
 def _text(value: object) -> str:

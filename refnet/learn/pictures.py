@@ -117,9 +117,12 @@ DECADES = (-3, 8)
 
 
 def share_lines(rows: Sequence[Mapping[str, Any]]) -> Markup:
-    """One line per node: its largest share of the bound, ten times as much per step, and a line at 1."""
+    """One line per node: its largest share of the bound, ten times as much per step, and a line at 1.
+
+    A name stands above its line, so that the chart fits a narrow window, where its text is larger.
+    """
     low, high = DECADES
-    left, right, tall = 230, 590, 20
+    left, right, tall = 28, 590, 48
     height = tall * len(rows) + 34
 
     def x(share: float) -> float:
@@ -128,35 +131,34 @@ def share_lines(rows: Sequence[Mapping[str, Any]]) -> Markup:
 
     drawn, said = [], []
     for i, row in enumerate(rows):
-        y = tall * i + 20
-        drawn.append(Markup('<text x="0" y="{}">{}</text>').format(y + 4, row["name"]))
+        y = tall * i + 36
+        drawn.append(Markup('<text x="0" y="{}">{}</text>').format(y - 16, row["name"]))
         share = row["share"]
         if share is None:
             wrong = row["differ"] > 0 and row["verdict"] == "defect"
             words = "one result, and other bits" if wrong else "one result, and its bits"
             drawn.append(
                 Markup('<text class="{}" x="{}" y="{}">{}</text>').format(
-                    "wrong" if wrong else "", left, y + 4, words
+                    "wrong" if wrong else "", left, y + 9, words
                 )
             )
         else:
             words = f"share {share:.3g}"
             drawn.append(
                 Markup(
-                    '<path class="centre" d="M{:.1f} {}v20"/><line class="axis" x1="{}" x2="{:.1f}" y1="{}"'
+                    '<path class="centre" d="M{:.1f} {}v24"/><line class="axis" x1="{}" x2="{:.1f}" y1="{}"'
                     ' y2="{}"/><circle class="{}" cx="{:.1f}" cy="{}" r="5"/>'
-                ).format(x(1.0), y - 10, left, x(share), y, y, "wrong" if share > 1 else "exact", x(share), y)
+                ).format(x(1.0), y - 12, left, x(share), y, y, "wrong" if share > 1 else "exact", x(share), y)
             )
         said.append(f"{row['name']}: {words}")
     ticks = Markup("").join(
         Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-            x(10.0**power), height - 4, words
+            x(10.0**power), height - 6, words
         )
         for power, words in ((-3, "0.001"), (0, "1"), (3, "1000"), (6, "10\u2076"))
     )
     return Markup(
-        '<div class="wide"><svg class="chart shares" viewBox="0 0 600 {}" role="img" aria-label="{}">'
-        "{}{}</svg></div>"
+        '<svg class="chart shares" viewBox="0 0 600 {}" role="img" aria-label="{}">{}{}</svg>'
     ).format(height, "; ".join(said), Markup("").join(drawn), ticks)
 
 

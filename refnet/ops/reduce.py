@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,10 +19,14 @@ from refnet.ops.average import average_bound
 
 @dataclass(frozen=True, repr=False)
 class _Reduce(Op):
-    """Base of both: the axes that are summed; with `keepdims` they stay with size 1."""
+    """Base of both: the axes that are summed; with `keepdims` they stay with size 1.
+
+    vector: the sum of all elements has the shape (1,), as in MXNet, and not ().
+    """
 
     axes: tuple[int, ...]
     keepdims: bool = True
+    vector: bool = field(default=False, kw_only=True)
 
     averages: ClassVar[bool] = False
 
@@ -31,6 +35,10 @@ class _Reduce(Op):
         shape = inputs[0].shape
         self._expect(len(set(self.axes)) == len(self.axes) > 0, "axes must be given, each once")
         self._expect(min(self.axes) >= 0 and max(self.axes) < len(shape), f"axes outside of {inputs[0]!r}")
+        whole = len(self.axes) == len(shape) and not self.keepdims
+        self._expect(whole or not self.vector, "vector is for all axes without keepdims")
+        if self.vector:
+            return TensorType((1,))
         kept = tuple(1 if i in self.axes else n for i, n in enumerate(shape))
         if not self.keepdims:
             kept = tuple(n for i, n in enumerate(shape) if i not in self.axes)
@@ -92,7 +100,7 @@ class ReduceSum(_Reduce):
 
     Golden: the exact sum, rounded once; zeros, NaN, infinities and the error as for Add of more than two.
 
-    Source: ONNX ReduceSum, torch.sum.
+    Source: ONNX ReduceSum, torch.sum, MXNet sum (with `vector`, for all axes without keepdims).
     """
 
     terms: int | None = None
@@ -137,7 +145,7 @@ class ReduceMean(_Reduce):
 
     Golden: the exact sum, divided by n, rounded once; zeros, NaN and infinities as for AvgPool.
 
-    Source: ONNX ReduceMean, torch.mean.
+    Source: ONNX ReduceMean, torch.mean, MXNet mean (with `vector`, for all axes without keepdims).
     """
 
     averages: ClassVar[bool] = True

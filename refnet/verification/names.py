@@ -23,7 +23,7 @@ from refnet.core.errors import FormatError, InputError
 from refnet.core.graph import Graph
 from refnet.core.op import F32, TensorType
 from refnet.formats.golden_file import digest
-from refnet.formats.json_file import Checked, parse, read_bytes
+from refnet.formats.json_file import Checked, parse, read_bytes, writable
 from refnet.formats.write import whole_file
 from refnet.verification.capture import Capture, CapturedValues, Values
 
@@ -186,7 +186,7 @@ def read_names(names: Names) -> dict[str, str]:
 def write_names(path: str | os.PathLike[str], names: Mapping[str, str]) -> None:
     """Write a map of names, whole or not at all. Raises InputError if that is not possible."""
     with whole_file(path) as stream:
-        stream.write((json.dumps(dict(names), indent=1, ensure_ascii=False) + "\n").encode())
+        stream.write(writable(json.dumps(dict(names), indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def renamed(capture: CapturedValues, names: Mapping[str, str]) -> CapturedValues:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 import refnet
+from refnet.core.errors import GraphError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import TensorType
 from refnet.models.cost import summary
-from refnet.ops import Relu
+from refnet.ops import Dense, Relu
 
 
 @pytest.mark.parametrize("name", ["resnest-digits", "octave-se-resnet-digits"])
@@ -40,3 +41,26 @@ def test_the_line_is_bounded_and_harmless_whatever_the_graph_holds():
     assert len(repr(graph)) < 1000
     assert repr(graph).isprintable()
     assert "and 96 more; 100 nodes, 0 parameters; outputs" in repr(graph)
+
+
+HALF = "conv\ud800"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"name": HALF},
+        {"inputs": {HALF: TensorType((1, 2))}, "nodes": (Node("r", Relu(), (HALF,)),)},
+        {"nodes": (Node(HALF, Relu(), ("data",)), Node("r", Relu(), (HALF,)))},
+        {"nodes": (Node("r", Dense(3, False), ("data", HALF)),)},
+        {"outputs": {HALF: "r"}},
+    ],
+    ids=["graph", "input", "node", "weight", "output"],
+)
+def test_a_name_with_half_of_a_surrogate_pair_is_refused(parts):
+    """It could be neither printed nor hashed."""
+    sound = {"name": "g", "inputs": {"data": TensorType((1, 2))}, "outputs": {"out": "r"}}
+    sound["nodes"] = (Node("r", Relu(), ("data",)),)
+    assert len(Graph(**sound).structure_hash()) == 64
+    with pytest.raises(GraphError, match=r"the name 'conv.ud800' has half of a surrogate pair"):
+        Graph(**(sound | parts))

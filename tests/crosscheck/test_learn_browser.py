@@ -407,6 +407,32 @@ def test_it_fits_and_can_be_read(browser, path, width, scheme, report):
     assert (int(ground[4:].split(",")[0]) > 127) == (scheme == "light")
 
 
+def test_the_charts_of_shares_need_no_scrolling_on_a_telephone(browser, path):
+    """All of chapter 6: each text is inside of the chart, tall enough to be read, and covers no other."""
+    chromium.show(browser, path, 400)
+    browser.execute_script("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+    # Exercises are shown one at a time; all are laid out here.
+    browser.execute_script("for (const f of document.querySelectorAll('#bugs figure')) f.hidden = false")
+    charts = browser.execute_script("""
+        const box = (e) => {
+          const b = e.getBoundingClientRect();
+          return [b.left, b.top, b.right, b.bottom];
+        };
+        return [...document.querySelectorAll("#bugs svg.shares")].map((svg) =>
+          [box(svg), svg.closest(".wide") !== null, [...svg.querySelectorAll("text")].map(box)]);""")
+    assert len(charts) > 1
+    for (left, top, right, bottom), scrolls, texts in charts:
+        assert not scrolls
+        assert 0 <= left < right <= 400
+        assert right - left > 300
+        for i, (x0, y0, x1, y1) in enumerate(texts):
+            assert left - 1 <= x0 < x1 <= right + 1
+            assert top - 1 <= y0 < y1 <= bottom + 1
+            assert y1 - y0 > 10  # CSS pixels of a line
+            for a0, b0, a1, b1 in texts[:i]:
+                assert x1 <= a0 or a1 <= x0 or y1 <= b0 + 1 or b1 <= y0 + 1
+
+
 def test_everything_that_acts_has_a_name_for_screen_readers(browser, path):
     chromium.show(browser, path)
     browser.execute_cdp_cmd("Accessibility.enable", {})

@@ -158,6 +158,8 @@ CASES: list[tuple[Op, *tuple[tuple[int, ...], ...]]] = [
     (ReduceSum((1,), False, 6), MAPS),
     (ReduceSum((2, 3)), MAPS),
     (ReduceMean((1, 3), False), MAPS),
+    (ReduceMean((0, 1, 2, 3), False, vector=True), MAPS),
+    (ReduceSum((0, 1, 2, 3), False, vector=True), MAPS),
     (LayerNorm(1e-3, 1, True, ((6, 5, 4), (4,))), MAPS),
     (LayerNorm(1e-3, 3, False), MAPS, (1, 1, 4)),
     (RMSNorm(1e-3, 2, ((5, 4),)), MAPS),

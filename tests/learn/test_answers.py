@@ -16,7 +16,7 @@ from refnet.learn import page as learn
 from refnet.models.preprocess import pipeline
 from refnet.models.weights import shipped_folder
 from tests.helpers.porting_bugs import HIDDEN
-from tests.learn import exercises
+from tests.learn import exercises, facts
 
 Fact = dict[str, Any]
 
@@ -148,3 +148,15 @@ def test_the_questions_figures_are_those_of_the_exercises(chapter):
     )
     assert found[5]["proof"]["radius_ulps"] < 5
     assert all(found[i]["proof"]["terms"] == 108 and found[i]["proof"]["radius_ulps"] > 100 for i in (9, 11))
+
+
+def test_chapter_4_compares_low_maps_with_averaged_high_ones():
+    """Its figures are those of facts.json, which test_learn.py computes again; its words hold for them."""
+    (chapter_4,) = re.findall(r'<section id="octave".*?</section>', learn.page(), re.DOTALL)
+    text = " ".join(html.unescape(chapter_4).split())
+    found = json.loads(facts.FILE.read_text())["octave"]["shares"]
+    own = {label: share for label, _, share in found}
+    apart = own["low"] - own["high, averaged"]
+    said = f"The two differ by {abs(100 * apart):.1f} points, while noise has {100 * own['noise']:.1f} %."
+    assert said in text
+    assert abs(apart) < 0.1 * (own["low"] - own["noise"])  # little, beside what both have more than noise

@@ -377,6 +377,8 @@ EXAMPLES = [
     Example(ops.ReduceSum((1,), terms=2), ((2, 2, 3),), lambda op, at, x: total(x[at[0], :, at[2]])),
     Example(ops.ReduceMean((3, 0)), ((2, 3, 2, 4),), lambda op, at, x: total(x[:, at[1], at[2]]) / 8),
     Example(ops.ReduceMean((0,), False), ((3, 2),), lambda op, at, x: total(x[:, at[0]]) / 3),
+    Example(ops.ReduceMean((0, 1), False, vector=True), ((3, 2),), lambda op, at, x: total(x) / 6),
+    Example(ops.ReduceSum((0, 1), False, vector=True), ((2, 3),), lambda op, at, x: total(x)),
     Example(ops.Softmax(1, trailing=True), ((2, 3, 2),), trailing_softmax),
     Example(
         ops.ResizeNearest((2, 0), (5, 1), (2.5, 0.5), "asymmetric", "ceil"),

@@ -12,12 +12,14 @@ import pytest
 
 from refnet.cli import main
 from refnet.core.graph import Graph, TensorType
+from refnet.formats.bounded import bfloat16_to_float32
 from refnet.formats.golden_file import Sources
 from refnet.models import synthetic
 from refnet.models.loading import structure
 from refnet.models.preprocess import pipeline
 from refnet.models.weights import shipped_folder
 from refnet.verification.judge import judge, judge_input
+from refnet.verification.order_free import LARGEST
 from refnet.verification.verify import Values, Verification, verify_values
 from tests.helpers.engines import FAST
 from tests.helpers.porting_bugs import (
@@ -39,6 +41,13 @@ from tests.helpers.verifying import save
 PAGE = Path(__file__).parents[2] / "docs" / "porting-bugs.md"
 F = np.float32
 RIGHT = ("equal", "replayed")
+SAID = {
+    "weights through float16, 2304 terms": "float16 weights\nuse {} % of the bound",
+    "TF32, 2304 terms": "TF32 uses {} %.",
+    "Winograd F(4, 3), 9 terms": "({} % at 9 terms",
+    "Winograd F(4, 3), 108 terms": "at 9 terms, {} % at 108)",
+}
+"""Hidden bug -> where the page says how much of the bound it uses."""
 
 
 def of(kind: str) -> list[Bug]:
@@ -95,8 +104,40 @@ def test_inside_of_the_bound_and_said_to_be_only_that(bug):
     assert (judged.verdict, judged.differ > 0, found.exit_code) == ("rounding", True, 0)
     assert found.first_difference == bug.nodes[0]
     assert 0 < judged.worst.share <= 1
+    if said := SAID.get(bug.name):
+        assert said.format(round(100 * judged.worst.share)) in PAGE.read_text(encoding="utf-8")
     assert "order-free" in found.suggestion
     assert {node.verdict for node in found.nodes if node.name not in bug.nodes} <= set(RIGHT)
+
+
+def test_the_page_names_the_share_of_another_order():
+    """The convolution of 2304 terms, its input channels from the last one to the first."""
+    (bug,) = [bug for bug in CATALOGUE if bug.name == "TF32, 2304 terms"]
+    graph, data, _ = seeded(bug)
+    node = graph.by_name[bug.nodes[0]]
+    x, w = {**run(graph, data, {}), "data": data}[node.data[0]], graph.weights[node.weights[0]]
+    assert w[0].size == 2304
+    parts = x.reshape(len(x), node.op.groups, -1, *x.shape[2:])
+    turned = np.ascontiguousarray(parts[:, :, ::-1].reshape(x.shape)), np.ascontiguousarray(w[:, ::-1])
+    judged = judge(node, node.op.run(*turned, engine=FAST), (x, w))
+    said = f"Adding the same products in the reverse order uses {100 * judged.worst.share:.2f} %."
+    assert (judged.verdict, said in PAGE.read_text(encoding="utf-8")) == ("rounding", True)
+
+
+def test_the_page_names_the_bits_of_number_formats():
+    page = PAGE.read_text(encoding="utf-8")
+    assert f"float16 and TF32 hold {np.finfo(np.float16).nmant + 1} bits, bfloat16 8" in page
+    assert f"({LARGEST} at most), pass through all three unchanged" in page
+    assert LARGEST < 2**8
+    assert int(np.float16(2**11 - 1)) == 2**11 - 1
+    assert int(np.float16(2**11 + 1)) != 2**11 + 1
+    assert bfloat16_to_float32(np.array([LARGEST]).astype("f4").view("u4") >> 16)[0] == LARGEST
+
+
+def test_verify_md_counts_the_catalogue():
+    said = (PAGE.parent / "verify.md").read_text(encoding="utf-8")
+    assert "It lists some ninety bugs" in said
+    assert round(len(CATALOGUE) + len(INPUT_BUGS), -1) == 90
 
 
 @every(HIDDEN)

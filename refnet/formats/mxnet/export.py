@@ -249,7 +249,7 @@ def _simple(node: Node, types: Mapping[str, TensorType]) -> tuple[str, Attribute
             if not any((op.before[0], op.behind[0])):  # the batch has any size
                 whole = ("None", *(-b for b in begins)), ("None", *ends)
                 return "slice", {k: _listed(v) for k, v in zip(("begin", "end"), whole, strict=True)}
-        case ReduceMean() | ReduceSum() as op if op.keepdims or len(types[node.name].shape) > 0:
+        case ReduceMean() | ReduceSum() as op if len(types[node.name].shape) > 0:
             kind = "mean" if isinstance(op, ReduceMean) else "sum"
             return kind, {"axis": tuple(sorted(op.axes)), "keepdims": op.keepdims}
         case Relu():

@@ -218,12 +218,12 @@ def _reduce(make: type[ReduceMean | ReduceSum]) -> Maker:
         axes = (others if node.boolean("exclude", False) else given) if given else every
         if not axes:
             return Identity()
-        if axes == every and not keepdims:  # MXNet makes (1,), which has no batch
-            raise node.refused("axis", "sums over some of the axes, or with keepdims=True")
+        vector = axes == every and not keepdims  # MXNet knows no shape ()
         if make is ReduceMean:
             same = len(shape) == 4 and axes == (2, 3) and keepdims
-            return GlobalAvgPool() if same else ReduceMean(axes, keepdims)
-        return ReduceSum(axes, keepdims, None if 0 in axes else prod(shape[i] for i in axes))
+            return GlobalAvgPool() if same else ReduceMean(axes, keepdims, vector=vector)
+        terms = None if 0 in axes else prod(shape[i] for i in axes)
+        return ReduceSum(axes, keepdims, terms, vector=vector)
 
     return rule
 

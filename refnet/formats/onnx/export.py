@@ -265,6 +265,9 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> tupl
             writer.node(type(op).__name__, name, inputs[::-1] if op.swapped else inputs)
         case MatMul() as op:
             _matmul(writer, node, op, types)
+        case ReduceMean(vector=True) | ReduceSum(vector=True) as op:
+            whole = writer.step(type(op).__name__, f"{name}/whole", inputs, keepdims=0)
+            writer.node("Reshape", name, (whole, writer.constant(f"{name}/shape", (1,))))
         case ReduceSum(axes=axes, keepdims=keepdims):
             where = writer.constant(f"{name}/axes", axes)
             writer.node("ReduceSum", name, (*inputs, where), keepdims=int(keepdims))

@@ -117,11 +117,12 @@ def write(
     ...     sorted(os.listdir(folder)), dict(manifest.outputs)
     (['manifest.json', 'relu.npy', 'x.npy'], {'y': 'relu'})
     """
+    inputs = {name: Stored(digest(array), None) for name, array in plan.inputs.items()}
+    if not (hash_only and plan.remade):
+        inputs = {name: Stored(one.digest, file_name(name)) for name, one in inputs.items()}
+    started = Manifest(plan.reference, {}, inputs, {}, plan.sources, plan.graph, plan.weights)
+    dumps(started)  # so that a name that cannot be written is refused before there is a folder
     with _Folder(Path(folder), hash_only) as place:
-        inputs = {name: Stored(digest(array), None) for name, array in plan.inputs.items()}
-        if not (hash_only and plan.remade):
-            inputs = {name: Stored(one.digest, file_name(name)) for name, one in inputs.items()}
-        started = Manifest(plan.reference, {}, inputs, {}, plan.sources, plan.graph, plan.weights)
         before = list(place.begin(started).items())
         for name, one in inputs.items():
             if one.file is not None:
