@@ -101,6 +101,21 @@ def caller(
         request["precision"] = precision
     if behind:
         request["behind"] = True
+    return _asking(worker, request, names, more)
+
+
+def node_caller(
+    worker: Worker, name: str, inputs: Sequence[str], op: Op, types: Sequence[TensorType], threads: int
+) -> Caller:
+    """What executes one node of the module that a worker of torch has exported. inputs: their names there."""
+    node = [name, list(inputs), [list(kind.shape) for kind in types]]
+    return _asking(worker, {"node": node, "threads": threads}, input_names(op, len(types)), {})
+
+
+def _asking(
+    worker: Worker, request: Mapping[str, Any], names: tuple[str, ...], more: Mapping[str, Any]
+) -> Caller:
+    """A Caller by the worker's command probe. more: arrays that the request holds beside the inputs."""
 
     def ask(fixed: Mapping[str, F32], each: Mapping[str, F32], take: Sequence[int | None]) -> F32:
         order = {name: each.get(name, fixed.get(name)) for name in names}

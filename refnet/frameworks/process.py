@@ -86,7 +86,7 @@ class Worker:
     >>> import sys
     >>> with Worker("torch", sys.executable, threads=1) as worker:
     ...     worker.commands
-    ('build', 'export', 'info', 'load', 'op', 'probe', 'run', 'run_exported', 'save', 'time')
+    ('alone', 'build', 'export', 'info', 'load', 'op', 'probe', 'run', 'run_exported', 'save', 'time')
     """
 
     def __init__(
