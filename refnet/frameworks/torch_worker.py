@@ -116,9 +116,9 @@ def export(request: Any, arrays: Any, emit: Any) -> Any:
 
     request: path (of the .onnx), threads, keywords (as for run), free (whether the batch may vary), traced
     (True: what torch.fx records of the module, instead of the module). Fields: refused (why torch cannot
-    export it; "" if it can); inputs (names, in the module's order); outputs; free
-    (whether the batch does vary); differ (how many elements of the outputs have other bits in the program,
-    run node by node, than the module's own forward gives).
+    export it; "" if it can); inputs (names, in the module's order); outputs; values (what `run_exported`
+    emits); free (whether the batch does vary); differ (how many elements of the outputs have other bits in
+    the program, run node by node, than the module's own forward gives).
     """
     import numpy as np
     import torch
@@ -140,7 +140,8 @@ def export(request: Any, arrays: Any, emit: Any) -> Any:
         return {"refused": f"{type(error).__name__}: {first}"[:300]}, {}
     KEPT["exported"] = found
     fields = {"refused": "", "inputs": list(found.inputs), "outputs": list(found.outputs), "differ": differ}
-    return {**fields, "free": found.free}, {}
+    values = [node.name for node in found.program.graph.nodes if node.name in found.names]
+    return {**fields, "values": values, "free": found.free}, {}
 
 
 def run_exported(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:

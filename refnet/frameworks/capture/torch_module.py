@@ -7,22 +7,25 @@ exported ── torch.export, else torch.fx and then torch.export ── Exporte
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from refnet.core.errors import InputError, RefnetError
 from refnet.core.graph import Graph
-from refnet.core.op import Op, TensorType
+from refnet.core.op import F32, Op, TensorType
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import Origin
 from refnet.frameworks.caller import Caller, caller, node_caller
 from refnet.frameworks.capture.stream import Stream, plan_of
-from refnet.frameworks.capture.writer import Array, CapturePlan
+from refnet.frameworks.capture.writer import Array, CapturePlan, write
 from refnet.frameworks.process import Worker
 from refnet.models.inputs import Inputs
 from refnet.models.loading import load
+from refnet.verification.capture import open_capture
 
 NETWORK = "network.onnx"
 """The graph of a torch module, in the folder of its capture."""
@@ -34,7 +37,8 @@ WAYS = {"torch.export": False, "torch.fx": True}
 class ExportedModule:
     """A module, exported. graph: as refnet reads its .onnx, which lies in folder. order: of its inputs.
 
-    worker: the process that has it. who: what its values are said to be by.
+    worker: the process that has it. who: what its values are said to be by. unshown: nodes of the graph that
+    are only parts of a node of the module's program, such as the product in a linear layer.
     """
 
     worker: Worker
@@ -42,15 +46,31 @@ class ExportedModule:
     who: Origin
     folder: Path
     order: tuple[str, ...]
-    threads: int
+    unshown: frozenset[str]
 
     def plan(self, given: Inputs) -> CapturePlan:
         """Its values, node by node, for these inputs; with its graph beside them."""
         arrays = {name: given.arrays[name] for name in self.order}
-        stream = Stream(self.worker, "run_exported", {"threads": self.threads}, arrays)
+        stream = Stream(self.worker, "run_exported", {"threads": self.who.threads}, arrays)
         sources = Sources(NETWORK, None, "", None, None, None)
         plan = plan_of(self.graph, sources, replace(given, arrays=arrays), self.who, stream)
         return replace(plan, files={one.name: one for one in sorted(self.folder.iterdir())})
+
+    def read_back(self, plan: CapturePlan) -> CapturePlan:
+        """The plan; all values are computed before the first is seen, so that `caller` may be used then."""
+
+        def stored(plan: CapturePlan) -> Iterator[tuple[str, Array]]:
+            with tempfile.TemporaryDirectory(prefix="refnet-values-") as folder:
+                write(folder, replace(plan, outputs=dict, left_out=dict, files={}))
+                capture = open_capture(folder)
+                for name in capture.names:
+                    yield name, capture.value(name)
+
+        def again(inputs: Mapping[str, F32]) -> Iterator[tuple[str, Array]]:
+            assert plan.again is not None
+            return stored(replace(plan, inputs=inputs, values=partial(plan.again, inputs)))
+
+        return replace(plan, values=partial(stored, plan), again=again)
 
     def alone(self, names: Sequence[str], types: Sequence[TensorType]) -> tuple[str | None, str]:
         """The first of these nodes that is one node of the module's program, or None; and why others are not.
@@ -70,8 +90,8 @@ class ExportedModule:
         """
         name, _ = self.alone(names, types)
         if name is None:
-            return caller("torch", self.worker, op, types, self.threads)
-        return node_caller(self.worker, name, self.graph.by_name[name].inputs, op, types, self.threads)
+            return caller("torch", self.worker, op, types, self.who.threads)
+        return node_caller(self.worker, name, self.graph.by_name[name].inputs, op, types, self.who.threads)
 
 
 def exported(
@@ -95,17 +115,20 @@ def exported(
         if isinstance(found, str):
             refused[way] = found
             continue
-        graph, order, differ = found
+        graph, order, shown, differ = found
         flags = {**who.flags, **said(refused), "exported by": way, "other bits than eager": str(differ)}
         who = replace(who, mode="exported", flags=flags)
-        return ExportedModule(worker, graph, who, folder, order, who.threads)
+        inner = frozenset(graph.by_name) - shown - frozenset(graph.outputs.values())
+        return ExportedModule(worker, graph, who, folder, order, inner)
     return refused
 
 
 def _attempt(
     worker: Worker, arrays: Mapping[str, Array], asked: Mapping[str, Any], folder: Path, may_vary: bool
-) -> tuple[Graph, tuple[str, ...], int] | str:
-    """The graph, its inputs in order, how many elements of the outputs differ from eager; or why not."""
+) -> tuple[Graph, tuple[str, ...], frozenset[str], int] | str:
+    """The graph, its inputs in order, which values will be shown, and how many elements of the outputs differ
+    from eager; or why it went wrong.
+    """
     path, why = folder / NETWORK, ""
     for free in (True, False) if may_vary else (False,):
         for one in folder.iterdir():
@@ -114,8 +137,8 @@ def _attempt(
         why = str(answer.field("refused", str))
         if not why:
             try:
-                order = tuple(str(name) for name in answer.field("inputs", list))
-                return load(path), order, answer.field("differ", int)
+                order, shown = (tuple(map(str, answer.field(key, list))) for key in ("inputs", "values"))
+                return load(path), order, frozenset(shown), answer.field("differ", int)
             except RefnetError as error:
                 why = str(error).replace(str(path), NETWORK)
         if not answer.fields.get("free"):

@@ -13,7 +13,7 @@ among the formulas of the op's menu.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -161,6 +161,7 @@ def reveal(
         request = replace(request, batch=batch)
         worker = stack.enter_context(worker_of(request)) if module is None else module.worker
         plans = _plans(request, module)
+        unshown = frozenset() if module is None else module.unshown
         opset = _opset(request, worker)
         callers: dict[tuple[str, bool], Caller] = {}
 
@@ -188,7 +189,7 @@ def reveal(
         tried: list[tuple[dict[str, NodeState], Joined | None]] = []
         for by in forms:
             again = None if tried else advance
-            tried.append((confirm(_fused(graph, by), asked, plans, call, own, again, by), by))
+            tried.append((confirm(_fused(graph, by), asked, plans, call, own, again, by, unshown), by))
             if all(state.alive for state in tried[-1][0].values()):
                 break
         nodes, by = max(tried, key=lambda one: sum(bool(state.alive) for state in one[0].values()))
@@ -212,9 +213,13 @@ def _plans(request: Request, module: ExportedModule | None) -> Plans:
     """What a capture of each input is; of a module all are runs in one process."""
     if module is None:
         return lambda source: planned(replace(request, input=(source,)))
-    return lambda source: nullcontext(
-        module.plan(inputs_of_module(request, module, (source,), module.who.batch))
-    )
+    batch = module.who.batch
+
+    def of_module(source: str) -> AbstractContextManager[CapturePlan]:
+        given = inputs_of_module(request, module, (source,), batch)
+        return nullcontext(module.read_back(module.plan(given)))
+
+    return of_module
 
 
 def _fused(graph: Graph, by: Joined | None) -> Graph:
@@ -320,10 +325,12 @@ def confirm(
     threads: int,
     advance: Advance | None = None,
     by: Joined | None = None,
+    unshown: Collection[str] = (),
 ) -> dict[str, NodeState]:
     """Which of the recipes of its signature gave each node's bits in all captures.
 
     graph: as it is executed. plans: an input -> the framework's run of it. by: what the executor joined.
+    unshown: nodes that are parts of one node of the framework's.
     """
     for one in asked.values():
         _widen(one)
@@ -333,7 +340,7 @@ def confirm(
         for name, key in keys.items()
     }
     replays: dict[tuple[str, int], Replay] = {}
-    inner = frozenset() if by is None else hidden(by)
+    inner = frozenset(unshown) | (frozenset() if by is None else hidden(by))
 
     def walk(
         inputs: Mapping[str, F32], values: Iterator[tuple[str, F32]], plan: CapturePlan
