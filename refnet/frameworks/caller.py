@@ -19,7 +19,7 @@ from refnet.core.errors import UnsupportedError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32, Op, Reduction, TensorType
 from refnet.frameworks.capture.names import LIVE
-from refnet.frameworks.process import Worker
+from refnet.frameworks.process import Serves
 from refnet.frameworks.torch_ops import torch_function
 
 BYTES = 1 << 26
@@ -72,7 +72,7 @@ def input_names(op: Op, count: int) -> tuple[str, ...]:
 
 def caller(
     framework: str,
-    worker: Worker,
+    worker: Serves,
     op: Op,
     types: Sequence[TensorType],
     threads: int,
@@ -105,7 +105,7 @@ def caller(
 
 
 def node_caller(
-    worker: Worker, name: str, inputs: Sequence[str], op: Op, types: Sequence[TensorType], threads: int
+    worker: Serves, name: str, inputs: Sequence[str], op: Op, types: Sequence[TensorType], threads: int
 ) -> Caller:
     """What executes one node of the module that a worker of torch has exported. inputs: their names there."""
     node = [name, list(inputs), [list(kind.shape) for kind in types]]
@@ -113,7 +113,7 @@ def node_caller(
 
 
 def _asking(
-    worker: Worker, request: Mapping[str, Any], names: tuple[str, ...], more: Mapping[str, Any]
+    worker: Serves, request: Mapping[str, Any], names: tuple[str, ...], more: Mapping[str, Any]
 ) -> Caller:
     """A Caller by the worker's command probe. more: arrays that the request holds beside the inputs."""
 

@@ -30,7 +30,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +69,26 @@ class Answer:
         if name not in self.arrays:
             raise FrameworkError(f"{self.worker}: answered without the array {name!r}")
         return self.arrays[name]
+
+
+class Serves(Protocol):
+    """What answers requests as a Worker does."""
+
+    def ask(
+        self,
+        command: str,
+        request: Mapping[str, Any] | None = None,
+        arrays: Mapping[str, Array] | None = None,
+    ) -> Answer:
+        """One request, one answer."""
+
+    def stream(
+        self,
+        command: str,
+        request: Mapping[str, Any] | None = None,
+        arrays: Mapping[str, Array] | None = None,
+    ) -> Generator[tuple[str, Array], None, Answer | None]:
+        """A request that makes many values."""
 
 
 class Worker:

@@ -35,11 +35,15 @@ class Exported:
 def traced(module: Any) -> Any:
     """The module as torch.fx records it: its functions, without what Python does around them.
 
+    What no output needs is left out, such as arrays that forward keeps for statistics.
     Raises torch.fx's TraceError where the data decide what is executed.
     """
     import torch
 
-    return torch.fx.symbolic_trace(module).eval()
+    found = torch.fx.symbolic_trace(module)
+    found.graph.eliminate_dead_code()
+    found.recompile()
+    return found.eval()
 
 
 def export(module: Any, tensors: dict[str, Any], keywords: bool, path: str, free: bool = True) -> Exported:

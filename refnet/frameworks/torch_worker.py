@@ -67,12 +67,12 @@ def load(request: Any, arrays: Any, emit: Any) -> Any:
 def build(request: Any, arrays: Any, emit: Any) -> Any:
     """Make a module, keep it for `run`, and return its parameters and buffers: those that will run.
 
-    request: model, arguments, options, weights and paths as for run. Field `left_out`: what NumPy has no
-    array for.
+    request: model, arguments, options, weights and paths as for run; kept (True: the module that is kept
+    already). Field `left_out`: what NumPy has no array for.
     """
     import torch
 
-    KEPT["module"] = module = _loaded(request)
+    KEPT["module"] = module = KEPT["module"] if request.get("kept") else _loaded(request)
     left_out: dict[str, str] = {}
     state = {name: one for name, one in module.state_dict().items() if isinstance(one, torch.Tensor)}
     found = {name: _array(tensor, left_out, name) for name, tensor in state.items()}
@@ -454,10 +454,12 @@ def _trace(
         leaf = _is_leaf(child)
         hooks.append(child.register_forward_pre_hook(enter(path, leaf)))
         hooks.append(child.register_forward_hook(leave(path, leaf)))
-    with Watch():
-        output = call()
-    for hook in hooks:  # the module may run again
-        hook.remove()
+    try:
+        with Watch():
+            output = call()
+    finally:
+        for hook in hooks:  # the module may run again
+            hook.remove()
     found = {f"output{part}": tensor for part, tensor in _tensors(output).items()}
     names = {}
     for name, tensor in found.items():

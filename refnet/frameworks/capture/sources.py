@@ -11,10 +11,9 @@ planned ── _torch ────────┐
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -44,10 +43,16 @@ from refnet.frameworks.capture.request import (
     vendor,
 )
 from refnet.frameworks.capture.stream import Stream, plan_of
-from refnet.frameworks.capture.torch_module import ExportedModule, exported, no_way, reasons, said
+from refnet.frameworks.capture.torch_module import (
+    Asked,
+    ExportedModule,
+    as_it_is,
+    module_plan,
+    the_module,
+)
 from refnet.frameworks.capture.writer import Array, CapturePlan
 from refnet.frameworks.launch import FRAMEWORKS, python, start, torch_callable, unfit
-from refnet.frameworks.process import Worker
+from refnet.frameworks.process import Serves, Worker
 from refnet.models.inputs import Inputs
 from refnet.models.loading import load, network_of
 from refnet.models.seed import SEED, seed_of
@@ -80,7 +85,7 @@ def planned(request: Request) -> Iterator[CapturePlan]:
 
 def reference(
     framework: str,
-    worker: Worker,
+    worker: Serves,
     *,
     threads: int,
     batch: int,
@@ -132,19 +137,12 @@ def _temporary(stack: ExitStack) -> Path:
 def _torch(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> CapturePlan:
     """A callable with its state, or a network of the package resnest with refnet's weights."""
     worker, who, given = _built(request, graph, stack)
-    if request.is_callable and graph is None and request.mode != "eager":
-        module = exported(worker, given.arrays, len(given.arrays) > 1, who, _temporary(stack))
-        if isinstance(module, ExportedModule):
-            _say(request.model, module)
-            return module.plan(inputs_of_module(request, module, request.input, given.batch))
-        if request.mode == "exported":
-            raise no_way(request.model, module)
-        text = "%s is captured by the names of its modules, without a graph: torch cannot export it (%s)"
-        logging.getLogger("refnet").warning(text, request.model, reasons(module))
-        who = replace(who, flags={**who.flags, **said(module)})
     keywords = request.is_callable and len(given.arrays) > 1
-    run = {"kept": True, "threads": request.threads, "keywords": keywords}
-    plan = plan_of(graph, sources, given, who, Stream(worker, "run", run, given.arrays))
+    if request.is_callable and graph is None:
+        asked = Asked(worker, given, keywords, who, request.model, request.mode)
+        own = partial(_inputs_of_module, request, batch=given.batch)
+        return module_plan(asked, _temporary(stack), own)
+    plan = plan_of(graph, sources, given, who, as_it_is(worker, given, keywords, request.threads))
     if graph is None or not request.is_callable:
         return plan
     return replace(plan, beyond=partial(beyond_a_callable, graph, plan.inputs))
@@ -196,30 +194,20 @@ def exported_module(request: Request) -> Iterator[ExportedModule]:
     """
     with ExitStack() as stack:
         worker, who, given = _built(request, None, stack)
-        module = exported(worker, given.arrays, len(given.arrays) > 1, who, _temporary(stack))
-        if not isinstance(module, ExportedModule):
-            raise no_way(request.model, module)
-        _say(request.model, module)
-        yield module
+        asked = Asked(worker, given, len(given.arrays) > 1, who, request.model, "exported")
+        yield the_module(asked, _temporary(stack))
 
 
-def inputs_of_module(
-    request: Request, module: ExportedModule, given: Sequence[str], batch: int | None = None
-) -> Inputs:
+def inputs_of_module(request: Request, module: ExportedModule, given: str) -> Inputs:
+    """A seed's inputs of the module, at the batch with which it was exported."""
+    return _inputs_of_module(replace(request, input=(given,)), module, batch=module.who.batch)
+
+
+def _inputs_of_module(request: Request, module: ExportedModule, batch: int) -> Inputs:
     """What is given for --input, under the module's own names: of one input any name will do."""
-    texts = tuple(text.split("=", 1)[-1] for text in given) if len(module.order) == 1 else tuple(given)
-    return inputs(replace(request, input=texts), kinds_of(module.graph), batch)
-
-
-def _say(model: str, module: ExportedModule) -> None:
-    """Warn of what a user should know of how the module was exported."""
-    flags, log = module.who.flags, logging.getLogger("refnet")
-    if flags["exported by"] != "torch.export":
-        text = "%s is captured as torch.fx records it: torch.export refuses it (%s)"
-        log.warning(text, model, flags["refused by torch.export"])
-    if (differ := flags["other bits than eager"]) != "0":
-        text = "%s: node by node, torch gives other bits in %s elements of the outputs than in one piece"
-        log.warning(text, model, differ)
+    if len(module.order) == 1:
+        request = replace(request, input=tuple(text.split("=", 1)[-1] for text in request.input))
+    return inputs(request, kinds_of(module.graph), batch)
 
 
 def _callable_flags(request: Request) -> dict[str, str]:

@@ -17,7 +17,7 @@ from refnet.formats.manifest import Origin
 from refnet.frameworks.capture.beyond import beyond_its_own
 from refnet.frameworks.capture.request import said_sources
 from refnet.frameworks.capture.writer import Array, CapturePlan
-from refnet.frameworks.process import Answer, Worker
+from refnet.frameworks.process import Answer, Serves
 from refnet.models.inputs import Inputs
 
 
@@ -25,7 +25,7 @@ from refnet.models.inputs import Inputs
 class Stream:
     """Values from a worker. answer: the last word, once all values came."""
 
-    worker: Worker
+    worker: Serves
     command: str
     request: Mapping[str, Any]
     arrays: Mapping[str, Array]

@@ -48,7 +48,7 @@ from refnet.frameworks.capture.request import Request, network
 from refnet.frameworks.capture.sources import exported_module, inputs_of_module, planned, worker_of
 from refnet.frameworks.capture.torch_module import ExportedModule
 from refnet.frameworks.capture.writer import CapturePlan
-from refnet.frameworks.process import Worker
+from refnet.frameworks.process import Serves
 from refnet.frameworks.reveal.formulas import candidates, reveal_formula
 from refnet.frameworks.reveal.probe import AskedReduction
 from refnet.frameworks.reveal.sums import reveal_sum
@@ -213,11 +213,9 @@ def _plans(request: Request, module: ExportedModule | None) -> Plans:
     """What a capture of each input is; of a module all are runs in one process."""
     if module is None:
         return lambda source: planned(replace(request, input=(source,)))
-    batch = module.who.batch
 
     def of_module(source: str) -> AbstractContextManager[CapturePlan]:
-        given = inputs_of_module(request, module, (source,), batch)
-        return nullcontext(module.read_back(module.plan(given)))
+        return nullcontext(module.read_back(module.plan(inputs_of_module(request, module, source))))
 
     return of_module
 
@@ -231,7 +229,7 @@ def _folds(graph: Graph, groups: Sequence[Sequence[str]]) -> list[str]:
     return list(FOLDS) if foldable(graph, groups) else [""]
 
 
-def _opset(request: Request, worker: Worker) -> int | None:
+def _opset(request: Request, worker: Serves) -> int | None:
     """The opset at which ONNX Runtime is asked: the .onnx file's own, else that of refnet's exporter."""
     if request.framework != "onnxruntime":
         return None
