@@ -30,6 +30,7 @@ from refnet.models.inputs import located, prepare, with_pipeline
 from refnet.models.loading import Model, Size, module_network
 from refnet.verification import golden
 from refnet.verification.capture import CapturedValues, opened
+from refnet.verification.counterparts import counterparts, own_graph
 from refnet.verification.explain import Explanation, explain_element, own_inputs
 from refnet.verification.modules import named_node
 from refnet.verification.names import Names, check_names, read_names, renamed
@@ -93,11 +94,15 @@ def verify(
         source, model, weights=weights, network=network, image=image, inputs=inputs, pipeline=pipeline
     )
     check_names(graph, chosen)
-    return verify_values(
+    other = None
+    if not chosen and not other_sources and (own := own_graph(source, graph)) is not None:
+        other = counterparts(source, own, graph, given, threads)
+        graph, source, given = other.graph, other.capture, {}
+    found = verify_values(
         graph,
         source,
         inputs=given,
-        stated={} if given else stated_inputs(graph, source),
+        stated={} if given or other is not None else stated_inputs(graph, source),
         replay=None if book is None else Replay(book, threads),
         book=None if book is None else vars(book.reference) | {"recipes": len(book.recipes)},
         only=only,
@@ -106,6 +111,7 @@ def verify(
         allow=allow,
         advance=advancing(progress, len(graph.nodes)),
     )
+    return found if other is None else other.added(found)
 
 
 def explain(

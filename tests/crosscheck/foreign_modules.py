@@ -52,6 +52,17 @@ class Branches(Residual):
         return super().forward(x if x.sum() > 0 else -x)
 
 
+class Trained(Residual):
+    """Its batch norms have statistics, as after training: folding them changes weights."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__(classes)
+        for one in self.modules():
+            if isinstance(one, nn.BatchNorm2d):
+                for tensor in (one.weight, one.bias, one.running_mean, one.running_var):
+                    nn.init.uniform_(tensor, 0.25, 1.75)
+
+
 class Records(Residual):
     """It keeps arrays for statistics: torch.export refuses NumPy inside, torch.fx leaves it out."""
 
