@@ -36,6 +36,8 @@ from refnet.verification.names import bare_name, renamed
 from refnet.verification.verify import Verification
 
 FOLDED = "folded"
+ABSENT = "the file computes the module's outputs without it"
+"""Why a captured value that matches nothing is no mistake, where all outputs of the module are matched."""
 
 
 @dataclass(frozen=True)
@@ -113,17 +115,20 @@ class _Sides:
         self.place = _inputs(module, file)
         self.how: dict[str, tuple[str, str]] = {}
         self.folds: dict[str, Node] = {}
+        types = module.types()
         for name in module.inputs:
             self.theirs[name] = inputs[name] if name in inputs else capture.input(name)
         self.ours = {name: self.theirs[own] for name, own in self.place.items()}
         for node in module.nodes:
             value = self._plain(module, node, self.theirs)
-            if value is not None:
-                self.made_of[node.name] = digest(value).sha256
             if capture.has(node.name):
-                self.theirs[node.name] = capture.value(node.name, module.types()[node.name].dtype)
+                self.theirs[node.name] = capture.value(node.name, types[node.name].dtype)
             elif value is not None:
                 self.theirs[node.name] = value
+            if value is None:  # of what refnet cannot compute the captured bits tell what they can
+                value = self.theirs.get(node.name)
+            if value is not None:
+                self.made_of[node.name] = digest(value).sha256
         self.sizes = {name: array.size for name, array in self.theirs.items()}
         self.readers = _readers(file)
         self.own_readers = _readers(module)
@@ -216,24 +221,31 @@ class _Sides:
             nodes.append(Node(names[conv.name], conv.op, (*node.data, *(own[name] for name in conv.weights))))
             nodes.append(Node(node.name, norm.op, (names[conv.name], *(own[name] for name in norm.weights))))
         graph = replace(self.file, nodes=tuple(nodes), weights=_needed(nodes, weights))
-        for name in self.capture.names:
-            if name not in names and name in used:
-                names[name] = fresh(name)
-        return Counterparts(graph, _under(self.capture, names), self.how, faults, len(self.file.nodes))
+        left = [name for name in self.capture.names if name not in names]
+        names |= {name: fresh(name) for name in left if name in used}
+        beyond = {names.get(name, name): ABSENT for name in left} if self._covers_outputs(names) else {}
+        capture = _under(self.capture, names, beyond)
+        return Counterparts(graph, capture, self.how, faults, len(self.file.nodes))
+
+    def _covers_outputs(self, names: Mapping[str, str]) -> bool:
+        """Whether what the capture has of the module's outputs is in the file."""
+        outputs = self.capture.manifest.outputs.values() if self.capture.manifest is not None else ()
+        return bool(outputs) and all(name in names for name in outputs)
 
 
 def _needed(nodes: Sequence[Node], weights: Mapping[str, F32]) -> dict[str, F32]:
     return {name: weights[name] for node in nodes for name in node.weights if name in weights}
 
 
-def _under(capture: CapturedValues, names: Mapping[str, str]) -> CapturedValues:
-    """The capture under other names; its manifest no longer says of which graph it is."""
+def _under(capture: CapturedValues, names: Mapping[str, str], beyond: Mapping[str, str]) -> CapturedValues:
+    """The capture under other names; its manifest no longer says of which graph it is. beyond: new names."""
     inputs = () if capture.manifest is None else tuple(capture.manifest.inputs)
     there = {*capture.names, *inputs}
     made = renamed(capture, {old: new for old, new in names.items() if old in there and old != new})
     assert isinstance(made, Capture)
     assert made.manifest is not None
-    return replace(made, manifest=replace(made.manifest, graph=None, weights=None))
+    manifest = replace(made.manifest, graph=None, weights=None, beyond={**made.manifest.beyond, **beyond})
+    return replace(made, manifest=manifest)
 
 
 def _inputs(module: Graph, file: Graph) -> dict[str, str]:
