@@ -94,7 +94,7 @@ def propose(
     by_size: dict[int, list[str]] = {}
     for name, size in lacking.items():
         by_size.setdefault(size, []).append(name)
-    forms = {name: _bare(name) for name in (*lacking, *strays)}
+    forms = {name: bare_name(name) for name in (*lacking, *strays)}
 
     def fits(name: str) -> list[str]:
         return by_size.get(strays[name] or 0, [])
@@ -103,9 +103,9 @@ def propose(
         return _longest([one for one in fits(name) if _ends(forms[name], forms[one])])
 
     same = bits or {}
-    plain, bare = _grouped(lacking, _separated), _grouped(lacking, _bare)
+    plain, bare = _grouped(lacking, _separated), _grouped(lacking, bare_name)
     take("by its name", lambda name: plain.get(_separated(name), []))
-    take("by its name", lambda name: bare.get(_bare(name), []))
+    take("by its name", lambda name: bare.get(bare_name(name), []))
     take("by its bits", lambda name: [same[name]] if same.get(name) in lacking else [])
     take("by the end of its name", ends)
     found |= _in_order(
@@ -128,7 +128,7 @@ def _separated(name: str) -> str:
     return re.sub("[^0-9a-z]+", "_", unquote(name).lower()).strip("_")
 
 
-def _bare(name: str) -> str:
+def bare_name(name: str) -> str:
     """The same without a running number before it, and without what some frameworks put behind."""
     text = re.sub("_output(_0)?$", "", _separated(name))
     return re.sub("^[0-9]+_(?=.*[a-z])", "", text)
