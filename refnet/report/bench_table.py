@@ -69,7 +69,11 @@ def show_table(rows: Sequence[Result], here: Machine) -> None:
     show(f"\nmeasured speed of reading memory in order: {speeds}")
     loads = [row.load for row in rows if row.load is not None]
     if loads:
-        show(f"load average before a row: {min(loads):.2f} to {max(loads):.2f}")
+        own = max(row.key.threads for row in rows)
+        show(
+            f"load average before a row: {min(loads):.2f} to {max(loads):.2f}, of which the table's own runs "
+            f"account for up to {own}"
+        )
 
 
 def means_table(found: Iterable[Mean]) -> Table:
