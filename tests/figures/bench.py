@@ -61,8 +61,8 @@ def _measured(found: Sequence[Row]) -> list[str]:
     ]
     if _busy(found):
         said.append(
-            "**Other programs used the same processors meanwhile, so these figures are not worth keeping, least "
-            "of all those of several threads: threads that spin wait for others that do not run.**"
+            "**Other programs used the same processors meanwhile, so these figures are not worth keeping, "
+            "least of all those of several threads: threads that spin wait for others that do not run.**"
         )
     return said
 
