@@ -99,10 +99,13 @@ def refuse_other_frameworks(
 
 
 def _difference(then: Any, now: Any) -> tuple[str, str]:
+    """What a message says of two values that differ; of two objects, of the first key that does."""
     if isinstance(then, dict) and isinstance(now, dict):
-        name = next(name for name in [*now, *then] if then.get(name) != now.get(name))
-        return f"say {name} {then.get(name)}", f"{name} is {now.get(name)}"
-    return f"is {then}", f"it is {now}"
+        nothing = object()
+        keys = [*now, *then]
+        name = next(key for key in keys if then.get(key, nothing) != now.get(key, nothing))
+        return f"say {name[:80]} {then.get(name)!s:.80}", f"{name[:80]} is {now.get(name)!s:.80}"
+    return f"is {then!s:.80}", f"it is {now!s:.80}"
 
 
 def write_state(path: str | os.PathLike[str], state: State) -> None:

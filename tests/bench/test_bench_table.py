@@ -17,7 +17,17 @@ from refnet.bench import table as bench_table
 from refnet.bench.machine import Machine, measured_bandwidth
 from refnet.bench.race import Pair, Side
 from refnet.bench.results import MEANING, State, facts, read_state, write_state
-from refnet.bench.table import Key, Result, change, compared, geometric_mean, means, networks, planned
+from refnet.bench.table import (
+    Key,
+    Result,
+    change,
+    compared,
+    count_pairs,
+    geometric_mean,
+    means,
+    networks,
+    planned,
+)
 from refnet.cli import main
 from refnet.core.errors import FormatError, FrameworkError, InputError
 from refnet.frameworks import launch
@@ -87,6 +97,11 @@ def test_a_network_is_raced_against_the_frameworks_that_have_it() -> None:
         planned(chosen, [1], [1], ["mxnet"])
     with pytest.raises(InputError, match=r"against must be among .*'caffe'"):
         planned(chosen, [1], [1], ["caffe"])
+
+
+def test_runs_are_counted_for_the_progress_bar() -> None:
+    keys = [Key(SMALL, 1, 1, name) for name in ("mxnet", "onnx-reference")]
+    assert count_pairs(keys, 7) == (1 + 7) + (1 + 2)  # warm-up, and the slow one runs twice
 
 
 # Racing and resuming, with a race that is none.
@@ -193,7 +208,9 @@ def test_an_error_names_its_row_and_keeps_the_others(
             {"refnet": "0.0.9"},
             "other versions: its versions say refnet 0.0.9, here refnet is 0.1.0",
         ),
+        ("versions", {"refnet": "0.1.0", "more": None}, "its versions say more None, here more is None"),
         ("kernels", "0" * 16, "other kernels of refnet"),
+        ("kernels", "0" * 1000, "its kernels is 0{80}, here"),
         ("image", None, r"other image sizes: its image is None, here it is \[32, 32\]"),
         ("runs", 5, "another number of runs"),
     ],
