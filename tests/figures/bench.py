@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from refnet.bench.table import geometric_mean
+from refnet.bench.table import geometric_mean, networks
 from refnet.report.bench import BUSY
 from refnet.report.bench_svg import Row, draw
 from refnet.report.bench_table import read_rows
@@ -52,13 +52,16 @@ def _measured(found: Sequence[Row]) -> list[str]:
         for t, (peak, memory) in sorted(speeds.items())
     )
     wrong = sum(row["same_classes"] != "yes" for row in found)
-    networks = len({row["network"] for row in found})
+    count = len({row["network"] for row in found})
     said = [
-        f"{len(found)} rows of {networks} networks, {pairs} pairs each, {when}, "
+        f"{len(found)} rows of {count} networks, {pairs} pairs each, {when}, "
         f"{found[0]['processor']}, load average {min(loads):.2f} to {max(loads):.2f} before a row.",
         f"Measured speeds of FMA in registers, and of memory: {roofs}.",
         f"Rows in which the two programs gave an image different classes: {wrong}.",
     ]
+    missing = len(networks("mxnet")) * len(_columns(found, "against", "threads")) - len(found)
+    if missing > 0:
+        said.append(f"{missing} rows of the 39 networks are missing: that run was stopped before its end.")
     if _busy(found):
         said.append(
             "**Other programs used the same processors meanwhile, so these figures are not worth keeping, "
@@ -149,4 +152,6 @@ def _reached(own: Sequence[Row], most: float, each: bool) -> str:
     said = f"{_mean(own):.3f}"
     if each:
         said = f"{len(own) - len(above)} of {len(own)}, highest {max(map(_ratio, own)):.2f}"
+    if _busy(own) and own[0]["threads"] != "1":
+        return f"{said}: not judged"
     return f"{said}: {'reached' if reached else 'not reached'}{', while busy' * _busy(own)}"
