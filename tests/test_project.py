@@ -328,6 +328,7 @@ NO_LOOP = {
     "geometry": "computes nothing: where terms lie, and zeros around planes",
     "memory": "computes nothing: where results lie",
     "peak": "measures the processor",
+    "stream": "measures the memory",
     "thread_pool": "computes nothing: who does which part of the work",
 }
 """Files with compiled code in kernels/ that have no reference loop, and why."""

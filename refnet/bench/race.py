@@ -117,8 +117,8 @@ def compare(
 def count_runs(prepared: Prepared, threads: Sequence[int], batches: Sequence[int], runs: int) -> int:
     """How often `compare` will call `advance`."""
     _, *others = prepared.racers.values()
-    each = [_counts(other.slow, runs) for other in others]
-    own = _counts(False, runs)
+    each = [counts(other.slow, runs) for other in others]
+    own = counts(False, runs)
     return len(threads) * (sum(map(sum, each)) * len(batches) + sum(own) * (len(batches) - 1))
 
 
@@ -131,7 +131,7 @@ def race(
     advance: Advance = lambda done: None,
 ) -> Pair:
     """Run two racers in turns; each is a racer and its batch. Raises FrameworkError."""
-    warmup, runs = _counts(ours[0].slow or theirs[0].slow, runs)
+    warmup, runs = counts(ours[0].slow or theirs[0].slow, runs)
     with ExitStack() as stack:
         streams, pids = [], []
         for racer, batch in (ours, theirs):
@@ -159,8 +159,8 @@ def race(
     return Pair(prepared.graph.name, threads, prepared.macs, agree, sides[0], sides[1])
 
 
-def _counts(slow: bool, runs: int) -> tuple[int, int]:
-    """(runs of warm-up, runs that count)."""
+def counts(slow: bool, runs: int) -> tuple[int, int]:
+    """(runs of warm-up, runs that count). slow: whether one of the two is."""
     return WARMUP, min(runs, SLOW) if slow else runs
 
 

@@ -82,7 +82,8 @@ a MODEL is
 exit codes:
   0    done
   1    `verify`: a defect; `diff`, `golden --check`, `prove`: different;
-       `reveal`: some nodes are unconfirmed; `capture --order-free`: some nodes differ
+       `reveal`: some nodes are unconfirmed; `capture --order-free`: some nodes differ;
+       `bench --baseline`: a row is slower
   2    wrong usage, an input that cannot be used, or output that cannot be written; the reason is on
        standard error (and with --json on standard output as {"error": {"kind": ..., "message": ...}});
        `verify`: no defect, but something could not be judged; `evaluate`: an image could not be read

@@ -36,6 +36,16 @@ examples:
   refnet bench resnest-50-pytorch --against torch --arithmetic replay:torch.book.json --threads 1
   refnet bench --startup
   refnet bench --scaling --threads 1
+  refnet bench --table octave --against mxnet,onnxruntime --state table.json --csv table.csv --svg table.svg
+  refnet bench --table --baseline table.json
+
+--table runs every network of ImageNet that `refnet models` lists, or those with a TEXT in their name,
+framework or file. It prints geometric means of the ratios and the speeds of the roofline: FMA in
+registers, and reading memory. With --state FILE each finished row is kept, and the same command goes on
+where it was stopped. A file of another machine, other versions or settings is refused. With --baseline
+FILE, which is such a file of an earlier run on the same machine, a row is slower if each ratio of its
+pairs is above every ratio of the earlier pairs. With n and m pairs, chance alone does that once in
+C(n + m, n) rows (7 and 7: 3432). If a row is slower, the exit code is 1.
 
 refnet and the framework run in turns, each in its own process. Weights are seed:0 unless given.
 docs/performance.md has results and explains how to read them.
@@ -64,11 +74,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     other.add_argument("--startup", action="store_true", help=text)
     text = "time per multiply-add by size instead"
     other.add_argument("--scaling", action="store_true", help=text)
+    text = "every network of the model table instead, or those with one of these comma-separated texts"
+    other.add_argument("--table", nargs="?", const="", metavar="TEXT", help=text)
+    text = "--table: keep finished rows here, and go on from them"
+    parser.add_argument("--state", type=Path, metavar="FILE", help=text)
+    text = "--table: compare with the --state of an earlier run; exit code 1 if a row is slower"
+    parser.add_argument("--baseline", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="--table: write the rows as CSV")
+    text = "--table: draw the ratios and the roofline"
+    parser.add_argument("--svg", type=Path, metavar="FILE", help=text)
     weights_arguments(parser)
     json_argument(parser)
 
 
-def run(a: argparse.Namespace) -> None:
+def run(a: argparse.Namespace) -> int | None:
     """Do what the arguments say; the exit code, None for 0."""
     from refnet.bench.machine import machine
     from refnet.report import bench as report
@@ -76,6 +95,10 @@ def run(a: argparse.Namespace) -> None:
     _nothing_is_ignored(a)
     a.threads, a.batch = a.threads or [1, 2], a.batch or [1]
     a.arithmetic = a.arithmetic or "plain"
+    if a.table is not None:
+        from refnet.cli.bench_table import bench_table
+
+        return bench_table(a)
     here = machine(a.threads)
     if not a.json:
         report.show_machine(here)
@@ -85,10 +108,15 @@ def run(a: argparse.Namespace) -> None:
         _bench_startup(a, here)
     else:
         _bench_races(a, here)
+    return None
 
 
 def _nothing_is_ignored(a: argparse.Namespace) -> None:
     """Raises InputError for what was given and would decide nothing."""
+    if a.table is None:
+        refuse_given(a, ("state", "baseline", "csv", "svg"), "it belongs to --table")
+    else:
+        _nothing_of_one_network(a)
     if not a.scaling and not a.startup:
         return
     which = "--scaling" if a.scaling else "--startup"
@@ -98,6 +126,25 @@ def _nothing_is_ignored(a: argparse.Namespace) -> None:
         raise InputError(f"--threads {','.join(map(str, a.threads))}: {which} takes one number of threads")
     if a.scaling and a.network is not None:
         raise InputError(f"--model {a.network}: --scaling has its own networks, image sizes and weights")
+
+
+def _nothing_of_one_network(a: argparse.Namespace) -> None:
+    """Raises InputError for what --table cannot take."""
+    why = "--table has its own networks, with seed:0 weights"
+    refuse_given(a, ("weights", "key", "structure", "profile"), why)
+    for what in (a.model, a.network):
+        if what is not None:
+            raise InputError(f"{what}: {why}; --table {what} chooses rows")
+    if (a.arithmetic or "").startswith("replay"):
+        raise InputError(f"--arithmetic {a.arithmetic}: a book is of one network, --table has many")
+    if a.against == []:
+        raise InputError("--against none: --table races refnet against frameworks")
+    if a.state is not None and a.baseline is not None and a.state.resolve() == a.baseline.resolve():
+        raise InputError(f"--baseline {a.baseline}: it is the --state of this run, too")
+    for name in ("state", "csv", "svg"):
+        path = getattr(a, name)
+        if path is not None and not path.absolute().parent.is_dir():
+            raise InputError(f"--{name} {path}: there is no such folder")
 
 
 def _bench_races(a: argparse.Namespace, here: Machine) -> None:

@@ -19,7 +19,7 @@ from refnet.core.graph import Graph
 from refnet.core.op import F32
 from refnet.core.words import did_you_mean
 from refnet.frameworks.capture.names import PLACES, variable
-from refnet.frameworks.process import Worker
+from refnet.frameworks.process import Answer, Worker
 from refnet.models.catalog import Entry, entries
 from refnet.models.loading import Model, Size, load, structure
 from refnet.models.synthetic import normal
@@ -31,6 +31,8 @@ MODULES = {name: "onnx" if name == "onnx-reference" else name for name in FRAMEW
 """The same -> the module that makes a Python one that has it."""
 MODELS = ("resnest-50-pytorch", "octave-se-resnet-50-0.125")
 """The networks that are compared when none is named."""
+SLOW_ONES = ("onnx-reference",)
+"""Those that take many seconds for a run."""
 WORKERS = Path(refnet.__file__).parent / "frameworks"
 PACKAGE = str(Path(refnet.__file__).parents[1])
 """The folder that refnet's own worker imports it from."""
@@ -276,9 +278,19 @@ def _framework(name: str, python: str, graph: Graph, entry: Entry | None, folder
         export(graph, folder / "net", "onnx")
     if name == "openvino":
         return Racer(name, about.field("version", str), file, python, {"path": str(path)})
-    engine, version = ("onnxruntime", "onnxruntime") if name == "onnxruntime" else ("reference", "version")
-    request = {"path": str(path), "engine": engine}
-    return Racer(name, about.field(version, str), file, python, request, slow=engine == "reference")
+    request = {"path": str(path), "engine": "onnxruntime" if name == "onnxruntime" else "reference"}
+    return Racer(name, _version(name, about), file, python, request, slow=name in SLOW_ONES)
+
+
+def framework_version(name: str, python: str) -> str:
+    """The version of a framework that an interpreter has. Raises FrameworkError if it cannot be started."""
+    with start(name, python) as worker:
+        return _version(name, worker.ask("info"))
+
+
+def _version(name: str, about: Answer) -> str:
+    """What a worker says of its framework's version: that of onnx has two."""
+    return about.field("onnxruntime" if name == "onnxruntime" else "version", str)
 
 
 def multiply_adds(graph: Graph) -> int:

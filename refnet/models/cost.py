@@ -145,6 +145,25 @@ def summary(graph: Graph) -> Summary:
     )
 
 
+def bytes_once(graph: Graph, batch: int = 1) -> int:
+    """Bytes of every weight, and of a batch's inputs and values, each counted once.
+
+    graph: one whose inputs are of one image. The sum is a size to compare operations with, not the traffic
+    of a run: a value that is written to memory and read again moves twice, and one that is fused away or
+    still in a cache does not move at all.
+
+    >>> from refnet.models.catalog import build, entry
+    >>> graph = build(entry("resnest-digits"))
+    >>> bytes_once(graph, 2) - bytes_once(graph) == 4 * 32 * 32 + sum(
+    ...     kind.nbytes for name, kind in graph.types().items() if name in graph.by_name)
+    True
+    """
+    types = graph.types()
+    images = [*graph.inputs.values(), *(types[node.name] for node in graph.nodes)]
+    weights = {name for node in graph.nodes for name in node.weights}
+    return sum(types[name].nbytes for name in weights) + batch * sum(kind.nbytes for kind in images)
+
+
 def merged_norms(graph: Graph) -> set[str]:
     """Names of the batch norms that directly follow a convolution whose value nothing else reads.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from refnet.bench.race import compare
 from refnet.bench.startup import startup
+from refnet.cli import main
 from refnet.frameworks.launch import FRAMEWORKS, prepare
 from tests.crosscheck.conftest import interpreter
 
@@ -43,3 +45,25 @@ def test_the_first_process_compiles_and_the_second_does_not(tmp_path: Path, repo
     assert start.second.loading < start.first.loading
     assert start.empty > 0
     report.append(f"nothing compiled: {start.first.whole:.1f} s; second process: {start.second.whole:.2f} s")
+
+
+def test_a_row_of_the_table_is_raced_against_every_framework_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], report: list[str]
+) -> None:
+    frameworks = ("mxnet", "torch", "onnxruntime", "openvino")
+    pythons = [f"--python={name}={interpreter(FRAMEWORKS[name])}" for name in frameworks]
+    argv = ["bench", "--table", "mobilenet-v1-0.75,resnest-50-fast-1s1x", *pythons, "--image", "64,64"]
+    argv += ["--threads", "1", "--runs", "2", "--state", str(tmp_path / "state.json"), "--json"]
+    assert main(argv) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert [(row["network"][:6], row["against"]) for row in first["rows"]] == [
+        *(("resnes", name) for name in ("torch", "onnxruntime", "openvino")),
+        *(("octave", name) for name in ("mxnet", "onnxruntime", "openvino")),
+    ]
+    assert all(pair["agree"] for pair in first["pairs"])
+    assert first["machine"]["bandwidths"]["1"] > 0
+    assert main(argv) == 0
+    again = json.loads(capsys.readouterr().out)
+    sides = [[(pair["ours"], pair["theirs"]) for pair in found["pairs"]] for found in (first, again)]
+    assert sides[0] == sides[1]  # kept, to the last digit
+    report.append(f"6 rows of the table, geometric mean {first['means'][-1]['ratio']:.2f}, two runs")

@@ -10,7 +10,7 @@ import refnet
 from refnet.core.op import F32
 from refnet.models.preprocess import pipeline
 from refnet.models.weights import shipped_folder
-from tests.figures.drawing import Drawing
+from tests.figures.drawing import FigureDrawing
 
 DIGIT = "1700-label-5.png"
 """The image of the shipped captures."""
@@ -40,7 +40,7 @@ def digit() -> str:
     found = values("octave-se-resnet-digits")
     high, low, prob = found[f"{OCTAVE}_relu-h"], found[f"{OCTAVE}_relu-l"], found["prob"][0]
     best = int(prob.argmax())
-    drawing = Drawing(
+    drawing = FigureDrawing(
         284,
         "A digit in the octave network",
         f"A handwritten {best} of 32 by 32 pixels becomes 12 feature maps of 16 by 16 and 4 of 8 by 8. "
@@ -71,7 +71,7 @@ def digit() -> str:
 def octave() -> str:
     """Four paths between two resolutions, and the two sums."""
     found = values("octave-se-resnet-digits")
-    drawing = Drawing(
+    drawing = FigureDrawing(
         452,
         "One octave convolution",
         "The high maps go through h2h, a convolution, to the high sum, and through h2l, an average over 2 by "
@@ -131,7 +131,7 @@ def attention() -> str:
     average = found[f"{ATTENTION}.adaptive_avg_pool2d"].ravel()
     largest = float(np.abs(parts).max())
     first, second = (float(weight) for weight in weights[:, MIXED])
-    drawing = Drawing(
+    drawing = FigureDrawing(
         404,
         "One split attention",
         "Two parts of eight channels are added. The average of each channel goes through two layers and a "

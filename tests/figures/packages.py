@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from tests.figures.drawing import Drawing
+from refnet.report.drawing import Drawing
 from tests.test_project import imported, modules
 
 PLACES = {

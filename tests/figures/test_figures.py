@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tests.figures import FIGURES, numbers, packages
+from tests.figures import FIGURES, bench, numbers, packages
 
 FOLDER = Path(__file__).parents[2] / "docs" / "figures"
 PAGES = [*(FOLDER.parents[1]).glob("*.md"), *FOLDER.parent.rglob("*.md")]
@@ -81,3 +81,41 @@ def test_an_arrow_left_out_follows_from_others():
 def test_an_addition_rounds_if_its_result_is_not_exact():
     chains, last, total = numbers.rounded([[0, 1], [2]], np.float32([1, 2**-30, 3]))
     assert (chains, last, total) == ([[True], []], [False], 4)
+
+
+def test_the_tables_of_the_performance_page_are_those_of_the_csv():
+    """python -m tests.figures writes them anew."""
+    page = bench.PAGE.read_text(encoding="utf-8")
+    assert page == bench.written(page)
+    one, *_ = bench.rows()
+    assert bench.block([{**one, "ratio_of_medians": "0.123"}]) not in page
+
+
+def test_an_aim_is_reached_by_every_row_or_by_the_mean():
+    base = {**bench.rows()[0], "threads": "1", "load_average": "0.10", "same_classes": "yes"}
+
+    def row(network, against, ratio):
+        return {**base, "network": network, "against": against, "ratio_of_medians": str(ratio)}
+
+    found = [
+        row("octave-densenet-a", "mxnet", 0.2),
+        row("octave-resnet-b", "mxnet", 0.8),
+        row("densenet-c", "mxnet", 5.0),  # no octave network
+        row("octave-densenet-a", "onnxruntime", 1.15),
+        row("octave-resnet-b", "onnxruntime", 1.0),
+    ]
+    lines = bench.block(found).splitlines()
+    assert [line.split(" | ")[-1] for line in lines[-4:]] == [
+        "1 of 2, highest 0.80: not reached |",
+        "0.400: reached |",
+        "1 of 1, highest 1.15: reached |",
+        "1.072: not reached |",
+    ]
+    assert not any("not worth keeping" in line for line in lines)
+    assert "not worth keeping" not in bench.block([{**one, "load_average": "1.30"} for one in found])
+    busy = bench.block([{**one, "load_average": "1.31"} for one in found])
+    assert "not worth keeping" in busy
+    assert "0.400: reached, while busy |" in busy
+    two = bench.block([{**one, "load_average": "2.31", "threads": "2"} for one in found])
+    assert "0.400: not judged |" in two
+    assert "73 rows of the 39 networks are missing" in two  # 2 x 39 less these 5
