@@ -139,7 +139,9 @@ def test_the_readmes_example(tmp_path, capsys, monkeypatch):
     notebook = (ROOT / "docs" / "notebooks" / "own-module.md").read_text(encoding="utf-8")
     (source,) = re.findall(r'^source = """(.*?)^"""', notebook, re.MULTILINE | re.DOTALL)
     (tmp_path / "own_network.py").write_text(source)
-    lines = re.findall(r"^\$ refnet (.* own_network:network .*|verify caps.*)$", readme, re.MULTILINE)
+    lines = re.findall(
+        r"^\$ refnet (.* own_network:network .*|verify caps(?: --book .*)?)$", readme, re.MULTILINE
+    )
     commands = [line.split() for line in lines]
     assert [words[0] for words in commands] == ["capture", "verify", "reveal", "verify"]
     said = []
