@@ -230,6 +230,7 @@ NAMES_OPS = {
     "models/cost.py": "the model cards' rule for operations: one row per op",
     "models/loading.py": "a symbol file's input channels, read off its first convolution",
     "bench/scaling.py": "the layer that is timed",
+    "verification/folded.py": "what can be folded into what, and how it is computed",
     "prove/prove.py": "its table of functions with their default parameters",
 }
 """Files beyond ops and formats that name a class of op, and why; what an op means is asked of the op."""

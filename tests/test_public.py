@@ -20,6 +20,7 @@ FUNCTIONS = {
     "run",
     "steps",
     "capture",
+    "capture_torch",
     "open_capture",
     "verify",
     "explain",
@@ -51,9 +52,8 @@ def test_each_has_a_docstring_with_an_example_and_stands_on_the_page(name):
 
 def test_every_function_has_a_runnable_example_on_the_page():
     run = "".join(re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
-    for name in FUNCTIONS - {
-        "reveal"
-    }:  # it needs a framework: tests/crosscheck/test_public_reveal.py runs it
+    # they need a framework: tests/crosscheck/test_public_reveal.py and test_torch_module_commands.py run them
+    for name in FUNCTIONS - {"reveal", "capture_torch"}:
         assert f"refnet.{name}(" in run, name
 
 
@@ -129,8 +129,27 @@ ODD = (5, 1.5, b"x", object(), [5], (0, 1.5), {5: 5}, np.float32(1), np.zeros(2)
 NEEDED = {"load": "model", "run": "graph inputs", "steps": "graph inputs", "open_capture": "folder"}
 NEEDED |= {"limits": "", "verify": "capture only", "explain": "node at", "diff": "a b", "read_book": "path"}
 NEEDED |= {"write_golden": "path model inputs batch", "check_golden": "path batch", "evaluate": "model"}
-NEEDED |= {"capture": "framework model folder threads", "reveal": "framework model book threads batch"}
+NEEDED |= {"capture": "framework model folder threads", "reveal": "framework model book threads"}
+NEEDED |= {"capture_torch": "module inputs folder"}
 """Function -> the arguments for which None will not do."""
+
+
+class Module:
+    """What refnet asks of a torch.nn.Module before it needs torch."""
+
+    def forward(self, x):
+        return x
+
+    def state_dict(self):
+        return {}
+
+    def modules(self):
+        return [self]
+
+    training = False
+
+    def eval(self):
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +173,7 @@ def calls(tmp_path_factory) -> dict[str, dict[str, object]]:
         "check_golden": {"path": folder / "golden.json"},
         "evaluate": {"model": "resnest-digits", "images": folder},
         "capture": {"framework": "mxnet", "folder": folder / "capture", **asked},
+        "capture_torch": {"module": Module(), "inputs": x["data"], "folder": folder / "capture"},
         "reveal": {"framework": "mxnet", "book": folder / "book.json", **asked},
     }
 

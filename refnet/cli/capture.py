@@ -46,6 +46,7 @@ examples:
   refnet capture torch mynets:make --path src --state net.pth --model resnest-50-pytorch -o caps/mine
   refnet capture torch mynets:make --path src --model resnest-50-pytorch --weights net.params -o caps/mine
   refnet capture mxnet octave-se-resnet-50-0.125 --order-free -o caps/exact
+  refnet capture torch mynets:make --path src --image 224,224 --order-free -o caps/exact
   refnet capture folder dumps --model resnest-50-pytorch --weights net.pth --input x.npy -o caps/npu
 
 A capture is a folder with one .npy file per value and manifest.json, which says who computed it (framework,
@@ -55,7 +56,8 @@ inputs, the graph and the weights. docs/formats.md specifies it, so that anyone 
 torch, mxnet, onnxruntime and openvino run in a Python of their own: --python PATH, else the variable
 REFNET_PYTHON_TORCH (_MXNET, _ONNXRUNTIME, _OPENVINO), else the Python that runs refnet, else that of the
 PATH. torch takes any nn.Module as package.module:callable. It is exported (torch.export, to network.onnx in
-DIR) and run node by node, so `refnet verify DIR` needs nothing else. Where torch cannot export it, and with
+DIR) and run node by node, so `refnet verify DIR` needs nothing else. If torch.export refuses it, what
+torch.fx records of it is exported. Where that fails, too, and with
 --mode eager, every module's and every function's output is a value, without a graph; with --model the graph
 is a network's that refnet knows. --state loads weights into the module. The manifest names --weights, or
 --state, only after comparing them with the module's own parameters; if they differ, nothing is captured. A
@@ -78,7 +80,8 @@ without --model).
 size, on integers so small that no sum of them rounds in any order. Every framework must then give the same
 bits; exit code 1: some nodes differ. `refnet diff` compares two such captures. With onnxruntime and a .onnx
 file, the nodes are the file's own, at its operator versions; with a network that refnet knows, they are the
-framework's operators of the same meaning, and no code of yours runs. A package.module:callable is refused;
+framework's operators of the same meaning, and no code of yours runs. Of a package.module:callable, the
+module's own calls run, each alone, as torch.export sees them.
 `refnet export MODEL --to onnx --order-free -o DIR` writes a model with inputs and results, to be run by
 anything.
 

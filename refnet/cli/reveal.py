@@ -44,6 +44,7 @@ examples:
   refnet reveal torch resnest-50-pytorch --environment ONEDNN_MAX_CPU_ISA=AVX2 -o avx2.book.json
   refnet reveal torch digits_torch:network --path weights/training --state weights/resnest-digits.pth \\
       --model resnest-digits -o digits.book.json
+  refnet reveal torch mynets:make --path src --state net.pth --image 224,224 -o mine.book.json
   refnet reveal --show layer1.0.conv1 resnest-50-pytorch --book torch.book.json -o conv1.svg
   refnet reveal --show Dense --book mxnet.book.json
 
@@ -54,6 +55,9 @@ relu, batch norm, sigmoid and the like, the formula that gives the framework's b
 node's recipe must reproduce two runs of the whole network bit by bit, from the framework's own inputs to
 the node. Nodes that fail are left out of the book and named. A third run contains infinities and NaN. If
 several recipes fit, one that also holds there is chosen; nodes without such a recipe are named.
+
+Of a package.module:callable without --model, the module is exported (torch.export), and its own calls are
+asked; `refnet verify DIR --book BOOK` then judges its capture with the book.
 
 With --subgraph default MXNet joins nodes: a convolution with the batch norm, the addition or the relu after
 it. refnet asks MXNet which nodes it joins and then treats each group as one node; only the value of its last

@@ -37,6 +37,7 @@ examples:
   refnet verify DIR --only layer1.0.conv1 --json
   refnet verify DIR --book torch.book.json    values with the recipes' bits are proved to be rounding only
   refnet verify DIR --html report.html        one self-contained file
+  refnet verify caps net.onnx                 your torch module's values against what you exported of it
   refnet verify DIR net.onnx --propose map.json      files under other names: what each may be
   refnet verify DIR net.onnx --names map.json        accepted
 
@@ -50,6 +51,9 @@ Each value is judged on the capture's own inputs to its node:
   missing   not in the capture, or its name holds a later node's value, folded or fused into one; the next
             captured value is judged across the nodes in between
 Finally the outputs are compared with refnet's own run from the input.
+
+If DIR is the capture of a torch module and MODEL another .onnx of it, the file's nodes are matched with the
+module's: by inputs, bits and names; folded batch norms are judged apart.
 
 Without DIR, refnet judges the captures that ship with it, using their books: every value as MXNet and
 PyTorch computed it. Neither needs to be installed. DIR is a capture (`refnet capture`), or a folder of .npy

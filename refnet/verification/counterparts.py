@@ -11,6 +11,7 @@ is matched with the first of these that there is:
     folded                        a convolution stands for one of the module's and the batch norm behind it
     by inputs                     the same op, of values that are matched, makes other bits
     by name                       the names are the same but for separators and running numbers
+    as an output                  what is left of the outputs, in order
 
 Both sides are computed on the capture's own values, so a difference does not spread. Where a batch norm is
 folded, the file's node is judged as what the module has in its place, two nodes; and its weights are compared
@@ -89,6 +90,7 @@ def counterparts(
     sides = _Sides(capture, module, file, inputs, threads)
     for node in file.nodes:
         sides.match(node)
+    sides.match_outputs()
     if not sides.how:
         raise InputError(f"no value of {file.name} is one of the capture's: it is a file of something else")
     return sides.made()
@@ -150,16 +152,32 @@ class _Sides:
                 self.ours[node.name] = self.theirs[found[0]]
         elif value is not None:
             self.ours[node.name] = value
+            if node.op.reshapes and node.data[0] in self.place:
+                self.place[node.name] = self.place[node.data[0]]
+
+    def _elements(self, name: str | None) -> str | None:
+        """The value of the module that has the same elements, in the same order, before any reshaping."""
+        node = self.module.by_name.get(name or "")
+        return self._elements(node.data[0]) if node is not None and node.op.reshapes else name
+
+    def match_outputs(self) -> None:
+        """What is left of the outputs is matched in order, where each side has one of its size."""
+        taken = {name for name, _ in self.how.values()}
+        ours = [name for name in dict.fromkeys(self.file.outputs.values()) if name not in self.how]
+        theirs = [name for name in dict.fromkeys(self.module.outputs.values()) if name not in taken]
+        for name, own in zip(ours, theirs, strict=False):
+            if name in self.ours and self.ours[name].size == self.sizes.get(own):
+                self.how[name] = own, "as an output"
 
     def _found(self, node: Node, value: F32 | None) -> tuple[str, str] | None:
         taken = {name for name, _ in self.how.values()}
         free = [one for one in self.module.nodes if one.name not in taken]
-        data = [self.place.get(name) for name in node.data]
+        data = [self._elements(self.place.get(name)) for name in node.data]
         kin = [
             one
             for one in free
             if type(one.op) is type(node.op)
-            and list(one.data) == data
+            and [self._elements(name) for name in one.data] == data
             and (value is None or self.sizes.get(one.name) == value.size)
         ]
         if value is not None:

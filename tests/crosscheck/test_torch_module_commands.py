@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,34 @@ def test_where_torch_export_refuses_torch_fx_is_asked(tmp_path, capsys):
     assert "control flow" in hooks.reference.flags["refused by torch.fx"]
     assert "refused by torch.export" in hooks.reference.flags
     capsys.readouterr()
+
+
+def test_the_readmes_example(tmp_path, capsys, monkeypatch):
+    """README's commands on the module of the notebook. What is only rounding depends on the processor."""
+    monkeypatch.setenv("REFNET_PYTHON_TORCH", str(interpreter("torch")))
+    monkeypatch.chdir(tmp_path)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    notebook = (ROOT / "docs" / "notebooks" / "own-module.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r'^source = """(.*?)^"""', notebook, re.MULTILINE | re.DOTALL)
+    (tmp_path / "own_network.py").write_text(source)
+    lines = re.findall(
+        r"^\$ refnet (.* own_network:network .*|verify caps(?: --book .*)?)$", readme, re.MULTILINE
+    )
+    commands = [line.split() for line in lines]
+    assert [words[0] for words in commands] == ["capture", "verify", "reveal", "verify"]
+    said = []
+    for words in commands:
+        path = ["--path", str(tmp_path)] if words[1] == "torch" else []
+        assert main([*words, *path]) in ((0, 1) if words[0] == "reveal" else (0,))
+        said.append(capsys.readouterr().out.splitlines()[-1])
+    printed = re.findall(r"^(20 values: 8 equal, .*), no defects \(", readme, re.MULTILINE)
+    assert len(printed) == 2
+    for line in (said[1], said[3]):
+        assert re.match("20 values: 8 equal, .*, no defects", line)
+    counts = [
+        sum(map(int, re.findall(r"(\d+) (?:replayed|rounding)", line))) for line in (*printed, *said[1::2])
+    ]
+    assert counts == [12] * 4
 
 
 SCRIPT = """

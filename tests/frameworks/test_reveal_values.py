@@ -85,11 +85,13 @@ def test_a_twin_that_is_shown_later_has_its_own_value():
     assert seen(names, values) == names
 
 
-def test_what_is_no_twin_stays_hidden_and_hides_what_reads_it():
+def test_what_is_no_twin_stays_hidden_and_hides_what_reads_it_alone():
+    """Nothing can be said of relu_c, whose input is hidden; what reads relu_c has its value all the same."""
     assert seen(["pool_a", "relu_a", "relu_c", "sum", "last"]) == [
         "pool_a",
         "relu_a",
         "sum",
+        "last",
         "pool_b",
         "relu_b",
     ]
