@@ -31,6 +31,7 @@ from refnet.ops.scalar import WithScalar
 from refnet.ops.select import DepthToSpace, Expand, Gather, SpaceToDepth, StridedSlice, Tile
 from refnet.ops.sigmoid import Sigmoid
 from refnet.ops.softmax import Softmax
+from refnet.ops.trigonometry import Cos, Sin
 
 __all__ = [
     "ALL",
@@ -47,6 +48,7 @@ __all__ = [
     "ConvAdd",
     "ConvNd",
     "ConvTranspose",
+    "Cos",
     "Cost",
     "Dense",
     "DepthToSpace",
@@ -103,6 +105,7 @@ __all__ = [
     "ResizeNearest",
     "Sigmoid",
     "Silu",
+    "Sin",
     "Slice",
     "Softmax",
     "Softplus",

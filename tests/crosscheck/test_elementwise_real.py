@@ -45,6 +45,8 @@ CASES: list[tuple[str, str, dict[str, object], Op, str]] = [
     ("torch", "tanh", {}, ops.Tanh(), ""),
     ("torch", "erf", {}, ops.Erf(), ""),
     ("torch", "sqrt", {}, ops.Sqrt(), ""),
+    ("torch", "sin", {}, ops.Sin(), ""),
+    ("torch", "cos", {}, ops.Cos(), ""),
     ("torch", "softplus", {}, ops.Softplus(), ""),
     ("torch", "mish", {}, ops.Mish(), ""),
     ("torch", "silu", {}, ops.Silu(), "sleef"),
@@ -62,6 +64,8 @@ CASES: list[tuple[str, str, dict[str, object], Op, str]] = [
     ("onnx", "Tanh", {}, ops.Tanh(), "mlas"),
     ("onnx", "Erf", {}, ops.Erf(), "mlas"),
     ("onnx", "Sqrt", {}, ops.Sqrt(), ""),
+    ("onnx", "Sin", {}, ops.Sin(), ""),
+    ("onnx", "Cos", {}, ops.Cos(), ""),
     ("onnx", "Abs", {}, ops.Abs(), ""),
     ("onnx", "Softplus", {}, ops.Softplus(), ""),
     ("onnx", "Elu", {"alpha": 0.75}, ops.Elu(0.75), ""),
@@ -75,6 +79,8 @@ CASES: list[tuple[str, str, dict[str, object], Op, str]] = [
     ("mxnet", "tanh", {}, ops.Tanh(), ""),
     ("mxnet", "erf", {}, ops.Erf(), ""),
     ("mxnet", "sqrt", {}, ops.Sqrt(), ""),
+    ("mxnet", "sin", {}, ops.Sin(), ""),
+    ("mxnet", "cos", {}, ops.Cos(), ""),
     ("mxnet", "abs", {}, ops.Abs(), ""),
     ("mxnet", "square", {}, ops.Power(2.0), ""),
     ("mxnet", "rsqrt", {}, ops.Power(-0.5), ""),
@@ -148,7 +154,7 @@ def test_global_max_pooling_of_mxnet(workers: dict[str, Worker]) -> None:
 
 FILES = (
     *("abs", "celu", "elu", "erf", "exp", "gelu", "hardsigmoid", "hardswish", "log", "mish", "neg", "pow"),
-    *("reciprocal", "selu", "softplus", "softsign", "sqrt", "swish", "tanh"),
+    *("cos", "reciprocal", "selu", "sin", "softplus", "softsign", "sqrt", "swish", "tanh"),
 )
 """Where onnx keeps the node tests of the operators."""
 

@@ -69,6 +69,8 @@ NETWORKS = {
             "Silu",
             "Gelu",
             "Elu",
+            "Sin",
+            "Cos",
         ),
         *("HardSigmoid", "HardSwish"),
     ),

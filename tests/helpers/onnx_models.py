@@ -138,7 +138,7 @@ def windows() -> list[Case]:
 def functions() -> list[Case]:
     """Functions of one value; the runtime has no Swish, and no cubes or roots of its own with integer
     exponents."""
-    plain = ("Abs", "Erf", "Exp", "Neg", "Softplus", "Softsign", "Tanh")
+    plain = ("Abs", "Cos", "Erf", "Exp", "Neg", "Sin", "Softplus", "Softsign", "Tanh")
     only = ("reference",)
     return [
         *(Case(op, ((2, 40),), first=9 if op == "Erf" else 7) for op in plain),

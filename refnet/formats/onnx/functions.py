@@ -22,6 +22,7 @@ from refnet.formats.assembly import Made
 from refnet.formats.onnx.use import Rule, Use
 from refnet.ops import (
     Abs,
+    Cos,
     Elu,
     Erf,
     Exp,
@@ -34,6 +35,7 @@ from refnet.ops import (
     Op,
     Power,
     Silu,
+    Sin,
     Softplus,
     Softsign,
     Sqrt,
@@ -99,6 +101,7 @@ def _always(op: Op) -> Rule:
 RULES: dict[str, Rule] = {
     "Abs": _always(Abs()),
     "Celu": _elu(_celu),
+    "Cos": _always(Cos()),
     "Elu": _elu(lambda u: Elu(_float32(u, "alpha"))),
     "Erf": _always(Erf()),
     "Exp": _always(Exp()),
@@ -111,6 +114,7 @@ RULES: dict[str, Rule] = {
     "Pow": _pow,
     "Reciprocal": _always(WithScalar("rdiv", 1.0)),
     "Selu": _elu(lambda u: Elu(_float32(u, "alpha"), _float32(u, "gamma"))),
+    "Sin": _always(Sin()),
     "Softplus": _always(Softplus()),
     "Softsign": _always(Softsign()),
     "Sqrt": _always(Sqrt()),
@@ -120,7 +124,7 @@ RULES: dict[str, Rule] = {
 """Operator -> its rule."""
 
 SAME: dict[type[Op], str] = {
-    kind: kind.__name__ for kind in (Abs, Erf, Exp, HardSwish, Log, Softplus, Softsign, Sqrt, Tanh)
+    kind: kind.__name__ for kind in (Abs, Cos, Erf, Exp, HardSwish, Log, Sin, Softplus, Softsign, Sqrt, Tanh)
 }
 """Ops that ONNX has under the same name, without attributes."""
 
