@@ -3,8 +3,8 @@ first.
 
 Sine and cosine rest on quarters.py, the others on kernels.py's e ** x, whose proof needs |n| < 2**15 only,
 so |x| < 177. Against loops/real.py: another e ** x, logarithms as Newton steps on it (only the first guess
-is real.py's, and a wrong one gives NaN), erf as the alternating series, and twice the digits. tanh, mish and SiLU
-are the same quotients of it, and GELU beyond 4 the same continued fraction.
+is real.py's, and a wrong one gives NaN), erf as the alternating series, and twice the digits. tanh, mish and
+SiLU are the same quotients of it, and GELU beyond 4 the same continued fraction.
 
 A number is h + l, unevaluated; operations on it are off by the relative
 2**-100 of the sizes that go in (Joldes, Muller, Popescu, Tight and rigorous error bounds for basic building
