@@ -39,7 +39,7 @@ from refnet.ops import (
 
 def _batch_norm(u: Use) -> list[Made]:
     if u["training_mode"] or u["spatial"] == 0:
-        raise u.node.unsupported("training_mode=1 or spatial=0")
+        raise u.node.unsupported("training_mode=1 of a value, or spatial=0")
     weights = [u.weight(i, role)[0] for i, role in enumerate(BatchNorm.roles) if i]
     return u.one(BatchNorm(decimal(u["epsilon"])), *weights)
 
