@@ -269,6 +269,7 @@ OPERATORS_BEYOND = {
     "ops/clip.py",
     "ops/conv_nd.py",
     "ops/conv_transpose.py",
+    "ops/cumulative.py",
     "ops/extremes.py",
     "ops/function.py",
     "ops/functions.py",

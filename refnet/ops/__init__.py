@@ -8,6 +8,7 @@ from refnet.ops.clip import Clip
 from refnet.ops.conv import Conv, ConvAdd
 from refnet.ops.conv_nd import ConvNd
 from refnet.ops.conv_transpose import ConvTranspose
+from refnet.ops.cumulative import CumSum
 from refnet.ops.dense import Dense
 from refnet.ops.extremes import Max, Min, ReduceMax, ReduceMin
 from refnet.ops.functions import Abs, Erf, Exp, Log, Power, Sqrt, Tanh
@@ -50,6 +51,7 @@ __all__ = [
     "ConvTranspose",
     "Cos",
     "Cost",
+    "CumSum",
     "Dense",
     "DepthToSpace",
     "Div",

@@ -261,9 +261,10 @@ def _judged(test: Test, node: Any, found: Array, inputs: list[Array], own: Array
 def _inside(found: Array, bound: Interval) -> tuple[str, str]:
     if found.shape != bound.center.shape:
         return WRONG, f"shape {bound.center.shape}, expected {found.shape}"
-    finite = np.isfinite(bound.center) & np.isfinite(bound.radius)
+    finite = ~np.isnan(bound.center) & np.isfinite(bound.radius)
     with np.errstate(invalid="ignore"):
-        outside = finite & ~(np.abs(found.astype(np.float64) - bound.center) <= bound.radius)
+        inside = np.abs(found.astype(np.float64) - bound.center) <= bound.radius
+        outside = finite & ~(inside | (found == bound.center))
     if outside.any():
         return WRONG, f"{outside.sum()} of {outside.size} elements outside of the bound"
     return (RIGHT, "") if finite.all() else (UNDECIDED, "no finite bound of some elements")

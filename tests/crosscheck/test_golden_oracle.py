@@ -75,8 +75,8 @@ NETWORKS = {
         *("HardSigmoid", "HardSwish"),
     ),
     "norms": (
-        *("LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm", "LRN", "LpNorm", "LogSoftmax", "ReduceL1"),
-        *("ReduceL2", "ReduceSumSquare", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"),
+        *("LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm", "LRN", "LpNorm", "LogSoftmax", "CumSum"),
+        *("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"),
     ),
     "transposed and resized": ("ConvTranspose", "ConvNd", "AvgPoolNd", "ResizeLinear", "ResizeCubic"),
 }
@@ -133,6 +133,7 @@ def norms(name: str) -> Graph:
         Node("shares", ops.LpNorm(2, 1), ("data",)),
         Node("scores", ops.LogSoftmax(1), ("data",)),
         Node("l1", ops.ReduceL1((2,)), ("data",)),
+        Node("running", ops.CumSum(2), ("data",)),
         Node("l2", ops.ReduceL2((2,)), ("data",)),
         Node("squares", ops.ReduceSumSquare((2,)), ("data",)),
         Node("product", ops.ReduceProd((2,)), ("data",)),

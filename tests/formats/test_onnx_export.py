@@ -30,6 +30,7 @@ from refnet.ops import (
     Constant,
     Conv,
     ConvAdd,
+    CumSum,
     Dense,
     Div,
     ExpandDims,
@@ -166,6 +167,8 @@ CASES: list[tuple[Op, *tuple[tuple[int, ...], ...]]] = [
     (InstanceNorm(1e-3, ((6,), (6,))), MAPS),
     (LRN(4, 0.5, 0.75, 2.0), (2, 5, 4)),  # the reference goes over as many channels as images
     (LpNorm(3), MAPS),
+    (CumSum(2), MAPS),
+    (CumSum(1, True, True), MAPS),
     (LogSoftmax(2), MAPS),
     (LogSoftmax(1, trailing=True), MAPS),
     (Max(3, ((6, 1, 1),)), MAPS, (1, 5, 4)),

@@ -177,7 +177,7 @@ def test_the_process_is_limited(tmp_path):
 
 
 def standardised(tmp_path):
-    """A convolution whose weight a batch norm of constants in training mode makes, its unused outputs named."""
+    """A convolution whose weight is a batch norm of constants in training mode, which names all outputs."""
     w, scale, shift = floats((3, 2, 3, 3), "w"), floats((3,), "s"), floats((3,), "b")
     zero, one = np.zeros(3, F), np.ones(3, F)
     constants = {"w": w, "rows": np.array([1, 3, -1]), "back": np.array([3, 2, 3, 3])}

@@ -398,6 +398,8 @@ def reductions() -> list[Case]:
             Case(op, (MAPS, (4, 1, 1), (6,)), first=8),
             Case(op, (whole((4, 1, 1), "first"), MAPS, reals(0.5)), first=8),
         ]
+    for axis, attributes in ((2, {}), (-1, {"exclusive": 1}), (1, {"reverse": 1, "exclusive": 1})):
+        found.append(Case("CumSum", (MAPS, ints(axis).reshape(())), attributes, first=11))
     borders = {"ReduceMax": 18, "ReduceMin": 18, "ReduceProd": 18, "ReduceL1": 18, "ReduceL2": 18}
     borders |= {"ReduceSumSquare": 18, "ReduceLogSum": 18, "ReduceLogSumExp": 18}
     for op, border in borders.items():

@@ -259,6 +259,12 @@ EXAMPLES = [
         ((2, 3, 4),),
         lambda op, at, x: square_root(sum((v * v for v in along(op, at, x)), Fraction(0))),
     ),
+    Example(ops.CumSum(1), ((2, 5, 3),), lambda op, at, x: sum(map(fraction, x[at[0], : at[1] + 1, at[2]]))),
+    Example(
+        ops.CumSum(2, True, True),
+        ((2, 2, 4),),
+        lambda op, at, x: sum(map(fraction, x[(*at[:2], slice(at[2] + 1, None))]), Fraction(0)),
+    ),
     Example(ops.ReduceProd((1,)), ((2, 5, 3),), lambda op, at, x: math.prod(along(op, at, x))),
     Example(
         ops.LpNorm(1, 2),

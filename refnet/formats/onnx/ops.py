@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from refnet.formats.assembly import Made
-from refnet.formats.onnx import functions, integers, reductions, select, shape, window
+from refnet.formats.onnx import functions, integers, reductions, select, sequences, shape, window
 from refnet.formats.onnx.use import Rule, Use, decimal
 from refnet.ops import (
     Add,
@@ -208,6 +208,7 @@ RULES: dict[str, Rule] = {
     "Reshape": shape.reshape,
     "Resize": window.resize,
     "ScatterND": select.scatter_nd,
+    "SequenceAt": sequences.sequence_at,
     "Sigmoid": _simple(Sigmoid()),
     "Slice": shape.slice_,
     "Softmax": _softmax,

@@ -31,6 +31,7 @@ from refnet.formats.onnx.fold import fold, rounds_once, shape_of
 from refnet.formats.onnx.inference import Inference
 from refnet.formats.onnx.older import modern
 from refnet.formats.onnx.ops import RULES
+from refnet.formats.onnx.sequences import Sequences
 from refnet.formats.onnx.sizes import Shapes, stated
 from refnet.formats.onnx.use import Use
 from refnet.formats.opaque import Opaques, Operation, Said, reason
@@ -137,7 +138,9 @@ def _build(
     constants = _Constants(model)
     building, opaques, inference = Building(dict(inputs), constants, inputs), Opaques(), Inference()
     wanted = frozenset(name for node in nodes for name in node.inputs) | {*model.outputs}
-    for node in (new for old in nodes for new in modern(old, lambda name: _shape(name, building))):
+    sequences = Sequences(nodes, model.outputs)
+    newer = (new for old in nodes for new in modern(old, lambda name: _shape(name, building)))
+    for node in (sequences.at(one) for one in newer if not sequences.taken(one)):
         values = [name for name in node.inputs if name in building.types]
         lost = opaques.lost(node.inputs)
         if node.op == "CastLike" and node.inputs[0] in constants and not lost:

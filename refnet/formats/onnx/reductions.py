@@ -9,6 +9,7 @@ from refnet.formats.assembly import Made
 from refnet.formats.onnx.use import Rule, Use, decimal
 from refnet.ops import (
     LRN,
+    CumSum,
     GroupNorm,
     Identity,
     InstanceNorm,
@@ -120,7 +121,16 @@ def _reduce(make: Any, alone: Op | None = None) -> Rule:
     return rule
 
 
+def _cum_sum(u: Use) -> list[Made]:
+    axis = u.constant(1, "axis")
+    if axis.size != 1 or axis.dtype.kind not in "iu":
+        raise u.node.wrong(f"{axis.dtype} {list(axis.shape)} as axis", "one whole number")
+    where = u.axis(int(axis.reshape(-1)[0]), u.rank())
+    return u.one(CumSum(where, bool(u["exclusive"]), bool(u["reverse"])))
+
+
 RULES: dict[str, Rule] = {
+    "CumSum": _cum_sum,
     "GroupNormalization": _group_norm,
     "InstanceNormalization": _instance_norm,
     "LRN": _lrn,
