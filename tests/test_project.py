@@ -287,6 +287,7 @@ OPERATORS_BEYOND = {
     "ops/pieces.py",
     "ops/places.py",
     "ops/pool_nd.py",
+    "ops/pool_power.py",
     "ops/reduce.py",
     "ops/reduce_powers.py",
     "ops/row_sums.py",

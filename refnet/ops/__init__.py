@@ -25,6 +25,7 @@ from refnet.ops.opaque import Opaque
 from refnet.ops.pointwise import Add, Div, Mul, Relu, Sub
 from refnet.ops.pool import MaxPool
 from refnet.ops.pool_nd import AvgPoolNd, MaxPoolNd
+from refnet.ops.pool_power import LpPool
 from refnet.ops.reduce import ReduceMean, ReduceSum
 from refnet.ops.reduce_powers import LpNorm, ReduceL1, ReduceL2, ReduceProd, ReduceSumSquare
 from refnet.ops.resample import ResizeNearest, UpsampleNearest
@@ -75,6 +76,7 @@ __all__ = [
     "Log",
     "LogSoftmax",
     "LpNorm",
+    "LpPool",
     "MatMul",
     "Max",
     "MaxPool",

@@ -197,6 +197,7 @@ RULES: dict[str, Rule] = {
     "GlobalMaxPool": window.global_max,
     "Identity": _simple(Identity()),
     "LeakyRelu": _leaky,
+    "LpPool": window.lp_pool,
     "MatMul": _matmul,
     "MaxPool": window.max_pool,
     "Mul": _two(Mul),
