@@ -288,6 +288,7 @@ OPERATORS_BEYOND = {
     "ops/places.py",
     "ops/pool_nd.py",
     "ops/pool_power.py",
+    "ops/powers.py",
     "ops/reduce.py",
     "ops/reduce_powers.py",
     "ops/row_sums.py",

@@ -26,6 +26,7 @@ from refnet.ops.pointwise import Add, Div, Mul, Relu, Sub
 from refnet.ops.pool import MaxPool
 from refnet.ops.pool_nd import AvgPoolNd, MaxPoolNd
 from refnet.ops.pool_power import LpPool
+from refnet.ops.powers import Pow
 from refnet.ops.reduce import ReduceMean, ReduceSum
 from refnet.ops.reduce_powers import LpNorm, ReduceL1, ReduceL2, ReduceProd, ReduceSumSquare
 from refnet.ops.resample import ResizeNearest, UpsampleNearest
@@ -88,6 +89,7 @@ __all__ = [
     "Opaque",
     "PRelu",
     "Pad",
+    "Pow",
     "Power",
     "RMSNorm",
     "RadixSoftmax",

@@ -34,9 +34,10 @@ class LpPool(PoolNd):
     rounded; then the root: none for 1, IEEE's for 2, else acc ** (1 / p) in float64, rounded once.
 
     Bound, any order: the sum s of K terms is off by e = (gamma(K + p) + LIBRARY) s + K p ETA, powers being
-    products or a library's; its root by e / (p r**(p - 1)), r the least s ** (1 / p), and by e ** (1 / p);
-    the root itself by LIBRARY and U |ln s| / p of itself, what the rounding of 1 / p costs (for p = 1 not,
-    for p = 2 by LIBRARY). Inputs in radii move a norm by the norm of the radii. No bound where s may overflow.
+    products or a library's; its root by e / (p r**(p - 1)), r the least s ** (1 / p), and by e ** (1 / p).
+    The root itself is off by LIBRARY and, for p > 2, by U |ln s| / p, what rounding 1 / p costs, of itself;
+    for p = 1 there is none. Inputs in radii move a norm by the norm of the radii. No bound where s may
+    overflow.
 
     Golden: the exact root, rounded once. In float64, with each window scaled by a power of two so that its
     largest |x| lies between 1/2 and 1, s is off by (K + p) U64 and the root by ROOT; what that leaves open is

@@ -1200,6 +1200,7 @@ ONNX_ONLY: list[tuple[Op, tuple[int, ...]]] = [
     (Constant((1, 4)), ()),
     *UNKNOWN_TO_MXNET,
     (ops.CumSum(1), (1, 4)),
+    (ops.Pow(((4,),)), (1, 4)),
     (ops.LayerNorm(1e-5, 1, True, ((4,), (4,))), (1, 4)),
     (ops.RMSNorm(1e-5, 1, ((4,),)), (1, 4)),
     (ops.GroupNorm(1e-5, 2, False, ((4,), (4,))), (1, 4)),

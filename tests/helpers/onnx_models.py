@@ -157,6 +157,9 @@ def functions() -> list[Case]:
         Case("Swish", ((2, 40),), first=24, engines=only),
         *(Case("Pow", ((2, 40), reals(n).reshape(()))) for n in (2, 3, 0.5, -2, 1)),
         Case("Pow", ((2, 40), reals(2))),
+        Case("Pow", ((2, 4), reals(2, 0.5, 0, 1))),
+        Case("Pow", (reals(1, 2, 3, 10), (2, 4))),
+        Case("Pow", ((2, 1), (2, 3))),
         Case("Pow", ((2, 40), ints(3)), first=12),
     ]
 
