@@ -180,11 +180,8 @@ class Graph:
         made = {key: _frozen(array, own) for key, array in once.items()}
         frozen = {name: made[id(weights[name])] for name in wanted}
         held = self.weights
-        rounded = {
-            name: off
-            for name, off in self.rounded.items()
-            if name not in held or held[name].tobytes() == frozen[name].tobytes()
-        }
+        other = {n for n in self.rounded if n in held and held[n].tobytes() != frozen[n].tobytes()}
+        rounded = {name: off for name, off in self.rounded.items() if name not in other}
         return replace(self, weights=MappingProxyType(frozen), rounded=rounded)
 
     def check_inputs(self, inputs: Mapping[str, F32]) -> dict[str, TensorType]:

@@ -77,7 +77,7 @@ class Opaques:
                 why = reason(of.node, error)
             else:
                 others = sorted({*of.outputs}.intersection(wanted) - {made.name for made, _ in ready})
-                why = "refnet makes its first output only"
+                why = "refnet does not make this output"
                 return ready + (self._taken(of, why, others, said(), building) if others else [])
         return self.refused(of, why, building, said)
 

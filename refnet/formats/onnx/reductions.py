@@ -24,6 +24,7 @@ from refnet.ops import (
     ReduceLogSum,
     ReduceLogSumExp,
     ReduceMax,
+    ReduceMean,
     ReduceMin,
     ReduceProd,
     ReduceSumSquare,
@@ -54,7 +55,11 @@ def _layer_norm(u: Use) -> list[Made]:
     axis = u.axis(u["axis"], u.rank())
     inputs = tuple(name for name in u.node.inputs if name)
     data, weights, constants = trailing(u, inputs)
-    return u.one(LayerNorm(decimal(u["epsilon"]), axis, len(inputs) > 2, constants), *weights, data=data)
+    made = u.one(LayerNorm(decimal(u["epsilon"]), axis, len(inputs) > 2, constants), *weights, data=data)
+    means = u.node.outputs[1:2]
+    if means and means[0] in u.wanted:
+        made.append(Made(means[0], ReduceMean(tuple(range(axis, u.rank()))), data[:1]))
+    return made
 
 
 def _rms_norm(u: Use) -> list[Made]:
