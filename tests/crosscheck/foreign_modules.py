@@ -29,7 +29,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Two inputs, an arc tangent, which refnet does not have, layer norm, gelu, a softmax, matrix products."""
+    """Two inputs, an arc tangent, which refnet lacks, layer norm, gelu, a softmax, matrix products."""
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
