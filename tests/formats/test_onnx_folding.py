@@ -146,6 +146,15 @@ def test_the_limits_are_read_and_checked(monkeypatch):
             limits()
 
 
+def test_gather_nd_counts_what_it_makes(tmp_path):
+    """Not all data times all indices: these are 8 GiB."""
+    w, rows = floats((1 << 15,), "w"), np.arange(1 << 15)[::-1, None].astype(np.int64)
+    nodes = [node("GatherND", "w rows", "g"), node("Add", "x g")]
+    graph = load(nodes, {"w": w, "rows": rows}, tmp_path, shape=[1, 1 << 15])
+    (weight,) = graph.weights.values()
+    assert same_bits(weight, w[::-1])
+
+
 SLOW = "import sys, time\nsys.stdin.buffer.read(4)\ntime.sleep(60)\n"
 ENDS = "import sys\nsys.stdin.buffer.read(4)\nsys.exit(3)\n"
 LOUD = "import sys\nsys.stdin.buffer.read(4)\nsys.stdout.buffer.write(b'nonsense' * 99)\nsys.stdout.flush()\n"
