@@ -195,15 +195,19 @@ def fold_model(arguments: argparse.Namespace) -> None:
         sizes = dimensions(numbers if equals and name else "", f"--shape {text!r}")
         if found.setdefault(name, sizes) != sizes:
             raise InputError(f"--shape {text}: {name} is {','.join(map(str, found[name]))} already")
-    wanted = [name for text in outputs for name in text.split(",") if name]
-    made = replace(own, shapes=tuple(found.items()), outputs=own.outputs + tuple(dict.fromkeys(wanted))).text
+    made = replace(own, shapes=tuple(found.items()), outputs=own.outputs + tuple(listed(outputs))).text
     arguments.model = [made] if isinstance(arguments.model, list) else made
 
 
-def outputs_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare --outputs."""
-    text = "values in the place of the model's outputs: only what they need is computed; repeatable"
-    parser.add_argument("--outputs", action="append", default=[], metavar="NAME,...", help=text)
+def outputs_argument(parser: argparse.ArgumentParser, done: str = "computed", dest: str = "outputs") -> None:
+    """Declare --outputs. done: what is done to the nodes. dest: "outputs" becomes part of the MODEL."""
+    text = f"values in the place of the model's outputs: only what they need is {done}; repeatable"
+    parser.add_argument("--outputs", dest=dest, action="append", default=[], metavar="NAME,...", help=text)
+
+
+def listed(texts: Sequence[str]) -> list[str]:
+    """The names of a repeatable argument NAME,..., each once."""
+    return list(dict.fromkeys(name for text in texts for name in text.split(",") if name))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import refnet
 from refnet.cli.common import (
     json_argument,
+    outputs_argument,
     print_json,
     refuse_given,
     threads_argument,
@@ -57,6 +58,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     weights_arguments(parser)
     input_arguments(parser, "without --capture, or if the capture has none")
+    outputs_argument(parser)
     text = "with --capture: a JSON object {captured name: name of a value}"
     parser.add_argument("--names", type=Path, metavar="MAP.json", help=text)
     parser.add_argument("--all", action="store_true", help="show all terms")

@@ -26,7 +26,7 @@ from refnet.frameworks.capture.names import LIVE
 TEXT = "prove a golden function, or a framework's bits, on all float32 inputs"
 GOLDEN = (
     *("exp", "sigmoid", "log", "tanh", "erf", "softplus", "mish", "silu"),
-    *("gelu", "gelu-tanh", "elu", "selu"),
+    *("gelu", "gelu-tanh", "elu", "selu", "sin", "cos"),
 )
 """prove.py's FUNCTIONS, which would load NumPy here."""
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import refnet
 from refnet.cli.common import (
     json_argument,
+    listed,
     names_arguments,
+    outputs_argument,
     pipeline_argument,
     print_json,
     progress_bar,
@@ -35,6 +37,7 @@ examples:
   refnet verify DIR octave-se-resnet-50-0.125 --weights seed:0
   refnet verify DIR net-symbol.json --weights net-0000.params --input x.npy        a folder of .npy files
   refnet verify DIR --only layer1.0.conv1 --json
+  refnet verify DIR --outputs layer3.5        only what this value is made of
   refnet verify DIR --book torch.book.json    values with the recipes' bits are proved to be rounding only
   refnet verify DIR --html report.html        one self-contained file
   refnet verify caps net.onnx                 your torch module's values against what you exported of it
@@ -73,6 +76,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", action="append", default=[], metavar="NODE", help="judge this node; repeatable"
     )
+    outputs_argument(parser, "judged", "wanted")
     text = "a book of recipes: values with their bits are `replayed`"
     parser.add_argument("--book", type=Path, metavar="BOOK", help=text)
     text = "without DIR: also judge the two 224 x 224 networks"
@@ -192,7 +196,7 @@ def _shipped(a: argparse.Namespace) -> list[argparse.Namespace]:
     """The arguments for each capture that ships with refnet, with its book."""
     from refnet.models.weights import shipped_captures
 
-    ignored = ("book", "html", "input", "pipeline", "names", "propose", "all")
+    ignored = ("wanted", "book", "html", "input", "pipeline", "names", "propose", "all")
     refuse_given(a, ignored, "also name the capture's folder, DIR")
     return [
         argparse.Namespace(**vars(a) | {"capture": folder, "book": book})
@@ -214,6 +218,7 @@ def _verified(a: argparse.Namespace) -> Verification:
             pipeline=a.pipeline,
             book=a.book,
             only=a.only,
+            outputs=listed(a.wanted),
             threads=a.threads,
             other_sources=a.other_sources,
             names=a.names,

@@ -71,8 +71,9 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: Mapping[str, str]
     weights: Mapping[str, F32] = field(default_factory=dict, repr=False)
-    rounded: frozenset[str] = field(default=frozenset(), repr=False)
-    """Weights that refnet computed of a file's constants, with roundings: who runs the file has its own."""
+    rounded: Mapping[str, F32 | None] = field(default_factory=dict, repr=False)
+    """Weights that refnet computed of a file's constants, with roundings, and how far those of whoever runs
+    the file may lie from them, element by element; None where that is not known."""
 
     def __post_init__(self) -> None:
         known = set(self.inputs)
@@ -181,7 +182,10 @@ class Graph:
         once = {id(weights[name]): weights[name] for name in wanted}  # one array may have many names
         made = {key: _frozen(array, own) for key, array in once.items()}
         frozen = {name: made[id(weights[name])] for name in wanted}
-        return replace(self, weights=MappingProxyType(frozen))
+        held = self.weights
+        other = {n for n in self.rounded if n in held and held[n].tobytes() != frozen[n].tobytes()}
+        rounded = {name: off for name, off in self.rounded.items() if name not in other}
+        return replace(self, weights=MappingProxyType(frozen), rounded=rounded)
 
     def check_inputs(self, inputs: Mapping[str, F32]) -> dict[str, TensorType]:
         """The types of the given inputs; raises InputError if they do not fit the graph."""

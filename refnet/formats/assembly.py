@@ -6,7 +6,7 @@ on the batch; `assembled` makes one graph of the three, in which a reshape copie
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from refnet.core.errors import FormatError, GraphError, RefnetError, UnsupportedError
 from refnet.core.graph import Graph, Node
+from refnet.core.op import F32
 from refnet.formats.heads import with_outputs
 from refnet.ops import Add, Constant, Op, Opaque, Reshape, TensorType
 from refnet.ops.integers import TYPED
@@ -104,10 +105,10 @@ def assembled(
     name: str,
     heads: Sequence[str],
     builds: Sequence[Building],
-    rounded: Collection[str] = (),
+    rounded: Mapping[str, F32 | None] | None = None,
 ) -> Graph:
     """One graph of what was built for each batch. file: for messages. heads: the outputs' values. rounded:
-    constants that were computed, and rounded more than once.
+    constants that were computed, and rounded more than once, with how far others' may lie from them.
 
     A constant that stands where an op takes a value becomes a `Constant` node of its name, whose weight is
     called NAME/value. Raises UnsupportedError where the builds cannot be one graph.
@@ -141,7 +142,7 @@ def assembled(
             f"{file}: the output {given[0][:100]!r} is an input, refnet's outputs are values"
         )
     finished, outputs = with_outputs(nodes, heads, kinds, taken)
-    marked = frozenset(own for constant, own in names.items() if constant in rounded)
+    marked = {own: rounded[constant] for constant, own in names.items() if rounded and constant in rounded}
     graph = Graph(name, first.inputs, tuple(finished), outputs, rounded=marked)
     return graph.with_weights({own: constants[name] for name, own in names.items()})
 

@@ -72,12 +72,12 @@ class Opaques:
             why = f"it reads {lost[:100]!r}, which is left out"
         elif rule is not None:
             try:
-                ready = [(made, typed(of.node, made, building)) for made in rule()]
+                ready = _typed(of.node, rule(), building)
             except UnsupportedError as error:
                 why = reason(of.node, error)
             else:
                 others = sorted({*of.outputs}.intersection(wanted) - {made.name for made, _ in ready})
-                why = "refnet makes its first output only"
+                why = "refnet does not make this output"
                 return ready + (self._taken(of, why, others, said(), building) if others else [])
         return self.refused(of, why, building, said)
 
@@ -122,6 +122,20 @@ class Opaques:
         if not found:
             raise UnsupportedError(f"{file}: every output needs what refnet cannot have: {', '.join(shown)}")
         return list(dict.fromkeys(found))
+
+
+def _typed(node: FileNode, made: Sequence[Made], building: Building) -> list[tuple[Made, TensorType]]:
+    """The nodes with their types, of which a later one may read an earlier one."""
+    before, ready = set(building.types), []
+    try:
+        for one in made:
+            kind = building.types[one.name] = typed(node, one, building)
+            ready.append((one, kind))
+    except UnsupportedError:
+        for name in set(building.types) - before:
+            del building.types[name]
+        raise
+    return ready
 
 
 def reason(node: FileNode, error: UnsupportedError) -> str:

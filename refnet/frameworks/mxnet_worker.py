@@ -203,7 +203,7 @@ FUNCTIONS = frozenset(
         *("Activation", "relu", "sigmoid", "exp", "softmax", "SoftmaxOutput", "Dropout", "identity"),
         *("add_n", "elemwise_add", "elemwise_mul", "broadcast_mul"),
         *("LeakyReLU", "abs", "erf", "hard_sigmoid", "log", "negative", "reciprocal", "rsqrt", "sqrt"),
-        *("square", "tanh", "_power_scalar"),
+        *("cos", "sin", "square", "tanh", "_power_scalar"),
         *("Concat", "Flatten", "UpSampling", "expand_dims", "slice_axis"),
     )
 )

@@ -22,14 +22,15 @@ from refnet.loops.arrays import readonly
 from refnet.loops.fma import fma
 from refnet.loops.functions import LN2_HIGH, LN2_LOW, LOG2_E, SHIFT, exp
 from refnet.loops.jit import njit
+from refnet.loops.trigonometry import cos, sin
 
 NAMES = (
     "exp", "log", "tanh", "erf", "softplus", "mish", "silu", "gelu", "gelu-tanh", "elu",
-    "softsign", "hard-sigmoid", "hard-swish", "power",
+    "softsign", "hard-sigmoid", "hard-swish", "power", "sin", "cos",
 )  # fmt: skip
 (
     EXP, LOG, TANH, ERF, SOFTPLUS, MISH, SILU, GELU, GELU_TANH, ELU,
-    SOFTSIGN, HARD_SIGMOID, HARD_SWISH, POWER,
+    SOFTSIGN, HARD_SIGMOID, HARD_SWISH, POWER, SIN, COS,
 ) = range(len(NAMES))  # fmt: skip
 
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
@@ -261,6 +262,10 @@ def function(kind: int, x: Any, a: Any, b: Any, c: Any) -> Any:
         return 0.0 if y <= 0.0 else 1.0 if y > 1.0 else y
     if kind == HARD_SWISH:  # three roundings
         return x * (0.0 if x < -3.0 else x + 3.0) / 6.0 if x < 3.0 else x
+    if kind == SIN:
+        return sin(x)
+    if kind == COS:
+        return cos(x)
     return power(x, a, b)
 
 

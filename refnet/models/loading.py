@@ -21,7 +21,7 @@ from pathlib import Path
 
 from refnet.core.errors import FormatError, GraphError, InputError, WeightsError
 from refnet.core.graph import Graph
-from refnet.core.op import F32, Op, TensorType
+from refnet.core.op import F32, Interval, Op, TensorType
 from refnet.models.catalog import Entry, build, entries, entry, named_by
 from refnet.models.labels import labels
 from refnet.models.seed import seed_of
@@ -291,7 +291,7 @@ def _onnx(path: Path, chosen: Entry | None, image: Size | None, shapes: Shapes) 
     """An ONNX file's graph. Weights that an exporter folded or renamed tell nothing: the output must fit."""
     from refnet.formats.onnx.reader import read_onnx
 
-    graph = read_onnx(path, image, shapes, _golden)
+    graph = read_onnx(path, image, shapes, _golden, _bound)
     _check_classes(path, graph, chosen)
     return graph
 
@@ -301,6 +301,16 @@ def _golden(op: Op, inputs: Sequence[F32]) -> F32:
     from refnet.arithmetic.golden import Golden
 
     return op.golden(*inputs, exact=Golden(1).exact)
+
+
+def _bound(op: Op, inputs: Sequence[Interval]) -> Interval:
+    """Where others' values of an op on a file's constants lie."""
+    import numpy as np
+
+    from refnet.kernels.engine import Fast
+
+    with np.errstate(all="ignore"):
+        return op.bound(*inputs, engine=Fast(1))
 
 
 def _ir(path: Path, chosen: Entry | None, image: Size | None) -> Graph:

@@ -8,6 +8,7 @@ from refnet.ops.clip import Clip
 from refnet.ops.conv import Conv, ConvAdd
 from refnet.ops.conv_nd import ConvNd
 from refnet.ops.conv_transpose import ConvTranspose
+from refnet.ops.cumulative import CumSum
 from refnet.ops.dense import Dense
 from refnet.ops.extremes import Max, Min, ReduceMax, ReduceMin
 from refnet.ops.functions import Abs, Erf, Exp, Log, Power, Sqrt, Tanh
@@ -24,6 +25,8 @@ from refnet.ops.opaque import Opaque
 from refnet.ops.pointwise import Add, Div, Mul, Relu, Sub
 from refnet.ops.pool import MaxPool
 from refnet.ops.pool_nd import AvgPoolNd, MaxPoolNd
+from refnet.ops.pool_power import LpPool
+from refnet.ops.powers import Pow
 from refnet.ops.reduce import ReduceMean, ReduceSum
 from refnet.ops.reduce_powers import LpNorm, ReduceL1, ReduceL2, ReduceProd, ReduceSumSquare
 from refnet.ops.resample import ResizeNearest, UpsampleNearest
@@ -31,6 +34,7 @@ from refnet.ops.scalar import WithScalar
 from refnet.ops.select import DepthToSpace, Expand, Gather, SpaceToDepth, StridedSlice, Tile
 from refnet.ops.sigmoid import Sigmoid
 from refnet.ops.softmax import Softmax
+from refnet.ops.trigonometry import Cos, Sin
 
 __all__ = [
     "ALL",
@@ -47,7 +51,9 @@ __all__ = [
     "ConvAdd",
     "ConvNd",
     "ConvTranspose",
+    "Cos",
     "Cost",
+    "CumSum",
     "Dense",
     "DepthToSpace",
     "Div",
@@ -71,6 +77,7 @@ __all__ = [
     "Log",
     "LogSoftmax",
     "LpNorm",
+    "LpPool",
     "MatMul",
     "Max",
     "MaxPool",
@@ -82,6 +89,7 @@ __all__ = [
     "Opaque",
     "PRelu",
     "Pad",
+    "Pow",
     "Power",
     "RMSNorm",
     "RadixSoftmax",
@@ -103,6 +111,7 @@ __all__ = [
     "ResizeNearest",
     "Sigmoid",
     "Silu",
+    "Sin",
     "Slice",
     "Softmax",
     "Softplus",

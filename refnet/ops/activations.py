@@ -14,7 +14,7 @@ from refnet.core.engine import Engine
 from refnet.core.op import F32, F64, Interval, TensorType
 from refnet.core.rounding import ETA, U64, U, exp_relative, gamma, outward
 from refnet.ops import libraries
-from refnet.ops.function import LIBRARY, LOST, Function, decimal_erf, root_of_pi
+from refnet.ops.function import LIBRARY, LOST, Function, decimal_erf, decimal_pi
 from refnet.ops.sigmoid import sigmoid_bound
 
 
@@ -158,7 +158,7 @@ class Gelu(Function):
 
     def real(self, x: Decimal) -> Decimal:
         if self.tanh:
-            inner = Decimal(2).sqrt() / root_of_pi() * (x + Decimal("0.044715") * x**3)
+            inner = (2 / decimal_pi()).sqrt() * (x + Decimal("0.044715") * x**3)
             return x / (1 + (-2 * inner).exp())
         if abs(x) > 16:
             return x if x > 0 else x * Decimal(10) ** -60  # beyond, y is no other float32 than x and -0

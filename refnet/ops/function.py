@@ -192,15 +192,15 @@ def more_digits() -> Iterator[None]:
         yield
 
 
-def root_of_pi() -> Decimal:
-    """The square root of pi in the current decimal context, by the arithmetic-geometric mean."""
+def decimal_pi() -> Decimal:
+    """pi in the current decimal context, by the arithmetic-geometric mean."""
     with localcontext() as context:
         context.prec += 10
         a, b, t, p = Decimal(1), 1 / Decimal(2).sqrt(), Decimal(1) / 4, 1
         while abs(a - b) > Decimal(10) ** (5 - context.prec):
             a, b, before = (a + b) / 2, (a * b).sqrt(), a
             t, p = t - p * (before - a) ** 2, 2 * p
-        found = ((a + b) ** 2 / (4 * t)).sqrt()
+        found = (a + b) ** 2 / (4 * t)
     return +found
 
 
@@ -215,4 +215,4 @@ def decimal_erf(x: Decimal) -> Decimal:
         n += 1
         term = -term * square / n
         total += term / (2 * n + 1)
-    return 2 * total / root_of_pi()
+    return 2 * total / decimal_pi().sqrt()

@@ -20,7 +20,7 @@ from refnet.core.errors import GraphError
 from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, FoldableSum, Fusable, Interval, Op, TensorType
 from refnet.core.orders import Expr
-from refnet.core.rounding import ETA, U64, gamma, one_sum, outward
+from refnet.core.rounding import ETA, MAX, U64, gamma, one_sum, outward
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -379,7 +379,15 @@ def sum_bound(inputs: tuple[Interval, ...]) -> Interval:
     radius = spread + gamma(n - 1) * total
     if all(x.sum is None for x in inputs):
         as_sum = FoldableSum(total, n - 1, n, float(total.max(initial=0.0)))
-        return outward(center, radius + n * U64 * total, total, n, as_sum)
+        return _masked(inputs, outward(center, radius + n * U64 * total, total, n, as_sum))
     radius_joined, as_sum = one_sum(inputs)
     radius = np.maximum(radius, radius_joined) + n * U64 * total
-    return outward(center, radius, np.maximum(total, as_sum.size), as_sum.roundings, as_sum)
+    return _masked(inputs, outward(center, radius, np.maximum(total, as_sum.size), as_sum.roundings, as_sum))
+
+
+def _masked(inputs: tuple[Interval, ...], found: Interval) -> Interval:
+    """The sum; radius 0 where one part is an infinity (a mask's) and the others are far from overflow."""
+    infinite = [np.isinf(x.center) & (x.radius == 0) for x in inputs]
+    others = sum(np.where(at, 0.0, x.magnitude) for at, x in zip(infinite, inputs, strict=True))
+    known = (sum(at.astype(int) for at in infinite) == 1) & (others < MAX / 2)
+    return Interval(found.center, np.where(known, 0.0, found.radius), found.sum)

@@ -138,15 +138,19 @@ class Softmax(Op):
 
 
 def softmax_bound(x: Interval, axis: int) -> Interval:
-    """Bound of any float32 softmax along an axis, see Softmax. Shared with RadixSoftmax."""
+    """Bound of any float32 softmax along an axis, see Softmax. Shared with RadixSoftmax.
+
+    An element that is -inf for all (a mask's) adds nothing; its own exp is 0 or at most EXP_ABSOLUTE.
+    """
     n = x.center.shape[axis]
     with np.errstate(all="ignore"):
+        masked = (x.center == -np.inf) & (x.radius == 0)
         shifted = x.center - x.center.max(axis, keepdims=True)
         e = np.exp(shifted)
         y = e / e.sum(axis, keepdims=True)
         widest = x.radius.max(axis, keepdims=True)
-        argument = np.abs(shifted) + 2 * widest
-        plain = np.abs(x.center) + widest  # of the form without the shift, where it stays in range
+        argument = np.where(masked, 0.0, np.abs(shifted) + 2 * widest)
+        plain = np.where(masked, 0.0, np.abs(x.center) + widest)  # without the shift, where it stays in range
         argument = np.where(plain.max(axis, keepdims=True) <= 60, np.maximum(argument, plain), argument)
         most = y * np.exp(2 * widest)
         r = (U * argument + exp_relative(argument)) * (1 + 2.0**-20)

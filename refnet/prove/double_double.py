@@ -1,10 +1,10 @@
 """The functions of ops/functions.py and ops/activations.py a second time, in double-double, to prove the
 first.
 
-They rest on kernels.py's e ** x, whose proof needs |n| < 2**15 only, so |x| < 177. Against loops/real.py:
-another e ** x, logarithms as Newton steps on it (only the first guess is real.py's, and a wrong one gives
-NaN), erf as the alternating series, and twice the digits. tanh, mish and SiLU are the same quotients of it,
-and GELU beyond 4 the same continued fraction.
+Sine and cosine rest on quarters.py, the others on kernels.py's e ** x, whose proof needs |n| < 2**15 only,
+so |x| < 177. Against loops/real.py: another e ** x, logarithms as Newton steps on it (only the first guess
+is real.py's, and a wrong one gives NaN), erf as the alternating series, and twice the digits. tanh, mish and
+SiLU are the same quotients of it, and GELU beyond 4 the same continued fraction.
 
 A number is h + l, unevaluated; operations on it are off by the relative
 2**-100 of the sizes that go in (Joldes, Muller, Popescu, Tight and rigorous error bounds for basic building
@@ -26,11 +26,12 @@ from refnet.loops import real
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 from refnet.prove.kernels import _exp, _rounded
+from refnet.prove.quarters import LEAST, quarters
 
 ERROR = 2.0**-62
 """Relative error of every function here."""
-NAMES = ("log", "tanh", "erf", "softplus", "mish", "silu", "gelu", "gelu-tanh", "elu")
-LOG, TANH, ERF, SOFTPLUS, MISH, SILU, GELU, GELU_TANH, ELU = range(len(NAMES))
+NAMES = ("log", "tanh", "erf", "softplus", "mish", "silu", "gelu", "gelu-tanh", "elu", "sin", "cos")
+LOG, TANH, ERF, SOFTPLUS, MISH, SILU, GELU, GELU_TANH, ELU, SIN, COS = range(len(NAMES))
 HALVED = 2.0**-70
 """Below it x/2 + a x**2, a > 0, has no midpoint near it but x/2, and a x**2 needs no more than its sign."""
 SMALL = 2.0**-35
@@ -53,7 +54,12 @@ with localcontext() as _context:
     ROOTS = _pairs([2 / PI.sqrt(), 1 / (2 * PI).sqrt(), Decimal(2).ln()])
     EXPM1 = _pairs([Decimal(1) / math.factorial(n + 1) for n in range(16)])
     LOG1P = _pairs([Decimal((-1) ** n) / (n + 1) for n in range(20)])
+    SINES = _pairs([Decimal((-1) ** n) / math.factorial(2 * n + 1) for n in range(3)])
+    COSINES = _pairs([Decimal((-1) ** n) / math.factorial(2 * n) for n in range(4)])
     ERFS = _pairs([Decimal((-1) ** n) / (math.factorial(n) * (2 * n + 1)) for n in range(94)])
+LATER_SINES = np.array([(-1.0) ** n / math.factorial(2 * n + 1) for n in range(3, 12)])
+LATER_COSINES = np.array([(-1.0) ** n / math.factorial(2 * n) for n in range(4, 13)])
+"""Of powers that are small enough for float64."""
 FIFTHS = _pairs([Decimal(3) / 5, Decimal(8) / 25])
 THIRD = float(Fraction(1, 3))
 
@@ -179,12 +185,38 @@ def _gelu(x: float) -> Any:
 
 
 @njit
+def _turned(kind: int, x: float) -> Any:
+    """sin or cos of x = n pi/2 + r: the sine's or the cosine's series in r**2, with a sign.
+
+    Terms from r**6 in the sine's and r**8 in the cosine's sum on are below 2**-14 and 2**-17; their float64
+    is off by some 2**-66. What follows r**22 and r**24 is below 2**-90.
+    """
+    n, r = (0, (x, 0.0)) if abs(x) < LEAST else quarters(x)
+    n += 1 if kind == COS else 0
+    z = _times(r, r)
+    first, later = (COSINES, LATER_COSINES) if n & 1 else (SINES, LATER_SINES)
+    tail = later[8]
+    for k in range(7, -1, -1):
+        tail = tail * z[0] + later[k]
+    y = (tail, 0.0)
+    for k in range(len(first) - 1, -1, -1):
+        y = _add(_times(y, z), (first[k, 0], first[k, 1]))
+    if not n & 1:
+        y = _times(y, r)
+    return (-y[0], -y[1]) if n & 2 else y
+
+
+@njit
 def _small(kind: int, x: float, above: float, below: float) -> Any:
     """The first terms of the Taylor series at 0; above and below are ELU's."""
     if kind == TANH:
         return x, -x * x * x * THIRD
     if kind == ERF:
         return _times((x, 0.0), (ROOTS[0, 0], ROOTS[0, 1]))
+    if kind == SIN:
+        return x, -x * x * x / 6.0
+    if kind == COS:
+        return 1.0, -0.5 * x * x
     if kind == SOFTPLUS:
         return _add((ROOTS[2, 0], ROOTS[2, 1]), (0.5 * x, 0.125 * x * x))
     if kind == MISH:
@@ -245,6 +277,8 @@ def _value(kind: int, x: float, above: float, below: float) -> Any:
         return above * x, 0.0
     if abs(x) < SMALL:
         return _small(kind, x, above, below)
+    if kind in (SIN, COS):
+        return _turned(kind, x) if abs(x) < np.inf else (np.nan, 0.0)
     if kind == TANH and abs(x) > 40.0:
         return math.copysign(1.0, x), 0.0
     if kind == ERF and abs(x) > 4.0:

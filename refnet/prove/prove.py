@@ -40,6 +40,7 @@ from refnet.ops.activations import Elu, Gelu, Mish, Silu, Softplus
 from refnet.ops.function import Function, more_digits
 from refnet.ops.functions import Erf, Exp, Log, Tanh
 from refnet.ops.sigmoid import exact_sigmoid
+from refnet.ops.trigonometry import Cos, Sin
 from refnet.workers.held import parcel
 from refnet.workers.workers import Workers, results
 
@@ -55,6 +56,8 @@ OPS: dict[str, Function] = {
     "gelu-tanh": Gelu(tanh=True),
     "elu": Elu(),
     "selu": Elu(float(np.float32(1.6732632423543772)), float(np.float32(1.0507009873554805))),
+    "sin": Sin(),
+    "cos": Cos(),
 }
 """Function -> the op, with its default parameters."""
 FUNCTIONS = (*OPS, "sigmoid")
@@ -298,10 +301,10 @@ def _code() -> str:
     """Names the code that makes the results: changes with the kernels and with the Python around them."""
     from refnet.exact import correct_rounding, engine
     from refnet.loops.jit import cache_key
-    from refnet.ops import activations, function, functions, sigmoid
+    from refnet.ops import activations, function, functions, sigmoid, trigonometry
 
     digest = hashlib.sha256(cache_key().encode() + Path(__file__).read_bytes())
-    for module in (correct_rounding, engine, sigmoid, function, functions, activations):
+    for module in (correct_rounding, engine, sigmoid, function, functions, activations, trigonometry):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:16]
 

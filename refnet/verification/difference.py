@@ -27,7 +27,7 @@ def differs(found: F32, golden: F32) -> Mask:
 def shares(found: F32, bound: Interval) -> npt.NDArray[np.float64]:
     """|found - center| / radius per element: at most 1 inside of the bound, NaN where nothing is promised."""
     with np.errstate(all="ignore"):
-        distance = np.abs(found.astype(np.float64) - bound.center)
+        distance = np.where(found == bound.center, 0.0, np.abs(found.astype(np.float64) - bound.center))
         share = np.where(distance == 0, 0.0, distance / bound.radius)
     return np.where(np.isfinite(bound.radius), share, np.nan)
 

@@ -267,10 +267,12 @@ class Strays:
         allow: Collection[str],
         types: Mapping[str, TensorType],
         inputs: Mapping[str, F32 | None],
+        whole: Graph | None = None,
     ) -> None:
-        """types: of every value, at the capture's batch. inputs: the network's; None: not known."""
+        """types: of every value, at the capture's batch. inputs: the network's; None: not known. whole: the
+        graph that this one is a part of; no name of it is a stray."""
         self.capture = capture
-        names = [name for name in stray_names(graph, capture) if not covered(name, allow)]
+        names = [name for name in stray_names(whole or graph, capture) if not covered(name, allow)]
         self.sizes = sizes_of(capture, names)
         known = {*capture.names, *(name for name, array in inputs.items() if array is not None)}
         absent = [name for name in (*graph.inputs, *graph.by_name) if name not in known]

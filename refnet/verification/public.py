@@ -28,6 +28,7 @@ from refnet.formats.arguments import COUNT, MODEL, OPTIONAL, OPTIONAL_CAPTURE, P
 from refnet.formats.golden_file import File, Sources
 from refnet.models.inputs import located, prepare, with_pipeline
 from refnet.models.loading import Model, Size, module_network
+from refnet.models.select import with_only
 from refnet.verification import golden
 from refnet.verification.capture import CapturedValues, opened
 from refnet.verification.counterparts import counterparts, own_graph
@@ -54,6 +55,7 @@ def verify(
     pipeline: str | None = None,
     book: str | os.PathLike[str] | Book | None = None,
     only: Collection[str] = (),
+    outputs: Collection[str] = (),
     threads: int | None = None,
     other_sources: bool = False,
     names: Names | None = None,
@@ -66,10 +68,11 @@ def verify(
     `refnet.load`, or a Graph with its weights; default: what the capture's manifest names. inputs: the
     network's inputs, if the capture has none: arrays by name, or seed:N, sample:NAME, a .npy file or an
     image, which the pipeline makes a tensor. book: recipes of the framework, whose bits are `replayed`. only:
-    judge these nodes only, without a whole run. threads: None takes all processors. other_sources: judge
-    although the capture was made of another graph or other weights. names: captured name -> name of a value,
-    or the JSON file of such an object. allow: names and patterns (* and ?) of values that may match nothing,
-    or be unjudged. progress: called after each node with (nodes done, of how many).
+    judge these nodes only, without a whole run. outputs: values in the place of the network's outputs, which
+    refnet's own run ends with: only what they need is judged. threads: None takes all processors.
+    other_sources: judge although the capture was made of another graph or other weights. names: captured
+    name -> name of a value, or the JSON file of such an object. allow: names and patterns (* and ?) of values
+    that may match nothing, or be unjudged. progress: called after each node with (nodes done, of how many).
 
     Raises InputError if there is nothing to judge with: no network, other weights, inputs that do not fit;
     FormatError for a file that is not what the manifest says.
@@ -98,11 +101,14 @@ def verify(
     if not chosen and not other_sources and (own := own_graph(source, graph)) is not None:
         other = counterparts(source, own, graph, given, threads)
         graph, source, given = other.graph, other.capture, {}
+    stated = {} if given or other is not None else stated_inputs(graph, source)
+    whole, graph = graph, with_only(graph, [*outputs]) if outputs else graph
     found = verify_values(
         graph,
         source,
-        inputs=given,
-        stated={} if given or other is not None else stated_inputs(graph, source),
+        whole=whole,
+        inputs={name: array for name, array in given.items() if name in graph.inputs},
+        stated={name: array for name, array in stated.items() if name in graph.inputs},
         replay=None if book is None else Replay(book, threads),
         book=None if book is None else vars(book.reference) | {"recipes": len(book.recipes)},
         only=only,

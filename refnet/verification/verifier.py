@@ -18,7 +18,7 @@ import numpy as np
 
 from refnet.core.errors import InputError, UnsupportedError
 from refnet.core.graph import Graph, Node, TensorType
-from refnet.core.op import F32
+from refnet.core.op import F32, Interval
 from refnet.verification import compute
 from refnet.verification.axes import regrouped
 from refnet.verification.capture import CapturedValues, float32
@@ -58,7 +58,7 @@ class Verifier:
         self.needed = needed_by(graph, capture, only, self.types)
         self.later = LaterNames(graph, replay, threads)
         self.judged_on: dict[str, list[AbstractValue | None]] = {}  # of the nodes in `only`
-        self.rounded: dict[str, str] = {}  # value that is not captured -> the weight in it of Graph.rounded
+        self.unknown: dict[str, str] = {}  # value that is not captured -> the weight in it without a bound
         self.behind = None if replay is None else HiddenReplay(graph, replay, data)
 
     def step(self, node: Node) -> Judgement | None:
@@ -75,6 +75,7 @@ class Verifier:
         hidden = next((name for name, one in zip(node.data, operands, strict=True) if one is None), None)
         inputs = None if hidden is not None else [one for one in operands if one is not None] + weights
         there = present(self.capture, node.name)
+        wide = None if inputs is None else inputs[: len(operands)] + [self._weight(n) for n in node.weights]
         plain = None
         if inputs is not None and ((judged and there) or node.name in self.needed):
             plain = compute.plain(node.op, [one.value for one in inputs], self.threads)
@@ -85,8 +86,8 @@ class Verifier:
         else:
             judgement = self._unjudged(node, MISSING, self._why_missing(node))
         if self.types[node.name].dtype != "float32":  # integers stand under no other name
-            if not there and inputs is not None and node.name in self.needed:
-                self.theirs[node.name] = propagate(node, inputs, self.threads, plain)
+            if not there and wide is not None and node.name in self.needed:
+                self.theirs[node.name] = propagate(node, wide, self.threads, plain)
             elif not there:
                 self.theirs[node.name] = None
             taken = None
@@ -95,12 +96,15 @@ class Verifier:
             self.theirs[node.name] = known(taken.array)
             there = True
         elif not there:
-            passed = inputs is not None and node.name in self.needed
-            self.theirs[node.name] = propagate(node, inputs or [], self.threads, plain) if passed else None
+            passed = node.name in self.needed
+            self.theirs[node.name] = (
+                propagate(node, wide, self.threads, plain) if wide is not None and passed else None
+            )
             self.later.carry(node, operands, weights)
         elif value is not None:
             judgement = self.later.checked(node, value, operands, weights, judgement)
-        judgement = self._beside(node, self._unless_rounded(node, there, judgement), plain, operands)
+        judgement = self._unless_rounded(node, value, wide, judgement)
+        judgement = self._beside(node, judgement, plain, operands)
         float32_ = self.types[node.name].dtype == "float32"
         if value is not None and inputs is not None and taken is None and float32_:
             self.later.suspect(node, value, inputs, judgement)
@@ -109,19 +113,35 @@ class Verifier:
         self._kept(node, there, replayed)
         return judgement if judged else None
 
-    def _unless_rounded(self, node: Node, there: bool, judgement: Judgement) -> Judgement:
-        """The judgement, but no defect where a weight is in it that others may have with other bits."""
-        mine = next((name for name in node.weights if name in self.graph.rounded), None)
-        inside = mine or next((self.rounded[name] for name in node.data if name in self.rounded), None)
-        if inside is None:
-            return judgement
-        if not there:
-            self.rounded[node.name] = inside
+    def _weight(self, name: str) -> AbstractValue:
+        """What is known of a framework's weight: its bits, or how far it may be from refnet's."""
+        value, off = self.graph.weights[name], self.graph.rounded.get(name)
+        if off is None:
+            return known(value)
+        return AbstractValue(value, Interval(value.astype(np.float64), off.astype(np.float64)))
+
+    def _unless_rounded(
+        self, node: Node, value: F32 | None, wide: list[AbstractValue] | None, judgement: Judgement
+    ) -> Judgement:
+        """The judgement, but a defect only where it is one for any bits that others' weights may have.
+
+        wide: the node's inputs, weights with how far others' may lie from refnet's, where that is known.
+        """
+        mine = next((name for name in node.weights if self.graph.rounded.get(name, 0) is None), None)
+        inside = mine or next((self.unknown[name] for name in node.data if name in self.unknown), None)
+        if inside is not None and judgement.verdict == MISSING:
+            self.unknown[node.name] = inside
         if judgement.verdict != DEFECT:
             return judgement
-        reason = f"its weight {inside[:100]!r} was computed of constants, with roundings; the framework's "
-        reason += "may have other bits, and no bound covers that"
-        return self._unjudged(node, UNJUDGED, reason)
+        inside = inside or next((name for name in node.weights if name in self.graph.rounded), None)
+        if inside is None:
+            return judgement
+        said = f"its weight {inside[:100]!r} was computed of constants, with roundings; the framework's may "
+        if self.graph.rounded.get(inside) is None or value is None or wide is None or judgement.found_as:
+            return self._unjudged(node, UNJUDGED, f"{said}have other bits, and no bound covers that")
+        again = judge(node, value, wide, threads=self.threads)
+        reason = "; ".join(filter(None, [f"{said}have other bits, within a bound", again.reason]))
+        return replace(again, wrong=None, reason=reason)
 
     def _passed_on(self, node: Node) -> Judgement:
         """An opaque node: its captured value is what later nodes read; nothing is said of it."""

@@ -149,6 +149,7 @@ def verify_values(
     graph: Graph,
     capture: CapturedValues,
     *,
+    whole: Graph | None = None,
     inputs: Mapping[str, F32] | None = None,
     stated: Mapping[str, F32] | None = None,
     replay: Replay | None = None,
@@ -161,7 +162,8 @@ def verify_values(
 ) -> Verification:
     """Judge every value of a capture.
 
-    graph: with its weights. inputs: the network's inputs, if the capture has none. stated: what the source
+    graph: with its weights. whole: the graph that the capture was made of, where only a part of it is
+    judged (`with_only`). inputs: the network's inputs, if the capture has none. stated: what the source
     that the capture names makes: an input of the capture that has other bits is the first defect, of an op
     Input. replay, book: a book's recipes, and what the report says of it. only: judge these nodes only,
     without a whole run or a look at values that match nothing. threads: None takes all processors.
@@ -184,7 +186,8 @@ def verify_values(
     begin = time.perf_counter()
     if unknown := [name for name in only if name not in graph.by_name]:
         raise InputError(f"{graph.name} has no value {unknown[0]!r}{did_you_mean(unknown[0], graph.by_name)}")
-    notes = _foundations(graph, capture, other_sources)
+    whole = graph if whole is None else whole
+    notes = _foundations(whole, capture, other_sources)
     data = inputs_of(graph, capture, inputs or {}, stated, notes)
     walk = Verifier(graph, capture, data, replay, frozenset(only), thread_count(threads))
     cost_of(graph, walk.types, only).check()
@@ -196,7 +199,7 @@ def verify_values(
             judgements.append(judgement)
         elif judgement is not None:
             notes.append(f"the input {name} is what its source makes, to the last bit")
-    strays = Strays(graph, capture, ["*"] if only else allow, walk.types, data)
+    strays = Strays(graph, capture, ["*"] if only else allow, walk.types, data, whole)
     with at_most(threads):
         for node in graph.nodes:
             judgement = walk.step(node)
@@ -209,7 +212,7 @@ def verify_values(
     notes += _read_otherwise(judgements, walk.later.sources)
     if absent := [name for name, value in data.items() if value is None]:
         notes.append(f"the capture has no input {', '.join(absent)}: its readers cannot be judged")
-    inner = {*graph.by_name, *graph.inputs}
+    inner = {*whole.by_name, *whole.inputs}
     manifest = capture.manifest
     if manifest is not None:
         notes += narrower(manifest.reference.flags)

@@ -29,7 +29,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Two inputs, a sine, which refnet does not have, layer norm, gelu, a softmax, matrix products."""
+    """Two inputs, an arc tangent, which refnet lacks, layer norm, gelu, a softmax, matrix products."""
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         self.width = width
 
     def forward(self, tokens: Any, others: Any) -> Any:
-        x = torch.sin(self.norm(tokens))
+        x = torch.atan(self.norm(tokens))
         scores = self.query(x) @ self.key(others).transpose(-2, -1) / self.width**0.5
         return self.act(tokens + torch.softmax(scores, -1) @ self.value(others))
 

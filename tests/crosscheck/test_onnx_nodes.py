@@ -33,8 +33,8 @@ OTHER_VALUES = {
     **OTHER_PLACES,
 }
 """Tests whose stored values are not what ONNX's text says: refnet calls them defects."""
-OPAQUE = {"antialias=1": 4, "no such operator": 8, "several axes, or in a batch": 1}
-"""Why others are not computed, and how many: LpPool, resizing with antialiasing, GatherND."""
+OPAQUE = {"antialias=1": 4, "several axes, or in a batch": 1}
+"""Why others are not computed, and how many: resizing with antialiasing, GatherND."""
 EMPTY = {
     "test_reshape_allowzero_reordered",
     "test_slice_start_out_of_bounds",

@@ -37,6 +37,7 @@ from refnet.ops import (
     Constant,
     Conv,
     ConvAdd,
+    Cos,
     Dense,
     Div,
     Elu,
@@ -68,6 +69,7 @@ from refnet.ops import (
     ResizeNearest,
     Sigmoid,
     Silu,
+    Sin,
     Slice,
     Softmax,
     Softplus,
@@ -201,6 +203,8 @@ OPS = [
     (one, ("abs",), {}, Abs()),
     (one, ("tanh",), {}, Tanh()),
     (one, ("erf",), {}, Erf()),
+    (one, ("sin",), {}, Sin()),
+    (one, ("cos",), {}, Cos()),
     (one, ("softsign",), {}, Softsign()),
     (one, ("reciprocal",), {}, WithScalar("rdiv", 1.0)),
     (one, ("_power_scalar",), {"scalar": "3", "is_int": "True"}, Power(3.0)),
@@ -1115,7 +1119,7 @@ def test_an_archive_with_structural_names(tmp_path):
 
 MXNET_FUNCTIONS: tuple[Op, ...] = (
     *(Tanh(), Abs(), Sqrt(), Erf(), Exp(), Log(), Softplus(), Softsign(), Elu(0.25), SELU, Gelu()),
-    *(HardSigmoid(), Power(2.0), Power(0.75)),
+    *(HardSigmoid(), Power(2.0), Power(0.75), Sin(), Cos()),
 )
 """The functions of one value that MXNet has."""
 
@@ -1196,6 +1200,8 @@ ONNX_ONLY: list[tuple[Op, tuple[int, ...]]] = [
     (ResizeNearest((2,), (6,), (1.5,)), (1, 2, 4, 4)),
     (Constant((1, 4)), ()),
     *UNKNOWN_TO_MXNET,
+    (ops.CumSum(1), (1, 4)),
+    (ops.Pow(((4,),)), (1, 4)),
     (ops.LayerNorm(1e-5, 1, True, ((4,), (4,))), (1, 4)),
     (ops.RMSNorm(1e-5, 1, ((4,),)), (1, 4)),
     (ops.GroupNorm(1e-5, 2, False, ((4,), (4,))), (1, 4)),

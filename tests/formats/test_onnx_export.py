@@ -30,6 +30,7 @@ from refnet.ops import (
     Constant,
     Conv,
     ConvAdd,
+    CumSum,
     Dense,
     Div,
     ExpandDims,
@@ -50,6 +51,7 @@ from refnet.ops import (
     Mul,
     Op,
     Pad,
+    Pow,
     Power,
     PRelu,
     RadixSoftmax,
@@ -103,7 +105,7 @@ def single(op: Op, *shapes: tuple[int, ...], batch: int = 2) -> Tally:
     """The same for one op on data of these shapes (of one image)."""
     types = tuple(TensorType((1, *shape)) for shape in shapes)
     data = {f"x{i}": floats((batch, *shape), (repr(op), i)) for i, shape in enumerate(shapes)}
-    if isinstance(op, Log | Sqrt):
+    if isinstance(op, Log | Sqrt | Pow):
         data = {name: np.abs(x) for name, x in data.items()}
     kinds = op.weight_types(*types) if op.weight_roles() else ()
     weights = {
@@ -151,6 +153,7 @@ CASES: list[tuple[Op, *tuple[tuple[int, ...], ...]]] = [
     (Sub(), MAPS, (6, 1, 1)),
     (Sub(((4,),), True), MAPS),
     (Div(((4,),)), MAPS),
+    (Pow(((4,),)), MAPS),
     (Div(swapped=True), MAPS, MAPS),
     (MatMul(constants=((5, 3),)), (5,)),
     (MatMul(), MAPS, (6, 4, 2)),
@@ -168,6 +171,8 @@ CASES: list[tuple[Op, *tuple[tuple[int, ...], ...]]] = [
     (InstanceNorm(1e-3, ((6,), (6,))), MAPS),
     (LRN(4, 0.5, 0.75, 2.0), (2, 5, 4)),  # the reference goes over as many channels as images
     (LpNorm(3), MAPS),
+    (CumSum(2), MAPS),
+    (CumSum(1, True, True), MAPS),
     (LogSoftmax(2), MAPS),
     (LogSoftmax(1, trailing=True), MAPS),
     (Max(3, ((6, 1, 1),)), MAPS, (1, 5, 4)),

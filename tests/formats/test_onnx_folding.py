@@ -18,6 +18,7 @@ from refnet.core.errors import FormatError, InputError, UnsupportedError
 from refnet.formats.onnx import evaluator, fold_worker
 from refnet.formats.onnx.evaluator import BYTES, SECONDS, Evaluator, limits
 from tests.helpers.bits import floats, same_bits
+from tests.helpers.engines import FAST
 from tests.helpers.onnx_build import model, node, read, tensor
 from tests.helpers.onnx_models import whole
 
@@ -145,6 +146,15 @@ def test_the_limits_are_read_and_checked(monkeypatch):
             limits()
 
 
+def test_gather_nd_counts_what_it_makes(tmp_path):
+    """Not all data times all indices: these are 8 GiB."""
+    w, rows = floats((1 << 15,), "w"), np.arange(1 << 15)[::-1, None].astype(np.int64)
+    nodes = [node("GatherND", "w rows", "g"), node("Add", "x g")]
+    graph = load(nodes, {"w": w, "rows": rows}, tmp_path, shape=[1, 1 << 15])
+    (weight,) = graph.weights.values()
+    assert same_bits(weight, w[::-1])
+
+
 SLOW = "import sys, time\nsys.stdin.buffer.read(4)\ntime.sleep(60)\n"
 ENDS = "import sys\nsys.stdin.buffer.read(4)\nsys.exit(3)\n"
 LOUD = "import sys\nsys.stdin.buffer.read(4)\nsys.stdout.buffer.write(b'nonsense' * 99)\nsys.stdout.flush()\n"
@@ -175,7 +185,66 @@ def test_the_process_is_limited(tmp_path):
     assert "MemoryError" in done.stderr
 
 
-@pytest.mark.parametrize(("op", "said"), [("Sigmoid", "unjudged"), ("Neg", "defect")])
+def standardised(tmp_path):
+    """A convolution whose weight is a batch norm of constants in training mode, which names all outputs."""
+    w, scale, shift = floats((3, 2, 3, 3), "w"), floats((3,), "s"), floats((3,), "b")
+    zero, one = np.zeros(3, F), np.ones(3, F)
+    constants = {"w": w, "rows": np.array([1, 3, -1]), "back": np.array([3, 2, 3, 3])}
+    constants |= {"s": scale, "b": shift, "zero": zero, "one": one}
+    nodes = [
+        node("Reshape", "w rows", "r"),
+        node("BatchNormalization", "r s b zero one", "n mean var", training_mode=1, epsilon=1e-3),
+        node("Reshape", "n back", "k"),
+        node("Conv", "x k", pads=[1, 1, 1, 1]),
+    ]
+    return load(nodes, constants, tmp_path), w, scale, shift
+
+
+def test_standardised_weights_have_the_statistics_of_their_channels(tmp_path):
+    graph, w, scale, shift = standardised(tmp_path)
+    exact = [[float(v) for v in row.astype(np.float64).reshape(-1)] for row in w]
+    for channel, row in enumerate(exact):
+        mean = sum(row) / 18
+        root = (sum((v - mean) ** 2 for v in row) / 18 + 1e-3) ** 0.5
+        expected = [(v - mean) / root * float(scale[channel]) + float(shift[channel]) for v in row]
+        assert same_bits(graph.weights["k"][channel].reshape(-1), np.float32(expected))
+    two = load(
+        [node("BatchNormalization", "w s b s s", "n", training_mode=1), node("Conv", "x n")],
+        {"w": floats((3, 2, 1, 1), "v"), "s": np.ones(2, F), "b": np.zeros(2, F)},
+        tmp_path,
+    )
+    assert np.abs(two.weights["n"].mean((0, 2, 3))).max() < 1e-6  # over the images, by channel
+    assert [one.name for one in two.nodes] == ["y"]
+
+
+def test_what_others_round_otherwise_is_judged_by_a_bound(tmp_path):
+    """Their standardised weight: each float32 operation in NumPy's order. A wrong one is a defect still."""
+    graph, w, scale, shift = standardised(tmp_path)
+    rows = w.reshape(3, -1)
+    apart = rows - rows.mean(1, keepdims=True)
+    inverse = F(1) / np.sqrt((apart * apart).mean(1, keepdims=True) + F(1e-3))
+    theirs = rows * (inverse * scale[:, None]) + (shift - rows.mean(1) * (inverse[:, 0] * scale))[:, None]
+    off = np.abs(theirs.reshape(w.shape) - graph.weights["k"])
+    assert theirs.dtype == F
+    assert (off <= graph.rounded["k"]).all()
+    assert off.max() > 0
+    x = floats((1, 2, 4, 4), "x")
+
+    def verdict(weight: np.ndarray) -> str:
+        y = graph.nodes[0].op.run(x, weight.reshape(w.shape), engine=FAST)
+        (one,) = refnet.verify({"y": y}, graph, inputs={"x": x}).nodes
+        return one.verdict, (one.reason or "").split(",")[0]
+
+    assert verdict(graph.weights["k"])[0] == "replayed"
+    # off by so much that the bound of the convolution alone does not hold it
+    moved = graph.weights["k"] + graph.rounded["k"] * F(0.99)
+    assert verdict(moved) == ("rounding", "its weight 'k' was computed of constants")
+    assert verdict(theirs)[0] == "rounding"
+    unbiased = apart / np.sqrt((apart * apart).sum(1, keepdims=True) / F(17) + F(1e-3))
+    assert verdict(unbiased * scale[:, None] + shift[:, None])[0] == "defect"
+
+
+@pytest.mark.parametrize(("op", "said"), [("Sigmoid", "rounding"), ("Neg", "defect")])
 def test_no_defect_where_others_round_a_constant_otherwise(op, said, tmp_path):
     """A sigmoid of constants may be off by an ulp; the sign of a constant may not."""
     nodes = [
@@ -187,7 +256,7 @@ def test_no_defect_where_others_round_a_constant_otherwise(op, said, tmp_path):
     nodes.append(node("Concat", "x t", "c", axis=1))
     w, x = floats((2, 1), "w"), floats((1, 2), "x")
     graph = load(nodes, {"w": w}, tmp_path, shape=[1, 2], outputs=["y", "c"])
-    assert graph.rounded == ({"t/value"} if op == "Sigmoid" else set())
+    assert set(graph.rounded) == ({"t/value"} if op == "Sigmoid" else set())
     t = np.nextafter(graph.weights["t/value"], F(9))
     values = {"a": x + t, "y": (x + t) * w, "c": np.concatenate([x, t], 1)}
 

@@ -78,6 +78,22 @@ def power(exponent: float) -> Callable[[Decimal], Decimal]:
     return formula
 
 
+def sin(x: Decimal) -> Decimal:
+    """The Taylor series at 0 of what is left of whole turns."""
+    r = x % (2 * PI)
+    term = total = r
+    n = 1
+    while abs(term) > Decimal(10) ** (-DIGITS):
+        n += 2
+        term *= -r * r / (n * (n - 1))
+        total += term
+    return total
+
+
+def cos(x: Decimal) -> Decimal:
+    return 1 - 2 * sin(x / 2) ** 2 if abs(x) < 1 else sin(PI / 2 - x)
+
+
 @dataclass(frozen=True)
 class Exactly:
     """An op and its formula in decimals; positive: whether it needs positive data."""
@@ -123,5 +139,7 @@ FUNCTIONS = [
     Exactly(ops.Softsign(), lambda x: x / (1 + abs(x))),
     Exactly(ops.HardSigmoid(), hard_sigmoid(float(np.float32(0.2)), 0.5)),
     Exactly(ops.HardSigmoid(SIXTH, 0.5), hard_sigmoid(SIXTH, 0.5)),
+    Exactly(ops.Sin(), sin),
+    Exactly(ops.Cos(), cos),
     Exactly(ops.HardSwish(), lambda x: x * min(max(x + 3, Decimal(0)), Decimal(6)) / 6),
 ]

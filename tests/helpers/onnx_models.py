@@ -138,7 +138,7 @@ def windows() -> list[Case]:
 def functions() -> list[Case]:
     """Functions of one value; the runtime has no Swish, and no cubes or roots of its own with integer
     exponents."""
-    plain = ("Abs", "Erf", "Exp", "Neg", "Softplus", "Softsign", "Tanh")
+    plain = ("Abs", "Cos", "Erf", "Exp", "Neg", "Sin", "Softplus", "Softsign", "Tanh")
     only = ("reference",)
     return [
         *(Case(op, ((2, 40),), first=9 if op == "Erf" else 7) for op in plain),
@@ -157,6 +157,9 @@ def functions() -> list[Case]:
         Case("Swish", ((2, 40),), first=24, engines=only),
         *(Case("Pow", ((2, 40), reals(n).reshape(()))) for n in (2, 3, 0.5, -2, 1)),
         Case("Pow", ((2, 40), reals(2))),
+        Case("Pow", ((2, 4), reals(2, 0.5, 0, 1))),
+        Case("Pow", (reals(1, 2, 3, 10), (2, 4))),
+        Case("Pow", ((2, 1), (2, 3))),
         Case("Pow", ((2, 40), ints(3)), first=12),
     ]
 
@@ -398,6 +401,8 @@ def reductions() -> list[Case]:
             Case(op, (MAPS, (4, 1, 1), (6,)), first=8),
             Case(op, (whole((4, 1, 1), "first"), MAPS, reals(0.5)), first=8),
         ]
+    for axis, attributes in ((2, {}), (-1, {"exclusive": 1}), (1, {"reverse": 1, "exclusive": 1})):
+        found.append(Case("CumSum", (MAPS, ints(axis).reshape(())), attributes, first=11))
     borders = {"ReduceMax": 18, "ReduceMin": 18, "ReduceProd": 18, "ReduceL1": 18, "ReduceL2": 18}
     borders |= {"ReduceSumSquare": 18, "ReduceLogSum": 18, "ReduceLogSumExp": 18}
     for op, border in borders.items():

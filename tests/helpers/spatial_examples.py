@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Any
 
@@ -82,6 +83,19 @@ def average(op: ops.AvgPoolNd, at: Shape, x: Any) -> Fraction:
     for i, s, p, k, n, e, d in zip(at[2:], stride, pad, op.kernel, x.shape[2:], end, dilation, strict=True):
         sides *= sum(i * s - p + t * d < n + e for t in range(k))
     return sum(inside, Fraction(0)) / (sides if op.count_include_pad else len(inside))
+
+
+def power_mean(op: ops.LpPool, at: Shape, x: Any) -> Fraction:
+    """The p-th root to 80 digits."""
+    total = sum((abs(v) ** op.p for v in window(op, at, x)), Fraction(0))
+    return Fraction(nth_root(total, op.p))
+
+
+def nth_root(value: Fraction, p: int) -> Decimal:
+    with localcontext() as context:
+        context.prec = 80
+        number = Decimal(value.numerator) / Decimal(value.denominator)
+        return (number.ln() / p).exp() if number else number
 
 
 def position(op: Any, k: int, i: int, h: int) -> Fraction:
@@ -171,6 +185,9 @@ SPATIAL: list[tuple[Op, tuple[Shape, ...], Callable[..., Fraction]]] = [
         lambda op, at, x: max(window(op, at, x)),
     ),
     (ops.AvgPoolNd((3,), (2,), (1,), "ceil"), ((2, 2, 6),), average),
+    (ops.LpPool((3,), (2,), (1,), "ceil", p=3), ((2, 2, 6),), power_mean),
+    (ops.LpPool((2, 2), (2, 1), (0, 1)), ((1, 2, 4, 5),), power_mean),
+    (ops.LpPool((2, 2), p=1), ((1, 2, 3, 3),), power_mean),
     (
         ops.AvgPoolNd((2, 2, 3), (2, 1, 1), (1, 0, 1), "full", (0, 1, 1), (1, 2, 1), False),
         ((1, 2, 3, 4, 4),),
@@ -220,6 +237,8 @@ EXPORTED: list[Any] = [
         for counted in (True, False)
     ),
     (ops.AvgPoolNd((2, 2, 3), (2, 1, 1)), (2, 3, 4, 4)),
+    (ops.LpPool((2, 3), (2, 1), (1, 1)), MAPS),
+    (ops.LpPool((3,), (2,), p=3), (2, 7)),
     (ops.ResizeLinear((2, 3), (10, 8), (2.0, 2.0)), MAPS),
     (ops.ResizeLinear((2, 3), (7, 3), ((7, 5), (3, 4)), "align_corners"), MAPS),
     (ops.ResizeLinear((2, 3), (3, 8), ((3, 5), 2.0), "asymmetric"), MAPS),
@@ -240,6 +259,7 @@ UNKNOWN_TO_MXNET: list[tuple[Op, Shape]] = [
     (ops.ConvTranspose(2, (1, 1)), (1, 2, 3, 3)),
     (ops.MaxPoolNd((2,)), (1, 2, 3)),
     (ops.AvgPoolNd((2,)), (1, 2, 3)),
+    (ops.LpPool((2,)), (1, 2, 3)),
     (ops.ResizeLinear((2,), (6,), (2.0,)), (1, 2, 3)),
     (ops.ResizeCubic((2,), (6,), (2.0,)), (1, 2, 3)),
 ]

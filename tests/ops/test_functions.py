@@ -26,6 +26,8 @@ SPECIAL: list[tuple[Op, list[float]]] = [
     (ops.Erf(), [NAN, 1, -1, 0, -0.0, 1, -1]),
     (ops.Sqrt(), [NAN, INF, NAN, 0, -0.0, 1.7320508e19, NAN]),
     (ops.Abs(), [NAN, INF, INF, 0, 0, 3e38, 3e38]),
+    (ops.Sin(), [NAN, NAN, NAN, 0, -0.0, 0.87490487, -0.87490487]),
+    (ops.Cos(), [NAN, NAN, NAN, 1, 1, -0.48429477, -0.48429477]),
     (ops.Softplus(), [NAN, INF, 0, 0.6931472, 0.6931472, 3e38, 0]),
     (ops.Mish(), [NAN, INF, -0.0, 0, -0.0, 3e38, -0.0]),
     (ops.Silu(), [NAN, INF, -0.0, 0, -0.0, 3e38, -0.0]),

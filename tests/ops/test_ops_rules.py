@@ -11,7 +11,7 @@ import math
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal, getcontext
+from decimal import Decimal, getcontext, localcontext
 from fractions import Fraction
 
 import numpy as np
@@ -220,6 +220,13 @@ class Example:
     """Whether the formula needs positive data."""
 
 
+def powered(a: np.float32, b: np.float32) -> Fraction:
+    """a ** b to 200 digits, for a positive a; 0 for others."""
+    with localcontext() as context:
+        context.prec = 200
+        return Fraction((Decimal(float(b)) * Decimal(float(a)).ln()).exp()) if a > 0 else Fraction(0)
+
+
 EXAMPLES = [
     Example(ops.Conv(5, (3, 2), (2, 1), (1, 1), (1, 2), 1, True), ((2, 3, 7, 6),), conv),
     Example(ops.Conv(6, (3, 3), pad=(1, 1), groups=3), ((1, 6, 5, 5),), conv),
@@ -258,6 +265,12 @@ EXAMPLES = [
         ops.ReduceL2((2,)),
         ((2, 3, 4),),
         lambda op, at, x: square_root(sum((v * v for v in along(op, at, x)), Fraction(0))),
+    ),
+    Example(ops.CumSum(1), ((2, 5, 3),), lambda op, at, x: sum(map(fraction, x[at[0], : at[1] + 1, at[2]]))),
+    Example(
+        ops.CumSum(2, True, True),
+        ((2, 2, 4),),
+        lambda op, at, x: sum(map(fraction, x[(*at[:2], slice(at[2] + 1, None))]), Fraction(0)),
     ),
     Example(ops.ReduceProd((1,)), ((2, 5, 3),), lambda op, at, x: math.prod(along(op, at, x))),
     Example(
@@ -367,6 +380,12 @@ EXAMPLES = [
     ),
     Example(ops.Sub(((3,),), True), ((2, 3),), lambda op, at, b, a: fraction(a[at[1]]) - fraction(b[at])),
     Example(ops.Div(((3,),)), ((2, 3),), lambda op, at, a, b: fraction(a[at]) / fraction(b[at[1]])),
+    Example(
+        ops.Pow(((3,),)),
+        ((2, 3),),
+        lambda op, at, a, b: powered(a[at], b[at[1]]),
+        positive=True,
+    ),
     Example(ops.Div(swapped=True), ((2, 3), (1,)), lambda op, at, b, a: fraction(a[0]) / fraction(b[at])),
     Example(ops.MatMul(constants=((5, 4),)), ((2, 3, 5),), matmul),
     Example(ops.MatMul(), ((2, 1, 3, 5), (2, 5, 4)), matmul),

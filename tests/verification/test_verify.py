@@ -434,6 +434,23 @@ def test_only_some_nodes(graph, data, golden):
     assert alone == replace(one(verify_values(graph, Values(few, data)), name), inherited=None)
 
 
+def test_only_what_some_values_need(graph, data, golden, tmp_path):
+    """The whole graph's other captured values match nothing in the part, and are no strays."""
+    norm = kinds(graph, ops.BatchNorm)[2].name
+    found = refnet.verify(golden, graph, inputs=data, outputs=[norm])
+    assert 3 < len(found.nodes) < len(graph.nodes) / 2
+    assert found.nodes[-1].name == norm
+    assert (found.counts["missing"], found.unmatched, found.surplus, found.exit_code) == (0, (), (), 0)
+    assert [(one.name, one.value) for one in found.outputs] == [(norm, norm)]
+    wrong = {**golden, graph.nodes[-1].name: golden[graph.nodes[-1].name] + F(1)}
+    assert refnet.verify(wrong, graph, inputs=data, outputs=[norm]).exit_code == 0
+    assert refnet.verify(wrong, graph, inputs=data).exit_code == 1
+    stray = refnet.verify({**golden, "stray": golden[norm]}, graph, inputs=data, outputs=[norm])
+    assert [one.name for one in stray.unmatched] == ["stray"]
+    with pytest.raises(InputError, match="no values of these names: 'x'"):
+        refnet.verify(golden, graph, inputs=data, outputs=["x"])
+
+
 def test_nothing_judged_is_not_success(graph, data):
     found = verify_values(graph, Values({"other": np.zeros(3, F)}, data))
     assert (found.judged, found.exit_code) == (0, 2)

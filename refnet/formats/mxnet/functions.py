@@ -5,6 +5,7 @@ from __future__ import annotations
 from refnet.formats.mxnet.node import Rule, SymbolNode, float32
 from refnet.ops import (
     Abs,
+    Cos,
     Elu,
     Erf,
     Exp,
@@ -14,6 +15,7 @@ from refnet.ops import (
     Log,
     Op,
     Power,
+    Sin,
     Softplus,
     Softsign,
     Sqrt,
@@ -54,12 +56,14 @@ _POWER = Rule(_power, known=("scalar", "is_int"))
 
 RULES: dict[str, Rule] = {
     "abs": _always(Abs()),
+    "cos": _always(Cos()),
     "erf": _always(Erf()),
     "exp": _always(Exp()),
     "hard_sigmoid": Rule(_hard_sigmoid, known=("alpha", "beta")),
     "log": _always(Log()),
     "reciprocal": _always(WithScalar("rdiv", 1.0)),
     "rsqrt": _always(Power(-0.5)),
+    "sin": _always(Sin()),
     "softsign": _always(Softsign()),
     "sqrt": _always(Sqrt()),
     "square": _always(Power(2.0)),
@@ -68,7 +72,15 @@ RULES: dict[str, Rule] = {
 }
 """MXNet's op name -> how it is read."""
 
-NAMES: dict[type[Op], str] = {Abs: "abs", Erf: "erf", Exp: "exp", Log: "log", Sqrt: "sqrt"}
+NAMES: dict[type[Op], str] = {
+    Abs: "abs",
+    Cos: "cos",
+    Erf: "erf",
+    Exp: "exp",
+    Log: "log",
+    Sin: "sin",
+    Sqrt: "sqrt",
+}
 
 
 def written(op: Op) -> tuple[str, dict[str, object]] | None:

@@ -57,6 +57,7 @@ from refnet.ops import (
     Mul,
     Op,
     Pad,
+    Pow,
     PRelu,
     RadixSoftmax,
     RadixSum,
@@ -261,7 +262,7 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> tupl
                 column = writer.constant(f"{name}/column", [*slopes, *(1,) * (len(types[data].shape) - 2)])
                 slope = writer.step("Reshape", f"{name}/slope", (slope, column))
             writer.node("PRelu", name, (data, slope))
-        case Sub() | Div() as op:
+        case Sub() | Div() | Pow() as op:
             writer.node(type(op).__name__, name, inputs[::-1] if op.swapped else inputs)
         case MatMul() as op:
             _matmul(writer, node, op, types)

@@ -15,6 +15,7 @@ import numpy as np
 from refnet.core.graph import Node
 from refnet.ops import (
     LRN,
+    CumSum,
     GroupNorm,
     InstanceNorm,
     LayerNorm,
@@ -50,6 +51,9 @@ def write(writer: Any, node: Node, types: Mapping[str, TensorType]) -> bool:
         case LRN() as lrn:
             sizes = {"size": lrn.size, "alpha": lrn.alpha, "beta": lrn.beta, "bias": lrn.bias}
             writer.node("LRN", name, inputs, **sizes)
+        case CumSum(axis=axis, exclusive=exclusive, reverse=reverse):
+            place = writer.constant(f"{name}/axis", np.array(axis, np.int64))
+            writer.node("CumSum", name, (*inputs, place), exclusive=int(exclusive), reverse=int(reverse))
         case LpNorm(axis=axis, p=p):
             writer.node("LpNormalization", name, inputs, axis=axis, p=p)
         case LogSoftmax(axis=axis, trailing=True):

@@ -17,6 +17,7 @@ from refnet.ops import (
     DepthToSpace,
     Expand,
     Gather,
+    LpPool,
     MaxPoolNd,
     ResizeCubic,
     ResizeLinear,
@@ -91,6 +92,12 @@ def write_spatial(writer: Writer, node: Node, types: Mapping[str, TensorType]) -
             window = {"kernel_shape": op.kernel, "strides": op.window[0], "dilations": op.window[3]}
             pads = (*op.window[1], *_behind(op, types[inputs[0]], types[name]))
             writer.node("MaxPool", name, inputs, **window, pads=pads)
+        case LpPool() as op:
+            if set(op.window[3]) != {1}:
+                raise UnsupportedError(f"{name}: {op!r} has no counterpart in ONNX before opset 18")
+            pads = (*op.window[1], *_behind(op, types[inputs[0]], types[name]))
+            window = {"kernel_shape": op.kernel, "strides": op.window[0]}
+            writer.node("LpPool", name, inputs, **window, pads=pads, p=op.p)
         case AvgPoolNd() as op:
             _average(writer, node, op, types)
         case ResizeLinear() | ResizeCubic() as op:

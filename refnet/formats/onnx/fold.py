@@ -36,7 +36,8 @@ MOVES = {
     "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "ScatterElements", "ScatterND",
     "Shape", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose", "Trilu", "Unsqueeze",
 }  # fmt: skip
-"""The result is not larger than all inputs together, or than the product of two of them (Gather)."""
+"""The result is not larger than all inputs together, or than the product of two of them (Gather), but for
+GatherND."""
 GROWING = {"ConstantOfShape", "Expand", "Range", "Tile", "Pad"}
 FOLDED = {"Constant", *ELEMENTWISE, *MOVES, *GROWING}
 SEVERAL = {"CumSum", "Mod", "Pow", "ReduceMean", "ReduceProd", "ReduceSum"}
@@ -132,8 +133,11 @@ def _count(node: OnnxNode, inputs: Sequence[Array | None]) -> int:
     shapes = [x.shape for x in given]
     if node.op in ELEMENTWISE:
         return math.prod(np.broadcast_shapes(*shapes))
-    if node.op in ("Gather", "GatherND"):
+    if node.op == "Gather":
         return TensorType(shapes[0]).size * max(TensorType(shapes[1]).size, 1)
+    if node.op == "GatherND":  # an index has as many numbers as axes that it goes into
+        apart = node.attributes.get("batch_dims") or 0
+        return math.prod(shapes[1][:-1]) * math.prod(shapes[0][apart + shapes[1][-1] :])
     if node.op in MOVES:
         return max(
             len(shapes[0]), sum(map(math.prod, shapes)) * (len(shapes[0]) if node.op == "NonZero" else 1)

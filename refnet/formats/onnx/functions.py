@@ -22,6 +22,7 @@ from refnet.formats.assembly import Made
 from refnet.formats.onnx.use import Rule, Use
 from refnet.ops import (
     Abs,
+    Cos,
     Elu,
     Erf,
     Exp,
@@ -32,8 +33,10 @@ from refnet.ops import (
     Log,
     Mish,
     Op,
+    Pow,
     Power,
     Silu,
+    Sin,
     Softplus,
     Softsign,
     Sqrt,
@@ -76,20 +79,20 @@ def _swish(u: Use) -> list[Made]:
 
 
 def _pow(u: Use) -> list[Made]:
-    if u.is_constant(0):
-        raise u.node.unsupported("a power whose exponent is computed")
-    array = u.constant(1, "exponent")
-    exponent = float(np.float32(array.reshape(-1)[0])) if array.size else math.nan
-    if array.size == 0 or (array.reshape(-1) != array.reshape(-1)[0]).any() or not math.isfinite(exponent):
-        raise u.node.unsupported("exponents that are not one finite number")
-    if float(array.reshape(-1)[0]) != exponent:
-        raise u.node.unsupported("an exponent that is no float32")
-    shape = u.type().shape
-    if np.broadcast_shapes(shape, array.shape) != shape:
-        raise u.node.unsupported("an exponent that stretches the data")
-    if exponent == 0:
-        raise u.node.unsupported("an exponent of 0: every result is 1")
-    return u.one(Identity() if exponent == 1 else Power(exponent))
+    """Power where one constant exponent, which does not stretch the data, is all that there is."""
+    if u.is_constant(1) and not u.is_constant(0):
+        array, shape = u.constants[u.node.inputs[1]], u.type().shape
+        exponents = np.unique(array.reshape(-1))
+        same = exponents.size == 1 and float(np.float32(exponents[0])) == float(exponents[0])
+        fits = len(array.shape) <= len(shape) and np.broadcast_shapes(shape, array.shape) == shape
+        if same and fits and exponents[0] != 0 and math.isfinite(exponents[0]):
+            return u.one(Identity() if exponents[0] == 1 else Power(float(exponents[0])))
+    inputs = u.node.inputs[:2]
+    constant = [u.is_constant(i) for i in (0, 1)]
+    weights = tuple(name for name, one in zip(inputs, constant, strict=True) if one)
+    data = tuple(name for name, one in zip(inputs, constant, strict=True) if not one)
+    constants = tuple(tuple(u.constants[name].shape) for name in weights)
+    return u.one(Pow(constants, constant[0]), *weights, data=data)
 
 
 def _always(op: Op) -> Rule:
@@ -99,6 +102,7 @@ def _always(op: Op) -> Rule:
 RULES: dict[str, Rule] = {
     "Abs": _always(Abs()),
     "Celu": _elu(_celu),
+    "Cos": _always(Cos()),
     "Elu": _elu(lambda u: Elu(_float32(u, "alpha"))),
     "Erf": _always(Erf()),
     "Exp": _always(Exp()),
@@ -111,6 +115,7 @@ RULES: dict[str, Rule] = {
     "Pow": _pow,
     "Reciprocal": _always(WithScalar("rdiv", 1.0)),
     "Selu": _elu(lambda u: Elu(_float32(u, "alpha"), _float32(u, "gamma"))),
+    "Sin": _always(Sin()),
     "Softplus": _always(Softplus()),
     "Softsign": _always(Softsign()),
     "Sqrt": _always(Sqrt()),
@@ -120,7 +125,7 @@ RULES: dict[str, Rule] = {
 """Operator -> its rule."""
 
 SAME: dict[type[Op], str] = {
-    kind: kind.__name__ for kind in (Abs, Erf, Exp, HardSwish, Log, Softplus, Softsign, Sqrt, Tanh)
+    kind: kind.__name__ for kind in (Abs, Cos, Erf, Exp, HardSwish, Log, Sin, Softplus, Softsign, Sqrt, Tanh)
 }
 """Ops that ONNX has under the same name, without attributes."""
 

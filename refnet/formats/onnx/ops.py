@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from refnet.formats.assembly import Made
-from refnet.formats.onnx import functions, integers, reductions, select, shape, window
+from refnet.formats.onnx import functions, integers, reductions, select, sequences, shape, window
 from refnet.formats.onnx.use import Rule, Use, decimal
 from refnet.ops import (
     Add,
@@ -39,7 +39,7 @@ from refnet.ops import (
 
 def _batch_norm(u: Use) -> list[Made]:
     if u["training_mode"] or u["spatial"] == 0:
-        raise u.node.unsupported("training_mode=1 or spatial=0")
+        raise u.node.unsupported("training_mode=1 of a value, or spatial=0")
     weights = [u.weight(i, role)[0] for i, role in enumerate(BatchNorm.roles) if i]
     return u.one(BatchNorm(decimal(u["epsilon"])), *weights)
 
@@ -197,6 +197,7 @@ RULES: dict[str, Rule] = {
     "GlobalMaxPool": window.global_max,
     "Identity": _simple(Identity()),
     "LeakyRelu": _leaky,
+    "LpPool": window.lp_pool,
     "MatMul": _matmul,
     "MaxPool": window.max_pool,
     "Mul": _two(Mul),
@@ -208,6 +209,7 @@ RULES: dict[str, Rule] = {
     "Reshape": shape.reshape,
     "Resize": window.resize,
     "ScatterND": select.scatter_nd,
+    "SequenceAt": sequences.sequence_at,
     "Sigmoid": _simple(Sigmoid()),
     "Slice": shape.slice_,
     "Softmax": _softmax,

@@ -21,15 +21,17 @@ import numpy.typing as npt
 
 from refnet.core.errors import FormatError, GraphError, UnsupportedError, WeightsError
 from refnet.core.graph import Graph
+from refnet.core.op import F32
 from refnet.formats.assembly import BATCHES, Building, Made, assembled
 from refnet.formats.bounded import text
-from refnet.formats.onnx.computed import Golden, computed
+from refnet.formats.onnx.computed import Bound, Golden, computed, ranged
 from refnet.formats.onnx.evaluator import Evaluator
 from refnet.formats.onnx.file import Model, OnnxNode, open_model
 from refnet.formats.onnx.fold import fold, rounds_once, shape_of
 from refnet.formats.onnx.inference import Inference
 from refnet.formats.onnx.older import modern
 from refnet.formats.onnx.ops import RULES
+from refnet.formats.onnx.sequences import Sequences
 from refnet.formats.onnx.sizes import Shapes, stated
 from refnet.formats.onnx.use import Use
 from refnet.formats.opaque import Opaques, Operation, Said, reason
@@ -45,12 +47,14 @@ def read_onnx(
     image: tuple[int, int] | None = None,
     shapes: Shapes | None = None,
     golden: Golden | None = None,
+    bound: Bound | None = None,
 ) -> Graph:
     """The graph of an .onnx file with its weights.
 
     image: (h, w) of the one input (n, c, h, w), instead of those in the file; needed where it leaves them
     open. shapes: input -> all its dimensions, where several are open; the batch is then what they say.
-    golden: computes float32 arithmetic of constants, where a file has some (computed.py).
+    golden: computes float32 arithmetic of constants, where a file has some; bound: says where others' results
+    lie (computed.py).
     Values and weights keep ONNX's names. A constant that stands where an op takes a value becomes a
     `Constant` node of its name, whose weight is called NAME/value. Outputs: see `with_outputs`.
     Nodes that no output needs are left out. An operator or a mode that refnet does not have is an `Opaque`
@@ -65,7 +69,7 @@ def read_onnx(
     model = open_model(path)
     try:
         with Evaluator() as evaluator:
-            return _graph(model, image, shapes, evaluator, golden)
+            return _graph(model, image, shapes, _Folding(model, evaluator, golden, bound))
     except (GraphError, WeightsError) as error:
         raise type(error)(f"{model.file}: {error}") from None
     except UnicodeDecodeError:
@@ -76,8 +80,7 @@ def _graph(
     model: Model,
     image: tuple[int, int] | None,
     shapes: Shapes | None,
-    evaluator: Evaluator,
-    golden: Golden | None,
+    folding: _Folding,
 ) -> Graph:
     nodes = _needed(model)
     read = {name for node in nodes for name in node.inputs} | {*model.outputs}
@@ -87,7 +90,6 @@ def _graph(
     inputs = stated(model.file, inputs, image, shapes)
     fixed = all(isinstance(shape[0], int) for shape in inputs.values())
     builds, opaques = [], []
-    folding = _Folding(model, evaluator, golden)
     for batch in (None,) if fixed else BATCHES:
         types = {
             name: TensorType(tuple(n if isinstance(n, int) else batch or 1 for n in shape))
@@ -136,17 +138,20 @@ def _build(
     constants = _Constants(model)
     building, opaques, inference = Building(dict(inputs), constants, inputs), Opaques(), Inference()
     wanted = frozenset(name for node in nodes for name in node.inputs) | {*model.outputs}
-    for node in (new for old in nodes for new in modern(old, lambda name: _shape(name, building))):
+    sequences = Sequences(nodes, model.outputs)
+    newer = (new for old in nodes for new in modern(old, lambda name: _shape(name, building)))
+    for node in (sequences.at(one) for one in newer if not sequences.taken(one)):
         values = [name for name in node.inputs if name in building.types]
         lost = opaques.lost(node.inputs)
         if node.op == "CastLike" and node.inputs[0] in constants and not lost:
             constants[node.outputs[0]] = constants[node.inputs[0]].astype(np.float32)
-            folding.rounded.update(node.outputs if node.inputs[0] in folding.rounded else ())
+            if node.inputs[0] in folding.rounded:
+                folding.rounded[node.outputs[0]] = folding.rounded[node.inputs[0]]
             continue
         if (not values and not lost) or (node.op in ("Shape", "Size") and node.inputs[0] in building.types):
             try:
                 outputs = (
-                    shape_of(node, building.types[values[0]].shape)
+                    [*shape_of(node, building.types[values[0]].shape)]
                     if values
                     else folding.outputs(node, constants)
                 )
@@ -155,7 +160,8 @@ def _build(
                     _operation(node), reason(node, error), building, _said(node, building, inference)
                 )
             else:
-                constants.update({n: x for n, x in zip(node.outputs, outputs, strict=False) if n})
+                named = zip(node.outputs, outputs, strict=False)
+                constants.update({name: x for name, x in named if name and x is not None})
                 continue
         else:
             ready = _made(node, building, opaques, inference, wanted)
@@ -168,26 +174,34 @@ def _build(
 class _Folding:
     """What is computed of constants: a node once, although the graph is built for three batches.
 
-    rounded: constants on which several roundings, or a library of functions, have a say.
+    rounded: constants on which several roundings, or a library of functions, have a say, with how far others'
+    may lie from them (None: not known).
     """
 
-    def __init__(self, model: Model, evaluator: Evaluator, golden: Golden | None) -> None:
-        self.model, self.evaluator, self.golden = model, evaluator, golden
-        self._done: dict[tuple[str, ...], tuple[list[Array | None], list[Array]]] = {}
-        self.rounded: set[str] = set()
+    def __init__(
+        self, model: Model, evaluator: Evaluator, golden: Golden | None, bound: Bound | None
+    ) -> None:
+        self.wanted = frozenset(name for node in model.nodes for name in node.inputs) | {*model.outputs}
+        self.model, self.evaluator, self.golden, self.bound = model, evaluator, golden, bound
+        self._done: dict[tuple[str, ...], tuple[list[Array | None], list[Array | None]]] = {}
+        self.rounded: dict[str, F32 | None] = {}
 
-    def outputs(self, node: OnnxNode, constants: Mapping[str, Array]) -> list[Array]:
-        """The outputs of a node whose inputs are all constant. Raises UnsupportedError, FormatError."""
+    def outputs(self, node: OnnxNode, constants: Mapping[str, Array]) -> list[Array | None]:
+        """The outputs of a node whose inputs are all constant; None for one that nobody wants.
+
+        Raises UnsupportedError, FormatError.
+        """
         given = [constants[name] if name else None for name in node.inputs]
         before, outputs = self._done.get(node.outputs, ([], []))
         if outputs and all(_same(a, b) for a, b in zip(given, before, strict=True)):
             return outputs
-        if not rounds_once(node, given) or self.rounded.intersection(node.inputs):
-            self.rounded.update(filter(None, node.outputs))
         if rounds_once(node, given):
-            outputs = fold(node, given, self.model, self.evaluator)
+            outputs = [*fold(node, given, self.model, self.evaluator)]
         else:
-            outputs = computed(node, constants, self.golden, self.evaluator)
+            outputs = computed(node, constants, self.golden, self.evaluator, self.wanted)
+        if not rounds_once(node, given) or self.rounded.keys() & {*node.inputs}:
+            off = ranged(node, constants, outputs, self.rounded, self.bound)
+            self.rounded.update((name, one) for name, one in zip(node.outputs, off, strict=False) if name)
         self._done[node.outputs] = (given, outputs)
         return outputs
 
@@ -233,7 +247,9 @@ def _said(node: OnnxNode, building: Building, inference: Inference) -> Callable[
     return lambda: inference.said(node, building.types, building.constants)
 
 
-def _finished(model: Model, builds: list[Building], opaques: Opaques, rounded: Collection[str]) -> Graph:
+def _finished(
+    model: Model, builds: list[Building], opaques: Opaques, rounded: Mapping[str, F32 | None]
+) -> Graph:
     """One graph of what was built for each batch. rounded: see `_Folding`."""
     first = builds[0]
     kept = opaques.heads(model.file, model.outputs, first.inputs)

@@ -9,6 +9,7 @@ from refnet.formats.assembly import Made
 from refnet.formats.onnx.use import Rule, Use, decimal
 from refnet.ops import (
     LRN,
+    CumSum,
     GroupNorm,
     Identity,
     InstanceNorm,
@@ -23,6 +24,7 @@ from refnet.ops import (
     ReduceLogSum,
     ReduceLogSumExp,
     ReduceMax,
+    ReduceMean,
     ReduceMin,
     ReduceProd,
     ReduceSumSquare,
@@ -53,7 +55,11 @@ def _layer_norm(u: Use) -> list[Made]:
     axis = u.axis(u["axis"], u.rank())
     inputs = tuple(name for name in u.node.inputs if name)
     data, weights, constants = trailing(u, inputs)
-    return u.one(LayerNorm(decimal(u["epsilon"]), axis, len(inputs) > 2, constants), *weights, data=data)
+    made = u.one(LayerNorm(decimal(u["epsilon"]), axis, len(inputs) > 2, constants), *weights, data=data)
+    means = u.node.outputs[1:2]
+    if means and means[0] in u.wanted:
+        made.append(Made(means[0], ReduceMean(tuple(range(axis, u.rank()))), data[:1]))
+    return made
 
 
 def _rms_norm(u: Use) -> list[Made]:
@@ -120,7 +126,16 @@ def _reduce(make: Any, alone: Op | None = None) -> Rule:
     return rule
 
 
+def _cum_sum(u: Use) -> list[Made]:
+    axis = u.constant(1, "axis")
+    if axis.size != 1 or axis.dtype.kind not in "iu":
+        raise u.node.wrong(f"{axis.dtype} {list(axis.shape)} as axis", "one whole number")
+    where = u.axis(int(axis.reshape(-1)[0]), u.rank())
+    return u.one(CumSum(where, bool(u["exclusive"]), bool(u["reverse"])))
+
+
 RULES: dict[str, Rule] = {
+    "CumSum": _cum_sum,
     "GroupNormalization": _group_norm,
     "InstanceNormalization": _instance_norm,
     "LRN": _lrn,

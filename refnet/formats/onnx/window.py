@@ -17,6 +17,7 @@ from refnet.ops import (
     ConvTranspose,
     GlobalAvgPool,
     Identity,
+    LpPool,
     MaxPool,
     MaxPoolNd,
     Op,
@@ -107,7 +108,12 @@ def average_pool(u: Use) -> list[Made]:
     return u.one(pool(u, AvgPool, AvgPoolNd, counted))
 
 
-def pool(u: Use, make: Any, make_nd: Any, counted: dict[str, bool]) -> Op:
+def lp_pool(u: Use) -> list[Made]:
+    """LpPool: the root of the sum of powers of |x|."""
+    return u.one(pool(u, LpPool, LpPool, {"p": u["p"]}))
+
+
+def pool(u: Use, make: Any, make_nd: Any, counted: dict[str, Any]) -> Op:
     """A pool of either kind."""
     kernel = sizes_of(u, "kernel_shape", spatial(u), None)
     stride, pad, pad_end, dilation = window(u, kernel)
