@@ -207,7 +207,7 @@ def widened(x: Array, threads: int) -> Array:
 
 
 def squares(x: Array, groups: int, threads: int) -> Array:
-    """Sums of squares over each group's channels: x (n, groups * c, h, w) float64 -> (n, groups, h, w)."""
+    """Sums of squares over each group's channels: x (n, groups * c, h, w) -> (n, groups, h, w) float64."""
     n, channels, h, w = x.shape
     y = np.empty((n, groups, h, w))
     planes = x.reshape(n * groups, channels // groups, h * w)
@@ -279,7 +279,7 @@ def _decide_average(
                             size += np.abs(value)
                     c = total / count
                     r[i, j] = np.float32(c) if c != 0 else np.float32(0)
-                    u[i, j] = (lost != 0 or count >= 2**27) and _open(c, factor * size / count)
+                    u[i, j] = (lost != 0 or count >= 2**27) and is_open(c, factor * size / count)
         begin, end = next_chunk(work)
 
 
@@ -298,7 +298,7 @@ def _decide_sums(work: Any, terms: Any, factor: float, y: Any, unsure: Any) -> N
                 total += value
                 size += np.abs(value)
             y[i] = np.float32(total) if total != 0 else np.float32(0)
-            unsure[i] = _open(total, factor * size)
+            unsure[i] = is_open(total, factor * size)
         begin, end = next_chunk(work)
 
 
@@ -321,7 +321,7 @@ def _decide_weighted(work: Any, a: Any, x: Any, factor: float, y: Any, unsure: A
                     total += product
                     size += np.abs(product)
                 r[i] = np.float32(total) if total != 0 else np.float32(0)
-                u[i] = _open(total, factor * size)
+                u[i] = is_open(total, factor * size)
         begin, end = next_chunk(work)
 
 
@@ -334,7 +334,7 @@ def _decide(work: Any, center: Any, error: Any, y: Any, unsure: Any) -> None:
         c, e, r, u = center[a:b], error[a:b], y[a:b], unsure[a:b]
         for i in range(c.size):
             r[i] = np.float32(c[i]) if c[i] != 0 else np.float32(0)
-            u[i] = _open(c[i], e[i])
+            u[i] = is_open(c[i], e[i])
         begin, end = next_chunk(work)
 
 
@@ -355,7 +355,7 @@ def _decide_products(
             e, weight, plus = norms[image, o // (outputs // groups)], weights[o], np.abs(bias[o])
             for i in range(c.size):
                 r[i] = np.float32(c[i]) if c[i] != 0 else np.float32(0)
-                u[i] = _open(c[i], factor * (e[i] * weight + plus))
+                u[i] = is_open(c[i], factor * (e[i] * weight + plus))
         begin, end = next_chunk(work)
 
 
@@ -374,7 +374,7 @@ def _decide_affine(
             for i in range(v.size):
                 c = (np.float64(v[i]) - m) * s + t
                 r[i] = np.float32(c) if c != 0 else np.float32(0)
-                u[i] = _open(c, factor * (np.abs(c) + 2 * np.abs(t)))
+                u[i] = is_open(c, factor * (np.abs(c) + 2 * np.abs(t)))
         begin, end = next_chunk(work)
 
 
@@ -387,7 +387,7 @@ def _lost(a: float, b: float) -> float:
 
 
 @njit
-def _open(c: float, e: float) -> bool:
+def is_open(c: float, e: float) -> bool:
     """Whether the error e leaves more than one float32 for a float64 c; never for a c that is not finite."""
     wide = e + np.abs(c) * 2.0**-52 if e != 0 else 0.0  # c - e and c + e are rounded too
     below, above = c - wide, c + wide

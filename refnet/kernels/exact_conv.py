@@ -1,0 +1,331 @@
+"""Golden's convolution: sums in float64 whose rounding is decided while they are in the cache.
+
+    decided ── planes in float64, norms of the windows
+            └─ work items: chains (exact_block.py) ── transposed ── bias, addend, decision (decide_rows)
+
+The float64 sums, their norms and their errors never lie in memory as whole arrays: an item computes the sums of
+some positions x two vectors of output channels, as channels.py does, and writes float32 and what is undecided.
+The order of the terms is that of channel, kernel row and kernel column, in chains of CHAIN terms that are
+added in turn. No loop defines these sums: any order would do, as their error is bounded. What is written is
+the one correct float32, or is marked as undecided.
+
+Padding: zeros are multiplied there, which adds nothing to a sum if all weights are finite; others are left to
+segments.py.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.kernels.accumulator import is_open, squares
+from refnet.kernels.channels import STRETCH, ChannelLayout, cropped, locate, pack_channels, plane_layout
+from refnet.kernels.exact_block import chain_block, half_chain_block, odd_chain_block
+from refnet.kernels.geometry import PlaneGeometry
+from refnet.kernels.lanes import GROUP, HALF, ODD, transpose
+from refnet.kernels.memory import scratch
+from refnet.kernels.resources import cached, readonly
+from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.writer import VECTOR
+from refnet.loops.jit import njit
+
+Array = npt.NDArray[Any]
+Pair = tuple[int, int]
+
+LANES = VECTOR // 8
+"""Lanes of a vector of float64."""
+CHAIN = 128
+"""Terms of a chain: the weights of a block, 16 KiB with vectors of 512 bits, stay in the first-level cache."""
+ROOM = 384 << 10
+"""Bytes of float64 data that a work item reads again for each block of channels: they stay in the second-level
+cache."""
+SHARES, LEAST = 16, 4
+"""As in channels.py: work items per thread."""
+
+
+class Bounds(NamedTuple):
+    """What decides: norms (n * groups * positions,) of the windows, scale (outputs,), the norms of the
+    weights times the error factor; bias (outputs,) float64 and addend (as y, flat) float32, or (0,); factor,
+    the error factor for these.
+    """
+
+    norms: Any
+    scale: Any
+    bias: Any
+    addend: Any
+    factor: float
+
+
+@lru_cache(maxsize=4096)
+def suits(x: tuple[int, ...], w: tuple[int, ...], stride: Pair, pad: Pair, dilation: Pair, groups: int) -> bool:
+    """Whether lanes across channels are mostly full, there is an output, and not far more padding than image."""
+    per = w[0] // groups
+    if w[0] == 0 or w[1] == 0 or x[0] == 0 or 4 * per < 3 * (-(-per // (2 * LANES)) * 2 * LANES):
+        return False
+    spans = [(k - 1) * d + 1 for k, d in zip(w[2:], dilation, strict=True)]
+    padded = [size + 2 * p for size, p in zip(x[2:], pad, strict=True)]
+    if any(size < span for size, span in zip(padded, spans, strict=True)):
+        return False
+    how = plane_layout(x, w, stride, pad, dilation, groups)
+    made = how.output[0] * how.output[1] * how.output[2] * how.output[3]
+    image = x[0] * x[1] * x[2] * x[3]
+    return x[0] * x[1] * padded[0] * padded[1] <= 4 * (image + made)
+
+
+def additions(w: tuple[int, ...]) -> int:
+    """The most additions (an FMA counts as one) that a term passes, for weights of this shape (cropped or not)."""
+    terms = w[1] * w[2] * w[3]
+    return min(terms, CHAIN) + max(0, -(-terms // CHAIN) - 1)
+
+
+def decided(
+    x: Array,
+    w: Array,
+    stride: Pair,
+    pad: Pair,
+    dilation: Pair,
+    groups: int,
+    weight_norms: Array,
+    bias: Array,
+    addend: Array,
+    factor: float,
+    threads: int,
+) -> tuple[Array, Array]:
+    """(y, open): as accumulator.decide, of a convolution of float32 x (n, c, h, w), w (o, c / groups, kh, kw).
+
+    Only where it `suits`, for finite weights. weight_norms (o,); bias (o,) float64 and addend (as y) float32,
+    or (0,). factor: the error factor for `additions(w.shape)` and those of bias and addend.
+    """
+    norms = window_norms(x, w.shape[2:], stride, pad, dilation, groups, threads)
+    w, pad = cropped(x.shape, w, stride, pad, dilation)
+    how = plane_layout(x.shape, w.shape, stride, pad, dilation, groups)
+    packed = cached((w,), ("chains", groups), lambda: readonly(pack_channels(widened_weights(w), groups)))
+    planes = wide_planes(x, pad, threads)
+    y = np.empty(how.output, np.float32)
+    unsure = np.empty(y.size, np.bool_)
+    threads = threads_for(threads, how.work // 8)
+    stretches, parts = shares(how, groups, packed.shape[1], threads)
+    bounds = (norms.reshape(-1), weight_norms * factor, bias, addend.reshape(-1), factor)
+    source = (planes, packed, how.offsets)
+    items, geometry = groups * stretches * parts, tuple(how.geometry)
+    parallel_for(_decided, items, threads, source, y, unsure, geometry, stretches, parts, bounds)
+    return y, np.flatnonzero(unsure)
+
+
+def widened_weights(w: Array) -> Array:
+    """w in float64."""
+    return w.astype(np.float64)
+
+
+def shares(how: ChannelLayout, groups: int, blocks: int, threads: int) -> tuple[int, int]:
+    """The number of stretches of positions, and the number of parts of a group's blocks of channels."""
+    positions = how.output[0] * how.output[2] * how.output[3]
+    area = how.geometry.stride_h * how.geometry.stride_w
+    depth = max(1, how.offsets.size // (how.geometry.kernel_h * how.geometry.kernel_w))
+    room = ROOM // (8 * depth * area) // GROUP * GROUP
+    stretches = -(-positions // max(6 * GROUP, min(STRETCH, room)))
+    if threads == 1:
+        return stretches, 1
+    parts = min(blocks, -(-SHARES * threads // (groups * stretches)))
+    least = -(-LEAST * threads // (groups * parts))
+    return max(stretches, min(least, -(-positions // GROUP))), parts
+
+
+def wide_planes(x: Array, pad: Pair, threads: int) -> Array:
+    """x (n, c, h, w) as float64 (n, c * (h + 2 ph) * (w + 2 pw)): zeros around each plane."""
+    n, c, h, w = x.shape
+    planes = np.empty((n * c, h + 2 * pad[0], w + 2 * pad[1]))
+    parallel_for(_wide, n * c, threads_for(threads, x.size), readonly(x.reshape(n * c, h, w)), planes, *pad)
+    return planes.reshape(n, -1)
+
+
+@njit
+def _wide(work: Any, x: Any, planes: Any, ph: int, pw: int) -> None:
+    """Items: planes of x (n * c, h, w)."""
+    h, w = x.shape[1:]
+    begin, end = chunk(work)
+    while begin < end:
+        for item in range(begin, end):
+            plane = planes[item]
+            for i in range(ph):
+                for row in (plane[i], plane[ph + h + i]):
+                    for j in range(row.size):
+                        row[j] = 0
+            if pw == 0:  # one loop over all rows
+                source, target = x[item].reshape(-1), plane[ph : ph + h].reshape(-1)
+                for j in range(source.size):
+                    target[j] = source[j]
+                continue
+            for i in range(h):
+                row = plane[ph + i]
+                for j in range(pw):
+                    row[j] = 0
+                    row[pw + w + j] = 0
+                source, target = x[item, i], row[pw : pw + w]
+                for j in range(source.size):
+                    target[j] = source[j]
+        begin, end = next_chunk(work)
+
+
+def window_norms(
+    x: Array, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, groups: int, threads: int
+) -> Array:
+    """(n, groups, oh, ow): the Euclidean norms of the windows of each group's channels of x (n, c, h, w)."""
+    sums = squares(x, groups, threads)
+    n, g, h, w = sums.shape
+    axes = zip((h, w), kernel, stride, pad, dilation, strict=True)
+    oh, ow = ((size + 2 * p - (k - 1) * d - 1) // s + 1 for size, k, s, p, d in axes)
+    y = np.empty((n, g, oh, ow))
+    rows, planes = y.reshape(n * g, oh, ow), sums.reshape(n * g, h, w)
+    threads = threads_for(threads, y.size * kernel[0] * kernel[1])
+    parallel_for(_norms, n * g, threads, planes, rows, kernel, stride, pad, dilation)
+    return y
+
+
+@njit
+def _norms(work: Any, x: Any, y: Any, kernel: Any, stride: Any, pad: Any, dilation: Any) -> None:
+    """y (planes, oh, ow) = roots of the sums over windows of x (planes, h, w). Items: planes."""
+    height, width = x.shape[1:]
+    begin, end = chunk(work)
+    while begin < end:
+        for item in range(begin, end):
+            plane = y[item]
+            for i in range(plane.shape[0]):
+                line = plane[i]
+                line[:] = 0
+                for p in range(kernel[0]):
+                    row = i * stride[0] - pad[0] + p * dilation[0]
+                    if row < 0 or row >= height:
+                        continue
+                    values = x[item, row]
+                    for q in range(kernel[1]):
+                        first = q * dilation[1] - pad[1]
+                        low = max(0, -(first // stride[1]))
+                        high = max(low, min(line.size, (width - first + stride[1] - 1) // stride[1]))
+                        for j in range(low, high):
+                            line[j] += values[first + j * stride[1]]
+                for j in range(line.size):
+                    line[j] = np.sqrt(line[j])
+        begin, end = next_chunk(work)
+
+
+@njit
+def _decided(
+    work: Any, source: Any, y: Any, unsure: Any, geometry: Any, stretches: int, parts: int, bounds: Any
+) -> None:
+    """y (n, outputs, oh, ow). Items: (group, stretch of positions, part of the group's blocks of channels),
+    part fastest. source: planes, packed weights, offsets.
+    """
+    planes, packed, offsets = source
+    geometry, bounds = PlaneGeometry(*geometry), Bounds(*bounds)
+    groups, blocks, wide = packed.shape[0], packed.shape[1], packed.shape[3]
+    size = y.shape[2] * y.shape[3]
+    per, flat, positions, lanes = y.shape[1] // groups, y.reshape(-1), y.shape[0] * size, wide // 2
+    group_size = planes.shape[1] // groups
+    units = -(-positions // GROUP)
+    most = min(positions, -(-units // stretches) * GROUP)
+    windows = np.empty(most + GROUP, np.int64)
+    pitch = -(-most // lanes) * lanes
+    sums = scratch((pitch + GROUP) * wide, planes)
+    rows = scratch(wide * pitch, planes).reshape(wide, pitch)
+    errors = scratch(pitch, planes)
+    begin, end = chunk(work)
+    while begin < end:
+        for item in range(begin, end):
+            part, number, group = item % parts, item // parts % stretches, item // parts // stretches
+            start = units * number // stretches * GROUP
+            count = min(positions, units * (number + 1) // stretches * GROUP) - start
+            locate(windows, start, count, planes.shape[1], geometry)
+            for b in range(blocks * part // parts, blocks * (part + 1) // parts):
+                some = min(wide, per - b * wide)
+                add_chains(packed[group, b], planes, group * group_size, offsets, windows, sums, count)
+                turn(sums, rows, count)
+                t = 0
+                while t < count:
+                    image, at = (start + t) // size, (start + t) % size
+                    run = min(count - t, size - at)
+                    place = (image * groups + group) * size + at, group * per + b * wide, image, at, size
+                    decide_rows(rows, t, run, some, flat, unsure, place, y.shape[1], bounds, errors)
+                    t += run
+        begin, end = next_chunk(work)
+
+
+@njit
+def add_chains(
+    weights: Any, data: Any, base: int, offsets: Any, windows: Any, sums: Any, count: int
+) -> None:
+    """sums (positions, two vectors): of the positions whose windows begin at data[base + windows[t]].
+
+    weights (terms, two vectors). Up to a block of sums behind the last may hold anything.
+    """
+    terms, wide = weights.shape
+    packed, flat = weights.reshape(-1), data.reshape(-1)
+    for first in range(0, terms, CHAIN):
+        some, start, w, t = min(CHAIN, terms - first), 2 if first else 0, first * wide, 0
+        while t < count:
+            at, left = t * wide, count - t
+            if left <= HALF:
+                half_chain_block(packed, w, flat, base, offsets, first, windows, t, sums, at, some, start)
+                t += HALF
+            elif left % HALF:
+                odd_chain_block(packed, w, flat, base, offsets, first, windows, t, sums, at, some, start)
+                t += ODD
+            else:
+                chain_block(packed, w, flat, base, offsets, first, windows, t, sums, at, some, start)
+                t += GROUP
+
+
+@njit
+def turn(sums: Any, rows: Any, count: int) -> None:
+    """rows (two vectors of channels, pitch) = sums (positions, two vectors), so many positions and a rest."""
+    wide, pitch = rows.shape
+    lanes = wide // 2
+    for t in range(0, count, lanes):
+        transpose(sums, t * wide, rows, t, pitch)
+        transpose(sums, t * wide + lanes, rows, lanes * pitch + t, pitch)
+
+
+@njit
+def decide_rows(
+    rows: Any,
+    begin: int,
+    run: int,
+    some: int,
+    y: Any,
+    unsure: Any,
+    place: Any,
+    outputs: int,
+    bounds: Any,
+    errors: Any,
+) -> None:
+    """rows[:some, begin : begin + run], sums of neighbouring positions of one image, go to y with the bias and
+    the addend, and what is undecided is marked.
+
+    place: where their norms begin, the first row's channel, image, first position, positions of an image.
+    """
+    norm, channel, image, at, size = place
+    norms, line = bounds.norms[norm : norm + run], errors[:run]
+    for o in range(some):
+        c, scale = rows[o, begin : begin + run], bounds.scale[channel + o]
+        to = (image * outputs + channel + o) * size + at
+        for i in range(line.size):
+            line[i] = norms[i] * scale
+        if bounds.bias.size:
+            b = bounds.bias[channel + o]
+            more = bounds.factor * np.abs(b)
+            for i in range(line.size):
+                c[i] += b
+                line[i] += more
+        if bounds.addend.size:
+            others = bounds.addend[to : to + run]
+            for i in range(line.size):
+                other = np.float64(others[i])
+                c[i] += other
+                line[i] += bounds.factor * np.abs(other)
+        r, u = y[to : to + run], unsure[to : to + run]
+        for i in range(line.size):
+            r[i] = np.float32(c[i]) if c[i] != 0 else np.float32(0)
+            u[i] = is_open(c[i], line[i])
