@@ -47,7 +47,7 @@ class DecideOrRefine:
             x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
             b = np.zeros(0) if bias is None else bias.astype(np.float64)
             others = np.zeros(0, np.float32) if addend is None else np.ascontiguousarray(addend)
-            factor = error_factor(additions(w.shape) + more)
+            factor = error_factor(additions(w.shape) + more + 2)
             y, at = decided(x, w, *place, weight_norms, b, others, factor, self.engine.threads)
         else:
             y, at = self._by_tiles(x, w, bias, addend, geometry, weight_norms)

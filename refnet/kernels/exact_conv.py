@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from refnet.kernels.accumulator import is_open, squares
-from refnet.kernels.channels import STRETCH, ChannelLayout, cropped, locate, pack_channels, plane_layout
-from refnet.kernels.exact_block import chain_block, half_chain_block, odd_chain_block
+from refnet.kernels.accumulator import squares
+from refnet.kernels.channels import STRETCH, ChannelLayout, cropped, locate, plane_layout
+from refnet.kernels.exact_block import WIDE, chain_block, decide_pass, half_chain_block, odd_chain_block
 from refnet.kernels.geometry import PlaneGeometry
 from refnet.kernels.lanes import GROUP, HALF, ODD, transpose
-from refnet.kernels.memory import scratch
+from refnet.kernels.memory import aligned, scratch
 from refnet.kernels.resources import cached, readonly
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.kernels.writer import VECTOR
@@ -97,27 +97,35 @@ def decided(
     """(y, open): as accumulator.decide, of a convolution of float32 x (n, c, h, w), w (o, c / groups, kh, kw).
 
     Only where it `suits`, for finite weights. weight_norms (o,); bias (o,) float64 and addend (as y) float32,
-    or (0,). factor: the error factor for `additions(w.shape)` and those of bias and addend.
+    or (0,). factor: the error factor for `additions(w.shape)`, those of bias and addend, and
+    2 more (decide_pass).
     """
     norms = window_norms(x, w.shape[2:], stride, pad, dilation, groups, threads)
     w, pad = cropped(x.shape, w, stride, pad, dilation)
     how = plane_layout(x.shape, w.shape, stride, pad, dilation, groups)
-    packed = cached((w,), ("chains", groups), lambda: readonly(pack_channels(widened_weights(w), groups)))
-    planes = wide_planes(x, pad, threads)
+    packed = cached((w,), ("chains", groups), lambda: readonly(pack_chains(w, groups)))
+    panel = w.shape[2:] == (1, 1) and stride == (1, 1) and pad == (0, 0)
+    planes = readonly(x) if panel else wide_planes(x, pad, threads)
     y = np.empty(how.output, np.float32)
     unsure = np.empty(y.size, np.bool_)
     threads = threads_for(threads, how.work // 8)
     stretches, parts = shares(how, groups, packed.shape[1], threads)
     bounds = (norms.reshape(-1), weight_norms * factor, bias, addend.reshape(-1), factor)
-    source = (planes, packed, how.offsets)
+    source = (planes.reshape(x.shape[0], -1), packed, how.offsets)
     items, geometry = groups * stretches * parts, tuple(how.geometry)
-    parallel_for(_decided, items, threads, source, y, unsure, geometry, stretches, parts, bounds)
+    parallel_for(_from_panels if panel else _from_planes, items, threads, source, y, unsure, geometry, stretches, parts, bounds)
     return y, np.flatnonzero(unsure)
 
 
-def widened_weights(w: Array) -> Array:
-    """w in float64."""
-    return w.astype(np.float64)
+def pack_chains(w: Array, groups: int) -> Array:
+    """w (o, c / groups, kh, kw) as (groups, blocks, terms, two vectors of float64), zeros at the end."""
+    per, wide, terms = w.shape[0] // groups, WIDE * LANES, w[0].size
+    blocks = -(-per // wide)
+    padded = np.zeros((groups, blocks * wide, terms), w.dtype)
+    padded[:, :per] = w.reshape(groups, per, terms)
+    packed = aligned((groups, blocks, terms, wide), w.dtype)
+    packed[...] = padded.reshape(groups, blocks, wide, terms).swapaxes(2, 3)
+    return packed
 
 
 def shares(how: ChannelLayout, groups: int, blocks: int, threads: int) -> tuple[int, int]:
@@ -213,7 +221,7 @@ def _norms(work: Any, x: Any, y: Any, kernel: Any, stride: Any, pad: Any, dilati
 
 
 @njit
-def _decided(
+def _from_planes(
     work: Any, source: Any, y: Any, unsure: Any, geometry: Any, stretches: int, parts: int, bounds: Any
 ) -> None:
     """y (n, outputs, oh, ow). Items: (group, stretch of positions, part of the group's blocks of channels),
@@ -231,7 +239,6 @@ def _decided(
     pitch = -(-most // lanes) * lanes
     sums = scratch((pitch + GROUP) * wide, planes)
     rows = scratch(wide * pitch, planes).reshape(wide, pitch)
-    errors = scratch(pitch, planes)
     begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
@@ -248,9 +255,75 @@ def _decided(
                     image, at = (start + t) // size, (start + t) % size
                     run = min(count - t, size - at)
                     place = (image * groups + group) * size + at, group * per + b * wide, image, at, size
-                    decide_rows(rows, t, run, some, flat, unsure, place, y.shape[1], bounds, errors)
+                    decide_rows(rows, t, run, some, flat, unsure, place, y.shape[1], bounds)
                     t += run
         begin, end = next_chunk(work)
+
+
+@njit
+def _from_panels(
+    work: Any, source: Any, y: Any, unsure: Any, geometry: Any, stretches: int, parts: int, bounds: Any
+) -> None:
+    """As _from_planes, for kernels of one element: x is widened into a panel, in the order of reading."""
+    x, packed, _ = source
+    geometry, bounds = PlaneGeometry(*geometry), Bounds(*bounds)
+    groups, blocks, terms, wide = packed.shape
+    size = y.shape[2] * y.shape[3]
+    per, flat, positions, lanes = y.shape[1] // groups, y.reshape(-1), y.shape[0] * size, wide // 2
+    units = -(-positions // GROUP)
+    most = min(positions, -(-units // stretches) * GROUP)
+    pitch = -(-most // lanes) * lanes
+    sums = scratch((pitch + GROUP) * wide, bounds.norms)
+    rows = scratch(wide * pitch, bounds.norms).reshape(wide, pitch)
+    column = terms * GROUP + GROUP  # elements from one group of positions to the next
+    panel = scratch((-(-most // GROUP) + 1) * column, bounds.norms)
+    offsets, windows = np.arange(terms) * GROUP, np.arange(most + GROUP)
+    for t in range(windows.size):
+        windows[t] = t // GROUP * column + t % GROUP
+    begin, end = chunk(work)
+    while begin < end:
+        for item in range(begin, end):
+            part, number, group = item % parts, item // parts % stretches, item // parts // stretches
+            start = units * number // stretches * GROUP
+            count = min(positions, units * (number + 1) // stretches * GROUP) - start
+            t = 0
+            while t < count:
+                image, at = (start + t) // size, (start + t) % size
+                run = min(count - t, size - at)
+                _fill(panel, t, x[image], group * terms * size + at, run, terms, size, column)
+                t += run
+            for b in range(blocks * part // parts, blocks * (part + 1) // parts):
+                some = min(wide, per - b * wide)
+                add_chains(packed[group, b], panel, 0, offsets, windows, sums, count)
+                turn(sums, rows, count)
+                t = 0
+                while t < count:
+                    image, at = (start + t) // size, (start + t) % size
+                    run = min(count - t, size - at)
+                    place = (image * groups + group) * size + at, group * per + b * wide, image, at, size
+                    decide_rows(rows, t, run, some, flat, unsure, place, y.shape[1], bounds)
+                    t += run
+        begin, end = next_chunk(work)
+
+
+@njit
+def _fill(
+    panel: Any, first: int, x: Any, begin: int, run: int, terms: int, size: int, column: int
+) -> None:
+    """Positions `first` on of the panel (groups of GROUP positions, terms, GROUP) = x[begin + k * size ...]."""
+    for k in range(terms):
+        values = x[begin + k * size : begin + k * size + run]
+        t = 0
+        while t < run:
+            at = (first + t) // GROUP * column + k * GROUP + (first + t) % GROUP
+            if (first + t) % GROUP == 0 and t + GROUP <= run:
+                target, eight = panel[at : at + GROUP], values[t : t + GROUP]
+                for i in range(GROUP):
+                    target[i] = eight[i]
+                t += GROUP
+            else:
+                panel[at] = values[t]
+                t += 1
 
 
 @njit
@@ -299,7 +372,6 @@ def decide_rows(
     place: Any,
     outputs: int,
     bounds: Any,
-    errors: Any,
 ) -> None:
     """rows[:some, begin : begin + run], sums of neighbouring positions of one image, go to y with the bias and
     the addend, and what is undecided is marked.
@@ -307,25 +379,11 @@ def decide_rows(
     place: where their norms begin, the first row's channel, image, first position, positions of an image.
     """
     norm, channel, image, at, size = place
-    norms, line = bounds.norms[norm : norm + run], errors[:run]
-    for o in range(some):
-        c, scale = rows[o, begin : begin + run], bounds.scale[channel + o]
-        to = (image * outputs + channel + o) * size + at
-        for i in range(line.size):
-            line[i] = norms[i] * scale
-        if bounds.bias.size:
-            b = bounds.bias[channel + o]
-            more = bounds.factor * np.abs(b)
-            for i in range(line.size):
-                c[i] += b
-                line[i] += more
-        if bounds.addend.size:
-            others = bounds.addend[to : to + run]
-            for i in range(line.size):
-                other = np.float64(others[i])
-                c[i] += other
-                line[i] += bounds.factor * np.abs(other)
-        r, u = y[to : to + run], unsure[to : to + run]
-        for i in range(line.size):
-            r[i] = np.float32(c[i]) if c[i] != 0 else np.float32(0)
-            u[i] = is_open(c[i], line[i])
+    pitch = rows.shape[1]
+    for o in range(channel, channel + some):
+        to = (image * outputs + o) * size + at
+        shift = bounds.bias[o] if bounds.bias.size else 0.0
+        decide_pass(
+            y, to, unsure, rows, (o - channel) * pitch + begin, bounds.norms, norm, bounds.scale[o], shift,
+            bounds.factor * np.abs(shift), bounds.addend, to if bounds.addend.size else -1, bounds.factor, run,
+        )  # fmt: skip
