@@ -20,6 +20,7 @@ from refnet.kernels.exact_conv import additions, decided, suits
 from refnet.kernels.panel import convolve
 from refnet.kernels.segments import convolve_in_segments, depth
 from refnet.kernels.thread_pool import parallel_for
+from refnet.kernels.winograd import ROUNDINGS, decided_by_tiles, suits_tiles
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,7 @@ class DecideOrRefine:
             x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
             b = np.zeros(0) if bias is None else bias.astype(np.float64)
             others = np.zeros(0, np.float32) if addend is None else np.ascontiguousarray(addend)
-            factor = error_factor(additions(w.shape) + more + 2)
-            y, at = decided(x, w, *place, weight_norms, b, others, factor, self.engine.threads)
+            y, at = self._by_channels(x, w, b, others, geometry, weight_norms, more)
         else:
             y, at = self._by_tiles(x, w, bias, addend, geometry, weight_norms)
         b = np.zeros(0) if bias is None else bias.astype(np.float64)
@@ -60,6 +60,19 @@ class DecideOrRefine:
             )
 
         return refined(op, y, at, refine, self.refine_count)
+
+    def _by_channels(
+        self, x: F32, w: F32, b: F64, addend: F32, geometry: ConvGeometry, weight_norms: F64, more: int
+    ) -> tuple[F32, Places]:
+        """`conv` before it refines, with lanes across channels. more: additions of bias and addend."""
+        threads, place = self.engine.threads, geometry[:3]
+        if suits_tiles(x.shape, w.shape, *place, geometry.groups):
+            factor = error_factor(additions((w.shape[0], w.shape[1], 1, 1)) + ROUNDINGS + more + 2)
+            found = decided_by_tiles(x, w, geometry.pad, geometry.groups, b, addend, factor, threads)
+            if found is not None:
+                return found
+        factor = error_factor(additions(w.shape) + more + 2)  # 2 more: exact_block.decide_pass
+        return decided(x, w, *place, geometry.groups, weight_norms, b, addend, factor, threads)
 
     def _by_tiles(
         self, x: F32, w: F32, bias: F32 | None, addend: F32 | None, geometry: ConvGeometry, weight_norms: F64

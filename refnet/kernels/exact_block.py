@@ -11,8 +11,7 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from refnet.kernels.lanes import FAR, GROUP, HALF, ODD
-from refnet.kernels.memory import LINE
+from refnet.kernels.lanes import GROUP, HALF, ODD
 from refnet.kernels.writer import SIZE, WORD, Writer
 
 WIDE = 2
@@ -20,7 +19,7 @@ WIDE = 2
 
 
 def _chain_block(positions: int) -> Any:
-    """The typing and code of a block of so many positions x two vectors of channels; weights of either dtype."""
+    """The typing and code of a block of so many positions x two vectors of channels."""
 
     def typing(
         typingctx: Any,
@@ -38,8 +37,7 @@ def _chain_block(positions: int) -> Any:
         start: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            of = Writer(context, builder, signature, args, signature.args[2].dtype)
-            own = Writer(context, builder, signature, args)  # the weights' dtype
+            of = Writer(context, builder, signature, args)
             weights, source = of.pointer(0, args[1]), of.pointer(2, args[3])
             steps, windows, sums = of.pointer(4, args[5]), of.pointer(6, args[7]), of.pointer(8, args[9])
             bases = [
@@ -49,12 +47,7 @@ def _chain_block(positions: int) -> Any:
             def term(i: Any, chains: list[Any]) -> list[Any]:
                 """Every chain with the term i added: fma(weights[i, vector], x of the position, chain)."""
                 row = builder.gep(weights, [builder.mul(i, SIZE(WIDE * of.lanes))])
-                w = [own.load(row, SIZE(v * of.lanes), count=of.lanes) for v in range(WIDE)]
-                if own.scalar != of.scalar:
-                    w = [builder.fpext(vector, of.zero.type) for vector in w]
-                for line in range(0, WIDE * of.lanes * own.align, LINE):
-                    at = (line + WIDE * FAR * of.lanes * own.align) // own.align
-                    of.prefetch(builder.gep(row, [SIZE(at)]), 2)
+                w = [of.load(row, SIZE(v * of.lanes)) for v in range(WIDE)]
                 step = builder.load(builder.gep(steps, [i]))
                 results = []
                 for p in range(positions):
@@ -77,12 +70,95 @@ chain_block: Any = intrinsic(_chain_block(GROUP))
 """chain_block(weights, at, x, at, offsets, at, places, at, sums, at, terms, start): for GROUP positions p x two
 vectors of channels a chain from +0, chain = fma(weights[k], x[places[p] + offsets[k]], chain) for k in
 range(terms). start: 0, the chain becomes sums[p]; 2, it is added to it. Flat arrays; each is read or written
-from the element `at` on: weights (terms, 2 vectors) float32 or as x, x, offsets (terms,), places (GROUP,), sums (GROUP, 2
+from the element `at` on: weights (terms, 2 vectors), x, offsets (terms,), places (GROUP,), sums (GROUP, 2
 vectors). offsets and places are int64; terms >= 1."""
 odd_chain_block: Any = intrinsic(_chain_block(ODD))
 """As chain_block, with ODD positions."""
 half_chain_block: Any = intrinsic(_chain_block(HALF))
 """As chain_block, with HALF positions."""
+
+
+def _transform_input(
+    typingctx: Any, x: Any, plane: Any, across: Any, y: Any, to: Any, step: Any, count: Any
+) -> Any:
+    """The typing and code of `transform_input`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        of = Writer(context, builder, signature, args)
+        planes = [of.pointer(0, builder.mul(args[1], SIZE(number))) for number in range(4)]
+        target = of.pointer(3, args[4])
+        with of.loop(args[6], of.lanes) as at:
+            lines = []  # the four rows of a tile, each the four columns
+            for row in range(4):
+                begin = builder.add(at, args[2]) if row > 1 else at
+                after = builder.add(begin, SIZE(1))
+                even, odd = planes[2 * (row % 2)], planes[2 * (row % 2) + 1]
+                d = [of.load(even, begin), of.load(odd, begin), of.load(even, after), of.load(odd, after)]
+                lines.append(_by_b(builder, d))
+            for column in range(4):
+                made = _by_b(builder, [lines[row][column] for row in range(4)])
+                for row, value in enumerate(made):
+                    place = builder.add(at, builder.mul(args[5], SIZE(4 * row + column)))
+                    of.store(value, target, place)
+        return context.get_dummy_value()
+
+    i8 = types.int64
+    return types.void(x, i8, i8, y, i8, i8, i8), codegen
+
+
+def _by_b(builder: Any, d: list[Any]) -> list[Any]:
+    """B' d: d0 - d2, d1 + d2, d2 - d1, d1 - d3."""
+    return [
+        builder.fsub(d[0], d[2]),
+        builder.fadd(d[1], d[2]),
+        builder.fsub(d[2], d[1]),
+        builder.fsub(d[1], d[3]),
+    ]
+
+
+transform_input: Any = intrinsic(_transform_input)
+"""transform_input(planes, plane, across, y, to, step, count): B' d B of `count` tiles side by side (winograd.py).
+
+planes (2, 2, plane): the elements of even and odd rows and columns; the tile t has its first at t, and `across`
+more is a row of tiles further. y[to + (4 k + l) * step + t] is element (k, l) of tile t. Whole vectors are read
+and written. Flat arrays, nothing is checked."""
+
+
+def _transform_output(
+    typingctx: Any, x: Any, at: Any, step: Any, y: Any, a: Any, b: Any, c: Any, d: Any
+) -> Any:
+    """The typing and code of `transform_output`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        of = Writer(context, builder, signature, args)
+        source = of.pointer(0, args[1])
+        targets = [of.pointer(3, args[4 + number]) for number in range(4)]
+        for vector in range(WIDE):
+            here = SIZE(vector * of.lanes)
+            halves = []
+            for column in range(4):
+                places = [builder.mul(args[2], SIZE(4 * row + column)) for row in range(4)]
+                halves.append(_by_a(builder, [of.load(source, builder.add(place, here)) for place in places]))
+            for row in range(2):
+                for column, value in enumerate(_by_a(builder, [half[row] for half in halves])):
+                    of.store(value, targets[2 * row + column], here)
+        return context.get_dummy_value()
+
+    i8 = types.int64
+    return types.void(x, i8, i8, y, i8, i8, i8, i8), codegen
+
+
+def _by_a(builder: Any, m: list[Any]) -> list[Any]:
+    """A' m: m0 + m1 + m2, m1 - m2 - m3."""
+    first = builder.fadd(builder.fadd(m[0], m[1]), m[2])
+    return [first, builder.fsub(builder.fsub(m[1], m[2]), m[3])]
+
+
+transform_output: Any = intrinsic(_transform_output)
+"""transform_output(x, at, step, y, a, b, c, d): A' m A of two vectors of channels of a tile (winograd.py).
+
+m[k, l] is the two vectors at x[at + (4 k + l) * step]; the outputs go to y[a] and y[b] (the upper row), y[c] and
+y[d]. Flat arrays, nothing is checked."""
 
 
 def _decide_pass(

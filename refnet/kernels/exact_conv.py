@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.engine import window_count
 from refnet.kernels.accumulator import squares
 from refnet.kernels.channels import STRETCH, ChannelLayout, cropped, locate, plane_layout
 from refnet.kernels.exact_block import WIDE, chain_block, decide_pass, half_chain_block, odd_chain_block
@@ -118,7 +119,8 @@ def decided(
 
 
 def pack_chains(w: Array, groups: int) -> Array:
-    """w (o, c / groups, kh, kw) as (groups, blocks, terms, two vectors of float64), zeros at the end."""
+    """w (o, c / groups, kh, kw) as (groups, blocks, terms, as many channels as two vectors of float64 have), with zeros at
+    the end."""
     per, wide, terms = w.shape[0] // groups, WIDE * LANES, w[0].size
     blocks = -(-per // wide)
     padded = np.zeros((groups, blocks * wide, terms), w.dtype)
@@ -183,11 +185,18 @@ def window_norms(
 ) -> Array:
     """(n, groups, oh, ow): the Euclidean norms of the windows of each group's channels of x (n, c, h, w)."""
     sums = squares(x, groups, threads)
+    axes = zip(x.shape[2:], kernel, stride, pad, dilation, strict=True)
+    oh, ow = (window_count(size, k, s, 2 * p, d) for size, k, s, p, d in axes)
+    return square_sums(sums, kernel, stride, pad, dilation, (oh, ow), threads)
+
+
+def square_sums(
+    sums: Array, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, output: Pair, threads: int
+) -> Array:
+    """(n, groups, *output): roots of the sums over windows of sums (n, groups, h, w)."""
     n, g, h, w = sums.shape
-    axes = zip((h, w), kernel, stride, pad, dilation, strict=True)
-    oh, ow = ((size + 2 * p - (k - 1) * d - 1) // s + 1 for size, k, s, p, d in axes)
-    y = np.empty((n, g, oh, ow))
-    rows, planes = y.reshape(n * g, oh, ow), sums.reshape(n * g, h, w)
+    y = np.empty((n, g, *output))
+    rows, planes = y.reshape(n * g, *output), sums.reshape(n * g, h, w)
     threads = threads_for(threads, y.size * kernel[0] * kernel[1])
     parallel_for(_norms, n * g, threads, planes, rows, kernel, stride, pad, dilation)
     return y
@@ -239,6 +248,7 @@ def _from_planes(
     pitch = -(-most // lanes) * lanes
     sums = scratch((pitch + GROUP) * wide, planes)
     rows = scratch(wide * pitch, planes).reshape(wide, pitch)
+    own = scratch(CHAIN * wide, planes)
     begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
@@ -248,7 +258,7 @@ def _from_planes(
             locate(windows, start, count, planes.shape[1], geometry)
             for b in range(blocks * part // parts, blocks * (part + 1) // parts):
                 some = min(wide, per - b * wide)
-                add_chains(packed[group, b], planes, group * group_size, offsets, windows, sums, count)
+                add_chains(packed[group, b], own, planes, group * group_size, offsets, windows, sums, count)
                 turn(sums, rows, count)
                 t = 0
                 while t < count:
@@ -275,6 +285,7 @@ def _from_panels(
     pitch = -(-most // lanes) * lanes
     sums = scratch((pitch + GROUP) * wide, bounds.norms)
     rows = scratch(wide * pitch, bounds.norms).reshape(wide, pitch)
+    own = scratch(CHAIN * wide, bounds.norms)
     column = terms * GROUP + GROUP  # elements from one group of positions to the next
     panel = scratch((-(-most // GROUP) + 1) * column, bounds.norms)
     offsets, windows = np.arange(terms) * GROUP, np.arange(most + GROUP)
@@ -294,7 +305,7 @@ def _from_panels(
                 t += run
             for b in range(blocks * part // parts, blocks * (part + 1) // parts):
                 some = min(wide, per - b * wide)
-                add_chains(packed[group, b], panel, 0, offsets, windows, sums, count)
+                add_chains(packed[group, b], own, panel, 0, offsets, windows, sums, count)
                 turn(sums, rows, count)
                 t = 0
                 while t < count:
@@ -328,27 +339,43 @@ def _fill(
 
 @njit
 def add_chains(
-    weights: Any, data: Any, base: int, offsets: Any, windows: Any, sums: Any, count: int
+    weights: Any, own: Any, data: Any, base: int, offsets: Any, windows: Any, sums: Any, count: int
 ) -> None:
     """sums (positions, two vectors): of the positions whose windows begin at data[base + windows[t]].
 
-    weights (terms, two vectors). Up to a block of sums behind the last may hold anything.
+    weights (terms, two vectors) float32; own (CHAIN, two vectors), flat, for those of a chain, in float64. Up
+    to a block of sums behind the last may hold anything.
     """
     terms, wide = weights.shape
     packed, flat = weights.reshape(-1), data.reshape(-1)
     for first in range(0, terms, CHAIN):
-        some, start, w, t = min(CHAIN, terms - first), 2 if first else 0, first * wide, 0
-        while t < count:
-            at, left = t * wide, count - t
-            if left <= HALF:
-                half_chain_block(packed, w, flat, base, offsets, first, windows, t, sums, at, some, start)
-                t += HALF
-            elif left % HALF:
-                odd_chain_block(packed, w, flat, base, offsets, first, windows, t, sums, at, some, start)
-                t += ODD
-            else:
-                chain_block(packed, w, flat, base, offsets, first, windows, t, sums, at, some, start)
-                t += GROUP
+        some, start = min(CHAIN, terms - first), 2 if first else 0
+        source, target = packed[first * wide : (first + some) * wide], own[: some * wide]
+        for i in range(target.size):
+            target[i] = source[i]
+        add_chain(own, 0, flat, base, offsets, first, windows, sums, 0, count, some, start)
+
+
+@njit
+def add_chain(
+    weights: Any, w: int, data: Any, base: int, offsets: Any, first: int, windows: Any, sums: Any, to: int,
+    count: int, terms: int, start: int,
+) -> None:  # fmt: skip
+    """One chain of `count` positions; weights from the element w, offsets from `first`, sums from `to` on. The
+    rest is as for chain_block.
+    """
+    wide, t = WIDE * LANES, 0
+    while t < count:
+        at, left = to + t * wide, count - t
+        if left <= HALF:
+            half_chain_block(weights, w, data, base, offsets, first, windows, t, sums, at, terms, start)
+            t += HALF
+        elif left % HALF:
+            odd_chain_block(weights, w, data, base, offsets, first, windows, t, sums, at, terms, start)
+            t += ODD
+        else:
+            chain_block(weights, w, data, base, offsets, first, windows, t, sums, at, terms, start)
+            t += GROUP
 
 
 @njit
