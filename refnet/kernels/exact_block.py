@@ -67,8 +67,8 @@ def _chain_block(positions: int) -> Any:
 
 
 chain_block: Any = intrinsic(_chain_block(GROUP))
-"""chain_block(weights, at, x, at, offsets, at, places, at, sums, at, terms, start): for GROUP positions p x two
-vectors of channels a chain from +0, chain = fma(weights[k], x[places[p] + offsets[k]], chain) for k in
+"""chain_block(weights, at, x, at, offsets, at, places, at, sums, at, terms, start): for GROUP positions p x
+two vectors of channels a chain from +0, chain = fma(weights[k], x[places[p] + offsets[k]], chain) for k in
 range(terms). start: 0, the chain becomes sums[p]; 2, it is added to it. Flat arrays; each is read or written
 from the element `at` on: weights (terms, 2 vectors), x, offsets (terms,), places (GROUP,), sums (GROUP, 2
 vectors). offsets and places are int64; terms >= 1."""
@@ -117,11 +117,12 @@ def _by_b(builder: Any, d: list[Any]) -> list[Any]:
 
 
 transform_input: Any = intrinsic(_transform_input)
-"""transform_input(planes, plane, across, y, to, step, count): B' d B of `count` tiles side by side (winograd.py).
+"""transform_input(planes, plane, across, y, to, step, count): B' d B of `count` tiles side by side
+(winograd.py).
 
-planes (2, 2, plane): the elements of even and odd rows and columns; the tile t has its first at t, and `across`
-more is a row of tiles further. y[to + (4 k + l) * step + t] is element (k, l) of tile t. Whole vectors are read
-and written. Flat arrays, nothing is checked."""
+planes (2, 2, plane): the elements of even and odd rows and columns; the tile t has its first at t, and
+`across` more is a row of tiles further. y[to + (4 k + l) * step + t] is element (k, l) of tile t. Whole
+vectors are read and written. Flat arrays, nothing is checked."""
 
 
 def _transform_output(
@@ -157,13 +158,13 @@ def _by_a(builder: Any, m: list[Any]) -> list[Any]:
 transform_output: Any = intrinsic(_transform_output)
 """transform_output(x, at, step, y, a, b, c, d): A' m A of two vectors of channels of a tile (winograd.py).
 
-m[k, l] is the two vectors at x[at + (4 k + l) * step]; the outputs go to y[a] and y[b] (the upper row), y[c] and
-y[d]. Flat arrays, nothing is checked."""
+m[k, l] is the two vectors at x[at + (4 k + l) * step]; the outputs go to y[a] and y[b] (the upper row), y[c]
+and y[d]. Flat arrays, nothing is checked."""
 
 
 def _decide_pass(
-    typingctx: Any, y: Any, to: Any, unsure: Any, x: Any, at: Any, norms: Any, no: Any, scale: Any, shift: Any,
-    more: Any, others: Any, oo: Any, factor: Any, count: Any,
+    typingctx: Any, y: Any, to: Any, unsure: Any, x: Any, at: Any, norms: Any, no: Any, scale: Any,
+    shift: Any, more: Any, others: Any, oo: Any, factor: Any, count: Any,
 ) -> Any:  # fmt: skip
     """The typing and code of `decide_pass`."""
 
@@ -212,10 +213,11 @@ def _decide_pass(
 
 decide_pass: Any = intrinsic(_decide_pass)
 """decide_pass(y, to, unsure, x, at, norms, at, scale, shift, more, others, at, factor, count): for count sums
-c = x + shift + others, off by at most e = norms * scale + more + factor * |others|, y = the float32 nearest to
-c + e, and unsure = whether that nearest to c - e has other bits: then not every number between them rounds to y.
+c = x + shift + others, off by at most e = norms * scale + more + factor * |others|, y = the float32 nearest
+to c + e, and unsure = whether that nearest to c - e has other bits: then not every number between them
+rounds to y.
 
-A sum that is not finite is y, and sure. y float32 and unsure bool, both written from `to` on; x and norms float64; others float32, not read if its `at`
-is negative. Flat arrays, nothing is checked. e must hold the roundings of c + e and c - e, too, and be
-finite where c is.
+A sum that is not finite is y, and sure. y float32 and unsure bool, both written from `to` on; x and norms
+float64; others float32, not read if its `at` is negative. Flat arrays, nothing is checked. e must hold the
+roundings of c + e and c - e, too, and be finite where c is.
 """

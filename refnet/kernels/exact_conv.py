@@ -3,11 +3,11 @@
     decided ── planes in float64, norms of the windows
             └─ work items: chains (exact_block.py) ── transposed ── bias, addend, decision (decide_rows)
 
-The float64 sums, their norms and their errors never lie in memory as whole arrays: an item computes the sums of
-some positions x two vectors of output channels, as channels.py does, and writes float32 and what is undecided.
-The order of the terms is that of channel, kernel row and kernel column, in chains of CHAIN terms that are
-added in turn. No loop defines these sums: any order would do, as their error is bounded. What is written is
-the one correct float32, or is marked as undecided.
+The float64 sums, their norms and their errors never lie in memory as whole arrays: an item computes the sums
+of some positions x two vectors of output channels, as channels.py does, and writes float32 and what is
+undecided. The order of the terms is that of channel, kernel row and kernel column, in chains of CHAIN terms
+that are added in turn. No loop defines these sums: any order would do, as their error is bounded. What is
+written is the one correct float32, or is marked as undecided.
 
 Padding: zeros are multiplied there, which adds nothing to a sum if all weights are finite; others are left to
 segments.py.
@@ -39,10 +39,11 @@ Pair = tuple[int, int]
 LANES = VECTOR // 8
 """Lanes of a vector of float64."""
 CHAIN = 128
-"""Terms of a chain: the weights of a block, 16 KiB with vectors of 512 bits, stay in the first-level cache."""
-ROOM = 384 << 10
-"""Bytes of float64 data that a work item reads again for each block of channels: they stay in the second-level
+"""Terms of a chain: the weights of a block, 16 KiB with vectors of 512 bits, stay in the first-level
 cache."""
+ROOM = 384 << 10
+"""Bytes of float64 data that a work item reads again for each block of channels: they stay in the
+second-level cache."""
 SHARES, LEAST = 16, 4
 """As in channels.py: work items per thread."""
 
@@ -61,8 +62,12 @@ class Bounds(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def suits(x: tuple[int, ...], w: tuple[int, ...], stride: Pair, pad: Pair, dilation: Pair, groups: int) -> bool:
-    """Whether lanes across channels are mostly full, there is an output, and not far more padding than image."""
+def suits(
+    x: tuple[int, ...], w: tuple[int, ...], stride: Pair, pad: Pair, dilation: Pair, groups: int
+) -> bool:
+    """Whether lanes across channels are mostly full, there is an output, and not far more padding than
+    image.
+    """
     per = w[0] // groups
     if w[0] == 0 or w[1] == 0 or x[0] == 0 or 4 * per < 3 * (-(-per // (2 * LANES)) * 2 * LANES):
         return False
@@ -77,7 +82,9 @@ def suits(x: tuple[int, ...], w: tuple[int, ...], stride: Pair, pad: Pair, dilat
 
 
 def additions(w: tuple[int, ...]) -> int:
-    """The most additions (an FMA counts as one) that a term passes, for weights of this shape (cropped or not)."""
+    """The most additions (an FMA counts as one) that a term passes, for weights of this shape (cropped or
+    not).
+    """
     terms = w[1] * w[2] * w[3]
     return min(terms, CHAIN) + max(0, -(-terms // CHAIN) - 1)
 
@@ -95,7 +102,8 @@ def decided(
     factor: float,
     threads: int,
 ) -> tuple[Array, Array]:
-    """(y, open): as accumulator.decide, of a convolution of float32 x (n, c, h, w), w (o, c / groups, kh, kw).
+    """(y, open): as accumulator.decide, of a convolution of float32 x (n, c, h, w), w (o, c / groups, kh,
+    kw).
 
     Only where it `suits`, for finite weights. weight_norms (o,); bias (o,) float64 and addend (as y) float32,
     or (0,). factor: the error factor for `additions(w.shape)`, those of bias and addend, and
@@ -114,13 +122,14 @@ def decided(
     bounds = (norms.reshape(-1), weight_norms * factor, bias, addend.reshape(-1), factor)
     source = (planes.reshape(x.shape[0], -1), packed, how.offsets)
     items, geometry = groups * stretches * parts, tuple(how.geometry)
-    parallel_for(_from_panels if panel else _from_planes, items, threads, source, y, unsure, geometry, stretches, parts, bounds)
+    kernel = _from_panels if panel else _from_planes
+    parallel_for(kernel, items, threads, source, y, unsure, geometry, stretches, parts, bounds)
     return y, np.flatnonzero(unsure)
 
 
 def pack_chains(w: Array, groups: int) -> Array:
-    """w (o, c / groups, kh, kw) as (groups, blocks, terms, as many channels as two vectors of float64 have), with zeros at
-    the end."""
+    """w (o, c / groups, kh, kw) as (groups, blocks, terms, as many channels as two vectors of float64 have),
+    with zeros at the end."""
     per, wide, terms = w.shape[0] // groups, WIDE * LANES, w[0].size
     blocks = -(-per // wide)
     padded = np.zeros((groups, blocks * wide, terms), w.dtype)
@@ -318,10 +327,10 @@ def _from_panels(
 
 
 @njit
-def _fill(
-    panel: Any, first: int, x: Any, begin: int, run: int, terms: int, size: int, column: int
-) -> None:
-    """Positions `first` on of the panel (groups of GROUP positions, terms, GROUP) = x[begin + k * size ...]."""
+def _fill(panel: Any, first: int, x: Any, begin: int, run: int, terms: int, size: int, column: int) -> None:
+    """Positions `first` on of the panel (groups of GROUP positions, terms, GROUP) = x[begin + k * size
+    ...].
+    """
     for k in range(terms):
         values = x[begin + k * size : begin + k * size + run]
         t = 0
@@ -361,8 +370,8 @@ def add_chain(
     weights: Any, w: int, data: Any, base: int, offsets: Any, first: int, windows: Any, sums: Any, to: int,
     count: int, terms: int, start: int,
 ) -> None:  # fmt: skip
-    """One chain of `count` positions; weights from the element w, offsets from `first`, sums from `to` on. The
-    rest is as for chain_block.
+    """One chain of `count` positions; weights from the element w, offsets from `first`, sums from `to` on.
+    The rest is as for chain_block.
     """
     wide, t = WIDE * LANES, 0
     while t < count:
@@ -400,8 +409,8 @@ def decide_rows(
     outputs: int,
     bounds: Any,
 ) -> None:
-    """rows[:some, begin : begin + run], sums of neighbouring positions of one image, go to y with the bias and
-    the addend, and what is undecided is marked.
+    """rows[:some, begin : begin + run], sums of neighbouring positions of one image, go to y with the bias
+    and the addend, and what is undecided is marked.
 
     place: where their norms begin, the first row's channel, image, first position, positions of an image.
     """
@@ -410,7 +419,8 @@ def decide_rows(
     for o in range(channel, channel + some):
         to = (image * outputs + o) * size + at
         shift = bounds.bias[o] if bounds.bias.size else 0.0
+        other = to if bounds.addend.size else -1
         decide_pass(
             y, to, unsure, rows, (o - channel) * pitch + begin, bounds.norms, norm, bounds.scale[o], shift,
-            bounds.factor * np.abs(shift), bounds.addend, to if bounds.addend.size else -1, bounds.factor, run,
+            bounds.factor * np.abs(shift), bounds.addend, other, bounds.factor, run,
         )  # fmt: skip

@@ -19,9 +19,9 @@ roundings in a row, so it is off by gamma(K) times what the same expression give
 Accuracy and Stability of Numerical Algorithms, 2nd ed., lemma 3.1): the sum over channels and the elements of
 the tile of (|G| |g| |G'|) (|B'| |d| |B|). By Cauchy-Schwarz that is at most
 
-    norm(|G| |g| |G'|) * norm(|B'| |d| |B|) <= norm(|G| |g| |G'|) * 5.33 * norm(d)
+    norm(|G| |g| |G'|) * norm(|B'| |d| |B|) <= norm(|G| |g| |G'|) * 5.237 * norm(d)
 
-where 5.33 is above the square of the largest singular value of |B'| (INPUT; a test computes it). Inputs and
+where 5.237 is above the square of the largest singular value of |B'| (INPUT; a test computes it). Inputs and
 weights must be finite, because a tile adds and subtracts inputs that an output does not see. Nothing
 underflows: every number that is not zero is above 2**-320.
 """
@@ -63,7 +63,7 @@ G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float
 """G, the transform of the kernel."""
 A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float64)
 """A', the transform of the products."""
-INPUT = 5.33
+INPUT = 5.237
 """Above the square of the largest singular value of |B'|."""
 ROUNDINGS = 10
 """Roundings of the three transforms, in a row."""
@@ -112,7 +112,8 @@ def decided_by_tiles(
 ) -> tuple[Array, Array] | None:
     """As exact_conv.decided, where it `suits_tiles`; None if an input is not finite.
 
-    factor: the error factor for `additions` of the channels, ROUNDINGS, bias, addend and 2 more (decide_pass).
+    factor: the error factor for `additions` of the channels, ROUNDINGS, bias, addend and 2 more
+    (decide_pass).
     """
     (n, _, height, width), (outputs, depth) = x.shape, w.shape[:2]
     oh, ow = height + 2 * pad[0] - 2, width + 2 * pad[1] - 2
@@ -138,8 +139,8 @@ def decided_by_tiles(
 
 
 def pack_tiles(w: Array, groups: int) -> tuple[Array, Array]:
-    """G g G' of each output and channel, (groups, blocks, 16 * channels, two vectors), the element of the tile
-    first; and the norm of |G| |g| |G'| for each output, (o,).
+    """G g G' of each output and channel, (groups, blocks, 16 * channels, two vectors), elements of the tile
+    before channels; and the norm of |G| |g| |G'| for each output, (o,).
     """
     wide = w.astype(np.float64)
     outputs, depth = w.shape[:2]
@@ -209,16 +210,17 @@ def _tiles(work: Any, x: Any, packed: Any, y: Any, unsure: Any, tiling: Any, par
                     last = below + wide if 2 * j + 1 < ow and below < places * wide else places * wide
                     transform_output(products, t * wide, step, sums, at, right, below, last)
                 turn(sums, rows, positions)
-                place = ((image * groups + group) * size + 2 * first * ow, group * per + b * wide, image)
-                where = (place[0], place[1], place[2], 2 * first * ow, size)
-                decide_rows(rows, 0, positions, min(wide, per - b * wide), flat, unsure, where, y.shape[1], bounds)
+                at = 2 * first * ow
+                place = (image * groups + group) * size + at, group * per + b * wide, image, at, size
+                some = min(wide, per - b * wide)
+                decide_rows(rows, 0, positions, some, flat, unsure, place, y.shape[1], bounds)
         begin, end = next_chunk(work)
 
 
 @njit
 def _lay(planes: Any, x: Any, first: int, many: int, plane: int, across: int, tiling: Any) -> None:
-    """The rows of x (h, w) that tiles of the rows first to first + many see, in float64, zeros in the padding:
-    planes (2, 2, many + 1, across), by whether row and column of the padded image are even or odd.
+    """What the tiles of rows first to first + many see of x (h, w), in float64, zeros in the padding: planes
+    (2, 2, many + 1, across), by whether row and column of the padded image are even or odd.
     """
     height, width = x.shape
     for i in range(many + 1):
