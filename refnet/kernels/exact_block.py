@@ -221,3 +221,37 @@ A sum that is not finite is y, and sure. y float32 and unsure bool, both written
 float64; others float32, not read if its `at` is negative. Flat arrays, nothing is checked. e must hold the
 roundings of c + e and c - e, too, and be finite where c is.
 """
+
+
+def _twofold_row(typingctx: Any, x: Any, at: Any, sums: Any, sizes: Any, losses: Any, count: Any) -> Any:
+    """The typing and code of `twofold_row`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        of = Writer(context, builder, signature, args, signature.args[2].dtype)
+        own = Writer(context, builder, signature, args)
+        source, places = of.pointer(0, args[1]), [of.pointer(number, SIZE(0)) for number in (2, 3, 4)]
+        empty = builder.fptrunc(of.zero, of.like(own.scalar))
+
+        def body(at: Any, some: Any) -> None:
+            value = builder.fpext(own.load(source, at, some, empty, of.lanes), of.zero.type)
+            total, size, lost = (of.load(place, at, some, of.zero) for place in places)
+            following = builder.fadd(total, value)
+            part = builder.fsub(following, total)
+            first = builder.fsub(total, builder.fsub(following, part))
+            error = builder.fadd(first, builder.fsub(value, part))
+            size = builder.fadd(size, of.absolute(value))
+            lost = builder.fadd(lost, of.absolute(error))
+            for result, place in zip((following, size, lost), places, strict=True):
+                of.store(result, place, at, some)
+
+        of.row(args[5], of.lanes, body)
+        return context.get_dummy_value()
+
+    i8 = types.int64
+    return types.void(x, i8, sums, sizes, losses, i8), codegen
+
+
+twofold_row: Any = intrinsic(_twofold_row)
+"""twofold_row(x, at, sums, sizes, losses, count): sums += x, and sizes and losses += how large x and the
+exact errors of these additions are (Knuth's TwoSum), element by element. x float32, from the element `at` on,
+the others float64. Flat arrays, nothing is checked."""

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.engine import window_count
-from refnet.kernels.accumulator import squares
+from refnet.kernels.accumulator import marked, squares
 from refnet.kernels.channels import STRETCH, ChannelLayout, cropped, locate, plane_layout
 from refnet.kernels.exact_block import WIDE, chain_block, decide_pass, half_chain_block, odd_chain_block
 from refnet.kernels.geometry import PlaneGeometry
@@ -124,7 +124,7 @@ def decided(
     items, geometry = groups * stretches * parts, tuple(how.geometry)
     kernel = _from_panels if panel else _from_planes
     parallel_for(kernel, items, threads, source, y, unsure, geometry, stretches, parts, bounds)
-    return y, np.flatnonzero(unsure)
+    return y, marked(unsure)
 
 
 def pack_chains(w: Array, groups: int) -> Array:

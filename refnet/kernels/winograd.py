@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.engine import ConvGeometry
-from refnet.kernels.accumulator import squares
+from refnet.kernels.accumulator import marked, squares
 from refnet.kernels.exact_block import WIDE, transform_input, transform_output
 from refnet.kernels.exact_conv import (
     CHAIN,
@@ -135,7 +135,7 @@ def decided_by_tiles(
     parts = min(blocks, -(-LEAST * threads // items)) if threads > 1 else 1
     bounds = (norms.reshape(-1), scale * (INPUT * factor), bias, addend.reshape(-1), factor)
     parallel_for(_tiles, items * parts, threads, readonly(x), packed, y, unsure, tuple(tiling), parts, bounds)
-    return y, np.flatnonzero(unsure)
+    return y, marked(unsure)
 
 
 def pack_tiles(w: Array, groups: int) -> tuple[Array, Array]:
