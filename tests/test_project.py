@@ -331,11 +331,13 @@ def test_the_readable_part_can_be_read_in_one_sitting():
 
 NO_LOOP = {
     "accumulator": "exact sums, which tests/exact compares with rational arithmetic",
+    "exact_conv": "float64 sums with a proven error, in any order: tests/exact compares what they decide",
     "geometry": "computes nothing: where terms lie, and zeros around planes",
     "memory": "computes nothing: where results lie",
     "peak": "measures the processor",
     "stream": "measures the memory",
     "thread_pool": "computes nothing: who does which part of the work",
+    "winograd": "as exact_conv",
 }
 """Files with compiled code in kernels/ that have no reference loop, and why."""
 

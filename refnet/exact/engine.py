@@ -16,9 +16,11 @@ from refnet.core.exact import Refine
 from refnet.core.rounding import error_factor, sum_error
 from refnet.exact.correct_rounding import RefineCount, by_decimals, nearest, refined, rounded
 from refnet.kernels import accumulator
+from refnet.kernels.exact_conv import additions, decided, suits
 from refnet.kernels.panel import convolve
 from refnet.kernels.segments import convolve_in_segments, depth
 from refnet.kernels.thread_pool import parallel_for
+from refnet.kernels.winograd import ROUNDINGS, decided_by_tiles, suits_tiles
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,43 @@ class DecideOrRefine:
         In float64 the products are exact; they are added in chains of 256 terms, which are added in turn.
         The error is that of Conv's docstring, from the norms of the windows and of the weights.
         """
+        weight_norms = self.engine.cached((w,), "norm", lambda: norms_of(w))
+        more = (bias is not None) + (addend is not None)
+        place = (geometry.stride, geometry.pad, geometry.dilation, geometry.groups)
+        if suits(x.shape, w.shape, *place) and np.isfinite(weight_norms).all():
+            x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
+            b = np.zeros(0) if bias is None else bias.astype(np.float64)
+            others = np.zeros(0, np.float32) if addend is None else np.ascontiguousarray(addend)
+            y, at = self._by_channels(x, w, b, others, geometry, weight_norms, more)
+        else:
+            y, at = self._by_tiles(x, w, bias, addend, geometry, weight_norms)
+        b = np.zeros(0) if bias is None else bias.astype(np.float64)
+        others = np.zeros(0, np.float32) if addend is None else np.ascontiguousarray(addend).reshape(-1)
+
+        def refine(at: Places, y: F32) -> None:
+            parallel_for(
+                accumulator.conv_exactly, at.size, self.engine.threads, at, x, w, b, others, geometry, y
+            )
+
+        return refined(op, y, at, refine, self.refine_count)
+
+    def _by_channels(
+        self, x: F32, w: F32, b: F64, addend: F32, geometry: ConvGeometry, weight_norms: F64, more: int
+    ) -> tuple[F32, Places]:
+        """`conv` before it refines, with lanes across channels. more: additions of bias and addend."""
+        threads, place = self.engine.threads, geometry[:3]
+        if suits_tiles(x.shape, w.shape, *place, geometry.groups):
+            factor = error_factor(additions((w.shape[0], w.shape[1], 1, 1)) + ROUNDINGS + more + 2)
+            found = decided_by_tiles(x, w, geometry.pad, geometry.groups, b, addend, factor, threads)
+            if found is not None:
+                return found
+        factor = error_factor(additions(w.shape) + more + 2)  # 2 more: exact_block.decide_pass
+        return decided(x, w, *place, geometry.groups, weight_norms, b, addend, factor, threads)
+
+    def _by_tiles(
+        self, x: F32, w: F32, bias: F32 | None, addend: F32 | None, geometry: ConvGeometry, weight_norms: F64
+    ) -> tuple[F32, Places]:
+        """`conv` before it refines, with lanes across positions; also for weights that are not finite."""
         engine, threads, groups = self.engine, self.engine.threads, geometry.groups
         wide = accumulator.widened(x, threads)
         weights = engine.cached((w,), "float64", lambda: widened(w))
@@ -53,7 +92,6 @@ class DecideOrRefine:
             squares = accumulator.squares(wide, groups, threads)
             ones = engine.cached((w,), ("ones", groups), lambda: ones_like_kernel(w, groups))
             norms = np.sqrt(convolve(squares, ones, *place, groups, threads))
-        weight_norms = engine.cached((w,), "norm", lambda: norms_of(w))
         n, outputs, size = x.shape[0], w.shape[0], center.shape[2] * center.shape[3]
         plus = np.zeros(outputs) if bias is None else b
         factor = error_factor(depth(weights, groups) + (bias is not None) + (addend is not None))
@@ -67,12 +105,7 @@ class DecideOrRefine:
                 sizes *= weight_norms[:, None, None]
                 sizes += np.abs(plus)[:, None, None] + np.abs(more)
             y, at = accumulator.decide(center, factor * sizes, threads)
-        others = np.zeros(0, np.float32) if addend is None else np.ascontiguousarray(addend).reshape(-1)
-
-        def refine(at: Places, y: F32) -> None:
-            parallel_for(accumulator.conv_exactly, at.size, threads, at, x, w, b, others, geometry, y)
-
-        return refined(op, y.reshape(center.shape), at, refine, self.refine_count)
+        return y.reshape(center.shape), at
 
     def dense(self, op: str, x: F32, w: F32, bias: F32 | None) -> F32:
         """See Exact.dense."""

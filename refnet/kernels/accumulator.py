@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.engine import PoolGeometry
+from refnet.kernels.exact_block import twofold_row
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for
 from refnet.loops.jit import njit
 
@@ -33,6 +34,8 @@ MASK = 0xFFFFFFFF
 """The 32 bits of a limb."""
 GRAIN = 8192
 """Elements per work item of `decide`."""
+LINE = 512
+"""Float64 sums that a kernel keeps beside each other in the first-level cache."""
 
 
 @njit
@@ -109,6 +112,15 @@ def rounded(acc: Any, divisor: int) -> Any:
     return np.float32(-value if negative else value)
 
 
+def marked(flags: Array) -> Array:
+    """As np.flatnonzero, but quicker where few are set: LINE of them at a time are looked at first."""
+    whole = flags.size // LINE * LINE
+    rows = flags[:whole].reshape(-1, LINE)
+    some = np.flatnonzero(rows.any(1))
+    row, column = np.nonzero(rows[some])
+    return np.concatenate((some[row] * LINE + column, whole + np.flatnonzero(flags[whole:])))
+
+
 def decide(center: Array, error: Array, threads: int) -> tuple[Array, Array]:
     """(y, open): the float32 of each float64 center, and the flat indices that its error leaves open.
 
@@ -121,7 +133,7 @@ def decide(center: Array, error: Array, threads: int) -> tuple[Array, Array]:
     unsure = np.empty(center.size, np.bool_)
     c, e = np.ascontiguousarray(center).reshape(-1), np.ascontiguousarray(error).reshape(-1)
     parallel_for(_decide, -(-center.size // GRAIN), threads, c, e, y.reshape(-1), unsure)
-    return y, np.flatnonzero(unsure)
+    return y, marked(unsure)
 
 
 def decide_products(
@@ -136,7 +148,7 @@ def decide_products(
     n, o, size = center.shape
     flat = unsure.reshape(n * o, size)
     parallel_for(_decide_products, n * o, threads, center, norms, weights, bias, factor, y, flat)
-    return y, np.flatnonzero(unsure)
+    return y, marked(unsure)
 
 
 def decide_affine(
@@ -153,7 +165,7 @@ def decide_affine(
     parallel_for(
         _decide_affine, n * c, threads, rows, mean, scale, shift, factor, y.reshape(n * c, size), flat
     )
-    return y, np.flatnonzero(unsure)
+    return y, marked(unsure)
 
 
 def decide_average(
@@ -173,7 +185,7 @@ def decide_average(
     planes = np.ascontiguousarray(x).reshape(n * c, *x.shape[2:])
     rows, flat = y.reshape(n * c, *output), unsure.reshape(n * c, *output)
     parallel_for(_decide_average, n * c, threads, planes, geometry, include_pad, factor, rows, flat)
-    return y, np.flatnonzero(unsure)
+    return y, marked(unsure)
 
 
 def decide_sums(terms: Array, factor: float, threads: int) -> tuple[Array, Array]:
@@ -184,7 +196,7 @@ def decide_sums(terms: Array, factor: float, threads: int) -> tuple[Array, Array
     y = np.empty(terms.shape[1], np.float32)
     unsure = np.empty(terms.shape[1], np.bool_)
     parallel_for(_decide_sums, -(-y.size // GRAIN), threads, terms, factor, y, unsure)
-    return y, np.flatnonzero(unsure)
+    return y, marked(unsure)
 
 
 def decide_weighted(a: Array, x: Array, factor: float, threads: int) -> tuple[Array, Array]:
@@ -194,9 +206,9 @@ def decide_weighted(a: Array, x: Array, factor: float, threads: int) -> tuple[Ar
     """
     n, _, c, size = x.shape
     y = np.empty((n, c, size), np.float32)
-    unsure = np.empty(y.shape, np.bool_)
-    parallel_for(_decide_weighted, n * c, threads, a, x, factor, y, unsure)
-    return y, np.flatnonzero(unsure)
+    unsure = np.empty(y.size, np.bool_)
+    parallel_for(_decide_weighted, n * c, threads, a, x, factor, y, unsure.reshape(y.shape))
+    return y, marked(unsure)
 
 
 def widened(x: Array, threads: int) -> Array:
@@ -207,7 +219,7 @@ def widened(x: Array, threads: int) -> Array:
 
 
 def squares(x: Array, groups: int, threads: int) -> Array:
-    """Sums of squares over each group's channels: x (n, groups * c, h, w) float64 -> (n, groups, h, w)."""
+    """Sums of squares over each group's channels: x (n, groups * c, h, w) -> (n, groups, h, w) float64."""
     n, channels, h, w = x.shape
     y = np.empty((n, groups, h, w))
     planes = x.reshape(n * groups, channels // groups, h * w)
@@ -253,33 +265,59 @@ def _decide_average(
     """
     (kh, kw), (sh, sw), (ph, pw) = geometry.kernel, geometry.stride, geometry.pad
     height, width = x.shape[1:]
+    down, down_size, down_lost = np.empty(width), np.empty(width), np.empty(width)  # of each column
+    sums, sizes, losses = np.empty(y.shape[2]), np.empty(y.shape[2]), np.empty(y.shape[2])  # of each window
     begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
-            plane, r, u = x[item], y[item], unsure[item]
-            for i in range(r.shape[0]):
-                for j in range(r.shape[1]):
-                    top, left = i * sh - ph, j * sw - pw
-                    bottom, right = min(top + kh, height + ph), min(left + kw, width + pw)
-                    count = (bottom - top) * (right - left)
-                    top, left, bottom, right = (
-                        max(top, 0),
-                        max(left, 0),
-                        min(bottom, height),
-                        min(right, width),
-                    )
-                    if not include_pad:
-                        count = (bottom - top) * (right - left)
-                    total, size, lost = 0.0, 0.0, 0.0
-                    for row in range(top, bottom):
-                        for column in range(left, right):
-                            value = np.float64(plane[row, column])
-                            lost += np.abs(_lost(total, value))
-                            total += value
-                            size += np.abs(value)
-                    c = total / count
-                    r[i, j] = np.float32(c) if c != 0 else np.float32(0)
-                    u[i, j] = (lost != 0 or count >= 2**27) and _open(c, factor * size / count)
+            plane = x[item]
+            for i in range(y.shape[1]):
+                top = i * sh - ph
+                bottom = min(top + kh, height + ph)
+                tall = bottom - top
+                top, bottom = max(top, 0), min(bottom, height)
+                if not include_pad:
+                    tall = bottom - top
+                down[:] = 0
+                down_size[:] = 0
+                down_lost[:] = 0
+                for row in range(top, bottom):
+                    twofold_row(plane, row * width, down, down_size, down_lost, width)
+                sums[:] = 0
+                sizes[:] = 0
+                losses[:] = 0
+                if sums.size == 1:
+                    for column in range(0, min(kw - pw, width)):
+                        losses[0] += np.abs(_lost(sums[0], down[column])) + down_lost[column]
+                        sums[0] += down[column]
+                        sizes[0] += down_size[column]
+                for q in range(kw if sums.size > 1 else 0):
+                    first = q - pw
+                    low = max(0, -(first // sw))
+                    high = max(low, min(sums.size, (width - first + sw - 1) // sw))
+                    at, n = first + low * sw, high - low
+                    values, value_sizes, value_losses = down[at:], down_size[at:], down_lost[at:]
+                    total, size, lost = sums[low:high], sizes[low:high], losses[low:high]
+                    if sw == 2:  # a constant stride is read by vectors
+                        for j in range(n):
+                            lost[j] += np.abs(_lost(total[j], values[2 * j])) + value_losses[2 * j]
+                            total[j] += values[2 * j]
+                            size[j] += value_sizes[2 * j]
+                    else:
+                        for j in range(n):
+                            lost[j] += np.abs(_lost(total[j], values[sw * j])) + value_losses[sw * j]
+                            total[j] += values[sw * j]
+                            size[j] += value_sizes[sw * j]
+                r, u = y[item, i], unsure[item, i]
+                for j in range(sums.size):
+                    left = j * sw - pw
+                    right = min(left + kw, width + pw)
+                    wide = right - left if include_pad else min(right, width) - max(left, 0)
+                    count = tall * wide
+                    c = sums[j] / count
+                    r[j] = np.float32(c) if c != 0 else np.float32(0)
+                    inexact = (losses[j] != 0) | (count >= 2**27)
+                    u[j] = inexact & is_open(c, factor * sizes[j] / count)
         begin, end = next_chunk(work)
 
 
@@ -298,7 +336,7 @@ def _decide_sums(work: Any, terms: Any, factor: float, y: Any, unsure: Any) -> N
                 total += value
                 size += np.abs(value)
             y[i] = np.float32(total) if total != 0 else np.float32(0)
-            unsure[i] = _open(total, factor * size)
+            unsure[i] = is_open(total, factor * size)
         begin, end = next_chunk(work)
 
 
@@ -309,19 +347,24 @@ def _decide_weighted(work: Any, a: Any, x: Any, factor: float, y: Any, unsure: A
     Items: (image, channel).
     """
     channels = x.shape[2]
+    sums, sizes = np.empty(LINE), np.empty(LINE)
     begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             n, c = item // channels, item % channels
-            r, u = y[n, c], unsure[n, c]
-            for i in range(r.size):
-                total, size = 0.0, 0.0
+            for first in range(0, y.shape[2], sums.size):
+                r, u = y[n, c, first : first + sums.size], unsure[n, c, first : first + sums.size]
+                sums[:] = 0
+                sizes[:] = 0
                 for k in range(x.shape[1]):
-                    product = np.float64(a[n, k, c]) * np.float64(x[n, k, c, i])
-                    total += product
-                    size += np.abs(product)
-                r[i] = np.float32(total) if total != 0 else np.float32(0)
-                u[i] = _open(total, factor * size)
+                    scale, values = np.float64(a[n, k, c]), x[n, k, c, first : first + sums.size]
+                    for i in range(values.size):
+                        product = scale * np.float64(values[i])
+                        sums[i] += product
+                        sizes[i] += np.abs(product)
+                for i in range(r.size):
+                    r[i] = np.float32(sums[i]) if sums[i] != 0 else np.float32(0)
+                    u[i] = is_open(sums[i], factor * sizes[i])
         begin, end = next_chunk(work)
 
 
@@ -334,7 +377,7 @@ def _decide(work: Any, center: Any, error: Any, y: Any, unsure: Any) -> None:
         c, e, r, u = center[a:b], error[a:b], y[a:b], unsure[a:b]
         for i in range(c.size):
             r[i] = np.float32(c[i]) if c[i] != 0 else np.float32(0)
-            u[i] = _open(c[i], e[i])
+            u[i] = is_open(c[i], e[i])
         begin, end = next_chunk(work)
 
 
@@ -355,7 +398,7 @@ def _decide_products(
             e, weight, plus = norms[image, o // (outputs // groups)], weights[o], np.abs(bias[o])
             for i in range(c.size):
                 r[i] = np.float32(c[i]) if c[i] != 0 else np.float32(0)
-                u[i] = _open(c[i], factor * (e[i] * weight + plus))
+                u[i] = is_open(c[i], factor * (e[i] * weight + plus))
         begin, end = next_chunk(work)
 
 
@@ -374,7 +417,7 @@ def _decide_affine(
             for i in range(v.size):
                 c = (np.float64(v[i]) - m) * s + t
                 r[i] = np.float32(c) if c != 0 else np.float32(0)
-                u[i] = _open(c, factor * (np.abs(c) + 2 * np.abs(t)))
+                u[i] = is_open(c, factor * (np.abs(c) + 2 * np.abs(t)))
         begin, end = next_chunk(work)
 
 
@@ -387,12 +430,52 @@ def _lost(a: float, b: float) -> float:
 
 
 @njit
-def _open(c: float, e: float) -> bool:
+def is_open(c: float, e: float) -> bool:
     """Whether the error e leaves more than one float32 for a float64 c; never for a c that is not finite."""
     wide = e + np.abs(c) * 2.0**-52 if e != 0 else 0.0  # c - e and c + e are rounded too
     below, above = c - wide, c + wide
-    same = np.float32(below) == np.float32(above) and (below > 0) == (above > 0)
-    return np.abs(c) < np.inf and not same
+    same = (np.float32(below) == np.float32(above)) & ((below > 0) == (above > 0))
+    return bool((np.abs(c) < np.inf) & (not same))
+
+
+@njit
+def twofold(total: float, rest: float, size: float, term: float) -> tuple[float, float, float]:
+    """A term added: total + rest + term, where rest takes what the additions to total lose, exactly, and size
+    how large these losses are (the compensated sum of T. Ogita, S. Rump and S. Oishi, SIAM Journal on
+    Scientific Computing 26, 2005).
+    """
+    lost = _lost(total, term)
+    return total + term, rest + lost, size + np.abs(lost)
+
+
+@njit
+def round_twofold(total: float, rest: float, size: float, terms: int) -> tuple[Any, bool]:
+    """The float32 nearest to the sum of `terms` terms that `twofold` added, and whether that is sure.
+
+    rest is a float64 sum of losses, each exact, so it is off by at most (terms + 2) 2**-53 size. Where
+    nothing was lost the sum is exact, a tie too.
+    """
+    error = (terms + 2) * 2.0**-53 * (1 + 2.0**-20) * size
+    center = total + rest
+    low = _lost(total, rest)  # total + rest = center + low, exactly
+    if error != 0:
+        error += np.abs(low) * 2.0**-52  # low - error and low + error are rounded too
+    below, above = np.float32(_to_odd(center, low - error)), np.float32(_to_odd(center, low + error))
+    return above, below == above and np.signbit(below) == np.signbit(above)
+
+
+@njit
+def _to_odd(a: float, b: float) -> float:
+    """a + b rounded to the neighbour whose last bit is 1 unless it is exact: rounding that to float32 is
+    right.
+    """
+    total, lost = a + b, _lost(a, b)
+    if lost == 0:
+        return total
+    fraction, _ = math.frexp(total)
+    if np.int64(fraction * 9007199254740992.0) % 2 == 0:
+        return float(np.nextafter(total, np.inf if lost > 0 else -np.inf))
+    return total
 
 
 @njit
@@ -412,6 +495,26 @@ def conv_exactly(work: Any, at: Any, x: Any, w: Any, bias: Any, addend: Any, geo
             j, i = at[k] % ow, at[k] // ow % oh
             o, n = at[k] // (ow * oh) % outputs, at[k] // (ow * oh * outputs)
             base = o // (outputs // geometry.groups) * channels
+            top, left = i * sh - ph, j * sw - pw
+            total, rest, size = 0.0, 0.0, 0.0
+            if bias.size:
+                total, rest, size = twofold(total, rest, size, np.float64(bias[o]))
+            if addend.size:
+                total, rest, size = twofold(total, rest, size, np.float64(addend[at[k]]))
+            for p in range(kh):
+                row = top + p * dh
+                for q in range(kw):
+                    column = left + q * dw
+                    if not (0 <= row < x.shape[2] and 0 <= column < x.shape[3]):
+                        continue
+                    values, weights = x[n, base:, row, column], w[o, :, p, q]
+                    for c in range(weights.size):
+                        product = np.float64(weights[c]) * np.float64(values[c])
+                        total, rest, size = twofold(total, rest, size, product)
+            value, sure = round_twofold(total, rest, size, channels * kh * kw + 2)
+            if sure:
+                flat[at[k]] = value
+                continue
             acc[:] = 0
             if bias.size:
                 add(acc, np.float64(bias[o]))

@@ -143,6 +143,19 @@ def channel_layout(
     in_place = stride == (1, 1)
     if _products(outputs // groups, n * oh * ow) > n * _panels(outputs // groups, oh, ow, span, in_place):
         return None
+    return plane_layout(x, w, stride, pad, dilation, groups)
+
+
+@lru_cache(maxsize=4096)
+def plane_layout(
+    x: tuple[int, ...], w: tuple[int, ...], stride: Pair, pad: Pair, dilation: Pair, groups: int
+) -> ChannelLayout:
+    """The layout of any convolution of these shapes that has an output."""
+    n, _, height, width = x
+    outputs, depth, kh, kw = w
+    plane, span = (height + 2 * pad[0]) * (width + 2 * pad[1]), width + 2 * pad[1]
+    oh, ow = ConvGeometry(stride, pad, dilation, groups).output((height, width), (kh, kw))
+    in_place, made = stride == (1, 1), n * outputs * oh * ow
     c, p, q = np.ogrid[:depth, :kh, :kw]
     offsets = (c * plane + p * dilation[0] * span + q * dilation[1]).astype(np.int64).reshape(-1)
     padded = pad != (0, 0)
@@ -237,7 +250,7 @@ def _channels(
             part, number, group = item % parts, item // parts % stretches, item // parts // stretches
             start = units * number // stretches * GROUP
             count = min(positions, units * (number + 1) // stretches * GROUP) - start
-            _locate(windows, start, count, planes.shape[1], geometry)
+            locate(windows, start, count, planes.shape[1], geometry)
             for b in range(blocks * part // parts, blocks * (part + 1) // parts):
                 some = min(wide, per - b * wide)
                 stretch = Stretch(group * depth, group * per + b * wide, some, start, count)
@@ -250,7 +263,7 @@ def _channels(
 
 
 @njit
-def _locate(windows: Any, start: int, count: int, image_size: int, geometry: Any) -> None:
+def locate(windows: Any, start: int, count: int, image_size: int, geometry: Any) -> None:
     """windows[t]: where the window of position start + t begins in the planes, image_size elements an image.
 
     The last one is repeated for positions that a block has more.

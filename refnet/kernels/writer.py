@@ -87,6 +87,30 @@ class Writer:
         name = f"llvm.fma.v{a.type.count}f{8 * self.align}"
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, c])
 
+    def absolute(self, value: Any) -> Any:
+        """|value|, lane by lane."""
+        kind = ir.FunctionType(value.type, [value.type])
+        name = f"llvm.fabs.v{value.type.count}f{8 * self.align}"
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [value])
+
+    def like(self, scalar: Any) -> Any:
+        """The type of vectors of this scalar type, with as many lanes."""
+        return ir.VectorType(scalar, self.lanes)
+
+    def store_bytes(self, flags: Any, base: Any, at: Any, some: Any = None) -> None:
+        """Write a vector of truth values to the bytes at base[at]; if `some` is given only so many."""
+        kind = ir.VectorType(BYTE, flags.type.count)
+        where = self.builder.bitcast(self.builder.gep(base, [at]), kind.as_pointer())
+        value = self.builder.zext(flags, kind)
+        if some is None:
+            self.builder.store(value, where, align=1)
+            return
+        name = f"llvm.masked.store.v{kind.count}i8.p0"
+        mask = self._below(some, kind.count)
+        typed = ir.FunctionType(ir.VoidType(), [kind, where.type, WORD, mask.type])
+        call = cgutils.get_or_insert_function(self.builder.module, typed, name)
+        self.builder.call(call, [value, where, WORD(1), mask])
+
     def _below(self, some: Any, count: int) -> Any:
         numbers = ir.Constant(ir.VectorType(WORD, count), list(range(count)))
         return self.builder.icmp_signed("<", numbers, self.wide(self.builder.trunc(some, WORD), count))

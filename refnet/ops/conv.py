@@ -43,10 +43,11 @@ class Conv(Fusable, Reduction):
 
     Golden: the sum of all terms inside the image and the bias, exactly, rounded once; an exact 0 is +0. A
     NaN, an infinity times 0 or infinities of both signs make NaN. In float64 the products are exact; they
-    are added in chains of 256 terms, which are added in turn. So each passes at most d = 256 + K/256
-    additions, not K, and the sum is off by at most (d + 2) U64 * (|x| |w| + |bias|), with Euclidean norms
-    (Cauchy-Schwarz) of the window and of the weights; where that leaves two float32 possible, the
-    fixed-point sum decides.
+    are added in chains of L = 128 terms (256 in some layouts), which are added in turn. So each passes at
+    most d = L + K/L additions, not K, and the sum is off by at most (d + 2) U64 * (|x| |w| + |bias|), with
+    Euclidean norms (Cauchy-Schwarz) of the window and of the weights; where that leaves two float32
+    possible, a compensated or the fixed-point sum decides. Many 3x3 kernels are estimated by Winograd's
+    tiles, with an error of their own (kernels/winograd.py).
 
     Source: MXNet Convolution, torch.nn.Conv2d (the cross-correlation of both).
     """
