@@ -10,6 +10,7 @@ from refnet.cli.common import (
     counting,
     interpreters,
     json_argument,
+    json_value,
     numbers,
     positive,
     print_json,
@@ -34,6 +35,7 @@ examples:
   refnet bench resnest-50-pytorch --against none --profile
   refnet bench resnest-50-pytorch --against torch --arithmetic golden
   refnet bench resnest-50-pytorch --against torch --arithmetic replay:torch.book.json --threads 1
+  refnet bench net.onnx --against torch,onnxruntime --module mynets:make --path src
   refnet bench --startup
   refnet bench --scaling --threads 1
 
@@ -58,6 +60,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=numbers, metavar="LIST", help="batch sizes (default: 1)")
     parser.add_argument("--runs", type=positive, default=15, metavar="N", help="timed runs (default: 15)")
     python_argument(parser)
+    text = "PyTorch runs this; MODEL is the .onnx export of it"
+    parser.add_argument("--module", metavar="PKG:CALLABLE", help=text)
+    text = "a folder to import the module from; may be repeated"
+    parser.add_argument("--path", action="append", metavar="DIR", help=text)
+    text = "an argument of the callable, as JSON; may be repeated"
+    parser.add_argument("--argument", action="append", metavar="JSON", help=text)
     parser.add_argument("--profile", action="store_true", help="also print refnet's time per kind of node")
     other = parser.add_mutually_exclusive_group()
     text = "time import, help, compiling and loading instead"
@@ -89,10 +97,13 @@ def run(a: argparse.Namespace) -> None:
 
 def _nothing_is_ignored(a: argparse.Namespace) -> None:
     """Raises InputError for what was given and would decide nothing."""
+    if a.module is None:
+        refuse_given(a, ("path", "argument"), "they say how --module is made, which is not given")
     if not a.scaling and not a.startup:
+        _one_module(a)
         return
     which = "--scaling" if a.scaling else "--startup"
-    ignored = ("against", "batch", "arithmetic", "python", "profile")
+    ignored = ("against", "batch", "arithmetic", "python", "profile", "module")
     refuse_given(a, ignored, f"{which} times refnet alone, one image at a time")
     if a.threads is not None and len(a.threads) > 1:
         raise InputError(f"--threads {','.join(map(str, a.threads))}: {which} takes one number of threads")
@@ -100,14 +111,29 @@ def _nothing_is_ignored(a: argparse.Namespace) -> None:
         raise InputError(f"--model {a.network}: --scaling has its own networks, image sizes and weights")
 
 
+def _one_module(a: argparse.Namespace) -> None:
+    """Raises InputError for a --module that PyTorch would not run, or that the MODEL cannot be."""
+    if a.module is None:
+        return
+    if "torch" not in (a.against or ()):
+        raise InputError(f"--module {a.module}: only PyTorch runs it, so --against must name torch")
+    if not (a.model or "").endswith(".onnx"):
+        raise InputError(f"--module {a.module}: MODEL must be its export, an .onnx file, got {a.model}")
+    refuse_given(a, ("weights",), f"--module {a.module} has the weights that it is made with")
+
+
 def _bench_races(a: argparse.Namespace, here: Machine) -> None:
     import tempfile
 
     from refnet.bench.profile import profile
     from refnet.bench.race import compare, count_runs
-    from refnet.frameworks.launch import MODELS, default_against, prepare
+    from refnet.frameworks.launch import MODELS, Module, default_against, prepare
     from refnet.report import bench as report
 
+    module = None
+    if a.module is not None:
+        given = [json_value("--argument", text) for text in a.argument or ()]
+        module = Module(a.module, given, a.path or ())
     pairs, profiles = [], []
     models = [usable(a.model, a.network)] if a.model else MODELS
     rivals = {
@@ -126,6 +152,7 @@ def _bench_races(a: argparse.Namespace, here: Machine) -> None:
                 image=a.image,
                 pythons=pythons,
                 arithmetic=a.arithmetic,
+                module=module,
             )
             total = count_runs(ready, a.threads, a.batch, a.runs)
             with counting(f"{ready.graph.name}: pairs of runs", total) as advance:

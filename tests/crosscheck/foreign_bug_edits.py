@@ -57,7 +57,7 @@ class Edit:
 
     def constant(self, value: Any, kind: Any = F) -> str:
         """The name of a new constant."""
-        name = self._new()
+        name = self.new()
         self.graph.initializer.append(numpy_helper.from_array(np.array(value, kind), name))
         return name
 
@@ -71,7 +71,7 @@ class Edit:
         """Another constant as the node's input of this index; other readers keep the old one."""
         old = self.array(self.at.input[index])
         new = change(old)
-        if new.shape == old.shape and np.array_equal(new, old):
+        if np.array_equal(new.astype(old.dtype), old):
             raise ValueError(f"{self.name}: the bug changes no element of {self.at.input[index]}")
         self.at.input[index] = self.constant(new, old.dtype)
 
@@ -85,7 +85,7 @@ class Edit:
 
     def before(self, op: str, *inputs: str, **attributes: Any) -> str:
         """A new node before this one; the name of its value."""
-        name = self._new()
+        name = self.new()
         place = list(self.graph.node).index(self.at)
         self.graph.node.insert(place, helper.make_node(op, list(inputs), [name], **attributes))
         return name
@@ -95,7 +95,8 @@ class Edit:
         kept = self.at.output[0]
         self.at.CopyFrom(helper.make_node(op, list(inputs), [kept], **attributes))
 
-    def _new(self) -> str:
+    def new(self) -> str:
+        """A name that no value has."""
         self.made += 1
         return f"planted.{self.made}"
 
@@ -201,3 +202,9 @@ def dropped(e: Edit) -> None:
     """A tenth of the node's result is zero, and the rest is scaled."""
     result = e.before(e.at.op_type, *e.inputs)
     e.become("Dropout", result, e.constant(0.1), e.constant(True, np.bool_), seed=1)
+
+
+def batch_statistics(e: Edit) -> None:
+    """A batch norm in training mode, with the running statistics as further results."""
+    e.set(training_mode=1)
+    e.at.output.extend([e.new(), e.new()])

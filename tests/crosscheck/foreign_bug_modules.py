@@ -48,12 +48,6 @@ def unbiased(model: Any, path: str, count: int) -> None:
     model.get_submodule(path).running_var.mul_(count / (count - 1))
 
 
-def trained(model: Any, path: str) -> None:
-    """A module that stays in training mode, whatever the network is told."""
-    part = model.get_submodule(path).train()
-    part.train = lambda mode=True: part
-
-
 def tanh_form(model: Any, path: str) -> None:
     """gelu's approximation for gelu."""
     the(model, path, activation=lambda x: functional.gelu(x, approximate="tanh"))
@@ -68,7 +62,6 @@ def transposed(model: Any, path: str) -> None:
 BUGS: dict[str, Callable[[Any], None]] = {
     "gelu tanh": lambda m: tanh_form(m, "layers.1"),
     "norm eps": lambda m: the(m, "layers.1.norm2", eps=1e-3),
-    "batch statistics": lambda m: trained(m, "second.1"),
     "batch norm eps": lambda m: the(m, "deep.1", eps=1e-3),
     "unbiased": lambda m: unbiased(m, "second.1", 1024),
     "half weights": lambda m: halved(m, "joins.1.0"),

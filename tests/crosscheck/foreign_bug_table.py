@@ -1,7 +1,8 @@
 """The bugs of foreign_bugs.py: network, node, how they come about, and what plants them.
 
-A bug's plant is a function of foreign_bug_edits.Edit, for ONNX Runtime on the network's .onnx file; or a name in
-foreign_bug_modules.BUGS, for PyTorch on the module itself. The node is named as the right network names it.
+A bug's plant is a function of foreign_bug_edits.Edit, for ONNX Runtime on the network's .onnx file; or a
+name in foreign_bug_modules.BUGS, for PyTorch on the module itself. The node is named as the right network
+names it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tests.crosscheck.foreign_bug_edits import (
     I64,
     Edit,
     activations_in_half,
+    batch_statistics,
     brain,
     dropped,
     eight_bits,
@@ -89,11 +91,11 @@ NORMS = (
         lambda e: layer_norm(e, unbiased=True),
     ),
     Bug(
-        "LayerNorm's eps outside the root",
+        "BatchNorm's eps outside the root",
         "1 / (sqrt(var) + eps)",
-        "convnext_tiny",
-        "/features/features.0/features.0.1/LayerNormalization_output_0",
-        lambda e: layer_norm(e, outside=True),
+        "densenet121",
+        "/features/denseblock1/denselayer4/norm1/BatchNormalization_output_0",
+        lambda e: e.weight(4, lambda v: (np.sqrt(v.astype(np.float64)) + 1e-5) ** 2 - 1e-5),
     ),
     Bug(
         "RMSNorm for LayerNorm",
@@ -137,8 +139,14 @@ NORMS = (
         f"{POOLFORMER}/norm1/Reshape_1_output_0",
         two_groups,
     ),
-    Bug("GroupNorm's groups", "num_groups=4 for 1", "poolformer_s12", "group_norm_2", "groups"),
-    Bug("BatchNorm's batch statistics", "left in training mode", "unet", "getitem_3", "batch statistics"),
+    Bug("GroupNorm's groups", "num_groups=4 for 1", "poolformer_s12", "group_norm_4", "groups"),
+    Bug(
+        "BatchNorm's batch statistics",
+        "left in training mode",
+        "densenet121",
+        "/features/denseblock1/denselayer3/norm1/BatchNormalization_output_0",
+        batch_statistics,
+    ),
     Bug("BatchNorm's eps 1e-3", "Keras's default for PyTorch's 1e-5", "unet", "getitem_6", "batch norm eps"),
     Bug(
         "BatchNorm's variance corrected twice", "n / (n - 1) on what had it", "unet", "getitem_3", "unbiased"
@@ -242,8 +250,8 @@ ATTENTION_BUGS = (
     Bug(
         "attention's scale missing",
         "left to a fused kernel that has none",
-        "swin_t",
-        f"{SWIN}/Mul_2_output_0",
+        "small_transformer",
+        "/layers/layers.1/self_attn/Mul_1_output_0",
         lambda e: e.become("Identity", e.inputs[0]),
     ),
     Bug(

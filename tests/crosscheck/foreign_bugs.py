@@ -1,12 +1,13 @@
-"""Bugs planted into networks of torchvision, timm and papers: each must be found at its node, and at no other.
+"""Bugs planted into networks of torchvision, timm and papers: each must be found at its node only.
 
     python -m tests.crosscheck.foreign_bugs results.jsonl                goes on where it was stopped
     python -m tests.crosscheck.foreign_bugs results.jsonl --networks unet small_transformer
     python -m tests.crosscheck.foreign_bugs results.jsonl --summary
 
-The bug is in the framework: in the .onnx file that ONNX Runtime executes, or in the module that PyTorch does. refnet
-judges every value by the right network. And each network is captured and judged without a bug: no defect may be
-there. One line of JSON per run. It needs `.venv-onnx`, `.venv-torch` and `.venv-zoo` (`.ci/environments.sh`).
+The bug is in the framework: in the .onnx file that ONNX Runtime executes, or in the module that PyTorch
+does. refnet judges every value by the right network. And each network is captured and judged without a bug:
+no defect may be there. One line of JSON per run. It needs `.venv-onnx`, `.venv-torch` and `.venv-zoo`
+(`.ci/environments.sh`).
 """
 
 from __future__ import annotations
@@ -20,18 +21,27 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 import refnet
 from refnet.core.errors import RefnetError
 from refnet.core.graph import Graph
+from refnet.core.op import F32
 from refnet.frameworks.process import Worker
+from refnet.models.synthetic import normal
 from tests.crosscheck.campaign import carried_on, lines
 from tests.crosscheck.conftest import ROOT, interpreter
 from tests.crosscheck.foreign_bug_edits import Edit
 from tests.crosscheck.foreign_bug_table import BUGS, NETWORKS, Bug
 
-ROUTES = ("onnxruntime", "torch")
+PIXELS = ("mobilenet_v2",)
+"""Networks that see pixels of 0 to 255 for nearly normal numbers: a relu6 must reach its limit."""
+
+
+def pixels(side: int) -> F32:
+    """An image of whole numbers, (1, 3, side, side)."""
+    return np.floor(normal(0, "pixels", (1, 3, side, side)) * 50 + 128).clip(0, 255).astype(np.float32)
 
 
 def key(network: str, route: str, bug: str) -> str:
@@ -79,13 +89,17 @@ class Network:
             )
             return folder
         path = self.path
+        given: tuple[Path, ...] = ()
+        if self.name in PIXELS:
+            given = (self.folder / "pixels.npy",)
+            np.save(given[0], pixels(self.side))
         if bug is not None:
             assert not isinstance(bug.plant, str)
             path = self.folder / "planted.onnx"
             model = onnx.load(self.path)
             bug.plant(Edit(model, self.node(bug)))
             onnx.save(model, path)
-        refnet.capture("onnxruntime", path, folder, python=str(interpreter("onnx")))
+        refnet.capture("onnxruntime", path, folder, inputs=given, python=str(interpreter("onnx")))
         return folder
 
     def node(self, bug: Bug) -> str:
