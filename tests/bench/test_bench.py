@@ -177,10 +177,8 @@ def test_an_onnx_file_is_timed_with_its_own_weights(tmp_path: Path) -> None:
     write_onnx(path, graph)
     own = prepare(path, tmp_path)
     assert own.graph.weights_hash() == graph.weights_hash()
-    assert (own.racers["refnet"].request["model"], own.racers["refnet"].request["weights"]) == (
-        str(path),
-        None,
-    )
+    asked = own.racers["refnet"].request
+    assert (asked["model"], asked["weights"]) == (str(path), None)
     other = prepare(path, tmp_path, weights="seed:1")
     assert other.graph.weights_hash() != graph.weights_hash()
 
