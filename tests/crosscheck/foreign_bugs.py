@@ -62,7 +62,12 @@ class Network:
         self.source, self.side = NETWORKS[name]
         self.path = folder / "right.onnx"
         if route == "onnxruntime":
-            asked = {"root": str(ROOT), "module": "foreign_bug_modules", "source": self.source, "name": name}
+            asked: dict[str, Any] = {
+                "root": str(ROOT),
+                "module": "foreign_bug_modules",
+                "source": self.source,
+                "name": name,
+            }
             asked |= {"size": self.side, "dynamo": False, "path": str(self.path)}
             worker = Path(__file__).with_name("zoo_export_worker.py")
             with Worker(worker, python(name), threads=1) as started:

@@ -39,8 +39,16 @@ def test_a_module_is_timed_against_its_export(tmp_path: Path, report: list[str])
     """PyTorch runs the module itself, ONNX Runtime and refnet the file that it was exported to."""
     root, name = str(Path(__file__).parents[2]), "tests.crosscheck.foreign_modules:Residual"
     pythons = {one: str(interpreter(FRAMEWORKS[one])) for one in ("torch", "onnxruntime")}
-    made = {"arguments": [7], "paths": [root], "python": pythons["torch"]}
-    refnet.capture("torch", name, tmp_path / "c", image=(32, 32), mode="exported", **made)
+    refnet.capture(
+        "torch",
+        name,
+        tmp_path / "c",
+        arguments=[7],
+        paths=[root],
+        image=(32, 32),
+        mode="exported",
+        python=pythons["torch"],
+    )
     path = tmp_path / "c" / "network.onnx"
     module = Module(name, [7], [root])
     prepared = prepare(path, tmp_path, against=list(pythons), pythons=pythons, image=(32, 32), module=module)
