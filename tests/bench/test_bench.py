@@ -403,7 +403,7 @@ def test_the_command_line_races_refnet_with_itself(capsys: pytest.CaptureFixture
     ("argv", "why"),
     [
         (["--threads", "1,0"], "'0' is not a positive whole number"),
-        (["--run", "3"], "did you mean --runs?"),
+        (["--run", "3"], "did you mean --runs"),
         (["--startup", "--scaling"], "not allowed with argument"),
     ],
 )
