@@ -10,6 +10,7 @@ from refnet.cli.common import (
     counting,
     interpreters,
     json_argument,
+    json_value,
     numbers,
     positive,
     print_json,
@@ -34,6 +35,7 @@ examples:
   refnet bench resnest-50-pytorch --against none --profile
   refnet bench resnest-50-pytorch --against torch --arithmetic golden
   refnet bench resnest-50-pytorch --against torch --arithmetic replay:torch.book.json --threads 1
+  refnet bench net.onnx --against torch,onnxruntime --module mynets:make --path src
   refnet bench --startup
   refnet bench --scaling --threads 1
   refnet bench --table octave --against mxnet,onnxruntime --state table.json --csv table.csv --svg table.svg
@@ -68,6 +70,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=numbers, metavar="LIST", help="batch sizes (default: 1)")
     parser.add_argument("--runs", type=positive, default=15, metavar="N", help="timed runs (default: 15)")
     python_argument(parser)
+    text = "PyTorch runs this; MODEL is the .onnx export of it"
+    parser.add_argument("--module", metavar="PKG:CALLABLE", help=text)
+    text = "a folder to import the module from; may be repeated"
+    parser.add_argument("--path", action="append", metavar="DIR", help=text)
+    text = "an argument of the callable, as JSON; may be repeated"
+    parser.add_argument("--argument", action="append", metavar="JSON", help=text)
     parser.add_argument("--profile", action="store_true", help="also print refnet's time per kind of node")
     other = parser.add_mutually_exclusive_group()
     text = "time import, help, compiling and loading instead"
@@ -117,10 +125,13 @@ def _nothing_is_ignored(a: argparse.Namespace) -> None:
         refuse_given(a, ("state", "baseline", "csv", "svg"), "it belongs to --table")
     else:
         _nothing_of_one_network(a)
+    if a.module is None:
+        refuse_given(a, ("path", "argument"), "they say how --module is made, which is not given")
     if not a.scaling and not a.startup:
+        _one_module(a)
         return
     which = "--scaling" if a.scaling else "--startup"
-    ignored = ("against", "batch", "arithmetic", "python", "profile")
+    ignored = ("against", "batch", "arithmetic", "python", "profile", "module")
     refuse_given(a, ignored, f"{which} times refnet alone, one image at a time")
     if a.threads is not None and len(a.threads) > 1:
         raise InputError(f"--threads {','.join(map(str, a.threads))}: {which} takes one number of threads")
@@ -131,7 +142,7 @@ def _nothing_is_ignored(a: argparse.Namespace) -> None:
 def _nothing_of_one_network(a: argparse.Namespace) -> None:
     """Raises InputError for what --table cannot take."""
     why = "--table has its own networks, with seed:0 weights"
-    refuse_given(a, ("weights", "key", "structure", "profile"), why)
+    refuse_given(a, ("weights", "key", "structure", "profile", "module"), why)
     for what in (a.model, a.network):
         if what is not None:
             raise InputError(f"{what}: {why}; --table {what} chooses rows")
@@ -147,14 +158,29 @@ def _nothing_of_one_network(a: argparse.Namespace) -> None:
             raise InputError(f"--{name} {path}: there is no such folder")
 
 
+def _one_module(a: argparse.Namespace) -> None:
+    """Raises InputError for a --module that PyTorch would not run, or that the MODEL cannot be."""
+    if a.module is None:
+        return
+    if "torch" not in (a.against or ()):
+        raise InputError(f"--module {a.module}: only PyTorch runs it, so --against must name torch")
+    if not (a.model or "").endswith(".onnx"):
+        raise InputError(f"--module {a.module}: MODEL must be its export, an .onnx file, got {a.model}")
+    refuse_given(a, ("weights",), f"--module {a.module} has the weights that it is made with")
+
+
 def _bench_races(a: argparse.Namespace, here: Machine) -> None:
     import tempfile
 
     from refnet.bench.profile import profile
     from refnet.bench.race import compare, count_runs
-    from refnet.frameworks.launch import MODELS, default_against, prepare
+    from refnet.frameworks.launch import MODELS, Module, default_against, prepare
     from refnet.report import bench as report
 
+    module = None
+    if a.module is not None:
+        given = [json_value("--argument", text) for text in a.argument or ()]
+        module = Module(a.module, given, a.path or ())
     pairs, profiles = [], []
     models = [usable(a.model, a.network)] if a.model else MODELS
     rivals = {
@@ -173,6 +199,7 @@ def _bench_races(a: argparse.Namespace, here: Machine) -> None:
                 image=a.image,
                 pythons=pythons,
                 arithmetic=a.arithmetic,
+                module=module,
             )
             total = count_runs(ready, a.threads, a.batch, a.runs)
             with counting(f"{ready.graph.name}: pairs of runs", total) as advance:

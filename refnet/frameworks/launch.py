@@ -51,6 +51,17 @@ class Racer:
 
 
 @dataclass(frozen=True)
+class Module:
+    """What PyTorch runs in the place of a network of the catalog. name: "package.module:callable";
+    arguments: of the callable; paths: folders to import it from.
+    """
+
+    name: str
+    arguments: Sequence[Any] = ()
+    paths: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A model whose weights lie as files that every racer can read."""
 
@@ -77,12 +88,15 @@ def prepare(
     image: Size | None = None,
     pythons: Mapping[str, str] | None = None,
     arithmetic: str = "plain",
+    module: Module | None = None,
 ) -> Prepared:
     """Load a model, write its weights into the folder for every framework, and say how each is to be run.
 
     against: names of FRAMEWORKS. weights, network, image: as for `refnet.load`; weights are "seed:0" where
-    they are not given and the model is not a weights file. pythons: framework -> interpreter, see `python`.
-    arithmetic: refnet's, "plain", "golden" or "replay:BOOK".
+    they are not given and the model has none: neither a weights file nor an .onnx file. pythons: framework ->
+    interpreter, see `python`. arithmetic: refnet's, "plain", "golden" or "replay:BOOK". module: what torch
+    runs, where the model is an .onnx file that it was exported to. ONNX Runtime executes an .onnx file as it
+    is, unless other weights are given.
     Raises InputError for a framework that is unknown, not installed or cannot run the model, or an arithmetic
     that there is not.
     """
@@ -95,15 +109,20 @@ def prepare(
         structure(model, network=network, image=image)  # raises what is wrong with its name
     entry = known_entry(model, network)
     for name in against:
-        if reason := unfit(name, entry):
+        if not (name == "torch" and module) and (reason := unfit(name, entry)):
             raise InputError(f"{name} cannot run {os.fspath(model)}: {reason}")
     found = {name: python(name, (pythons or {}).get(name)) for name in against}
-    if weights is None and not (holds_weights_only(os.fspath(model)) or os.fspath(model).endswith(".tar")):
+    file = source_of(model).file
+    own = os.path.abspath(file) if weights is None and file.endswith(".onnx") else None
+    if weights is None and not (holds_weights_only(os.fspath(model)) or file.endswith((".tar", ".onnx"))):
         weights = "seed:0"
     graph = load(model, weights=weights, network=network, image=image)
     racers = {"refnet": _own(graph, model, weights, network, image, folder, arithmetic)}
     for name in against:
-        racers[name] = _framework(name, found[name], graph, entry, folder)
+        if name == "torch" and module is not None:
+            racers[name] = _module(module, found[name])
+        else:
+            racers[name] = _framework(name, found[name], graph, entry, folder, own)
     return Prepared(graph, racers)
 
 
@@ -255,9 +274,20 @@ def _own(
     return Racer("refnet", refnet.__version__, str(WORKERS / "refnet_worker.py"), sys.executable, request)
 
 
-def _framework(name: str, python: str, graph: Graph, entry: Entry | None, folder: Path) -> Racer:
+def _module(module: Module, python: str) -> Racer:
+    """PyTorch with a module of the user's, which has the weights that it is made with."""
+    with start("torch", python) as worker:
+        version = worker.ask("info").field("version", str)
+    request = {"model": module.name, "arguments": list(module.arguments)}
+    paths = [os.path.abspath(path) for path in module.paths]
+    return Racer("torch", version, worker_file("torch"), python, {**request, "paths": paths})
+
+
+def _framework(
+    name: str, python: str, graph: Graph, entry: Entry | None, folder: Path, own: str | None
+) -> Racer:
     """The graph in the framework's files. What the framework must write itself is written by a worker of
-    its own, so that its memory does not count.
+    its own, so that its memory does not count. own: the .onnx file that ONNX Runtime executes as it is.
     """
     file = worker_file(name)
     with start(name, python) as worker:
@@ -273,7 +303,7 @@ def _framework(name: str, python: str, graph: Graph, entry: Entry | None, folder
         symbol, params = export(graph, folder / "net", "mxnet")
         made = {"symbol": str(symbol), "params": str(params)}
         return Racer(name, about.field("version", str), file, python, made)
-    path = folder / "net.onnx"
+    path = folder / "net.onnx" if own is None else Path(own)
     if not path.exists():
         export(graph, folder / "net", "onnx")
     if name == "openvino":

@@ -193,8 +193,8 @@ def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     """Time a run of a module request["runs"] times; each emits its seconds, and the next waits until it is
     wanted. Before each there are others that do not count, for request["settle"] seconds.
 
-    request: as for run. Emits `pid` when all is loaded, and at the end the last `output`. Nothing is watched:
-    plain eager mode.
+    request: as for run. Emits `pid` when all is loaded, and at the end the last run's first `output`. Nothing
+    is watched: plain eager mode.
     """
     import os
     from time import perf_counter
@@ -203,20 +203,18 @@ def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     import torch
 
     _threads(request)
-    module = _build(request)
-    module.eval()
-    module.load_state_dict(torch.load(request["weights"], map_location="cpu", weights_only=True), strict=True)
-    data = torch.from_numpy(arrays["data"])
+    module = _loaded(request)
+    data = [torch.from_numpy(array) for array in arrays.values()]
     emit("pid", np.array(os.getpid()))
     with torch.inference_mode():
         for _ in range(request["runs"]):
             settled = perf_counter() + request["settle"]
             while perf_counter() < settled:
-                module(data)
+                module(*data)
             begin = perf_counter()
-            output = module(data)
+            output = module(*data)
             emit("seconds", np.array(perf_counter() - begin))
-    emit("output", output.numpy())
+    emit("output", next(iter(_tensors(output).values())).numpy())
     return {}, {}
 
 

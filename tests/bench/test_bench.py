@@ -20,6 +20,7 @@ from refnet.bench.startup import Process, Start
 from refnet.cli import main
 from refnet.cli.common import interpreters
 from refnet.core.errors import FrameworkError, InputError
+from refnet.formats.onnx.export import write_onnx
 from refnet.frameworks.launch import Prepared, Racer, default_against, prepare, python, torch_callable, unfit
 from refnet.frameworks.process import Worker
 from refnet.models.catalog import entries
@@ -168,6 +169,18 @@ def test_what_a_framework_cannot_run_is_refused(tmp_path: Path) -> None:
         prepare(DIGITS, tmp_path, against=["torch"])
     with pytest.raises(InputError, match="mxnet cannot run resnest-50-pytorch: it is not defined in MXNet"):
         prepare("resnest-50-pytorch", tmp_path, against=["mxnet"])
+
+
+def test_an_onnx_file_is_timed_with_its_own_weights(tmp_path: Path) -> None:
+    graph = refnet.load(DIGITS)
+    path = tmp_path / "net.onnx"
+    write_onnx(path, graph)
+    own = prepare(path, tmp_path)
+    assert own.graph.weights_hash() == graph.weights_hash()
+    asked = own.racers["refnet"].request
+    assert (asked["model"], asked["weights"]) == (str(path), None)
+    other = prepare(path, tmp_path, weights="seed:1")
+    assert other.graph.weights_hash() != graph.weights_hash()
 
 
 def test_each_network_has_a_framework_of_its_own_and_torch_has_every_resnest() -> None:
@@ -390,7 +403,7 @@ def test_the_command_line_races_refnet_with_itself(capsys: pytest.CaptureFixture
     ("argv", "why"),
     [
         (["--threads", "1,0"], "'0' is not a positive whole number"),
-        (["--run", "3"], "did you mean --runs?"),
+        (["--run", "3"], "did you mean --runs"),
         (["--startup", "--scaling"], "not allowed with argument"),
     ],
 )
@@ -417,6 +430,14 @@ def test_wrong_usage(argv: list[str], why: str, capsys: pytest.CaptureFixture[st
         (["cat.png"], "is an image, but a MODEL is expected here"),
         (["resnest-digit"], "no network is named 'resnest-digit'; did you mean resnest-digits"),
         (["net.onnx"], "net.onnx: found no such file"),
+        (["net.onnx", "--module", "nets:make"], "only PyTorch runs it, so --against must name torch"),
+        ([DIGITS, "--against", "torch", "--module", "nets:make"], "MODEL must be its export, an .onnx file"),
+        (
+            ["net.onnx", "--against", "torch", "--module", "nets:make", "--weights", "seed:1"],
+            "--weights seed:1: --module nets:make has the weights that it is made with",
+        ),
+        ([DIGITS, "--path", "src"], "--path src: they say how --module is made, which is not given"),
+        (["--scaling", "--module", "nets:make"], "--scaling times refnet alone"),
     ],
 )
 def test_unusable_arguments(argv: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:

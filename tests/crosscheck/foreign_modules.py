@@ -221,3 +221,27 @@ class Token(nn.Module):
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
         return self.head(x[:, 0] + x.mean(1))
+
+
+class Decoder(nn.Module):
+    """A generator's way up (Radford et al., 2016), with an output padding, PReLU, a dilated and a grouped
+    convolution, and average pools whose windows leave the map. normed: local response norm, which PyTorch's
+    older exporter writes with an If."""
+
+    def __init__(self, normed: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(8)
+        self.head, self.grouped = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, padding=1, groups=4)
+        self.rise = nn.ConvTranspose2d(16, 16, 3, 2, 1, output_padding=1)
+        self.slopes = nn.PReLU(16)
+        self.norm = nn.LocalResponseNorm(5, alpha=0.5, beta=0.75, k=2.0) if normed else nn.Identity()
+        self.spread, self.leak = nn.Conv2d(16, 16, 3, padding=2, dilation=2), nn.LeakyReLU(0.2)
+        self.ragged = nn.AvgPool2d(3, 2, ceil_mode=True)
+        self.mean = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+        self.square = nn.Linear(16, 16)
+
+    def forward(self, x: Any) -> Any:
+        x = self.slopes(self.rise(self.grouped(self.head(x))))
+        x = self.leak(self.spread(self.norm(x)))
+        x = self.mean(self.ragged(x))
+        return self.square(x.mean((2, 3)))

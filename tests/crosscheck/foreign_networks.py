@@ -32,6 +32,7 @@ from tests.crosscheck.campaign import carried_on, lines
 from tests.crosscheck.conftest import ROOT, interpreter
 
 OWN = ("unet", "unet_bilinear", "espcn", "yolo_like", "style_transfer", "small_transformer")
+OWN += ("decoder", "generator")
 TORCHVISION = (
     *("convnext_tiny", "mobilenet_v3_small", "swin_t", "efficientnet_b0"),
     *("resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "shufflenet_v2_x1_0", "mnasnet0_5"),
@@ -108,7 +109,8 @@ def settings(networks: Collection[str], exporter: str) -> list[Setting]:
 
 def captured(setting: Setting, place: Path) -> int:
     """Capture the network into place/capture; the number of elements of plain's outputs (0: not asked)."""
-    zoo, size = str(interpreter("zoo")), setting.side
+    size = setting.side
+    zoo = str(interpreter("torch" if setting.network in OWN else "zoo"))
     arguments = [SOURCES[setting.network], setting.network, size]
     if setting.route == "torch":
         refnet.capture(
@@ -124,7 +126,8 @@ def captured(setting: Setting, place: Path) -> int:
         return 0
     path = place / "network.onnx"
     request = dict(zip(("source", "name", "size"), arguments, strict=True))
-    request |= {"root": str(ROOT), "path": str(path), "dynamo": setting.route == "dynamo"}
+    request |= {"root": str(ROOT), "module": "zoo_modules", "path": str(path)}
+    request |= {"dynamo": setting.route == "dynamo"}
     with Worker(Path(__file__).with_name("zoo_export_worker.py"), zoo, threads=1) as worker:
         worker.ask("export", request)
     graph = refnet.load(path)

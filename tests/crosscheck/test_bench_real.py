@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+import refnet
 from refnet.bench.race import compare
 from refnet.bench.startup import startup
 from refnet.cli import main
-from refnet.frameworks.launch import FRAMEWORKS, prepare
+from refnet.frameworks.launch import FRAMEWORKS, Module, prepare
 from tests.crosscheck.conftest import interpreter
 
 pytestmark = pytest.mark.crosscheck
@@ -34,6 +35,31 @@ def test_every_framework_answers_as_refnet_does(
         assert pair.agree
         assert min(*pair.ours.seconds, *pair.theirs.seconds) > 0
         report.append(f"{model}, {pair.theirs.name}: {pair.ratio:.2f} of its time, batch 2, one run")
+
+
+def test_a_module_is_timed_against_its_export(tmp_path: Path, report: list[str]) -> None:
+    """PyTorch runs the module itself, ONNX Runtime and refnet the file that it was exported to."""
+    root, name = str(Path(__file__).parents[2]), "tests.crosscheck.foreign_modules:Residual"
+    pythons = {one: str(interpreter(FRAMEWORKS[one])) for one in ("torch", "onnxruntime")}
+    refnet.capture(
+        "torch",
+        name,
+        tmp_path / "c",
+        arguments=[7],
+        paths=[root],
+        image=(32, 32),
+        mode="exported",
+        python=pythons["torch"],
+    )
+    path = tmp_path / "c" / "network.onnx"
+    module = Module(name, [7], [root])
+    prepared = prepare(path, tmp_path, against=list(pythons), pythons=pythons, image=(32, 32), module=module)
+    assert prepared.racers["onnxruntime"].request["path"] == str(path)
+    for pair in compare(prepared, [1], [1], 3):
+        assert pair.agree
+        report.append(f"{pair.theirs.name}: {pair.ratio:.2f} of its time, three runs")
+    other = prepare(path, tmp_path, against=["torch"], pythons=pythons, module=Module(name, [5], [root]))
+    assert other.racers["torch"].request["arguments"] == [5]
 
 
 def test_the_first_process_compiles_and_the_second_does_not(tmp_path: Path, report: list[str]) -> None:

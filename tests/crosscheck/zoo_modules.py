@@ -16,6 +16,8 @@ OWN: dict[str, Any] = {
     "yolo_like": foreign_modules.Yolo,
     "style_transfer": foreign_modules.Style,
     "small_transformer": foreign_modules.Transformer,
+    "decoder": foreign_modules.Decoder,
+    "generator": lambda: foreign_modules.Decoder(normed=False),
 }
 DECLARED = torch.library.Library("torchvision", "FRAGMENT")
 
