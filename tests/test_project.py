@@ -225,7 +225,7 @@ OCTAVES = ("octave", "octdensenet", "octgluon", "octmobilenet", "octresnet", "oc
 BUILDERS = (*OCTAVES, "resnest")
 NAMES_OPS = {
     "frameworks/torch_ops.py": "PyTorch's table: one row per op",
-    "frameworks/live.py": "its table of functions of one number: sigmoid and softmax are swept by formula",
+    "frameworks/live.py": "its table of functions of one number, which are swept by formula",
     **{f"models/{name}.py": "networks are built of ops" for name in BUILDERS},
     "models/cost.py": "the model cards' rule for operations: one row per op",
     "models/loading.py": "a symbol file's input channels, read off its first convolution",
@@ -264,6 +264,7 @@ OPERATORS_BEYOND = {
     "loops/elementary.py",
     "loops/libm/eigen.py",
     "loops/libm/fdlibm.py",
+    "loops/libm/glibc_log.py",
     "loops/libm/onednn_gelu.py",
     "loops/libm/sleef_pairs.py",
     "loops/real.py",
