@@ -93,7 +93,7 @@ def caller(
         more: dict[str, Any] = {}
     else:
         graph = _one_node(op, types, names)
-        request, more = _written(framework, graph)
+        request, more = _written(framework, graph, opset)
     request["threads"] = threads
     if opset is not None:
         request["opset"] = opset
@@ -149,7 +149,7 @@ def _one_node(op: Op, types: Sequence[TensorType], names: Sequence[str]) -> Grap
     return Graph("probe", data, (Node("y", op, tuple(names)),), {"y": "y"}, weights)
 
 
-def _written(framework: str, graph: Graph) -> tuple[dict[str, Any], dict[str, Any]]:
+def _written(framework: str, graph: Graph, opset: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The request's fields and arrays that hold the graph."""
     if framework == "mxnet":
         from refnet.formats.mxnet.reader import graph_to_symbol
@@ -157,6 +157,10 @@ def _written(framework: str, graph: Graph) -> tuple[dict[str, Any], dict[str, An
         return {"symbol": graph_to_symbol(graph)}, {}
     if framework in ("onnxruntime", "openvino"):
         from refnet.formats.onnx.export import graph_to_onnx
+        from refnet.formats.onnx.functions import as_one_node
 
-        return {}, {"model": np.frombuffer(graph_to_onnx(graph).SerializeToString(), np.uint8)}
+        model = graph_to_onnx(graph)
+        if framework == "onnxruntime" and opset is not None:
+            as_one_node(model, graph.nodes[0].op, opset)
+        return {}, {"model": np.frombuffer(model.SerializeToString(), np.uint8)}
     raise UnsupportedError(f"framework must be one of {', '.join(LIVE)}, got {framework!r}")

@@ -315,7 +315,7 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
 
 ELEMENTWISE = (
     *("celu", "elu", "gelu", "hardsigmoid", "hardswish", "mish", "selu", "silu", "softplus", "softsign"),
-    *("cos", "erf", "log", "sin", "sqrt", "tanh"),
+    *("cos", "erf", "log", "pow", "sin", "sqrt", "tanh"),
 )
 """Functions of one value, of torch.nn.functional or of torch itself."""
 
