@@ -49,7 +49,7 @@ from refnet.frameworks.capture.sources import planned, worker_of
 from refnet.frameworks.capture.writer import CapturePlan
 from refnet.frameworks.process import Worker
 from refnet.frameworks.reveal.formulas import candidates, reveal_formula
-from refnet.frameworks.reveal.probe import AskedReduction
+from refnet.frameworks.reveal.products import asked_sum
 from refnet.frameworks.reveal.sums import reveal_sum
 from refnet.frameworks.reveal.tree import Unexplained
 from refnet.frameworks.reveal.values import framework_values
@@ -280,7 +280,7 @@ def _partial(path: Path, reference: Reference) -> Book | None:
 
 def _ask(one: Asked, call: Caller, threads: int) -> Recipe:
     if isinstance(one.op, Reduction):
-        return reveal_sum(AskedReduction(one.op, one.types, call), threads)
+        return reveal_sum(asked_sum(one.op, one.types, call), threads)
     return reveal_formula(one.op, one.types, call, threads)
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from refnet.arithmetic.replay import NodeRecipe, follow
+from refnet.arithmetic.replay import NodeRecipe, box_shape, follow
 from refnet.core.bits import Mask, equal_bits
 from refnet.core.op import F32, Op
-from refnet.core.orders import FINISHES, PADDINGS, Choice, Part, Program, Recipe
+from refnet.core.orders import PADDINGS, Choice, Part, Program, Recipe
 from refnet.frameworks.reveal.compress import expression, joints
 from refnet.frameworks.reveal.probe import AskedReduction, Place, odd_inputs, random_inputs
 from refnet.frameworks.reveal.regions import region
@@ -60,7 +60,8 @@ def reveal_sum(reduction: AskedReduction, threads: int = 1) -> Recipe:
             raise Unexplained(f"the order found at {_words(place)} does not give the framework's bits")
         programs.append((program, held))
         open_ &= ~held
-    return arrange(programs, reduction.shape)
+    boxes = box_shape(reduction.output)
+    return arrange([(do, held.reshape(boxes)) for do, held in programs], boxes)
 
 
 def samples(reduction: AskedReduction) -> tuple[Samples, Samples]:
@@ -132,9 +133,8 @@ def _program(
     usual, odd = samples
     absent = sorted(set(range(reduction.terms)) - set(reduction.leaves(place)))
     whole = completed(path, absent, reduction.alone)
-    finishes = ("none",) if reduction.weighted else tuple(f for f in FINISHES if f != "none")
     found: tuple[int, Program, Mask] | None = None
-    for finish in finishes:
+    for finish in reduction.finishes:
         expr = expression(whole, {*fused, *absent}, reduction.alone)
         program = Program(expr, "skip", finish)
         held = matching(reduction.op, program, usual, reduction.shape, threads)
@@ -142,11 +142,10 @@ def _program(
             found = (int(held.sum()), program, held)
     assert found is not None
     _, best, held = found
-    padded = not all(side.all() for side in reduction.inside)
     choices = [
         replace(best, expr=expression(whole, {*fused, *absent}, reduction.alone, start), padding=padding)
         for start in (True, False)
-        for padding in (PADDINGS if padded else ("skip",))
+        for padding in (PADDINGS if reduction.padded else ("skip",))
     ]
     agreeing = [(matching(reduction.op, one, odd, reduction.shape, threads) & held).sum() for one in choices]
     return choices[int(np.argmax(agreeing))], held

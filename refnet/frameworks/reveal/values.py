@@ -105,8 +105,8 @@ def framework_values(
         seen.add(name)
         eliminated.pop(name, None)
         inputs = arguments(node)
-        shape = node.op.type(*(TensorType(a.shape) for a in inputs)).shape
-        known[name] = np.ascontiguousarray(found, np.float32).reshape(shape)
+        kind = node.op.type(*(TensorType(a.shape, a.dtype.name) for a in inputs))
+        known[name] = np.ascontiguousarray(found, kind.dtype).reshape(kind.shape)
         for twin in same.get(name, ()):
             if twin not in seen:
                 eliminated[twin] = inputs, known[name]
