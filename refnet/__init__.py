@@ -5,7 +5,8 @@ Everything public stands here. Each name is imported when it is first used, so `
     load, run, steps               a network, and its values
     Plain, Golden, Replay          in which arithmetic
     limits                         what a run may cost
-    capture, open_capture          what a framework computed, as a folder
+    capture, capture_torch         every value that a framework computes, as a folder
+    open_capture                   such a folder, read back
     verify, explain, diff          what can be proved of it
     reveal, read_book              in which order a framework adds
     write_golden, check_golden     hashes of the golden values
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from refnet.evaluation.evaluate import Evaluation, evaluate
     from refnet.formats.book import read as read_book
     from refnet.formats.golden_file import File as GoldenFile
+    from refnet.frameworks.own_module import capture_torch
     from refnet.frameworks.public import CaptureResult, capture, reveal
     from refnet.frameworks.reveal.network import Revealed
     from refnet.models.loading import load
@@ -84,6 +86,7 @@ _HOME = {
     "Verification": "refnet.verification.verify",
     "WeightsError": "refnet.core.errors",
     "capture": "refnet.frameworks.public",
+    "capture_torch": "refnet.frameworks.own_module",
     "check_golden": "refnet.verification.public",
     "diff": "refnet.verification.diff",
     "evaluate": "refnet.evaluation.evaluate",
@@ -134,6 +137,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "capture",
+    "capture_torch",
     "check_golden",
     "diff",
     "evaluate",

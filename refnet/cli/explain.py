@@ -31,6 +31,7 @@ examples:
   refnet explain resnest-digits layer1.0.conv1 --at 0,3,5,5 --input sample:1700-label-5.png
   refnet explain resnest-digits fc --at 0,5 --input seed:0 --all
   refnet explain resnest-50-pytorch layer1.0.conv1 --at 0,3,20,20 --weights seed:0 --capture DIR
+  refnet explain caps linear --at 0,3                  of your torch module, with the captured value
   refnet explain resnest-digits layer1.0                                  which values has this module?
   refnet explain resnest-digits fc --at 0,5 --input seed:0 --html         the same in the browser
 
@@ -46,7 +47,8 @@ Without --at, NODE may be a module, such as layer1.0 or L2_B01: its values are l
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="name or file")
+    text = "name, file, or the folder of a torch module's capture"
+    parser.add_argument("model", metavar="MODEL", help=text)
     parser.add_argument("node", metavar="NODE", help="the value's name; without --at, a module's, too")
     text = "the element's index; without it, the values of the module NODE are listed"
     parser.add_argument("--at", type=place, metavar="N,C,Y,X", help=text)

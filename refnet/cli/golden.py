@@ -29,6 +29,7 @@ examples:
   refnet golden resnest-50-pytorch --weights seed:0 --input seed:0 -o golden.json
   refnet golden resnest-digits --input sample:1700-label-5.png -o golden.json
   refnet golden octave-se-resnet-50-0.125 --input cat.jpg -o golden.json    with the fetched official weights
+  refnet golden caps --input caps/x.npy -o caps/golden.json         of your torch module, captured in caps
   refnet golden --check golden.json                      with the model, weights and input that the file names
   refnet golden --check golden.json net.pth --model resnest-50-pytorch --input x.npy
 
@@ -43,7 +44,8 @@ docs/golden.md specifies the format.
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="name or file")
+    text = "name, file, or the folder of a torch module's capture"
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=text)
     parser.add_argument("--check", type=Path, metavar="FILE.json", help="compare with this golden file")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="the golden file to write")
     weights_arguments(parser)

@@ -82,6 +82,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--show", metavar="NODE", help=text)
     parser.add_argument("--book", type=Path, metavar="BOOK", help="the book that --show reads")
     weights_arguments(parser)
+    text = "torch callable without --model: an input, whose shape alone is used (NAME=FILE.npy for several)"
+    parser.add_argument("--input", action="append", metavar="X", help=text)
     text = "number of threads (default: 1)"
     parser.add_argument("--threads", type=positive, metavar="N", help=text)
     parser.add_argument("--batch", type=positive, metavar="N", help="batch size (default: 1)")
@@ -111,11 +113,12 @@ def run(a: argparse.Namespace) -> int:
                 a.framework,
                 a.model,
                 a.output,
+                inputs=a.input or (),
                 weights=a.weights,
                 network=a.network,
                 image=a.image,
                 threads=a.threads or 1,
-                batch=a.batch or 1,
+                batch=a.batch,
                 mode=a.mode,
                 subgraph=a.subgraph,
                 precision=a.precision,
@@ -147,7 +150,7 @@ def _show_recipes(a: argparse.Namespace) -> int:
     if a.book is None or a.model is not None:
         raise InputError("--show NODE needs --book BOOK, and takes one MODEL at most")
     ignored = ("weights", "threads", "batch", "mode", "python", "environment", "timeout", "state", "argument")
-    refuse_given(a, (*ignored, "option", "path"), "--show reads a book and asks no framework")
+    refuse_given(a, (*ignored, "option", "path", "input"), "--show reads a book and asks no framework")
     if a.subgraph != "NONE":
         raise InputError(f"--subgraph {a.subgraph}: --show reads a book and asks no framework")
     name = a.framework or a.network

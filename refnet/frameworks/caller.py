@@ -19,7 +19,7 @@ from refnet.core.errors import UnsupportedError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32, Op, Reduction, TensorType
 from refnet.frameworks.capture.names import LIVE
-from refnet.frameworks.process import Worker
+from refnet.frameworks.process import Serves
 from refnet.frameworks.torch_ops import torch_function
 
 BYTES = 1 << 26
@@ -72,7 +72,7 @@ def input_names(op: Op, count: int) -> tuple[str, ...]:
 
 def caller(
     framework: str,
-    worker: Worker,
+    worker: Serves,
     op: Op,
     types: Sequence[TensorType],
     threads: int,
@@ -101,6 +101,21 @@ def caller(
         request["precision"] = precision
     if behind:
         request["behind"] = True
+    return _asking(worker, request, names, more)
+
+
+def node_caller(
+    worker: Serves, name: str, inputs: Sequence[str], op: Op, types: Sequence[TensorType], threads: int
+) -> Caller:
+    """What executes one node of the module that a worker of torch has exported. inputs: their names there."""
+    node = [name, list(inputs), [list(kind.shape) for kind in types]]
+    return _asking(worker, {"node": node, "threads": threads}, input_names(op, len(types)), {})
+
+
+def _asking(
+    worker: Serves, request: Mapping[str, Any], names: tuple[str, ...], more: Mapping[str, Any]
+) -> Caller:
+    """A Caller by the worker's command probe. more: arrays that the request holds beside the inputs."""
 
     def ask(fixed: Mapping[str, F32], each: Mapping[str, F32], take: Sequence[int | None]) -> F32:
         order = {name: each.get(name, fixed.get(name)) for name in names}

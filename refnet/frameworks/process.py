@@ -30,7 +30,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +71,26 @@ class Answer:
         return self.arrays[name]
 
 
+class Serves(Protocol):
+    """What answers requests as a Worker does."""
+
+    def ask(
+        self,
+        command: str,
+        request: Mapping[str, Any] | None = None,
+        arrays: Mapping[str, Array] | None = None,
+    ) -> Answer:
+        """One request, one answer."""
+
+    def stream(
+        self,
+        command: str,
+        request: Mapping[str, Any] | None = None,
+        arrays: Mapping[str, Array] | None = None,
+    ) -> Generator[tuple[str, Array], None, Answer | None]:
+        """A request that makes many values."""
+
+
 class Worker:
     """A running interpreter that serves the commands of one worker file.
 
@@ -86,7 +106,7 @@ class Worker:
     >>> import sys
     >>> with Worker("torch", sys.executable, threads=1) as worker:
     ...     worker.commands
-    ('build', 'export', 'info', 'load', 'op', 'probe', 'run', 'run_exported', 'save', 'time')
+    ('alone', 'build', 'export', 'info', 'load', 'op', 'probe', 'run', 'run_exported', 'save', 'time')
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """The public functions that run a framework: refnet.capture and refnet.reveal.
 
     refnet.capture ── Request ── planned (capture/sources.py) ── write (capture/writer.py)
+             └─────────────────── order_free (capture/orderfree.py) ────┘
     refnet.reveal ─── Request ── reveal (reveal/network.py)
 
 Each starts the framework as a process of its own (launch.py).
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,8 +94,8 @@ def capture(
     --help` lists them); refnet itself: "plain" or "golden". subgraph: MXNet's backend, "NONE" or "default".
     precision: OpenVINO's INFERENCE_PRECISION_HINT, "f32" if nothing is said.
     hash_only: keep the sha256 of each value only. order_free: no network, but each reduction alone on inputs
-    whose sums are exact; of a .onnx file in onnxruntime or openvino its own nodes, else the framework's
-    operators (a torch callable is refused). python: the interpreter that has the framework; environment:
+    whose sums are exact; of a .onnx file in onnxruntime or openvino its own nodes, of a torch callable its
+    own calls, else the framework's operators. python: the interpreter that has the framework; environment:
     variables for its process. timeout: seconds for any one value. state, arguments, options, paths: of
     torch's callable. reference: of a folder, who computed it. names: of a folder, name of a file -> name of a
     value; allow: names and patterns of values that the network may lack. progress: called after each value
@@ -135,14 +137,16 @@ def capture(
         names or {},
         tuple(allow),
     )
-    with orderfree.order_free(request) if order_free else planned(request) as plan:
+    with ExitStack() as stack:
+        run = stack.enter_context(orderfree.order_free(request)) if order_free else None
+        plan = stack.enter_context(planned(request)) if run is None else run.plan
         advance = advancing(progress, plan.total)
         done = write(folder, plan, hash_only=hash_only, advance=advance)
     result = CaptureResult(Path(folder), done.manifest, done.found, done.left_out)
-    if not order_free:
+    if run is None:
         return result
-    different = orderfree.compare(request, done.manifest)
-    undriven = orderfree.left_to_bounds(request)
+    different = orderfree.compare(run.graph, done.manifest, threads)
+    undriven = orderfree.undriven(run.graph)
     return replace(result, different=different, driven=orderfree.driven(request), undriven=undriven)
 
 
@@ -151,11 +155,12 @@ def reveal(
     model: Model,
     book: str | os.PathLike[str],
     *,
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     weights: Model | None = None,
     network: str | None = None,
     image: Size | None = None,
     threads: int = 1,
-    batch: int = 1,
+    batch: int | None = None,
     mode: str | None = None,
     subgraph: str = "NONE",
     precision: str | None = None,
@@ -171,8 +176,9 @@ def reveal(
     """Ask a framework in which order it adds in every layer of a network, and write the book of it.
 
     framework: "torch", "mxnet", "onnxruntime" or "openvino". book: the file to write; BOOK.partial beside it
-    holds what was asked so far, and the same call goes on there after an interruption. Other arguments: as
-    for `refnet.capture`. progress: called after each question and each capture with (done, of how many).
+    holds what was asked so far, and the same call goes on there after an interruption. inputs: of a torch
+    callable whose graph is its own, for their shapes alone. Other arguments: as for `refnet.capture`.
+    progress: called after each question and each capture with (done, of how many).
 
     Raises InputError for what cannot be asked, FrameworkError if the framework fails.
 
@@ -181,11 +187,13 @@ def reveal(
     >>> found.nodes, found.book.unconfirmed  # doctest: +SKIP
     (97, ())
     """
-    check_arguments(locals(), {"model": MODEL, "book": PATH, "threads": COUNT, "batch": COUNT})
+    check_arguments(locals(), {"model": MODEL, "book": PATH, "inputs": SOURCES, "threads": COUNT})
+    listed = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     request = Request(
         framework,
         os.fspath(model),
-        weights=_text(weights),
+        tuple(os.fspath(one) for one in listed),
+        _text(weights),
         network=network,
         image=image,
         threads=threads,

@@ -1,7 +1,9 @@
 """Part of PyTorch's worker: a module as torch.export sees it, written to .onnx and run node by node.
 
+    traced(module) ── torch.fx's own trace of a module that torch.export refuses, to be exported instead
     export(module, ...) ── torch.export ── torch.onnx.export ── network.onnx, with the program that it shows
     values(exported, ...) ── each node of that program in torch, under its value's name in the .onnx
+    alone(exported, name, ...) ── one of these nodes, on any tensors
 
 Needs torch, onnx and onnxscript only. The module is exported with a batch that may vary, where it can be, in
 evaluation mode, as it is: nothing is folded or fused, so each value of the program is one value of the .onnx.
@@ -9,7 +11,8 @@ evaluation mode, as it is: nothing is folded or fused, so each value of the prog
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +30,20 @@ class Exported:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     free: bool
+
+
+def traced(module: Any) -> Any:
+    """The module as torch.fx records it: its functions, without what Python does around them.
+
+    What no output needs is left out, such as arrays that forward keeps for statistics.
+    Raises torch.fx's TraceError where the data decide what is executed.
+    """
+    import torch
+
+    found = torch.fx.symbolic_trace(module)
+    found.graph.eliminate_dead_code()
+    found.recompile()
+    return found.eval()
 
 
 def export(module: Any, tensors: dict[str, Any], keywords: bool, path: str, free: bool = True) -> Exported:
@@ -95,3 +112,96 @@ def values(
     with torch.inference_mode():
         found = Watched(program.graph_module).run(*arguments, enable_io_processing=False)
     return list(found)
+
+
+def alone(
+    exported: Exported, name: str, inputs: Sequence[str], shapes: Sequence[Sequence[int]]
+) -> Callable[[Sequence[Any]], Any]:
+    """The node that makes this value, as a function of its tensors in the order of the .onnx's inputs.
+
+    inputs: their names in the .onnx; shapes: of what it will be given. All else about the node (stride,
+    padding, epsilon) is as the program has it. A bias that the node does not have may be given.
+    Raises LookupError, with the reason, where no single node of the program makes this value of these inputs.
+    """
+    nodes = {node.name: node for node in exported.program.graph.nodes}
+    node, parts = nodes.get(name), []
+    while node is not None and node.target is operator.getitem:
+        parts.append(node.args[1])
+        node = node.args[0]
+    if node is None or node.op != "call_function":
+        raise LookupError("the module's program has no such value")
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        raise LookupError(f"{node.target} is not one of torch's operators")
+    given = dict(zip((one.name for one in schema.arguments), node.args, strict=False)) | dict(node.kwargs)
+    arguments = {one.name: given.get(one.name, one.default_value) for one in schema.arguments}
+    tensors = _nodes_in(list(arguments.values()))
+    for one in schema.arguments:  # such as the bias of a convolution without one
+        if len(tensors) < len(inputs) and arguments[one.name] is None and str(one.type) == "Optional[Tensor]":
+            arguments[one.name] = ABSENT
+            tensors = _nodes_in(list(arguments.values()))
+    _check_inputs(exported, tensors, inputs, shapes, str(node.target))
+
+    def function(values: Sequence[Any]) -> Any:
+        following = iter(values)
+        own = {key: _with_next(value, following) for key, value in arguments.items()}
+        order = [own[one.name] for one in schema.arguments if not one.kwarg_only]
+        result = node.target(
+            *order, **{one.name: own[one.name] for one in schema.arguments if one.kwarg_only}
+        )
+        for part in reversed(parts):
+            result = result[part]
+        return result
+
+    return function
+
+
+ABSENT = object()
+"""A tensor that a node could take and does not have."""
+
+
+def _is_open(value: Any) -> bool:
+    import torch
+
+    return value is ABSENT or isinstance(value, torch.fx.Node)
+
+
+def _nodes_in(value: Any) -> list[Any]:
+    """The nodes, and ABSENT, in what may be nested lists, in order."""
+    if _is_open(value):
+        return [value]
+    return [one for part in value for one in _nodes_in(part)] if isinstance(value, list | tuple) else []
+
+
+def _with_next(value: Any, following: Any) -> Any:
+    """The value, each of its nodes replaced by what follows."""
+    if _is_open(value):
+        return next(following)
+    return [_with_next(part, following) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _check_inputs(
+    exported: Exported, tensors: list[Any], inputs: Sequence[str], shapes: Sequence[Sequence[int]], what: str
+) -> None:
+    """Raises LookupError where these are not the node's tensors, one by one."""
+    import torch
+
+    if len(tensors) != len(inputs):
+        raise LookupError(f"{what} takes {len(tensors)} tensors in the module, not {len(inputs)}")
+    signature = exported.program.graph_signature
+    own = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    for i, (one, name, shape) in enumerate(zip(tensors, inputs, shapes, strict=True)):
+        if one is ABSENT:
+            continue
+        value = one.meta.get("val")
+        if not isinstance(value, torch.Tensor):
+            raise LookupError(f"{what} takes a number that the module computes, {one.name}")
+        named = own.get(one.name, one.name)
+        if named != name and named in inputs:
+            raise LookupError(f"{what} takes {named} in another place than {i}")
+        sizes = list(value.shape)
+        fixed = len(sizes) == len(shape) and all(
+            size == want for size, want in zip(sizes, shape, strict=True) if isinstance(size, int)
+        )
+        if not fixed:
+            raise LookupError(f"{what} takes {named} of {sizes}, not of {list(shape)}")

@@ -67,12 +67,12 @@ def load(request: Any, arrays: Any, emit: Any) -> Any:
 def build(request: Any, arrays: Any, emit: Any) -> Any:
     """Make a module, keep it for `run`, and return its parameters and buffers: those that will run.
 
-    request: model, arguments, options, weights and paths as for run. Field `left_out`: what NumPy has no
-    array for.
+    request: model, arguments, options, weights and paths as for run; kept (True: the module that is kept
+    already). Field `left_out`: what NumPy has no array for.
     """
     import torch
 
-    KEPT["module"] = module = _loaded(request)
+    KEPT["module"] = module = KEPT["module"] if request.get("kept") else _loaded(request)
     left_out: dict[str, str] = {}
     state = {name: one for name, one in module.state_dict().items() if isinstance(one, torch.Tensor)}
     found = {name: _array(tensor, left_out, name) for name, tensor in state.items()}
@@ -114,10 +114,11 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
 def export(request: Any, arrays: Any, emit: Any) -> Any:
     """Export the module that `build` made to an .onnx file, and compare its program with the module itself.
 
-    request: path (of the .onnx), threads, keywords (as for run), free (whether the batch may vary). Fields:
-    refused (why torch cannot export it; "" if it can); inputs (names, in the module's order); outputs; free
-    (whether the batch does vary); differ (how many elements of the outputs have other bits in the program,
-    run node by node, than the module's own forward gives).
+    request: path (of the .onnx), threads, keywords (as for run), free (whether the batch may vary), traced
+    (True: what torch.fx records of the module, instead of the module). Fields: refused (why torch cannot
+    export it; "" if it can); inputs (names, in the module's order); outputs; values (what `run_exported`
+    emits); free (whether the batch does vary); differ (how many elements of the outputs have other bits in
+    the program, run node by node, than the module's own forward gives).
     """
     import numpy as np
     import torch
@@ -127,7 +128,8 @@ def export(request: Any, arrays: Any, emit: Any) -> Any:
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     part = _part()
     try:
-        found = part["export"](module, tensors, keywords, request["path"], request["free"])
+        one = part["traced"](module) if request.get("traced") else module
+        found = part["export"](one, tensors, keywords, request["path"], request["free"])
         program = part["values"](found, list(tensors.values()), None, {})
         with torch.inference_mode():
             own = list(_tensors(module(**tensors) if keywords else module(*tensors.values())).values())
@@ -138,7 +140,8 @@ def export(request: Any, arrays: Any, emit: Any) -> Any:
         return {"refused": f"{type(error).__name__}: {first}"[:300]}, {}
     KEPT["exported"] = found
     fields = {"refused": "", "inputs": list(found.inputs), "outputs": list(found.outputs), "differ": differ}
-    return {**fields, "free": found.free}, {}
+    values = [node.name for node in found.program.graph.nodes if node.name in found.names]
+    return {**fields, "values": values, "free": found.free}, {}
 
 
 def run_exported(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
@@ -156,12 +159,34 @@ def run_exported(request: Any, arrays: Any, emit: Callable[[str, Any], None]) ->
     return {"outputs": {name: name for name in found.outputs}, "left_out": left_out}, {}
 
 
+def alone(request: Any, arrays: Any, emit: Any) -> Any:
+    """Which nodes of the program that `export` made can be run alone, with `probe`.
+
+    request: nodes, value -> [names of its inputs in the .onnx, their shapes]. Field refused: value -> why it
+    cannot.
+    """
+    refused = {}
+    for name, (inputs, shapes) in request["nodes"].items():
+        try:
+            _part()["alone"](KEPT["exported"], name, inputs, shapes)
+        except LookupError as error:
+            refused[name] = str(error.args[0])
+    return {"refused": refused}, {}
+
+
 def _part() -> dict[str, Any]:
     """The functions of torch_export_worker.py, which lies beside this file; this process has no refnet."""
     import os
     import runpy
 
-    return runpy.run_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), "torch_export_worker.py"))
+    if not PART:
+        here = os.path.dirname(os.path.abspath(__file__))
+        PART.update(runpy.run_path(os.path.join(here, "torch_export_worker.py")))
+    return PART
+
+
+PART: dict[str, Any] = {}
+"""What torch_export_worker.py defines, once it was needed."""
 
 
 def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
@@ -209,7 +234,8 @@ def op(request: Any, arrays: Any, emit: Any) -> Any:
 def probe(request: Any, arrays: Any, emit: Any) -> Any:
     """Call one function many times; returns the results, stacked, as `y`.
 
-    request: function, arguments and threads as for op; each: names of the arrays whose first axis counts the
+    request: function, arguments and threads as for op, or node: [value, names of its inputs, their shapes], a
+    node that `alone` did not refuse; each: names of the arrays whose first axis counts the
     calls (the others are the same in all); take: per axis of the result an index, or null for all of it.
     Arrays are copied to where torch itself would put them: some routines depend on the alignment.
     """
@@ -219,7 +245,7 @@ def probe(request: Any, arrays: Any, emit: Any) -> Any:
     _threads(request)
     each = set(request["each"])
     take = tuple(slice(None) if index is None else index for index in request["take"])
-    function, arguments = FUNCTIONS[request["function"]], request.get("arguments", {})
+    function, arguments = _function(request), request.get("arguments", {})
     fixed = {name: torch.from_numpy(array).clone() for name, array in arrays.items() if name not in each}
     found = []
     with torch.inference_mode():
@@ -230,6 +256,14 @@ def probe(request: Any, arrays: Any, emit: Any) -> Any:
             }
             found.append(function(torch, tensors, arguments).numpy()[take].copy())
     return {}, {"y": np.stack(found)}
+
+
+def _function(request: Any) -> Callable[[Any, Any, Any], Any]:
+    """What `probe` calls: a function of its own, or a node of the exported module."""
+    if "node" not in request:
+        return FUNCTIONS[request["function"]]
+    node = _part()["alone"](KEPT["exported"], *request["node"])
+    return lambda torch, t, a: node(list(t.values()))
 
 
 FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
@@ -420,10 +454,12 @@ def _trace(
         leaf = _is_leaf(child)
         hooks.append(child.register_forward_pre_hook(enter(path, leaf)))
         hooks.append(child.register_forward_hook(leave(path, leaf)))
-    with Watch():
-        output = call()
-    for hook in hooks:  # the module may run again
-        hook.remove()
+    try:
+        with Watch():
+            output = call()
+    finally:
+        for hook in hooks:  # the module may run again
+            hook.remove()
     found = {f"output{part}": tensor for part, tensor in _tensors(output).items()}
     names = {}
     for name, tensor in found.items():
@@ -501,6 +537,7 @@ COMMANDS = {
     "run": run,
     "export": export,
     "run_exported": run_exported,
+    "alone": alone,
     "op": op,
     "probe": probe,
     "time": timed,

@@ -277,7 +277,7 @@ def _found(what: str, text: str, places: Sequence[Path], who: str) -> str:
     bare = [place / Path(text).name for place in reversed(places)]
     tries = bare if Path(text).name == text else [place / text for place in places] + bare
     for path in tries:
-        if os.path.isfile(path):
+        if os.path.isfile(path) or (what == "input" and os.path.isdir(path)):
             return str(path)
     looked = "not beside it" if len(places) == 1 else "neither at that path, nor beside it, nor here"
     raise InputError(f"{who}'s {what}, {text!r}, is {looked}: say where it is")

@@ -37,6 +37,8 @@ from refnet.models.weights_file import (
 from refnet.ops import Conv
 
 MOST_PIXELS = 1 << 24
+NETWORK = "network.onnx"
+"""The graph of a torch module, in the folder of its capture."""
 
 Size = tuple[int, int]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -53,7 +55,8 @@ def load(
     """The graph of a model with its weights.
 
     model: a name of the catalog, or the path of a `*-symbol.json`, of an official `.tar`, of an `.onnx`, of
-        an `.xml` of OpenVINO's IR with its `.bin` beside it, or of torch's weights (`.pth`, `.pt`, `.ckpt`,
+        an `.xml` of OpenVINO's IR with its `.bin` beside it, of the folder of a torch module's capture, or of
+        torch's weights (`.pth`, `.pt`, `.ckpt`,
         `.bin`, `.safetensors`, `.safetensors.index.json`) or `.params`, the latter two together with
         `network` unless they have an official file's name. Behind any of them may stand which values are
         wanted in the place of its outputs, as in `net.onnx?output=conv1&output=fc`; only what they need is
@@ -163,12 +166,22 @@ def _check(
     model: Model, weights: Model | None, network: str | None, image: Size | None
 ) -> tuple[str, Size | None]:
     """The model as text and the image as whole numbers, all arguments checked."""
-    name = _path("model", "a name or a path", model)
+    name = module_network(_path("model", "a name or a path", model))
     if weights is not None:
         _path("weights", "a path or seed:N", weights)
     if network is not None and not isinstance(network, str):
         raise InputError(f"network must be a name of the catalog, got {network!r}")
     return name, None if image is None else _size(image)
+
+
+def module_network(model: str) -> str:
+    """The model; of the folder of a torch module's capture the graph that lies in it.
+
+    >>> module_network("resnest-digits")
+    'resnest-digits'
+    """
+    file = os.path.join(model, NETWORK)
+    return file if os.path.isdir(model) and os.path.isfile(file) else model
 
 
 def _path(argument: str, what: str, value: object) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 from refnet.arithmetic.engines import check_compiler, check_threads, thread_count
 from refnet.arithmetic.golden import Golden
@@ -26,7 +27,7 @@ from refnet.formats import golden_file
 from refnet.formats.arguments import COUNT, MODEL, OPTIONAL, OPTIONAL_CAPTURE, PATH, check_arguments
 from refnet.formats.golden_file import File, Sources
 from refnet.models.inputs import located, prepare, with_pipeline
-from refnet.models.loading import Model, Size
+from refnet.models.loading import Model, Size, module_network
 from refnet.verification import golden
 from refnet.verification.capture import CapturedValues, opened
 from refnet.verification.explain import Explanation, explain_element, own_inputs
@@ -124,8 +125,8 @@ def explain(
     """One element of a node's value as arithmetic: its terms, exact sum, plain steps, golden bits and bound.
 
     model, weights, network, image, inputs, pipeline, names: as for `refnet.verify`. at: the element's
-    indices. capture: the node's inputs, and the value beside refnet's own, are taken from it; without one,
-    refnet's own run makes them from `inputs`.
+    indices. capture: the node's inputs, and the value beside refnet's own, are taken from it (a model that is
+    the folder of a torch module's capture is one); without one, refnet's own run makes them from `inputs`.
 
     Raises InputError if there is no such node or element, or too little is given to compute its inputs.
 
@@ -139,6 +140,8 @@ def explain(
     check_threads(threads)
     count = thread_count(threads)
     listed = {} if names is None else read_names(names)
+    if capture is None and inputs is None and _is_module(model):
+        capture = model
     if capture is None and listed:
         raise InputError("names are for the values of a capture: name it with --capture DIR")
     if capture is not None:
@@ -188,7 +191,9 @@ def write_golden(
     (97, ())
     """
     check_arguments(locals(), {"model": MODEL, "inputs": PATH, "batch": COUNT})
-    said = Sources(os.fspath(model), _text(weights), os.fspath(inputs), pipeline, network, image)
+    said = Sources(
+        module_network(os.fspath(model)), _text(weights), os.fspath(inputs), pipeline, network, image
+    )
     sources = with_pipeline(said)
     graph, data = prepare(sources)
     advance = advancing(progress, golden.count(graph, data, batch))
@@ -224,11 +229,19 @@ def check_golden(
     file = golden_file.read(path)
     where = Path(path).parent
     source = _text(inputs)
-    said = located(file.sources, where, _text(model), _text(weights), source, pipeline, network, image)
+    own = None if model is None else module_network(os.fspath(model))
+    said = located(file.sources, where, own, _text(weights), source, pipeline, network, image)
     graph, data = prepare(with_pipeline(said))
     advance = advancing(progress, golden.count(graph, data, batch))
     values = golden.hashes(graph, data, Golden(threads), batch, advance)
     return golden.compare(file, graph, data, values)
+
+
+def _is_module(model: Model | Graph | None) -> TypeGuard[Model]:
+    """Whether it is the folder of a torch module's capture, which has values, too."""
+    if model is None or isinstance(model, Graph):
+        return False
+    return module_network(os.fspath(model)) != os.fspath(model)
 
 
 def _text(path: Model | None) -> str | None:

@@ -52,6 +52,38 @@ class Branches(Residual):
         return super().forward(x if x.sum() > 0 else -x)
 
 
+class Records(Residual):
+    """It keeps arrays for statistics: torch.export refuses NumPy inside, torch.fx leaves it out."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__(classes)
+        self.seen: list[Any] = []
+
+    def forward(self, x: Any) -> Any:
+        self.seen.append(x.detach().mean((0, 2, 3)).numpy())
+        return super().forward(x)
+
+
+LIBRARIES: list[Any] = []
+"""Registrations of operators: they hold as long as these objects exist."""
+
+
+class Miscompiled(Residual):
+    """It runs in a torch whose convolutions forget the last kernel column's last channel."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__(classes)
+
+        def wrong(x: Any, weight: Any, bias: Any, *rest: Any) -> Any:
+            weight = weight.clone()
+            weight[:, -1, :, -1] = 0
+            flags = (False, False, True, True)
+            return torch.ops.aten._convolution.default(x, weight, bias, *rest, *flags)
+
+        LIBRARIES.append(torch.library.Library("aten", "IMPL"))
+        LIBRARIES[-1].impl("convolution", wrong, "CPU")
+
+
 def _conv(inside: int, outside: int, stride: int = 1, act: type[nn.Module] = nn.ReLU) -> nn.Module:
     return nn.Sequential(nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside), act())
 

@@ -295,7 +295,7 @@ def test_the_worker_dies_with_an_interpreter_that_forgets_it(fake):
 def test_the_real_workers_come_up_without_their_framework():
     for name in ("torch", "mxnet"):
         with Worker(name, sys.executable) as worker:
-            more = {"mxnet": ("info", "joined"), "torch": ("build", "export", "info")}[name]
+            more = {"mxnet": ("info", "joined"), "torch": ("alone", "build", "export", "info")}[name]
             assert worker.commands == (
                 *more,
                 "load",

@@ -1,12 +1,12 @@
 """Order-free runs: inputs on which no order of summation can differ, so that all must agree bit for bit.
 
-    order_free(request) ── CapturePlan ── for each reduction: arrays(op, types) ── the framework ── its value
+    order_free(request) ── OrderFree ── for each reduction: arrays(op, types) ── the framework ── its value
                                                                 └────────── compare: golden
     driven, undriven ── what exactly was run, and which values that leaves
 
-What is run is a node of the user's own .onnx file, at its own operator versions; or, of a network that refnet
-has a graph of, the framework's operator of the same meaning. A torch module cannot be run like this: it is
-refused. `orderfree_model.py` writes the same nodes to disk, to be run by anything.
+What is run is a node of the user's own .onnx file, at its own operator versions; a call of the user's own
+torch module, as torch.export sees it; or, of a network that refnet has a graph of, the framework's operator
+of the same meaning. `orderfree_model.py` writes the same nodes to disk, to be run by anything.
 
 Why node by node, and not one run of a network with chosen weights: a value's digits grow by the logarithm
 of the terms in every reduction, and nothing in a network takes them away again but a rounding; after a few
@@ -20,7 +20,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ from refnet.formats.onnx.alone import NodesAlone
 from refnet.frameworks.caller import caller
 from refnet.frameworks.capture.names import PRECISIONS
 from refnet.frameworks.capture.request import Request, processor
-from refnet.frameworks.capture.sources import reference, stated, worker_of
+from refnet.frameworks.capture.sources import exported_module, reference, stated, worker_of
+from refnet.frameworks.capture.torch_module import ExportedModule
 from refnet.frameworks.capture.writer import Array, CapturePlan
 from refnet.frameworks.process import Worker
 from refnet.kernels.engine import Fast
@@ -59,19 +60,32 @@ Run = Callable[[str, Op, tuple[F32, ...]], F32]
 """Computes the node of a name, of this op, on data and weights."""
 
 
-@contextmanager
-def order_free(request: Request) -> Iterator[CapturePlan]:
-    """The CapturePlan of an order-free run: one value per reduction, each on its own `arrays`.
+@dataclass(frozen=True)
+class OrderFree:
+    """An order-free run: its plan, and the graph whose reductions it runs."""
 
-    Raises InputError for a callable, a folder, and arguments that it would not use; and as `planned`.
+    plan: CapturePlan
+    graph: Graph
+
+
+@contextmanager
+def order_free(request: Request) -> Iterator[OrderFree]:
+    """The order-free run of a network: one value per reduction, each on its own `arrays`.
+
+    Raises InputError for a folder, a module that torch cannot export, and arguments that it would not use;
+    and as `planned`.
     """
-    graph = _graph(request)
     _unused(request)
-    batch = request.batch or 1
-    nodes = reductions(graph, batch)
     left_out: dict[str, str] = {}
     with ExitStack() as stack:
-        who, run = _runner(request, batch, stack)
+        if request.is_callable:
+            module = stack.enter_context(exported_module(request))
+            graph, batch = module.graph, module.who.batch
+            who, run = replace(module.who, mode="single calls of the module"), _calls_of(module)
+        else:
+            graph, batch = _graph(request), request.batch or 1
+            who, run = _runner(request, batch, stack)
+        nodes = reductions(graph, batch)
 
         def values() -> Iterator[tuple[str, Array]]:
             for name, (node, types) in nodes.items():
@@ -80,7 +94,7 @@ def order_free(request: Request) -> Iterator[CapturePlan]:
                 except UnsupportedError as error:
                     left_out[name] = str(error)
 
-        yield CapturePlan(
+        plan = CapturePlan(
             replace(who, flags={**who.flags, "order-free": "0"}),
             {},
             values,
@@ -92,6 +106,7 @@ def order_free(request: Request) -> Iterator[CapturePlan]:
             len(nodes),
             lambda: left_out,
         )
+        yield OrderFree(plan, graph)
 
 
 def _runner(request: Request, batch: int, stack: ExitStack) -> tuple[Origin, Run]:
@@ -131,6 +146,19 @@ def _operators_of(worker: Worker, request: Request) -> Run:
     return run
 
 
+def _calls_of(module: ExportedModule) -> Run:
+    """The module's own calls, one at a time, with everything but their tensors as the module has it."""
+
+    def run(name: str, op: Op, given: tuple[F32, ...]) -> F32:
+        types = [TensorType(array.shape) for array in given]
+        found, why = module.alone([name], types)
+        if found is None:
+            raise UnsupportedError(why)
+        return module.caller(op, types, [name]).whole(given)
+
+    return run
+
+
 def _nodes_of(file: NodesAlone, worker: Worker, how: Mapping[str, Any]) -> Run:
     """ONNX Runtime or OpenVINO on one node of the user's file at a time. how: threads and other options."""
 
@@ -156,8 +184,6 @@ INSTEAD = (
 
 
 def _graph(request: Request) -> Graph:
-    if request.is_callable:
-        raise InputError(f"{request.model}: an order-free run cannot drive a torch module. {INSTEAD}")
     if request.framework == "folder":
         raise InputError(f"a folder cannot be run; judge its values with `refnet verify`. {INSTEAD}")
     return structure(request.model, network=request.network, image=request.image)
@@ -167,11 +193,13 @@ def _unused(request: Request) -> None:
     """Refuse what the user names and the run would not look at."""
     if request.weights is not None:
         raise InputError(f"--weights {request.weights}: an order-free run makes its own weights")
-    if request.input:
+    if request.is_callable and request.network is not None:
+        raise InputError(f"--model {request.network}: an order-free run takes a module's own graph")
+    if request.input and not request.is_callable:
         raise InputError(f"--input {request.input[0]}: an order-free run makes its own inputs")
     if request.pipeline is not None:
         raise InputError(f"--pipeline {request.pipeline}: an order-free run reads no image")
-    if request.mode is not None and request.framework in ("torch", "mxnet", "openvino"):
+    if request.mode not in (None, "exported") and request.framework in ("torch", "mxnet", "openvino"):
         raise InputError(
             f"--mode {request.mode}: an order-free run asks {request.framework} for single operators"
         )
@@ -185,6 +213,8 @@ def driven(request: Request) -> str:
     >>> driven(Request("torch", "resnest-digits"))
     'operators of torch, one for each node, at the sizes of resnest-digits: no module or weights of yours'
     """
+    if request.is_callable:
+        return "calls of your module, as torch.export sees it, each alone, with refnet's arrays"
     if _is_file(request):
         name = Path(request.file).name
         return f"nodes of {name}, each alone, at the file's operator versions, with refnet's arrays"
@@ -208,11 +238,6 @@ def undriven(graph: Graph) -> Mapping[str, int]:
     )
 
 
-def left_to_bounds(request: Request) -> Mapping[str, int]:
-    """`undriven` of the network of a request."""
-    return undriven(_graph(request))
-
-
 def _own(mode: str, threads: int) -> Run:
     engine = Fast(threads)
 
@@ -224,20 +249,20 @@ def _own(mode: str, threads: int) -> Run:
     return run
 
 
-def compare(request: Request, manifest: Manifest) -> tuple[str, ...]:
+def compare(graph: Graph, manifest: Manifest, threads: int = 1) -> tuple[str, ...]:
     """Names of the values of an order-free run that are not golden: there is no rounding to blame.
 
     >>> import tempfile
     >>> from refnet.frameworks.capture.writer import write
-    >>> request = Request("refnet", "resnest-digits")
-    >>> with tempfile.TemporaryDirectory() as folder, order_free(request) as plan:
-    ...     manifest = write(folder, plan).manifest
-    >>> len(manifest.values), compare(request, manifest)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with order_free(Request("refnet", "resnest-digits")) as run:
+    ...         manifest = write(folder, run.plan).manifest
+    >>> len(manifest.values), compare(run.graph, manifest)
     (37, ())
     """
-    nodes = reductions(_graph(request), request.batch or 1)
+    nodes = reductions(graph, manifest.reference.batch or 1)
     wrong = []
-    exact = DecideOrRefine(Fast(request.threads))
+    exact = DecideOrRefine(Fast(threads))
     for name, stored in manifest.values.items():
         node, types = nodes[name]
         golden = node.op.golden(*arrays(node.op, types, name), exact=exact)

@@ -11,25 +11,24 @@ planned ── _torch ────────┐
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import refnet
-from refnet.core.errors import FrameworkError, InputError, RefnetError, UnsupportedError
+from refnet.core.errors import FrameworkError, InputError, UnsupportedError
 from refnet.core.graph import Graph
 from refnet.core.op import F32
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import Origin
 from refnet.formats.npy import open_npy
 from refnet.formats.write import whole_file
-from refnet.frameworks.capture.beyond import beyond_a_callable, beyond_its_own
+from refnet.frameworks.capture.beyond import beyond_a_callable
 from refnet.frameworks.capture.folder import folder_plan
 from refnet.frameworks.capture.names import PRECISIONS
 from refnet.frameworks.capture.parameters import compared, parameters_hash
@@ -43,16 +42,22 @@ from refnet.frameworks.capture.request import (
     said_sources,
     vendor,
 )
+from refnet.frameworks.capture.stream import Stream, plan_of
+from refnet.frameworks.capture.torch_module import (
+    Asked,
+    ExportedModule,
+    as_it_is,
+    module_plan,
+    the_module,
+)
 from refnet.frameworks.capture.writer import Array, CapturePlan
 from refnet.frameworks.launch import FRAMEWORKS, python, start, torch_callable, unfit
-from refnet.frameworks.process import Answer, Worker
+from refnet.frameworks.process import Serves, Worker
 from refnet.models.inputs import Inputs
 from refnet.models.loading import load, network_of
 from refnet.models.seed import SEED, seed_of
 from refnet.models.weights_file import source_of
 
-NETWORK = "network.onnx"
-"""The graph of a torch module, in the folder of its capture."""
 SHAPE = (1, 3, 224, 224)
 """What `seed:N` makes for a callable that refnet has no graph of."""
 
@@ -80,7 +85,7 @@ def planned(request: Request) -> Iterator[CapturePlan]:
 
 def reference(
     framework: str,
-    worker: Worker,
+    worker: Serves,
     *,
     threads: int,
     batch: int,
@@ -98,54 +103,6 @@ def reference(
     build, isa = said.field("build", str), said.field("isa", str)
     machine = (processor(), libc(), vendor())
     return Origin(framework, str(version), build, isa, threads, batch, mode, dict(flags), *machine)
-
-
-@dataclass
-class _Stream:
-    """Values from a worker. answer: the last word, once all values came."""
-
-    worker: Worker
-    command: str
-    request: Mapping[str, Any]
-    arrays: Mapping[str, Array]
-    answer: Answer | None = None
-
-    def values(self) -> Iterator[tuple[str, Array]]:
-        self.answer = yield from self.worker.stream(self.command, self.request, self.arrays)
-
-    def again(self, arrays: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
-        """The values that other inputs make."""
-        yield from self.worker.stream(self.command, self.request, arrays)
-
-    def outputs(self) -> Mapping[str, str]:
-        assert self.answer is not None
-        return {k: str(v) for k, v in self.answer.field("outputs", dict).items()}
-
-    def left_out(self) -> Mapping[str, str]:
-        """What the worker could not hand over."""
-        assert self.answer is not None
-        left = self.answer.field("left_out", dict) if "left_out" in self.answer.fields else {}
-        return {k: str(v) for k, v in left.items()}
-
-
-def _plan(
-    graph: Graph | None, sources: Sources | None, given: Inputs, who: Origin, stream: _Stream
-) -> CapturePlan:
-    return CapturePlan(
-        who,
-        given.arrays,
-        stream.values,
-        stream.outputs if graph is None else lambda: graph.outputs,
-        said_sources(sources, given),
-        None if graph is None else graph.structure_hash(),
-        None if graph is None else graph.weights_hash(),
-        given.remade and graph is not None,
-        None if graph is None else len(graph.nodes),
-        stream.left_out,
-        stream.again,
-        returned=stream.outputs,
-        beyond=(lambda values: {}) if graph is None else partial(beyond_its_own, graph),
-    )
 
 
 def worker_of(request: Request) -> Worker:
@@ -179,6 +136,23 @@ def _temporary(stack: ExitStack) -> Path:
 
 def _torch(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> CapturePlan:
     """A callable with its state, or a network of the package resnest with refnet's weights."""
+    worker, who, given = _built(request, graph, stack)
+    keywords = request.is_callable and len(given.arrays) > 1
+    if request.is_callable and graph is None:
+        asked = Asked(worker, given, keywords, who, request.model, request.mode)
+        own = partial(_inputs_of_module, request, batch=given.batch)
+        return module_plan(asked, _temporary(stack), own)
+    plan = plan_of(graph, sources, given, who, as_it_is(worker, given, keywords, request.threads))
+    if graph is None or not request.is_callable:
+        return plan
+    return replace(plan, beyond=partial(beyond_a_callable, graph, plan.inputs))
+
+
+def _built(request: Request, graph: Graph | None, stack: ExitStack) -> tuple[Worker, Origin, Inputs]:
+    """A process that has made the module with its weights, who it is, and what the module is called with.
+
+    Raises InputError where its parameters are not those of the graph.
+    """
     flags = dict(request.environment)
     asked: dict[str, Any] = {"threads": request.threads}
     if request.is_callable:
@@ -205,73 +179,35 @@ def _torch(request: Request, graph: Graph | None, sources: Sources | None, stack
         asked["weights"] = str(_temporary(stack) / "net.pth")
         worker.ask("save", {"path": asked["weights"]}, state)
     ran = worker.ask("build", asked).arrays
-    if request.is_callable and graph is None and request.mode != "eager":
-        exported = _exported(request, worker, given, replace(who, flags=_with_parameters(who, ran)), stack)
-        if exported is not None:
-            return exported
     if graph is not None:
         compared(graph.weights, ran, _said_weights(request), request.model)
     if request.is_callable:
-        who = replace(who, flags=_with_parameters(who, ran))
-    keywords = request.is_callable and len(given.arrays) > 1
-    run = {"kept": True, "threads": request.threads, "keywords": keywords}
-    plan = _plan(graph, sources, given, who, _Stream(worker, "run", run, given.arrays))
-    if graph is None or not request.is_callable:
-        return plan
-    return replace(plan, beyond=partial(beyond_a_callable, graph, plan.inputs))
+        who = replace(who, flags={**who.flags, "parameters": f"sha256 {parameters_hash(ran)}"})
+    return worker, who, given
 
 
-def _with_parameters(who: Origin, ran: Mapping[str, Array]) -> dict[str, str]:
-    """The flags with the hash of the parameters that run."""
-    return {**who.flags, "parameters": f"sha256 {parameters_hash(ran)}"}
+@contextmanager
+def exported_module(request: Request) -> Iterator[ExportedModule]:
+    """A torch callable without --model, exported in a running process.
 
-
-def _exported(
-    request: Request, worker: Worker, example: Inputs, who: Origin, stack: ExitStack
-) -> CapturePlan | None:
-    """A callable as torch.export sees it: its graph is written beside the values, which have its names.
-
-    None, and why, if torch cannot export the module or refnet cannot read what it exports; an error if the
-    mode was asked for. The graph is for any batch; of this one alone if refnet cannot read the other.
+    Raises InputError if torch or refnet cannot, and as `planned`.
     """
-    path = _temporary(stack) / NETWORK
-    keywords = len(example.arrays) > 1
-    asked = {"path": str(path), "threads": request.threads, "keywords": keywords}
-    graph = None
-    for free in (True, False):
-        said = worker.ask("export", {**asked, "free": free}, example.arrays)
-        why = str(said.field("refused", str))
-        if not why:
-            try:
-                graph = load(path)
-            except RefnetError as error:
-                why = str(error).replace(str(path), NETWORK)
-        if graph is not None or not (free and said.fields.get("free")):
-            break
-    if graph is None:
-        if request.mode == "exported":
-            raise InputError(f"torch cannot export {request.model}: {why}")
-        text = "%s is captured by the names of its modules, without a graph: torch cannot export it (%s)"
-        logging.getLogger("refnet").warning(text, request.model, why)
-        return None
-    order = [str(name) for name in said.field("inputs", list)]
-    given = inputs(_named_as(request, order), kinds_of(graph), batch=example.batch)
-    differ = said.field("differ", int)
-    if differ:
-        text = "%s: node by node, torch gives other bits in %d elements of the outputs than in one piece"
-        logging.getLogger("refnet").warning(text, request.model, differ)
-    who = replace(who, mode="exported", flags={**who.flags, "other bits than eager": str(differ)})
-    stream = _Stream(worker, "run_exported", {"threads": request.threads}, given.arrays)
-    sources = Sources(NETWORK, None, "", None, None, None)
-    plan = _plan(graph, sources, given, who, stream)
-    return replace(plan, files={one.name: one for one in sorted(path.parent.iterdir())})
+    with ExitStack() as stack:
+        worker, who, given = _built(request, None, stack)
+        asked = Asked(worker, given, len(given.arrays) > 1, who, request.model, "exported")
+        yield the_module(asked, _temporary(stack))
 
 
-def _named_as(request: Request, order: Sequence[str]) -> Request:
-    """The request with its one input named as the module names it."""
-    if len(order) != 1:
-        return request
-    return replace(request, input=tuple(text.split("=", 1)[-1] for text in request.input))
+def inputs_of_module(request: Request, module: ExportedModule, given: str) -> Inputs:
+    """A seed's inputs of the module, at the batch with which it was exported."""
+    return _inputs_of_module(replace(request, input=(given,)), module, batch=module.who.batch)
+
+
+def _inputs_of_module(request: Request, module: ExportedModule, batch: int) -> Inputs:
+    """What is given for --input, under the module's own names: of one input any name will do."""
+    if len(module.order) == 1:
+        request = replace(request, input=tuple(text.split("=", 1)[-1] for text in request.input))
+    return inputs(request, kinds_of(module.graph), batch)
 
 
 def _callable_flags(request: Request) -> dict[str, str]:
@@ -354,7 +290,7 @@ def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack
     prefixed = {("aux:" if n in statistics else "arg:") + n: array for n, array in graph.weights.items()}
     worker.ask("save", {"path": str(params)}, prefixed)
     asked = {"symbol": str(symbol.resolve()), "params": str(params), "mode": request.executed}
-    plan = _plan(graph, sources, given, who, _Stream(worker, "run", asked, given.arrays))
+    plan = plan_of(graph, sources, given, who, Stream(worker, "run", asked, given.arrays))
 
     def joined() -> tuple[tuple[str, ...], ...]:
         groups = worker.ask("joined", asked, given.arrays).field("groups", list)
@@ -382,7 +318,7 @@ def _onnxruntime(
         kept = graph.by_name if exposed else graph.outputs.values()
         asked |= {"only": [*kept]}
         values = len(asked["only"])
-    plan = _plan(graph, sources, given, who, _Stream(worker, "capture", asked, given.arrays))
+    plan = plan_of(graph, sources, given, who, Stream(worker, "capture", asked, given.arrays))
     return replace(plan, total=values)
 
 
@@ -410,7 +346,7 @@ def _openvino(
     asked = {"path": str(path), "threads": request.threads, "precision": precision}
     asked["mode"] = request.executed
     asked["known"] = [] if graph is None else [node.name for node in graph.nodes]
-    plan = _plan(graph, sources, given, who, _Stream(worker, "capture", asked, given.arrays))
+    plan = plan_of(graph, sources, given, who, Stream(worker, "capture", asked, given.arrays))
     return replace(plan, total=values if request.executed == "internals" else None)
 
 

@@ -13,8 +13,8 @@ among the formulas of the op's menu.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -45,9 +45,10 @@ from refnet.formats import book as book_file
 from refnet.formats.onnx.export import OPSET
 from refnet.frameworks.caller import Caller, caller, layouts
 from refnet.frameworks.capture.request import Request, network
-from refnet.frameworks.capture.sources import planned, worker_of
+from refnet.frameworks.capture.sources import exported_module, inputs_of_module, planned, worker_of
+from refnet.frameworks.capture.torch_module import ExportedModule
 from refnet.frameworks.capture.writer import CapturePlan
-from refnet.frameworks.process import Worker
+from refnet.frameworks.process import Serves
 from refnet.frameworks.reveal.formulas import candidates, reveal_formula
 from refnet.frameworks.reveal.products import asked_sum
 from refnet.frameworks.reveal.sums import reveal_sum
@@ -149,25 +150,32 @@ def reveal(
     Raises InputError for what cannot be asked, FrameworkError if the framework fails, and as `refnet.load`.
     """
     own = thread_count(threads)
-    graph, _ = network(request)
-    if graph is None or request.executed in ("outputs", "compiled"):
-        raise InputError("reveal needs a network that refnet knows, and a mode that shows every value")
-    batch = request.batch or 1
-    request = replace(request, batch=batch)
     with ExitStack() as stack:
-        worker = stack.enter_context(worker_of(request))
+        module = _module(request, stack)
+        graph = network(request)[0] if module is None else module.graph
+        if graph is None or request.executed in ("outputs", "compiled"):
+            raise InputError("reveal needs a network that refnet knows, and a mode that shows every value")
+        if module is None and request.input:
+            raise InputError(f"--input {request.input[0]}: reveal makes its own inputs")
+        batch = request.batch or 1 if module is None else module.who.batch
+        request = replace(request, batch=batch)
+        worker = stack.enter_context(worker_of(request)) if module is None else module.worker
+        plans = _plans(request, module)
+        unshown = frozenset() if module is None else module.unshown
         opset = _opset(request, worker)
         callers: dict[tuple[str, bool], Caller] = {}
 
         def call(key: str, behind: bool = False) -> Caller:
             if (key, behind) not in callers:
                 op, types, threads = asked[key].op, asked[key].types, request.threads
-                callers[key, behind] = caller(
-                    request.framework, worker, op, types, threads, opset, request.precision, behind
+                callers[key, behind] = (
+                    caller(request.framework, worker, op, types, threads, opset, request.precision, behind)
+                    if module is None
+                    else module.caller(op, types, asked[key].nodes)
                 )
             return callers[key, behind]
 
-        with planned(replace(request, input=(SEEDS[0],))) as plan:
+        with plans(SEEDS[0]) as plan:
             reference = _reference(plan, opset)
             groups = () if plan.joined is None else plan.joined()
         forms = [Joined(groups, fold) for fold in _folds(graph, groups)] if groups else [None]
@@ -181,7 +189,7 @@ def reveal(
         tried: list[tuple[dict[str, NodeState], Joined | None]] = []
         for by in forms:
             again = None if tried else advance
-            tried.append((confirm(_fused(graph, by), asked, request, call, own, again, by), by))
+            tried.append((confirm(_fused(graph, by), asked, plans, call, own, again, by, unshown), by))
             if all(state.alive for state in tried[-1][0].values()):
                 break
         nodes, by = max(tried, key=lambda one: sum(bool(state.alive) for state in one[0].values()))
@@ -190,6 +198,26 @@ def reveal(
     partial.unlink(missing_ok=True)
     usual = tuple(name for name, state in nodes.items() if state.alive and state.special is False)
     return Revealed(book, len(nodes), replayed, settled, usual)
+
+
+Plans = Callable[[str], AbstractContextManager[CapturePlan]]
+
+
+def _module(request: Request, stack: ExitStack) -> ExportedModule | None:
+    """A torch callable whose graph is its own: exported, in a process that answers for it."""
+    own = request.is_callable and request.network is None
+    return stack.enter_context(exported_module(request)) if own else None
+
+
+def _plans(request: Request, module: ExportedModule | None) -> Plans:
+    """What a capture of each input is; of a module all are runs in one process."""
+    if module is None:
+        return lambda source: planned(replace(request, input=(source,)))
+
+    def of_module(source: str) -> AbstractContextManager[CapturePlan]:
+        return nullcontext(module.read_back(module.plan(inputs_of_module(request, module, source))))
+
+    return of_module
 
 
 def _fused(graph: Graph, by: Joined | None) -> Graph:
@@ -201,7 +229,7 @@ def _folds(graph: Graph, groups: Sequence[Sequence[str]]) -> list[str]:
     return list(FOLDS) if foldable(graph, groups) else [""]
 
 
-def _opset(request: Request, worker: Worker) -> int | None:
+def _opset(request: Request, worker: Serves) -> int | None:
     """The opset at which ONNX Runtime is asked: the .onnx file's own, else that of refnet's exporter."""
     if request.framework != "onnxruntime":
         return None
@@ -290,15 +318,17 @@ def _ask(one: Asked, call: Caller, threads: int) -> Recipe:
 def confirm(
     graph: Graph,
     asked: Mapping[str, Asked],
-    request: Request,
+    plans: Plans,
     call: Callable[[str], Caller],
     threads: int,
     advance: Advance | None = None,
     by: Joined | None = None,
+    unshown: Collection[str] = (),
 ) -> dict[str, NodeState]:
     """Which of the recipes of its signature gave each node's bits in all captures.
 
-    graph: as it is executed. by: what the executor joined in it.
+    graph: as it is executed. plans: an input -> the framework's run of it. by: what the executor joined.
+    unshown: nodes that are parts of one node of the framework's.
     """
     for one in asked.values():
         _widen(one)
@@ -308,7 +338,7 @@ def confirm(
         for name, key in keys.items()
     }
     replays: dict[tuple[str, int], Replay] = {}
-    inner = frozenset() if by is None else hidden(by)
+    inner = frozenset(unshown) | (frozenset() if by is None else hidden(by))
 
     def walk(
         inputs: Mapping[str, F32], values: Iterator[tuple[str, F32]], plan: CapturePlan
@@ -325,7 +355,7 @@ def confirm(
             state.elements += value.size
 
     for source in SEEDS:
-        with planned(replace(request, input=(source,))) as plan:
+        with plans(source) as plan:
             for state, alive in walk(plan.inputs, plan.values(), plan):
                 state.captures += 1
                 state.alive = alive

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 
+from refnet.core.errors import UnsupportedError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32, Op, TensorType
 from refnet.frameworks.caller import Caller
@@ -57,12 +58,14 @@ def framework_values(
 
     Two kinds of values that the framework does not show it computes alone: outputs that its network does not
     have (a softmax on top of a module that returns logits), and what lies inside of nodes that it joins
-    (inner). Whether these are computed so in the network, too, the value of the last of them says.
+    (inner; not where it has no such op). Whether these are computed so in the network, too, the value of the
+    last of them says.
 
     A node that is not shown because it has a twin (MXNet eliminates common subexpressions) has its twin's
     value: those that read it have it at once, and itself comes after all others.
     """
     same = twins(graph)
+    types = graph.types({name: TensorType(array.shape, array.dtype.name) for name, array in data.items()})
     eliminated: dict[str, tuple[list[F32], F32]] = {}
     uses = Counter(name for node in graph.nodes for name in set(node.data))
     known: dict[str, F32] = dict(data)
@@ -85,11 +88,19 @@ def framework_values(
                 found += [*unseen(graph.by_name[name]), graph.by_name[name]]
         return found
 
-    def alone(node: Node) -> Computed:
-        """The node's value as the framework computes it when it is asked for it alone."""
+    def shaped(node: Node, found: F32) -> F32:
+        """A value that was shown, in the shape that the graph has for it."""
+        kind = types[node.name]
+        return np.ascontiguousarray(found, kind.dtype).reshape(kind.shape)
+
+    def alone(node: Node) -> Computed | None:
+        """The node's value as the framework computes it when it is asked for it alone; None if it cannot."""
         inputs = arguments(node)
-        known[node.name] = call(keys[node.name]).whole(inputs)
         seen.add(node.name)
+        try:
+            known[node.name] = call(keys[node.name]).whole(inputs)
+        except UnsupportedError:
+            return None
         return node, inputs, known[node.name]
 
     for name, found in values:
@@ -97,16 +108,18 @@ def framework_values(
         if node is None or name in seen:
             continue
         for before in unseen(node):
-            if all(n in known for n in before.data):
-                yield alone(before)
+            if all(n in known for n in before.data) and (computed := alone(before)) is not None:
+                yield computed
                 used(before)
         if any(n not in known for n in node.data):
+            if uses[name] > 0:  # nothing can be said of it; its readers have it all the same
+                known[name] = shaped(node, found)
+            seen.add(name)
             continue
         seen.add(name)
         eliminated.pop(name, None)
         inputs = arguments(node)
-        kind = node.op.type(*(TensorType(a.shape, a.dtype.name) for a in inputs))
-        known[name] = np.ascontiguousarray(found, kind.dtype).reshape(kind.shape)
+        known[name] = shaped(node, found)
         for twin in same.get(name, ()):
             if twin not in seen:
                 eliminated[twin] = inputs, known[name]
@@ -121,5 +134,7 @@ def framework_values(
     for node in graph.nodes:
         unshown = node.name in inner or node.name in absent
         if unshown and node.name not in seen and all(n in known for n in node.data):
-            yield alone(node)
-            used(node)
+            computed = alone(node)
+            if computed is not None:
+                yield computed
+                used(node)
