@@ -21,6 +21,7 @@ from refnet.ops import (
     InstanceNorm,
     LayerNorm,
     LogSoftmax,
+    MatMul,
     MaxPool,
     RadixSoftmax,
     RadixSum,
@@ -54,6 +55,12 @@ def torch_function(op: Op, *types: TensorType) -> Function:
             return "conv2d", place
         case Dense():
             return "linear", {}
+        case MatMul(addend=False, constants=(), transpose_a=False, transpose_b=False) if op.ordered:
+            return "matmul", {}
+        case MatMul(constants=((_, columns), *rest), transpose_a=False) if (
+            op.ordered and len(rest) == op.addend and all(shape == (columns,) for shape in rest)
+        ):
+            return "product", {"transposed": op.transpose_b}
         case AvgPool(dilation=(1, 1)):
             counted = {"count_include_pad": op.count_include_pad}
             return "avg_pool2d", {**_window(op, types[0]), **counted}

@@ -271,6 +271,10 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "linear": lambda torch, t, a: torch.nn.functional.linear(
         torch.flatten(t["x"], 1), t["weight"], t.get("bias"), **a
     ),
+    "matmul": lambda torch, t, a: torch.matmul(*t.values()),
+    "product": lambda torch, t, a: torch.nn.functional.linear(
+        t["x"], t["weight"] if a["transposed"] else t["weight"].T.contiguous(), t.get("bias")
+    ),
     "layer_norm": lambda torch, t, a: torch.nn.functional.layer_norm(
         t["x"], t["gamma"].shape, t["gamma"], t.get("beta"), **a
     ),

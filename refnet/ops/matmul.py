@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import ClassVar
 
@@ -118,6 +118,14 @@ class MatMul(Reduction):
 
     def biased(self) -> bool:
         return self.addend
+
+    def with_bias(self) -> MatMul | None:
+        """With a c of a number per column, where b is a weight and the op has no c yet."""
+        if self.addend or len(self.constants) != 1 or len(self.constants[0]) != 2:
+            return None
+        ((rows, columns),) = self.constants
+        columns = rows if self.transpose_b else columns
+        return replace(self, addend=True, constants=(*self.constants, (columns,)))
 
     def windows(self, *inputs: TensorType) -> Windows:
         return Windows((1, 1))

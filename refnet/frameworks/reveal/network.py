@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from refnet.arithmetic.engines import thread_count
-from refnet.arithmetic.fusion_groups import foldable, fused_graph, hidden
+from refnet.arithmetic.fusion_groups import biased_sums, foldable, fused_graph, hidden
 from refnet.arithmetic.replay import Replay
 from refnet.core.bits import equal_bits
 from refnet.core.errors import InputError, UnsupportedError
@@ -177,7 +177,8 @@ def reveal(
 
         with plans(SEEDS[0]) as plan:
             reference = _reference(plan, opset)
-            groups = () if plan.joined is None else plan.joined()
+            groups: Sequence[tuple[str, ...]] = () if plan.joined is None else plan.joined()
+            groups = (*groups, *biased_sums(graph, unshown))
         forms = [Joined(groups, fold) for fold in _folds(graph, groups)] if groups else [None]
         asked = signatures(_fused(graph, forms[0]), batch)
         for one in asked.values():
@@ -368,6 +369,9 @@ def confirm(
                     state.alive = alive or state.alive
                 if advance is not None:
                     advance(1)
+    for node in reversed(graph.nodes) if unshown else ():
+        if node.name in unshown:
+            _doubt_unshown(nodes, node, graph)
     for names in () if by is None else by.groups:
         last = nodes[names[-1]]
         if not last.alive or last.captures < len(SEEDS):
@@ -381,6 +385,14 @@ def _doubt(nodes: Mapping[str, NodeState], names: Sequence[str]) -> None:
         if name in nodes:
             nodes[name].alive = []
             nodes[name].reason = f"it is joined with {names[-1]}, which is not confirmed"
+
+
+def _doubt_unshown(nodes: Mapping[str, NodeState], node: Node, graph: Graph) -> None:
+    """What reads a part of a node of the framework's has not these bits: so nothing speaks for the part."""
+    wrong = [one.name for one in graph.nodes if node.name in one.data and not nodes[one.name].alive]
+    if wrong:
+        nodes[node.name].alive = []
+        nodes[node.name].reason = f"it is a part of what makes {wrong[0]}, which is not confirmed"
 
 
 def _absent(graph: Graph, plan: CapturePlan) -> set[str]:
