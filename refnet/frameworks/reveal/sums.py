@@ -164,6 +164,8 @@ Path(leaf=4, others=()), Path(leaf=5, others=()), Path(leaf=6, others=())))
     if any(other.others for other in path.others):
         return replace(path, others=(*path.others, *(Path(k) for k in absent)))
     chain = [path.leaf, *(other.leaf for other in path.others)]
+    if absent and chain[1:2] and chain[1] in alone:  # the bias seeds the chain, of absent terms too
+        chain[:2] = chain[1::-1]
     for k in absent:
         smaller = [leaf for leaf in chain if leaf < k and leaf not in alone]
         larger = [leaf for leaf in chain if leaf > k and leaf not in alone]
