@@ -15,8 +15,9 @@ import numpy as np
 
 from refnet.arithmetic.replay import NodeRecipe, box_shape, follow
 from refnet.core.bits import Mask, equal_bits
+from refnet.core.errors import InputError
 from refnet.core.op import F32, Op
-from refnet.core.orders import PADDINGS, Choice, Part, Program, Recipe
+from refnet.core.orders import PADDINGS, Choice, Expr, Part, Program, Recipe, check
 from refnet.frameworks.reveal.compress import expression, joints
 from refnet.frameworks.reveal.probe import AskedReduction, Place, odd_inputs, random_inputs
 from refnet.frameworks.reveal.regions import region
@@ -133,17 +134,27 @@ def _program(
     usual, odd = samples
     absent = sorted(set(range(reduction.terms)) - set(reduction.leaves(place)))
     whole = completed(path, absent, reduction.alone)
+    if 2 * len(fused) + 1 >= len(reduction.leaves(place)) - len(reduction.alone):
+        fused = {*fused, *absent}  # no probe says it of terms that are absent: as most others
+
+    def ordered(zero: bool) -> Expr:
+        made = expression(whole, fused, reduction.alone, zero)
+        try:
+            check(made)
+        except InputError as error:  # such as fused and rounded terms in turn
+            raise Unexplained(f"no recipe for the order found at {_words(place)}: {error}") from None
+        return made
+
     found: tuple[int, Program, Mask] | None = None
     for finish in reduction.finishes:
-        expr = expression(whole, {*fused, *absent}, reduction.alone)
-        program = Program(expr, "skip", finish)
+        program = Program(ordered(True), "skip", finish)
         held = matching(reduction.op, program, usual, reduction.shape, threads)
         if found is None or held.sum() > found[0]:
             found = (int(held.sum()), program, held)
     assert found is not None
     _, best, held = found
     choices = [
-        replace(best, expr=expression(whole, {*fused, *absent}, reduction.alone, start), padding=padding)
+        replace(best, expr=ordered(start), padding=padding)
         for start in (True, False)
         for padding in (PADDINGS if reduction.padded else ("skip",))
     ]
