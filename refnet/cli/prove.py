@@ -49,8 +49,8 @@ code 0: proved; 1: different. docs/numerics.md explains both and has the results
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    text = f"{', '.join(GOLDEN)}; with --framework exp, sigmoid, softmax, softmax-first, nd-sigmoid (MXNet)"
-    names = [*GOLDEN, "softmax", "softmax-first", "nd-sigmoid"]
+    text = f"{', '.join(GOLDEN)}; with --framework also sqrt, softmax, softmax-first, nd-sigmoid (MXNet)"
+    names = [*GOLDEN, "sqrt", "softmax", "softmax-first", "nd-sigmoid"]
     parser.add_argument("function", type=one_of(*names), choices=names, metavar="FUNCTION", help=text)
     other = parser.add_argument_group("a framework's function")
     text = f"compare this framework's function, not golden: {', '.join(LIVE)}"

@@ -245,6 +245,9 @@ class Engine(Protocol):
     def exponential_by(self, x: F32, library: str) -> F32:
         """exp(x) of a library: those of `sigmoid_by`, and "mlas-avx2"."""
 
+    def function_by(self, x: F32, name: str, *parameters: float) -> F32:
+        """A library's function of each element: one of loops/elementary.py NAMES."""
+
     def exponentials(self, x: F32, library: str, lanes: int) -> F32:
         """exp(x - m) along the last axis, m the row's largest element as that library finds it.
 

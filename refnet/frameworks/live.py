@@ -18,13 +18,15 @@ import numpy as np
 
 from refnet.core.bits import equal_bits
 from refnet.core.errors import FrameworkError, InputError
-from refnet.core.op import F32
+from refnet.core.op import F32, Op
 from refnet.core.words import did_you_mean
+from refnet.formats.mxnet.functions import SELU
 from refnet.frameworks import launch
 from refnet.frameworks.process import Worker
-from refnet.ops.functions import Exp
+from refnet.ops.activations import Elu, Gelu, Mish, Silu, Softplus
+from refnet.ops.functions import Erf, Exp, Log, Sqrt, Tanh
 from refnet.ops.sigmoid import Sigmoid
-from refnet.ops.softmax import SOFTMAX_FORMULAS, Softmax
+from refnet.ops.softmax import Softmax
 
 CHUNKS = 256
 BLOCK = 1 << 22
@@ -35,16 +37,42 @@ SAMPLE = 1 << 12
 
 @dataclass(frozen=True)
 class Question:
-    """What the worker is asked, and how x (n,) becomes its input: alone, or in rows (x, 0) along an axis."""
+    """What the worker is asked, and how x (n,) becomes its input: alone, or in rows (x, 0) along an axis.
+
+    opset: the first of ONNX's that has the function; None: the worker's own choice.
+    """
 
     function: str
     arguments: Mapping[str, Any]
     axis: int | None = None
+    opset: int | None = None
 
+
+OPS: Mapping[str, Op] = {
+    "exp": Exp(),
+    "log": Log(),
+    "tanh": Tanh(),
+    "erf": Erf(),
+    "sqrt": Sqrt(),
+    "softplus": Softplus(),
+    "mish": Mish(),
+    "silu": Silu(),
+    "gelu": Gelu(),
+    "gelu-tanh": Gelu(True),
+    "elu": Elu(),
+    "selu": SELU,
+    "sigmoid": Sigmoid(),
+    "nd-sigmoid": Sigmoid(),
+    "softmax": Softmax(1),
+    "softmax-first": Softmax(1),
+}
+"""Function -> the op whose menu it is compared with."""
 
 QUESTIONS: Mapping[str, Mapping[str, Question]] = {
     "torch": {
-        "sigmoid": Question("sigmoid", {}),
+        **{name: Question(name, {}) for name in ("exp", "log", "tanh", "erf", "sqrt", "softplus", "mish")},
+        **{name: Question(name, {}) for name in ("silu", "gelu", "elu", "selu", "sigmoid")},
+        "gelu-tanh": Question("gelu", {"approximate": "tanh"}),
         "softmax": Question("softmax", {"dim": 1}, 1),
         "softmax-first": Question("softmax", {"dim": 0}, 0),
     },
@@ -56,8 +84,13 @@ QUESTIONS: Mapping[str, Mapping[str, Question]] = {
         "softmax-first": Question("softmax", {"axis": 0}, 0),
     },
     "onnx": {
-        "sigmoid": Question("Sigmoid", {}),
-        "exp": Question("Exp", {}),
+        **{
+            name.lower(): Question(name, {})
+            for name in ("Exp", "Log", "Tanh", "Erf", "Sqrt", "Softplus", "Elu", "Selu", "Sigmoid")
+        },
+        "mish": Question("Mish", {}, opset=18),
+        "gelu": Question("Gelu", {}, opset=20),
+        "gelu-tanh": Question("Gelu", {"approximate": "tanh"}, opset=20),
         "softmax": Question("Softmax", {"axis": 1}, 1),
     },
     "openvino": {
@@ -101,15 +134,13 @@ def worker(framework: str, python: str, environment: Mapping[str, str]) -> Worke
     return launch.start(framework, python, environment=environment)
 
 
-def formulas(function: str) -> Mapping[str, str]:
+def formulas(function: str) -> tuple[str, ...]:
     """The menu that a function's results are compared with.
 
-    >>> list(formulas("exp"))
-    ['sleef', 'glibc', 'glibc-unfused', 'mlas']
+    >>> formulas("exp")
+    ('sleef', 'glibc', 'glibc-unfused', 'mlas')
     """
-    if function == "exp":
-        return Exp.formulas
-    return SOFTMAX_FORMULAS if function.startswith("softmax") else Sigmoid.formulas
+    return OPS[function].menu
 
 
 def evaluate(function: str, formula: str, x: F32, threads: int) -> F32:
@@ -120,12 +151,8 @@ def evaluate(function: str, formula: str, x: F32, threads: int) -> F32:
     """
     from refnet.kernels.engine import Fast  # loads the compiler
 
-    engine = Fast(threads)
-    if function == "exp":
-        return Exp().replay(formula, x, engine=engine)
-    if function.startswith("softmax"):
-        return Softmax(1).replay(formula, _rows(x), engine=engine)
-    return Sigmoid().replay(formula, x, engine=engine)
+    data = _rows(x) if function.startswith("softmax") else x
+    return OPS[function].replay(formula, data, engine=Fast(threads))
 
 
 def ask(running: Worker, question: Question, x: F32) -> F32:
@@ -134,6 +161,8 @@ def ask(running: Worker, question: Question, x: F32) -> F32:
     if question.axis is not None:
         data = _rows(x) if question.axis else np.ascontiguousarray(_rows(x).T)
     request = {"function": question.function, "arguments": question.arguments, "threads": 1}
+    if question.opset is not None:
+        request["opset"] = question.opset
     y = running.ask("op", request, {"x": data}).array("y")
     if y.shape != data.shape or y.dtype != np.float32:
         raise FrameworkError(

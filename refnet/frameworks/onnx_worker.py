@@ -197,8 +197,8 @@ def _aligned(array: Any) -> Any:
 def op(request: Any, arrays: Any, emit: Any) -> Any:
     """Run one operator in ONNX Runtime on the arrays, in their order; returns its first output as `y`.
 
-    request: function (an operator of opset 17), arguments (its attributes), weights (names of arrays that the
-    model holds as initializers; the others are its inputs), threads.
+    request: function (an operator), arguments (its attributes), weights (names of arrays that the model holds
+    as initializers; the others are its inputs), threads, opset (17 where it is not given).
     """
     import onnx
     import onnxruntime as ort
@@ -213,7 +213,8 @@ def op(request: Any, arrays: Any, emit: Any) -> Any:
     output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
     weights = [onnx.numpy_helper.from_array(arrays[name], name) for name in held]
     graph = onnx.helper.make_graph([made], "op", inputs, [output], weights)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    opset = onnx.helper.make_opsetid("", int(request.get("opset", 17)))
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
     options = _options(ort, int(request["threads"]), "disabled")
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     (y,) = session.run(None, {name: a for name, a in arrays.items() if name not in held})

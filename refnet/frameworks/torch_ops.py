@@ -11,6 +11,7 @@ from typing import Any
 
 from refnet.core.errors import GraphError, UnsupportedError
 from refnet.core.op import Op, TensorType
+from refnet.formats.mxnet.functions import SELU
 from refnet.ops import (
     AvgPool,
     BatchNorm,
@@ -18,13 +19,22 @@ from refnet.ops import (
     ConvNd,
     ConvTranspose,
     Dense,
+    Elu,
+    Erf,
+    Exp,
+    Gelu,
     GlobalAvgPool,
     GroupNorm,
+    HardSigmoid,
+    HardSwish,
     InstanceNorm,
     LayerNorm,
+    Log,
     LogSoftmax,
     MatMul,
     MaxPool,
+    Mish,
+    Power,
     RadixSoftmax,
     RadixSum,
     ReduceL1,
@@ -35,9 +45,15 @@ from refnet.ops import (
     Relu,
     RMSNorm,
     Sigmoid,
+    Silu,
     Softmax,
+    Softplus,
+    Softsign,
+    Sqrt,
+    Tanh,
     WeightedSum,
 )
+from refnet.ops.activations import SIXTH
 
 Function = tuple[str, dict[str, Any]]
 
@@ -98,6 +114,20 @@ def torch_function(op: Op, *types: TensorType) -> Function:
             return "relu", {}
         case Sigmoid():
             return "sigmoid", {}
+        case Exp() | Log() | Tanh() | Erf() | Sqrt() | Softplus() | Mish() | Silu() | Softsign():
+            return type(op).__name__.lower(), {}
+        case Gelu():
+            return "gelu", {"approximate": "tanh" if op.tanh else "none"}
+        case Elu() if op == SELU:
+            return "selu", {}
+        case Elu(scale=1.0) if op.width in (1.0, op.alpha):
+            return "elu" if op.width == 1 else "celu", {"alpha": op.alpha}
+        case HardSigmoid() if op == HardSigmoid(SIXTH):
+            return "hardsigmoid", {}
+        case HardSwish():
+            return "hardswish", {}
+        case Power():
+            return "pow", {"exponent": op.exponent}
         case RadixSum():
             return "radix_sum", {"radix": op.radix}
         case WeightedSum():

@@ -330,7 +330,7 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
 
 ELEMENTWISE = (
     *("celu", "elu", "gelu", "hardsigmoid", "hardswish", "mish", "selu", "silu", "softplus", "softsign"),
-    *("erf", "log", "sqrt", "tanh"),
+    *("erf", "log", "pow", "sqrt", "tanh"),
 )
 """Functions of one value, of torch.nn.functional or of torch itself."""
 

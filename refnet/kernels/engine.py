@@ -11,7 +11,7 @@ import numpy as np
 
 from refnet.core.engine import F32, F64, NOTHING, Array, ConvGeometry, Epilogue, Pair, Places, PoolGeometry
 from refnet.core.orders import Expr
-from refnet.kernels import formulas, layout, panel, pointwise, pool, real, resample, resources
+from refnet.kernels import elementary, formulas, layout, panel, pointwise, pool, real, resample, resources
 from refnet.kernels.attention import radix_sum, weighted_sum
 from refnet.kernels.epilogue import apply
 from refnet.kernels.orders import program_arrays, segments
@@ -198,6 +198,10 @@ class Fast:
     def exponential_by(self, x: F32, library: str) -> F32:
         """See Engine.exponential_by."""
         return formulas.exponential(x, LIBRARIES[library], self.threads)
+
+    def function_by(self, x: F32, name: str, *parameters: float) -> F32:
+        """See Engine.function_by."""
+        return elementary.function_by(x, name, self.threads, *parameters)
 
     def exponentials(self, x: F32, library: str, lanes: int) -> F32:
         """See Engine.exponentials."""

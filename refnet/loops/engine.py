@@ -28,7 +28,7 @@ from refnet.core.engine import (
 )
 from refnet.core.orders import Expr
 from refnet.loops import attention as attention_loops
-from refnet.loops import conv, formulas, orders, pointwise, pool, real, resample, softmax
+from refnet.loops import conv, elementary, formulas, orders, pointwise, pool, real, resample, softmax
 
 T = TypeVar("T")
 
@@ -217,6 +217,10 @@ class Loops:
     def exponential_by(self, x: F32, library: str) -> F32:
         """exp(x) of a library."""
         return formulas.exponential_by(x, library)
+
+    def function_by(self, x: F32, name: str, *parameters: float) -> F32:
+        """A library's function of each element: one of loops/elementary.py NAMES."""
+        return elementary.function_by(x, name, *parameters)
 
     def exponentials(self, x: F32, library: str, lanes: int) -> F32:
         """exp(x - m) along the last axis, m the row's largest element as that library finds it."""

@@ -13,7 +13,7 @@ import numpy as np
 from refnet.core.engine import Engine
 from refnet.core.op import F32, F64, Interval, TensorType
 from refnet.core.rounding import ETA, U64, U, exp_relative, gamma, outward
-from refnet.ops import libraries
+from refnet.ops import activation_formulas, libraries
 from refnet.ops.function import LIBRARY, LOST, Function, decimal_erf, root_of_pi
 from refnet.ops.sigmoid import sigmoid_bound
 
@@ -35,6 +35,10 @@ class Softplus(Function):
     loop: ClassVar[str] = "softplus"
     error: ClassVar[float] = 2.0**-47
     formula: ClassVar[str] = "ln(1 + e ** x)"
+    formulas: ClassVar[Mapping[str, str]] = activation_formulas.SOFTPLUS
+
+    def by(self, formula: str, x: F32, engine: Engine) -> F32:
+        return activation_formulas.softplus(engine, formula, x)
 
     def real(self, x: Decimal) -> Decimal:
         return max(x, Decimal(0)) + (1 + (-abs(x)).exp()).ln()
@@ -61,6 +65,10 @@ class Mish(Function):
     formula: ClassVar[str] = "x tanh(ln(1 + e ** x))"
     minimum: ClassVar[tuple[float, float, float] | None] = (-1.193, -1.192, -0.308844)
     work: ClassVar[int] = 8
+    formulas: ClassVar[Mapping[str, str]] = activation_formulas.MISH
+
+    def by(self, formula: str, x: F32, engine: Engine) -> F32:
+        return activation_formulas.mish(engine, formula, x)
 
     def real(self, x: Decimal) -> Decimal:
         power = x.exp()
@@ -110,7 +118,7 @@ class Silu(Function):
 
 GELU = 2.0**-20
 """Assumed absolute error of the erf or the tanh in a framework's GELU, its argument's roundings included.
-PyTorch with AVX-512 has an erf of its own there, which is off by up to 2**-20.7."""
+oneDNN's polynomials, which PyTorch uses with AVX-512, are off by up to 2**-20.7."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,12 +141,15 @@ class Gelu(Function):
     halves: ClassVar[bool] = True
     work: ClassVar[int] = 20
     assumption: ClassVar[str] = "the bound assumes an erf or tanh of absolute error 2^-20"
-    formulas: ClassVar[Mapping[str, str]] = {
-        "mlas": "(x/2) (f + 1), f = MLAS's erf(x sqrt(1/2)) or tanh(x ((c x) x + s)) (ONNX Runtime with FMA)"
-    }
+    formulas: ClassVar[Mapping[str, str]] = activation_formulas.GELU
+
+    @property
+    def menu(self) -> tuple[str, ...]:
+        others = activation_formulas.ERF_ONLY if self.tanh else activation_formulas.TANH_ONLY
+        return tuple(name for name in self.formulas if name not in others)
 
     def by(self, formula: str, x: F32, engine: Engine) -> F32:
-        return libraries.mlas_gelu(engine, x, self.tanh)
+        return activation_formulas.gelu(engine, formula, x, self.tanh)
 
     @property
     def minimum(self) -> tuple[float, float, float]:  # type: ignore[override]
@@ -193,19 +204,15 @@ class Elu(Function):
     loop: ClassVar[str] = "elu"
     error: ClassVar[float] = 2.0**-46
     formula: ClassVar[str] = "scale x, or scale alpha (e ** (x / width) - 1)"
-    formulas: ClassVar[Mapping[str, str]] = {
-        "onednn": "alpha (e - 1), e = oneDNN's exp(x) (MXNet's LeakyReLU act_type=elu with FMA)",
-        "onednn-unfused": "as onednn, without FMA",
-    }
+    formulas: ClassVar[Mapping[str, str]] = activation_formulas.ELU
 
     @property
     def menu(self) -> tuple[str, ...]:
-        return tuple(self.formulas) if self.scale == self.width == 1 else ()
+        simple = self.scale == self.width == 1
+        return tuple(name for name in self.formulas if simple or not name.startswith("onednn"))
 
     def by(self, formula: str, x: F32, engine: Engine) -> F32:
-        e = engine.exponential_by(x, formula)
-        below: F32 = np.float32(self.alpha) * (e - np.float32(1))
-        return np.where((x > 0) | np.isnan(x), x, below).astype(np.float32)
+        return activation_formulas.elu(engine, formula, x, self)
 
     @property
     def parameters(self) -> tuple[float, ...]:

@@ -15,8 +15,9 @@ from refnet.core.element import Derivation, Index, Step, decimal, forty_digits, 
 from refnet.core.engine import Engine
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
+from refnet.core.orders import Expr
 from refnet.core.rounding import EXP_ABSOLUTE, EXP_ASSUMED, exp_relative, gamma, outward
-from refnet.ops import libraries
+from refnet.ops import activation_formulas, libraries
 from refnet.ops.function import LIBRARY, LOST, Function, decimal_erf
 
 
@@ -69,6 +70,13 @@ class Log(Function):
     loop: ClassVar[str] = "log"
     error: ClassVar[float] = 2.0**-48
     formula: ClassVar[str] = "ln x"
+    formulas: ClassVar[Mapping[str, str]] = {
+        "eigen": "e ln 2 + f P(f) / Q(f), Eigen's log (ONNX Runtime)",
+        "glibc": "glibc's logf with FMA (ONNX Runtime one by one)",
+    }
+
+    def by(self, formula: str, x: F32, engine: Engine) -> F32:
+        return engine.function_by(x, f"{formula}-log")
 
     def real(self, x: Decimal) -> Decimal:
         return x.ln()
@@ -93,10 +101,13 @@ class Tanh(Function):
     formula: ClassVar[str] = "tanh x"
     limits: ClassVar[bool] = True
     activation: ClassVar[bool] = True
-    formulas: ClassVar[Mapping[str, str]] = {"mlas": "x P(x²) / Q(x²), x cut at 9 (ONNX Runtime with FMA)"}
+    formulas: ClassVar[Mapping[str, str]] = {
+        "mlas": "x P(x²) / Q(x²), x cut at 9 (ONNX Runtime with FMA)",
+        "glibc": "glibc 2.36's tanhf (MXNet's tanh)",
+    }
 
     def by(self, formula: str, x: F32, engine: Engine) -> F32:
-        return libraries.mlas_tanh(engine, x)
+        return libraries.mlas_tanh(engine, x) if formula == "mlas" else engine.function_by(x, "glibc-tanh")
 
     def real(self, x: Decimal) -> Decimal:
         power = (2 * x).exp()
@@ -123,11 +134,12 @@ class Erf(Function):
     limits: ClassVar[bool] = True
     work: ClassVar[int] = 20
     formulas: ClassVar[Mapping[str, str]] = {
-        "mlas": "|x| + |x| P(x²), beyond 0.92 1 - e^-(|x| + |x| P(|x|)) (ONNX Runtime with FMA)"
+        "mlas": "|x| + |x| P(x²), beyond 0.92 1 - e^-(|x| + |x| P(|x|)) (ONNX Runtime with FMA)",
+        "glibc": "glibc 2.36's erff (MXNet's erf)",
     }
 
     def by(self, formula: str, x: F32, engine: Engine) -> F32:
-        return libraries.mlas_erf(engine, x)
+        return libraries.mlas_erf(engine, x) if formula == "mlas" else engine.function_by(x, "glibc-erf")
 
     def real(self, x: Decimal) -> Decimal:
         if abs(x) > 12:
@@ -151,6 +163,11 @@ class Sqrt(Op):
     """
 
     assumption: ClassVar[str] = Function.assumption
+    formulas: ClassVar[Mapping[str, str]] = {"ieee": "IEEE's square root (ONNX Runtime, MXNet)"}
+
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
+        self._expect_formula(formula)
+        return self.run(*inputs, engine=engine)
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
@@ -247,6 +264,20 @@ class Power(Function):
     loop: ClassVar[str] = "power"
     error: ClassVar[float] = 2.0**-42
     work: ClassVar[int] = 10
+    formulas: ClassVar[Mapping[str, str]] = activation_formulas.POWER
+
+    @property
+    def menu(self) -> tuple[str, ...]:
+        if self.exponent == 2:
+            return ()
+        return ("products", "glibc") if self.exponent in activation_formulas.PRODUCTS else ("glibc",)
+
+    @property
+    def needs_recipe(self) -> bool:
+        return not self.exactly_specified
+
+    def by(self, formula: str, x: F32, engine: Engine) -> F32:
+        return activation_formulas.power(engine, formula, x, *self.parameters)
 
     @property
     def formula(self) -> str:  # type: ignore[override]

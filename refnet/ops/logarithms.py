@@ -8,7 +8,7 @@ Where r is not small, l was no logarithm, and everything is left open.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, getcontext, localcontext
 from fractions import Fraction
@@ -23,7 +23,9 @@ from refnet.core.element import Derivation, Index, Step, decimal, forty_digits, 
 from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact, Refine
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
+from refnet.core.orders import Expr
 from refnet.core.rounding import ETA, EXP_ABSOLUTE, EXP_ASSUMED, U64, U, exp_relative, gamma, outward
+from refnet.ops.log_softmax import LOG_SOFTMAX_FORMULAS, log_softmax_by
 from refnet.ops.reduce import _Reduce
 from refnet.ops.row_sums import blocked_sums, depth, exact_sums
 
@@ -59,10 +61,25 @@ class LogSoftmax(Op):
     trailing: bool = False
 
     assumption: ClassVar[str] = f"{EXP_ASSUMED}, {LOG_ASSUMED}"
+    formulas: ClassVar[Mapping[str, str]] = LOG_SOFTMAX_FORMULAS
 
     @property
     def mixes_images(self) -> bool:
         return self.axis == 0
+
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
+        self._expect_formula(formula)
+        with np.errstate(all="ignore"):
+            y = log_softmax_by(formula, self._rows(inputs[0]), engine, total)
+        return self._back(y, inputs[0].shape)
+
+    def total_terms(self, *inputs: TensorType) -> int:
+        shape = inputs[0].shape
+        return TensorType(shape[self.axis :]).size if self.trailing else shape[self.axis]
+
+    def total_places(self, *inputs: TensorType) -> tuple[Places, Places]:
+        first = self._rows(np.arange(inputs[0].size).reshape(inputs[0].shape))[0]
+        return first, first
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)

@@ -64,7 +64,7 @@ def test_what_a_sweep_refuses(tmp_path):
     with stub(tmp_path, "sleef") as worker:
         for arguments, words in (
             (("jax", "sigmoid"), "framework must be one of torch, mxnet, onnx"),
-            (("torch", "exp"), "of torch: sigmoid, softmax"),
+            (("torch", "nd-sigmoid"), "of torch: exp, log, tanh"),
             (("torch", "sigmoid", [256]), "chunks must be 0 to 255"),
             (("torch", "sigmoid", []), "chunks must be 0 to 255"),
             (("torch", "sigmoid", [0], "fast"), "formula must be one of sleef"),
@@ -87,7 +87,7 @@ def test_the_command_refuses_what_does_not_belong_together(capsys):
     for arguments, words in (
         (["softmax"], "softmax: needs --framework"),
         (["sigmoid", "--formula", "sleef"], "sigmoid: needs --framework"),
-        (["exp", "--framework", "torch"], "of torch: sigmoid, softmax"),
+        (["nd-sigmoid", "--framework", "torch"], "of torch: exp, log, tanh"),
         (["sigmoid", "--framework", "torch", "--state", "s"], "--state is for golden proofs"),
         (["sigmoid", "--framework", "torch", "--python", "/no/such"], "no such file"),
     ):

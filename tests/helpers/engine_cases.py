@@ -15,6 +15,7 @@ import numpy as np
 from refnet.core.engine import ConvGeometry, Epilogue, PoolGeometry
 from refnet.core.orders import Chain, Expr, Leaf, Order, Sum
 from refnet.kernels.geometry import TERMS
+from refnet.loops.elementary import NAMES as ELEMENTARY
 from refnet.loops.real import NAMES
 from tests.helpers.bits import AWKWARD, awkward, floats
 from tests.helpers.recipes import blocked, lanes, split
@@ -220,6 +221,13 @@ def functions() -> Iterator[Case]:
             yield Case(f"exponential_by {library} {count}", "exponential_by", arguments, small)
             if library != "mlas-avx2":
                 yield Case(f"sigmoid_by {library} {count}", "sigmoid_by", arguments, small)
+        for name in ELEMENTARY:
+            more = (0.75, -1.0) if name == "glibc-pow" else ()
+
+            def of_a_library(n=count, name=name, more=more):
+                return wide(n, name).reshape(4, -1), name, *more
+
+            yield Case(f"function_by {name} {count}", "function_by", of_a_library, small)
         for rule in ("keeps", "drops", "scales"):
             yield Case(f"relu_by {rule} {count}", "relu_by", lambda n=count, r=rule: (wide(n, r), r), small)
     yield Case("relu of a number", "relu", lambda: (np.array(-1, np.float32),))

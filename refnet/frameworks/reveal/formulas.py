@@ -21,6 +21,7 @@ from refnet.frameworks.reveal.positive import Positive, positive_tree
 from refnet.frameworks.reveal.probe import odd_inputs, random_inputs
 from refnet.frameworks.reveal.sums import SAMPLES, Do, Samples, arrange, matching
 from refnet.frameworks.reveal.tree import Unexplained
+from refnet.ops import LogSoftmax
 
 ABSENT = -100.0
 """A logit whose exponential, 4e-44, is added to nothing that is looked at without vanishing."""
@@ -83,6 +84,7 @@ def _total(op: Op, types: Sequence[TensorType], caller: Caller) -> Expr | None:
     if row is None or len(row[0]) < 3:
         return None
     places, sums = row
+    whole = 0 if isinstance(op, LogSoftmax) else 1  # what a sum of 1 gives
 
     def shows(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         with np.errstate(divide="ignore"):
@@ -90,7 +92,7 @@ def _total(op: Op, types: Sequence[TensorType], caller: Caller) -> Expr | None:
         data = np.zeros((len(rows), TensorType(types[0].shape).size), np.float32)
         data[:, places] = logits
         y = caller({}, {"x": data.reshape(len(rows), *types[0].shape)}).reshape(len(rows), -1)
-        found: npt.NDArray[np.bool_] = y[:, sums][np.arange(len(rows)), rows.argmax(1)] != 1
+        found: npt.NDArray[np.bool_] = y[:, sums][np.arange(len(rows)), rows.argmax(1)] != whole
         return found
 
     path = positive_tree(Positive(len(places), shows))
