@@ -15,6 +15,7 @@ from refnet.core.orders import Box, Chain, Leaf, Order, Part, Program, Recipe, S
 from refnet.frameworks.caller import Caller, input_names
 from refnet.frameworks.reveal.probe import random_inputs
 from refnet.frameworks.reveal.products import asked_sum
+from refnet.frameworks.reveal.regions import region
 from refnet.frameworks.reveal.sums import reveal_sum
 from refnet.ops import ConvNd, ConvTranspose, MatMul, ReduceMean, ReduceSum
 from tests.helpers.bits import floats
@@ -195,3 +196,12 @@ def test_what_a_recipe_cannot_say_is_refused():
     asked = asked_sum(single, types, Caller(("x0", "x1", "x2"), lambda *asked: np.zeros(0, F)))
     with pytest.raises(UnsupportedError, match="no number for each column"):
         reveal_sum(asked)
+
+
+def test_a_region_takes_all_channels_where_one_agreed_by_chance():
+    """Row 0 is in another order; there channel 2 has the last part's bits too."""
+    wanted = np.zeros((1, 4, 2, 2), bool)
+    wanted[:, :, 0] = True
+    allowed = wanted.copy()
+    wanted[0, 2, 0] = False
+    assert region(wanted, allowed) == (Box((("y", (0, 1, 1)),)),)

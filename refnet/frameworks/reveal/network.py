@@ -389,7 +389,8 @@ def _doubt(nodes: Mapping[str, NodeState], names: Sequence[str]) -> None:
 
 def _doubt_unshown(nodes: Mapping[str, NodeState], node: Node, graph: Graph) -> None:
     """What reads a part of a node of the framework's has not these bits: so nothing speaks for the part."""
-    wrong = [one.name for one in graph.nodes if node.name in one.data and not nodes[one.name].alive]
+    readers = {one.name: nodes[one.name] for one in graph.nodes if node.name in one.data}
+    wrong = [name for name, one in readers.items() if not one.alive or one.captures < len(SEEDS)]
     if wrong:
         nodes[node.name].alive = []
         nodes[node.name].reason = f"it is a part of what makes {wrong[0]}, which is not confirmed"
