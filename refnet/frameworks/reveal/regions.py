@@ -51,7 +51,7 @@ def _product(wanted: Mask, allowed: Mask, axes: tuple[str, ...]) -> Region | Non
     sides: list[Mask] = []
     for axis in range(wanted.ndim):
         others = tuple(k for k in range(wanted.ndim) if k != axis)
-        sides.append(wanted.any(others))
+        sides.append(np.asarray(wanted.any(others)))
     if not _all_of(allowed, sides):
         return None
     if "c" in axes:
