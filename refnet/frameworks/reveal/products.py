@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.errors import UnsupportedError
-from refnet.core.op import F32, Reduction, TensorType
+from refnet.core.op import F32, Op, Reduction, TensorType
 from refnet.frameworks.caller import Caller
 from refnet.frameworks.reveal.probe import AskedReduction, Indices, Place
 from refnet.kernels.engine import Fast
+from refnet.ops.average import GlobalAvgPool
 from refnet.ops.matmul import MatMul
 from refnet.ops.pieces import InPieces
-from refnet.ops.reduce import SumOverAxes
+from refnet.ops.reduce import ReduceMean, SumOverAxes
 
 
 def asked_sum(op: Reduction, types: Sequence[TensorType], caller: Caller) -> AskedReduction:
@@ -32,6 +33,18 @@ def asked_sum(op: Reduction, types: Sequence[TensorType], caller: Caller) -> Ask
     if isinstance(op, SumOverAxes):
         return AskedElements(op, types, caller)
     return (AskedPieces if isinstance(op, InPieces) else AskedReduction)(op, types, caller)
+
+
+def other_forms(framework: str, op: Op) -> tuple[Reduction, ...]:
+    """Ops with the same terms that a framework computes in another way, and that files may have for this one.
+
+    ONNX's ReduceMean over rows and columns is refnet's GlobalAvgPool, as GlobalAveragePool is.
+
+    >>> other_forms("onnxruntime", GlobalAvgPool())
+    (ReduceMean(axes=(2, 3)),)
+    """
+    means = framework == "onnxruntime" and isinstance(op, GlobalAvgPool)
+    return (ReduceMean((2, 3)),) if means else ()
 
 
 class AskedProduct(AskedReduction):
