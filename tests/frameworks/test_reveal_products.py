@@ -15,8 +15,7 @@ from refnet.core.orders import Box, Chain, Leaf, Order, Part, Program, Recipe, S
 from refnet.frameworks.caller import Caller, input_names
 from refnet.frameworks.reveal.probe import random_inputs
 from refnet.frameworks.reveal.products import asked_sum
-from refnet.frameworks.reveal.regions import region
-from refnet.frameworks.reveal.sums import reveal_sum
+from refnet.frameworks.reveal.sums import arrange, reveal_sum
 from refnet.ops import ConvNd, ConvTranspose, MatMul, ReduceMean, ReduceSum
 from tests.helpers.bits import floats
 from tests.helpers.engines import FAST
@@ -198,10 +197,14 @@ def test_what_a_recipe_cannot_say_is_refused():
         reveal_sum(asked)
 
 
-def test_a_region_takes_all_channels_where_one_agreed_by_chance():
-    """Row 0 is in another order; there channel 2 has the last part's bits too."""
-    wanted = np.zeros((1, 4, 2, 2), bool)
-    wanted[:, :, 0] = True
-    allowed = wanted.copy()
-    wanted[0, 2, 0] = False
-    assert region(wanted, allowed) == (Box((("y", (0, 1, 1)),)),)
+def test_an_element_that_agrees_by_chance_stays_with_its_position():
+    """Row 0 is in another order; there channel 2 has the other's bits too, and so has channel 1 in row 1."""
+    first, second = Program(lanes(12)), Program(blocked(12, 1))
+    top = np.zeros((1, 4, 2, 2), bool)
+    top[:, :, 0] = True
+    rest = ~top
+    rest[0, 2, 0], top[0, 1, 1] = True, True
+    found = arrange([(first, top), (second, rest)], top.shape)
+    assert len(found.parts) == 2
+    box = Box((("y", (0, 1, 1)),)) if found.parts[0].do == first else Box((("y", (1, 2, 1)),))
+    assert found.parts[0].where == (box,)

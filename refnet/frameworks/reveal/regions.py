@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -43,21 +41,14 @@ def region(wanted: Mask, allowed: Mask) -> Region | None:
 
 
 def _product(wanted: Mask, allowed: Mask, axes: tuple[str, ...]) -> Region | None:
-    """The wanted elements as a product of sets, one per axis, each in runs.
-
-    All channels where that is allowed: what differs along them has the same terms, and an element that is not
-    wanted may have agreed with another order by chance.
-    """
-    sides: list[Mask] = []
+    """The wanted elements as a product of sets, one per axis, each in runs."""
+    sides = []
     for axis in range(wanted.ndim):
         others = tuple(k for k in range(wanted.ndim) if k != axis)
-        sides.append(np.asarray(wanted.any(others)))
-    if not _all_of(allowed, sides):
+        sides.append(wanted.any(others))
+    grown = np.ix_(*(np.flatnonzero(side) for side in sides))
+    if not allowed[grown].all():
         return None
-    if "c" in axes:
-        c = axes.index("c")
-        whole = [*sides[:c], np.ones_like(sides[c]), *sides[c + 1 :]]
-        sides = whole if _all_of(allowed, whole) else sides
     boxes: list[tuple[tuple[str, tuple[int, int, int]], ...]] = [()]
     for name, side in zip(axes, sides, strict=True):
         if side.all():
@@ -66,11 +57,6 @@ def _product(wanted: Mask, allowed: Mask, axes: tuple[str, ...]) -> Region | Non
         if len(boxes) > MOST_BOXES:
             return None
     return tuple(Box(box) for box in boxes)
-
-
-def _all_of(allowed: Mask, sides: Sequence[Mask]) -> bool:
-    """Whether all elements of a product of sets are allowed."""
-    return bool(allowed[np.ix_(*(np.flatnonzero(side) for side in sides))].all())
 
 
 def _slices(wanted: Mask, allowed: Mask) -> Region | None:

@@ -194,12 +194,23 @@ def matching(op: Op, do: Do, samples: Samples, shape: tuple[int, ...], threads: 
     return held
 
 
+def _by_position(programs: Sequence[tuple[Do, Mask]]) -> list[tuple[Do, Mask]]:
+    """The programs without what they hold by chance.
+
+    Where one holds for all channels of a position, others that hold for some of them only agreed on all
+    samples of these by chance: sums in similar orders often have the same bits.
+    """
+    whole = [held.all(1, keepdims=True) for _, held in programs]
+    settled = np.logical_or.reduce(whole)
+    return [(program, held & (own | ~settled)) for (program, held), own in zip(programs, whole, strict=True)]
+
+
 def arrange(programs: Sequence[tuple[Do, Mask]], shape: tuple[int, ...]) -> Recipe:
     """Programs and the elements that they hold -> a recipe: the one that holds most holds what is left.
 
     Raises Unexplained if the places of an order cannot be said in boxes.
     """
-    order = sorted(programs, key=lambda one: -int(one[1].sum()))
+    order = sorted(_by_position(programs), key=lambda one: -int(one[1].sum()))
     (last, held), rest = order[0], order[1:]
     parts = []
     left = ~held
