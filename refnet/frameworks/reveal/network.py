@@ -482,7 +482,8 @@ def bind(
         if not one.open:
             wrong = tuple(name for name, state in seen.items() if not state.alive)
             if wrong:
-                unknown.append(Unconfirmed(key, wrong, "not the one right result"))
+                reason = seen[wrong[0]].reason or "not the one right result"
+                unknown.append(Unconfirmed(key, wrong, reason))
             settled += len(seen) - len(wrong)
             continue
         left = {name: state for name, state in seen.items() if state.alive}
