@@ -225,6 +225,7 @@ OCTAVES = ("octave", "octdensenet", "octgluon", "octmobilenet", "octresnet", "oc
 BUILDERS = (*OCTAVES, "resnest")
 NAMES_OPS = {
     "frameworks/torch_ops.py": "PyTorch's table: one row per op",
+    "frameworks/reveal/products.py": "who asks for a sum: by kinds of sums",
     "frameworks/live.py": "its table of functions of one number, which are swept by formula",
     **{f"models/{name}.py": "networks are built of ops" for name in BUILDERS},
     "models/cost.py": "the model cards' rule for operations: one row per op",
@@ -292,6 +293,7 @@ OPERATORS_BEYOND = {
     "ops/merged_moments.py",
     "ops/normalised.py",
     "ops/normalised_bound.py",
+    "ops/normalised_formulas.py",
     "ops/opaque.py",
     "ops/pieces.py",
     "ops/places.py",

@@ -1,7 +1,8 @@
 """The graph that an executor makes by joining nodes: nodes that it computes as one become one node.
 
     fused_graph(graph, Joined) ── _folded     convolution, batch norm -> a convolution with other weights
-                             └─── _added      convolution, addition   -> ConvAdd
+                             ├─── _added      convolution, addition   -> ConvAdd
+                             ├─── _biased     product, its bias       -> a product with a bias
                                   the rest of a group (relu, sigmoid) stays a node: its bits are its own
 
 Values keep their names: the folded convolution has the batch norm's name, the sum the addition's. Values
@@ -10,7 +11,8 @@ inside a group no longer exist, or the framework does not show them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -51,7 +53,8 @@ def fused_graph(graph: Graph, by: Joined, engine: Engine) -> Graph:
         for node in members[1:]:
             if last.name not in node.data:
                 raise _unknown(graph, members)
-            now = _folded(last, node, by.fold, weights, taken, engine) or _added(last, node)
+            now = _folded(last, node, by.fold, weights, taken, engine)
+            now = now or _biased(last, node) or _added(last, node)
             if now is None and node.op.activation:
                 last = node
                 continue
@@ -133,6 +136,26 @@ def _folded(
         own = [weights[name] for name in (*last.weights, *norm.weights)]
         weights[names[0]], weights[names[1]] = norm.op.fold(fold, own, engine)
     return Node(norm.name, op, (*last.data, *names))
+
+
+def _biased(last: Node, addition: Node) -> Node | None:
+    """A sum without a bias and the addition of a weight that has a number per output as one node."""
+    adds = isinstance(addition.op, Fusable) and addition.op.step == ADD
+    op = last.op.with_bias() if isinstance(last.op, Reduction) else None
+    if not adds or op is None or addition.data != (last.name,) or len(addition.weights) != 1:
+        return None
+    return Node(addition.name, op, (*last.inputs, *addition.weights))
+
+
+def biased_sums(graph: Graph, unshown: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """The sums whose value a framework does not show, each with the addition of its bias, which it shows."""
+    found = []
+    for node in graph.nodes:
+        last = graph.by_name.get(node.data[0]) if len(node.data) == 1 else None
+        if last is not None and last.name in unshown and _biased(last, node) is not None:
+            found.append((last.name, node.name))
+    readers = Counter(name for node in graph.nodes for name in set(node.data))
+    return tuple(pair for pair in found if readers[pair[0]] == 1 and pair[0] not in graph.outputs.values())
 
 
 def foldable(graph: Graph, groups: Sequence[Sequence[str]]) -> bool:

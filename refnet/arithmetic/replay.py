@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,7 +81,7 @@ class Replay:
 
     def evaluate_or_none(self, node: Node, *inputs: F32) -> F32 | None:
         """The node's value, or None if it needs a recipe and the book has none."""
-        key = node, tuple(x.shape for x in inputs)
+        key = node, _types(inputs)
         (known,) = self._recipes.of(key, lambda: (node_recipe(self.book, node, _types(inputs)),))
         if known is not None:
             return follow(known, node.op, inputs, self.engine)
@@ -104,7 +105,7 @@ class Replay:
 
 
 def _types(inputs: Sequence[F32]) -> tuple[TensorType, ...]:
-    return tuple(TensorType(x.shape) for x in inputs)
+    return tuple(TensorType(x.shape, x.dtype.name) for x in inputs)
 
 
 def missing(book: Book, node: Node, types: Sequence[TensorType]) -> str:
@@ -183,6 +184,18 @@ def _exceptions(recipe: Recipe, shape: tuple[int, ...]) -> tuple[tuple[Program |
     return tuple(found)
 
 
+def box_shape(shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """(n, c, h, w) as boxes see an output of this shape.
+
+    >>> box_shape((2, 5)), box_shape((2, 3, 4, 5, 6))
+    ((2, 5, 1, 1), (2, 3, 20, 6))
+    """
+    if len(shape) > 4:
+        return shape[0], shape[1], prod(shape[2:-1]), shape[-1]
+    n, c, h, w = (*shape, *[1] * (4 - len(shape)))
+    return n, c, h, w
+
+
 def holds(region: Region, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """Per element of an output of this shape, in row order: whether the region holds it.
 
@@ -191,7 +204,7 @@ def holds(region: Region, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     array([0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0])
     """
     size = TensorType(shape).size
-    c, h, w = (*shape[1:], *([1] * (4 - len(shape))))[:3]
+    _, c, h, w = box_shape(shape)
     e = np.arange(size)
     axes: dict[str, Callable[[], Places]] = {
         "e": lambda: e,

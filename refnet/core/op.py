@@ -354,10 +354,7 @@ class Fusable(Op):
 
 
 class Reduction(Op):
-    """An op whose output elements are sums. A recipe may give their order, as a Program.
-
-    Its terms are numbered in plain order (core/orders.py says how).
-    """
+    """An op whose output elements are sums. A recipe may order their terms, which plain order numbers."""
 
     adds: ClassVar[bool] = False
     """Whether another value's element, the addend, enters each sum."""
@@ -367,6 +364,11 @@ class Reduction(Op):
 
     pads: ClassVar[bool] = True
     """Whether terms may lie in a padding."""
+
+    @property
+    def ordered(self) -> bool:
+        """Whether an order of its terms is all that there is to say of a sum: nothing else is multiplied."""
+        return True
 
     def terms(self, *inputs: TensorType) -> int:
         """The number of terms of an element, without bias and addend."""

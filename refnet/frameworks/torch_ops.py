@@ -16,6 +16,8 @@ from refnet.ops import (
     AvgPool,
     BatchNorm,
     Conv,
+    ConvNd,
+    ConvTranspose,
     Dense,
     Elu,
     Erf,
@@ -29,6 +31,7 @@ from refnet.ops import (
     LayerNorm,
     Log,
     LogSoftmax,
+    MatMul,
     MaxPool,
     Mish,
     Power,
@@ -37,6 +40,8 @@ from refnet.ops import (
     ReduceL1,
     ReduceL2,
     ReduceLogSumExp,
+    ReduceMean,
+    ReduceSum,
     Relu,
     RMSNorm,
     Sigmoid,
@@ -68,8 +73,19 @@ def torch_function(op: Op, *types: TensorType) -> Function:
         case Conv():
             place = {"stride": op.stride, "padding": op.pad, "dilation": op.dilation, "groups": op.groups}
             return "conv2d", place
+        case ConvNd() | ConvTranspose():
+            return _beyond_two_axes(op, refusal)
+        case ReduceMean() | ReduceSum():
+            name = "mean" if isinstance(op, ReduceMean) else "sum"
+            return name, {"dim": op.axes, "keepdim": op.keepdims}
         case Dense():
             return "linear", {}
+        case MatMul(addend=False, constants=(), transpose_a=False, transpose_b=False) if op.ordered:
+            return "matmul", {}
+        case MatMul(constants=((_, columns), *rest), transpose_a=False) if (
+            op.ordered and len(rest) == op.addend and all(shape == (columns,) for shape in rest)
+        ):
+            return "product", {"transposed": op.transpose_b}
         case AvgPool(dilation=(1, 1)):
             counted = {"count_include_pad": op.count_include_pad}
             return "avg_pool2d", {**_window(op, types[0]), **counted}
@@ -119,6 +135,18 @@ def torch_function(op: Op, *types: TensorType) -> Function:
         case RadixSoftmax():
             return "radix_softmax", {"radix": op.radix, "cardinality": op.cardinality}
     raise refusal
+
+
+def _beyond_two_axes(op: ConvNd | ConvTranspose, refusal: UnsupportedError) -> Function:
+    """Convolutions over one and three axes, and transposed ones."""
+    rank = len(op.kernel)
+    stride, pad, end, dilation, *more = op.window
+    if rank > 3 or pad != end:
+        raise refusal
+    place = {"stride": stride, "padding": pad, "dilation": dilation, "groups": op.groups}
+    if isinstance(op, ConvNd):
+        return f"conv{rank}d", place
+    return f"conv_transpose{rank}d", {**place, "output_padding": more[0]}
 
 
 def _own_weights(op: LayerNorm | RMSNorm | GroupNorm | InstanceNorm, types: Sequence[TensorType]) -> bool:

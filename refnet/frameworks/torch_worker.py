@@ -264,10 +264,23 @@ def _function(request: Any) -> Callable[[Any, Any, Any], Any]:
     return lambda torch, t, a: node(list(t.values()))
 
 
+CONVOLUTIONS = ("conv1d", "conv3d", *(f"conv_transpose{rank}d" for rank in (1, 2, 3)))
+
+
+def _named(name: str) -> Callable[[Any, Any, Any], Any]:
+    """A convolution of torch.nn.functional."""
+    return lambda torch, t, a: getattr(torch.nn.functional, name)(t["x"], t["weight"], t.get("bias"), **a)
+
+
 FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "conv2d": lambda torch, t, a: torch.nn.functional.conv2d(t["x"], t["weight"], t.get("bias"), **a),
     "linear": lambda torch, t, a: torch.nn.functional.linear(
         torch.flatten(t["x"], 1), t["weight"], t.get("bias"), **a
+    ),
+    **{name: _named(name) for name in CONVOLUTIONS},
+    "matmul": lambda torch, t, a: torch.matmul(*t.values()),
+    "product": lambda torch, t, a: torch.nn.functional.linear(
+        t["x"], t["weight"] if a["transposed"] else t["weight"].T.contiguous(), t.get("bias")
     ),
     "layer_norm": lambda torch, t, a: torch.nn.functional.layer_norm(
         t["x"], t["gamma"].shape, t["gamma"], t.get("beta"), **a

@@ -91,6 +91,11 @@ class ConvTranspose(InPieces):
         self._expect(min(sizes) >= 1, f"the padding leaves nothing of {x!r}")
         return TensorType((x.shape[0], self.channels, *sizes))
 
+    def by_output(self, w: Array) -> Array:
+        inside, outputs = w.shape[0] // self.groups, w.shape[1]
+        grouped = w.reshape(self.groups, inside, outputs, -1).swapaxes(1, 2)
+        return grouped.reshape(self.groups * outputs, -1)
+
     def pieces(self, shape: Sizes) -> list[Piece]:
         stride, pad, _, dilation, _ = self.window
         made = self._made(shape)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
 
-from refnet.core.element import Derivation, Index, Step, Terms, given
+from refnet.core.element import Derivation, Index, Step, Terms, Windows, given
 from refnet.core.engine import Array, Engine, Places
+from refnet.core.errors import InputError
 from refnet.core.exact import Exact
-from refnet.core.op import F32, F64, Cost, FoldableSum, Interval, Op, TensorType
-from refnet.core.rounding import ETA, U64, error_factor, gamma, outward
+from refnet.core.op import F32, F64, Cost, FoldableSum, Interval, Reduction, TensorType
+from refnet.core.orders import Chain, Expr, Leaf, Program, Sum
+from refnet.core.rounding import ETA, U64, error_factor, gamma, outward, product_integers
 
 
 @dataclass(frozen=True, repr=False)
-class MatMul(Op):
+class MatMul(Reduction):
     """y = alpha * A B + beta * c, where A is a, or a transposed, and B is b, or b transposed
 
     Shapes: A (..., m, k), B (..., k, n), c any that broadcasts to y's, y (..., m, n); the dimensions before
@@ -28,6 +30,9 @@ class MatMul(Op):
 
     Plain: acc = +0; acc = fma(b, a, acc) for k in turn; then alpha * acc and beta * c, unless alpha or beta
     is 1, and their sum, each rounded.
+
+    A recipe orders the k products, numbered along k, and c, which it calls the bias; not where alpha or beta
+    is another number than 1: there it would have to say when these are multiplied.
 
     Bound, any order, with or without FMA, alpha multiplied to a, to b or to the sum: a term passes its
     multiplication, k - 1 additions, alpha's and that of c; c passes beta's multiplication and at most k
@@ -51,6 +56,7 @@ class MatMul(Op):
     constants: tuple[tuple[int, ...], ...] = ()
 
     roles: ClassVar[tuple[str, ...]] = ("data", "weight", "bias")
+    pads: ClassVar[bool] = False
 
     def weight_roles(self) -> tuple[str, ...]:
         inputs = self.roles[: 2 + self.addend]
@@ -102,6 +108,52 @@ class MatMul(Op):
             if self.addend:
                 y += inputs[2] if self.beta == 1 else np.float32(self.beta) * inputs[2]
         return y
+
+    @property
+    def ordered(self) -> bool:
+        return self.alpha == 1 and self.beta == 1
+
+    def terms(self, *inputs: TensorType) -> int:
+        return self._left(inputs[0].shape)[-1]
+
+    def biased(self) -> bool:
+        return self.addend
+
+    def with_bias(self) -> MatMul | None:
+        """With a c of a number per column, where b is a weight and the op has no c yet."""
+        if self.addend or len(self.constants) != 1 or len(self.constants[0]) != 2:
+            return None
+        ((rows, columns),) = self.constants
+        columns = rows if self.transpose_b else columns
+        return replace(self, addend=True, constants=(*self.constants, (columns,)))
+
+    def windows(self, *inputs: TensorType) -> Windows:
+        return Windows((1, 1))
+
+    def exact_integers(self, largest: int, *inputs: TensorType) -> tuple[tuple[int, ...], int] | None:
+        return product_integers(self.terms(*inputs), largest, len(inputs)) if self.ordered else None
+
+    def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
+        if not self.ordered:
+            raise InputError(f"{self!r}: a recipe does not say when alpha and beta are multiplied")
+        shape = self.type(*(TensorType(x.shape) for x in inputs)).shape
+        left, right, lead = self.matrices(*inputs[:2])
+        added = np.broadcast_to(inputs[2], shape).reshape(*lead, left.shape[-2], -1) if self.addend else None
+        order = _adding(program.expr)
+        y = np.empty((*lead, left.shape[-2], right.shape[-1]), np.float32)
+        for at in np.ndindex(lead):
+            c = None if added is None else np.ascontiguousarray(added[at])
+            rows, columns = np.ascontiguousarray(left[at]), np.ascontiguousarray(right[at].T)
+            y[at] = engine.dense_in_order(rows, columns, None, order, addend=c)
+        return y.reshape(shape) if places is None else y.reshape(-1)[places]
+
+    def matrices(self, a: Array, b: Array) -> tuple[Array, Array, tuple[int, ...]]:
+        """A (lead..., m, k) and B (lead..., k, n), without copies, and lead."""
+        left = (a.T if self.transpose_a else a).reshape(self._left(a.shape))
+        right = (b.T if self.transpose_b else b).reshape(self._right(b.shape))
+        lead = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+        left = np.broadcast_to(left, (*lead, *left.shape[-2:]))
+        return left, np.broadcast_to(right, (*lead, *right.shape[-2:])), lead
 
     def _product(self, a: Array, b: Array, engine: Engine) -> Array:
         """A B as y is shaped: one chain of FMA per element."""
@@ -165,11 +217,7 @@ class MatMul(Op):
 
     def factors(self, a: Array, b: Array) -> Callable[[int], tuple[Array, Array]]:
         """The row of A and the column of B, (k,) each, that make y at a flat index."""
-        left = (a.T if self.transpose_a else a).reshape(self._left(a.shape))
-        right = (b.T if self.transpose_b else b).reshape(self._right(b.shape))
-        lead = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-        left = np.broadcast_to(left, (*lead, *left.shape[-2:]))
-        right = np.broadcast_to(right, (*lead, *right.shape[-2:]))
+        left, right, lead = self.matrices(a, b)
 
         def pair(i: int) -> tuple[Array, Array]:
             *at, m, n = map(int, np.unravel_index(i, (*lead, left.shape[-2], right.shape[-1])))
@@ -250,3 +298,12 @@ class MatMul(Op):
         macs = size * self._left(inputs[0].shape)[-1]
         extra = (self.alpha != 1) + self.addend * (1 + (self.beta != 1))
         return Cost(macs, 2 * macs + size * extra)
+
+
+def _adding(expr: Expr) -> Expr:
+    """The expression with c as an addend, which has a number per element, in the place of the bias."""
+    if isinstance(expr, Leaf):
+        return Leaf.ADDEND if expr is Leaf.BIAS else expr
+    if isinstance(expr, Chain):
+        return Chain(_adding(expr.seed), expr.terms, expr.fused)
+    return Sum(tuple(map(_adding, expr.parts)))

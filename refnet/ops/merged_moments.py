@@ -36,7 +36,7 @@ def merged_moments(x: F32, engine: Engine) -> tuple[F32, F32]:
     """
     rows, n = x.shape
     whole = n - n % LANES
-    tail = _tail(x[:, whole:])
+    tail = welford(x[:, whole:])
     if whole:
         vectors = np.ascontiguousarray(x[:, :whole]).reshape(rows, -1, LANES)
         begins = range(0, vectors.shape[1], CHUNK)
@@ -63,7 +63,7 @@ def _chunk(vectors: F32, engine: Engine) -> Moments:
     return Moments(vectors.shape[1], mean, squares)
 
 
-def _tail(x: F32) -> Moments:
+def welford(x: F32) -> Moments:
     """(rows, count): the same with a division, and nothing fused."""
     mean, squares = np.zeros(len(x), np.float32), np.zeros(len(x), np.float32)
     for k in range(x.shape[1]):

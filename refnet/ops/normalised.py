@@ -22,8 +22,14 @@ from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
 from refnet.core.orders import Expr
 from refnet.core.rounding import U64
-from refnet.ops.merged_moments import fused, merged_moments
 from refnet.ops.normalised_bound import normalised_bound
+from refnet.ops.normalised_formulas import (
+    GROUP_FORMULAS,
+    INSTANCE_FORMULAS,
+    LAYER_FORMULAS,
+    layer_by,
+    scaled_by,
+)
 from refnet.ops.row_sums import blocked_sums, depth, exact_sums, row_means
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -165,6 +171,14 @@ class _Normalised(Op):
             unsigned = np.isinf(scale) & np.isfinite(d) & np.isfinite(s)  # only the exact sign of x - m tells
         return np.where(unsigned, 0.0, y), np.where(unsigned, np.inf, error)
 
+    def _scaled_by(self, formula: str, *inputs: F32, engine: Engine) -> F32:
+        """The value by a formula of normalised_formulas.scaled_by."""
+        self._expect_formula(formula)
+        x, scale, shift = self._by_rows(*inputs)
+        with np.errstate(all="ignore"):
+            y = scaled_by(formula, x, scale, shift, self.eps, engine)
+        return y.reshape(inputs[0].shape)
+
     def explain(self, *inputs: F32, at: Index, exact: Exact) -> Derivation:
         x, scale, *shift = self._by_rows(*inputs)
         row, i = divmod(int(np.ravel_multi_index(at, inputs[0].shape)), x.shape[1])
@@ -257,10 +271,7 @@ class LayerNorm(_Normalised):
     bias: bool = True
     constants: Shapes = ()
 
-    formulas: ClassVar[Mapping[str, str]] = {
-        "merged-fused": "m and v by chunks of 16 vectors of 8, merged (ops/merged_moments.py), "
-        "y = fma((x - m) * (1/sqrt(v + eps)), gamma, beta) (PyTorch with AVX2 or AVX-512)",
-    }
+    formulas: ClassVar[Mapping[str, str]] = LAYER_FORMULAS
 
     @property
     def stored(self) -> Shapes:
@@ -284,9 +295,7 @@ class LayerNorm(_Normalised):
         self._expect_formula(formula)
         x, scale, *shift = self._by_rows(*inputs)
         with np.errstate(all="ignore"):
-            m, v = merged_moments(x, engine)
-            inverse = np.float32(1) / np.sqrt(v + np.float32(self.eps))
-            y = fused((x - m) * inverse, scale, shift[0] if shift else np.float32(0), engine)
+            y = layer_by(formula, x, scale, shift[0] if shift else None, self.eps, engine)
         return y.reshape(inputs[0].shape)
 
 
@@ -337,12 +346,16 @@ class GroupNorm(_Normalised):
 
     Plain, golden: see `_Normalised`. Bound: see `normalised_bound`.
 
+    Formulas: see `formulas`.
+
     Source: ONNX GroupNormalization, torch.nn.GroupNorm.
     """
 
     groups: int = 1
     per_group: bool = False
     constants: Shapes = ()
+
+    formulas: ClassVar[Mapping[str, str]] = GROUP_FORMULAS
 
     @property
     def stored(self) -> Shapes:
@@ -354,6 +367,9 @@ class GroupNorm(_Normalised):
 
     def row_length(self, shape: tuple[int, ...]) -> int:
         return prod(shape[1:]) // self.groups
+
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
+        return self._scaled_by(formula, *inputs, engine=engine)
 
     def _fits(self, w: tuple[int, ...], shape: tuple[int, ...]) -> bool:
         return w == ((self.groups if self.per_group else shape[1]),)
@@ -369,10 +385,14 @@ class InstanceNorm(_Normalised):
 
     Plain, golden: see `_Normalised`. Bound: see `normalised_bound`.
 
+    Formulas: see `formulas`.
+
     Source: ONNX InstanceNormalization, torch.nn.InstanceNorm2d without running statistics.
     """
 
     constants: Shapes = ()
+
+    formulas: ClassVar[Mapping[str, str]] = INSTANCE_FORMULAS
 
     @property
     def stored(self) -> Shapes:
@@ -383,6 +403,9 @@ class InstanceNorm(_Normalised):
 
     def row_length(self, shape: tuple[int, ...]) -> int:
         return prod(shape[2:])
+
+    def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
+        return self._scaled_by(formula, *inputs, engine=engine)
 
     def _fits(self, w: tuple[int, ...], shape: tuple[int, ...]) -> bool:
         return w == (shape[1],)

@@ -9,17 +9,18 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from refnet.core.element import Derivation, Index, Terms
-from refnet.core.engine import Engine, PoolGeometry
+from refnet.core.element import Derivation, Index, Terms, Windows
+from refnet.core.engine import Engine, Places, PoolGeometry
 from refnet.core.exact import Exact
-from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
-from refnet.core.rounding import U64, gamma, outward
+from refnet.core.op import F32, F64, Cost, Interval, Op, Reduction, TensorType
+from refnet.core.orders import Program
+from refnet.core.rounding import EXACT_INTEGER, U64, gamma, outward
 from refnet.ops.average import average_bound
 
 
 @dataclass(frozen=True, repr=False)
 class _Reduce(Op):
-    """Base of both: the axes that are summed; with `keepdims` they stay with size 1.
+    """Base: the axes that are reduced; with `keepdims` they stay with size 1.
 
     vector: the sum of all elements has the shape (1,), as in MXNet, and not ().
     """
@@ -89,10 +90,47 @@ class _Reduce(Op):
 
 
 @dataclass(frozen=True, repr=False)
-class ReduceSum(_Reduce):
+class SumOverAxes(_Reduce, Reduction):
+    """Base of sum and mean. The terms that a recipe orders are numbered in row order.
+
+    A mean may be divided in two steps: by the size of the last axis that is summed, then by the others'
+    (`divide_w_h`).
+    """
+
+    pads: ClassVar[bool] = False
+
+    def terms(self, *inputs: TensorType) -> int:
+        return math.prod(inputs[0].shape[i] for i in self.axes)
+
+    def windows(self, *inputs: TensorType) -> Windows:
+        return Windows((1, 1))
+
+    def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
+        (x,) = inputs
+        y = self._summed(program, np.ascontiguousarray(self.terms_of(x).T), x.shape[max(self.axes)], engine)
+        return y.reshape(self._shape(x)) if places is None else y[places]
+
+    def _summed(self, program: Program, rows: F32, last: int, engine: Engine) -> F32:
+        """(sums, terms) -> (sums,), divided as the program says; last: the size of the last axis summed."""
+        count = np.float32(rows.shape[1])
+        if program.finish == "divide_terms":
+            return engine.row_sums(rows / count, program.expr)
+        sums = engine.row_sums(rows, program.expr)
+        if program.finish == "divide":
+            sums /= count
+        elif program.finish == "reciprocal":
+            sums *= np.float32(1) / count
+        elif program.finish == "divide_w_h":
+            sums /= np.float32(last)
+            sums /= np.float32(rows.shape[1] // last)
+        return sums
+
+
+@dataclass(frozen=True, repr=False)
+class ReduceSum(SumOverAxes):
     """y = the sum of x over `axes`
 
-    terms: the number of elements of each sum, if known; with 1 or 2 there is only one right result.
+    count: the number of elements of each sum, if known; with 1 or 2 there is only one right result.
 
     Plain: +0 + x0 + x1 + ... in row order.
 
@@ -103,19 +141,22 @@ class ReduceSum(_Reduce):
     Source: ONNX ReduceSum, torch.sum, MXNet sum (with `vector`, for all axes without keepdims).
     """
 
-    terms: int | None = None
+    count: int | None = None
 
     zero_sign_unspecified: ClassVar[bool] = True  # a sum from +0 makes +0 of -0, a copy does not
 
     @property
     def exactly_specified(self) -> bool:
-        return self.terms in (1, 2)
+        return self.count in (1, 2)
 
     def type(self, *inputs: TensorType) -> TensorType:
         kind = super().type(*inputs)
-        count = math.prod(inputs[0].shape[i] for i in self.axes)
-        self._expect(self.terms in (None, count), f"a sum of {inputs[0]!r} has {count} terms")
+        count = self.terms(*inputs)
+        self._expect(self.count in (None, count), f"a sum of {inputs[0]!r} has {count} terms")
         return kind
+
+    def exact_integers(self, largest: int, *inputs: TensorType) -> tuple[tuple[int, ...], int]:
+        return (min(largest, (EXACT_INTEGER - 1) // self.terms(*inputs)),), 1
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
         return self._chain(inputs[0])[0].reshape(self._shape(inputs[0]))
@@ -136,7 +177,7 @@ class ReduceSum(_Reduce):
 
 
 @dataclass(frozen=True, repr=False)
-class ReduceMean(_Reduce):
+class ReduceMean(SumOverAxes):
     """y = the mean of x over `axes`
 
     Plain: +0 + x0 + x1 + ... in row order, then one division by their number n.
@@ -149,6 +190,11 @@ class ReduceMean(_Reduce):
     """
 
     averages: ClassVar[bool] = True
+
+    def exact_integers(self, largest: int, *inputs: TensorType) -> tuple[tuple[int, ...], int]:
+        """Each element is a multiple of the divisor, so that quotients are integers too."""
+        n = self.terms(*inputs)
+        return (min(largest, (EXACT_INTEGER - 1) // (n * n)),), n
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
         total, count = self._chain(inputs[0])

@@ -45,12 +45,14 @@ class First(nn.Module):
         return next(iter(found.values())) if isinstance(found, dict) else found[0]
 
 
-def network(source: str, name: str, size: int) -> nn.Module:
-    """source: "torchvision", "timm" or "own". size: the side of its input, for those that ask.
+def network(source: str, name: str, size: int, flash: bool = True) -> nn.Module:
+    """source: "torchvision", "timm" or "own". size: the side of its input, for those that ask. flash: whether
+    attention may be computed by one kernel that never has the whole softmax; else product by product.
 
     Weights are torch's own random ones from seed 0; statistics of batch norms, and scales that begin as
     nearly nothing, are drawn, so that no layer is the identity.
     """
+    torch.backends.cuda.enable_flash_sdp(flash)  # of the CPU's kernels, too
     torch.manual_seed(0)
     model = _made(source, name, size).eval()
     for one in model.modules():

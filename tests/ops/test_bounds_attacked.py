@@ -88,7 +88,7 @@ def evaluations(
         for choice in candidates(op, total):
             with suppress(InputError):  # it is another case's
                 yield choice.formula, op.replay(choice.formula, *values, engine=FAST, total=choice.total)
-    if isinstance(op, Reduction):
+    if isinstance(op, Reduction) and op.ordered:
         leaves = [Leaf.BIAS] * op.biased() + [Leaf.ADDEND] * op.adds
         for k in range(4):
             finish = FINISHES[1 + k % 4] if op.averages else "none"

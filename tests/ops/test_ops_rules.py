@@ -393,7 +393,7 @@ EXAMPLES = [
     Example(ops.MatMul(0.75, -3.0, True, True, True, ((4, 5), (3, 1))), ((5, 3),), matmul),
     Example(ops.MatMul(beta=0.5, addend=True), ((2, 30), (30, 2), (2,)), matmul),
     Example(ops.ReduceSum((1, 2), False), ((2, 3, 4, 2),), lambda op, at, x: total(x[at[0], ..., at[1]])),
-    Example(ops.ReduceSum((1,), terms=2), ((2, 2, 3),), lambda op, at, x: total(x[at[0], :, at[2]])),
+    Example(ops.ReduceSum((1,), count=2), ((2, 2, 3),), lambda op, at, x: total(x[at[0], :, at[2]])),
     Example(ops.ReduceMean((3, 0)), ((2, 3, 2, 4),), lambda op, at, x: total(x[:, at[1], at[2]]) / 8),
     Example(ops.ReduceMean((0,), False), ((3, 2),), lambda op, at, x: total(x[:, at[0]]) / 3),
     Example(ops.ReduceMean((0, 1), False, vector=True), ((3, 2),), lambda op, at, x: total(x) / 6),

@@ -52,7 +52,7 @@ def reductions(graph: Graph, batch: int = 1) -> dict[str, tuple[Node, tuple[Tens
     return {
         node.name: (node, tuple(types[name] for name in node.inputs))
         for node in graph.nodes
-        if isinstance(node.op, Reduction)
+        if isinstance(node.op, Reduction) and node.op.ordered and len(node.data) == 1
     }
 
 
@@ -232,7 +232,9 @@ def undriven(graph: Graph) -> Mapping[str, int]:
     """
     ops = [node.op for node in graph.nodes]
     return Counter(
-        type(op).__name__ for op in ops if not isinstance(op, Reduction) and not op.exactly_specified
+        type(op).__name__
+        for op in ops
+        if not (isinstance(op, Reduction) and op.ordered) and not op.exactly_specified
     )
 
 

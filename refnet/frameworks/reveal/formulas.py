@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from refnet.arithmetic.replay import box_shape
 from refnet.core.bits import Mask
 from refnet.core.op import F32, Op, TensorType
 from refnet.core.orders import Choice, Expr, Recipe
@@ -48,7 +49,7 @@ def special_inputs(op: Op, types: Sequence[TensorType], seed: int) -> list[F32]:
 
 def reveal_formula(op: Op, types: Sequence[TensorType], caller: Caller, threads: int = 1) -> Recipe:
     """The recipe of an op with a menu. Raises Unexplained if nothing in it gives the framework's bits."""
-    shape = (*op.type(*types).shape, 1, 1)[:4]
+    shape = box_shape(op.type(*types).shape)
     usual, odd = (
         Samples(made, caller.wholes(made))
         for made in (

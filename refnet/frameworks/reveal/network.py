@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from refnet.arithmetic.engines import thread_count
-from refnet.arithmetic.fusion_groups import foldable, fused_graph, hidden
+from refnet.arithmetic.fusion_groups import biased_sums, foldable, fused_graph, hidden
 from refnet.arithmetic.replay import Replay
 from refnet.core.bits import equal_bits
 from refnet.core.errors import InputError, UnsupportedError
@@ -50,7 +50,7 @@ from refnet.frameworks.capture.torch_module import ExportedModule
 from refnet.frameworks.capture.writer import CapturePlan
 from refnet.frameworks.process import Serves
 from refnet.frameworks.reveal.formulas import candidates, reveal_formula
-from refnet.frameworks.reveal.probe import AskedReduction
+from refnet.frameworks.reveal.products import asked_sum, other_forms
 from refnet.frameworks.reveal.sums import reveal_sum
 from refnet.frameworks.reveal.tree import Unexplained
 from refnet.frameworks.reveal.values import framework_values
@@ -68,13 +68,15 @@ BEHIND = "behind"
 class Asked:
     """One signature: its op, the nodes that have it, what was found when it was asked alone.
 
-    layouts: the ways in which it is asked, see caller.py. recipes: of each way that can be explained, one.
+    layouts: the ways in which it is asked, see caller.py. forms: other ops that are asked in its place, see
+    products.py. recipes: of each way that can be explained, one.
     """
 
     op: Op
     types: tuple[TensorType, ...]
     nodes: list[str] = field(default_factory=list)
     layouts: tuple[bool, ...] = (False,)
+    forms: tuple[Reduction, ...] = ()
     recipes: list[Recipe] = field(default_factory=list)
     reason: str = ""
 
@@ -163,25 +165,28 @@ def reveal(
         plans = _plans(request, module)
         unshown = frozenset() if module is None else module.unshown
         opset = _opset(request, worker)
-        callers: dict[tuple[str, bool], Caller] = {}
+        callers: dict[tuple[str, bool, Op | None], Caller] = {}
 
-        def call(key: str, behind: bool = False) -> Caller:
-            if (key, behind) not in callers:
-                op, types, threads = asked[key].op, asked[key].types, request.threads
-                callers[key, behind] = (
+        def call(key: str, behind: bool = False, form: Op | None = None) -> Caller:
+            way = key, behind, form
+            if way not in callers:
+                op, types, threads = form or asked[key].op, asked[key].types, request.threads
+                callers[way] = (
                     caller(request.framework, worker, op, types, threads, opset, request.precision, behind)
                     if module is None
                     else module.caller(op, types, asked[key].nodes)
                 )
-            return callers[key, behind]
+            return callers[way]
 
         with plans(SEEDS[0]) as plan:
             reference = _reference(plan, opset)
-            groups = () if plan.joined is None else plan.joined()
+            groups: Sequence[tuple[str, ...]] = () if plan.joined is None else plan.joined()
+            groups = (*groups, *biased_sums(graph, unshown))
         forms = [Joined(groups, fold) for fold in _folds(graph, groups)] if groups else [None]
         asked = signatures(_fused(graph, forms[0]), batch)
         for one in asked.values():
             one.layouts = layouts(request.framework, one.op, one.types)
+            one.forms = () if module is not None else other_forms(request.framework, one.op)
         if advance is not None and groups:  # fewer nodes, mostly fewer signatures
             advance(max(0, len(signatures(graph, batch)) - len(asked)))
         partial = output.with_name(output.name + ".partial")
@@ -267,7 +272,7 @@ def _reference(plan: CapturePlan, opset: int | None) -> Reference:
 
 def ask_all(
     asked: Mapping[str, Asked],
-    call: Callable[[str, bool], Caller],
+    call: Callable[[str, bool, Op | None], Caller],
     reference: Reference,
     partial: Path,
     threads: int,
@@ -278,18 +283,21 @@ def ask_all(
     known = {} if before is None else dict(before.recipes)
     failed = {} if before is None else {one.signature: one.reason for one in before.unconfirmed}
     for key, one in asked.items():
-        keys = {behind: f"{key} #{BEHIND}" if behind else key for behind in one.layouts}
-        for behind, way in keys.items() if one.open else ():
+        ways: dict[str, tuple[bool, Reduction | None]] = {
+            f"{key} #{BEHIND}" if behind else key: (behind, None) for behind in one.layouts
+        }
+        ways |= {f"{key} #{type(form).__name__}": (False, form) for form in one.forms}
+        for way, (behind, form) in ways.items() if one.open else ():
             if way in known or way in failed:
                 continue
             try:
-                known[way] = _ask(one, call(key, behind), threads)
+                known[way] = _ask(form or one.op, one.types, call(key, behind, form), threads)
             except (Unexplained, UnsupportedError) as error:
                 failed[way] = str(error)
             unknown = tuple(Unconfirmed(k, (), reason) for k, reason in failed.items())
             book_file.write(partial, Book(reference, known, {}, unknown))
-        one.recipes = list(dict.fromkeys(known[way] for way in keys.values() if way in known))
-        one.reason = "; ".join(dict.fromkeys(failed[way] for way in keys.values() if way in failed))
+        one.recipes = list(dict.fromkeys(known[way] for way in ways if way in known))
+        one.reason = "; ".join(dict.fromkeys(failed[way] for way in ways if way in failed))
         if advance is not None:
             advance(1)
 
@@ -306,10 +314,10 @@ def _partial(path: Path, reference: Reference) -> Book | None:
     return found
 
 
-def _ask(one: Asked, call: Caller, threads: int) -> Recipe:
-    if isinstance(one.op, Reduction):
-        return reveal_sum(AskedReduction(one.op, one.types, call), threads)
-    return reveal_formula(one.op, one.types, call, threads)
+def _ask(op: Op, types: Sequence[TensorType], call: Caller, threads: int) -> Recipe:
+    if isinstance(op, Reduction):
+        return reveal_sum(asked_sum(op, types, call), threads)
+    return reveal_formula(op, types, call, threads)
 
 
 # Confirming.
@@ -368,6 +376,9 @@ def confirm(
                     state.alive = alive or state.alive
                 if advance is not None:
                     advance(1)
+    for node in reversed(graph.nodes) if unshown else ():
+        if node.name in unshown:
+            _doubt_unshown(nodes, node, graph)
     for names in () if by is None else by.groups:
         last = nodes[names[-1]]
         if not last.alive or last.captures < len(SEEDS):
@@ -381,6 +392,15 @@ def _doubt(nodes: Mapping[str, NodeState], names: Sequence[str]) -> None:
         if name in nodes:
             nodes[name].alive = []
             nodes[name].reason = f"it is joined with {names[-1]}, which is not confirmed"
+
+
+def _doubt_unshown(nodes: Mapping[str, NodeState], node: Node, graph: Graph) -> None:
+    """What reads a part of a node of the framework's has not these bits: so nothing speaks for the part."""
+    readers = {one.name: nodes[one.name] for one in graph.nodes if node.name in one.data}
+    wrong = [name for name, one in readers.items() if not one.alive or one.captures < len(SEEDS)]
+    if wrong:
+        nodes[node.name].alive = []
+        nodes[node.name].reason = f"it is a part of what makes {wrong[0]}, which is not confirmed"
 
 
 def _absent(graph: Graph, plan: CapturePlan) -> set[str]:
@@ -462,7 +482,8 @@ def bind(
         if not one.open:
             wrong = tuple(name for name, state in seen.items() if not state.alive)
             if wrong:
-                unknown.append(Unconfirmed(key, wrong, "not the one right result"))
+                reason = seen[wrong[0]].reason or "not the one right result"
+                unknown.append(Unconfirmed(key, wrong, reason))
             settled += len(seen) - len(wrong)
             continue
         left = {name: state for name, state in seen.items() if state.alive}

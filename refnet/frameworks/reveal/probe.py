@@ -18,9 +18,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from refnet.arithmetic.replay import box_shape
+from refnet.core.element import Windows
 from refnet.core.errors import InputError
 from refnet.core.op import F32, Op, Reduction, TensorType
-from refnet.core.orders import Leaf
+from refnet.core.orders import FINISHES, Leaf
 from refnet.frameworks.caller import Caller
 from refnet.frameworks.reveal.compress import Joint
 from refnet.frameworks.reveal.tree import Pairs, Sizes, Unexplained
@@ -50,21 +52,37 @@ class AskedReduction:
     """A reduction in a framework. Leaves 0 to terms - 1 are the terms in plain order, then come the bias and
     the addend, if it has them: `alone`.
 
-    op: a core.op.Reduction. types: of its inputs, batch included.
+    op: a core.op.Reduction. types: of its inputs, batch included. shape: of the output, (n, c, h, w) to a
+    Place.
     """
 
     def __init__(self, op: Op, types: Sequence[TensorType], caller: Caller) -> None:
         if not isinstance(op, Reduction):
             raise InputError(f"{op!r} is no reduction")
         self.op, self.types, self.caller = op, tuple(types), caller
-        self.shape = (*op.type(*types).shape, 1, 1)[:4]
-        self.rank = len(op.type(*types).shape)
+        self.output = op.type(*types).shape
+        self.shape = box_shape(self.output)
+        self.rank = len(self.output)
         self.weighted = not op.averages
-        self.windows = op.windows(*types)
         self.terms = op.terms(*types)
         roles = [Leaf.BIAS] if op.biased() else []
         roles += [Leaf.ADDEND] if op.adds else []
         self.alone = {self.terms + i: leaf for i, leaf in enumerate(roles)}
+
+    @cached_property
+    def windows(self) -> Windows:
+        """Where the data of each sum lies."""
+        return self.op.windows(*self.types)
+
+    @property
+    def finishes(self) -> tuple[str, ...]:
+        """How the sums may be divided."""
+        return tuple(one for one in FINISHES if (one != "none") == self.op.averages)
+
+    @property
+    def padded(self) -> bool:
+        """Whether somewhere a term is missing."""
+        return not all(side.all() for side in self.inside)
 
     @cached_property
     def inside(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from refnet.arithmetic.replay import NodeRecipe, follow
+from refnet.arithmetic.replay import NodeRecipe, box_shape, follow
 from refnet.core.bits import Mask, equal_bits
+from refnet.core.errors import InputError
 from refnet.core.op import F32, Op
-from refnet.core.orders import FINISHES, PADDINGS, Choice, Part, Program, Recipe
+from refnet.core.orders import PADDINGS, Choice, Expr, Part, Program, Recipe, check
 from refnet.frameworks.reveal.compress import expression, joints
 from refnet.frameworks.reveal.probe import AskedReduction, Place, odd_inputs, random_inputs
 from refnet.frameworks.reveal.regions import region
@@ -60,7 +61,8 @@ def reveal_sum(reduction: AskedReduction, threads: int = 1) -> Recipe:
             raise Unexplained(f"the order found at {_words(place)} does not give the framework's bits")
         programs.append((program, held))
         open_ &= ~held
-    return arrange(programs, reduction.shape)
+    boxes = box_shape(reduction.output)
+    return arrange([(do, held.reshape(boxes)) for do, held in programs], boxes)
 
 
 def samples(reduction: AskedReduction) -> tuple[Samples, Samples]:
@@ -132,21 +134,29 @@ def _program(
     usual, odd = samples
     absent = sorted(set(range(reduction.terms)) - set(reduction.leaves(place)))
     whole = completed(path, absent, reduction.alone)
-    finishes = ("none",) if reduction.weighted else tuple(f for f in FINISHES if f != "none")
+    if 2 * len(fused) + 1 >= len(reduction.leaves(place)) - len(reduction.alone):
+        fused = {*fused, *absent}  # no probe says it of terms that are absent: as most others
+
+    def ordered(zero: bool) -> Expr:
+        made = expression(whole, fused, reduction.alone, zero)
+        try:
+            check(made)
+        except InputError as error:  # such as fused and rounded terms in turn
+            raise Unexplained(f"no recipe for the order found at {_words(place)}: {error}") from None
+        return made
+
     found: tuple[int, Program, Mask] | None = None
-    for finish in finishes:
-        expr = expression(whole, {*fused, *absent}, reduction.alone)
-        program = Program(expr, "skip", finish)
+    for finish in reduction.finishes:
+        program = Program(ordered(True), "skip", finish)
         held = matching(reduction.op, program, usual, reduction.shape, threads)
         if found is None or held.sum() > found[0]:
             found = (int(held.sum()), program, held)
     assert found is not None
     _, best, held = found
-    padded = not all(side.all() for side in reduction.inside)
     choices = [
-        replace(best, expr=expression(whole, {*fused, *absent}, reduction.alone, start), padding=padding)
+        replace(best, expr=ordered(start), padding=padding)
         for start in (True, False)
-        for padding in (PADDINGS if padded else ("skip",))
+        for padding in (PADDINGS if reduction.padded else ("skip",))
     ]
     agreeing = [(matching(reduction.op, one, odd, reduction.shape, threads) & held).sum() for one in choices]
     return choices[int(np.argmax(agreeing))], held
@@ -165,6 +175,8 @@ Path(leaf=4, others=()), Path(leaf=5, others=()), Path(leaf=6, others=())))
     if any(other.others for other in path.others):
         return replace(path, others=(*path.others, *(Path(k) for k in absent)))
     chain = [path.leaf, *(other.leaf for other in path.others)]
+    if absent and chain[1:2] and chain[1] in alone:  # the bias seeds the chain, of absent terms too
+        chain[:2] = chain[1::-1]
     for k in absent:
         smaller = [leaf for leaf in chain if leaf < k and leaf not in alone]
         larger = [leaf for leaf in chain if leaf > k and leaf not in alone]
@@ -182,12 +194,23 @@ def matching(op: Op, do: Do, samples: Samples, shape: tuple[int, ...], threads: 
     return held
 
 
+def _by_position(programs: Sequence[tuple[Do, Mask]]) -> list[tuple[Do, Mask]]:
+    """The programs without what they hold by chance.
+
+    Where one holds for all channels of a position, others that hold for some of them only agreed on all
+    samples of these by chance: sums in similar orders often have the same bits.
+    """
+    whole = [held.all(1, keepdims=True) for _, held in programs]
+    settled = np.logical_or.reduce(whole)
+    return [(program, held & (own | ~settled)) for (program, held), own in zip(programs, whole, strict=True)]
+
+
 def arrange(programs: Sequence[tuple[Do, Mask]], shape: tuple[int, ...]) -> Recipe:
     """Programs and the elements that they hold -> a recipe: the one that holds most holds what is left.
 
     Raises Unexplained if the places of an order cannot be said in boxes.
     """
-    order = sorted(programs, key=lambda one: -int(one[1].sum()))
+    order = sorted(_by_position(programs), key=lambda one: -int(one[1].sum()))
     (last, held), rest = order[0], order[1:]
     parts = []
     left = ~held
