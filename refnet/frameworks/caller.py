@@ -21,7 +21,6 @@ from refnet.core.op import F32, Op, Reduction, TensorType
 from refnet.frameworks.capture.names import LIVE
 from refnet.frameworks.process import Serves
 from refnet.frameworks.torch_ops import torch_function
-from refnet.ops import Gelu, Mish, Silu
 
 BYTES = 1 << 26
 """Of the arrays of one request."""
@@ -150,21 +149,6 @@ def _one_node(op: Op, types: Sequence[TensorType], names: Sequence[str]) -> Grap
     return Graph("probe", data, (Node("y", op, tuple(names)),), {"y": "y"}, weights)
 
 
-LATER: Mapping[type[Op], tuple[str, int]] = {Gelu: ("Gelu", 20), Mish: ("Mish", 18), Silu: ("Swish", 24)}
-"""Operators that ONNX has from an opset on that is newer than the exporter's, which writes several nodes."""
-
-
-def _as_one_node(model: Any, op: Op, opset: int) -> None:
-    """Where a file of this opset has an operator for the op, the model gets it, at that opset."""
-    name, first = LATER.get(type(op), ("", opset + 1))
-    if opset >= first:
-        made = model.graph.node.add(op_type=name, name="y", input=["x"], output=["y"])
-        if isinstance(op, Gelu):
-            made.attribute.add(name="approximate", type=3, s=b"tanh" if op.tanh else b"none")  # 3: a string
-        del model.graph.node[:-1], model.graph.initializer[:]
-        model.opset_import[0].version = opset
-
-
 def _written(framework: str, graph: Graph, opset: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The request's fields and arrays that hold the graph."""
     if framework == "mxnet":
@@ -173,9 +157,10 @@ def _written(framework: str, graph: Graph, opset: int | None) -> tuple[dict[str,
         return {"symbol": graph_to_symbol(graph)}, {}
     if framework in ("onnxruntime", "openvino"):
         from refnet.formats.onnx.export import graph_to_onnx
+        from refnet.formats.onnx.functions import as_one_node
 
         model = graph_to_onnx(graph)
         if framework == "onnxruntime" and opset is not None:
-            _as_one_node(model, graph.nodes[0].op, opset)
+            as_one_node(model, graph.nodes[0].op, opset)
         return {}, {"model": np.frombuffer(model.SerializeToString(), np.uint8)}
     raise UnsupportedError(f"framework must be one of {', '.join(LIVE)}, got {framework!r}")

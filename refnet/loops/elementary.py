@@ -12,7 +12,7 @@ import numpy as np
 from refnet.core.engine import F32
 from refnet.loops.arrays import readonly
 from refnet.loops.jit import njit
-from refnet.loops.libm import eigen, fdlibm, glibc, onednn_gelu, sleef_pairs
+from refnet.loops.libm import eigen, fdlibm, glibc_log, onednn_gelu, sleef_pairs
 
 NAMES = (
     *("sleef-expm1", "sleef-log1p", "sleef-tanh", "aten-erf", "onednn-gelu", "onednn-gelu-avx2"),
@@ -48,7 +48,7 @@ def evaluated(which: int, x: Any, a: float, b: float) -> Any:
     if which == GLIBC_EXPM1:
         return fdlibm.expm1f(x)
     if which == GLIBC_LOG:
-        return glibc.logf(x, True)
+        return glibc_log.logf(x, True)
     if which == GLIBC_LOG1P:
         return fdlibm.log1pf(x)
     if which == GLIBC_TANH:
@@ -56,7 +56,7 @@ def evaluated(which: int, x: Any, a: float, b: float) -> Any:
     if which == GLIBC_ERF:
         return fdlibm.erff(x, True)
     if which == GLIBC_POW:
-        return glibc.powf(x, np.float32(a), b, True)
+        return glibc_log.powf(x, np.float32(a), b, True)
     return sleef_pairs.logf(x)
 
 

@@ -109,13 +109,14 @@ def gelu(engine: Engine, formula: str, x: F32, tanh: bool) -> F32:
 
 
 def elu(engine: Engine, formula: str, x: F32, op: Elu) -> F32:
-    """One of ELU; any shape."""
+    """One of ELU; any shape. Of -0 ONNX Runtime's Elu makes -0, its Selu and Celu, and oneDNN, +0."""
     alpha, scale, width = _F(op.alpha), _F(op.scale), _F(op.width)
     if formula in ("sleef", "glibc"):
         below = engine.function_by(x * _F(1 / op.width), f"{formula}-expm1") * (alpha * scale)
         return np.where((x >= ZERO) | np.isnan(x), x * scale, below)
     below = (scale * alpha) * (_exp(engine, formula, x / width) - ONE)
-    return np.where((x > ZERO) | np.isnan(x), x * scale, below)
+    zero = formula.startswith("eigen") and scale == width == 1
+    return np.where((x > ZERO) | np.isnan(x) | (zero & (x == ZERO)), x * scale, below)
 
 
 def power(engine: Engine, formula: str, x: F32, exponent: float, odd: float) -> F32:

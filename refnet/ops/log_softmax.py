@@ -12,14 +12,13 @@ from refnet.core.orders import Expr
 LOG_SOFTMAX_FORMULAS = {
     "sleef": "SLEEF's expf and logf (PyTorch with AVX2 or AVX-512)",
     "glibc": "glibc's expf and logf with FMA (PyTorch without AVX2)",
-    "mlas-avx512": "MLAS's exp, glibc's logf with FMA (ONNX Runtime with AVX-512)",
-    "mlas-avx2": "MLAS's exp, 0 below about e**-87.68, glibc's logf (ONNX Runtime with AVX2)",
+    "mlas": "MLAS's exp, glibc's logf with FMA (ONNX Runtime)",
 }
 
 
 def log_softmax_by(formula: str, rows: F32, engine: Engine, total: Expr | None) -> F32:
     """One of LOG_SOFTMAX_FORMULAS; rows (rows, terms). total: the sum's order, None: from left to right."""
-    e = engine.exponentials(rows, formula, 0)
+    e = engine.exponentials(rows, "mlas-avx512" if formula == "mlas" else formula, 0)
     if total is None:
         s = e[:, 0].copy()
         for column in e.T[1:]:

@@ -149,6 +149,38 @@ def test_powers_of_pytorch(frameworks: Frameworks, exponent: float) -> None:
     assert not same_bits(ops.Power(exponent).replay("glibc", x, engine=FAST), y)
 
 
+@pytest.mark.parametrize(
+    ("framework", "environment", "formula"),
+    [
+        ("torch", (), "sleef"),
+        ("torch", (AVX2,), "sleef"),
+        ("torch", (BASE,), "glibc"),
+        ("onnx", (), "mlas"),
+    ],
+)
+def test_log_softmax(
+    frameworks: Frameworks, framework: str, environment: tuple[str, ...], formula: str
+) -> None:
+    """Pairs, whose sum has one order; longer rows, whose order is revealed and gives other data's bits."""
+    worker, op = frameworks(framework, *environment), ops.LogSoftmax(1)
+    x = floats((4000, 2), "pairs") * np.float32(6)
+    name, arguments = ("LogSoftmax", {"axis": 1}) if framework == "onnx" else ("log_softmax", {"dim": 1})
+    request = {"function": name, "arguments": arguments, "threads": 1}
+    y = worker.ask("op", request, {"x": x}).arrays["y"]
+    assert [one for one in op.menu if same_bits(op.replay(one, x, engine=FAST), y)] == [formula]
+    who = "onnxruntime" if framework == "onnx" else framework
+    for shape in ((64, 100), (2, 10, 4, 4)):
+        types = [TensorType(shape)]
+        recipe = reveal_formula(op, types, caller(who, worker, op, types, 1))
+        (part,) = recipe.parts
+        assert isinstance(part.do, Choice)
+        assert part.do.total is not None
+        other = floats(shape, "other") * np.float32(5)
+        y = worker.ask("op", request, {"x": other}).arrays["y"]
+        assert same_bits(op.replay(formula, other, engine=FAST, total=part.do.total), y)
+        assert not same_bits(op.replay(formula, other, engine=FAST), y) or len(shape) == 4
+
+
 REVEALED: list[tuple[str, Op, tuple[int, ...], int | None, tuple[str, ...]]] = [
     ("torch", ops.Gelu(), (2, 12, 6, 6), None, ("onednn" if WIDE else "onednn-avx2",)),
     ("torch", ops.Gelu(True), (1, 8, 5, 5), None, ("glibc", "sleef")),

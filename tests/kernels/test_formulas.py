@@ -21,6 +21,7 @@ MENUS: list[tuple[Op, tuple[tuple[int, ...], ...]]] = [
     (ops.Sigmoid(), (C,)),
     (ops.Add(4), (C,) * 4),
     (ops.Softmax(1), (C,)),
+    (ops.LogSoftmax(1), (C,)),
     (ops.BatchNorm(1e-5), (C, (8,), (8,), (8,), (8,))),
     (ops.BatchNorm(1e-5, fix_gamma=True), (C, (8,), (8,), (8,), (8,))),
     (ops.MaxPool((3, 3), (2, 2), (1, 1)), (C,)),

@@ -177,3 +177,18 @@ def write(writer: Writer, node: Node) -> None:
             if type(node.op) not in SAME:
                 raise UnsupportedError(f"{name}: {node.op!r} has no counterpart in ONNX")
             writer.node(SAME[type(node.op)], name, (x,))
+
+
+LATER: dict[type[Op], tuple[str, int]] = {Gelu: ("Gelu", 20), Mish: ("Mish", 18), Silu: ("Swish", 24)}
+"""Operators that ONNX has from an opset on newer than the exporter's, which writes several nodes."""
+
+
+def as_one_node(model: Any, op: Op, opset: int) -> None:
+    """Where a file of this opset has an operator for the op, the model gets it, at that opset."""
+    name, first = LATER.get(type(op), ("", opset + 1))
+    if opset >= first:
+        made = model.graph.node.add(op_type=name, name="y", input=["x"], output=["y"])
+        if isinstance(op, Gelu):
+            made.attribute.add(name="approximate", type=3, s=b"tanh" if op.tanh else b"none")  # 3: a string
+        del model.graph.node[:-1], model.graph.initializer[:]
+        model.opset_import[0].version = opset

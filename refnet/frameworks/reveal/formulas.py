@@ -21,7 +21,7 @@ from refnet.frameworks.reveal.positive import Positive, positive_tree
 from refnet.frameworks.reveal.probe import odd_inputs, random_inputs
 from refnet.frameworks.reveal.sums import SAMPLES, Do, Samples, arrange, matching
 from refnet.frameworks.reveal.tree import Unexplained
-from refnet.ops import LogSoftmax
+from refnet.loops.engine import REFERENCE
 
 ABSENT = -100.0
 """A logit whose exponential, 4e-44, is added to nothing that is looked at without vanishing."""
@@ -84,7 +84,9 @@ def _total(op: Op, types: Sequence[TensorType], caller: Caller) -> Expr | None:
     if row is None or len(row[0]) < 3:
         return None
     places, sums = row
-    whole = 0 if isinstance(op, LogSoftmax) else 1  # what a sum of 1 gives
+    alone = np.full(TensorType(types[0].shape).size, ABSENT, np.float32)
+    alone[places[0]] = 0
+    whole = op.run(alone.reshape(types[0].shape), engine=REFERENCE).reshape(-1)[sums[0]]  # of a sum of 1
 
     def shows(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         with np.errstate(divide="ignore"):
