@@ -225,8 +225,6 @@ OCTAVES = ("octave", "octdensenet", "octgluon", "octmobilenet", "octresnet", "oc
 BUILDERS = (*OCTAVES, "resnest")
 NAMES_OPS = {
     "frameworks/torch_ops.py": "PyTorch's table: one row per op",
-    "frameworks/caller.py": "from which opset on ONNX has an op as one node",
-    "frameworks/reveal/formulas.py": "the order of a sum that is seen through a logarithm",
     "frameworks/reveal/products.py": "who asks for a sum: by kinds of sums",
     "frameworks/live.py": "its table of functions of one number, which are swept by formula",
     **{f"models/{name}.py": "networks are built of ops" for name in BUILDERS},
