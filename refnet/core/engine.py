@@ -75,7 +75,7 @@ class PoolGeometry(NamedTuple):
     output: Pair
 
 
-BIAS, SCALE_SHIFT, ADD, RELU = "bias", "scale_shift", "add", "relu"
+BIAS, SCALE_SHIFT, ADD, RELU, CLIP = "bias", "scale_shift", "add", "relu", "clip"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +83,9 @@ class Epilogue:
     """Pointwise steps after a sum, in order; each rounds as its own node would.
 
     kinds: BIAS adds shift[channel]; SCALE_SHIFT is fma(v, scale[channel], shift[channel]); ADD adds the next
-    of `others`, an array of the output's shape; RELU is v if v > 0, else +0, NaN for NaN.
-    scales, shifts: one entry per step, (channels,) or None.
+    of `others`, an array of the output's shape; RELU is v if v > 0, else +0, NaN for NaN; CLIP is low where
+    v <= low, then high where that is >= high.
+    scales, shifts: one entry per step, (channels,) or None; of CLIP low and high, (1,).
     """
 
     kinds: tuple[str, ...] = ()
@@ -107,6 +108,10 @@ class Epilogue:
     def relu(self) -> Epilogue:
         """With one more step: relu."""
         return self._then(RELU, None, None)
+
+    def clip(self, low: float, high: float) -> Epilogue:
+        """With one more step: numbers cut at two limits."""
+        return self._then(CLIP, np.array([low], np.float32), np.array([high], np.float32))
 
     def adding(self) -> Epilogue:
         """With one more step: the addition of an array that `over` supplies later."""

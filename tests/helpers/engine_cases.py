@@ -74,7 +74,7 @@ def output(case: Shapes) -> tuple[int, int, int, int]:
 
 
 def epilogue(kinds: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Epilogue:
-    """Steps by their letters: b(ias), s(cale and shift), a(ddition), r(elu)."""
+    """Steps by their letters: b(ias), s(cale and shift), a(ddition), c(lip), r(elu)."""
     steps = Epilogue()
     for i, kind in enumerate(kinds):
         key = (kinds, i)
@@ -84,6 +84,8 @@ def epilogue(kinds: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Epi
             steps = steps.scale_shift(data(shape[1:2], key, 0.0, dtype), data(shape[1:2], key, 0.1, dtype))
         elif kind == "a":
             steps = steps.add(data(shape, key, 0.1, dtype))
+        elif kind == "c":
+            steps = steps.clip(*((0, 6), (-0.5, np.inf), (-0.0, 0.0), (1, -1))[(i + shape[1]) % 4])
         else:
             steps = steps.relu()
     return steps
