@@ -3,7 +3,8 @@
 A product with the padding's zero changes a sum in two cases. The weight is not finite: the product is NaN. Or
 the sum is -0 at that moment: -0 + +0 is +0. A chain that begins at +0 becomes -0 only if an FMA underflows,
 which numbers of ordinary size exclude (`least_exact`). So a glance at the numbers that were read spares most
-outputs that are zero, as every sum of a relu's zeros is, a closer look.
+outputs that are zero, as every sum of a relu's zeros is, a closer look. What is
+computed again is the sum of loops/conv.py, and of loops/orders.py.
 """
 
 from __future__ import annotations

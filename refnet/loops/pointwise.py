@@ -92,7 +92,7 @@ def apply(x: Array, epilogue: Epilogue, factors: Array | None = None) -> Array:
             y = y + np.ascontiguousarray(next(others)).reshape(rows.shape)
         elif kind == CLIP:
             low, high = np.asarray(scale, x.dtype), np.asarray(shift, x.dtype)
-            y = np.where(y <= low, low, y)
+            y = np.where(y <= low, low, y)  # NaN <= low is false
             y = np.where(y >= high, high, y)
         else:
             y = relu(y)

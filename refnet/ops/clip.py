@@ -62,7 +62,7 @@ class Clip(Fusable):
         return inputs[0]
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
-        return engine.apply(inputs[0], NOTHING.clip(self.low, self.high))
+        return engine.apply(inputs[0], self.add_step(NOTHING, engine=engine))
 
     @property
     def step(self) -> str:
@@ -72,7 +72,7 @@ class Clip(Fusable):
         return True
 
     def add_step(self, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
-        return before.clip(self.low, self.high)
+        return before.then(CLIP, np.array([self.low], np.float32), np.array([self.high], np.float32))
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         self._expect_formula(formula)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.core.engine import ConvGeometry, Epilogue, PoolGeometry
+from refnet.core.engine import CLIP, ConvGeometry, Epilogue, PoolGeometry
 from refnet.core.orders import Chain, Expr, Leaf, Order, Sum
 from refnet.kernels.geometry import TERMS
 from refnet.loops.real import NAMES
@@ -85,7 +85,8 @@ def epilogue(kinds: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Epi
         elif kind == "a":
             steps = steps.add(data(shape, key, 0.1, dtype))
         elif kind == "c":
-            steps = steps.clip(*((0, 6), (-0.5, np.inf), (-0.0, 0.0), (1, -1))[(i + shape[1]) % 4])
+            low, high = ((0, 6), (-0.5, np.inf), (-0.0, 0.0), (1, -1))[(i + shape[1]) % 4]
+            steps = steps.then(CLIP, np.array([low], np.float32), np.array([high], np.float32))
         else:
             steps = steps.relu()
     return steps
