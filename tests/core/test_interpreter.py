@@ -15,7 +15,7 @@ from refnet.arithmetic.plain import Plain
 from refnet.core.caches import Latest
 from refnet.core.errors import GraphError, InputError, WeightsError
 from refnet.core.graph import Graph, Node, TensorType
-from refnet.ops import Add, BatchNorm, Conv, Mul, Relu, UpsampleNearest
+from refnet.ops import Add, BatchNorm, Clip, Conv, Mul, Relu, UpsampleNearest
 from tests.helpers.bits import awkward, floats, same_bits
 
 X = TensorType((1, 2, 4, 4))
@@ -94,6 +94,29 @@ def test_what_is_fused():
         "tail",
         "unused",
     ]
+
+
+@pytest.mark.parametrize("limits", [(0.0, 6.0), (-0.5, 0.25), (-0.0, 0.0), (1.0, -1.0)])
+def test_a_clip_is_one_pass_with_what_it_follows(limits):
+    """Its bits: low where x <= low, then high where that is >= high, so -0 becomes a low of +0; NaN stays."""
+    nodes = (
+        Node("conv", Conv(4, (3, 3), pad=(1, 1)), ("data", "w")),
+        Node("bn", BatchNorm(eps=1e-3), ("conv", "gamma", "beta", "mean", "var")),
+        Node("cut", Clip(*limits), ("bn",)),
+        Node("relu", Relu(), ("cut",)),
+        Node("again", Clip(*limits), ("relu",)),
+    )
+    graph = Graph("g", {"data": TensorType((2, 4, 5, 5))}, nodes, {"out": "again"})
+    weights = {name: np.abs(floats(type_.shape, name)) for name, type_ in graph.weight_types.items()}
+    graph = graph.with_weights(weights)
+    (joined,) = fuse(graph.nodes, {"again"})
+    assert [type(op) for op in joined.op.ops] == [Conv, BatchNorm, Clip, Relu, Clip]
+    x = awkward((2, 4, 5, 5), "x", 0.3)
+    values = every_value(graph, {"data": x})
+    assert same_bits(refnet.run(graph, {"data": x})["out"], values["again"])
+    low, high = map(np.float32, limits)
+    y = np.where(values["bn"] <= low, low, values["bn"])
+    assert same_bits(np.where(y >= high, high, y), values["cut"])
 
 
 @pytest.mark.parametrize("a", [(4, 4, 4), (4, 1, 1), (1, 4, 4)])
