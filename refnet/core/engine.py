@@ -269,9 +269,7 @@ class Engine(Protocol):
 
     def parts_sum(self, parts: F32, weights: F32 | None, from_zero: bool) -> F32:
         """parts (n, radix, c, size), weights (n, radix, c) or None -> (n, c, size): rounded products, added.
-
-        from_zero: to +0; otherwise the first product starts the sum.
-        """
+        from_zero: to +0; otherwise the first product starts the sum."""
 
     def max_pool_by(self, x: F32, geometry: PoolGeometry, rule: str) -> F32:
         """rule: "running" or "columns", as in MaxPool.formulas."""
