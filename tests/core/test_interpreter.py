@@ -96,6 +96,25 @@ def test_what_is_fused():
     ]
 
 
+@pytest.mark.parametrize("kernels", ["fast", "reference"])
+@pytest.mark.parametrize(
+    ("limits", "cut"),
+    [
+        ((0.0, 6.0), [0.0, 0.0, 0.0, 2.0, 6.0, np.nan]),
+        ((-0.0, 6.0), [-0.0, -0.0, -0.0, 2.0, 6.0, np.nan]),
+        ((-6.0, 0.0), [-3.0, 0.0, 0.0, 0.0, 0.0, np.nan]),
+        ((-6.0, -0.0), [-3.0, -0.0, -0.0, -0.0, -0.0, np.nan]),
+        ((2.0, -2.0), [-2.0, -2.0, -2.0, -2.0, -2.0, np.nan]),
+    ],
+)
+def test_the_zeros_of_a_clip(limits, cut, kernels):
+    x = np.array([-3, -0.0, 0, 2, 9, np.nan] * 9, np.float32)  # more than any vector
+    nodes = (Node("cut", Clip(*limits), ("x",)),)
+    graph = Graph("g", {"x": TensorType((1, 1, 54))}, nodes, {"cut": "cut"}).with_weights({})
+    found = refnet.run(graph, {"x": x.reshape(1, 1, 54)}, Plain(1, kernels))["cut"]
+    assert same_bits(found.reshape(-1), np.array(cut * 9, np.float32))
+
+
 @pytest.mark.parametrize("limits", [(0.0, 6.0), (-0.5, 0.25), (-0.0, 0.0), (1.0, -1.0)])
 def test_a_clip_is_one_pass_with_what_it_follows(limits):
     """Its bits: low where x <= low, then high where that is >= high, so -0 becomes a low of +0; NaN stays."""
