@@ -396,6 +396,8 @@ def _loaded(request: Any) -> Any:
     import torch
 
     module = _build(request)
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"{request['model']} returns {type(module).__name__}, not a torch.nn.Module")
     module.eval()
     if request.get("weights"):
         state = torch.load(request["weights"], map_location="cpu", weights_only=True)
