@@ -75,7 +75,7 @@ class PoolGeometry(NamedTuple):
     output: Pair
 
 
-BIAS, SCALE_SHIFT, ADD, RELU = "bias", "scale_shift", "add", "relu"
+BIAS, SCALE_SHIFT, ADD, RELU, CLIP = "bias", "scale_shift", "add", "relu", "clip"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +83,8 @@ class Epilogue:
     """Pointwise steps after a sum, in order; each rounds as its own node would.
 
     kinds: BIAS adds shift[channel]; SCALE_SHIFT is fma(v, scale[channel], shift[channel]); ADD adds the next
-    of `others`, an array of the output's shape; RELU is v if v > 0, else +0, NaN for NaN.
-    scales, shifts: one entry per step, (channels,) or None.
+    of `others`, an array of the output's shape; RELU is v if v > 0, else +0, NaN for NaN; CLIP cuts v.
+    scales, shifts: one entry per step, (channels,) or None; the limits of CLIP, low and high, (1,).
     """
 
     kinds: tuple[str, ...] = ()
@@ -94,11 +94,11 @@ class Epilogue:
 
     def bias(self, shift: Array) -> Epilogue:
         """With one more step: an addition per channel."""
-        return self._then(BIAS, None, shift)
+        return self.then(BIAS, None, shift)
 
     def scale_shift(self, scale: Array, shift: Array) -> Epilogue:
         """With one more step: an FMA with a scale and a shift per channel."""
-        return self._then(SCALE_SHIFT, scale, shift)
+        return self.then(SCALE_SHIFT, scale, shift)
 
     def add(self, other: Array) -> Epilogue:
         """With one more step: the addition of an array of the output's shape."""
@@ -106,17 +106,18 @@ class Epilogue:
 
     def relu(self) -> Epilogue:
         """With one more step: relu."""
-        return self._then(RELU, None, None)
+        return self.then(RELU, None, None)
 
     def adding(self) -> Epilogue:
         """With one more step: the addition of an array that `over` supplies later."""
-        return self._then(ADD, None, None)
+        return self.then(ADD, None, None)
 
     def over(self, others: Sequence[Array]) -> Epilogue:
         """With these arrays to add, one per addition."""
         return Epilogue(self.kinds, self.scales, self.shifts, tuple(others)) if others else self
 
-    def _then(self, kind: str, scale: Array | None, shift: Array | None) -> Epilogue:
+    def then(self, kind: str, scale: Array | None, shift: Array | None) -> Epilogue:
+        """With one more step of this kind."""
         return Epilogue((*self.kinds, kind), (*self.scales, scale), (*self.shifts, shift), self.others)
 
 
@@ -268,9 +269,7 @@ class Engine(Protocol):
 
     def parts_sum(self, parts: F32, weights: F32 | None, from_zero: bool) -> F32:
         """parts (n, radix, c, size), weights (n, radix, c) or None -> (n, c, size): rounded products, added.
-
-        from_zero: to +0; otherwise the first product starts the sum.
-        """
+        from_zero: to +0; otherwise the first product starts the sum."""
 
     def max_pool_by(self, x: F32, geometry: PoolGeometry, rule: str) -> F32:
         """rule: "running" or "columns", as in MaxPool.formulas."""

@@ -72,8 +72,7 @@ class Graph:
     outputs: Mapping[str, str]
     weights: Mapping[str, F32] = field(default_factory=dict, repr=False)
     rounded: Mapping[str, F32 | None] = field(default_factory=dict, repr=False)
-    """Weights that refnet computed of a file's constants, with roundings, and how far those of whoever runs
-    the file may lie from them, element by element; None where that is not known."""
+    """Weights computed of constants, with roundings -> how far others' may lie from them; None: not known."""
 
     def __post_init__(self) -> None:
         known = set(self.inputs)
@@ -100,11 +99,9 @@ class Graph:
         inputs = _few(f"{name} {kind!r}" for name, kind in self.inputs.items())
         nodes = f"{len(self.nodes)} node{'s' * (len(self.nodes) != 1)}"
         learned = {name for node in self.nodes for name in node.weights} - self.statistics()
-        parameters = (
-            f"{sum(self.weights[name].size for name in learned if name in self.weights):,} parameters"
-        )
-        if learned and not self.weights:
-            parameters = f"{len(learned)} weights, not loaded"
+        size = sum(self.weights[name].size for name in learned if name in self.weights)
+        loaded = not learned or self.weights
+        parameters = f"{size:,} parameters" if loaded else f"{len(learned)} weights, not loaded"
         return f"<Graph {self.name[:60]!r}: {inputs}; {nodes}, {parameters}; outputs {_few(self.outputs)}>"
 
     _repr_html_ = shown
@@ -183,21 +180,17 @@ class Graph:
         made = {key: _frozen(array, own) for key, array in once.items()}
         frozen = {name: made[id(weights[name])] for name in wanted}
         held = self.weights
-        other = {n for n in self.rounded if n in held and held[n].tobytes() != frozen[n].tobytes()}
-        rounded = {name: off for name, off in self.rounded.items() if name not in other}
+        kept = (n for n in self.rounded if n not in held or held[n].tobytes() == frozen[n].tobytes())
+        rounded = {name: self.rounded[name] for name in kept}
         return replace(self, weights=MappingProxyType(frozen), rounded=rounded)
 
     def check_inputs(self, inputs: Mapping[str, F32]) -> dict[str, TensorType]:
         """The types of the given inputs; raises InputError if they do not fit the graph."""
         if not isinstance(inputs, Mapping):
-            raise InputError(
-                f"{self.name}: inputs must be a mapping of names to arrays, got {type(inputs).__name__}"
-            )
+            raise InputError(f"{self.name}: inputs must map names to arrays, got {type(inputs).__name__}")
         for name in inputs:
             if name not in self.inputs:
-                raise InputError(
-                    f"{self.name} has no input {name!r}; its inputs are {', '.join(self.inputs)}"
-                )
+                raise InputError(f"{self.name} has no input {name!r}; it has {', '.join(self.inputs)}")
         types = {}
         for name, kind in self.inputs.items():
             if name not in inputs:

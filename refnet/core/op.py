@@ -329,7 +329,7 @@ class Fusable(Op):
 
     @property
     def step(self) -> str:
-        """The kind of step that the op is after others: SCALE_SHIFT, ADD or RELU; "" if it can be none."""
+        """The kind of step that the op is after others: SCALE_SHIFT, ADD, RELU or CLIP; "" if none."""
         return ""
 
     @property

@@ -196,8 +196,7 @@ class Box:
     """Output elements whose coordinates lie in ranges: axis -> (start, stop, step), other axes free.
 
     Axes: n image, c channel, y row, x column, p = y * width + x, m = n * positions + p (a row of a matrix
-    product that takes the whole batch), e = the element's index in row order. In rank 2, y = x = 0; from rank
-    5 on, y counts all axes between c and the last.
+    product that takes the whole batch), e = the element's index in row order. In rank 2, y = x = 0.
     """
 
     ranges: tuple[tuple[str, tuple[int, int, int]], ...]

@@ -113,6 +113,7 @@ KINDS = {
         "the indices of an element, such as (0, 5)", lambda v: _listed(v, _is_whole), needed=True
     ),
     "only": replace(NAMES, needed=True),
+    "outputs": replace(NAMES, needed=True),
     "values": NAMES,
     "until": NAMES,
     "names": Requirement("a path, or a mapping of texts", lambda v: _is_path(v) or _is_texts(v)),

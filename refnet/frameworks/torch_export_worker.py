@@ -143,7 +143,7 @@ def alone(
     _check_inputs(exported, tensors, inputs, shapes, str(node.target))
 
     def function(values: Sequence[Any]) -> Any:
-        following = iter(values)
+        following = iter([_laid_out(value, one) for value, one in zip(values, tensors, strict=True)])
         own = {key: _with_next(value, following) for key, value in arguments.items()}
         order = [own[one.name] for one in schema.arguments if not one.kwarg_only]
         result = node.target(
@@ -158,6 +158,19 @@ def alone(
 
 ABSENT = object()
 """A tensor that a node could take and does not have."""
+
+
+def _laid_out(value: Any, node: Any) -> Any:
+    """The tensor with its elements in memory as the module's own lie there, such as the channels last."""
+    import torch
+
+    own = None if node is ABSENT else node.meta.get("val")
+    if own is None or list(own.shape) != list(value.shape):
+        return value
+    strides = own.stride()
+    if strides == value.stride() or not all(isinstance(step, int) and step > 0 for step in strides):
+        return value
+    return torch.empty_strided(value.shape, strides, dtype=value.dtype).copy_(value)
 
 
 def _is_open(value: Any) -> bool:

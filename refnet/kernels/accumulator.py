@@ -113,12 +113,8 @@ def rounded(acc: Any, divisor: int) -> Any:
 
 
 def marked(flags: Array) -> Array:
-    """As np.flatnonzero, but quicker where few are set: LINE of them at a time are looked at first."""
-    whole = flags.size // LINE * LINE
-    rows = flags[:whole].reshape(-1, LINE)
-    some = np.flatnonzero(rows.any(1))
-    row, column = np.nonzero(rows[some])
-    return np.concatenate((some[row] * LINE + column, whole + np.flatnonzero(flags[whole:])))
+    """As np.flatnonzero, but quicker where none is set."""
+    return np.flatnonzero(flags) if flags.any() else np.zeros(0, np.int64)
 
 
 def decide(center: Array, error: Array, threads: int) -> tuple[Array, Array]:

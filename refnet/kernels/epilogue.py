@@ -2,8 +2,8 @@
 
 An epilogue (core/engine.py) is a list of steps in the order in which the graph's nodes follow one another.
 Each step rounds exactly as its own node would; only the stores and loads between them are saved. A batch
-norm, an addition and a relu in this order are one pass over the vectors of a row (`epilogue_pass.py`). The
-bits are those of `apply` in loops/pointwise.py.
+norm, an addition and a relu in this order are one pass over the vectors of a row (`epilogue_pass.py`), and so
+are a batch norm and a clip. The bits are those of `apply` in loops/pointwise.py.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.core.engine import ADD, BIAS, RELU, SCALE_SHIFT, Array, Epilogue
-from refnet.kernels.epilogue_pass import BY_ZERO, FACTOR, OTHER, SCALE, epilogue_pass
+from refnet.core.engine import ADD, BIAS, CLIP, RELU, SCALE_SHIFT, Array, Epilogue
+from refnet.kernels.epilogue_pass import BY_ZERO, FACTOR, LIMITS, OTHER, SCALE, epilogue_pass
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import readonly
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.jit import njit
 
-FLAGS = {BIAS: SCALE, SCALE_SHIFT: SCALE, ADD: OTHER, RELU: BY_ZERO}
+FLAGS = {BIAS: SCALE, SCALE_SHIFT: SCALE, ADD: OTHER, RELU: BY_ZERO, CLIP: LIMITS}
 """The step as `epilogue_pass` does it. v + shift is fma(v, 1, shift): a product with 1 is exact."""
 
 
 class EpilogueTables(NamedTuple):
     """An epilogue as kernels take it. Each pass is a call of `epilogue_pass`; its flags say what to do.
 
-    flags (passes,); scales and shifts (passes, channels); others (adds, n * channels, rest), the arrays to
-    add; factors (n * channels,): rows are multiplied by these first, or (0,).
+    flags (passes,); scales and shifts (passes, channels + 1), the last ones a clip's low and high; others
+    (adds, n * channels, rest), the arrays to add; factors (n * channels,): rows are multiplied by these
+    first, or (0,).
     """
 
     flags: Any
@@ -58,23 +59,28 @@ def tables(
 ) -> tuple[Array, Array, Array, Array, Array]:
     """The fields of EpilogueTables for an output of this shape, (n, channels, ...)."""
     passes = _passes(epilogue.kinds)
-    scales, shifts = np.ones((len(passes), shape[1]), dtype), np.zeros((len(passes), shape[1]), dtype)
+    channels = shape[1]
+    scales, shifts = np.ones((len(passes), channels + 1), dtype), np.zeros((len(passes), channels + 1), dtype)
     for row, steps in enumerate(passes):
         for s in steps:
+            place = slice(channels, None) if epilogue.kinds[s] == CLIP else slice(channels)
             if (scale := epilogue.scales[s]) is not None:
-                scales[row] = scale
+                scales[row, place] = scale
             if (shift := epilogue.shifts[s]) is not None:
-                shifts[row] = shift
+                shifts[row, place] = shift
     flags = np.array([sum(FLAGS[epilogue.kinds[s]] for s in steps) for steps in passes], np.int64)
     factors = np.zeros(0, dtype) if factors is None else np.ascontiguousarray(factors).reshape(-1)
     return flags, scales, shifts, added(epilogue.others, shape, dtype), readonly(factors)
 
 
 def _passes(kinds: Sequence[str]) -> list[list[int]]:
-    """The steps, cut into the passes that `epilogue_pass` can do: scale and shift, addition, relu."""
+    """The steps, cut into the passes that `epilogue_pass` can do: scale and shift, then addition and relu, or
+    a clip.
+    """
     passes: list[list[int]] = []
     for s, kind in enumerate(kinds):
-        if not passes or FLAGS[kinds[passes[-1][-1]]] >= FLAGS[kind]:
+        last = FLAGS[kinds[passes[-1][-1]]] if passes else LIMITS
+        if last >= FLAGS[kind] or (kind == CLIP and last > SCALE):
             passes.append([])
         passes[-1].append(s)
     return passes
@@ -110,7 +116,7 @@ def apply(x: Array, epilogue: Epilogue, threads: int, factors: Array | None = No
 def _rows(work: Any, x: Any, y: Any, size: int, epilogue: Any) -> None:
     """Items: rows of x (n * channels * size,), each `size` elements."""
     flags, scales, shifts, others, factors = epilogue
-    channels = scales.shape[1]
+    channels = scales.shape[1] - 1
     begin, end = chunk(work)
     while begin < end:
         while begin < end:
@@ -140,17 +146,19 @@ def follow(
 
     to, at: (first element, elements from row to row) in y and x. piece: Rows.
     """
-    size, channels = (piece.rows, piece.length), scales.shape[1]
+    size, channels = (piece.rows, piece.length), scales.shape[1] - 1
     where = (piece.row * others.shape[2] + piece.element, others.shape[2])
     steps, first = FACTOR if factors.size else 0, (piece.row, piece.channel)
     if flags.size:
         steps += flags[0]
-    epilogue_pass(y, to, x, at, size, steps, factors, scales, shifts, first, others, where)
+    epilogue_pass(y, to, x, at, size, steps, factors, scales, shifts, first, channels, others, where)
     for s in range(1, flags.size):
-        first = (piece.row, s * channels + piece.channel)
+        begin = s * (channels + 1)
+        first = (piece.row, begin + piece.channel)
         if flags[s - 1] & OTHER:
             where = (where[0] + others.shape[1] * others.shape[2], where[1])
-        epilogue_pass(y, to, y, to, size, flags[s], factors, scales, shifts, first, others, where)
+        limits = begin + channels
+        epilogue_pass(y, to, y, to, size, flags[s], factors, scales, shifts, first, limits, others, where)
 
 
 @njit

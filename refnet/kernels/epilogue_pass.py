@@ -1,7 +1,7 @@
 """The end of a sum: scale and shift, addition and relu of vectors on their way from rows to rows.
 
 With one loop per step, the row would be read and written once per step. Here each row is one loop with all
-steps in registers, and the kind of loop is chosen once for all rows. Each step is a loop of
+steps in registers, and the kind of loop is chosen once for all rows. Each step is one of
 loops/pointwise.py.
 """
 
@@ -14,8 +14,11 @@ from numba.extending import intrinsic
 
 from refnet.kernels.writer import SIZE, Writer
 
-FACTOR, SCALE, OTHER, BY_ZERO = 1, 2, 4, 8
-"""v * factor; then fma(v, scale, shift); then v + other; then x if x > 0, else +0, NaN for NaN."""
+FACTOR, SCALE, OTHER, BY_ZERO, LIMITS = 1, 2, 4, 8, 16
+"""v * factor; then fma(v, scale, shift); then v + other; then v if v > 0, else +0, NaN for NaN; or low where
+v <= low and then high where that is >= high."""
+LOOPS = [*range(16), LIMITS, LIMITS | FACTOR, LIMITS | SCALE, LIMITS | SCALE | FACTOR]
+"""The combinations that there are loops for."""
 
 
 def _epilogue_pass(
@@ -30,6 +33,7 @@ def _epilogue_pass(
     scales: Any,
     shifts: Any,
     first: Any,
+    limits: Any,
     others: Any,
     where: Any,
 ) -> Any:
@@ -42,7 +46,7 @@ def _epilogue_pass(
             return builder.extract_value(args[index], 0), builder.extract_value(args[index], 1)
 
         (rows, count), (factor, channel) = pair(4), pair(9)
-        ways = [(array, *pair(array + 1)) for array in (0, 2, 10)]
+        ways = [(array, *pair(array + 1)) for array in (0, 2, 11)]
 
         def row(steps: int, r: Any) -> None:
             """Row r with these steps."""
@@ -54,6 +58,8 @@ def _epilogue_pass(
                 for array, begin, wanted in ((6, factor, FACTOR), (7, channel, SCALE), (8, channel, SCALE))
                 if steps & wanted
             }
+            if steps & LIMITS:
+                low, high = (of.wide(builder.load(of.pointer(array, args[10])), of.lanes) for array in (7, 8))
 
             def body(at: Any, some: Any) -> None:
                 v = of.load(source, at, some, of.zero)
@@ -65,13 +71,16 @@ def _epilogue_pass(
                     v = builder.fadd(v, of.load(other, at, some, of.zero))
                 if steps & BY_ZERO:
                     v = builder.select(builder.fcmp_ordered("<=", v, of.zero), of.zero, v)
+                if steps & LIMITS:
+                    v = builder.select(builder.fcmp_ordered("<=", v, low), low, v)
+                    v = builder.select(builder.fcmp_ordered(">=", v, high), high, v)
                 of.store(v, target, at, some)
 
             of.row(count, of.lanes, body)
 
         done = builder.append_basic_block("done")
         cases = builder.switch(args[5], done)
-        for steps in range(16):
+        for steps in LOOPS:
             block = builder.append_basic_block(f"steps{steps}")
             cases.add_case(SIZE(steps), block)
             builder.position_at_end(block)
@@ -82,13 +91,16 @@ def _epilogue_pass(
         return context.get_dummy_value()
 
     two = types.UniTuple(types.int64, 2)
-    return types.void(y, two, x, two, two, types.int64, factors, scales, shifts, two, others, two), codegen
+    i8 = types.int64
+    return types.void(y, two, x, two, two, i8, factors, scales, shifts, two, i8, others, two), codegen
 
 
 epilogue_pass: Any = intrinsic(_epilogue_pass)
-"""epilogue_pass(y, to, x, at, size, flags, factors, scales, shifts, first, others, where): rows of y =
-rows of x after the steps that the flags name. Flat contiguous arrays of one dtype, nothing is checked.
+"""epilogue_pass(y, to, x, at, size, flags, factors, scales, shifts, first, limits, others, where): rows of y
+= rows of x after the steps that the flags (one of LOOPS) name. Flat contiguous arrays of one dtype; nothing
+is checked.
 
 size: (rows, elements of each). to, at, where: (first element, elements from row to row) in y, x, others.
-first: where in factors, and where in scales and shifts, the first row's lies; a row has one of each.
+first: where in factors, and where in scales and shifts, the first row's lies; a row has one of each. limits:
+where in scales low lies, and in shifts high.
 y and x may be the same rows, not rows that overlap otherwise."""

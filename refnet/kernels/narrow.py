@@ -13,8 +13,7 @@ through the terms with its sums in registers. The order of summation is data, as
 those of loops/conv.py with the same order.
 
 Padding: a zero is multiplied there, as in tiles.py. Where terms in the padding are to be left out, and that
-may change the result (a weight is not finite, or a sum is zero), the output is computed again, alone, term by
-term (`_alone`).
+may change the result, narrow_padding.py computes the output again.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ from refnet.kernels.narrow_block import (
     rounded_broad_block,
     short_block,
 )
+from refnet.kernels.narrow_padding import again
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO, ZERO
 from refnet.kernels.thread_pool import chunk, next_chunk
 from refnet.kernels.tiles import (
@@ -59,7 +59,6 @@ from refnet.kernels.tiles import (
     Summation,
 )
 from refnet.kernels.writer import VECTOR
-from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
@@ -166,10 +165,11 @@ def narrow_bands(
     """y (n, outputs, oh, ow). Items: (image, set of groups, band), band fastest.
 
     source: x (n, c, h, w), weights (outputs, terms) in order, terms (terms, 3), offsets (terms,) in the
-    buffer. summation: Summation, its weights those of `pack_narrow`. What one step of an item writes, the
-    next step reads, for all groups of the item: a processor waits where it reads what it has just written.
+    buffer, `least_exact` of the weights (outputs,). summation: Summation, its weights those of `pack_narrow`.
+    What one step of an item writes, the next step reads, for all groups of the item: a processor waits where
+    it reads what it has just written.
     """
-    x, ordered, terms, offsets = source
+    x, ordered, terms, offsets, least = source
     summation, geometry, plan = Summation(*summation), PlaneGeometry(*geometry), BandPlan(*plan)
     padding, epilogue = Padding(*padding), EpilogueTables(*epilogue)
     groups, lanes = y.shape[1] // plan.per, VECTOR // x.itemsize
@@ -193,7 +193,7 @@ def narrow_bands(
             _fill(planes, pixels, x.shape[1], place, geometry, plan)
             _sums(planes, offsets, weights, summation, sums, chain, place, geometry, plan)
             if padding.left_out:
-                _again(x, ordered, terms, summation, sums, place, geometry, plan, padding)
+                again(x, ordered, terms, least, planes, summation, sums, place, geometry, plan, padding)
             _store(sums, closed, flat, place, geometry, plan, epilogue)
         begin, end = next_chunk(work)
 
@@ -356,94 +356,6 @@ def _seed(
         line = sums[begin : begin + (place.rows - 1) * plan.pitch + g.output_w]
         for t in range(line.size):
             line[t] = value
-
-
-@njit
-def _again(
-    x: Any,
-    w: Any,
-    terms: Any,
-    summation: Any,
-    sums: Any,
-    place: Any,
-    geometry: Any,
-    plan: Any,
-    padding: Any,
-) -> None:
-    """Compute anew, one by one, the outputs that may show a product with the padding's zero.
-
-    sums (groups, outputs, pitch). Those are outputs that see the padding, and are zero or have a weight that
-    is not finite.
-    """
-    g = geometry
-    low = min(g.output_w, (g.pad_w + g.stride_w - 1) // g.stride_w)  # columns low to high see no padding
-    inside = g.width + g.pad_w - (g.kernel_w - 1) * g.dilation_w
-    high = max(low, min(g.output_w, (inside + g.stride_w - 1) // g.stride_w)) if inside > 0 else low
-    positions = (place.rows - 1) * plan.pitch + g.output_w
-    for o in range(place.groups * plan.per):
-        at = o // plan.per * place.held + o % plan.per * place.pitch
-        line, zeros = sums[at : at + positions], 0
-        for t in range(line.size):
-            zeros += line[t] == 0
-        if padding.finite and zeros == 0:
-            continue
-        output = place.group * plan.per + o
-        channel, weights = output // plan.per * plan.depth, w[output]
-        for i in range(place.rows):
-            top = (place.row + i) * g.stride_h - g.pad_h
-            whole = top < 0 or top + (g.kernel_h - 1) * g.dilation_h >= g.height
-            number = ((place.image * place.outputs + output) * g.output_h + place.row + i) * g.output_w
-            for j in range(g.output_w):
-                if (not whole and low <= j < high) or (padding.finite and sums[at + i * plan.pitch + j] != 0):
-                    continue
-                left = j * g.stride_w - g.pad_w
-                sums[at + i * plan.pitch + j] = _alone(
-                    x[place.image], weights, terms, summation, channel, output, number + j, top, left,
-                    g.dilation_h, g.dilation_w,
-                )  # fmt: skip
-
-
-@njit
-def _alone(
-    x: Any,
-    w: Any,
-    terms: Any,
-    summation: Any,
-    channel: int,
-    output: int,
-    element: int,
-    top: int,
-    left: int,
-    dilation_h: int,
-    dilation_w: int,
-) -> Any:
-    """One output by the definition, its window in x (c, h, w) beginning at (top, left).
-
-    w (terms,), in order. channel: the group's first. element: the output's number in the addend.
-    """
-    steps = summation.steps
-    total = x.dtype.type(0)
-    for s in range(steps.shape[0]):
-        seed, fused = steps[s, SEED], steps[s, FUSED] != 0
-        value = x.dtype.type(0)
-        if seed == BIAS:
-            value = summation.bias[output]
-        elif seed == ADDEND:
-            value = summation.addend[element]
-        elif seed == NEGATIVE_ZERO:
-            value = -value
-        elif seed == ON:
-            value = total
-        for k in range(steps[s, BEGIN], steps[s, BEGIN] + steps[s, COUNT]):
-            i, j = top + terms[k, 1] * dilation_h, left + terms[k, 2] * dilation_w
-            if 0 <= i < x.shape[1] and 0 <= j < x.shape[2]:
-                number = x[channel + terms[k, 0], i, j]
-                if fused:
-                    value = fma(w[k], number, value)
-                else:
-                    value += w[k] * number
-        total = total + value if steps[s, ADDED] else value
-    return total
 
 
 @njit

@@ -36,6 +36,7 @@ from refnet.kernels.geometry import (
 )
 from refnet.kernels.memory import empty, scratch
 from refnet.kernels.narrow import band_offsets, band_plan, narrow, narrow_bands, pack_narrow
+from refnet.kernels.narrow_padding import least_exact
 from refnet.kernels.program import Window
 from refnet.kernels.resources import cached, readonly
 from refnet.kernels.seeds import ADDEND, ZERO
@@ -214,7 +215,7 @@ def _narrow(
     sizes = groups, w.shape[1], w.shape[0] // groups, x.itemsize
     bands = band_plan(plan.geometry, *sizes, threads)
 
-    def prepared() -> tuple[Array, Array, Array, Array, bool]:
+    def prepared() -> tuple[Array, Array, Array, Array, Array, bool]:
         ordered, terms = _ordered(w, segments), plan.terms[segments.order]
         packed = pack_narrow(ordered, groups, bands.block)
         offsets = band_offsets(plan.geometry, bands, terms)
@@ -223,11 +224,12 @@ def _narrow(
             readonly(packed),
             readonly(terms),
             readonly(offsets),
+            readonly(least_exact(ordered)),
             bool(np.isfinite(w).all()),
         )
 
-    ordered, packed, terms, offsets, finite = cached((w,), ("narrow", segments, plan, bands), prepared)
-    source = (readonly(x), ordered, terms, offsets)
+    ordered, packed, terms, offsets, least, finite = cached((w,), ("narrow", segments, plan, bands), prepared)
+    source = (readonly(x), ordered, terms, offsets, least)
     summation = (packed, readonly(shift), readonly(addend), segments.steps)
     padding = (not zero, finite, segments.from_zero)
     steps = tables(epilogue, y.shape, y.dtype)

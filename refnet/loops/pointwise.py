@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.core.engine import ADD, BIAS, F32, F64, SCALE_SHIFT, Array, Epilogue
+from refnet.core.engine import ADD, BIAS, CLIP, F32, F64, SCALE_SHIFT, Array, Epilogue
 from refnet.loops.arrays import readonly
 from refnet.loops.fma import fma
 from refnet.loops.functions import exp
@@ -90,6 +90,10 @@ def apply(x: Array, epilogue: Epilogue, factors: Array | None = None) -> Array:
             y = scale_shift(y, _column(scale, rows), _column(shift, rows))
         elif kind == ADD:
             y = y + np.ascontiguousarray(next(others)).reshape(rows.shape)
+        elif kind == CLIP:
+            low, high = np.asarray(scale, x.dtype), np.asarray(shift, x.dtype)
+            y = np.where(y <= low, low, y)  # NaN <= low is false
+            y = np.where(y >= high, high, y)
         else:
             y = relu(y)
     return y.reshape(x.shape)

@@ -9,14 +9,14 @@ from typing import ClassVar
 import numpy as np
 
 from refnet.core.element import Derivation, Index, given
-from refnet.core.engine import Engine
+from refnet.core.engine import CLIP, NOTHING, Engine, Epilogue
 from refnet.core.exact import Exact
-from refnet.core.op import F32, Cost, Interval, Op, TensorType
+from refnet.core.op import F32, Cost, Fusable, Interval, TensorType
 from refnet.core.orders import Expr
 
 
 @dataclass(frozen=True, repr=False)
-class Clip(Op):
+class Clip(Fusable):
     """y = min(max(x, low), high)
 
     Only one right result, except where frameworks differ: the sign of a zero, and NaN. If low > high, y is
@@ -62,8 +62,17 @@ class Clip(Op):
         return inputs[0]
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
-        y: F32 = np.minimum(np.maximum(inputs[0], np.float32(self.low)), np.float32(self.high))
-        return y
+        return engine.apply(inputs[0], self.add_step(NOTHING, engine=engine))
+
+    @property
+    def step(self) -> str:
+        return CLIP
+
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
+
+    def add_step(self, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
+        return before.then(CLIP, np.array([self.low], np.float32), np.array([self.high], np.float32))
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         self._expect_formula(formula)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refnet.core.element import Index, Terms
+from refnet.core.element import Derivation, Index, Step, Terms
 from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, Interval, Op, TensorType
@@ -82,13 +83,16 @@ class CumSum(Op):
         y = exact.round_or_refine(type(self).__name__, center, error, refine)
         return self._back(y.reshape(terms.shape))
 
-    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms:
+    def explain(self, *inputs: F32, at: Index, exact: Exact) -> Terms | Derivation:
         (x,) = inputs
         count, own = x.shape[self.axis], at[self.axis]
         taken = range(count - 1, own - 1, -1) if self.reverse else range(own + 1)
         taken = taken[:-1] if self.exclusive else taken
         places = np.array([[*at[: self.axis], k, *at[self.axis + 1 :]] for k in taken], np.int64)
         places = places.reshape(-1, x.ndim)
+        if not taken:
+            zero = np.float32(0)
+            return Derivation((Step("y", "the sum of no x", Fraction(0), zero),), zero)
         return Terms("add", "data", x[tuple(places.T)], places)
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:

@@ -15,7 +15,7 @@ from refnet.arithmetic.plain import Plain
 from refnet.core.caches import Latest
 from refnet.core.errors import GraphError, InputError, WeightsError
 from refnet.core.graph import Graph, Node, TensorType
-from refnet.ops import Add, BatchNorm, Conv, Mul, Relu, UpsampleNearest
+from refnet.ops import Add, BatchNorm, Clip, Conv, Mul, Relu, UpsampleNearest
 from tests.helpers.bits import awkward, floats, same_bits
 
 X = TensorType((1, 2, 4, 4))
@@ -94,6 +94,48 @@ def test_what_is_fused():
         "tail",
         "unused",
     ]
+
+
+@pytest.mark.parametrize("kernels", ["fast", "reference"])
+@pytest.mark.parametrize(
+    ("limits", "cut"),
+    [
+        ((0.0, 6.0), [0.0, 0.0, 0.0, 2.0, 6.0, np.nan]),
+        ((-0.0, 6.0), [-0.0, -0.0, -0.0, 2.0, 6.0, np.nan]),
+        ((-6.0, 0.0), [-3.0, 0.0, 0.0, 0.0, 0.0, np.nan]),
+        ((-6.0, -0.0), [-3.0, -0.0, -0.0, -0.0, -0.0, np.nan]),
+        ((2.0, -2.0), [-2.0, -2.0, -2.0, -2.0, -2.0, np.nan]),
+    ],
+)
+def test_the_zeros_of_a_clip(limits, cut, kernels):
+    x = np.array([-3, -0.0, 0, 2, 9, np.nan] * 9, np.float32)  # more than any vector
+    nodes = (Node("cut", Clip(*limits), ("x",)),)
+    graph = Graph("g", {"x": TensorType((1, 1, 54))}, nodes, {"cut": "cut"}).with_weights({})
+    found = refnet.run(graph, {"x": x.reshape(1, 1, 54)}, Plain(1, kernels))["cut"]
+    assert same_bits(found.reshape(-1), np.array(cut * 9, np.float32))
+
+
+@pytest.mark.parametrize("limits", [(0.0, 6.0), (-0.5, 0.25), (-0.0, 0.0), (1.0, -1.0)])
+def test_a_clip_is_one_pass_with_what_it_follows(limits):
+    """Its bits: low where x <= low, then high where that is >= high, so -0 becomes a low of +0; NaN stays."""
+    nodes = (
+        Node("conv", Conv(4, (3, 3), pad=(1, 1)), ("data", "w")),
+        Node("bn", BatchNorm(eps=1e-3), ("conv", "gamma", "beta", "mean", "var")),
+        Node("cut", Clip(*limits), ("bn",)),
+        Node("relu", Relu(), ("cut",)),
+        Node("again", Clip(*limits), ("relu",)),
+    )
+    graph = Graph("g", {"data": TensorType((2, 4, 5, 5))}, nodes, {"out": "again"})
+    weights = {name: np.abs(floats(type_.shape, name)) for name, type_ in graph.weight_types.items()}
+    graph = graph.with_weights(weights)
+    (joined,) = fuse(graph.nodes, {"again"})
+    assert [type(op) for op in joined.op.ops] == [Conv, BatchNorm, Clip, Relu, Clip]
+    x = awkward((2, 4, 5, 5), "x", 0.3)
+    values = every_value(graph, {"data": x})
+    assert same_bits(refnet.run(graph, {"data": x})["out"], values["again"])
+    low, high = map(np.float32, limits)
+    y = np.where(values["bn"] <= low, low, values["bn"])
+    assert same_bits(np.where(y >= high, high, y), values["cut"])
 
 
 @pytest.mark.parametrize("a", [(4, 4, 4), (4, 1, 1), (1, 4, 4)])

@@ -207,7 +207,7 @@ FUNCTIONS = (
         "relu for relu6",
         "the upper limit dropped",
         "mobilenet_v2",
-        "/features/features.1/conv/conv.0/conv.0.2/Clip_output_0",
+        "/features/features.0/features.0.2/Clip_output_0",
         lambda e: e.become("Relu", e.inputs[0]),
     ),
     Bug(

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.crosscheck
 
 ROOT = Path(__file__).parents[2]
 MODULES = "tests.crosscheck.foreign_modules"
-SIZES = {"Trained": 16, "UNet": 32, "Transformer": 32}
+SIZES = {"Trained": 16, "Transformer": 32}
 KINDS = ("legacy", "legacy-unfolded", "dynamo", "dynamo-unfolded")
 SCRIPT = """
 import json, sys

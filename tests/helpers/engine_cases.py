@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from refnet.core.engine import ConvGeometry, Epilogue, PoolGeometry
+from refnet.core.engine import CLIP, ConvGeometry, Epilogue, PoolGeometry
 from refnet.core.orders import Chain, Expr, Leaf, Order, Sum
 from refnet.kernels.geometry import TERMS
 from refnet.loops.elementary import NAMES as ELEMENTARY
@@ -75,7 +75,7 @@ def output(case: Shapes) -> tuple[int, int, int, int]:
 
 
 def epilogue(kinds: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Epilogue:
-    """Steps by their letters: b(ias), s(cale and shift), a(ddition), r(elu)."""
+    """Steps by their letters: b(ias), s(cale and shift), a(ddition), c(lip), r(elu)."""
     steps = Epilogue()
     for i, kind in enumerate(kinds):
         key = (kinds, i)
@@ -85,6 +85,9 @@ def epilogue(kinds: str, shape: tuple[int, ...], dtype: Any = np.float32) -> Epi
             steps = steps.scale_shift(data(shape[1:2], key, 0.0, dtype), data(shape[1:2], key, 0.1, dtype))
         elif kind == "a":
             steps = steps.add(data(shape, key, 0.1, dtype))
+        elif kind == "c":
+            low, high = ((0, 6), (-0.5, np.inf), (-0.0, 0.0), (1, -1))[(i + shape[1]) % 4]
+            steps = steps.then(CLIP, np.array([low], np.float32), np.array([high], np.float32))
         else:
             steps = steps.relu()
     return steps

@@ -89,6 +89,8 @@ def windows() -> list[Form]:
         ]
         for data, a, first in pools:
             found.append((op, (data,), a, {"first": first}))
+    for p in (1, 2, 3):
+        found.append(("LpPool", (LINE,), {"kernel_shape": [3], "strides": [2], "p": p}, {"first": 18}))
     counted = {"kernel_shape": [3], "strides": [2], "pads": [1, 1], "count_include_pad": 1}
     found.append(("AveragePool", (LINE,), counted, {}))
     # the reference takes the maximum over the wrong axes, but for images

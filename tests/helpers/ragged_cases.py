@@ -22,7 +22,7 @@ TINY = (-1.0, -1.0)
 """Negative data and positive weights whose products round to -0: a term w * (+0) would show."""
 SHARES = ((0.0, 0.0), (0.0, 0.2), (0.1, 0.0), (0.1, 0.2), (0.9, 0.0), TINY)
 """Shares of awkward numbers, in the data and in the weights; or TINY."""
-LETTERS = "bsar"
+LETTERS = "bsacr"
 
 STRETCHES: dict[str, Shapes] = {
     "one row of two stretches": ((1, 3, 1, STRETCH + 1), (32, 3, 1, 1), (1, 1), (0, 0), (1, 1), 1),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 from refnet.kernels.channels import LEAST, channel_layout, shares
-from refnet.kernels.epilogue_pass import BY_ZERO, FACTOR, OTHER, SCALE, epilogue_pass
+from refnet.kernels.epilogue_pass import BY_ZERO, FACTOR, LIMITS, LOOPS, OTHER, SCALE, epilogue_pass
 from refnet.kernels.lanes import GROUP
 from refnet.kernels.thread_pool import WORTH
 from refnet.loops.fma import fma
@@ -39,8 +39,8 @@ def test_small_maps_have_this_layout_and_others_do_not():
 
 
 @njit
-def _finished(y, to, x, at, size, flags, factors, scales, shifts, first, others, where):
-    epilogue_pass(y, to, x, at, size, flags, factors, scales, shifts, first, others, where)
+def _finished(y, to, x, at, size, flags, factors, scales, shifts, first, limits, others, where):
+    epilogue_pass(y, to, x, at, size, flags, factors, scales, shifts, first, limits, others, where)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
@@ -50,9 +50,9 @@ def test_finish(count, kind):
     rows, pitches = 3, (count + 2, count + 3, count + 5)
     x, others = (awkward((2 + rows * n,), n, 0.3).astype(kind) for n in pitches[1:])
     factors, scales, shifts = (np.arange(1, 7).astype(kind) * kind(n) for n in (1.1, -0.7, 0.3))
-    per_row = (factors, scales, shifts, (2, 1))
+    per_row, low, high = (factors, scales, shifts, (2, 1), 5), scales[5], shifts[5]
     take = np.arange(rows)[:, None] * np.array(pitches)[:, None, None] + np.arange(count)
-    for flags in range(16):
+    for flags in LOOPS:
         y = np.full(1 + rows * pitches[0], 7, kind)
         places = (y, (1, pitches[0]), x, (2, pitches[1]), (rows, count))
         _finished(*places, flags, *per_row, others, (1, pitches[2]))
@@ -67,6 +67,9 @@ def test_finish(count, kind):
                 v = v + others[1 + take[2]]
             if flags & BY_ZERO:
                 v = np.where(v <= 0, kind(0), v)
+            if flags & LIMITS:
+                v = np.where(v <= low, low, v)
+                v = np.where(v >= high, high, v)
         assert same_bits(y[1 + take[0]], v), flags
         beside = np.delete(y, 1 + take[0])
         assert (beside == 7).all()

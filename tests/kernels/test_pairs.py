@@ -9,12 +9,15 @@ model tables (model_cases.py), of which the default suite takes a sample. All of
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
+from refnet.core.engine import ConvGeometry
 from refnet.kernels.engine import Fast
 from refnet.kernels.geometry import TERMS
+from refnet.kernels.narrow_padding import least_exact
 from refnet.kernels.segments import convolve_in_segments, depth
 from refnet.loops.engine import REFERENCE
 from tests.helpers.bits import same_bits
@@ -114,3 +117,45 @@ def not_equal(made: Iterable[OpCase]) -> list[str]:
             if not same_bits(expected, value if places is None else value.reshape(-1)[places]):
                 found.append(f"{case.name}, {engine.threads} threads")
     return found
+
+
+NARROW = [
+    ((2, 12, 9, 11), (12, 1, 3, 3), (1, 1), (1, 1), (1, 1), 12),
+    ((1, 12, 15, 15), (12, 1, 3, 3), (2, 2), (1, 1), (1, 1), 12),
+    ((1, 6, 13, 9), (12, 1, 5, 5), (1, 1), (2, 2), (1, 1), 6),
+    ((1, 24, 10, 10), (24, 4, 3, 3), (1, 1), (1, 1), (1, 1), 6),
+    ((1, 12, 12, 12), (12, 3, 3, 3), (1, 1), (2, 2), (2, 2), 4),
+]
+"""Convolutions with few outputs per group."""
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", NARROW)
+def test_sums_of_zeros_and_of_products_that_underflow(case, dtype):
+    """Of data like a relu's, in which a product may round to -0: a term w * (+0) would show in these sums."""
+    shape, kernel, *windows = case
+    geometry = ConvGeometry(*windows)
+    rng = np.random.default_rng(0)
+    info = np.finfo(dtype)
+    half = (info.minexp - info.nmant) // 2  # 2^(2 half) is about the smallest number above 0
+    x = -np.exp2(rng.uniform(half - 6, half + 2, shape)).astype(dtype)
+    x[rng.random(shape) < 0.8] = 0
+    w = np.exp2(rng.uniform(half - 6, half + 2, kernel)).astype(dtype)
+    w[::3] = np.ldexp(w[::3], 70 + info.nmant)  # such outputs cannot underflow
+    w[1::6] = np.ldexp(w[1::6], 2 * info.nmant)  # and these hardly
+    w[2::6, 0, 0] = 0
+    expected = REFERENCE.conv(x, w, geometry)
+    for engine in ENGINES:
+        assert same_bits(expected, engine.conv(x, w, geometry))
+    assert (np.signbit(expected) & (expected == 0)).any()
+
+
+def test_the_least_numbers_that_are_exact():
+    """One bit below them a product may round to -0; at them, none does."""
+    for exponent in (-149, -126, -90, 0, 60):
+        w = np.ldexp(np.float32(1 + 2**-23 if exponent > -126 else 1), exponent)
+        (least,) = least_exact(np.array([[w, 2 * w, 0]], np.float32))
+        finer = Fraction(float(w)) * Fraction(float(least)) * (1 + Fraction(1, 2**23))
+        assert (finer / Fraction(1, 2**149)).denominator == 1
+        if exponent > -126 and least > 0:
+            assert (finer / 2 / Fraction(1, 2**149)).denominator > 1

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,6 +138,29 @@ def test_a_slice_of_the_proof(function):
     assert proof.different == 0
     assert proof.unlike(recorded(function)) == []
     assert proof.sha256 is None
+
+
+@pytest.mark.whole
+@OTHERS
+def test_a_slice_of_the_other_proofs(function):
+    """1/2 to 2 and -2 to -8: what the kernels give today is what they gave when all inputs were compared."""
+    proof = prove.prove(function, (0x3F, 0xC0), threads=2)
+    assert (proof.inputs, proof.different) == (2 << 24, 0)
+    assert proof.unlike(recorded(function)) == []
+
+
+def test_the_page_has_the_record():
+    page = (Path(__file__).parents[2] / "docs" / "numerics.md").read_text(encoding="utf-8")
+    (rows,) = re.findall(r"<!-- from proved.json -->\n\|.*\n\|.*\n((?:\|.*\n)*)<!-- end -->", page)
+    assert rows.splitlines() == [
+        f"| {name} | 0 | {one['open_shipped']:,} | {one['open_second']:,} | {one['seconds']:.0f} s | "
+        f"`{one['sha256']}` |"
+        for name in sorted({*FUNCTIONS} - {"exp", "sigmoid"})
+        if (one := recorded(name))
+    ]
+    said = re.search(r"^(.*) have no whole run on record yet", page, re.MULTILINE)
+    missing = {name for name in FUNCTIONS if not recorded(name)}
+    assert {*re.findall("`([a-z-]+)`", said[1] if said else "")} == missing
 
 
 @pytest.fixture
