@@ -382,7 +382,8 @@ def _build(request: Any) -> Any:
         if error.name != package:
             raise
         beside = [one.name for one in pkgutil.iter_modules(paths)]
-        raise ModuleNotFoundError(f"{error}{_close(package, beside)}", name=package) from None
+        where = _close(package, beside) or "; --path DIR (paths= in Python) names the folder that it lies in"
+        raise ModuleNotFoundError(f"{error}{where}", name=package) from None
     for part in name.split("."):
         if not hasattr(found, part):
             raise AttributeError(f"{package} has no {part!r}{_close(part, dir(found))}")
@@ -395,6 +396,8 @@ def _loaded(request: Any) -> Any:
     import torch
 
     module = _build(request)
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"{request['model']} returns {type(module).__name__}, not a torch.nn.Module")
     module.eval()
     if request.get("weights"):
         state = torch.load(request["weights"], map_location="cpu", weights_only=True)

@@ -157,6 +157,11 @@ def network_of(model: Model, network: str | None = None) -> Entry | None:
     ('digits', None)
     """
     name = source_of(model).file
+    if network is not None and network not in entries() and os.path.isfile(network):
+        raise InputError(
+            f"{network!r} is a file: give it as the MODEL; --model (network= in Python) is for a name of "
+            "the catalog"
+        )
     if network is not None or name in entries():
         return entry(network or name)
     return named_by(name)

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from refnet.core.errors import InputError
+from refnet.core.errors import GraphError, InputError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32
 from refnet.formats.golden_file import digest
@@ -139,7 +139,20 @@ class _Sides:
         if node.op.opaque or any(name not in values for name in node.data):
             return None
         data = [values[name] for name in node.data]
-        return compute.plain(node.op, [*data, *(graph.weights[name] for name in node.weights)], self.threads)
+        try:
+            return compute.plain(
+                node.op, [*data, *(graph.weights[name] for name in node.weights)], self.threads
+            )
+        except GraphError as error:
+            raise InputError(f"{graph.name}, {node.name}: {error}{self._batches(graph)}") from None
+
+    def _batches(self, graph: Graph) -> str:
+        """What may be why a node does not take the capture's values: a file that is for another batch."""
+        for name, kind in graph.inputs.items():
+            count = len(self.theirs[self.place.get(name, name)])
+            if count != kind.shape[0]:
+                return f"; the capture has a batch of {count}, and this file may be for {kind.shape[0]} only"
+        return ""
 
     def match(self, node: Node) -> None:
         """Find the module's value that this node of the file is."""

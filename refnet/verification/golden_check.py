@@ -52,7 +52,7 @@ class Recomputed:
         self.graph, self.inputs = graph, inputs
         if wrong := foundations(file, self.graph, self.inputs):
             what = ", ".join(f"{one.what} ({one.name})" for one in wrong)
-            raise InputError(f"{who} was made of another {what} than refnet finds here")
+            raise InputError(f"{who} was made of other sources than refnet finds here: {what}")
         self._folder = mkdtemp(prefix="refnet-golden-")
         self.close = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._files: dict[str, Path] = {}

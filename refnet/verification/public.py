@@ -31,7 +31,7 @@ from refnet.models.loading import Model, Size, module_network
 from refnet.models.select import with_only
 from refnet.verification import golden
 from refnet.verification.capture import CapturedValues, opened
-from refnet.verification.counterparts import counterparts, own_graph
+from refnet.verification.counterparts import Counterparts, counterparts, own_graph
 from refnet.verification.explain import Explanation, explain_element, own_inputs
 from refnet.verification.modules import named_node
 from refnet.verification.names import Names, check_names, read_names, renamed
@@ -97,9 +97,8 @@ def verify(
         source, model, weights=weights, network=network, image=image, inputs=inputs, pipeline=pipeline
     )
     check_names(graph, chosen)
-    other = None
-    if not chosen and not other_sources and (own := own_graph(source, graph)) is not None:
-        other = counterparts(source, own, graph, given, threads)
+    other = None if chosen or other_sources else _other_file(source, graph, given, threads)
+    if other is not None:
         graph, source, given = other.graph, other.capture, {}
     stated = {} if given or other is not None else stated_inputs(graph, source)
     whole, graph = graph, with_only(graph, [*outputs]) if outputs else graph
@@ -162,8 +161,11 @@ def explain(
             source, model, weights=weights, network=network, image=image, inputs=inputs, pipeline=pipeline
         )
         check_names(graph, listed)
+        if not listed and (other := _other_file(source, graph, given, threads)) is not None:
+            graph, source, given, stated = other.graph, other.capture, {}, {}
+        else:
+            stated = {} if given else stated_inputs(graph, source)
         chosen = named_node(graph, node)
-        stated = {} if given else stated_inputs(graph, source)
         told = gather(graph, source, chosen, given, count, stated)
         return explain_element(chosen, told.inputs, tuple(at), told.found, count, told.note)
     graph, given = network_and_inputs(
@@ -247,6 +249,14 @@ def check_golden(
     advance = advancing(progress, golden.count(graph, data, batch))
     values = golden.hashes(graph, data, Golden(threads), batch, advance)
     return golden.compare(file, graph, data, values)
+
+
+def _other_file(
+    source: CapturedValues, graph: Graph, inputs: Mapping[str, F32], threads: int | None
+) -> Counterparts | None:
+    """What was matched, where the graph is of another file than the module that was captured."""
+    own = own_graph(source, graph)
+    return None if own is None else counterparts(source, own, graph, inputs, threads)
 
 
 def _is_module(model: Model | Graph | None) -> TypeGuard[Model]:

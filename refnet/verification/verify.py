@@ -303,17 +303,15 @@ def _foundations(graph: Graph, capture: CapturedValues, other_sources: bool) -> 
     manifest = capture.manifest
     if manifest is None:
         return notes
-    for what, said, own in (
-        ("graph", manifest.graph, graph.structure_hash),
-        ("weights", manifest.weights, graph.weights_hash),
+    for other, said, own in (
+        ("another graph", manifest.graph, graph.structure_hash),
+        ("other weights", manifest.weights, graph.weights_hash),
     ):
         if said is None:
             continue
         here = own()
         if said != here:
-            text = (
-                f"the capture was made of another {what} ({said[:12]}...) than {graph.name} ({here[:12]}...)"
-            )
+            text = f"the capture was made of {other} ({said[:12]}...) than {graph.name} ({here[:12]}...)"
             if not other_sources:
                 raise InputError(f"{text}: nothing can be said of its values")
             notes.append(text)

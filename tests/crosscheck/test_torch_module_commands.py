@@ -38,11 +38,11 @@ def caps(tmp_path_factory) -> Path:
 def test_order_free_runs_the_modules_own_calls(tmp_path, capsys):
     assert command("capture", "Residual", "--image", "16,16", "--order-free", folder=tmp_path / "c") == 0
     said = capsys.readouterr().out
-    assert "what was run: 3 calls of your module, as torch.export sees it, each alone" in said
+    assert "what was run: 4 calls of your module, as torch.export sees it, each alone" in said
     assert "each of these has the exact result's bits" in said
     made = open_capture(tmp_path / "c")
     assert made.manifest is not None
-    assert list(made.names) == ["conv2d", "conv2d_1", "linear"]
+    assert list(made.names) == ["conv2d", "conv2d_1", "mean", "linear"]
     assert made.manifest.reference.mode == "single calls of the module"
     assert made.manifest.reference.flags["order-free"] == "0"
 
@@ -82,7 +82,7 @@ def test_reveal_goes_on_behind_what_refnet_cannot_judge(tmp_path, capsys):
     command("reveal", "Attention", *words, folder=tmp_path / "b.json")
     book = refnet.read_book(tmp_path / "b.json")
     unknown = {name for one in book.unconfirmed for name in one.nodes}
-    assert "sin" in unknown
+    assert "atan" in unknown
     assert not unknown & {"layer_norm", "softmax", "div", "add_40"}
     assert book.reference.batch == 2
     capsys.readouterr()
@@ -131,8 +131,37 @@ def test_where_torch_export_refuses_torch_fx_is_asked(tmp_path, capsys):
     capsys.readouterr()
 
 
+OTHERS = """
+import torch
+
+class Classes(torch.nn.Module):
+    def forward(self, x):
+        y = torch.relu(x)
+        return y, y.argmax(1)
+
+def number():
+    return 3
+"""
+
+
+def test_integers_of_a_module_are_values(tmp_path, capsys):
+    (tmp_path / "others_of_a_test.py").write_text(OTHERS)
+    words = ["--path", str(tmp_path), "--python", str(interpreter("torch")), "--image", "4,4"]
+    made = ["capture", "torch", "others_of_a_test:Classes", *words, "-o", str(tmp_path / "c")]
+    assert main(made) == 0
+    assert "left out" not in capsys.readouterr().err
+    assert open_capture(tmp_path / "c").value("argmax", "int64").dtype == np.int64
+    found = refnet.verify(tmp_path / "c")
+    assert [(one.name, one.verdict) for one in found.nodes] == [("relu", "equal"), ("argmax", "equal")]
+    assert main(["capture", "torch", "others_of_a_test:number", *words, "-o", str(tmp_path / "d")]) == 2
+    assert "others_of_a_test:number returns int, not a torch.nn.Module" in capsys.readouterr().err
+
+
 def test_the_readmes_example(tmp_path, capsys, monkeypatch):
-    """README's commands on the module of the notebook. What is only rounding depends on the processor."""
+    """README's commands as they are printed, on the module of the notebook.
+
+    What is only rounding depends on the processor.
+    """
     monkeypatch.setenv("REFNET_PYTHON_TORCH", str(interpreter("torch")))
     monkeypatch.chdir(tmp_path)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -146,8 +175,7 @@ def test_the_readmes_example(tmp_path, capsys, monkeypatch):
     assert [words[0] for words in commands] == ["capture", "verify", "reveal", "verify"]
     said = []
     for words in commands:
-        path = ["--path", str(tmp_path)] if words[1] == "torch" else []
-        assert main([*words, *path]) in ((0, 1) if words[0] == "reveal" else (0,))
+        assert main(words) in ((0, 1) if words[0] == "reveal" else (0,))
         said.append(capsys.readouterr().out.splitlines()[-1])
     printed = re.findall(r"^(20 values: 8 equal, .*), no defects \(", readme, re.MULTILINE)
     assert len(printed) == 2
@@ -221,7 +249,7 @@ def test_a_module_of_the_own_process(tmp_path):
         assert made.input("tokens").shape == (2, 5, 8)
         assert same_bits(made.input("others"), np.ones((2, 6, 8), np.float32))
         assert made.manifest.reference.flags["graph for"] == batch
-        assert refnet.verify(tmp_path / name, allow=["sin"]).exit_code == 0
+        assert refnet.verify(tmp_path / name, allow=["atan"]).exit_code == 0
     graph = refnet.load(tmp_path / "two" / "network.onnx")
     x = {"tokens": floats((7, 5, 8), "t"), "others": floats((7, 6, 8), "o")}
     assert graph.types({k: refnet.TensorType(v.shape) for k, v in x.items()})["gelu"].shape == (7, 5, 8)

@@ -31,6 +31,8 @@ def test_a_callable_is_built(folder):
 def test_close_names_are_offered(folder):
     with pytest.raises(ModuleNotFoundError, match="mynet_of_a_test'; did you mean mynets_of_a_test"):
         build(folder, "mynet_of_a_test:make")
+    with pytest.raises(ModuleNotFoundError, match=r"No module named .elsewhere.; --path DIR"):
+        build(folder, "elsewhere:make")
     with pytest.raises(AttributeError, match=r"mynets_of_a_test has no .maek.; did you mean make\?"):
         build(folder, "mynets_of_a_test:maek")
 

@@ -340,6 +340,8 @@ def test_networks_are_known_by_name_and_by_file_name() -> None:
     assert network_of("net-symbol.json") is network_of("") is None
     with pytest.raises(InputError, match="no network is named 'net'"):
         network_of(OCTAVE, "net")
+    with pytest.raises(InputError, match="is a file: give it as the MODEL"):
+        network_of(OCTAVE, __file__)
 
 
 def test_a_seeds_weights_do_not_depend_on_the_image_size(tmp_path: Path) -> None:

@@ -158,6 +158,9 @@ def test_the_page_has_the_record():
         for name in sorted({*FUNCTIONS} - {"exp", "sigmoid"})
         if (one := recorded(name))
     ]
+    said = re.search(r"^(.*) have no whole run on record yet", page, re.MULTILINE)
+    missing = {name for name in FUNCTIONS if not recorded(name)}
+    assert {*re.findall("`([a-z-]+)`", said[1] if said else "")} == missing
 
 
 @pytest.fixture

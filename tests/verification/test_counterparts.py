@@ -17,7 +17,7 @@ from refnet.formats.manifest import Origin
 from refnet.frameworks.capture.writer import CapturePlan, write
 from refnet.loops.engine import REFERENCE
 from refnet.models.export import export
-from refnet.ops import Add, BatchNorm, Conv, Dense, GlobalAvgPool, Relu
+from refnet.ops import Add, BatchNorm, Conv, Dense, GlobalAvgPool, Relu, Reshape
 from refnet.verification.folded import fold_faults
 from tests.helpers.bits import floats
 
@@ -189,6 +189,32 @@ def test_a_file_of_something_else_is_an_error(module, caps, tmp_path, capsys):
     wide = replace(other, inputs={"x": TensorType((1, 3, 8, 8))})
     with pytest.raises(refnet.InputError, match=r"takes \{'x': float32\[1, 3, 8, 8\]\}, the captured module"):
         refnet.verify(caps, wide)
+
+
+def test_an_element_is_explained_under_the_files_names(module, caps):
+    """The command that verify prints beside a defect, and a value behind a folded batch norm."""
+    wrong = module.weights["fc"].copy()
+    wrong[2, 1] *= F(1.01)
+    graph = changed(folded(module), "fc", wrong)
+    one = refnet.explain(graph, "28", (0, 2), capture=caps)
+    assert one.found is not None
+    assert one.share(one.found) > 1
+    fine = refnet.explain(graph, "/c1/Conv_output_0", (0, 1, 2, 3), capture=caps)
+    assert fine.found is not None
+    assert fine.share(fine.found) <= 1
+
+
+def test_a_file_for_another_batch_is_an_error_that_says_so(module, caps):
+    nodes = (
+        *module.nodes[:-2],
+        Node("mean", GlobalAvgPool(), ("add",)),
+        Node("flat", Reshape((1, 4)), ("mean",)),
+    )
+    one = Graph("one", module.inputs, nodes, {"flat": "flat"}, weights_of([*module.nodes[:-2]]))
+    with pytest.raises(
+        refnet.InputError, match=r"^one, flat: Reshape.* a batch of 2, and this file may be for 1 only"
+    ):
+        refnet.verify(caps, one)
 
 
 def test_the_captures_own_graph_is_matched_with_nothing(caps):

@@ -368,11 +368,11 @@ def test_a_capture_on_disk(graph, data, plain, golden, tmp_path):
 def test_other_weights_or_another_graph_are_refused(graph, data, plain, tmp_path):
     folder = save(tmp_path / "c", plain, graph, data)
     other = graph.with_weights({n: w + F(1) for n, w in graph.weights.items()})
-    with pytest.raises(InputError, match="another weights"):
+    with pytest.raises(InputError, match="made of other weights"):
         verify_values(other, open_capture(folder))
     found = verify_values(other, open_capture(folder), other_sources=True)
     assert found.counts["defect"] > 10
-    assert "another weights" in found.notes[0]
+    assert "made of other weights" in found.notes[0]
     with pytest.raises(InputError, match="another graph"):
         verify_values(replace(graph, outputs={"p": "softmax"}), open_capture(folder))
 
@@ -517,7 +517,7 @@ def test_the_command(graph, tmp_path, capsys):
     assert run("verify", bad, "--only", graph.nodes[0].name) == 0
     assert run("verify", tmp_path / "nowhere") == 2
     assert run("verify", bad, "--weights", "seed:3") == 2
-    assert "another weights" in capsys.readouterr().err
+    assert "made of other weights" in capsys.readouterr().err
     assert run("verify", bad, "--all") == 1
     assert capsys.readouterr().out.count("rounding") > 100
 

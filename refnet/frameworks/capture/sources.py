@@ -42,7 +42,7 @@ from refnet.frameworks.capture.request import (
     said_sources,
     vendor,
 )
-from refnet.frameworks.capture.stream import Stream, plan_of
+from refnet.frameworks.capture.stream import Stream, other_kinds, plan_of
 from refnet.frameworks.capture.torch_module import (
     Asked,
     ExportedModule,
@@ -78,9 +78,7 @@ def planned(request: Request) -> Iterator[CapturePlan]:
         make = {"torch": _torch, "mxnet": _mxnet, "onnxruntime": _onnxruntime, "openvino": _openvino}
         make["refnet"] = _own
         plan = make.get(request.framework, folder_plan)(request, graph, sources, stack)
-        types = {} if graph is None else graph.types()
-        kinds = {name: kind.dtype for name, kind in types.items() if kind.dtype != "float32"}
-        yield replace(plan, kinds=kinds) if kinds else plan
+        yield plan if graph is None else replace(plan, kinds=other_kinds(graph))
 
 
 def reference(

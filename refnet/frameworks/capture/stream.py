@@ -67,4 +67,11 @@ def plan_of(
         stream.again,
         returned=stream.outputs,
         beyond=(lambda values: {}) if graph is None else partial(beyond_its_own, graph),
+        kinds=other_kinds(graph),
     )
+
+
+def other_kinds(graph: Graph | None) -> dict[str, str]:
+    """The dtypes of the graph's values that are not float32."""
+    types = {} if graph is None else graph.types()
+    return {name: kind.dtype for name, kind in types.items() if kind.dtype != "float32"}
