@@ -80,7 +80,7 @@ def _swish(u: Use) -> list[Made]:
 
 def _pow(u: Use) -> list[Made]:
     """Power where one constant exponent, which does not stretch the data, is all that there is."""
-    if u.is_constant(1) and not u.is_constant(0):
+    if u.is_constant(1) and not u.is_constant(0) and u.node.inputs[1] not in u.rounded:
         array, shape = u.constants[u.node.inputs[1]], u.type().shape
         exponents = np.unique(array.reshape(-1))
         same = exponents.size == 1 and float(np.float32(exponents[0])) == float(exponents[0])
