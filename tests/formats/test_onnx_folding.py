@@ -244,6 +244,20 @@ def test_what_others_round_otherwise_is_judged_by_a_bound(tmp_path):
     assert verdict(unbiased * scale[:, None] + shift[:, None])[0] == "defect"
 
 
+def test_a_weight_that_may_be_anything_proves_nothing(tmp_path):
+    """A difference of two exps that is smaller than their errors: any number of its size lies inside."""
+    nodes = [node("Exp", "a", "p"), node("Exp", "b", "q"), node("Sub", "p q", "w"), node("Mul", "x w")]
+    nodes.append(node("Concat", "y y", "z", axis=1))
+    a = F([[1.5]])
+    graph = load(nodes, {"a": a, "b": np.nextafter(a, F(0))}, tmp_path, shape=[1, 1], outputs=["z"])
+    assert (graph.rounded["w"] > np.abs(graph.weights["w"])).all()
+    x, wrong = F([[3]]), -graph.weights["w"] / 2
+    one = refnet.verify({"y": x * wrong}, graph, inputs={"x": x}).nodes[0]
+    assert one.verdict == "unjudged"
+    assert one.reason is not None
+    assert one.reason.endswith("the bound is wider than the value: zeros would lie in it too")
+
+
 @pytest.mark.parametrize(("op", "said"), [("Sigmoid", "rounding"), ("Neg", "defect")])
 def test_no_defect_where_others_round_a_constant_otherwise(op, said, tmp_path):
     """A sigmoid of constants may be off by an ulp; the sign of a constant may not."""
