@@ -337,3 +337,12 @@ def test_folding_is_bounded_by_its_roundings():
             weight, bias = BatchNorm(1e-5).fold(how, list(own.values()), REFERENCE)
             file = {"W": weight, "B": bias}
             assert fold_faults((replace(conv, inputs=("x", "W", "B")), file), (conv, norm, own)) is None
+
+
+def test_the_folder_of_a_capture_is_a_model_with_other_outputs_too(caps, capsys):
+    """The options become part of the model's text; the folder is still one."""
+    assert list(refnet.load(f"{caps}?output=conv2d").by_name) == ["conv2d"]
+    assert main(["explain", str(caps), "conv2d", "--at", "0,1,2,3", "--outputs", "getitem"]) == 0
+    assert "in the capture" in capsys.readouterr().out
+    assert main(["explain", str(caps), "linear", "--at", "0,1", "--outputs", "getitem"]) == 2
+    assert "has no value 'linear'" in capsys.readouterr().err
