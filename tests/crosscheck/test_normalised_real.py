@@ -86,7 +86,7 @@ def test_onnx_own_tests_lie_inside_and_so_does_refnet(tmp_path, report):
             verdicts[judged.verdict] += 1
     report.append(f"{dict(verdicts)}")
     assert sum(verdicts.values()) - verdicts["further outputs"] >= 120
-    assert verdicts["further outputs"] == 38
+    assert verdicts["further outputs"] == 19
 
 
 def capture(folder: Path, name: str, shapes: dict[str, tuple[int, ...]]) -> Path:

@@ -220,6 +220,13 @@ class Example:
     """Whether the formula needs positive data."""
 
 
+def running(op: ops.CumSum, at: tuple[int, ...], x: np.ndarray) -> Fraction:
+    """The sum up to the element, or from it on."""
+    first, end = (at[op.axis] + op.exclusive, None) if op.reverse else (0, at[op.axis] + 1 - op.exclusive)
+    part = x[(*at[: op.axis], slice(first, end), *at[op.axis + 1 :])]
+    return sum(map(fraction, part), Fraction(0))
+
+
 def powered(a: np.float32, b: np.float32) -> Fraction:
     """a ** b for a positive a, else 0: exact where it is a float64, as every tie is; else to 200 digits.
 
@@ -275,12 +282,8 @@ EXAMPLES = [
         ((2, 3, 4),),
         lambda op, at, x: square_root(sum((v * v for v in along(op, at, x)), Fraction(0))),
     ),
-    Example(ops.CumSum(1), ((2, 5, 3),), lambda op, at, x: sum(map(fraction, x[at[0], : at[1] + 1, at[2]]))),
-    Example(
-        ops.CumSum(2, True, True),
-        ((2, 2, 4),),
-        lambda op, at, x: sum(map(fraction, x[(*at[:2], slice(at[2] + 1, None))]), Fraction(0)),
-    ),
+    Example(ops.CumSum(1), ((2, 5, 3),), running),
+    Example(ops.CumSum(2, True, True), ((2, 2, 4),), running),
     Example(ops.ReduceProd((1,)), ((2, 5, 3),), lambda op, at, x: math.prod(along(op, at, x))),
     Example(
         ops.LpNorm(1, 2),
@@ -392,7 +395,7 @@ EXAMPLES = [
     Example(
         ops.Pow(((3,),)),
         ((2, 3),),
-        lambda op, at, a, b: powered(a[at], b[at[1]]),
+        lambda op, at, a, b: powered(a[at], np.broadcast_to(b, a.shape)[at]),
         positive=True,
     ),
     Example(ops.Div(swapped=True), ((2, 3), (1,)), lambda op, at, b, a: fraction(a[0]) / fraction(b[at])),
