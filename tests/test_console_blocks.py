@@ -47,7 +47,10 @@ WHY_NOT = {
         "REFNET_ORACLE_ELEMENTS=100000 .venv/bin/python": CROSSCHECK,
         ".venv/bin/python -m pytest -m crosscheck": CROSSCHECK,
     },
-    "docs/performance.md": {"refnet bench": TIMING},
+    "docs/performance.md": {
+        "refnet bench": TIMING,
+        "python -m tests.figures": "writes what tests/figures compares",
+    },
     "docs/replay.md": {
         "refnet run resnest-50-pytorch cat.jpg": OWN,
         "refnet bench": TIMING,
@@ -62,7 +65,12 @@ WHY_NOT = {
         "refnet run oct_resnet50.onnx cat.jpg": OWN,
     },
     "docs/learn/README.md": {"refnet learn": "tests/learn"},
-    "docs/verify.md": {"refnet verify DIR": OWN, "python -m tests.crosscheck": CROSSCHECK},
+    "docs/verify.md": {
+        "refnet verify DIR": OWN,
+        "refnet capture torch": FRAMEWORK,
+        "refnet verify caps": OWN,
+        "python -m tests.crosscheck": CROSSCHECK,
+    },
 }
 """Page -> how a command begins that is not run here -> why."""
 

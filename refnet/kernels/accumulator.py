@@ -248,7 +248,8 @@ def _squares(work: Any, x: Any, y: Any, parts: int) -> None:
             for c in range(x.shape[1]):
                 values = x[row, c, at : at + 256]
                 for i in range(sums.size):
-                    sums[i] += values[i] * values[i]
+                    value = np.float64(values[i])  # a square in float32 may be 0 or infinite
+                    sums[i] += value * value
         begin, end = next_chunk(work)
 
 

@@ -98,6 +98,12 @@ thin_half_block: Any = intrinsic(_channel_block(HALF, 1, 2, FAR))
 """As half_block, only the first vector of channels."""
 column_block: Any = intrinsic(_channel_block(1, 4, 4, NEAR))
 """As group_block, with 1 position and 4 vectors of channels."""
+row_group_block: Any = intrinsic(_channel_block(GROUP, 2, 4, FAR))
+"""As group_block, of weights (terms, 4 vectors) and sums (GROUP, 4 vectors): the two vectors from `at` on."""
+row_odd_block: Any = intrinsic(_channel_block(ODD, 2, 4, FAR))
+"""As row_group_block, with ODD positions."""
+row_half_block: Any = intrinsic(_channel_block(HALF, 2, 4, FAR))
+"""As row_group_block, with HALF positions."""
 
 
 def _transpose(typingctx: Any, a: Any, ao: Any, b: Any, bo: Any, pitch: Any) -> Any:

@@ -21,8 +21,16 @@ from refnet.core.engine import NOTHING, Epilogue
 from refnet.kernels.channels import channel_layout, conv_across_channels, cropped
 from refnet.kernels.epilogue import apply
 from refnet.kernels.geometry import layout, padded_planes
-from refnet.kernels.lanes import column_block
-from refnet.kernels.memory import aligned, empty
+from refnet.kernels.lanes import (
+    GROUP,
+    HALF,
+    ODD,
+    column_block,
+    row_group_block,
+    row_half_block,
+    row_odd_block,
+)
+from refnet.kernels.memory import aligned, empty, scratch
 from refnet.kernels.narrow import narrow
 from refnet.kernels.resources import cached, readonly
 from refnet.kernels.segments import chains_of, checked, tiled
@@ -33,6 +41,9 @@ from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
+
+SHARES = 4
+"""Work items per thread of a dense layer, if it has enough rows and outputs."""
 
 
 def convolve(
@@ -83,11 +94,19 @@ def dense(x: Array, w: Array, bias: Array | None, threads: int) -> Array:
 def _multiply_columns(x: Array, w: Array, bias: Array | None, y: Array, threads: int) -> None:
     """y (n, o) = x (n, k) times w (o, k), plus the bias (o,); dimensions of 1 may follow."""
     columns = cached((w,), "columns", lambda: _columns(w.reshape(w.shape[:2])))
-    threads = threads_for(threads, x.size * w.shape[0] // 4)
+    threads, rows, tiles = threads_for(threads, x.size * w.shape[0] // 4), x.shape[0], columns.shape[0]
+    stretches = row_stretches(rows, tiles, threads)
     data = np.ascontiguousarray(x).reshape(x.shape[:2])
     arrays = (readonly(data), columns, _ramp(x.shape[1]), y.reshape(y.shape[:2]))
     shift = np.zeros(0, x.dtype) if bias is None else np.ascontiguousarray(bias)
-    parallel_for(_dense, columns.shape[0], threads, *arrays, readonly(shift))
+    parallel_for(_dense, tiles * stretches, threads, *arrays, readonly(shift), stretches)
+
+
+def row_stretches(rows: int, tiles: int, threads: int) -> int:
+    """Into how many stretches the rows of a dense layer are divided, so that no thread waits long."""
+    if threads == 1 or tiles == 0:
+        return 1
+    return max(1, min(-(-rows // GROUP), -(-SHARES * threads // tiles)))
 
 
 @lru_cache(maxsize=256)
@@ -109,22 +128,47 @@ def _columns(w: Array) -> Array:
 
 
 @njit
-def _dense(work: Any, x: Any, columns: Any, ramp: Any, y: Any, bias: Any) -> None:
-    """Lanes across outputs. Items: tiles of four vectors of outputs."""
+def _dense(work: Any, x: Any, columns: Any, ramp: Any, y: Any, bias: Any, stretches: int) -> None:
+    """Lanes across outputs. Items: (tile of four vectors of outputs, stretch of rows), stretch fastest.
+
+    A block is up to GROUP rows x two vectors of outputs, as in channels.py: its chains hide each other's
+    latency, and a weight is read once for all of its rows. A single row takes all four vectors.
+    """
     n, terms = x.shape
     wide = columns.shape[2]
-    sums = np.zeros(wide, x.dtype)
+    half, units = wide // 2, -(-n // GROUP)
+    sums = scratch(GROUP * wide, x)
+    sums[:] = 0  # and so they stay without a term
+    places = np.zeros(GROUP, np.int64)
     begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
-            weights = columns[item].reshape(-1)
-            for i in range(n):
-                if terms:
-                    column_block(weights, 0, x, i * terms, ramp, ramp, 0, sums, 0, terms)
-                some = min(wide, y.shape[1] - item * wide)
-                if bias.size:
-                    shift = bias[item * wide : item * wide + some]
-                    for o in range(shift.size):
-                        sums[o] += shift[o]
-                copy(y, i * y.shape[1] + item * wide, sums, 0, some)
+            tile, number = item // stretches, item % stretches
+            weights, some = columns[tile].reshape(-1), min(wide, y.shape[1] - tile * wide)
+            i = units * number // stretches * GROUP
+            stop = min(n, units * (number + 1) // stretches * GROUP)
+            while i < stop:
+                left = stop - i
+                rows = min(left, HALF if left <= HALF else (ODD if left % HALF else GROUP))
+                for p in range(GROUP):  # rows that a block has more are the last one again
+                    places[p] = min(i + p, stop - 1) * terms
+                if terms and left == 1:
+                    column_block(weights, 0, x, 0, ramp, places, 0, sums, 0, terms)
+                elif terms:
+                    for at in range(0, some, half):
+                        if left <= HALF:
+                            row_half_block(weights, at, x, 0, ramp, places, 0, sums, at, terms)
+                        elif left % HALF:
+                            row_odd_block(weights, at, x, 0, ramp, places, 0, sums, at, terms)
+                        else:
+                            row_group_block(weights, at, x, 0, ramp, places, 0, sums, at, terms)
+                for p in range(rows):
+                    row = sums[p * wide : p * wide + some]
+                    if bias.size:
+                        shift, to = bias[tile * wide : tile * wide + some], y[i + p, tile * wide :]
+                        for o in range(shift.size):
+                            to[o] = row[o] + shift[o]
+                    else:
+                        copy(y, (i + p) * y.shape[1] + tile * wide, sums, p * wide, some)
+                i += rows
         begin, end = next_chunk(work)

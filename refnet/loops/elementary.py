@@ -64,7 +64,7 @@ def function_by(x: F32, name: str, *parameters: float) -> F32:
     """The named function of each element; any shape.
 
     >>> function_by(np.float32([0, 1]), "glibc-tanh")
-    array([0.        , 0.7615942], dtype=float32)
+    array([0.       , 0.7615942], dtype=float32)
     """
     y = np.empty(x.shape, np.float32)
     a, b = (*parameters, 0.0, 0.0)[:2]

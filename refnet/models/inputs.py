@@ -264,7 +264,7 @@ def located_input(said: Sources, folder: Path, who: str = "the capture") -> str:
     """The input that a file names: a seed, a sample, "" if it names none, or a file beside it."""
     if said.input == "" or said.input.startswith((SEED, SAMPLE)):
         return said.input
-    if Path(said.input).name != said.input:
+    if said.input == ".." or Path(said.input).name != said.input:
         raise InputError(f"{who}'s input, {said.input!r}, is not beside it: say where it is")
     return _found("input", said.input, (folder,), who)
 

@@ -180,13 +180,14 @@ def _check(
 
 
 def module_network(model: str) -> str:
-    """The model; of the folder of a torch module's capture the graph that lies in it.
+    """The model; of the folder of a torch module's capture, alone or with ?output=NAME, the graph in it.
 
     >>> module_network("resnest-digits")
     'resnest-digits'
     """
-    file = os.path.join(model, NETWORK)
-    return file if os.path.isdir(model) and os.path.isfile(file) else model
+    of = source_of(model)
+    file = os.path.join(of.file, NETWORK)
+    return replace(of, file=file).text if os.path.isdir(of.file) and os.path.isfile(file) else model
 
 
 def _path(argument: str, what: str, value: object) -> str:

@@ -14,24 +14,26 @@ is matched with the first of these that there is:
     as an output                  what is left of the outputs, in order
 
 Both sides are computed on the capture's own values, so a difference does not spread. Where a batch norm is
-folded, the file's node is judged as what the module has in its place, two nodes; and its weights are compared
-with those that folding gives (folded.py).
+folded, the file's node is judged as what the module has in its place, two nodes, with the file's stride,
+padding and dilation; and its weights are compared with those that folding gives (folded.py). Outputs that the
+file exchanges are defects.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from refnet.core.errors import GraphError, InputError
 from refnet.core.graph import Graph, Node
-from refnet.core.op import F32
+from refnet.core.op import F32, TensorType
 from refnet.formats.golden_file import digest
 from refnet.models.loading import NETWORK, load
 from refnet.verification import compute
 from refnet.verification.capture import Capture, CapturedValues
-from refnet.verification.folded import fold_faults, foldable
+from refnet.verification.folded import fold_faults, foldable, unbiased
 from refnet.verification.judge import DEFECT
 from refnet.verification.names import bare_name, renamed
 from refnet.verification.verify import Verification
@@ -100,7 +102,8 @@ class _Sides:
     """Both graphs, computed on the capture's values, node by node.
 
     theirs: value of the module -> its array, the captured one where there is one. made: the digest of what
-    its node makes of such arrays. place: value of the file -> of the module. ours: file -> its array.
+    its node makes of such arrays. place: value of the file -> of the module. ours: file -> its array. types:
+    of the file's values, at the capture's batch.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class _Sides:
         for name in module.inputs:
             self.theirs[name] = inputs[name] if name in inputs else capture.input(name)
         self.ours = {name: self.theirs[own] for name, own in self.place.items()}
+        self.types = file.types({name: TensorType(array.shape) for name, array in self.ours.items()})
         for node in module.nodes:
             value = self._plain(module, node, self.theirs)
             if capture.has(node.name):
@@ -161,8 +165,10 @@ class _Sides:
         if found is not None:
             self.how[node.name] = found
             self.place[node.name] = found[0]
-            if found[0] in self.theirs:
-                self.ours[node.name] = self.theirs[found[0]]
+            theirs = self.theirs.get(found[0])
+            shape = self.types[node.name].shape if value is None else value.shape
+            if theirs is not None and theirs.size == math.prod(shape):
+                self.ours[node.name] = theirs.reshape(shape)
         elif value is not None:
             self.ours[node.name] = value
             if node.op.reshapes and node.data[0] in self.place:
@@ -228,7 +234,7 @@ class _Sides:
         names |= {own: name for name, (own, _) in self.how.items()}
         nodes: list[Node] = []
         weights = dict(self.file.weights)
-        faults: dict[str, str] = {}
+        faults = self._exchanged()
         used = {*self.file.by_name, *self.file.inputs, *weights}
 
         def fresh(name: str) -> str:
@@ -244,12 +250,15 @@ class _Sides:
                 continue
             norm = self.module.by_name[self.how[node.name][0]]
             fault = fold_faults((node, self.file.weights), (conv, norm, self.module.weights))
+            op = conv.op
             if fault is not None:
                 faults[node.name] = fault
+            else:  # stride, padding and dilation are the file's: they are judged, too
+                op = unbiased(node.op, conv.op)
             own = {name: fresh(name) for name in (*conv.weights, *norm.weights)}
             weights |= {new: self.module.weights[name] for name, new in own.items()}
             names[conv.name] = fresh(conv.name)
-            nodes.append(Node(names[conv.name], conv.op, (*node.data, *(own[name] for name in conv.weights))))
+            nodes.append(Node(names[conv.name], op, (*node.data, *(own[name] for name in conv.weights))))
             nodes.append(Node(node.name, norm.op, (names[conv.name], *(own[name] for name in norm.weights))))
         graph = replace(self.file, nodes=tuple(nodes), weights=_needed(nodes, weights))
         left = [name for name in self.capture.names if name not in names]
@@ -257,6 +266,25 @@ class _Sides:
         beyond = {names.get(name, name): ABSENT for name in left} if self._covers_outputs(names) else {}
         capture = _under(self.capture, names, beyond)
         return Counterparts(graph, capture, self.how, faults, len(self.file.nodes))
+
+    def _exchanged(self) -> dict[str, str]:
+        """Outputs of the file that are others of the module: by name if both have the same names, else by
+        place."""
+        ours, theirs = dict(self.file.outputs), dict(self.module.outputs)
+        if len(ours) != len(theirs):
+            return {}
+        named = (
+            {name: name for name in ours}
+            if set(ours) == set(theirs)
+            else dict(zip(ours, theirs, strict=True))
+        )
+        faults = {}
+        for name, value in ours.items():
+            own, (found, _) = theirs[named[name]], self.how.get(value, ("", ""))
+            bits = [digest(self.theirs[one]) for one in (own, found) if one in self.theirs]
+            if found in theirs.values() and len({*bits}) == 2:
+                faults[value] = f"it is the module's output {found}, where the module returns {own}"
+        return faults
 
     def _covers_outputs(self, names: Mapping[str, str]) -> bool:
         """Whether what the capture has of the module's outputs is in the file."""
@@ -280,13 +308,20 @@ def _under(capture: CapturedValues, names: Mapping[str, str], beyond: Mapping[st
 
 
 def _inputs(module: Graph, file: Graph) -> dict[str, str]:
-    """Input of the file -> of the module: by name, else in order. Raises InputError where they do not fit."""
-    sizes = [{name: kind.shape[1:] for name, kind in graph.inputs.items()} for graph in (module, file)]
-    if sorted(sizes[0].values()) != sorted(sizes[1].values()):
+    """Input of the file -> of the module: by name, else by shape, in order.
+
+    Raises InputError where they do not fit.
+    """
+    own, other = ({name: kind.shape[1:] for name, kind in graph.inputs.items()} for graph in (module, file))
+    same = set(own) == set(other)
+    if sorted(own.values()) != sorted(other.values()) or (same and own != other):
         raise InputError(f"{file.name} takes {dict(file.inputs)}, the captured module {dict(module.inputs)}")
-    if set(module.inputs) == set(file.inputs):
-        return {name: name for name in file.inputs}
-    return dict(zip(file.inputs, module.inputs, strict=True))
+    if same:
+        return {name: name for name in other}
+    found: dict[str, str] = {}
+    for name, shape in other.items():
+        found[name] = next(one for one in own if own[one] == shape and one not in found.values())
+    return found
 
 
 def _readers(graph: Graph) -> dict[str, tuple[Node, ...]]:

@@ -398,9 +398,9 @@ def _bounded(head: Judgement, case: _Case, result: F32) -> Judgement:
         verdict = UNJUDGED
         why = f"over {len(head.over)} nodes it grew without limit" if head.over else "NaN, infinity, overflow"
         reason = f"{open_} of {head.elements} elements have no bound: {why}"
-    elif head.over and (np.abs(bound.center) <= bound.radius).all():
-        verdict = UNJUDGED
-        reason = f"the bound over {len(head.over)} nodes is wider than the value: zeros would lie in it too"
+    elif case.hidden and (np.abs(bound.center) <= bound.radius).all():
+        verdict, over = UNJUDGED, f" over {len(head.over)} nodes" if head.over else ""
+        reason = f"the bound{over} is wider than the value: zeros would lie in it too"
     elif case.recipe is not None:
         reason = "the book has no recipe for it"
         if other_bits is not None:

@@ -29,6 +29,7 @@ from refnet.formats.golden_file import File, Sources
 from refnet.models.inputs import located, prepare, with_pipeline
 from refnet.models.loading import Model, Size, module_network
 from refnet.models.select import with_only
+from refnet.models.weights_file import source_of
 from refnet.verification import golden
 from refnet.verification.capture import CapturedValues, opened
 from refnet.verification.counterparts import Counterparts, counterparts, own_graph
@@ -152,7 +153,7 @@ def explain(
     count = thread_count(threads)
     listed = {} if names is None else read_names(names)
     if capture is None and inputs is None and _is_module(model):
-        capture = model
+        capture = source_of(model).file
     if capture is None and listed:
         raise InputError("names are for the values of a capture: name it with --capture DIR")
     if capture is not None:

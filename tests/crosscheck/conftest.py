@@ -15,6 +15,7 @@ from tests.crosscheck import browser as chromium
 
 ROOT = Path(__file__).parents[2]
 collect_ignore = [
+    "foreign_bug_modules.py",
     "foreign_modules.py",
     "modules.py",
     "mxnet_models.py",

@@ -321,6 +321,21 @@ BAD: dict[str, tuple[Any, type[RefnetError], str]] = {
     "a negative offset": (external(location="data.bin", offset="-4"), FormatError, "offset and length"),
     "another length": (external(location="data.bin", length="1000000000000"), FormatError, "bytes of"),
 }
+BAD["indices that crash onnx"] = (
+    model([node("GatherND", "x i", batch_dims=-7)], [tensor("i", np.array([[0], [1]]))]),
+    UnsupportedError,
+    "every output needs what refnet cannot have",
+)
+BAD["an exponent that does not fit"] = (
+    model([node("Pow", "x e")], [tensor("e", np.ones((2, 3), np.float32))]),
+    GraphError,
+    "3",
+)
+BAD["an operator of later opsets"] = (
+    model([node("LayerNormalization", "x v")], [V], opset=13),
+    UnsupportedError,
+    "LayerNormalization in opset 13: its shape is not known",
+)
 BAD["a name with a line end"] = (model([node("Relu", "x", "y")]), FormatError, "no control character")
 BAD["a name with a line end"][0].graph.node[0].output[0] = "y\n"
 

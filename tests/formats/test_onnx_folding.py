@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 import refnet
 from refnet import ops
@@ -244,6 +244,20 @@ def test_what_others_round_otherwise_is_judged_by_a_bound(tmp_path):
     assert verdict(unbiased * scale[:, None] + shift[:, None])[0] == "defect"
 
 
+def test_a_weight_that_may_be_anything_proves_nothing(tmp_path):
+    """A difference of two exps that is smaller than their errors: any number of its size lies inside."""
+    nodes = [node("Exp", "a", "p"), node("Exp", "b", "q"), node("Sub", "p q", "w"), node("Mul", "x w")]
+    nodes.append(node("Concat", "y y", "z", axis=1))
+    a = F([[1.5]])
+    graph = load(nodes, {"a": a, "b": np.nextafter(a, F(0))}, tmp_path, shape=[1, 1], outputs=["z"])
+    assert (graph.rounded["w"] > np.abs(graph.weights["w"])).all()
+    x, wrong = F([[3]]), -graph.weights["w"] / 2
+    one = refnet.verify({"y": x * wrong}, graph, inputs={"x": x}).nodes[0]
+    assert one.verdict == "unjudged"
+    assert one.reason is not None
+    assert one.reason.endswith("the bound is wider than the value: zeros would lie in it too")
+
+
 @pytest.mark.parametrize(("op", "said"), [("Sigmoid", "rounding"), ("Neg", "defect")])
 def test_no_defect_where_others_round_a_constant_otherwise(op, said, tmp_path):
     """A sigmoid of constants may be off by an ulp; the sign of a constant may not."""
@@ -266,3 +280,31 @@ def test_no_defect_where_others_round_a_constant_otherwise(op, said, tmp_path):
     assert verdicts(values) == {"t": "missing", "a": said, "y": "equal", "c": said}
     assert verdicts({**values, "t": t}) == {"t": said, "a": said, "y": "equal", "c": "equal"}
     assert verdicts({**values, "y": 2 * (x + t) * w})["y"] == "defect"
+
+
+def test_a_rounded_constant_is_no_attribute(tmp_path):
+    """An op's bound covers its weights, but takes its limits, sizes and exponent for exact."""
+    e, c = node("Exp", "c", "e"), np.float32(0.3)
+    graph = load([e, node("Pow", "x e")], {"c": c}, tmp_path, shape=[1, 4])
+    assert graph.by_name["y"].op == ops.Pow(((1,),))
+    assert list(graph.rounded) == ["e"]
+    said = "its 'e' was computed of constants, with roundings; the framework's may differ"
+    clip = [e, helper.make_node("Clip", ["x", "", "e"], ["y"]), node("Relu", "y", "z")]
+    graph = load(clip, {"c": c}, tmp_path, shape=[1, 4], outputs=["z"])
+    assert graph.by_name["y"].op == ops.Opaque("Clip", said, (1, 4))
+
+
+def test_what_rounded_constants_decide_has_no_bound(tmp_path):
+    """A limit, and the index of the largest of two that may change places."""
+    w = np.float32([1, 1.3, 1.4, 2])
+    nodes = [node("Exp", "c", "e"), helper.make_node("Clip", ["w", "", "e"], ["v"]), node("Mul", "x v")]
+    graph = load(nodes, {"c": np.float32(0.3), "w": w}, tmp_path, shape=[1, 4])
+    assert graph.rounded == {"v": None}
+    nodes = [
+        node("Exp", "c", "e"),
+        node("ArgMax", "e", "i", axis=0, keepdims=0),
+        node("Gather", "w i", "v"),
+        node("Mul", "x v"),
+    ]
+    graph = load(nodes, {"c": np.float32([0.3, 0.3]), "w": w}, tmp_path, shape=[1, 4])
+    assert graph.rounded == {"v": None}

@@ -21,7 +21,7 @@ from refnet.frameworks.reveal.probe import AskedReduction, odd_inputs, random_in
 from refnet.frameworks.reveal.regions import region, runs
 from refnet.frameworks.reveal.sums import reveal_sum
 from refnet.frameworks.reveal.tree import Path, Unexplained, leaves_of, summation_tree
-from refnet.ops import AvgPool, Conv, ConvAdd, Dense, GlobalAvgPool, Relu, Softmax
+from refnet.ops import AvgPool, Conv, ConvAdd, Dense, GlobalAvgPool, Relu, Sin, Softmax
 from tests.arithmetic.test_replay import exprs
 from tests.helpers.bits import floats
 from tests.helpers.engines import FAST
@@ -341,6 +341,12 @@ def test_relu_by_what_it_does_with_zeros_and_nan(rule):
     op = Relu()
     framework = serving(op, lambda inputs: op.replay(rule, *inputs, engine=FAST))
     assert reveal_formula(op, [TensorType((1, 3, 8, 8))], framework).parts[-1].do.formula == rule
+
+
+def test_an_op_without_a_menu():
+    framework = serving(Sin(), lambda inputs: np.sin(inputs[0]))
+    with pytest.raises(Unexplained, match=r"^no framework's formula is known for this op$"):
+        reveal_formula(Sin(), [TensorType((1, 3, 8, 8))], framework)
 
 
 def test_a_formula_that_the_menu_lacks():

@@ -15,6 +15,7 @@ from refnet.core.engine import ConvGeometry, PoolGeometry
 from refnet.kernels.channels import STRETCH
 from refnet.kernels.geometry import TERMS
 from refnet.kernels.lanes import GROUP, HALF
+from refnet.kernels.writer import VECTOR
 from tests.helpers.bits import floats
 from tests.helpers.engine_cases import IN_ORDER, Case, Shapes, data, epilogue, output, seeds
 
@@ -122,11 +123,23 @@ def ragged_convolutions(count: int = 400, seed: int = 0) -> Iterator[Case]:
         yield Case(f"conv_in_order {text}, {order}", "conv_in_order", ordered, small=False)
 
 
-def ragged_dense(count: int = 60, seed: int = 1) -> Iterator[Case]:
-    """Dense layers of up to 1,100 terms."""
+def dense_shapes(count: int, seed: int) -> Iterator[tuple[int, int, int]]:
+    """(rows, terms, outputs): random ones of few rows; every number of rows up to four blocks and one, of
+    outputs that fill a vector, half a tile, a tile, or parts of them; tables as attention multiplies them;
+    no term.
+    """
     rng = np.random.default_rng(seed)
-    for i in range(count):
-        n, k, o = int(rng.integers(1, 6)), int(rng.integers(1, 1101)), int(rng.integers(1, 141))
+    for _ in range(count):
+        yield int(rng.integers(1, 6)), int(rng.integers(1, 1101)), int(rng.integers(1, 141))
+    for rows in range(1, 4 * GROUP + 2):
+        for outputs in (5, VECTOR // 2, VECTOR // 2 + 1, VECTOR, 3 * VECTOR // 2 + 3):  # 5: no common period
+            yield rows, int(rng.integers(1, 30)), outputs
+    yield from ((197, 64, 197), (196, 33, 300), (784, 3, 96), (5, 0, 70))
+
+
+def ragged_dense(count: int = 60, seed: int = 1) -> Iterator[Case]:
+    """Dense layers, with and without a bias, of either dtype."""
+    for i, (n, k, o) in enumerate(dense_shapes(count, seed)):
         share, dtype = (0.0, 0.1)[i % 2], (np.float32, np.float64)[i % 3 == 2]
 
         def arguments(n=n, k=k, o=o, share=share, dtype=dtype, biased=i % 4 < 2):

@@ -86,9 +86,11 @@ def average(op: ops.AvgPoolNd, at: Shape, x: Any) -> Fraction:
 
 
 def power_mean(op: ops.LpPool, at: Shape, x: Any) -> Fraction:
-    """The p-th root to 80 digits."""
+    """The p-th root: exact where it is a float64, as every tie is; else to 80 digits."""
     total = sum((abs(v) ** op.p for v in window(op, at, x)), Fraction(0))
-    return Fraction(nth_root(total, op.p))
+    root = nth_root(total, op.p)
+    near = Fraction(float(root))
+    return near if near**op.p == total else Fraction(root)
 
 
 def nth_root(value: Fraction, p: int) -> Decimal:

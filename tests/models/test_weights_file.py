@@ -189,7 +189,7 @@ def two_convolutions(first: str, second: str) -> Graph:
         node("Convolution", f"{first}_fwd", [0, 1], **EQUAL),
     ]
     nodes += [variable(f"{second}_weight"), node("Convolution", f"{second}_fwd", [2, 3], **EQUAL)]
-    return parse_symbol(symbol(nodes), "net", (3, 8, 8))
+    return parse_symbol(symbol(nodes), "net-symbol.json", "net", (3, 8, 8))
 
 
 @pytest.fixture

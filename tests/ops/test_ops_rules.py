@@ -221,10 +221,19 @@ class Example:
 
 
 def powered(a: np.float32, b: np.float32) -> Fraction:
-    """a ** b to 200 digits, for a positive a; 0 for others."""
+    """a ** b for a positive a, else 0: exact where it is a float64, as every tie is; else to 200 digits.
+
+    Beyond e^200 and below e^-200, which round to infinity and to zero, it is one of these two.
+    """
+    if not a > 0:
+        return Fraction(0)
     with localcontext() as context:
         context.prec = 200
-        return Fraction((Decimal(float(b)) * Decimal(float(a)).ln()).exp()) if a > 0 else Fraction(0)
+        logarithm = Decimal(float(b)) * Decimal(float(a)).ln()
+        power = max(min(logarithm, Decimal(200)), Decimal(-200)).exp()
+    near, (n, d) = Fraction(float(power)), float(b).as_integer_ratio()
+    exact = abs(logarithm) < 200 and abs(n) < 200 and d < 200 and near**d == Fraction(float(a)) ** n
+    return near if exact else Fraction(power)
 
 
 EXAMPLES = [

@@ -102,14 +102,13 @@ def test_a_graph_of_a_thousand_nodes_is_no_longer_than_one_of_hundred():
 
 
 def test_names_are_harmless_cut_and_escaped():
-    graph = chain(60, EVIL + "{}")
+    graph = chain(60, EVIL.replace("\ud800", "") + "{}")  # a graph refuses a lone surrogate
     html = view(graph)
     harmless_view(html)
     assert "<script" not in html
     assert "\u202e" not in html
     assert "\x1b" not in html
     assert "é漢" in view(chain(2, "é漢{}"))
-    graph = chain(60, EVIL.replace("\ud800", "") + "{}")  # a lone surrogate cannot be hashed
     x = {"data": np.ones((1, 2, 4, 4), F)}
     values = {node.name: value for node, value in refnet.steps(graph, x)}
     broken = {name: value.copy() for name, value in values.items()}

@@ -54,17 +54,20 @@ def module() -> Graph:
 
 @pytest.fixture(scope="module")
 def caps(module, tmp_path_factory) -> Path:
+    return captured(module, tmp_path_factory.mktemp("counterparts"))
+
+
+def captured(module: Graph, folder: Path, inputs: dict[str, np.ndarray] = INPUT) -> Path:
     """A capture of the module, with golden values, as `refnet capture torch` lays it out."""
-    folder = tmp_path_factory.mktemp("counterparts")
     export(module, folder / "network", "onnx")
     graph = refnet.load(folder / "network.onnx")
-    steps = refnet.steps(graph, INPUT, refnet.Golden(1))
+    steps = refnet.steps(graph, inputs, refnet.Golden(1))
     values = [(node.name, value) for node, value in steps if node.name in module.by_name]
     plan = CapturePlan(
         Origin("torch", batch=2, mode="exported"),
-        INPUT,
+        inputs,
         lambda: iter(values),
-        lambda: {"linear": "linear"},
+        lambda: dict(module.outputs),
         Sources("network.onnx", input="x.npy"),
         graph.structure_hash(),
         graph.weights_hash(),
@@ -249,6 +252,98 @@ def test_a_wrong_value_is_found_under_the_files_names(module, caps):
         (caps / "wrong.npy").unlink()
 
 
+def with_conv(graph: Graph, op: Conv) -> Graph:
+    return replace(graph, nodes=(replace(graph.nodes[0], op=op), *graph.nodes[1:]))
+
+
+def test_a_folded_convolution_of_other_padding_is_found(module, caps):
+    """The same weights and the same shape, but dilated: a comparison of weights alone would not see it."""
+    graph = with_conv(folded(module), Conv(4, (3, 3), pad=(2, 2), dilation=(2, 2), bias=True))
+    found = refnet.verify(caps, graph)
+    assert (defects(found), found.exit_code) == (["conv2d"], 1)
+
+
+@pytest.mark.parametrize("name", ["W1", "B2"])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_folded_weights_that_are_no_numbers_are_found(module, caps, name, number):
+    graph = folded(module)
+    wrong = graph.weights[name].copy()
+    wrong[1] = number
+    found = refnet.verify(caps, changed(graph, name, wrong))
+    assert defects(found) == ["/c1/Conv_output_0" if name == "W1" else "/c2/Conv_output_0"]
+
+
+def test_negative_variances_fold_within_wider_bounds():
+    conv, norm = Node("c", Conv(2, (1, 1)), ("x", "w")), Node("n", BatchNorm(1e-3), ("c", *"gemv"))
+    own = {"w": floats((2, 3, 1, 1), "w")} | {key: floats((2,), key) for key in "gem"}
+    own["v"] = F([-9.99e-4, -1e-5])
+    weight, bias = BatchNorm(1e-3).fold("single", list(own.values()), REFERENCE)
+    file = replace(conv, op=Conv(2, (1, 1), bias=True), inputs=("x", "W", "B"))
+    assert fold_faults((file, {"W": weight, "B": bias}), (conv, norm, own)) is None
+    wrong = weight * F(1 + 2.0**-9)
+    assert "6 of 6 elements of its weight" in fold_faults((file, {"W": wrong, "B": bias}), (conv, norm, own))
+    own["v"] = F([-2e-3, -1])
+    assert "6 of 6 elements of its weight" in fold_faults((file, {"W": weight, "B": bias}), (conv, norm, own))
+
+
+def two_outputs(first: str, second: str, names: tuple[str, str]) -> Graph:
+    """Two convolutions of one input; names: of their values."""
+    w = {name: floats((4, 3, 1, 1), name) for name in (first, second)}
+    nodes = tuple(Node(n, Conv(4, (1, 1)), ("x", own)) for n, own in zip(names, w, strict=True))
+    return Graph("net", {"x": TensorType((1, 3, 6, 6))}, nodes, {name: name for name in names}, w)
+
+
+def test_outputs_that_are_exchanged_are_found(tmp_path):
+    """Every value is the module's, but each is returned in the other's place, or under the other's name."""
+    caps = captured(two_outputs("w1", "w2", ("a", "b")), tmp_path)
+    assert refnet.verify(caps, two_outputs("w1", "w2", ("p", "q"))).exit_code == 0
+    for names in (("p", "q"), ("a", "b")):
+        found = refnet.verify(caps, two_outputs("w2", "w1", names))
+        assert (defects(found), found.exit_code) == ([*names], 1)
+        assert found.nodes[0].reason == "it is the module's output b, where the module returns a"
+    swapped = two_outputs("w1", "w2", ("a", "b"))
+    assert refnet.verify(caps, replace(swapped, outputs={"b": "b", "a": "a"})).exit_code == 0
+
+
+def test_a_dense_layer_that_the_file_has_as_a_convolution(tmp_path):
+    """The same bits in another shape go on in the file's."""
+    k, x = floats((3, 4, 1, 1), "k"), {"x": floats((2, 4, 3, 3), "x")}
+    head = Node("p", GlobalAvgPool(), ("x",))
+    dense = [
+        Node("f", Reshape((0, 4)), ("p",)),
+        Node("r", Relu(), ("f",)),
+        Node("l", Dense(3, False), ("r", "k")),
+    ]
+    kinds = {"x": TensorType((1, 4, 3, 3))}
+    own = Graph("network", kinds, (head, *dense), {"l": "l"}, {"k": k.reshape(3, 4)})
+    caps = captured(own, tmp_path, x)
+    nodes = (head, Node("R", Relu(), ("p",)), Node("L", Conv(3, (1, 1)), ("R", "k")))
+    file = Graph("net", kinds, nodes, {"o": "L"}, {"k": k})
+    assert refnet.verify(caps, file).exit_code == 0
+    assert defects(refnet.verify(caps, changed(file, "k", k * F(1.01)))) == ["L"]
+
+
+def test_inputs_are_matched_by_their_shapes_where_their_names_differ(tmp_path):
+    nodes = (
+        Node("p", GlobalAvgPool(), ("a",)),
+        Node("q", GlobalAvgPool(), ("b",)),
+        Node("s", Add(), ("p", "q")),
+    )
+    own = Graph("network", {"a": TensorType((1, 3, 6, 6)), "b": TensorType((1, 3, 4, 4))}, nodes, {"s": "s"})
+    caps = captured(own, tmp_path, {"a": INPUT["x"], "b": floats((2, 3, 4, 4), "b")})
+    to = {"a": "second", "b": "first"}
+    file = replace(
+        own,
+        name="net",
+        inputs={to[name]: own.inputs[name] for name in "ba"},
+        nodes=tuple(replace(n, inputs=tuple(to.get(i, i) for i in n.inputs)) for n in nodes),
+    )
+    assert refnet.verify(caps, file).exit_code == 0
+    exchanged = replace(own, inputs={"a": own.inputs["b"], "b": own.inputs["a"]})
+    with pytest.raises(refnet.InputError, match="the captured module"):
+        refnet.verify(caps, exchanged)
+
+
 def test_folding_is_bounded_by_its_roundings():
     """Every way of folding lies inside, at sizes from subnormal to large."""
     conv, norm = (
@@ -268,3 +363,12 @@ def test_folding_is_bounded_by_its_roundings():
             weight, bias = BatchNorm(1e-5).fold(how, list(own.values()), REFERENCE)
             file = {"W": weight, "B": bias}
             assert fold_faults((replace(conv, inputs=("x", "W", "B")), file), (conv, norm, own)) is None
+
+
+def test_the_folder_of_a_capture_is_a_model_with_other_outputs_too(caps, capsys):
+    """The options become part of the model's text; the folder is still one."""
+    assert list(refnet.load(f"{caps}?output=conv2d").by_name) == ["conv2d"]
+    assert main(["explain", str(caps), "conv2d", "--at", "0,1,2,3", "--outputs", "getitem"]) == 0
+    assert "in the capture" in capsys.readouterr().out
+    assert main(["explain", str(caps), "linear", "--at", "0,1", "--outputs", "getitem"]) == 2
+    assert "has no value 'linear'" in capsys.readouterr().err

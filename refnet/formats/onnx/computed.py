@@ -17,7 +17,7 @@ from refnet.formats.assembly import Building, Made, typed
 from refnet.formats.onnx.constants import RULES
 from refnet.formats.onnx.evaluator import Evaluator
 from refnet.formats.onnx.file import OnnxNode
-from refnet.formats.onnx.use import Use
+from refnet.formats.onnx.use import Use, others_differ
 from refnet.ops import Op, TensorType
 
 Array = npt.NDArray[Any]
@@ -56,13 +56,21 @@ def computed(
     return [values.get(name) for name in node.outputs]
 
 
-def _made(node: OnnxNode, given: Mapping[str, Array]) -> Iterator[tuple[Made, TensorType]]:
-    """The nodes of refnet that a node of constants is, with their types; its first input as a value."""
+def _made(
+    node: OnnxNode, given: Mapping[str, Array], rounded: frozenset[str] = frozenset()
+) -> Iterator[tuple[Made, TensorType]]:
+    """The nodes of refnet that a node of constants is, with their types; its first input as a value.
+
+    Raises UnsupportedError for a constant in `rounded` that would be an attribute.
+    """
     first = node.inputs[0]
     rest = {name: given[name] for name in given if name != first}
     building = Building({first: TensorType(given[first].shape)}, rest, {})
-    use = Use(node, building.types, building.constants, frozenset(node.outputs))
-    for made in RULES[node.op](use):
+    use = Use(node, building.types, building.constants, frozenset(node.outputs), rounded=rounded)
+    ready = RULES[node.op](use)
+    if (name := use.attributed(ready)) is not None:
+        raise node.unsupported(f"of {name[:100]!r}, which others may have other bits of")
+    for made in ready:
         kind = typed(node, made, building)
         yield made, kind
         building.types[made.name] = kind
@@ -78,7 +86,7 @@ def ranged(
     """How far another's outputs of a node of constants may lie from these, element by element.
 
     off: the same of its inputs; those that are missing are the same for all. None where nothing says: there
-    is no rule, or it asks for more than float32.
+    is no rule, it asks for more than float32, or an input that may differ would be an attribute.
     """
     nothing: list[F32 | None] = [None] * len(outputs)
     given = {name: constants[name] for name in node.inputs if name}
@@ -92,7 +100,7 @@ def ranged(
             spread = np.zeros(array.shape) if own is None else own.astype(np.float64)
             ranges[name] = Interval(array.astype(np.float64), spread)
     try:
-        for made, _ in _made(node, given):
+        for made, _ in _made(node, given, others_differ(off)):
             ranges[made.name] = bound(made.op, [ranges[name] for name in (*made.data, *made.weights)])
     except (RefnetError, KeyError):
         return nothing

@@ -229,6 +229,8 @@ def _nodes(protos: Any, known: set[str], file: str, opset: int, onnx: Any) -> tu
         except Exception:  # SchemaError of onnx's C++ part
             domain = f"{proto.domain[:60]}::" if proto.domain else ""
             op = f"{domain}{proto.op_type[:60]}"
+            if not domain and onnx.defs.has(proto.op_type):  # which opset this is not: no rule is for it
+                op += f" in opset {opset}"
             found.append(OnnxNode(file, index, op, proto.name, inputs, outputs, {}, opset, 0, proto))
             continue
         attributes = _attributes(proto, schema, file, where, onnx)

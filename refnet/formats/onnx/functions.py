@@ -80,11 +80,13 @@ def _swish(u: Use) -> list[Made]:
 
 def _pow(u: Use) -> list[Made]:
     """Power where one constant exponent, which does not stretch the data, is all that there is."""
-    if u.is_constant(1) and not u.is_constant(0):
+    if u.is_constant(1) and not u.is_constant(0) and u.node.inputs[1] not in u.rounded:
         array, shape = u.constants[u.node.inputs[1]], u.type().shape
         exponents = np.unique(array.reshape(-1))
         same = exponents.size == 1 and float(np.float32(exponents[0])) == float(exponents[0])
-        fits = len(array.shape) <= len(shape) and np.broadcast_shapes(shape, array.shape) == shape
+        fits = len(array.shape) <= len(shape) and all(
+            n in (1, own) for n, own in zip(array.shape[::-1], shape[::-1], strict=False)
+        )
         if same and fits and exponents[0] != 0 and math.isfinite(exponents[0]):
             return u.one(Identity() if exponents[0] == 1 else Power(float(exponents[0])))
     inputs = u.node.inputs[:2]

@@ -65,7 +65,7 @@ class Inference:
                 given[name] = onnx.helper.make_tensor_type_proto(number, array.shape)
                 if array.size <= MOST_GIVEN:
                     shown[name] = onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
-        if len(given) < len({*filter(None, node.inputs)}):
+        if len(given) < len({*filter(None, node.inputs)}) or _crashes(node):
             return {}
         try:
             schema = onnx.defs.get_schema(node.op, node.opset, "")
@@ -77,6 +77,18 @@ class Inference:
             )
         except Exception:  # of C++, without a class of its own: the node's operands do not fit, or no schema
             return {}
+
+
+def _crashes(node: OnnxNode) -> bool:
+    """Whether onnx's shape inference (1.23) may end the process: it takes some attributes unchecked as places
+    in memory, or as a count that the outputs do not have."""
+    given = node.attributes
+    match node.op:
+        case "GatherND":
+            return (given.get("batch_dims") or 0) < 0
+        case "Split":
+            return given.get("num_outputs") not in (None, len(node.outputs))
+    return any(isinstance(one, int) and not -(2**31) <= one < 2**31 for one in given.values())
 
 
 def _shape(kind: Any) -> tuple[int, ...] | None:

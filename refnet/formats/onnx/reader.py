@@ -33,7 +33,7 @@ from refnet.formats.onnx.older import modern
 from refnet.formats.onnx.ops import RULES
 from refnet.formats.onnx.sequences import Sequences
 from refnet.formats.onnx.sizes import Shapes, stated
-from refnet.formats.onnx.use import Use
+from refnet.formats.onnx.use import Use, others_differ
 from refnet.formats.opaque import Opaques, Operation, Said, reason
 from refnet.ops import TensorType
 
@@ -164,7 +164,7 @@ def _build(
                 constants.update({name: x for name, x in named if name and x is not None})
                 continue
         else:
-            ready = _made(node, building, opaques, inference, wanted)
+            ready = _made(node, building, opaques, inference, wanted, folding.rounded)
         for made, kind in ready:
             building.types[made.name] = kind
             building.made.append(made)
@@ -220,15 +220,26 @@ def _shape(name: str, building: Building) -> tuple[int, ...] | None:
 
 
 def _made(
-    node: OnnxNode, building: Building, opaques: Opaques, inference: Inference, wanted: frozenset[str]
+    node: OnnxNode,
+    building: Building,
+    opaques: Opaques,
+    inference: Inference,
+    wanted: frozenset[str],
+    rounded: Mapping[str, F32 | None],
 ) -> list[tuple[Made, TensorType]]:
     """The nodes of a node's outputs with their types; opaque ones if refnet cannot compute them."""
 
     def rule() -> list[Made]:
         if not node.inputs[0]:
             raise node.wrong("an empty first input")
-        use = Use(node, building.types, building.constants, wanted, frozenset(building.inputs))
-        return RULES[node.op](use)
+        given, differ = frozenset(building.inputs), others_differ(rounded)
+        use = Use(node, building.types, building.constants, wanted, given, differ)
+        made = RULES[node.op](use)
+        if (name := use.attributed(made)) is not None:
+            raise node.unsupported(
+                f"its {name[:100]!r} was computed of constants, with roundings; the framework's may differ"
+            )
+        return made
 
     return opaques.made(
         _operation(node),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.op import F32
 from refnet.formats.assembly import LARGEST_NUMBER, Made, type_of
 from refnet.formats.onnx.file import OnnxNode
 from refnet.ops import Op, TensorType
@@ -25,7 +26,8 @@ def decimal(value: float) -> float:
 class Use:
     """A node and its inputs: the types of values, the arrays of constants.
 
-    wanted: outputs that are read. given: the graph's inputs.
+    wanted: outputs that are read. given: the graph's inputs. rounded: constants that may have other bits in a
+    framework; they must stay inputs of an op, so that its bound covers them (`attributed`).
     """
 
     node: OnnxNode
@@ -33,6 +35,12 @@ class Use:
     constants: Mapping[str, Array]
     wanted: frozenset[str]
     given: frozenset[str] = frozenset()
+    rounded: frozenset[str] = frozenset()
+
+    def attributed(self, made: Iterable[Made]) -> str | None:
+        """A rounded constant that the node reads and its ops have only as attributes, if there is one."""
+        kept = {name for one in made for name in (*one.data, *one.weights)}
+        return next((name for name in self.node.inputs if name in self.rounded - kept), None)
 
     def __getitem__(self, attribute: str) -> Any:
         return self.node.attributes.get(attribute)
@@ -104,6 +112,11 @@ class Use:
     def one(self, op: Op, *weights: str, data: tuple[str, ...] | None = None) -> list[Made]:
         """The one output, of the first input unless `data` says another."""
         return [Made(self.node.outputs[0], op, self.node.inputs[:1] if data is None else data, weights)]
+
+
+def others_differ(rounded: Mapping[str, F32 | None]) -> frozenset[str]:
+    """Of constants with how far others' may lie from them (None: not known), those that may differ at all."""
+    return frozenset(name for name, off in rounded.items() if off is None or off.any())
 
 
 Rule = Callable[[Use], list[Made]]

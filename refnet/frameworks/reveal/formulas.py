@@ -67,6 +67,8 @@ def reveal_formula(op: Op, types: Sequence[TensorType], caller: Caller, threads:
         best = max(range(len(choices)), key=lambda k: worth[k]) if choices else -1
         if best < 0 or not worth[best][0]:
             menu = ", ".join(choice.formula for choice in choices)
+            if not menu:
+                raise Unexplained("no framework's formula is known for this op")
             raise Unexplained(f"{open_.sum()} of {open_.size} elements are by none of: {menu}")
         found.append((choices[best], held[best]))
         open_ &= ~held[best]
