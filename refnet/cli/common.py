@@ -206,7 +206,10 @@ def outputs_argument(parser: argparse.ArgumentParser, done: str = "computed", de
 
 
 def listed(texts: Sequence[str]) -> list[str]:
-    """The names of a repeatable argument NAME,..., each once."""
+    """The names of a repeatable argument NAME,..., each once. Raises InputError for one without a name."""
+    for text in texts:
+        if not text.strip(", "):
+            raise InputError(f"--outputs {text!r} names no value")
     return list(dict.fromkeys(name for text in texts for name in text.split(",") if name))
 
 

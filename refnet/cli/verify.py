@@ -196,8 +196,11 @@ def _shipped(a: argparse.Namespace) -> list[argparse.Namespace]:
     """The arguments for each capture that ships with refnet, with its book."""
     from refnet.models.weights import shipped_captures
 
-    ignored = ("wanted", "book", "html", "input", "pipeline", "names", "propose", "all")
-    refuse_given(a, ignored, "also name the capture's folder, DIR")
+    ignored = ("book", "html", "input", "pipeline", "names", "propose", "all")
+    why = "also name the capture's folder, DIR"
+    refuse_given(a, ignored, why)
+    if a.wanted:
+        raise InputError(f"--outputs {a.wanted[0]}: {why}")
     return [
         argparse.Namespace(**vars(a) | {"capture": folder, "book": book})
         for folder, book in shipped_captures(a.full)

@@ -238,6 +238,8 @@ IGNORED = [
     (["capture", "torch", "a.b:c", "--weights", "seed:0"], "--weights seed:0 says nothing without a network"),
     (["capture", "torch", "a.b:c", "--state", "seed:0"], "--state seed:0 is made for a network"),
     (["verify", "--all"], "--all: also name the capture's folder"),
+    (["verify", "--outputs", "fc"], "--outputs fc: also name the capture's folder"),
+    (["verify", "CAPTURE", "--outputs", ","], "--outputs ',' names no value"),
     (["verify", "--pipeline", "digits"], "--pipeline digits: also name the capture's folder"),
     (
         ["verify", "CAPTURE", "--pipeline", "digits"],
