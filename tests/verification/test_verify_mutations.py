@@ -457,9 +457,9 @@ def always_fine(self):
     return 0
 
 
-def closed_over(operands):
-    """Nothing is ever said to be judged over other nodes."""
-    return ()
+def never_hidden(case):
+    """All inputs count as captured."""
+    return False
 
 
 BREAKS = [
@@ -492,7 +492,7 @@ BREAKS = [
     (no_sum, judge, "_summary", (worst_element,)),
     (property(last_wins), verify.Verification, "first_defect", (blamed,)),
     (property(always_fine), verify.Verification, "exit_code", (blamed, nothing_there)),
-    (closed_over, judge, "nodes_over", (whole_bound,)),
+    (property(never_hidden), judge._Case, "hidden", (whole_bound,)),
 ]
 IDS = [f"{name} = {getattr(getattr(c, 'fget', c), '__name__', name)}" for c, _, name, _ in BREAKS]
 
