@@ -85,7 +85,7 @@ def exported(setting: Setting, folder: Path) -> Path:
     path = folder / f"{setting.network}-{setting.side}.onnx"
     if not path.exists():
         request = {"source": SOURCES[setting.network], "name": setting.network, "size": setting.side}
-        request |= {"root": str(ROOT), "path": str(path), "dynamo": False}
+        request |= {"root": str(ROOT), "module": "zoo_modules", "path": str(path), "dynamo": False}
         worker = Path(__file__).with_name("zoo_export_worker.py")
         with Worker(worker, torch_python(setting.network), threads=1) as running:
             running.ask("export", request)
