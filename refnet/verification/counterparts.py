@@ -124,7 +124,10 @@ class _Sides:
         for name in module.inputs:
             self.theirs[name] = inputs[name] if name in inputs else capture.input(name)
         self.ours = {name: self.theirs[own] for name, own in self.place.items()}
-        self.types = file.types({name: TensorType(array.shape) for name, array in self.ours.items()})
+        try:
+            self.types = file.types({name: TensorType(array.shape) for name, array in self.ours.items()})
+        except GraphError as error:
+            raise InputError(f"{error}{self._batches(file)}") from None
         for node in module.nodes:
             value = self._plain(module, node, self.theirs)
             if capture.has(node.name):
@@ -148,7 +151,7 @@ class _Sides:
                 node.op, [*data, *(graph.weights[name] for name in node.weights)], self.threads
             )
         except GraphError as error:
-            raise InputError(f"{graph.name}, {node.name}: {error}{self._batches(graph)}") from None
+            raise InputError(f"{graph.name}: {node.name}: {error}{self._batches(graph)}") from None
 
     def _batches(self, graph: Graph) -> str:
         """What may be why a node does not take the capture's values: a file that is for another batch."""

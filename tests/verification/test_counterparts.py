@@ -215,7 +215,7 @@ def test_a_file_for_another_batch_is_an_error_that_says_so(module, caps):
     )
     one = Graph("one", module.inputs, nodes, {"flat": "flat"}, weights_of([*module.nodes[:-2]]))
     with pytest.raises(
-        refnet.InputError, match=r"^one, flat: Reshape.* a batch of 2, and this file may be for 1 only"
+        refnet.InputError, match=r"^one: flat: Reshape.* a batch of 2, and this file may be for 1 only"
     ):
         refnet.verify(caps, one)
 
