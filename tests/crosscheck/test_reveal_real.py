@@ -131,18 +131,18 @@ def test_an_interrupted_reveal_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     calls = []
     ask = network._ask
 
-    def stopping(one, call, threads):
-        calls.append(one)
+    def stopping(op, types, call, threads):
+        calls.append((op, types))
         if len(calls) == 12:
             raise KeyboardInterrupt
-        return ask(one, call, threads)
+        return ask(op, types, call, threads)
 
     monkeypatch.setattr(network, "_ask", stopping)
     assert main(command(TORCH_DIGITS, path)) == 130
     assert not path.exists()
     assert len(read(f"{path}.partial").recipes) == 11
     assert main(command(TORCH_DIGITS, path)) == 0
-    asked = [(repr(one.op), one.types) for one in calls]
+    asked = [(repr(op), tuple(types)) for op, types in calls]
     assert asked[11] == asked[12]  # the one that was cut is asked twice, and no other
     assert len(set(asked)) == len(asked) - 1 > 40
     first = path.read_bytes()
