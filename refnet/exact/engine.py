@@ -38,21 +38,19 @@ class DecideOrRefine:
     ) -> F32:
         """See Exact.conv.
 
-        In float64 the products are exact; they are added in chains of 256 terms, which are added in turn.
-        The error is that of Conv's docstring, from the norms of the windows and of the weights.
+        In float64 the products are exact; they are added in chains, which are added in turn. The error is
+        that of Conv's docstring, from the norms of the windows and of the weights; of tiles, winograd.py's.
         """
         weight_norms = self.engine.cached((w,), "norm", lambda: norms_of(w))
         more = (bias is not None) + (addend is not None)
         place = (geometry.stride, geometry.pad, geometry.dilation, geometry.groups)
-        if suits(x.shape, w.shape, *place) and np.isfinite(weight_norms).all():
-            x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
-            b = np.zeros(0) if bias is None else bias.astype(np.float64)
-            others = np.zeros(0, np.float32) if addend is None else np.ascontiguousarray(addend)
-            y, at = self._by_channels(x, w, b, others, geometry, weight_norms, more)
-        else:
-            y, at = self._by_tiles(x, w, bias, addend, geometry, weight_norms)
         b = np.zeros(0) if bias is None else bias.astype(np.float64)
         others = np.zeros(0, np.float32) if addend is None else np.ascontiguousarray(addend).reshape(-1)
+        if suits(x.shape, w.shape, *place) and np.isfinite(weight_norms).all():
+            x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
+            y, at = self._across_channels(x, w, b, others, geometry, weight_norms, more)
+        else:
+            y, at = self._across_positions(x, w, bias, addend, geometry, weight_norms)
 
         def refine(at: Places, y: F32) -> None:
             parallel_for(
@@ -61,7 +59,7 @@ class DecideOrRefine:
 
         return refined(op, y, at, refine, self.refine_count)
 
-    def _by_channels(
+    def _across_channels(
         self, x: F32, w: F32, b: F64, addend: F32, geometry: ConvGeometry, weight_norms: F64, more: int
     ) -> tuple[F32, Places]:
         """`conv` before it refines, with lanes across channels. more: additions of bias and addend."""
@@ -74,7 +72,7 @@ class DecideOrRefine:
         factor = error_factor(additions(w.shape) + more + 2)  # 2 more: exact_block.decide_pass
         return decided(x, w, *place, geometry.groups, weight_norms, b, addend, factor, threads)
 
-    def _by_tiles(
+    def _across_positions(
         self, x: F32, w: F32, bias: F32 | None, addend: F32 | None, geometry: ConvGeometry, weight_norms: F64
     ) -> tuple[F32, Places]:
         """`conv` before it refines, with lanes across positions; also for weights that are not finite."""

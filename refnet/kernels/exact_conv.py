@@ -249,7 +249,7 @@ def _from_planes(
     geometry, bounds = PlaneGeometry(*geometry), Bounds(*bounds)
     groups, blocks, wide = packed.shape[0], packed.shape[1], packed.shape[3]
     size = y.shape[2] * y.shape[3]
-    per, flat, positions, lanes = y.shape[1] // groups, y.reshape(-1), y.shape[0] * size, wide // 2
+    per, positions, lanes = y.shape[1] // groups, y.shape[0] * size, wide // 2
     group_size = planes.shape[1] // groups
     units = -(-positions // GROUP)
     most = min(positions, -(-units // stretches) * GROUP)
@@ -266,16 +266,9 @@ def _from_planes(
             count = min(positions, units * (number + 1) // stretches * GROUP) - start
             locate(windows, start, count, planes.shape[1], geometry)
             for b in range(blocks * part // parts, blocks * (part + 1) // parts):
-                some = min(wide, per - b * wide)
                 add_chains(packed[group, b], own, planes, group * group_size, offsets, windows, sums, count)
                 turn(sums, rows, count)
-                t = 0
-                while t < count:
-                    image, at = (start + t) // size, (start + t) % size
-                    run = min(count - t, size - at)
-                    place = (image * groups + group) * size + at, group * per + b * wide, image, at, size
-                    decide_rows(rows, t, run, some, flat, unsure, place, y.shape[1], bounds)
-                    t += run
+                _decide_block(rows, start, count, group, group * per + b * wide, per, y, unsure, bounds)
         begin, end = next_chunk(work)
 
 
@@ -288,7 +281,7 @@ def _from_panels(
     geometry, bounds = PlaneGeometry(*geometry), Bounds(*bounds)
     groups, blocks, terms, wide = packed.shape
     size = y.shape[2] * y.shape[3]
-    per, flat, positions, lanes = y.shape[1] // groups, y.reshape(-1), y.shape[0] * size, wide // 2
+    per, positions, lanes = y.shape[1] // groups, y.shape[0] * size, wide // 2
     units = -(-positions // GROUP)
     most = min(positions, -(-units // stretches) * GROUP)
     pitch = -(-most // lanes) * lanes
@@ -313,16 +306,9 @@ def _from_panels(
                 _fill(panel, t, x[image], group * terms * size + at, run, terms, size, column)
                 t += run
             for b in range(blocks * part // parts, blocks * (part + 1) // parts):
-                some = min(wide, per - b * wide)
                 add_chains(packed[group, b], own, panel, 0, offsets, windows, sums, count)
                 turn(sums, rows, count)
-                t = 0
-                while t < count:
-                    image, at = (start + t) // size, (start + t) % size
-                    run = min(count - t, size - at)
-                    place = (image * groups + group) * size + at, group * per + b * wide, image, at, size
-                    decide_rows(rows, t, run, some, flat, unsure, place, y.shape[1], bounds)
-                    t += run
+                _decide_block(rows, start, count, group, group * per + b * wide, per, y, unsure, bounds)
         begin, end = next_chunk(work)
 
 
@@ -395,6 +381,25 @@ def turn(sums: Any, rows: Any, count: int) -> None:
     for t in range(0, count, lanes):
         transpose(sums, t * wide, rows, t, pitch)
         transpose(sums, t * wide + lanes, rows, lanes * pitch + t, pitch)
+
+
+@njit
+def _decide_block(
+    rows: Any, start: int, count: int, group: int, channel: int, per: int, y: Any, unsure: Any, bounds: Any
+) -> None:
+    """decide_rows for `count` positions, from `start` on, of the group's channels from `channel` on.
+
+    per: channels of a group. The positions may be of several images.
+    """
+    outputs, size = y.shape[1], y.shape[2] * y.shape[3]
+    groups, some = outputs // per, min(rows.shape[0], (group + 1) * per - channel)
+    t = 0
+    while t < count:
+        image, at = (start + t) // size, (start + t) % size
+        run = min(count - t, size - at)
+        place = (image * groups + group) * size + at, channel, image, at, size
+        decide_rows(rows, t, run, some, y.reshape(-1), unsure, place, outputs, bounds)
+        t += run
 
 
 @njit

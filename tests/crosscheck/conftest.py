@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from refnet.frameworks import live
 from refnet.frameworks.capture.names import PLACES, variable
 from refnet.frameworks.process import Worker
 from tests.crosscheck import browser as chromium
@@ -55,6 +56,41 @@ def torch() -> Iterator[Worker]:
     with Worker("torch", interpreter("torch"), threads=1) as worker:
         assert worker.ask("info", {"threads": 1}).fields["version"].split("+")[0] == "2.13.0"
         yield worker
+
+
+class Frameworks:
+    """Workers by framework and environment, started once."""
+
+    def __init__(self) -> None:
+        self.started: dict[tuple[str, ...], Worker] = {}
+
+    def __call__(self, framework: str, *environment: str) -> Worker:
+        key = (framework, *environment)
+        if key not in self.started:
+            variables = dict(word.split("=", 1) for word in environment)
+            self.started[key] = live.worker(framework, str(interpreter(framework)), variables)
+        return self.started[key]
+
+    def compare(
+        self,
+        framework: str,
+        function: str,
+        formula: str,
+        chunks: Sequence[int],
+        environment: Sequence[str],
+    ) -> str:
+        """`refnet prove FUNCTION --framework FRAMEWORK` on some chunks; the formula must give every bit."""
+        found = live.sweep(self(framework, *environment), framework, function, chunks, formula)
+        assert found.found == (live.Found(formula, len(chunks) << 24, 0, None),)
+        return f"{framework} {function} {' '.join(environment)}: {formula}, {found.inputs} inputs"
+
+
+@pytest.fixture(scope="module")
+def frameworks() -> Iterator[Frameworks]:
+    found = Frameworks()
+    yield found
+    for worker in found.started.values():
+        worker.close()
 
 
 @pytest.fixture(scope="module")

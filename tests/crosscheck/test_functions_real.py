@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from refnet.ops import (
     Softmax,
     WeightedSum,
 )
-from tests.crosscheck.conftest import interpreter
+from tests.crosscheck.conftest import Frameworks
 from tests.helpers.bits import awkward, floats, same_bits
 from tests.helpers.engines import FAST
 
@@ -39,28 +39,6 @@ VECTOR = next(
     (lanes for word, lanes in (("avx512f", 16), ("avx2", 8)) if word in Path("/proc/cpuinfo").read_text()), 4
 )
 """float32 that this processor's vectors hold."""
-
-
-class Frameworks:
-    """Workers by framework and environment, started once."""
-
-    def __init__(self) -> None:
-        self.started: dict[tuple[str, ...], Worker] = {}
-
-    def __call__(self, framework: str, *environment: str) -> Worker:
-        key = (framework, *environment)
-        if key not in self.started:
-            variables = dict(word.split("=", 1) for word in environment)
-            self.started[key] = live.worker(framework, str(interpreter(framework)), variables)
-        return self.started[key]
-
-
-@pytest.fixture(scope="module")
-def frameworks() -> Iterator[Frameworks]:
-    found = Frameworks()
-    yield found
-    for worker in found.started.values():
-        worker.close()
 
 
 AVX, SSE = "DNNL_MAX_CPU_ISA=AVX", "DNNL_MAX_CPU_ISA=SSE41"
@@ -102,10 +80,7 @@ def test_a_slice_of_all_inputs(
     environment: tuple[str, ...],
     report: list[str],
 ) -> None:
-    """`refnet prove FUNCTION --framework FRAMEWORK` on six chunks; the formula gives every bit."""
-    found = live.sweep(frameworks(framework, *environment), framework, function, SLICE, formula)
-    report.append(f"{framework} {function} {' '.join(environment)}: {formula}, {found.inputs} inputs")
-    assert found.found == (live.Found(formula, len(SLICE) << 24, 0, None),)
+    report.append(frameworks.compare(framework, function, formula, SLICE, environment))
 
 
 def test_a_slice_tells_wrong_formulas(frameworks: Frameworks) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pytest
 
@@ -15,6 +13,7 @@ from refnet.ops.activations import GELU
 from refnet.ops.function import LIBRARY, LOST
 from tests.helpers.bits import floats
 from tests.helpers.engines import FAST
+from tests.helpers.formula_bits import digest
 
 WIDE = np.arange(0, 1 << 32, 1 << 14, dtype=np.uint64).astype(np.uint32).view(np.float32)
 USUAL = np.concatenate([WIDE, floats((1 << 17,), "usual") * np.float32(8)])
@@ -91,14 +90,6 @@ RECORDED = {
     "selu eigen": "07a525911a1222ad",
     "selu eigen-glibc": "a9fecb6bae206feb",
 }
-
-
-def digest(function: str, formula: str) -> str:
-    x = np.arange(0, 1 << 32, live.SAMPLE, dtype=np.uint64).astype(np.uint32).view(np.float32)
-    y = live.evaluate(function, formula, x, 2)
-    y[np.isnan(y)] = np.nan
-    y.view(np.uint32)[np.isnan(y)] = 0x7FC00000
-    return hashlib.sha256(y.astype("<f4").tobytes()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize("key", RECORDED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from fractions import Fraction
 
 import numpy as np
@@ -15,6 +14,7 @@ from refnet.loops.libm import glibc, mlas, onednn, sleef
 from tests.helpers.bits import AWKWARD, floats, same_bits
 from tests.helpers.definition import round_float32
 from tests.helpers.engines import FAST
+from tests.helpers.formula_bits import digest
 
 
 def points() -> np.ndarray:
@@ -185,14 +185,6 @@ RECORDED = {
     "exp glibc-unfused": "17a2bf10d205ffed",
     "exp mlas": "11bbfa6ed5abec59",
 }
-
-
-def digest(function: str, formula: str) -> str:
-    x = np.arange(0, 1 << 32, live.SAMPLE, dtype=np.uint64).astype(np.uint32).view(np.float32)
-    y = live.evaluate(function, formula, x, 2)
-    y[np.isnan(y)] = np.nan
-    y.view(np.uint32)[np.isnan(y)] = 0x7FC00000
-    return hashlib.sha256(y.astype("<f4").tobytes()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize("key", RECORDED)
