@@ -65,6 +65,9 @@ Array = npt.NDArray[Any]
 
 SHALLOW = 8
 """Channels of a group that bands are good for: laying more planes takes longer than is won."""
+LEAST = 1 << 18
+"""Multiply-adds from which on a kernel of its own is worth what it takes to compile or load. The shipped
+networks have less, whose kernels the first command compiles."""
 SHARES = 8
 """Work items per thread and image, if there are enough groups."""
 BUFFER = 24 << 10
@@ -91,13 +94,13 @@ class BandPlan(NamedTuple):
     block: int
 
 
-def narrow(outputs: int, depth: int) -> bool:
-    """Whether bands are the fastest way for groups of so many outputs and channels.
+def narrow(outputs: int, depth: int, work: int) -> bool:
+    """Whether bands are worth it for groups of so many outputs and channels, and `work` multiply-adds in all.
 
     Up to half a vector of outputs, measured with vectors of 512 bits: with more, lanes across channels are
     fuller.
     """
-    return depth <= SHALLOW and outputs <= VECTOR // 8
+    return depth <= SHALLOW and outputs <= VECTOR // 8 and work >= LEAST
 
 
 @lru_cache(maxsize=4096)

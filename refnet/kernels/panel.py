@@ -65,9 +65,9 @@ def convolve(
     w, pad = cropped(x.shape, w, stride, pad, dilation)
     how = None
     per, wide = w.shape[0] // groups, x.dtype == np.float64  # float64 is for bounds: one kernel will do
-    if not wide and not narrow(per, w.shape[1]):
+    if not wide:
         how = channel_layout(x.shape, w.shape, stride, pad, dilation, groups)
-    if how is not None:
+    if how is not None and not narrow(per, w.shape[1], how.work):
         planes = padded_planes(x, pad, 0, threads) if how.padded else x.reshape(x.shape[0], -1)
         return conv_across_channels(x, planes, w, groups, how, threads, epilogue)
     if groups == 1 and pad == (0, 0) and x.shape[2:] == w.shape[2:] == (1, 1):

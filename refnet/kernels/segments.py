@@ -170,7 +170,7 @@ def tiled(
     shift = np.zeros(outputs, x.dtype) if bias is None else bias
     terms, offsets = cached((w,), ("terms", segments, plan), lambda: _terms(plan, segments))
     planes = x.reshape(x.shape[0], prod(x.shape[1:]))
-    if outputs // groups < FEW or narrow(outputs // groups, w.shape[1]):
+    if outputs // groups < FEW or narrow(outputs // groups, w.shape[1], plan.work):
         return _narrow(x, w, shift, more, plan, groups, zero, segments, threads, epilogue, y)
     packed, finite = cached((w,), ("packed", groups, segments), lambda: _packed(w, groups, segments))
     if plan.geometry.padded:
