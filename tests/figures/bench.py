@@ -62,7 +62,7 @@ def _measured(found: Sequence[Row]) -> list[str]:
     missing = len(networks("mxnet")) * len(_columns(found, "against", "threads")) - len(found)
     if missing > 0:
         said.append(f"{missing} rows of the 39 networks are missing: that run was stopped before its end.")
-    if _busy(found):
+    if _busy(found, found):
         said.append(
             "**Other programs used the same processors meanwhile, so these figures are not worth keeping, "
             "least of all those of several threads: threads that spin wait for others that do not run.**"
@@ -70,9 +70,10 @@ def _measured(found: Sequence[Row]) -> list[str]:
     return said
 
 
-def _busy(found: Sequence[Row]) -> bool:
-    """Whether others ran: the table's own runs account for a load of at most their threads."""
-    own = max(int(row["threads"]) for row in found)
+def _busy(found: Sequence[Row], run: Sequence[Row]) -> bool:
+    """Whether others ran: the table's own runs, of which one of more threads may have been the row before,
+    account for a load of at most their threads."""
+    own = max(int(row["threads"]) for row in run)
     return max(float(row["load_average"] or 0) for row in found) > own + BUSY
 
 
@@ -139,12 +140,12 @@ def _aims(found: Sequence[Row]) -> list[str]:
         cells = []
         for t in threads:
             own = [row for row in found if wanted(row) and row["threads"] == t]
-            cells.append(_reached(own, most, each))
+            cells.append(_reached(own, found, most, each))
         lines.append(f"| {said} | {most:.2f} | {' | '.join(cells)} |")
     return lines
 
 
-def _reached(own: Sequence[Row], most: float, each: bool) -> str:
+def _reached(own: Sequence[Row], run: Sequence[Row], most: float, each: bool) -> str:
     if not own:
         return "not measured"
     above = [row for row in own if _ratio(row) > most]
@@ -152,6 +153,7 @@ def _reached(own: Sequence[Row], most: float, each: bool) -> str:
     said = f"{_mean(own):.3f}"
     if each:
         said = f"{len(own) - len(above)} of {len(own)}, highest {max(map(_ratio, own)):.2f}"
-    if _busy(own) and own[0]["threads"] != "1":
+    busy = _busy(own, run)
+    if busy and own[0]["threads"] != "1":
         return f"{said}: not judged"
-    return f"{said}: {'reached' if reached else 'not reached'}{', while busy' * _busy(own)}"
+    return f"{said}: {'reached' if reached else 'not reached'}{', while busy' * busy}"
