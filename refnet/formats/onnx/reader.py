@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,7 @@ def _graph(
         raise UnsupportedError(f"{model.file}: its outputs are constant: no input is read")
     inputs = stated(model.file, inputs, image, shapes)
     fixed = all(isinstance(shape[0], int) for shape in inputs.values())
+    folding.again = not fixed
     builds, opaques = [], []
     for batch in (None,) if fixed else BATCHES:
         types = {
@@ -139,8 +140,7 @@ def _build(
     building, opaques, inference = Building(dict(inputs), constants, inputs), Opaques(), Inference()
     wanted = frozenset(name for node in nodes for name in node.inputs) | {*model.outputs}
     sequences = Sequences(nodes, model.outputs)
-    newer = (new for old in nodes for new in modern(old, lambda name: _shape(name, building)))
-    for node in (sequences.at(one) for one in newer if not sequences.taken(one)):
+    for node in _newer(nodes, sequences, building, constants, folding):
         values = [name for name in node.inputs if name in building.types]
         lost = opaques.lost(node.inputs)
         if node.op == "CastLike" and node.inputs[0] in constants and not lost:
@@ -171,10 +171,34 @@ def _build(
     return building, opaques
 
 
+def _newer(
+    nodes: list[OnnxNode],
+    sequences: Sequences,
+    building: Building,
+    constants: _Constants,
+    folding: _Folding,
+) -> Iterator[OnnxNode]:
+    """The nodes as today's opset says them. After each the folded constants that neither a later node nor
+    the graph reads are released, unless the graph is built again."""
+    kept, seen = {*constants.model.outputs}, 0
+    kept.update(name for node in nodes if node.op == "SplitToSequence" for name in node.inputs)  # read later
+    last = {name: i for i, node in enumerate(nodes) for name in node.inputs}
+    for i, old in enumerate(nodes):
+        for new in modern(old, lambda name: _shape(name, building)):
+            if not sequences.taken(new):
+                yield sequences.at(new)
+        kept.update(name for made in building.made[seen:] for name in (*made.data, *made.weights))
+        seen = len(building.made)
+        for name in () if folding.again else old.inputs:
+            if last[name] == i and name not in kept:
+                constants.pop(name, None)
+                folding.rounded.pop(name, None)
+
+
 class _Folding:
     """What is computed of constants: a node once, although the graph is built for three batches.
 
-    rounded: constants on which several roundings, or a library of functions, have a say, with how far others'
+    again: whether it is built again, so that nothing may be forgotten. rounded: constants on which several roundings, or a library of functions, have a say, with how far others'
     may lie from them (None: not known).
     """
 
@@ -185,6 +209,7 @@ class _Folding:
         self.model, self.evaluator, self.golden, self.bound = model, evaluator, golden, bound
         self._done: dict[tuple[str, ...], tuple[list[Array | None], list[Array | None]]] = {}
         self.rounded: dict[str, F32 | None] = {}
+        self.again = True
 
     def outputs(self, node: OnnxNode, constants: Mapping[str, Array]) -> list[Array | None]:
         """The outputs of a node whose inputs are all constant; None for one that nobody wants.
@@ -199,10 +224,13 @@ class _Folding:
             outputs = [*fold(node, given, self.model, self.evaluator)]
         else:
             outputs = computed(node, constants, self.golden, self.evaluator, self.wanted)
-        if not rounds_once(node, given) or self.rounded.keys() & {*node.inputs}:
+        if node.op in ("Shape", "Size"):  # they do not depend on any bits
+            pass
+        elif not rounds_once(node, given) or self.rounded.keys() & {*node.inputs}:
             off = ranged(node, constants, outputs, self.rounded, self.bound)
             self.rounded.update((name, one) for name, one in zip(node.outputs, off, strict=False) if name)
-        self._done[node.outputs] = (given, outputs)
+        if self.again:
+            self._done[node.outputs] = (given, outputs)
         return outputs
 
 
