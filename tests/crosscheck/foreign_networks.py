@@ -1,4 +1,4 @@
-"""Networks of torchvision, timm and others' papers, with random weights: captured in several ways and verified.
+"""Networks of torchvision, timm and others' papers, with random weights: captured and verified.
 
     python -m tests.crosscheck.foreign_networks results.jsonl                  goes on where it was stopped
     python -m tests.crosscheck.foreign_networks results.jsonl --rows resnet18 deit_tiny_patch16_224
@@ -8,7 +8,7 @@
 A network goes several ways:
 
     torch      as a module: `refnet capture torch package:callable`, then `refnet verify`
-    legacy     the older exporter's .onnx: load, run plain, captured by ONNX Runtime without optimisations, verify
+    legacy     the older exporter's .onnx: load, run plain, ONNX Runtime without optimisations, verify
     dynamo     the same of the newer exporter's
     matched    the module's capture, judged by the newer exporter's .onnx, whose names are others
 
@@ -190,7 +190,7 @@ def without_names(reason: str | None) -> str:
 
 
 def summary(found: Sequence[dict[str, Any]]) -> str:
-    """Each way's totals, a table with a line per network and its ways side by side, and what stops how many."""
+    """Each way's totals, a table with a line per network, and what stops how many."""
     ways = [way for way in WAYS if any(one["setting"]["route"] == way for one in found)]
     heads = [f"{way}: {head}" for way in ways for head in ("nodes", *COLUMNS)]
     text = [*(_total(way, [one for one in found if one["setting"]["route"] == way]) for way in ways), ""]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -312,7 +313,7 @@ def test_what_rounded_constants_decide_has_no_bound(tmp_path):
 
 
 def encoding(tmp_path):
-    """A position encoding as PyTorch's exporter writes it: sines of quotients, laid flat by their own shape."""
+    """A position encoding as PyTorch's exporter writes it: sines, laid out by their own shape."""
     steps, rates = F([1, 2, 3, 4]).reshape(4, 1), F([1, 5, 10]).reshape(1, 3)
     constants = {"steps": steps, "rates": rates, "eps": F(1e-6), "turn": F(2 * np.pi), "zero": np.array([0])}
     constants |= {"one": np.array([1]), "last": np.array([3]), "end": np.array([4]), "flat": np.array([-1])}
@@ -370,12 +371,12 @@ def test_the_shape_of_a_rounded_constant_is_exact(tmp_path):
 def chain(count: int, first: str = "w") -> list[object]:
     """So many moves of one constant, then an Add of the last."""
     names = [first, *(f"t{k}" for k in range(count))]
-    moves = [node("Transpose", a, b) for a, b in zip(names, names[1:], strict=False)]
+    moves = [node("Transpose", a, b) for a, b in pairwise(names)]
     return [*moves, node("Add", f"x {names[-1]}")]
 
 
 def test_what_nobody_needs_any_more_does_not_count(tmp_path, monkeypatch):
-    """Three constants of 4,000 bytes (8,000 before their type is known) within 13,000 bytes, one after another."""
+    """Three constants of 4,000 bytes, 8,000 before their type is known, within 13,000 bytes."""
     monkeypatch.setenv("REFNET_FOLD_BYTES", "13000")
     w = whole((10, 100), "w")
     graph = load(chain(3), {"w": w}, tmp_path, shape=[1, 100, 10])

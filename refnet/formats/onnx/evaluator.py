@@ -33,7 +33,7 @@ BYTES = 1 << 30
 """Of all values that are computed of a file's constants and are still needed; nine networks with random
 weights have up to 575 MB."""
 TOTAL = 4
-"""Times that limit: of all that is computed, whether it is still needed or not. It ends what computes forever."""
+"""Times that limit: of all that is computed, still needed or not. It ends what computes forever."""
 LEAST_OPSET = {"DequantizeLinear": 19}
 """The oldest versions that onnx's reference evaluator has, where they mean the same as those before."""
 SECONDS = 60
@@ -88,7 +88,7 @@ class Evaluator:
         self.work -= size
 
     def held(self, taken: int, arrays: Sequence[Array]) -> None:
-        """Of so many bytes that were taken for these arrays, count theirs, and only until they are released."""
+        """Of so many bytes taken for these arrays, count theirs, and only until they are released."""
         for array in arrays:
             owner, size = array, array.nbytes
             while isinstance(owner.base, np.ndarray):  # what others hold may be a view of it

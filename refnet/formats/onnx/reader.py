@@ -24,10 +24,11 @@ from refnet.core.graph import Graph
 from refnet.core.op import F32
 from refnet.formats.assembly import BATCHES, Building, Made, assembled
 from refnet.formats.bounded import text
-from refnet.formats.onnx.computed import Bound, Golden, computed, ranged
+from refnet.formats.onnx.computed import Bound, Golden
 from refnet.formats.onnx.evaluator import Evaluator
 from refnet.formats.onnx.file import Model, OnnxNode, open_model
-from refnet.formats.onnx.fold import fold, rounds_once, shape_of
+from refnet.formats.onnx.fold import shape_of
+from refnet.formats.onnx.folding import Folding
 from refnet.formats.onnx.inference import Inference
 from refnet.formats.onnx.older import modern
 from refnet.formats.onnx.ops import RULES
@@ -38,8 +39,6 @@ from refnet.formats.opaque import Opaques, Operation, Said, reason
 from refnet.ops import TensorType
 
 Array = npt.NDArray[Any]
-SMALL = 1 << 10
-"""Elements of a constant that is compared with another: shapes and the like."""
 
 
 def read_onnx(
@@ -69,7 +68,7 @@ def read_onnx(
     model = open_model(path)
     try:
         with Evaluator() as evaluator:
-            return _graph(model, image, shapes, _Folding(model, evaluator, golden, bound))
+            return _graph(model, image, shapes, Folding(model, evaluator, golden, bound))
     except (GraphError, WeightsError) as error:
         raise type(error)(f"{model.file}: {error}") from None
     except UnicodeDecodeError:
@@ -80,7 +79,7 @@ def _graph(
     model: Model,
     image: tuple[int, int] | None,
     shapes: Shapes | None,
-    folding: _Folding,
+    folding: Folding,
 ) -> Graph:
     nodes = _needed(model)
     read = {name for node in nodes for name in node.inputs} | {*model.outputs}
@@ -134,7 +133,7 @@ class _Constants(dict[str, Array]):
 
 
 def _build(
-    model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType], folding: _Folding
+    model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType], folding: Folding
 ) -> tuple[Building, Opaques]:
     constants = _Constants(model)
     building, opaques, inference = Building(dict(inputs), constants, inputs), Opaques(), Inference()
@@ -176,7 +175,7 @@ def _newer(
     sequences: Sequences,
     building: Building,
     constants: _Constants,
-    folding: _Folding,
+    folding: Folding,
 ) -> Iterator[OnnxNode]:
     """The nodes as today's opset says them. After each the folded constants that neither a later node nor
     the graph reads are released, unless the graph is built again."""
@@ -193,52 +192,6 @@ def _newer(
             if last[name] == i and name not in kept:
                 constants.pop(name, None)
                 folding.rounded.pop(name, None)
-
-
-class _Folding:
-    """What is computed of constants: a node once, although the graph is built for three batches.
-
-    again: whether it is built again, so that nothing may be forgotten. rounded: constants on which several roundings, or a library of functions, have a say, with how far others'
-    may lie from them (None: not known).
-    """
-
-    def __init__(
-        self, model: Model, evaluator: Evaluator, golden: Golden | None, bound: Bound | None
-    ) -> None:
-        self.wanted = frozenset(name for node in model.nodes for name in node.inputs) | {*model.outputs}
-        self.model, self.evaluator, self.golden, self.bound = model, evaluator, golden, bound
-        self._done: dict[tuple[str, ...], tuple[list[Array | None], list[Array | None]]] = {}
-        self.rounded: dict[str, F32 | None] = {}
-        self.again = True
-
-    def outputs(self, node: OnnxNode, constants: Mapping[str, Array]) -> list[Array | None]:
-        """The outputs of a node whose inputs are all constant; None for one that nobody wants.
-
-        Raises UnsupportedError, FormatError.
-        """
-        given = [constants[name] if name else None for name in node.inputs]
-        before, outputs = self._done.get(node.outputs, ([], []))
-        if outputs and all(_same(a, b) for a, b in zip(given, before, strict=True)):
-            return outputs
-        if rounds_once(node, given):
-            outputs = [*fold(node, given, self.model, self.evaluator)]
-        else:
-            outputs = computed(node, constants, self.golden, self.evaluator, self.wanted)
-        if node.op in ("Shape", "Size"):  # they do not depend on any bits
-            pass
-        elif not rounds_once(node, given) or self.rounded.keys() & {*node.inputs}:
-            off = ranged(node, constants, outputs, self.rounded, self.bound)
-            self.rounded.update((name, one) for name, one in zip(node.outputs, off, strict=False) if name)
-        if self.again:
-            self._done[node.outputs] = (given, outputs)
-        return outputs
-
-
-def _same(a: Array | None, b: Array | None) -> bool:
-    """Whether two constants are the same; large ones are only if they are one object."""
-    if a is None or b is None or a is b:
-        return a is b
-    return a.size <= SMALL and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def _shape(name: str, building: Building) -> tuple[int, ...] | None:
@@ -289,7 +242,7 @@ def _said(node: OnnxNode, building: Building, inference: Inference) -> Callable[
 def _finished(
     model: Model, builds: list[Building], opaques: Opaques, rounded: Mapping[str, F32 | None]
 ) -> Graph:
-    """One graph of what was built for each batch. rounded: see `_Folding`."""
+    """One graph of what was built for each batch. rounded: see `Folding`."""
     first = builds[0]
     kept = opaques.heads(model.file, model.outputs, first.inputs)
     found = _float_heads(model, kept, first.constants, {*first.types})
