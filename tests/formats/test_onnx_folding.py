@@ -379,13 +379,23 @@ def test_what_nobody_needs_any_more_does_not_count(tmp_path, monkeypatch):
     """Three constants of 4,000 bytes, 8,000 before their type is known, within 13,000 bytes."""
     monkeypatch.setenv("REFNET_FOLD_BYTES", "13000")
     w = whole((10, 100), "w")
-    graph = load(chain(3), {"w": w}, tmp_path, shape=[1, 100, 10])
-    assert same_bits(next(iter(graph.weights.values())), w.T)
-    kept = [*chain(3)[:-1], node("Sum", "x t0 t2"), node("Add", "x t1", "z")]
+    for batch in (
+        1,
+        "n",
+    ):  # with an open batch the graph is built three times, the constants are computed once
+        graph = load(chain(3), {"w": w}, tmp_path, shape=[batch, 100, 10])
+        assert same_bits(next(iter(graph.weights.values())), w.T)
+    nodes = [*chain(3)[:-1], node("Sum", "x t0 t2"), node("Add", "x t1", "z")]
     with pytest.raises(FormatError, match=r" 8000 bytes in .*'n_t2' .*at most 5000 bytes more of 13000"):
-        load(kept, {"w": whole((10, 10, 10), "w")}, tmp_path, shape=[1, 10, 10], outputs=["y", "z"])
-    with pytest.raises(FormatError, match=r" 8000 bytes in .*'n_t2' .*at most 5000 bytes more of 13000"):
-        load(chain(3), {"w": w}, tmp_path, shape=["n", 100, 10])  # computed once, but read three times
+        load(nodes, {"w": whole((10, 10, 10), "w")}, tmp_path, shape=[1, 10, 10], outputs=["y", "z"])
+
+
+def test_what_each_batch_computes_anew_is_not_forgotten(tmp_path):
+    w, nodes = whole((3, 2), "w"), [node("Transpose", "w", "t"), node("Shape", "x", "s")]
+    nodes += [node("Expand", "t s", "e"), node("Slice", "e zero one zero", "first"), node("Add", "x first")]
+    constants = {"w": w, "zero": np.array([0]), "one": np.array([1])}
+    graph = load(nodes, constants, tmp_path, shape=["n", 2, 3])
+    assert same_bits(graph.weights["first"], w.T[None])
 
 
 def test_a_chain_that_does_not_end_does(tmp_path, monkeypatch):

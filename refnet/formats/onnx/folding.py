@@ -25,8 +25,8 @@ SMALL = 1 << 10
 class Folding:
     """What is computed of constants: a node once, although the graph is built for three batches.
 
-    again: whether it is built again, so that nothing may be forgotten. rounded: constants on which several
-    roundings, or a library of functions, have a say, with how far others' may lie from them (None: unknown).
+    rounded: constants on which several roundings, or a library of functions, have a say, with how far others'
+    may lie from them (None: unknown).
     """
 
     def __init__(
@@ -34,19 +34,22 @@ class Folding:
     ) -> None:
         self.wanted = frozenset(name for node in model.nodes for name in node.inputs) | {*model.outputs}
         self.model, self.evaluator, self.golden, self.bound = model, evaluator, golden, bound
-        self._done: dict[tuple[str, ...], tuple[list[Array | None], list[Array | None]]] = {}
+        self._given: dict[tuple[str, ...], list[Array | None]] = {}
+        self._made: dict[tuple[str, ...], list[Array | None]] = {}
+        self._fixed, self._maker = {""}, dict[str, tuple[str, ...]]()
         self.rounded: dict[str, F32 | None] = {}
-        self.again = True
 
     def outputs(self, node: OnnxNode, constants: Mapping[str, Array]) -> list[Array | None]:
-        """The outputs of a node whose inputs are all constant; None for one that nobody wants.
+        """The outputs of a node whose inputs are all constant; None for one that nobody wants any more.
 
         Raises UnsupportedError, FormatError.
         """
+        if self.knows(node.outputs):
+            return self._made[node.outputs]
         given = [constants[name] if name else None for name in node.inputs]
-        before, outputs = self._done.get(node.outputs, ([], []))
-        if outputs and all(_same(a, b) for a, b in zip(given, before, strict=True)):
-            return outputs
+        before = self._given.get(node.outputs)
+        if before is not None and all(_same(a, b) for a, b in zip(given, before, strict=True)):
+            return self._made[node.outputs]
         if rounds_once(node, given):
             outputs = [*fold(node, given, self.model, self.evaluator)]
         else:
@@ -56,9 +59,25 @@ class Folding:
         elif not rounds_once(node, given) or self.rounded.keys() & {*node.inputs}:
             off = ranged(node, constants, outputs, self.rounded, self.bound)
             self.rounded.update((name, one) for name, one in zip(node.outputs, off, strict=False) if name)
-        if self.again:
-            self._done[node.outputs] = (given, outputs)
+        self._made[node.outputs] = outputs
+        self._maker.update(dict.fromkeys(node.outputs, node.outputs))
+        if all(name in self._fixed or name in self.model.constants.tensors for name in node.inputs):
+            self._fixed.update(node.outputs)
+        else:
+            self._given[node.outputs] = given
         return outputs
+
+    def knows(self, outputs: tuple[str, ...]) -> bool:
+        """Whether a node with these outputs was computed, for any batch."""
+        return outputs in self._made and outputs not in self._given
+
+    def forget(self, name: str, constants: dict[str, Array]) -> None:
+        """Release a constant that was computed; only nodes that this `knows` may read it."""
+        constants.pop(name, None)
+        self.rounded.pop(name, None)
+        if name in self._maker:
+            outputs = self._maker[name]
+            self._made[outputs][outputs.index(name)] = None
 
 
 def _same(a: Array | None, b: Array | None) -> bool:

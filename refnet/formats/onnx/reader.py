@@ -88,7 +88,6 @@ def _graph(
         raise UnsupportedError(f"{model.file}: its outputs are constant: no input is read")
     inputs = stated(model.file, inputs, image, shapes)
     fixed = all(isinstance(shape[0], int) for shape in inputs.values())
-    folding.again = not fixed
     builds, opaques = [], []
     for batch in (None,) if fixed else BATCHES:
         types = {
@@ -96,7 +95,7 @@ def _graph(
             for name, shape in inputs.items()
         }
         try:
-            built, without = _build(model, nodes, types, folding)
+            built, without = _build(model, nodes, types, folding, first=not builds)
             builds.append(built)
             opaques.append(without)
         except (GraphError, FormatError) as error:
@@ -133,13 +132,13 @@ class _Constants(dict[str, Array]):
 
 
 def _build(
-    model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType], folding: Folding
+    model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType], folding: Folding, first: bool
 ) -> tuple[Building, Opaques]:
     constants = _Constants(model)
     building, opaques, inference = Building(dict(inputs), constants, inputs), Opaques(), Inference()
     wanted = frozenset(name for node in nodes for name in node.inputs) | {*model.outputs}
     sequences = Sequences(nodes, model.outputs)
-    for node in _newer(nodes, sequences, building, constants, folding):
+    for node in _newer(nodes, sequences, building, constants, folding if first else None):
         values = [name for name in node.inputs if name in building.types]
         lost = opaques.lost(node.inputs)
         if node.op == "CastLike" and node.inputs[0] in constants and not lost:
@@ -175,23 +174,27 @@ def _newer(
     sequences: Sequences,
     building: Building,
     constants: _Constants,
-    folding: Folding,
+    folding: Folding | None,
 ) -> Iterator[OnnxNode]:
-    """The nodes as today's opset says them. After each the folded constants that neither a later node nor
-    the graph reads are released, unless the graph is built again."""
+    """The nodes as today's opset says them. folding: after each it forgets the constants that neither the
+    graph nor a later node reads; in later builds, what they were for is known."""
     kept, seen = {*constants.model.outputs}, 0
-    kept.update(name for node in nodes if node.op == "SplitToSequence" for name in node.inputs)  # read later
-    last = {name: i for i, node in enumerate(nodes) for name in node.inputs}
+    last: dict[str, int] = {}
+    for i, node in enumerate(nodes):
+        last.update(dict.fromkeys(node.inputs, i))
     for i, old in enumerate(nodes):
         for new in modern(old, lambda name: _shape(name, building)):
             if not sequences.taken(new):
                 yield sequences.at(new)
+        if folding is None:
+            continue
+        if not folding.knows(old.outputs):
+            kept.update(old.inputs)
         kept.update(name for made in building.made[seen:] for name in (*made.data, *made.weights))
         seen = len(building.made)
-        for name in () if folding.again else old.inputs:
-            if last[name] == i and name not in kept:
-                constants.pop(name, None)
-                folding.rounded.pop(name, None)
+        for name in {*old.inputs} - kept:
+            if last[name] == i:
+                folding.forget(name, constants)
 
 
 def _shape(name: str, building: Building) -> tuple[int, ...] | None:
