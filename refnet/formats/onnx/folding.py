@@ -50,6 +50,7 @@ class Folding:
         before = self._given.get(node.outputs)
         if before is not None and all(_same(a, b) for a, b in zip(given, before, strict=True)):
             return self._made[node.outputs]
+        outputs: list[Array | None]
         if rounds_once(node, given):
             outputs = [*fold(node, given, self.model, self.evaluator)]
         else:

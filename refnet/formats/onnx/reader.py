@@ -88,7 +88,8 @@ def _graph(
         raise UnsupportedError(f"{model.file}: its outputs are constant: no input is read")
     inputs = stated(model.file, inputs, image, shapes)
     fixed = all(isinstance(shape[0], int) for shape in inputs.values())
-    builds, opaques = [], []
+    builds: list[Building] = []
+    opaques = []
     for batch in (None,) if fixed else BATCHES:
         types = {
             name: TensorType(tuple(n if isinstance(n, int) else batch or 1 for n in shape))
