@@ -1,11 +1,17 @@
-"""Networks of torchvision, timm and others' papers, with random weights: captured in two ways and verified.
+"""Networks of torchvision, timm and others' papers, with random weights: captured and verified.
 
     python -m tests.crosscheck.foreign_networks results.jsonl                  goes on where it was stopped
     python -m tests.crosscheck.foreign_networks results.jsonl --rows resnet18 deit_tiny_patch16_224
+    python -m tests.crosscheck.foreign_networks results.jsonl --ways dynamo matched
     python -m tests.crosscheck.foreign_networks results.jsonl --summary
 
-Each network goes the way of a torch module (`refnet capture torch package:callable`, then `refnet verify`)
-and that of one exporter's .onnx (load, run plain, captured by ONNX Runtime without optimisations, verify).
+A network goes several ways:
+
+    torch      as a module: `refnet capture torch package:callable`, then `refnet verify`
+    legacy     the older exporter's .onnx: load, run plain, ONNX Runtime without optimisations, verify
+    dynamo     the same of the newer exporter's
+    matched    the module's capture, judged by the newer exporter's .onnx, whose names are others
+
 One line of JSON per run. It needs `.venv-zoo` (`.ci/environments.sh zoo`) and `.venv-onnx`.
 """
 
@@ -77,7 +83,7 @@ SIDES |= {
 SIDES |= {"tiny_vit_5m_224": 224, "xception41": 96, "densenet121": 96, "swin_t": 224, "swin_v2_t": 64}
 """The side of a network's input where 64 is too small or not what its windows divide."""
 
-WAYS = ("legacy", "dynamo", "torch")
+WAYS = ("legacy", "torch", "dynamo", "matched")
 COLUMNS = {
     "same bits": ("equal", "replayed"),
     "within the bound": ("rounding",),
@@ -90,7 +96,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One run. route: "torch", "legacy" or "dynamo"; side: of the input."""
+    """One run. route: one of WAYS; side: of the input."""
 
     network: str
     route: str
@@ -101,9 +107,8 @@ class Setting:
         return json.dumps([*vars(self).values()])
 
 
-def settings(networks: Collection[str], exporter: str) -> list[Setting]:
-    """Both ways of every network, the faster way first."""
-    ways = (exporter, "torch")
+def settings(networks: Collection[str], ways: Sequence[str]) -> list[Setting]:
+    """These ways of every network, one way after the other."""
     return [Setting(name, way, SIDES.get(name, 64)) for way in ways for name in networks]
 
 
@@ -112,7 +117,7 @@ def captured(setting: Setting, place: Path) -> int:
     size = setting.side
     zoo = str(interpreter("torch" if setting.network in OWN else "zoo"))
     arguments = [SOURCES[setting.network], setting.network, size]
-    if setting.route == "torch":
+    if setting.route in ("torch", "matched"):
         refnet.capture(
             "torch",
             "tests.crosscheck.zoo_modules:network",
@@ -123,13 +128,16 @@ def captured(setting: Setting, place: Path) -> int:
             mode="exported",
             python=zoo,
         )
+    if setting.route == "torch":
         return 0
     path = place / "network.onnx"
     request = dict(zip(("source", "name", "size"), arguments, strict=True))
     request |= {"root": str(ROOT), "module": "zoo_modules", "path": str(path)}
-    request |= {"dynamo": setting.route == "dynamo"}
+    request |= {"dynamo": setting.route != "legacy"}
     with Worker(Path(__file__).with_name("zoo_export_worker.py"), zoo, threads=1) as worker:
         worker.ask("export", request)
+    if setting.route == "matched":
+        return 0
     graph = refnet.load(path)
     elements = 0
     if not any(node.op.opaque for node in graph.nodes):
@@ -147,12 +155,16 @@ def judged(setting: Setting) -> dict[str, Any]:
         try:
             line["plain elements"] = captured(setting, Path(place))
             line["seconds"] = [round(time.perf_counter() - begin, 1)]
-            found = refnet.verify(Path(place, "capture"))
+            file = Path(place, "network.onnx") if setting.route == "matched" else None
+            found = refnet.verify(Path(place, "capture"), file)
         except RefnetError as error:
             said = str(error).replace(place, "DIR").replace(str(ROOT), "ROOT")
             return {**line, "failed": f"{type(error).__name__}: {said[:400]}"}
         made = refnet.open_capture(Path(place, "capture"))
-        outputs = [made.value(one.value) for one in found.outputs if one.value in made.names]
+        names = [one.value for one in found.outputs]
+        if file is not None:  # under which the capture does not have them
+            names = [*refnet.load(Path(place, "capture")).outputs.values()]
+        outputs = [made.value(name) for name in names if name in made.names]
     opaque = [one for one in found.nodes if one.verdict == "unjudged"]
     shares = [one.share.largest for one in found.nodes if one.share is not None]
     return {
@@ -178,10 +190,11 @@ def without_names(reason: str | None) -> str:
 
 
 def summary(found: Sequence[dict[str, Any]]) -> str:
-    """A table, a line per network with its ways side by side, and what stops how many networks."""
+    """Each way's totals, a table with a line per network, and what stops how many."""
     ways = [way for way in WAYS if any(one["setting"]["route"] == way for one in found)]
     heads = [f"{way}: {head}" for way in ways for head in ("nodes", *COLUMNS)]
-    text = [f"| network | side | {' | '.join(heads)} |", "|---|---:|" + "---:|" * len(heads)]
+    text = [*(_total(way, [one for one in found if one["setting"]["route"] == way]) for way in ways), ""]
+    text += [f"| network | side | {' | '.join(heads)} |", "|---|---:|" + "---:|" * len(heads)]
     rows: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
     stops: dict[str, set[str]] = {}
     for one in found:
@@ -189,11 +202,23 @@ def summary(found: Sequence[dict[str, Any]]) -> str:
         rows.setdefault((s["network"], s["side"]), {})[s["route"]] = one
         for why in [one["failed"]] if one["failed"] else one["unjudged"]:
             stops.setdefault(f"{s['route']}: {why[:200]}", set()).add(s["network"])
-    for (name, side), ran in rows.items():
+    for (name, side), ran in sorted(rows.items()):
         cells = [cell for way in ways for cell in _cells(ran.get(way))]
         text.append(f"| {name} | {side} | {' | '.join(cells)} |")
     ordered = sorted(stops.items(), key=lambda item: -len(item[1]))
     return "\n".join([*text, "", *(f"{why} ({', '.join(sorted(names))})" for why, names in ordered)])
+
+
+def _total(way: str, found: Sequence[dict[str, Any]]) -> str:
+    """What all runs of a way add up to."""
+    ran = [one for one in found if not one["failed"]]
+    sums = {
+        head: sum(one["counts"][kind] for one in ran for kind in kinds) for head, kinds in COLUMNS.items()
+    }
+    largest = max((one["largest share"] for one in ran), default=0.0)
+    parts = ", ".join(f"{count:,} {head}" for head, count in sums.items())
+    nodes = sum(one["nodes"] for one in ran)
+    return f"{way}: {len(ran)} networks, {nodes:,} nodes: {parts}; at most {largest:.1%} of a bound"
 
 
 def _cells(one: dict[str, Any] | None) -> list[str]:
@@ -229,13 +254,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--rows", nargs="+", choices=SOURCES, default=list(SOURCES), metavar="NAME", help="default: all"
     )
-    parser.add_argument("--exporter", choices=("legacy", "dynamo"), default="legacy", help="default: legacy")
+    ways = WAYS[:2]
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=ways, help=f"default: {' '.join(ways)}")
     parser.add_argument("--summary", action="store_true", help="run nothing, print what is there")
     a = parser.parse_args(arguments)
     if a.summary:
         found = lines(a.results)
     else:
-        plan = settings(a.rows, a.exporter)
+        plan = settings(a.rows, a.ways)
         found = carried_on(a.results, [one.key for one in plan], lambda done: run(plan, done))
     print(summary(found))
     faults = [(one["key"], said) for one in found if (said := wrong(one))]

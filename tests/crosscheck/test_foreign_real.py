@@ -24,8 +24,11 @@ PLANTED = (
 )
 
 
-@pytest.mark.parametrize("route", ["legacy", "torch"])
-@pytest.mark.parametrize("network", SIX)
+RUNS = [*((network, route) for network in SIX for route in ("legacy", "torch"))]
+RUNS += [("unet", "dynamo"), ("unet", "matched")]
+
+
+@pytest.mark.parametrize(("network", "route"), RUNS)
 def test_a_foreign_network_has_no_defect(network: str, route: str, report: list[str]) -> None:
     assert network in OWN
     line = judged(Setting(network, route, 64))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -309,3 +310,96 @@ def test_what_rounded_constants_decide_has_no_bound(tmp_path):
     ]
     graph = load(nodes, {"c": np.float32([0.3, 0.3]), "w": w}, tmp_path, shape=[1, 4])
     assert graph.rounded == {"v": None}
+
+
+def encoding(tmp_path):
+    """A position encoding as PyTorch's exporter writes it: sines, laid out by their own shape."""
+    steps, rates = F([1, 2, 3, 4]).reshape(4, 1), F([1, 5, 10]).reshape(1, 3)
+    constants = {"steps": steps, "rates": rates, "eps": F(1e-6), "turn": F(2 * np.pi), "zero": np.array([0])}
+    constants |= {"one": np.array([1]), "last": np.array([3]), "end": np.array([4]), "flat": np.array([-1])}
+    nodes = [
+        node("Slice", "steps last end zero", "largest"),
+        node("Add", "largest eps", "divisor"),
+        node("Div", "steps divisor", "part"),
+        node("Mul", "part turn", "angle"),
+        node("Exp", "rates", "growth"),
+        node("Div", "angle growth", "scaled"),
+        node("Sin", "scaled", "sine"),
+        node("Shape", "sine", "sizes"),
+        node("Slice", "sizes zero one", "first"),
+        node("Concat", "first flat", "target", axis=0),
+        node("Reshape", "sine target", "encoded"),
+        node("Unsqueeze", "encoded zero", "w"),
+        node("Add", "x w"),
+    ]
+    return load(nodes, constants, tmp_path, shape=[1, 4, 3]), steps, rates
+
+
+def test_the_shape_of_a_rounded_constant_is_exact(tmp_path):
+    """So what is laid out by it has a bound: that of the sines. Others' float32 steps lie inside."""
+    graph, steps, rates = encoding(tmp_path)
+    off = graph.rounded["w"]
+    assert off is not None
+    assert off.shape == (1, 4, 3)
+    angle = steps / (steps[-1:] + F(1e-6)) * F(2 * np.pi)
+    scaled = angle.astype(np.float64) / np.exp(rates.astype(np.float64))
+    # exp is off by 4 U + 1.125 U (|rate| + 1) of itself, its rounding here included; then a quotient; then a
+    # library's sine (see trigonometry.py) and this one's rounding. A half more covers what all of it bounds
+    exp = (4 + 1.125 * (rates.astype(np.float64) + 1)) * 2.0**-24
+    by_hand = np.abs(np.cos(scaled)) * scaled * (exp + 3 * 2.0**-24) + np.abs(np.sin(scaled)) * 5 * 2.0**-24
+    assert (off[0] <= 1.5 * by_hand + scaled**2 * 2.0**-40 + 2.0**-120).all()
+    theirs = np.sin(angle / np.exp(rates))[None]
+    assert theirs.dtype == F
+    assert (np.abs(theirs - graph.weights["w"]) <= off).all()
+    x = np.zeros((1, 4, 3), F)
+
+    def verdict(weight: np.ndarray) -> str:
+        (one,) = refnet.verify({"y": x + weight}, graph, inputs={"x": x}).nodes
+        return one.verdict
+
+    w = graph.weights["w"]
+    assert verdict(w) == "equal"
+    for sign in (F(-1), F(1)):
+        assert verdict(w + sign * off * F(0.9)) == "rounding"
+    for place in np.ndindex(w.shape):
+        moved = w.copy()
+        moved[place] += 2 * off[place] + np.spacing(np.abs(w[place]))
+        assert verdict(moved) == "defect"
+    assert verdict(np.cos(angle / np.exp(rates))[None]) == "defect"
+
+
+def chain(count: int, first: str = "w") -> list[object]:
+    """So many moves of one constant, then an Add of the last."""
+    names = [first, *(f"t{k}" for k in range(count))]
+    moves = [node("Transpose", a, b) for a, b in pairwise(names)]
+    return [*moves, node("Add", f"x {names[-1]}")]
+
+
+def test_what_nobody_needs_any_more_does_not_count(tmp_path, monkeypatch):
+    """Three constants of 4,000 bytes, 8,000 before their type is known, within 13,000 bytes."""
+    monkeypatch.setenv("REFNET_FOLD_BYTES", "13000")
+    w = whole((10, 100), "w")
+    for batch in (
+        1,
+        "n",
+    ):  # with an open batch the graph is built three times, the constants are computed once
+        graph = load(chain(3), {"w": w}, tmp_path, shape=[batch, 100, 10])
+        assert same_bits(next(iter(graph.weights.values())), w.T)
+    nodes = [*chain(3)[:-1], node("Sum", "x t0 t2"), node("Add", "x t1", "z")]
+    with pytest.raises(FormatError, match=r" 8000 bytes in .*'n_t2' .*at most 5000 bytes more of 13000"):
+        load(nodes, {"w": whole((10, 10, 10), "w")}, tmp_path, shape=[1, 10, 10], outputs=["y", "z"])
+
+
+def test_what_each_batch_computes_anew_is_not_forgotten(tmp_path):
+    w, nodes = whole((3, 2), "w"), [node("Transpose", "w", "t"), node("Shape", "x", "s")]
+    nodes += [node("Expand", "t s", "e"), node("Slice", "e zero one zero", "first"), node("Add", "x first")]
+    constants = {"w": w, "zero": np.array([0]), "one": np.array([1])}
+    graph = load(nodes, constants, tmp_path, shape=["n", 2, 3])
+    assert same_bits(graph.weights["first"], w.T[None])
+
+
+def test_a_chain_that_does_not_end_does(tmp_path, monkeypatch):
+    """All that is computed counts against a limit of its own, four times the first."""
+    monkeypatch.setenv("REFNET_FOLD_BYTES", "13000")
+    with pytest.raises(FormatError, match=r" 8000 bytes in .*'n_t12' .*at most 4000 bytes more of 52000"):
+        load(chain(40), {"w": whole((10, 100), "w")}, tmp_path, shape=[1, 10, 100])

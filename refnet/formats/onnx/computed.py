@@ -51,6 +51,7 @@ def computed(
         evaluator.take(node, kind.size, 4)
         arrays = [np.ascontiguousarray(values[name], np.float32) for name in (*made.data, *made.weights)]
         values[made.name] = golden(made.op, arrays)
+        evaluator.held(4 * kind.size, [values[made.name]])
     if missing := [name for name in node.outputs if name in wanted and name not in values]:
         raise node.unsupported(f"of constants only; refnet does not make its output {missing[0][:60]!r}")
     return [values.get(name) for name in node.outputs]

@@ -2,7 +2,8 @@
 
     Evaluator.run ── fold_worker.py (onnx.reference) ── limits of bytes and seconds, of the process and here
 
-REFNET_FOLD_BYTES and REFNET_FOLD_SECONDS raise or lower the limits.
+REFNET_FOLD_BYTES and REFNET_FOLD_SECONDS raise or lower the limits. What nobody holds any more does not count
+(`Evaluator.held`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,8 +30,10 @@ from refnet.formats.onnx.file import OnnxNode
 Array = npt.NDArray[Any]
 
 BYTES = 1 << 30
-"""Of all values together that are computed of a file's constants; nine networks with random weights have up
-to 575 MB."""
+"""Of all values that are computed of a file's constants and are still needed; nine networks with random
+weights have up to 575 MB."""
+TOTAL = 4
+"""Times that limit: of all that is computed, still needed or not. It ends what computes forever."""
 LEAST_OPSET = {"DequantizeLinear": 19}
 """The oldest versions that onnx's reference evaluator has, where they mean the same as those before."""
 SECONDS = 60
@@ -61,7 +65,7 @@ class Evaluator:
 
     def __init__(self) -> None:
         self.bytes, self.seconds = limits()
-        self.left = self.bytes
+        self.left, self.work = self.bytes, TOTAL * self.bytes
         self._process: subprocess.Popen[bytes] | None = None
         self._timer: threading.Timer | None = None
 
@@ -74,12 +78,28 @@ class Evaluator:
         self._end()
 
     def take(self, node: OnnxNode, count: int, width: int) -> None:
-        """Count a value of so many elements against the limit. Raises FormatError where it is exceeded."""
-        size = count * width
-        if not 0 <= size <= self.left:
-            room = f"at most {self.left} bytes more of {self.bytes} (REFNET_FOLD_BYTES gives another limit)"
-            raise node.wrong(f"a constant of {count} elements, {size} bytes", room)
+        """Count a value of so many elements against the limits. Raises FormatError where one is exceeded."""
+        size, most = count * width, TOTAL * self.bytes
+        for left, whole in ((self.left, self.bytes), (self.work, most)):
+            if not 0 <= size <= left:
+                room = f"at most {left} bytes more of {whole} (REFNET_FOLD_BYTES gives another limit)"
+                raise node.wrong(f"a constant of {count} elements, {size} bytes", room)
         self.left -= size
+        self.work -= size
+
+    def held(self, taken: int, arrays: Sequence[Array]) -> None:
+        """Of so many bytes taken for these arrays, count theirs, and only until they are released."""
+        for array in arrays:
+            owner, size = array, array.nbytes
+            while isinstance(owner.base, np.ndarray):  # what others hold may be a view of it
+                owner = owner.base
+            weakref.finalize(owner, self._released, size).atexit = False
+            taken -= size
+        self.left += taken
+        self.work += taken
+
+    def _released(self, size: int) -> None:
+        self.left += size
 
     def run(self, node: OnnxNode, inputs: Sequence[Array | None], most: int) -> list[Array]:
         """The outputs of a node, at most so many bytes together.

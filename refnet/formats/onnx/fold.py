@@ -67,12 +67,14 @@ def fold(node: OnnxNode, inputs: Sequence[Array | None], model: Model, evaluator
         raise node.wrong("operands that do not fit") from None
     if node.op == "ConstantOfShape":
         return [_filled(node, inputs, model, evaluator)]
-    width = max([8, *(x.dtype.itemsize for x in inputs if x is not None)])
-    evaluator.take(node, count, width)
     if node.op == "Identity" and inputs[0] is not None:
         return [inputs[0]]
+    width = max([8, *(x.dtype.itemsize for x in inputs if x is not None)])
+    evaluator.take(node, count, width)
     _check_operands(node, inputs)
-    return evaluator.run(node, inputs, count * width)
+    found = evaluator.run(node, inputs, count * width)
+    evaluator.held(count * width, found)
+    return found
 
 
 def _filled(node: OnnxNode, inputs: Sequence[Array | None], model: Model, evaluator: Evaluator) -> Array:
@@ -84,7 +86,9 @@ def _filled(node: OnnxNode, inputs: Sequence[Array | None], model: Model, evalua
     if value.size != 1 or len(sizes) > 32 or min(sizes, default=0) < 0:
         raise node.wrong(f"{value.size} numbers for sizes {sizes[:8]}", "one number, sizes from 0 on")
     evaluator.take(node, math.prod(sizes), value.dtype.itemsize)
-    return np.full(sizes, value[0], value.dtype)
+    filled = np.full(sizes, value[0], value.dtype)
+    evaluator.held(filled.nbytes, [filled])
+    return filled
 
 
 def _check_operands(node: OnnxNode, inputs: Sequence[Array | None]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from refnet.core.graph import Graph
 from refnet.core.op import F32
 from refnet.formats.assembly import BATCHES, Building, Made, assembled
 from refnet.formats.bounded import text
-from refnet.formats.onnx.computed import Bound, Golden, computed, ranged
+from refnet.formats.onnx.computed import Bound, Golden
 from refnet.formats.onnx.evaluator import Evaluator
 from refnet.formats.onnx.file import Model, OnnxNode, open_model
-from refnet.formats.onnx.fold import fold, rounds_once, shape_of
+from refnet.formats.onnx.fold import shape_of
+from refnet.formats.onnx.folding import Folding
 from refnet.formats.onnx.inference import Inference
 from refnet.formats.onnx.older import modern
 from refnet.formats.onnx.ops import RULES
@@ -38,8 +39,6 @@ from refnet.formats.opaque import Opaques, Operation, Said, reason
 from refnet.ops import TensorType
 
 Array = npt.NDArray[Any]
-SMALL = 1 << 10
-"""Elements of a constant that is compared with another: shapes and the like."""
 
 
 def read_onnx(
@@ -69,7 +68,7 @@ def read_onnx(
     model = open_model(path)
     try:
         with Evaluator() as evaluator:
-            return _graph(model, image, shapes, _Folding(model, evaluator, golden, bound))
+            return _graph(model, image, shapes, Folding(model, evaluator, golden, bound))
     except (GraphError, WeightsError) as error:
         raise type(error)(f"{model.file}: {error}") from None
     except UnicodeDecodeError:
@@ -80,7 +79,7 @@ def _graph(
     model: Model,
     image: tuple[int, int] | None,
     shapes: Shapes | None,
-    folding: _Folding,
+    folding: Folding,
 ) -> Graph:
     nodes = _needed(model)
     read = {name for node in nodes for name in node.inputs} | {*model.outputs}
@@ -89,14 +88,15 @@ def _graph(
         raise UnsupportedError(f"{model.file}: its outputs are constant: no input is read")
     inputs = stated(model.file, inputs, image, shapes)
     fixed = all(isinstance(shape[0], int) for shape in inputs.values())
-    builds, opaques = [], []
+    builds: list[Building] = []
+    opaques = []
     for batch in (None,) if fixed else BATCHES:
         types = {
             name: TensorType(tuple(n if isinstance(n, int) else batch or 1 for n in shape))
             for name, shape in inputs.items()
         }
         try:
-            built, without = _build(model, nodes, types, folding)
+            built, without = _build(model, nodes, types, folding, first=not builds)
             builds.append(built)
             opaques.append(without)
         except (GraphError, FormatError) as error:
@@ -133,14 +133,13 @@ class _Constants(dict[str, Array]):
 
 
 def _build(
-    model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType], folding: _Folding
+    model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType], folding: Folding, first: bool
 ) -> tuple[Building, Opaques]:
     constants = _Constants(model)
     building, opaques, inference = Building(dict(inputs), constants, inputs), Opaques(), Inference()
     wanted = frozenset(name for node in nodes for name in node.inputs) | {*model.outputs}
     sequences = Sequences(nodes, model.outputs)
-    newer = (new for old in nodes for new in modern(old, lambda name: _shape(name, building)))
-    for node in (sequences.at(one) for one in newer if not sequences.taken(one)):
+    for node in _newer(nodes, sequences, building, constants, folding if first else None):
         values = [name for name in node.inputs if name in building.types]
         lost = opaques.lost(node.inputs)
         if node.op == "CastLike" and node.inputs[0] in constants and not lost:
@@ -171,46 +170,32 @@ def _build(
     return building, opaques
 
 
-class _Folding:
-    """What is computed of constants: a node once, although the graph is built for three batches.
-
-    rounded: constants on which several roundings, or a library of functions, have a say, with how far others'
-    may lie from them (None: not known).
-    """
-
-    def __init__(
-        self, model: Model, evaluator: Evaluator, golden: Golden | None, bound: Bound | None
-    ) -> None:
-        self.wanted = frozenset(name for node in model.nodes for name in node.inputs) | {*model.outputs}
-        self.model, self.evaluator, self.golden, self.bound = model, evaluator, golden, bound
-        self._done: dict[tuple[str, ...], tuple[list[Array | None], list[Array | None]]] = {}
-        self.rounded: dict[str, F32 | None] = {}
-
-    def outputs(self, node: OnnxNode, constants: Mapping[str, Array]) -> list[Array | None]:
-        """The outputs of a node whose inputs are all constant; None for one that nobody wants.
-
-        Raises UnsupportedError, FormatError.
-        """
-        given = [constants[name] if name else None for name in node.inputs]
-        before, outputs = self._done.get(node.outputs, ([], []))
-        if outputs and all(_same(a, b) for a, b in zip(given, before, strict=True)):
-            return outputs
-        if rounds_once(node, given):
-            outputs = [*fold(node, given, self.model, self.evaluator)]
-        else:
-            outputs = computed(node, constants, self.golden, self.evaluator, self.wanted)
-        if not rounds_once(node, given) or self.rounded.keys() & {*node.inputs}:
-            off = ranged(node, constants, outputs, self.rounded, self.bound)
-            self.rounded.update((name, one) for name, one in zip(node.outputs, off, strict=False) if name)
-        self._done[node.outputs] = (given, outputs)
-        return outputs
-
-
-def _same(a: Array | None, b: Array | None) -> bool:
-    """Whether two constants are the same; large ones are only if they are one object."""
-    if a is None or b is None or a is b:
-        return a is b
-    return a.size <= SMALL and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+def _newer(
+    nodes: list[OnnxNode],
+    sequences: Sequences,
+    building: Building,
+    constants: _Constants,
+    folding: Folding | None,
+) -> Iterator[OnnxNode]:
+    """The nodes as today's opset says them. folding: after each it forgets the constants that neither the
+    graph nor a later node reads; in later builds, what they were for is known."""
+    kept, seen = {*constants.model.outputs}, 0
+    last: dict[str, int] = {}
+    for i, node in enumerate(nodes):
+        last.update(dict.fromkeys(node.inputs, i))
+    for i, old in enumerate(nodes):
+        for new in modern(old, lambda name: _shape(name, building)):
+            if not sequences.taken(new):
+                yield sequences.at(new)
+        if folding is None:
+            continue
+        if not folding.knows(old.outputs):
+            kept.update(old.inputs)
+        kept.update(name for made in building.made[seen:] for name in (*made.data, *made.weights))
+        seen = len(building.made)
+        for name in {*old.inputs} - kept:
+            if last[name] == i:
+                folding.forget(name, constants)
 
 
 def _shape(name: str, building: Building) -> tuple[int, ...] | None:
@@ -261,7 +246,7 @@ def _said(node: OnnxNode, building: Building, inference: Inference) -> Callable[
 def _finished(
     model: Model, builds: list[Building], opaques: Opaques, rounded: Mapping[str, F32 | None]
 ) -> Graph:
-    """One graph of what was built for each batch. rounded: see `_Folding`."""
+    """One graph of what was built for each batch. rounded: see `Folding`."""
     first = builds[0]
     kept = opaques.heads(model.file, model.outputs, first.inputs)
     found = _float_heads(model, kept, first.constants, {*first.types})
