@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
@@ -137,6 +138,7 @@ def page(
     )
 
 
+@cache
 def _templates() -> Environment:
     """Every value is made harmless (`finalize`) and escaped; a name that a template misspells is an error."""
     environment = Environment(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import singledispatch
+from functools import cache, singledispatch
 from importlib.resources import files
 from typing import Any
 
@@ -76,6 +76,7 @@ def page(explanation: Explanation, everything: bool = False) -> str:
     return made.render(part=template, style=_style(), **facts)
 
 
+@cache
 def _templates() -> Environment:
     """Every value is cut, made harmless (`finalize`) and escaped."""
     environment = Environment(
