@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from refnet.verification.diff import Diff, ValueDiff, diff
     from refnet.verification.explain import Explanation
     from refnet.verification.golden import Difference as GoldenDifference
-    from refnet.verification.judge import Judgement
+    from refnet.verification.judgement import Judgement
     from refnet.verification.public import check_golden, explain, verify, write_golden
     from refnet.verification.verify import Output, Verification
 
@@ -73,7 +73,7 @@ _HOME = {
     "Graph": "refnet.core.graph",
     "GraphError": "refnet.core.errors",
     "InputError": "refnet.core.errors",
-    "Judgement": "refnet.verification.judge",
+    "Judgement": "refnet.verification.judgement",
     "Node": "refnet.core.graph",
     "Output": "refnet.verification.verify",
     "Plain": "refnet.arithmetic.plain",

@@ -15,15 +15,10 @@ from trove_classifiers import classifiers
 
 import refnet
 from refnet.ops import ALL
+from tests.helpers.sources import walked
 
 PACKAGE = Path(refnet.__file__).parent
 ROOT = PACKAGE.parent
-
-
-@cache
-def walked(path: Path) -> tuple[ast.AST, ...]:
-    """Every node of a file's syntax tree, in the order of ast.walk."""
-    return tuple(ast.walk(ast.parse(path.read_text())))
 
 
 @cache
@@ -396,13 +391,14 @@ WRITES = {
     "frameworks/torch_export_worker.py": {"made.save"},
     "frameworks/mxnet_worker.py": {"mx.nd.save"},
     "frameworks/onnx_worker.py": {"onnx.save"},
-    "models/weights.py": {"os.replace"},
+    "models/fetch.py": {"os.replace"},
+    "models/unpack.py": {"os.replace"},
     "report/terminal.py": {"os.open"},
     "report/html_pictures.py": {"image.save"},
 }
 """Who writes files, or moves what `formats/write.py` has opened, and with what. claims, kernel_files: below
 formats, with the same flags. channel, process, the workers: in a folder that only this user can open, or
-where refnet said. weights: moves a finished download. cli, terminal: the null device. html_pictures,
+where refnet said. fetch, unpack: move what is finished. cli, terminal: the null device. html_pictures,
 evaluator, fold_worker: into memory."""
 
 

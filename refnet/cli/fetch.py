@@ -37,7 +37,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(a: argparse.Namespace) -> None:
     """Do what the arguments say; the exit code, None for 0."""
     from refnet.models.catalog import entry
-    from refnet.models.weights import fetch, unpack
+    from refnet.models.fetch import fetch
+    from refnet.models.unpack import unpack
     from refnet.report.terminal import clean, show
 
     one = entry(a.model)

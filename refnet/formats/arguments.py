@@ -88,7 +88,6 @@ COUNT = Requirement("1 or more", _is_count, needed=True)
 MAPPING = Requirement("a mapping", lambda v: isinstance(v, Mapping))
 
 THREADS = range(1, 257)
-BACKENDS = ("NONE", "default")
 
 KINDS = {
     "graph": Requirement("a Graph, as refnet.load makes it", lambda v: isinstance(v, Graph), needed=True),

@@ -6,16 +6,20 @@ MINUS = "\N{MINUS SIGN}"
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def brief(x: float, digits: int = 3) -> str:
+DIGITS = 3
+"""Of a number in the text."""
+
+
+def brief(x: float) -> str:
     """A number with few digits.
 
     >>> brief(505133.95), brief(4.457e-07), brief(0.0), brief(16066858.4), brief(0.39966)
     ('505,134', '4.46 · 10⁻⁷', '0', '1.61 · 10⁷', '0.4')
     """
-    mantissa, _, power = f"{x:.{digits - 1}e}".partition("e")
+    mantissa, _, power = f"{x:.{DIGITS - 1}e}".partition("e")
     if x and not -4 <= int(power) < 7:
         return f"{minus(mantissa)} · 10{str(int(power)).translate(RAISED)}"
-    plain = f"{x:,.{max(digits - 1 - int(power), 0)}f}"
+    plain = f"{x:,.{max(DIGITS - 1 - int(power), 0)}f}"
     return minus(plain.rstrip("0").rstrip(".") if "." in plain else plain)
 
 

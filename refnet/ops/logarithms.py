@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from refnet.core.element import Derivation, Index, Step, decimal, forty_digits, given
 from refnet.core.engine import Engine, Places
-from refnet.core.exact import Exact, Refine
+from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
 from refnet.core.orders import Expr
 from refnet.core.rounding import ETA, EXP_ABSOLUTE, EXP_ASSUMED, U64, U, exp_relative, gamma, outward
@@ -333,11 +333,6 @@ def _log_error(size: F64) -> F64:
     """The error assumed of a framework's log whose result is at most `size`, and one rounding."""
     found: F64 = (LOG_RELATIVE + U) * size + LOG_ABSOLUTE
     return found
-
-
-def _decided(op: Op, center: F64, error: F64, refine: Refine, exact: Exact) -> F32:
-    """As `Exact.round_or_refine`, where an error that is NaN decides nothing."""
-    return exact.round_or_refine(type(op).__name__, center, np.where(np.isnan(error), np.inf, error), refine)
 
 
 def _plain_sums(d: F32, engine: Engine) -> F32:

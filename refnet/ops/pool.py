@@ -47,23 +47,8 @@ class WindowedPool(Op):
         self._expect(min(*self.kernel, *self.stride, *self.dilation) >= 1, "kernel, stride, dilation >= 1")
         self._expect(min(*self.pad, *self.ends) >= 0, "pad and pad_end >= 0")
         self._expect(self.kernel[0] * self.kernel[1] < 2**46, "fewer than 2**46 elements in a window")
-        sizes = []
-        pads = zip(self.pad, self.ends, strict=True)
-        for h, k, s, (p, e), d in zip(
-            x.shape[2:], self.kernel, self.stride, pads, self.dilation, strict=True
-        ):
-            span = d * (k - 1) + 1
-            self._expect(p < span, f"pad must be smaller than the kernel, got {p} and {span}")
-            room = h + p + e - span
-            self._expect(room >= 0, f"the kernel does not fit into {x!r}")
-            count = room // s + 1 if self.convention == "valid" else -(-room // s) + 1
-            if self.convention == "ceil" and (count - 1) * s >= h + p:
-                count -= 1
-            self._expect((count - 1) * s - p < h, f"the last window lies outside of {x!r}")
-            if d > 1:
-                inside = members(k, s, p, d, count, h)
-                self._expect(int(inside.min()) > 0, f"a window has no element inside of {x!r}")
-            sizes.append(count)
+        axes = zip(x.shape[2:], self.kernel, self.stride, self.pad, self.ends, self.dilation, strict=True)
+        sizes = [windows_along(self, self.convention, x, *axis) for axis in axes]
         return TensorType((*x.shape[:2], *sizes))
 
     @property
@@ -184,6 +169,37 @@ class MaxPool(WindowedPool):
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost(0, self.type(*inputs).size * (self.kernel[0] * self.kernel[1] - 1))
+
+
+MOST_CHECKED = 1 << 20
+"""Windows along an axis that is shorter than the dilation."""
+
+
+def windows_along(
+    op: Op,
+    convention: str,
+    x: TensorType,
+    size: int,
+    kernel: int,
+    stride: int,
+    pad: int,
+    end: int,
+    dilation: int,
+) -> int:
+    """How many windows there are along one axis of x, by the rule of `WindowedPool`; each sees an element."""
+    span = dilation * (kernel - 1) + 1
+    op._expect(pad < span, f"pad must be smaller than the kernel, got {pad} and {span}")
+    room = size + pad + end - span
+    op._expect(room >= 0, f"the kernel does not fit into {x!r}")
+    count = room // stride + 1 if convention == "valid" else -(-room // stride) + 1
+    if convention == "ceil" and (count - 1) * stride >= size + pad:
+        count -= 1
+    op._expect((count - 1) * stride - pad < size, f"the last window lies outside of {x!r}")
+    if dilation > size:  # else no step passes over the whole image
+        op._expect(count <= MOST_CHECKED, f"at most {MOST_CHECKED} windows with such a dilation")
+        inside = members(kernel, stride, pad, dilation, count, size)
+        op._expect(int(inside.min()) > 0, f"a window has no element inside of {x!r}")
+    return count
 
 
 def members(

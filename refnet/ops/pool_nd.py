@@ -17,13 +17,10 @@ from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, Interval, Op, TensorType
 from refnet.ops.average import average_bound, exact_average
-from refnet.ops.pool import CONVENTIONS, members
+from refnet.ops.pool import CONVENTIONS, members, windows_along
 
 Array = npt.NDArray[Any]
 Sizes = tuple[int, ...]
-
-MOST_CHECKED = 1 << 20
-"""Windows along an axis that is shorter than the dilation."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,21 +55,8 @@ class PoolNd(Op):
         self._expect(min(*self.kernel, *stride, *dilation) >= 1, "kernel, stride, dilation >= 1")
         self._expect(min(*pad, *end) >= 0, "pad and pad_end >= 0")
         self._expect(math.prod(self.kernel) < 2**46, "fewer than 2**46 elements in a window")
-        sizes = []
-        for h, k, s, p, e, d in zip(x.shape[2:], self.kernel, stride, pad, end, dilation, strict=True):
-            span = d * (k - 1) + 1
-            self._expect(p < span, f"pad must be smaller than the kernel, got {p} and {span}")
-            room = h + p + e - span
-            self._expect(room >= 0, f"the kernel does not fit into {x!r}")
-            count = room // s + 1 if self.convention == "valid" else -(-room // s) + 1
-            if self.convention == "ceil" and (count - 1) * s >= h + p:
-                count -= 1
-            self._expect((count - 1) * s - p < h, f"the last window lies outside of {x!r}")
-            if d > h:  # else no step passes over the whole image
-                self._expect(count <= MOST_CHECKED, f"at most {MOST_CHECKED} windows with such a dilation")
-                inside = members(k, s, p, d, count, h)
-                self._expect(int(inside.min()) > 0, f"a window has no element inside of {x!r}")
-            sizes.append(count)
+        axes = zip(x.shape[2:], self.kernel, stride, pad, end, dilation, strict=True)
+        sizes = [windows_along(self, self.convention, x, *axis) for axis in axes]
         return TensorType((*x.shape[:2], *sizes))
 
     def _by_kernel(self, x: Array, fill: float) -> Iterator[Array]:

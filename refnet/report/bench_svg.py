@@ -6,7 +6,7 @@ It is drawn from the text of the CSV alone, so one CSV gives one drawing, whiche
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -15,7 +15,6 @@ from refnet.core.errors import InputError
 from refnet.report.drawing import WIDTH, Drawing
 
 Row = Mapping[str, str]
-Scale = Callable[[float], float]
 STEP, LETTER, EDGE = 18, 7.6, 16
 """Height of a row, the widest average letter, what stays free at the sides; in the drawing's units."""
 

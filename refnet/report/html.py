@@ -12,11 +12,10 @@ filter and folds the nodes without a finding.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
@@ -28,7 +27,7 @@ from refnet.core.op import F32
 from refnet.formats.write import whole_file
 from refnet.report import html_charts, html_text
 from refnet.report.html_pictures import Picture, differences, values
-from refnet.report.html_text import VERDICTS, harmless, largest, number_of
+from refnet.report.html_text import VERDICTS, harmless, largest, number_of, sha256_source
 from refnet.report.words import one_line
 
 BUDGET = 1_600_000
@@ -139,6 +138,7 @@ def page(
     )
 
 
+@cache
 def _templates() -> Environment:
     """Every value is made harmless (`finalize`) and escaped; a name that a template misspells is an error."""
     environment = Environment(
@@ -149,7 +149,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= FILTERS | {"sha256": _sha256}
+    environment.filters |= FILTERS | {"sha256": sha256_source}
     environment.globals |= {"VERDICTS": VERDICTS, "BUDGET": BUDGET, "LISTED": LISTED}
     environment.globals |= {"explain": html_text.explain, **DRAWINGS}
     return environment
@@ -158,10 +158,6 @@ def _templates() -> Environment:
 def _resource(name: str) -> Markup:
     """The package's own style or script, which is no text of anybody's: it goes into the page as it is."""
     return Markup(files("refnet.report").joinpath(name).read_text(encoding="utf-8"))
-
-
-def _sha256(content: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
 class Result(NamedTuple):

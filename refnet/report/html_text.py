@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -12,6 +14,11 @@ from markupsafe import Markup, escape
 
 from refnet.report.terminal import clean
 from refnet.verification.difference import apart
+
+
+def sha256_source(content: str) -> str:
+    """A style or script as a content policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
 class Meaning(NamedTuple):

@@ -12,7 +12,16 @@ from refnet.report.terminal import clean, show, table
 from refnet.report.words import one_line
 from refnet.verification.diff import DIFFERENT, Diff
 from refnet.verification.difference import apart
-from refnet.verification.judge import DEFECT, EQUAL, MISSING, REPLAYED, ROUNDING, UNJUDGED, Judgement, Worst
+from refnet.verification.judgement import (
+    DEFECT,
+    EQUAL,
+    MISSING,
+    REPLAYED,
+    ROUNDING,
+    UNJUDGED,
+    Judgement,
+    Worst,
+)
 from refnet.verification.names import listed
 from refnet.verification.record import number
 from refnet.verification.verify import Output, Verification

@@ -9,12 +9,10 @@ piece takes the notebook's own colours, light or dark; the page takes the reader
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import singledispatch
+from functools import cache, singledispatch
 from importlib.resources import files
 from typing import Any
 
@@ -30,7 +28,7 @@ from refnet.report import html_charts, html_text
 from refnet.report.explain import DIGITS, EDGE, shown_terms
 from refnet.report.feature_maps import FeatureMaps
 from refnet.report.html import findings, result, stages
-from refnet.report.html_text import VERDICTS, figure, harmless, largest
+from refnet.report.html_text import VERDICTS, figure, harmless, largest, sha256_source
 from refnet.report.terminal import clean
 from refnet.report.words import one_line
 from refnet.verification.difference import apart
@@ -78,6 +76,7 @@ def page(explanation: Explanation, everything: bool = False) -> str:
     return made.render(part=template, style=_style(), **facts)
 
 
+@cache
 def _templates() -> Environment:
     """Every value is cut, made harmless (`finalize`) and escaped."""
     environment = Environment(
@@ -88,7 +87,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"sha256": _sha256, "name": _name, "cut": _shortened, "lines": _lines}
+    environment.filters |= {"sha256": sha256_source, "name": _name, "cut": _shortened, "lines": _lines}
     for one in (html_text.thousands, html_text.number_of, html_text.figure, html_text.float32):
         environment.filters[one.__name__] = one
     environment.filters["hexadecimal"] = html_text.hexadecimal
@@ -99,10 +98,6 @@ def _templates() -> Environment:
 
 def _style() -> Markup:
     return Markup(files("refnet.report").joinpath("view.css").read_text(encoding="utf-8"))
-
-
-def _sha256(content: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
 def cut(value: object, longest: int = TEXT) -> str:

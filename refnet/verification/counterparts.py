@@ -34,7 +34,7 @@ from refnet.models.loading import NETWORK, load
 from refnet.verification import compute
 from refnet.verification.capture import Capture, CapturedValues
 from refnet.verification.folded import fold_faults, foldable, unbiased
-from refnet.verification.judge import DEFECT
+from refnet.verification.judgement import DEFECT
 from refnet.verification.names import bare_name, renamed
 from refnet.verification.verify import Verification
 

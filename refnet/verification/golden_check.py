@@ -247,7 +247,8 @@ class Checker:
         from refnet.verification import compute
         from refnet.verification.describe import describe
         from refnet.verification.difference import differs
-        from refnet.verification.judge import DEFECT, UNJUDGED, arranged, judge
+        from refnet.verification.judge import arranged, judge
+        from refnet.verification.judgement import DEFECT, UNJUDGED
 
         __tracebackhide__ = True
         run = self.reference.recomputed()

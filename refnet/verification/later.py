@@ -28,7 +28,8 @@ from refnet.core.bits import equal_bits
 from refnet.core.graph import Graph, Node
 from refnet.core.op import F32, Op, Reduction
 from refnet.verification import compute
-from refnet.verification.judge import CLEAN, DEFECT, MISSING, UNJUDGED, Judgement, arranged, judge
+from refnet.verification.judge import arranged, judge
+from refnet.verification.judgement import CLEAN, DEFECT, MISSING, UNJUDGED, Judgement
 from refnet.verification.propagate import AbstractValue, propagate
 
 if TYPE_CHECKING:

@@ -89,10 +89,10 @@ def grid(array: F32) -> float:
     return 2.0 ** int((np.maximum(exponent, 1) - 150 + lowest).min())
 
 
-def arrays(op: Op, types: tuple[TensorType, ...], name: str, seed: int = 0) -> tuple[F32, ...]:
+def arrays(op: Op, types: tuple[TensorType, ...], name: str) -> tuple[F32, ...]:
     """Inputs for a reduction, on which every partial sum in any order is exact, with or without FMA.
 
-    types: of data and weights. name, seed: choose the numbers, the same on every machine.
+    types: of data and weights. name: chooses the numbers, the same on every machine.
 
     A sum of products: with n terms, factors are nonzero integers of at most m = isqrt((2^23 - 1) / n), so any
     partial sum of products is an integer below 2^23; a bias is one below 2^23; together they stay below 2^24.
@@ -116,7 +116,7 @@ def arrays(op: Op, types: tuple[TensorType, ...], name: str, seed: int = 0) -> t
             f"{name}: {op.terms(*types)} terms are too many for sums that are exact in float32"
         )
     return tuple(
-        _integers(f"{seed}\0{name}\0{i}", kind.shape, most) * np.float32(factor)
+        _integers(f"0\0{name}\0{i}", kind.shape, most) * np.float32(factor)
         for i, (kind, most) in enumerate(zip(types, limits, strict=True))
     )
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from refnet.core.words import counted
-from refnet.verification.judge import DEFECT, EQUAL, MISSING, REPLAYED, ROUNDING, UNJUDGED, Judgement, Worst
+from refnet.verification.judgement import (
+    DEFECT,
+    EQUAL,
+    MISSING,
+    REPLAYED,
+    ROUNDING,
+    UNJUDGED,
+    Judgement,
+    Worst,
+)
 
 if TYPE_CHECKING:
     from refnet.verification.names import Unmatched

@@ -24,7 +24,8 @@ from refnet.verification.axes import regrouped
 from refnet.verification.capture import CapturedValues, float32
 from refnet.verification.difference import differs, ulps
 from refnet.verification.hidden import HiddenReplay
-from refnet.verification.judge import DEFECT, MISSING, UNJUDGED, Inherited, Judgement, arranged, judge
+from refnet.verification.judge import arranged, judge
+from refnet.verification.judgement import DEFECT, MISSING, UNJUDGED, Inherited, Judgement
 from refnet.verification.later import LaterNames, Taken
 from refnet.verification.operands import captured, inputs_of, needed_by, present
 from refnet.verification.propagate import AbstractValue, known, propagate
@@ -329,14 +330,12 @@ def gather(
     return Gathered([one for one in operands if one is not None], found, note)
 
 
-def data_of(
-    graph: Graph, capture: CapturedValues, node: Node, inputs: Mapping[str, F32], threads: int = 1
-) -> dict[str, F32]:
+def data_of(graph: Graph, capture: CapturedValues, node: Node, inputs: Mapping[str, F32]) -> dict[str, F32]:
     """The values that a node reads, those whose bits the capture tells, as a verification reads them.
 
     inputs: the network's. Raises InputError for inputs that are not the capture's.
     """
-    walk, _ = _walked(graph, capture, node, inputs_of(graph, capture, inputs), threads)
+    walk, _ = _walked(graph, capture, node, inputs_of(graph, capture, inputs), 1)
     told = zip(node.inputs, walk.judged_on[node.name], strict=True)
     known = {name: one.value for name, one in told if one is not None and one.interval is None}
     return {name: known[name] for name in node.data if name in known}

@@ -21,7 +21,8 @@ from refnet.core.notebook import shown
 from refnet.core.op import F32
 from refnet.core.words import did_you_mean
 from refnet.verification.capture import CapturedValues, Values
-from refnet.verification.judge import (
+from refnet.verification.judge import judge_input, resting_on
+from refnet.verification.judgement import (
     CLEAN,
     DEFECT,
     EQUAL,
@@ -30,8 +31,6 @@ from refnet.verification.judge import (
     UNJUDGED,
     VERDICTS,
     Judgement,
-    judge_input,
-    resting_on,
 )
 from refnet.verification.names import Strays, Unmatched, covered
 from refnet.verification.operands import inputs_of

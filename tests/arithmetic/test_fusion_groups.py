@@ -35,7 +35,7 @@ from refnet.verification.verify import Values, verify_values
 from tests.helpers.bits import floats, same_bits
 from tests.helpers.definition import round_float32
 from tests.helpers.engines import FAST
-from tests.helpers.recipes import blocked, element, kind, recipe, split
+from tests.helpers.recipes import blocked, everywhere, kind, recipe, split
 
 F = np.float32
 X = TensorType((1, 16, 6, 5))
@@ -224,10 +224,7 @@ def literally(known: Book) -> dict[str, np.ndarray]:
         if isinstance(made.parts[0].do, Choice):
             found[node.name] = node.op.replay(made.parts[0].do.formula, *inputs, engine=FAST)
             continue
-        y = np.empty(node.op.type(*map(kind, inputs)).shape, F)
-        for at in np.ndindex(y.shape):
-            y[at] = element(made, node.op, inputs, at)
-        found[node.name] = y
+        found[node.name] = everywhere(made, node.op, inputs)
     return found
 
 

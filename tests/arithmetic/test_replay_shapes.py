@@ -11,7 +11,7 @@ from refnet.models.loading import structure
 from refnet.ops import AvgPool, Conv, Dense, GlobalAvgPool
 from tests.arithmetic.test_replay import replayed
 from tests.helpers.bits import AWKWARD, same_bits
-from tests.helpers.recipes import blocked, element, kind, lanes, recipe, split
+from tests.helpers.recipes import blocked, elements, kind, lanes, recipe, split
 
 NETWORKS = ("resnest-50-pytorch", "octave-se-resnet-50-0.125", "octave-resnext-50-0.25")
 SAMPLES = 60
@@ -88,7 +88,7 @@ def test_every_shape(name, odd):
         corners = [tuple(0 for _ in y.shape), tuple(n - 1 for n in y.shape)]
         picks = [*corners, *(tuple(int(dice.integers(n)) for n in y.shape) for _ in range(SAMPLES))]
         with np.errstate(all="ignore"):
-            expected = np.array([element(rule, op, arrays, at) for at in picks])
+            expected = elements(rule, op, arrays, picks)
         found = np.array([y[at] for at in picks])
         assert same_bits(found, expected), signature(op, list(map(kind, arrays)))
 

@@ -514,7 +514,7 @@ PARTLY = "only the first 8 digits of its sha256 are published: 22405ba7 is what 
 
 
 def test_a_checksum_that_is_known_in_part_is_said(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("refnet.models.weights.fetch", lambda entry, *_: tmp_path / entry.files[0].name)
+    monkeypatch.setattr("refnet.models.fetch.fetch", lambda entry, *_: tmp_path / entry.files[0].name)
     assert main(["fetch", "resnest-101-pytorch"]) == 0
     out, err = capsys.readouterr()
     assert out == f"{tmp_path / 'resnest101-22405ba7.pth'}\n"
@@ -530,7 +530,7 @@ def test_fetch_says_where_the_file_is(capsys, monkeypatch, tmp_path):
         asked.append((entry.name, folder))
         return tmp_path / entry.files[0].name
 
-    monkeypatch.setattr("refnet.models.weights.fetch", fetch)
+    monkeypatch.setattr("refnet.models.fetch.fetch", fetch)
     out = printed(capsys, "fetch", "resnest-50-pytorch", "--folder", str(tmp_path))
     assert out == f"{tmp_path / 'resnest50-528c19ca.pth'}\n"
     assert asked == [("resnest-50-pytorch", tmp_path)]
@@ -540,7 +540,7 @@ def test_fetch_passes_errors_on(capsys, monkeypatch):
     def fetch(entry, folder=None, progress=None):
         raise FetchError("wrong checksum\nof two lines \x1b[31m")
 
-    monkeypatch.setattr("refnet.models.weights.fetch", fetch)
+    monkeypatch.setattr("refnet.models.fetch.fetch", fetch)
     assert (
         refused(capsys, "fetch", "resnest-50-pytorch") == "refnet: wrong checksum\nof two lines \\x1b[31m\n"
     )
@@ -558,7 +558,7 @@ def test_fetch_shows_progress_on_a_terminal_and_unpacks(capsys, monkeypatch, tmp
             progress(archive.name, done, 1000)
         return archive
 
-    monkeypatch.setattr("refnet.models.weights.fetch", fetch)
+    monkeypatch.setattr("refnet.models.fetch.fetch", fetch)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", bar := Terminal())
     assert main(["fetch", "octave-se-resnet-50-0.125", "--unpack"]) == 0

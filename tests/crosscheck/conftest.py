@@ -29,7 +29,8 @@ NAMES = {"onnx": "onnxruntime"}
 """The environment that has a framework -> the framework, where they differ."""
 for _name, _place in PLACES.items():
     os.environ.setdefault(variable(_name), str(ROOT / f".venv-{_place}/bin/python"))
-REPORT = pytest.StashKey[list[str]]()
+REPORT = "crosscheck"
+"""The property of a test that holds its lines: pytest-xdist brings it from the process that ran the test."""
 
 
 def interpreter(framework: str) -> Path:
@@ -105,14 +106,16 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> list[str]:
     """Lines that the end of the test run shows, whether the tests passed or not."""
-    lines = request.config.stash.setdefault(REPORT, [])
-    lines.append(f"{request.node.name}:")
+    lines = [f"{request.node.name}:"]
+    request.node.user_properties.append((REPORT, lines))
     return lines
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show the collected lines."""
-    if lines := config.stash.get(REPORT, []):
+    ended = [one for some in terminalreporter.stats.values() for one in some]
+    properties = [pair for one in ended if getattr(one, "when", "") == "call" for pair in one.user_properties]
+    if lines := [line for name, lines in properties if name == REPORT for line in lines]:
         terminalreporter.section("crosscheck")
         for line in lines:
             terminalreporter.write_line(line)

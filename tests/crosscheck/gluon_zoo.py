@@ -24,7 +24,7 @@ from pathlib import Path
 import refnet
 from refnet.core.graph import Graph
 from refnet.models.export import export
-from refnet.verification.judge import DEFECT, EQUAL, REPLAYED, ROUNDING
+from refnet.verification.judgement import DEFECT, EQUAL, REPLAYED, ROUNDING
 from tests.crosscheck.conftest import interpreter
 
 SCRIPT = Path(__file__).with_name("mxnet_models.py")

@@ -21,7 +21,8 @@ import numpy.typing as npt
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import F32, Interval, Op
 from refnet.kernels.engine import Fast
-from refnet.verification.judge import EQUAL, REPLAYED, ROUNDING, judge
+from refnet.verification.judge import judge
+from refnet.verification.judgement import EQUAL, REPLAYED, ROUNDING
 from tests.helpers.engines import FAST
 
 Array = npt.NDArray[Any]

@@ -40,7 +40,8 @@ from refnet.core.graph import Graph
 from refnet.core.op import Interval
 from refnet.models.loading import load
 from refnet.models.select import needed
-from refnet.verification.judge import DEFECT, UNJUDGED, judge
+from refnet.verification.judge import judge
+from refnet.verification.judgement import DEFECT, UNJUDGED
 from tests.helpers.engines import FAST
 from tests.helpers.onnx_build import one_process
 

@@ -13,11 +13,13 @@ from tests.crosscheck.campaign import PAIRS, Plan, run
 pytestmark = pytest.mark.crosscheck
 
 SLICE = ("digit 0", "subnormal")
+IMAGE = (112, 112)
+"""The campaign itself has 224 x 224; test_verify_real.py judges both networks at that size."""
 
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_no_value_of_a_real_framework_is_a_defect(pair: str, report: list[str]) -> None:
-    found = list(run(Plan((pair,), (2,), (1,), SLICE), set()))
+    found = list(run(Plan((pair,), (2,), (1,), SLICE, IMAGE), set()))
     assert [one["setting"]["input"] for one in found] == list(SLICE)
     for one in found:
         assert one["defects"] == []

@@ -308,11 +308,23 @@ def test_a_module_that_is_not_deterministic(tmp_path: Path, capsys: pytest.Captu
     assert "the framework is not deterministic" in capsys.readouterr().err
 
 
+RESNEST = ("resnest-50-pytorch", "--weights", "seed:0")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a capture that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "capture"
+    captured("torch", folder, *RESNEST)
+    return folder
+
+
 @pytest.mark.parametrize("victim", ["refnet", "worker"])
-def test_killed_in_the_middle(victim: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_killed_in_the_middle(
+    victim: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """kill -9 of refnet, or of the framework's process, while values come; then it goes on."""
-    arguments = ("resnest-50-pytorch", "--weights", "seed:0")
-    line = command("torch", tmp_path / "c", *arguments)
+    line = command("torch", tmp_path / "c", *RESNEST)
     process = subprocess.Popen(
         [sys.executable, "-m", "refnet", *line], stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
@@ -332,10 +344,10 @@ def test_killed_in_the_middle(victim: str, tmp_path: Path, capsys: pytest.Captur
         assert "the worker ended with exit status -9" in err
     with pytest.raises(refnet.RefnetError, match="not finished"):
         open_capture(tmp_path / "c")
-    capture = captured("torch", tmp_path / "c", *arguments)
+    capture = captured("torch", tmp_path / "c", *RESNEST)
     assert "from before an interruption" in capsys.readouterr().out
-    whole = captured("torch", tmp_path / "whole", *arguments)
-    assert hashes(capture) == hashes(whole)
-    for name in whole.names:
-        assert digest(capture.value(name)) == whole.digest(name)
-    assert sorted(os.listdir(tmp_path / "c")) == sorted(os.listdir(tmp_path / "whole"))
+    expected = open_capture(whole)
+    assert hashes(capture) == hashes(expected)
+    for name in expected.names:
+        assert digest(capture.value(name)) == expected.digest(name)
+    assert sorted(os.listdir(tmp_path / "c")) == sorted(os.listdir(whole))

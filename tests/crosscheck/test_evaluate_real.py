@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import refnet
 from refnet.prove.prove import prove
 from refnet.workers.workers import Workers
-from tests.crosscheck.evaluate import NETWORK, compare
+from tests.crosscheck.evaluate import NETWORK, compare, descendants
 from tests.crosscheck.test_digits_real import ask
 from tests.models.test_digits import NETWORKS, WEIGHTS, digits
 
@@ -48,12 +49,17 @@ def test_rows_are_equal_whoever_computes_them(tmp_path: Path, report: list[str])
 
 
 def listening() -> set[str]:
-    """The addresses, as in /proc/net, that processes of this user listen at."""
+    """The addresses, as in /proc/net, that this process and those that it has started listen at."""
+    own = set()
+    for process in (os.getpid(), *descendants(os.getpid())):
+        for file in Path(f"/proc/{process}/fd").glob("*"):
+            with suppress(OSError):  # it is closed, or the process has ended
+                own.add(file.readlink().name)
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             words = line.split()
-            if words[3] == "0A" and int(words[7]) == os.getuid():
+            if words[3] == "0A" and f"socket:[{words[9]}]" in own:
                 found.add(words[1])
     return found
 

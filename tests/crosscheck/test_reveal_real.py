@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,10 +35,10 @@ DIGITS = [
     ("mxnet", "octave-se-resnet-digits", 1, 1, {}),
     ("mxnet", "octave-se-resnet-digits", 1, 4, {"DNNL_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": "Haswell"}),
     ("onnxruntime", "resnest-digits", 1, 1, {}),
+    ("torch", "resnest-digits", 1, 1, {"ONEDNN_MAX_CPU_ISA": "AVX", "MKL_CBWR": "COMPATIBLE"}),
 ]
 WHOLE = [
     ("torch", "resnest-50-pytorch", 1, 1, {}),
-    ("torch", "resnest-50-pytorch", 1, 1, {"ONEDNN_MAX_CPU_ISA": "AVX", "MKL_CBWR": "COMPATIBLE"}),
     ("mxnet", "octave-se-resnet-50-0.125", 1, 1, {}),
     ("onnxruntime", "resnest-50-pytorch", 1, 1, {}),
 ]
@@ -85,10 +87,24 @@ def differing(graph: Graph, book: Book, inputs, theirs) -> list[str]:
     return wrong
 
 
+@pytest.fixture(scope="module")
+def revealed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], Path]:
+    """The book of a case, which is revealed once."""
+    folder, known = tmp_path_factory.mktemp("books"), {}
+
+    def book(case: Any) -> Path:
+        if repr(case) not in known:
+            path = folder / f"{len(known)}.json"
+            assert main(command(case, path)) == 0
+            known[repr(case)] = path
+        return known[repr(case)]
+
+    return book
+
+
 @pytest.mark.parametrize("case", [*DIGITS, *WHOLE], ids=lambda case: "-".join(map(str, case[:4])))
-def test_a_revealed_network_has_the_frameworks_bits(case, tmp_path: Path, report: list[str]) -> None:
-    path = tmp_path / "book.json"
-    assert main(command(case, path)) == 0
+def test_a_revealed_network_has_the_frameworks_bits(case, revealed, report: list[str]) -> None:
+    path = revealed(case)
     book, graph = read(path), graph_of(case)
     assert not book.unconfirmed
     assert not Path(f"{path}.partial").exists()
@@ -100,13 +116,11 @@ def test_a_revealed_network_has_the_frameworks_bits(case, tmp_path: Path, report
     assert path.stat().st_size < 300_000
 
 
-def test_each_recipe_matters(tmp_path: Path, report: list[str]) -> None:
+def test_each_recipe_matters(revealed, report: list[str]) -> None:
     """Each sum's recipe in turn is replaced by refnet's own order: values differ, so the check can fail."""
     from refnet.core.orders import Chain, Leaf, Order, Program, Sum
 
-    path = tmp_path / "book.json"
-    assert main(command(TORCH_DIGITS, path)) == 0
-    book, graph = read(path), graph_of(TORCH_DIGITS)
+    book, graph = read(revealed(TORCH_DIGITS)), graph_of(TORCH_DIGITS)
     inputs, theirs = values_of(TORCH_DIGITS, "seed:77")
     same = []
     tried = 0
@@ -124,7 +138,7 @@ def test_each_recipe_matters(tmp_path: Path, report: list[str]) -> None:
     assert not same
 
 
-def test_an_interrupted_reveal_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_reveal_goes_on(revealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from refnet.frameworks.reveal import network
 
     path = tmp_path / "book.json"
@@ -145,15 +159,12 @@ def test_an_interrupted_reveal_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     asked = [(repr(op), tuple(types)) for op, types in calls]
     assert asked[11] == asked[12]  # the one that was cut is asked twice, and no other
     assert len(set(asked)) == len(asked) - 1 > 40
-    first = path.read_bytes()
-    assert main(command(TORCH_DIGITS, path)) == 0
-    assert path.read_bytes() == first  # deterministic
+    assert path.read_bytes() == revealed(TORCH_DIGITS).read_bytes()  # deterministic, interrupted or not
 
 
-def test_a_book_replays_the_whole_network_alone(tmp_path: Path) -> None:
+def test_a_book_replays_the_whole_network_alone(revealed) -> None:
     case = DIGITS[2]
-    path = tmp_path / "book.json"
-    assert main(command(case, path)) == 0
+    path = revealed(case)
     inputs, theirs = values_of(case, "seed:5")
     graph = graph_of(case)
     own = run(graph, inputs, Replay(read(path)))

@@ -18,7 +18,7 @@ from refnet.core.op import F32, Interval
 from refnet.core.orders import Book, Chain, Program, Sum
 from refnet.models.weights import shipped_captures
 from refnet.report.drawing import Drawing
-from refnet.verification.judge import Judgement
+from refnet.verification.judgement import Judgement
 
 NETWORK, NODE, CHANNEL = "resnest-digits", "layer3.0.conv2.adaptive_avg_pool2d", 22
 """An average whose bits in PyTorch's order, in plain's and correctly rounded are three different ones."""

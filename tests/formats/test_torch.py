@@ -12,8 +12,10 @@ import pytest
 
 from refnet.core.errors import FormatError, UnsupportedError
 from refnet.formats.torch import safetensors
-from refnet.formats.torch.pickle_file import ALLOWED, Ordered, Pickled, load
+from refnet.formats.torch.pickle_calls import ALLOWED
+from refnet.formats.torch.pickle_file import load
 from refnet.formats.torch.reader import read_state_dict
+from refnet.formats.torch.stand_ins import Ordered, Pickled
 from tests.helpers import attacks
 from tests.helpers.attacks import ORDERED, named, number, several, state_dict, tensor, text
 from tests.helpers.bits import floats, same_bits

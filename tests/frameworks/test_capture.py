@@ -22,28 +22,14 @@ from refnet.cli import main
 from refnet.core.errors import FormatError, FrameworkError, InputError, RefnetError
 from refnet.formats import manifest
 from refnet.formats.golden_file import digest
-from refnet.formats.manifest import Manifest, Origin, Stored
+from refnet.formats.manifest import Manifest, Stored
 from refnet.frameworks.capture.writer import CapturePlan, write
 from refnet.frameworks.process import Worker
 from refnet.verification.capture import PROGRESS, open_capture
-from tests.helpers.bits import AWKWARD, same_bits
+from tests.helpers.bits import same_bits
+from tests.helpers.made_capture import INPUT, VALUES, WHO, plan
 
 F = np.float32
-INPUT = F([[1, -2], [0.1, np.nan]])
-VALUES = {
-    "conv1": np.arange(24, dtype=F).reshape(2, 3, 4),
-    "layer1.0/a b": AWKWARD.astype(F).reshape(1, -1),
-    "ä": F([-0.0]),
-    "prob": F([[0.25, 0.75]]),
-}
-WHO = Origin("by hand", "1.2", "none", "AVX2", 2, 2, "eager", {"A": "1"}, "a processor")
-
-
-def plan(values=VALUES, outputs=None, **changes) -> CapturePlan:
-    """A plan that yields these values, or what a function yields."""
-    each = values if callable(values) else lambda: iter(values.items())
-    made = CapturePlan(WHO, {"data": INPUT}, each, lambda: outputs or {"y": "prob"})
-    return replace(made, **changes)
 
 
 def stopping(count: int, error: BaseException, values=VALUES) -> Callable[[], Iterator]:
@@ -228,7 +214,7 @@ def test_progress_that_is_cut_anywhere_is_gone_on_with(tmp_path: Path, whole: di
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from tests.frameworks.test_capture import VALUES, plan as made
+    from tests.helpers.made_capture import VALUES, plan as made
     from refnet.verification.capture import open_capture
     from refnet.frameworks.capture.writer import write
     from refnet.core.errors import InputError

@@ -25,7 +25,7 @@ from refnet.ops import AvgPool, Conv, ConvAdd, Dense, GlobalAvgPool, Relu, Sin, 
 from tests.arithmetic.test_replay import exprs
 from tests.helpers.bits import floats
 from tests.helpers.engines import FAST
-from tests.helpers.recipes import blocked, element, kind, lanes, recipe, split, value
+from tests.helpers.recipes import blocked, elements, kind, lanes, recipe, split, value
 
 QUIET = settings(deadline=None, database=None, derandomize=True)
 
@@ -107,7 +107,7 @@ def test_the_expression_adds_as_the_tree_does(tree):
     for seed in range(4):
         x = floats((n,), seed)
         ones = np.ones(n, np.float32)
-        own = value(found, ones, x, np.ones(n, bool), 0, zero=False)
+        own = value(found, ones, x)
         assert own.view(np.uint32) == added(tree, x).view(np.uint32)
 
 
@@ -140,17 +140,21 @@ def test_joints_name_each_term_that_can_be_fused():
 
 
 def simulated(op, made: Recipe) -> Caller:
-    def whole(inputs):
-        y = np.empty(op.type(*map(kind, inputs)).shape, np.float32)
-        with np.errstate(all="ignore"):
-            for at in np.ndindex(y.shape):
-                y[at] = element(made, op, inputs, at)
-        return y
+    def some(inputs, cut):
+        shape = op.type(*map(kind, inputs)).shape
+        at = np.asarray(np.arange(np.prod(shape)).reshape(shape)[cut])
+        places = np.stack(np.unravel_index(at.ravel(), shape), axis=-1)
+        return elements(made, op, inputs, places).reshape(at.shape)
 
-    return serving(op, whole)
+    return answering(op, some)
 
 
 def serving(op, whole) -> Caller:
+    return answering(op, lambda inputs, cut: whole(inputs)[cut])
+
+
+def answering(op, some) -> Caller:
+    """some: what an op makes of inputs, at a cut of its output."""
     names = input_names(op, 1 + isinstance(op, ConvAdd) + len(op.weight_roles()))
 
     def request(fixed, each, take):
@@ -160,7 +164,7 @@ def serving(op, whole) -> Caller:
         for i in range(calls):
             inputs = [each[n][i] if n in each else fixed[n] for n in names]
             with np.errstate(all="ignore"):
-                found.append(whole(inputs)[cut])
+                found.append(some(inputs, cut))
         return np.stack(found)
 
     return Caller(names, request)

@@ -67,7 +67,7 @@ def test_a_matrix_product_in_an_order_is_what_the_order_says(name):
         added = np.broadcast_to(inputs[2], found.shape).reshape(-1) if op.addend else np.zeros(found.size)
         for i in range(found.size):
             row, column = pair(i)
-            own = value(order, column, row, np.ones(12, bool), {Leaf.BIAS: added[i]}, False)
+            own = value(order, column, row, alone={Leaf.BIAS: added[i]})
             assert own.view(np.uint32) == found.reshape(-1)[i].view(np.uint32)
         some = np.array([0, found.size - 1])
         assert equal_bits(
@@ -104,7 +104,7 @@ def test_a_convolution_in_pieces_in_an_order_is_what_the_order_says(name):
                 factors[k] = w[(channel, local, *taps)] if transposed else w[(at[1], c, *taps)]
                 data[k] = x[(at[0], channel, *from_)] if there[k] else 0
             alone = {Leaf.BIAS: bias[0][at[1]] if bias else 0}
-            assert value(order, factors, data, there, alone, False) == found[at]
+            assert value(order, factors, data, there, alone) == found[at]
 
 
 @pytest.mark.parametrize("op", [ReduceSum((1, 3)), ReduceMean((0, 2), False), ReduceMean((1,))])
@@ -117,7 +117,7 @@ def test_a_sum_over_axes_in_an_order_is_what_the_order_says(op):
         found = op.in_order(Program(order, finish=finish), x, engine=FAST).reshape(-1)
         rows = each / F(terms) if finish == "divide_terms" else each
         for row, y in zip(rows, found, strict=True):
-            own = value(order, np.ones(terms, F), row, np.ones(terms, bool), {}, False)
+            own = value(order, np.ones(terms, F), row)
             ends = {"divide": own / F(terms), "reciprocal": own * (F(1) / F(terms))}
             assert ends.get(finish, own) == y
 

@@ -24,19 +24,22 @@ def floats(shape: tuple[int, ...], key: object) -> np.ndarray:
     return (words.astype(np.float64) / 2**31).astype(np.float32).reshape(shape)
 
 
-_STREAMS: dict[str, bytes] = {}
+MOST = 64 << 20
+"""Bytes of all streams that are kept."""
+_streams: dict[str, bytes] = {}
 """Key -> what of its stream was needed so far: most tests ask for the same few again, longer or shorter."""
 
 
 def _stream(key: str, blocks: int) -> bytes:
-    """At least so many blocks of 32 bytes."""
-    known = _STREAMS.get(key, b"")
+    """At least so many blocks of 32 bytes. What was not asked for longest is forgotten first."""
+    known = _streams.pop(key, b"")
     if len(known) < 32 * blocks:
         new = range(len(known) // 32, blocks)
         known += b"".join(hashlib.sha256(f"{key}/{i}".encode()).digest() for i in new)
-        if len(_STREAMS) >= 100:
-            _STREAMS.clear()
-        _STREAMS[key] = known
+        kept = sum(map(len, _streams.values()))
+        while _streams and kept + len(known) > MOST:
+            kept -= len(_streams.pop(next(iter(_streams))))
+    _streams[key] = known
     return known
 
 

@@ -8,8 +8,10 @@ op's bound decides. Used against onnx.reference (tests/formats/test_onnx.py) and
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -449,10 +451,19 @@ def data_of(case: Case) -> dict[str, Array]:
     return {name: x * 2 + 1 for name, x in data.items()} if case.op == "Div" else data
 
 
+@cache
+def changes() -> Mapping[str, set[int]]:
+    """Operator -> the opsets in which it changed. (onnx makes the whole list anew at each question.)"""
+    found: dict[str, set[int]] = defaultdict(set)
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if schema.domain == "":
+            found[schema.name].add(schema.since_version)
+    return found
+
+
 def versions(case: Case, newest: int = NEWEST) -> list[int]:
     """The opsets in which the operator changed, and the first and last of the case's."""
-    schemas = onnx.defs.get_all_schemas_with_history()
-    changed = {s.since_version for s in schemas if s.name == case.op and s.domain == ""}
+    changed = changes()[case.op]
     last = min(case.last, newest)
     return sorted(
         {v for v in changed if case.first <= v <= last} | {case.first, last} if case.first <= last else set()

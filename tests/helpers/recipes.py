@@ -1,8 +1,9 @@
-"""What a recipe means, literally: one output element at a time, and recipes to try it on."""
+"""What a recipe means, literally: each output element term by term; and recipes to try it on."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numba
 import numpy as np
@@ -15,95 +16,131 @@ from refnet.ops import AvgPool, Conv, ConvAdd, Dense, GlobalAvgPool
 
 
 @numba.njit(error_model="numpy")
-def _chain(acc, w, x, inside, order, fused, zero):
-    for k in order:
-        if inside[k]:
-            acc = fma(w[k], x[k], acc) if fused else acc + w[k] * x[k]
-        elif zero:
-            acc = fma(w[k], np.float32(0), acc) if fused else acc + w[k] * np.float32(0)
-    return acc
+def _chains(seeds, w, x, inside, order, fused, zero):
+    """Per row of (elements, terms): its chain, one term after the other."""
+    found = np.empty_like(seeds)
+    for e in range(seeds.size):
+        acc = seeds[e]
+        for k in order:
+            if inside[e, k]:
+                acc = fma(w[e, k], x[e, k], acc) if fused else acc + w[e, k] * x[e, k]
+            elif zero:
+                acc = fma(w[e, k], np.float32(0), acc) if fused else acc + w[e, k] * np.float32(0)
+        found[e] = acc
+    return found
 
 
-def value(expr: Expr, w, x, inside, alone, zero: bool) -> np.float32:
-    """The sum of w * x in the order of the expression; alone: what bias and addend are."""
-    if expr is Leaf.ZERO:
-        return np.float32(0)
-    if expr is Leaf.FIRST:
-        return np.float32(-0.0)
+@cache
+def _indices(order: Order) -> np.ndarray:
+    return np.array(order.indices(), np.int64)
+
+
+def values(expr: Expr, w, x, inside, alone, zero: bool) -> np.ndarray:
+    """The sum of w * x in the order of the expression, per row of (elements, terms).
+
+    alone: what bias and addend are, per element.
+    """
+    if expr in (Leaf.ZERO, Leaf.FIRST):
+        return np.full(len(x), 0.0 if expr is Leaf.ZERO else -0.0, np.float32)
     if isinstance(expr, Leaf):
-        return np.float32(alone[expr])
+        return alone[expr]
     if isinstance(expr, Chain):
-        seed = value(expr.seed, w, x, inside, alone, zero)
-        order = np.array(expr.terms.indices(), np.int64)
-        return np.float32(_chain(seed, w, x, inside, order, expr.fused, zero))
-    total = value(expr.parts[0], w, x, inside, alone, zero)
+        seeds = values(expr.seed, w, x, inside, alone, zero)
+        return _chains(seeds, w, x, inside, _indices(expr.terms), expr.fused, zero)
+    total = values(expr.parts[0], w, x, inside, alone, zero)
     for part in expr.parts[1:]:
-        total = np.float32(total + value(part, w, x, inside, alone, zero))
+        total = total + values(part, w, x, inside, alone, zero)
     return total
 
 
-def window(op: Op, inputs, n: int, o: int, i: int, j: int):
-    """(weights, x, inside) of one element's terms in plain order; x is 0 outside the image."""
+def value(expr: Expr, w, x, inside=None, alone=None, zero: bool = False) -> np.float32:
+    """The same of one element; without `inside` all its terms are."""
+    inside = np.ones(len(x), bool) if inside is None else inside
+    rows = (np.ascontiguousarray(row)[None] for row in (w, x, inside))
+    return values(expr, *rows, {leaf: np.float32([one]) for leaf, one in (alone or {}).items()}, zero)[0]
+
+
+def windows(op: Op, inputs, n, o, i, j):
+    """(weights, x, inside), each (elements, terms), terms in plain order; x is 0 outside the image."""
     if isinstance(op, Dense):
-        x, w = inputs[0].reshape(len(inputs[0]), -1)[n], inputs[1][o]
-        return w, x, np.ones(w.size, bool)
+        w = inputs[1][o]
+        return w, inputs[0].reshape(len(inputs[0]), -1)[n], np.ones(w.shape, bool)
     x = inputs[0]
     height, width = x.shape[2:]
     kernel = (height, width) if isinstance(op, GlobalAvgPool) else op.kernel
     stride, pad = (getattr(op, name, default) for name, default in (("stride", (1, 1)), ("pad", (0, 0))))
     dilation = getattr(op, "dilation", (1, 1))
-    channels = [o]
-    weights = np.ones((1, *kernel), np.float32)
+    weights, first = np.ones((len(o), 1, *kernel), np.float32), o
     if isinstance(op, Conv):
         weights = inputs[1][o]
-        base = o // (op.channels // op.groups) * weights.shape[0]
-        channels = range(base, base + weights.shape[0])
-    values, inside = [], []
-    for c in channels:
-        for p in range(kernel[0]):
-            for q in range(kernel[1]):
-                row, column = (
-                    i * stride[0] - pad[0] + p * dilation[0],
-                    j * stride[1] - pad[1] + q * dilation[1],
-                )
-                held = 0 <= row < height and 0 <= column < width
-                inside.append(held)
-                values.append(x[n, c, row, column] if held else np.float32(0))
-    return weights.reshape(-1), np.array(values, np.float32), np.array(inside)
+        first = o // (op.channels // op.groups) * weights.shape[1]  # its group's first channel
+    c, p, q = (axis.ravel() for axis in np.indices(weights.shape[1:]))
+    row = i[:, None] * stride[0] - pad[0] + p * dilation[0]
+    column = j[:, None] * stride[1] - pad[1] + q * dilation[1]
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    seen = x[n[:, None], first[:, None] + c, np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
+    return weights.reshape(len(o), -1), np.where(inside, seen, np.float32(0)), inside
 
 
-def in_box(box: Box, at, shape) -> bool:
-    n, c, y, x = (*at, 0, 0)[:4]
+def in_box(box: Box, at, shape) -> np.ndarray:
+    """Which elements a box holds. at: their batch, channel, row and column."""
+    n, c, y, x = at
     _, channels, height, width = (*shape, 1, 1)[:4]
     p = y * width + x
     e = (n * channels + c) * height * width + p
     where = {"n": n, "c": c, "y": y, "x": x, "p": p, "m": n * height * width + p, "e": e}
-    return all(a <= where[axis] < b and (where[axis] - a) % step == 0 for axis, (a, b, step) in box.ranges)
+    held = np.ones(len(n), bool)
+    for axis, (start, stop, step) in box.ranges:
+        held &= (where[axis] >= start) & (where[axis] < stop) & ((where[axis] - start) % step == 0)
+    return held
 
 
-def element(recipe: Recipe, op: Op, inputs, at: tuple[int, ...]) -> np.float32:
-    """One output element, by the first part that holds it."""
+def elements(recipe: Recipe, op: Op, inputs, places) -> np.ndarray:
+    """Output elements, each by the first part that holds it. places: (elements, axes of the output)."""
     shape = op.type(*map(kind, inputs)).shape
-    alone: dict[Leaf, float] = {}
+    own = tuple(np.array(places, np.int64).reshape(-1, len(shape)).T)
+    at = n, o, i, j = (*own, *[np.zeros_like(own[0])] * (4 - len(shape)))
+    alone: dict[Leaf, np.ndarray] = {}
     if isinstance(op, ConvAdd):
-        alone[Leaf.ADDEND] = inputs[1][at]
+        alone[Leaf.ADDEND] = inputs[1][own]
         op, inputs = op.conv, [inputs[0], *inputs[2:]]
-    holding = (p for p in recipe.parts if p.where is None or any(in_box(b, at, shape) for b in p.where))
-    do = next(holding).do
-    assert isinstance(do, Program)
-    w, x, inside = window(op, inputs, *(*at, 0, 0)[:4])
     if getattr(op, "bias", False):
-        alone[Leaf.BIAS] = inputs[2][at[1]]
-    if not isinstance(op, AvgPool | GlobalAvgPool):
-        return value(do.expr, w, x, inside, alone, do.padding == "zero")
-    rows, columns = _counts(op, inputs[0].shape, at)
-    d = np.float32(rows * columns)
+        alone[Leaf.BIAS] = inputs[2][o]
+    w, x, inside = windows(op, inputs, n, o, i, j)
+    found, left = np.empty(len(n), np.float32), np.ones(len(n), bool)
+    for part in recipe.parts:
+        mine, do = left.copy(), part.do
+        if part.where is not None:
+            mine &= np.any([in_box(box, at, shape) for box in part.where], axis=0)
+        left &= ~mine
+        assert isinstance(do, Program)
+        known = {leaf: one[mine] for leaf, one in alone.items()}
+        terms = w[mine], x[mine], inside[mine], known, do.padding == "zero"
+        if isinstance(op, AvgPool | GlobalAvgPool):
+            found[mine] = averages(do, terms, *_counts(op, inputs[0].shape, i[mine], j[mine]))
+        else:
+            found[mine] = values(do.expr, *terms)
+    assert not left.any()
+    return found
+
+
+def averages(do: Program, terms, rows, columns) -> np.ndarray:
+    """The sums of windows with so many rows and columns, divided as the program says."""
+    w, x, *others = terms
+    d = (rows * columns).astype(np.float32)
     if do.finish == "divide_terms":
-        return value(do.expr, w, x / d, inside, alone, do.padding == "zero")
-    total = value(do.expr, w, x, inside, alone, do.padding == "zero")
+        return values(do.expr, w, x / d[:, None], *others)
+    total = values(do.expr, *terms)
     if do.finish == "divide_w_h":
-        return np.float32(np.float32(total / np.float32(columns)) / np.float32(rows))
-    return np.float32(total / d if do.finish == "divide" else total * (np.float32(1) / d))
+        return total / columns.astype(np.float32) / rows.astype(np.float32)
+    return total / d if do.finish == "divide" else total * (np.float32(1) / d)
+
+
+def everywhere(recipe: Recipe, op: Op, inputs) -> np.ndarray:
+    """The whole output, element by element."""
+    shape = op.type(*map(kind, inputs)).shape
+    with np.errstate(all="ignore"):
+        return elements(recipe, op, inputs, list(np.ndindex(shape))).reshape(shape)
 
 
 def kind(array):
@@ -112,18 +149,16 @@ def kind(array):
     return TensorType(array.shape)
 
 
-def _counts(op: Op, shape, at) -> tuple[int, int]:
-    """How many rows and columns of the window count, found by looking at each."""
+def _counts(op: Op, shape, i, j) -> tuple[np.ndarray, np.ndarray]:
+    """How many rows and columns of each window count, found by looking at each."""
     if isinstance(op, GlobalAvgPool):
-        return shape[2], shape[3]
+        return np.full(len(i), shape[2]), np.full(len(j), shape[3])
     found = []
-    for axis in (0, 1):
+    for axis, at in enumerate((i, j)):
         pad, length = op.pad[axis], shape[2 + axis]
-        rows = [at[2 + axis] * op.stride[axis] - pad + p for p in range(op.kernel[axis])]
-        if op.count_include_pad:
-            found.append(sum(-pad <= row < length + pad for row in rows))
-        else:
-            found.append(sum(0 <= row < length for row in rows))
+        rows = at[:, None] * op.stride[axis] - pad + np.arange(op.kernel[axis]) * op.dilation[axis]
+        around = pad if op.count_include_pad else 0
+        found.append(((rows >= -around) & (rows < length + around)).sum(1))
     return found[0], found[1]
 
 

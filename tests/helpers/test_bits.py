@@ -27,12 +27,12 @@ def test_every_value_of_the_digits_networks(name):
 @pytest.mark.parametrize("name", ["octave-se-resnet-50-0.125", "resnest-50-pytorch"])
 def test_the_outputs_of_the_full_networks(name):
     graph = refnet.load(name, weights="seed:0")
-    x = floats((4, 3, 224, 224), name)
+    x = floats((2, 3, 224, 224), name)
     batch = refnet.run(graph, {"data": x}, Plain(1))
     again = refnet.run(graph, {"data": x}, Plain(2))
     for output, values in batch.items():
         assert np.isfinite(values).all()
         assert same_bits(values, again[output])
-        for i in range(4):
-            alone = refnet.run(graph, {"data": x[i : i + 1]}, Plain(1 + i % 2))[output]
+        for i in range(2):
+            alone = refnet.run(graph, {"data": x[i : i + 1]}, Plain(2 - i))[output]
             assert same_bits(alone, values[i : i + 1])

@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import types
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numba
@@ -15,6 +16,7 @@ from numba.core.dispatcher import Dispatcher
 
 import refnet
 from refnet.loops import jit
+from tests.helpers.sources import walked
 
 ROOT = Path(refnet.__file__).parent
 
@@ -49,10 +51,11 @@ def names_used(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*map(names_used, inner))
 
 
+@cache
 def origin(module: types.ModuleType) -> dict[str, str]:
     """Name -> module of refnet that it is imported from."""
     found = {}
-    for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text())):
+    for node in walked(Path(str(module.__file__))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("refnet"):
             found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     return found

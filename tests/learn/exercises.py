@@ -20,7 +20,8 @@ from refnet.formats import book as book_file
 from refnet.learn.networks import SHIPPED
 from refnet.models.preprocess import pipeline
 from refnet.models.weights import shipped_folder
-from refnet.verification.judge import Judgement, judge
+from refnet.verification.judge import judge
+from refnet.verification.judgement import Judgement
 from refnet.verification.verify import Values, verify_values
 from tests.helpers.engines import FAST
 from tests.helpers.porting_bugs import HIDDEN, PROVED, Bug

@@ -28,7 +28,9 @@ from refnet.core.errors import FetchError, FormatError, InputError, RefnetError
 from refnet.formats.write import appended_file
 from refnet.models import weights
 from refnet.models.catalog import Entry, OfficialFile, entry
-from refnet.models.weights import check, fetch, located, shipped_folder, unpack, weights_folder
+from refnet.models.fetch import check, fetch
+from refnet.models.unpack import unpack
+from refnet.models.weights import located, shipped_folder, weights_folder
 
 CONTENT = bytes(i * i * 7 % 251 for i in range(700_000))
 SHA256, SHA384 = hashlib.sha256(CONTENT).hexdigest(), hashlib.sha384(CONTENT).hexdigest()
@@ -297,7 +299,7 @@ def test_two_processes_at_once(server: Server, tmp_path: Path) -> None:
     server.paths["/slow"] = slow
     program = (
         "import sys; from pathlib import Path; from dataclasses import replace\n"
-        "from refnet.models.weights import fetch; from refnet.models.catalog import OfficialFile, entry\n"
+        "from refnet.models.fetch import fetch; from refnet.models.catalog import OfficialFile, entry\n"
         "file = OfficialFile('net.pth', sys.argv[2], int(sys.argv[3]), sys.argv[4])\n"
         "print(fetch(replace(entry('resnest-50-pytorch'), files=(file,)), sys.argv[1]))"
     )
@@ -383,7 +385,7 @@ def test_longer_than_known_stops(server: Server, tmp_path: Path) -> None:
 
 
 def test_longer_than_the_largest(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "LARGEST", 1000)
+    monkeypatch.setattr("refnet.models.fetch.LARGEST", 1000)
     with pytest.raises(FetchError, match="has 700000 bytes, more than 1000"):
         fetch(one(server, bytes=None), tmp_path)
 
@@ -576,7 +578,7 @@ def test_full_disk(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return Full(path, "ab") if path.suffix == ".part" else appended_file(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(weights, "appended_file", opened)
+        patch.setattr("refnet.models.fetch.appended_file", opened)
         with pytest.raises(FetchError, match=r"net\.pth: cannot be written: No space left on device"):
             fetch(one(server), tmp_path)
     assert not (tmp_path / "net.pth").exists()
@@ -588,7 +590,7 @@ def test_full_disk(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_full_disk_by_the_kernel(server: Server, tmp_path: Path) -> None:
     program = (
         "import resource, signal, sys; from dataclasses import replace\n"
-        "from refnet.core.errors import FetchError; from refnet.models.weights import fetch\n"
+        "from refnet.core.errors import FetchError; from refnet.models.fetch import fetch\n"
         "from refnet.models.catalog import OfficialFile, entry\n"
         "file = OfficialFile('net.pth', sys.argv[2], sha256='00')\n"
         "net = replace(entry('resnest-50-pytorch'), files=(file,))\n"
@@ -706,7 +708,7 @@ def test_too_much_to_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(unpack(path, tmp_path / "a", limit=3002)) == 3
     with pytest.raises(FormatError, match="more than 3001 bytes"):
         unpack(path, tmp_path / "b", limit=3001)
-    monkeypatch.setattr(weights, "MEMBERS", 3)
+    monkeypatch.setattr("refnet.models.unpack.MEMBERS", 3)
     with pytest.raises(FormatError, match="or 3 members"):
         unpack(path, tmp_path / "b")
     assert not (tmp_path / "b").exists()

@@ -20,10 +20,10 @@ from refnet.core.graph import Graph, Node, TensorType
 from refnet.formats.mxnet.reader import graph_to_symbol, write_params
 from refnet.models.catalog import OfficialFile, build, entries, entry
 from refnet.models.export import export
+from refnet.models.fetch import fetch
 from refnet.models.loading import load, network_of, structure
 from refnet.models.octresnet import octave_resnet
 from refnet.models.synthetic import weights
-from refnet.models.weights import fetch
 from refnet.ops import Dense, Flatten
 from tests.helpers.bits import same_bits
 

@@ -108,8 +108,9 @@ def test_the_command_line_takes_a_key_and_says_what_it_took(seeded, tmp_path, ca
     logger = logging.getLogger("refnet")
     before = list(logger.handlers)
     found = {}
-    for key in ("", "model", "ema"):
-        for argv in ([NAME, "--weights", "net.pth"], ["net.pth", "--model", NAME]):
+    named, its_own = [NAME, "--weights", "net.pth"], ["net.pth", "--model", NAME]
+    for key, ways in (("", [its_own]), ("model", [named]), ("ema", [named, its_own])):
+        for argv in ways:
             chosen = ["--key", key] if key else []
             golden = [
                 "golden",

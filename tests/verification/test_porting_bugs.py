@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from tests.helpers.porting_bugs import (
     image,
     network,
     run,
+    unchanged,
 )
 from tests.helpers.porting_catalogue import CATALOGUE, input_table, table
 from tests.helpers.porting_inputs import INPUT_BUGS, photograph
@@ -61,7 +63,12 @@ def every(kind: str):
 def seeded(bug: Bug) -> tuple[Graph, Array, dict[str, Array]]:
     """The network, its input, and every value of a framework with the bug."""
     graph, data = network(bug.network), image(bug.network, bug.batch, bug.scale)
-    return graph, data, run(graph, data, bug.changes)
+    return graph, data, run(graph, data, bug.changes, without(bug))
+
+
+def without(bug: Bug) -> Mapping[str, Array]:
+    """The values of the same run without the bug."""
+    return unchanged(bug.network, bug.batch, bug.scale)
 
 
 def verified(bug: Bug) -> Verification:
@@ -82,7 +89,7 @@ def test_without_a_bug_nothing_is_found(name):
     graph = network(name)
     for batch, scale in {(bug.batch, bug.scale) for bug in CATALOGUE if bug.network == name}:
         data = image(name, batch, scale)
-        found = verify_values(graph, Values(run(graph, data, {}), {"data": data}))
+        found = verify_values(graph, Values(unchanged(name, batch, scale), {"data": data}))
         assert found.counts["equal"] + found.counts["replayed"] == len(graph.nodes)
 
 
@@ -115,7 +122,7 @@ def test_the_page_names_the_share_of_another_order():
     (bug,) = [bug for bug in CATALOGUE if bug.name == "TF32, 2304 terms"]
     graph, data, _ = seeded(bug)
     node = graph.by_name[bug.nodes[0]]
-    x, w = {**run(graph, data, {}), "data": data}[node.data[0]], graph.weights[node.weights[0]]
+    x, w = {**without(bug), "data": data}[node.data[0]], graph.weights[node.weights[0]]
     assert w[0].size == 2304
     parts = x.reshape(len(x), node.op.groups, -1, *x.shape[2:])
     turned = np.ascontiguousarray(parts[:, :, ::-1].reshape(x.shape)), np.ascontiguousarray(w[:, ::-1])
@@ -144,7 +151,7 @@ def test_verify_md_counts_the_catalogue():
 def test_the_same_bug_is_a_defect_on_inputs_made_for_it(bug):
     graph, data, _ = seeded(bug)
     node = graph.by_name[bug.nodes[0]]
-    values = {**run(graph, data, {}), "data": data}
+    values = {**without(bug), "data": data}
     own = tuple([values[n] for n in node.data] + [graph.weights[n] for n in node.weights])
     inputs = bug.probe(node.op, own)
     assert judge(node, node.op.run(*inputs, engine=FAST), inputs).verdict == "replayed"
@@ -155,8 +162,10 @@ def test_the_same_bug_is_a_defect_on_inputs_made_for_it(bug):
 @every(HARMLESS)
 def test_what_changes_no_bit_is_no_defect(bug):
     graph, data, values = seeded(bug)
-    right = run(graph, data, {})
-    assert all(np.array_equal(values[n].view(np.uint32), right[n].view(np.uint32)) for n in right)
+    others = run(graph, data, bug.changes)  # with nothing taken over
+    for name, value in without(bug).items():
+        for found in (values[name], others[name]):
+            assert np.array_equal(value.view(np.uint32), found.view(np.uint32))
     assert verified(bug).exit_code == 0
 
 

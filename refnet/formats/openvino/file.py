@@ -118,7 +118,7 @@ def open_model(path: str | os.PathLike[str]) -> Model:
     if not layers:
         raise FormatError(file, None, "no layers", "an IR with layers and edges")
     sources = _sources(file, layers, edges)
-    return Model(file, version, _ordered(file, layers, sources), sources, size, layers)
+    return Model(file, version, _ordered(layers, sources), sources, size, layers)
 
 
 @dataclass
@@ -330,9 +330,7 @@ def _sources(file: str, layers: Mapping[int, Layer], edges: Sequence[_Edge]) -> 
     return {n: tuple(found[k] for k in sorted(found)) for n, found in read.items()}
 
 
-def _ordered(
-    file: str, layers: Mapping[int, Layer], sources: Mapping[int, tuple[Place, ...]]
-) -> tuple[Layer, ...]:
+def _ordered(layers: Mapping[int, Layer], sources: Mapping[int, tuple[Place, ...]]) -> tuple[Layer, ...]:
     """The layers, each after those that it reads; of several that are ready, the file's first."""
     at = {n: k for k, n in enumerate(layers)}
     listed = list(layers.values())

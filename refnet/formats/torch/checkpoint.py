@@ -13,7 +13,7 @@ from typing import Any
 
 from refnet.core.errors import FormatError, UnsupportedError
 from refnet.formats.bounded import check_name
-from refnet.formats.torch.pickle_file import Global, Opaque, Ordered, Tensor
+from refnet.formats.torch.stand_ins import Global, Opaque, Ordered, Tensor
 
 WEIGHTS = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params",
@@ -52,7 +52,7 @@ def chosen(saved: Any, key: str | None, file: str) -> Chosen:
     Traceback (most recent call last):
     refnet.core.errors.UnsupportedError: a.pth: holds no weights under the key 'ema': it has no others
     """
-    found = dict(_states(saved, file))
+    found = dict(_states(saved))
     if key is not None:
         if key not in found:
             listed = f"under {_listed(found)}" if found else "no others"
@@ -73,7 +73,7 @@ def chosen(saved: Any, key: str | None, file: str) -> Chosen:
     return Chosen(tensors, path, whole, tuple(one for one in found if one != path))
 
 
-def _states(saved: Any, file: str) -> Iterator[tuple[str, Any]]:
+def _states(saved: Any) -> Iterator[tuple[str, Any]]:
     """(path, state dict or module) of all that are in it, each once, from the outside in."""
     level, seen = [("", saved)], set()
     for _ in range(DEEPEST):

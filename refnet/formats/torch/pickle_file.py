@@ -1,10 +1,10 @@
 """An inert unpickler: a pickle's opcodes -> plain data. No global is imported and nothing is called.
 
 Pickle is a small stack language. This interpreter knows the opcodes that torch's files use, and
-represents what torch would build by stand-ins of its own: a Global is a name, a Storage and a Tensor are
-descriptions. What the globals of `ALLOWED` would build is known. Whatever any other global would make or be
-is an Opaque: its name, and the state that the file attaches to it. Nobody calls it, and it is refused where
-a tensor is needed.
+represents what torch would build by stand-ins of its own (stand_ins.py): a Global is a name, a Storage and a
+Tensor are descriptions. What some globals would make is known (pickle_calls.py). Whatever any other would
+make or be is an Opaque: its name, and the state that the file attaches to it. Nobody calls it, and it is
+refused where a tensor is needed.
 
 Memory and time are bounded by the file: every string and integer is a slice of it, every opcode
 pushes at most one object, and memo entries are references (a tower of doubling lists costs what its
@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from refnet.core.errors import FormatError
+from refnet.formats.torch.pickle_calls import CALLS
+from refnet.formats.torch.stand_ins import STORAGES, Global, Opaque, Ordered, Pickled, Storage
 
 LONGEST_INTEGER = 64
 """Bytes of an integer: torch's longest, the legacy magic, takes 10."""
@@ -27,87 +29,6 @@ LONGEST_NAME = 1024
 """Bytes of a module's or global's name."""
 MOST_OPCODES = 2_000_000
 """ResNeSt-269's state dict takes about 100,000."""
-MOST_PAIRS = 1_000_000
-"""Pairs that all `OrderedDict([[key, value], ...])` of a file copy together."""
-MOST_DIMENSIONS = 32
-
-
-@dataclass(frozen=True)
-class Global:
-    """A class or function, by name only."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclass(frozen=True)
-class Storage:
-    """A storage's description, from a persistent id.
-
-    kind: the class's name. key: what it is stored under. count: elements stored. begin, elements: the
-    part of them that this storage is (all, except for views in legacy files).
-    """
-
-    kind: str
-    key: str
-    count: int
-    begin: int
-    elements: int
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A tensor's description: offset, size and stride in elements of the storage.
-
-    at: the byte of the file where it is described, for messages.
-    """
-
-    storage: Storage
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    at: int
-
-
-@dataclass
-class Ordered:
-    """Stand-in of collections.OrderedDict: its items. What BUILD attaches (`_metadata`) is dropped."""
-
-    items: dict[Any, Any] = field(default_factory=dict)
-
-
-@dataclass(eq=False, slots=True)
-class Opaque:
-    """What an unknown global would make, or a tensor that refnet cannot read. Inert.
-
-    what: the global, or of what the tensor is. state: what BUILD attaches. at: the byte of the file.
-    """
-
-    what: Global | str
-    at: int
-    state: Any = None
-
-    def __str__(self) -> str:
-        return str(self.what)[:100]
-
-
-@dataclass(frozen=True)
-class Pickled:
-    """A pickle's object, how many bytes it takes, and every storage it describes, by key."""
-
-    value: Any
-    used: int
-    storages: dict[str, Storage | Opaque]
-
-
-STORAGES = (
-    "FloatStorage", "DoubleStorage", "HalfStorage", "BFloat16Storage", "LongStorage", "IntStorage",
-    "ShortStorage", "CharStorage", "ByteStorage", "BoolStorage",
-)  # fmt: skip
-"""Storage classes of torch that are known. As globals they are names; they cannot be called."""
 
 
 def load(data: bytes, file: str, start: int = 0, persistent: bool = True) -> Pickled:
@@ -121,11 +42,11 @@ def load(data: bytes, file: str, start: int = 0, persistent: bool = True) -> Pic
     >>> print(load(b"cos\\nsystem\\n(X\\2\\0\\0\\0lstR.", "a.pth").value)  # named, never called
     os.system
     """
-    return _Machine(data, file, start, persistent).run()
+    return Machine(data, file, start, persistent).run()
 
 
 @dataclass
-class _Machine:
+class Machine:
     """The stack, the marks (stack heights) and the memo of one pickle."""
 
     data: bytes
@@ -258,7 +179,7 @@ class _Machine:
         arguments, function = self.pop(), self.pop()
         if type(arguments) is not tuple:
             raise self.wrong(f"a call with {_kind(arguments)}", "a tuple of arguments")
-        call = _CALLS.get(function) if type(function) is Global else None
+        call = CALLS.get(function) if type(function) is Global else None
         self.push(self.made(function) if call is None else call(self, arguments))
 
     def made(self, function: Any) -> Opaque:
@@ -311,151 +232,66 @@ def _kind(value: Any) -> str:
     return str(value) if type(value) in (Global, Opaque) else type(value).__name__
 
 
-# What may be called, and the inert stand-ins that are called instead.
-
-
-def _ordered(machine: _Machine, arguments: tuple[Any, ...]) -> Ordered:
-    """OrderedDict() or, from Python 2, OrderedDict([[key, value], ...])"""
-    made = Ordered()
-    pairs = arguments[0] if arguments else []
-    if len(arguments) > 1 or type(pairs) is not list:
-        raise machine.wrong("other arguments of OrderedDict", "none or a list of pairs")
-    machine.pairs += len(pairs)
-    if machine.pairs > MOST_PAIRS:
-        raise machine.wrong(f"more than {MOST_PAIRS} pairs of OrderedDict", "a state dict")
-    for pair in pairs:
-        if type(pair) not in (list, tuple) or len(pair) != 2:
-            raise machine.wrong("other arguments of OrderedDict", "a list of pairs")
-        machine.set_item(made.items, pair[0], pair[1])
-    return made
-
-
-def _tensor(machine: _Machine, arguments: tuple[Any, ...]) -> Tensor | Opaque:
-    """_rebuild_tensor(storage, offset, size, stride), _v2(..., requires_grad, hooks, metadata)"""
-    match arguments:
-        case (Opaque() as storage, *_):
-            return machine.opaque(storage.what)
-        case (Storage() as storage, int(offset), tuple() as size, tuple() as stride, *rest) if len(rest) <= 3:
-            numbers = (offset, *size, *stride)
-            if len(size) == len(stride) <= MOST_DIMENSIONS and all(
-                type(n) is int and n >= 0 for n in numbers
-            ):
-                return Tensor(storage, offset, size, stride, machine.start + machine.at)
-    raise machine.wrong("other arguments of _rebuild_tensor", "storage, offset, size, stride (all >= 0)")
-
-
-def _tensor_of_dtype(machine: _Machine, arguments: tuple[Any, ...]) -> Opaque:
-    """_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype): float8, uint16, ..."""
-    named = next((x for x in arguments if type(x) is Global), None)
-    return machine.opaque(named or "a tensor of another kind")
-
-
-def _parameter(machine: _Machine, arguments: tuple[Any, ...]) -> Tensor | Opaque:
-    """_rebuild_parameter(tensor, requires_grad, hooks), and the same with Python attributes of the tensor"""
-    if len(arguments) not in (3, 4) or type(arguments[0]) not in (Tensor, Opaque):
-        raise machine.wrong("other arguments of _rebuild_parameter", "tensor, requires_grad, hooks")
-    found: Tensor | Opaque = arguments[0]
-    return found
-
-
-def _set(machine: _Machine, arguments: tuple[Any, ...]) -> Any:
-    """set([...]): the list itself"""
-    if len(arguments) == 1 and type(arguments[0]) is list:
-        return arguments[0]
-    return machine.opaque("set")
-
-
-def _size(machine: _Machine, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """torch.Size((...)): the tuple itself"""
-    if len(arguments) != 1 or type(arguments[0]) is not tuple:
-        raise machine.wrong("other arguments of torch.Size", "a tuple")
-    return arguments[0]
-
-
-def _device(machine: _Machine, arguments: tuple[Any, ...]) -> str:
-    """torch.device("cpu"): the string itself"""
-    if not arguments or type(arguments[0]) is not str:
-        raise machine.wrong("other arguments of torch.device", "a string")
-    return arguments[0]
-
-
-_CALLS: dict[Global, Callable[[_Machine, tuple[Any, ...]], Any]] = {
-    Global("collections", "OrderedDict"): _ordered,
-    Global("torch._utils", "_rebuild_tensor"): _tensor,
-    Global("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    Global("torch._utils", "_rebuild_tensor_v3"): _tensor_of_dtype,
-    Global("torch._utils", "_rebuild_parameter"): _parameter,
-    Global("torch._utils", "_rebuild_parameter_with_state"): _parameter,
-    Global("__builtin__", "set"): _set,
-    Global("builtins", "set"): _set,
-    Global("torch", "Size"): _size,
-    Global("torch", "device"): _device,
-}
-
-ALLOWED: tuple[str, ...] = (*map(str, _CALLS), *(f"torch.{name}" for name in STORAGES))
-"""The globals whose results are known. What any other names or would make is an Opaque."""
-
-
-def _proto(m: _Machine) -> None:
+def _proto(m: Machine) -> None:
     version = m.number("B")
     if not 2 <= version <= 5:
         raise m.wrong(f"pickle protocol {version}", "2 to 5")
 
 
-def _frame(m: _Machine) -> None:
+def _frame(m: Machine) -> None:
     length = m.number("<Q")
     if length > len(m.data) - m.place:
         raise m.wrong(f"a frame of {length} bytes", f"at most {len(m.data) - m.place}")
 
 
-def _stack_global(m: _Machine) -> None:
+def _stack_global(m: Machine) -> None:
     name, module = m.pop(), m.pop()
     m.name_global(module, name)
 
 
-def _set_item(m: _Machine) -> None:
+def _set_item(m: Machine) -> None:
     value, key = m.pop(), m.pop()
     m.set_items([key, value])
 
 
-def _tuple(m: _Machine, count: int) -> None:
+def _tuple(m: Machine, count: int) -> None:
     values = [m.pop() for _ in range(count)]
     m.push(tuple(reversed(values)))
 
 
-def _drop(m: _Machine) -> None:
+def _drop(m: Machine) -> None:
     m.pop()
 
 
-def _drop_to_mark(m: _Machine) -> None:
+def _drop_to_mark(m: Machine) -> None:
     m.pop_mark()
 
 
-def _new_object(m: _Machine, parts: int) -> None:
+def _new_object(m: Machine, parts: int) -> None:
     """NEWOBJ and NEWOBJ_EX: class and arguments, which are dropped."""
     for _ in range(parts - 1):
         m.pop()
     m.push(m.made(m.pop()))
 
 
-def _instance(m: _Machine) -> None:
+def _instance(m: Machine) -> None:
     """INST: class by name, its arguments from the mark on."""
     named = Global(m.line(), m.line())
     m.pop_mark()
     m.push(m.made(named))
 
 
-def _object(m: _Machine) -> None:
+def _object(m: Machine) -> None:
     """OBJ: class and its arguments from the mark on."""
     values = m.pop_mark()
     m.push(m.made(values[0] if values else None))
 
 
-def _float(m: _Machine) -> None:
+def _float(m: Machine) -> None:
     m.push(struct.unpack(">d", m.take(8))[0])
 
 
-_STEPS: dict[bytes, Callable[[_Machine], None]] = {
+_STEPS: dict[bytes, Callable[[Machine], None]] = {
     b"\x80": _proto,
     b"\x95": _frame,
     b"(": lambda m: m.marks.append(len(m.stack)),

@@ -21,7 +21,8 @@ from refnet.core.errors import FormatError, UnsupportedError
 from refnet.formats.bounded import Bounded, bfloat16_to_float32, open_file, to_float32
 from refnet.formats.foreign import HEAD, other_weights, other_zip
 from refnet.formats.torch.checkpoint import Chosen, chosen
-from refnet.formats.torch.pickle_file import Opaque, Pickled, Storage, Tensor, load
+from refnet.formats.torch.pickle_file import load
+from refnet.formats.torch.stand_ins import Opaque, Pickled, Storage, Tensor
 from refnet.formats.torch.zip_file import Member, check_crc, refuse_packed, zip_members
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -61,14 +62,14 @@ class Checkpoint:
     others: tuple[str, ...] = ()
 
 
-def read_state_dict(path: str | os.PathLike[str], key: str | None = None) -> dict[str, npt.NDArray[Any]]:
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
     """The arrays of `read_checkpoint`.
 
     >>> read_state_dict("missing.pth")
     Traceback (most recent call last):
     refnet.core.errors.FormatError: missing.pth: found no such file
     """
-    return read_checkpoint(path, key).arrays
+    return read_checkpoint(path).arrays
 
 
 def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Checkpoint:

@@ -80,7 +80,7 @@ def order_free_graph(graph: Graph) -> tuple[Graph, dict[str, F32], dict[str, str
     return made, inputs, left_out
 
 
-def write_model(graph: Graph, folder: str | os.PathLike[str], threads: int = 1) -> OrderFreeModel:
+def write_model(graph: Graph, folder: str | os.PathLike[str]) -> OrderFreeModel:
     """Write the order-free model of a graph, its inputs and the exact results into a new or empty folder.
 
     Raises InputError for a folder with something in it, a graph without reductions, and as `export`.
@@ -97,13 +97,13 @@ def write_model(graph: Graph, folder: str | os.PathLike[str], threads: int = 1) 
     for name, array in inputs.items():
         with writing(place / "inputs" / file_name(name), array.shape) as append:
             append(array)
-    exact = DecideOrRefine(Fast(threads))
+    exact = DecideOrRefine(Fast(1))
     weights = made.weights
     golden = (
         (node.name, node.op.golden(inputs[node.data[0]], *(weights[w] for w in node.weights), exact=exact))
         for node in made.nodes
     )
-    who = Origin("refnet", refnet.__version__, threads=threads, mode="golden", flags={"order-free": "0"})
+    who = Origin("refnet", refnet.__version__, threads=1, mode="golden", flags={"order-free": "0"})
     write(
         place / "expected", CapturePlan(who, {}, lambda: golden, lambda: made.outputs, total=len(made.nodes))
     )
