@@ -179,8 +179,8 @@ class Engine(Protocol):
     def exp(self, x: F64) -> F64:
         """loops/functions.py `exp` of each element: relative error below 2**-50; 0 and inf beyond +-128."""
 
-    def real(self, name: str, x: F64, *parameters: float) -> F64:
-        """A function of loops/real.py of each element."""
+    def real(self, name: str, x: Array, *parameters: float) -> Array:
+        """A function of loops/real.py of each element; its float64 is rounded once if x is float32."""
 
     def scale_shift(self, x: F32, scale: F32, shift: F32) -> F32:
         """fma(x, scale, shift), one scale and shift per channel; x (n, c, ...)."""

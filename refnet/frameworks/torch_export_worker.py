@@ -165,12 +165,19 @@ def _laid_out(value: Any, node: Any) -> Any:
     import torch
 
     own = None if node is ABSENT else node.meta.get("val")
-    if own is None or list(own.shape) != list(value.shape):
+    if own is None or not _fits(list(own.shape), list(value.shape)):
         return value
     strides = own.stride()
     if strides == value.stride() or not all(isinstance(step, int) and step > 0 for step in strides):
         return value
     return torch.empty_strided(value.shape, strides, dtype=value.dtype).copy_(value)
+
+
+def _fits(sizes: Sequence[Any], shape: Sequence[int]) -> bool:
+    """Whether a tensor of the program may have this shape; a size that may vary is no int there."""
+    return len(sizes) == len(shape) and all(
+        size == want for size, want in zip(sizes, shape, strict=True) if isinstance(size, int)
+    )
 
 
 def _is_open(value: Any) -> bool:
@@ -213,8 +220,5 @@ def _check_inputs(
         if named != name and named in inputs:
             raise LookupError(f"{what} takes {named} in another place than {i}")
         sizes = list(value.shape)
-        fixed = len(sizes) == len(shape) and all(
-            size == want for size, want in zip(sizes, shape, strict=True) if isinstance(size, int)
-        )
-        if not fixed:
+        if not _fits(sizes, shape):
             raise LookupError(f"{what} takes {named} of {sizes}, not of {list(shape)}")

@@ -99,7 +99,7 @@ class Fast:
         """See Engine.exp."""
         return pointwise.exponential(x, self.threads)
 
-    def real(self, name: str, x: F64, *parameters: float) -> F64:
+    def real(self, name: str, x: Array, *parameters: float) -> Array:
         """See Engine.real."""
         return real.real(name, x, self.threads, *parameters)
 

@@ -19,6 +19,8 @@ F32 = npt.NDArray[np.float32]
 
 GRAIN = 16384
 """Elements per work item of the flat loops."""
+LANES = 16
+"""Parts of a row whose largest elements are found side by side."""
 
 
 def relu(x: F32, threads: int) -> F32:
@@ -64,7 +66,10 @@ def softmax_parts(x: F32, threads: int) -> F32:
     y = empty((n, parts, groups, m), np.float32)
     threads = threads_for(threads, 20 * x.size)
     flat = readonly(np.ascontiguousarray(x).reshape(-1))
-    parallel_for(_softmax, n * groups * m, threads, flat, y.reshape(-1), groups, parts, m)
+    if groups == m == 1:
+        parallel_for(_softmax_rows, n, threads, flat.reshape(n, parts), y.reshape(n, parts))
+    else:
+        parallel_for(_softmax, n * groups * m, threads, flat, y.reshape(-1), groups, parts, m)
     return y
 
 
@@ -84,9 +89,10 @@ def _sigmoid(work: Any, x: Any, y: Any) -> None:
     one = np.float32(1)
     begin, end = chunk(work)
     while begin < end:
-        for i in range(begin * GRAIN, min(end * GRAIN, x.size)):
-            e = np.float32(exp(-np.float64(x[i])))
-            y[i] = one / (one + e)
+        source, target = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
+        for i in range(source.size):
+            e = np.float32(exp(-np.float64(source[i])))
+            target[i] = one / (one + e)
         begin, end = next_chunk(work)
 
 
@@ -94,8 +100,9 @@ def _sigmoid(work: Any, x: Any, y: Any) -> None:
 def _exponential(work: Any, x: Any, y: Any) -> None:
     begin, end = chunk(work)
     while begin < end:
-        for i in range(begin * GRAIN, min(end * GRAIN, x.size)):
-            y[i] = exp(x[i])
+        source, target = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
+        for i in range(source.size):
+            target[i] = exp(source[i])
         begin, end = next_chunk(work)
 
 
@@ -134,4 +141,33 @@ def _softmax(work: Any, x: Any, y: Any, groups: int, parts: int, m: int) -> None
                 total = np.float32(total + power)
             for p in range(parts):
                 y[target + p * step] /= total
+        begin, end = next_chunk(work)
+
+
+@njit
+def _softmax_rows(work: Any, x: Any, y: Any) -> None:
+    """Items: rows. As `_softmax`; the largest element is found in LANES parts, which is the same number."""
+    begin, end = chunk(work)
+    tops = np.empty(LANES, np.float32)
+    while begin < end:
+        for row in range(begin, end):
+            source, target = x[row], y[row]
+            whole = source.size - source.size % LANES
+            tops[:] = source[0]
+            for first in range(0, whole, LANES):
+                for k in range(LANES):
+                    value = source[first + k]
+                    tops[k] = value if value > tops[k] or value != value else tops[k]  # noqa: PLR0124 - NaN
+            largest = source[0]
+            for k in range(LANES + source.size - whole):
+                value = tops[k] if k < LANES else source[whole + k - LANES]
+                if value > largest or value != value:  # noqa: PLR0124
+                    largest = value
+            for p in range(source.size):
+                target[p] = np.float32(exp(np.float64(np.float32(source[p] - largest))))
+            total = np.float32(0)
+            for p in range(source.size):
+                total = np.float32(total + target[p])
+            for p in range(source.size):
+                target[p] /= total
         begin, end = next_chunk(work)

@@ -1,8 +1,8 @@
 """Functions of one real number, as in loops/real.py, which has the functions themselves; here in threads.
 
-Of erf and gelu the series runs for LANES elements at once, as long as any of them needs another term. A term
-that an element no longer needs changes no bit of its sum: it is below 2**-58 of it, each later one is at most
-half as large, and an addition rounds to nearest.
+Some have a loop of their own, which LLVM makes vectors of: functions without branches, and erf and gelu,
+which are one polynomial (loops/error_function.py) where nearly all numbers of a network lie. What lies
+elsewhere is computed again.
 """
 
 from __future__ import annotations
@@ -11,31 +11,59 @@ from typing import Any
 
 import numpy as np
 
-from refnet.core.engine import F64
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for
-from refnet.loops.fma import fma
-from refnet.loops.functions import INVERSE_FACTORIALS, LN2_HIGH, LN2_LOW, LOG2_E, SHIFT
+from refnet.core.engine import Array
+from refnet.kernels.memory import empty
+from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.loops.error_function import (
+    BY_ROOT_TWO_PI,
+    FRACTIONS,
+    NEAR,
+    NEAR_GELU,
+    erf,
+    gelu,
+    near_erf,
+    near_gelu,
+)
+from refnet.loops.functions import exp
 from refnet.loops.jit import njit
-from refnet.loops.real import BY_ROOT_TWO_PI, ERF, GELU, NAMES, ODD, TWO_BY_ROOT_PI, function
+from refnet.loops.real import (
+    ERF,
+    EXP,
+    GELU,
+    HARD_SIGMOID,
+    HARD_SWISH,
+    NAMES,
+    SILU,
+    TANH,
+    function,
+    hard_sigmoid,
+    hard_swish,
+    silu,
+    tanh,
+)
 
+WHERE = {ERF: (-NEAR, NEAR), GELU: (-2.0, NEAR_GELU)}
+"""Where the polynomial is meant."""
+STRAIGHT = (EXP, TANH, SILU, HARD_SIGMOID, HARD_SWISH)
+"""Functions without a branch that LLVM could not turn into a choice."""
 GRAIN = 4096
 """Elements per work item."""
 LANES = 32
-"""Elements whose series run together: four vectors of 512 bits hide the latency of a product."""
-TERMS = 4
-"""Terms between two looks at whether the sums are done."""
-HALVES = np.array([2.0**-i for i in range(64)])
-"""Powers of two: an exponent of the normal density is above -63 ln 2."""
+"""Elements whose fractions run together: four vectors of 512 bits hide the latency of a division."""
+COST = 40
+"""Operations that one function counts for."""
 
 
-def real(name: str, x: F64, threads: int, *parameters: float) -> F64:
-    """A function of each element; any shape."""
-    y = np.empty(x.shape, np.float64)
+def real(name: str, x: Array, threads: int, *parameters: float) -> Array:
+    """A function of each element; any shape, either dtype."""
+    y = empty(x.shape, x.dtype)
     a, b, c = (*parameters, 0.0, 0.0, 0.0)[:3]
-    flat = np.ascontiguousarray(x).reshape(-1)
-    kind, items = NAMES.index(name), -(-x.size // GRAIN)
-    if kind in (ERF, GELU):
-        parallel_for(_series, items, threads, kind, flat, ODD, HALVES, y.reshape(-1))
+    flat, kind = np.ascontiguousarray(x).reshape(-1), NAMES.index(name)
+    items, threads = -(-x.size // GRAIN), threads_for(threads, COST * x.size)
+    if kind in WHERE:
+        parallel_for(_near, items, threads, kind, flat, *WHERE[kind], y.reshape(-1))
+    elif kind in STRAIGHT:
+        parallel_for(_straight, items, threads, kind, flat, a, b, y.reshape(-1))
     else:
         parallel_for(_real, items, threads, kind, flat, a, b, c, y.reshape(-1))
     return y
@@ -46,51 +74,78 @@ def _real(work: Any, kind: int, x: Any, a: float, b: float, c: float, y: Any) ->
     begin, end = chunk(work)
     while begin < end:
         for i in range(begin * GRAIN, min(end * GRAIN, x.size)):
-            y[i] = function(kind, x[i], a, b, c)
+            y[i] = function(kind, np.float64(x[i]), a, b, c)
         begin, end = next_chunk(work)
 
 
 @njit
-def _series(work: Any, kind: int, x: Any, odd: Any, halves: Any, y: Any) -> None:
-    """erf and gelu: `function`, with the sums of LANES elements side by side."""
-    low, high = (-6.0, 6.0) if kind == ERF else (-2.0, 9.0)  # where the series is used
-    twice, part = (2.0, -1.0) if kind == ERF else (1.0, -0.5)
-    term, total, z, density = np.empty(LANES), np.empty(LANES), np.empty(LANES), np.empty(LANES)
+def _near(work: Any, kind: int, x: Any, low: float, high: float, y: Any) -> None:
+    """erf and gelu: the polynomial of all, then anew those that are not between low and high."""
     begin, end = chunk(work)
     while begin < end:
-        for first in range(begin * GRAIN, min(end * GRAIN, x.size), LANES):
-            count = min(LANES, x.size - first)
+        for first in range(begin * GRAIN, min(end * GRAIN, x.size), GRAIN):
+            source, target = x[first : first + GRAIN], y[first : first + GRAIN]
+            if kind == ERF:
+                for i in range(source.size):
+                    target[i] = near_erf(np.float64(source[i]))
+            else:
+                for i in range(source.size):
+                    target[i] = near_gelu(np.float64(source[i]))
+            far = 0
+            for i in range(source.size):
+                far += int(not low <= source[i] <= high)
+            if far and kind == ERF:
+                for i in range(source.size):
+                    if not low <= source[i] <= high:
+                        target[i] = erf(np.float64(source[i]))
+            elif far:
+                _tails(source, low, high, target)
+        begin, end = next_chunk(work)
+
+
+@njit
+def _tails(x: Any, low: float, high: float, y: Any) -> None:
+    """gelu of what is not between low and high: the continued fractions of LANES elements side by side."""
+    at, a, f = np.empty(LANES, np.int64), np.ones(LANES), np.empty(LANES)
+    held = 0
+    for i in range(x.size):
+        v = np.float64(x[i])
+        if -16.0 <= v < low or high < v <= 9.0:
+            at[held], a[held] = i, abs(v)
+            held += 1
+        elif not low <= v <= high:
+            y[i] = gelu(v)
+        if held == LANES or (held and i == x.size - 1):
             for k in range(LANES):
-                v = x[first + k] if k < count else 0.0
-                v = v if low <= v <= high else 0.0
-                term[k] = total[k] = v
-                z[k] = twice * v * v
-            for k in range(LANES):  # functions.exp, with an exact power of two for ldexp
-                v = part * total[k] * total[k]
-                n = (v * LOG2_E + SHIFT) - SHIFT
-                r = fma(-n, LN2_LOW, fma(-n, LN2_HIGH, v))
-                e = INVERSE_FACTORIALS[13]
-                for i in range(12, -1, -1):
-                    e = fma(e, r, INVERSE_FACTORIALS[i])
-                density[k] = e * halves[int(-n)]
-            terms, more = 1, True
-            while more:
-                for _ in range(TERMS):
-                    factor = odd[terms]
-                    for k in range(LANES):
-                        term[k] = term[k] * (z[k] * factor)
-                        total[k] = total[k] + term[k]
-                    terms += 1
-                needed, factor = 0, odd[terms]
+                f[k] = a[k]
+            for n in range(FRACTIONS, 0, -1):
                 for k in range(LANES):
-                    needed += int(abs(term[k]) > 3.0e-18 * abs(total[k])) | int(2.0 * z[k] * factor > 1.0)
-                more = needed > 0
-            for k in range(count):
-                v = x[first + k]
-                if not low <= v <= high:
-                    y[first + k] = function(kind, v, 0.0, 0.0, 0.0)
-                elif kind == ERF:
-                    y[first + k] = TWO_BY_ROOT_PI * density[k] * total[k]
-                else:
-                    y[first + k] = v * (0.5 + BY_ROOT_TWO_PI * density[k] * total[k])
+                    f[k] = float(n) / f[k] + a[k]
+            for k in range(held):
+                part, v = BY_ROOT_TWO_PI * exp(-0.5 * a[k] * a[k]) / f[k], np.float64(x[at[k]])
+                y[at[k]] = v * (part if v < 0.0 else 1.0 - part)
+            held = 0
+
+
+@njit
+def _straight(work: Any, kind: int, x: Any, a: float, b: float, y: Any) -> None:
+    """The functions of STRAIGHT."""
+    begin, end = chunk(work)
+    while begin < end:
+        source, target = x[begin * GRAIN : end * GRAIN], y[begin * GRAIN : end * GRAIN]
+        if kind == EXP:
+            for i in range(source.size):
+                target[i] = exp(np.float64(source[i]))
+        elif kind == TANH:
+            for i in range(source.size):
+                target[i] = tanh(np.float64(source[i]))
+        elif kind == SILU:
+            for i in range(source.size):
+                target[i] = silu(np.float64(source[i]))
+        elif kind == HARD_SWISH:
+            for i in range(source.size):
+                target[i] = hard_swish(np.float64(source[i]))
+        else:
+            for i in range(source.size):
+                target[i] = hard_sigmoid(np.float64(source[i]), a, b)
         begin, end = next_chunk(work)

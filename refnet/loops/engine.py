@@ -128,8 +128,8 @@ class Loops:
         """exp of loops/functions.py of each element: relative error below 2**-50; 0 and inf beyond +-128."""
         return pointwise.exponential(x)
 
-    def real(self, name: str, x: F64, *parameters: float) -> F64:
-        """A function of loops/real.py of each element."""
+    def real(self, name: str, x: Array, *parameters: float) -> Array:
+        """A function of loops/real.py of each element; its float64 is rounded once if x is float32."""
         return real.real(name, x, *parameters)
 
     def scale_shift(self, x: F32, scale: F32, shift: F32) -> F32:

@@ -22,6 +22,12 @@ SHIFT = 6755399441055744.0  # 1.5 * 2**52: adding it rounds to the nearest integ
 
 
 @njit
+def power_of_two(shifted: Any) -> Any:
+    """2**n for shifted = n + SHIFT, whose last bits hold n: they become the exponent. |n| < 1023."""
+    return np.int64((np.float64(shifted).view(np.int64) + 1023) << 52).view(np.float64)
+
+
+@njit
 def exp(x: Any) -> Any:
     """e ** x in float64 for a float64 x; relative error below 2**-50 where the result is normal.
 
@@ -29,15 +35,15 @@ def exp(x: Any) -> Any:
     0.35**14 / 14! < 2**-57), times 2**n. Results beyond float32's range become 0 and inf, which is
     what a caller that rounds to float32 gets anyway. NaN gives NaN.
     """
-    if x != x:  # noqa: PLR0124
-        return x
-    if x > 128.0:  # e**128 > 2**184: inf in float32
-        return np.inf
-    if x < -128.0:  # e**-128 < 2**-184: 0 in float32
-        return 0.0
-    n = (x * LOG2_E + SHIFT) - SHIFT
-    r = fma(-n, LN2_LOW, fma(-n, LN2_HIGH, x))
+    inside = x if x < 128.0 else 128.0  # NaN too; e**128 > 2**184: inf in float32
+    inside = inside if inside > -128.0 else -128.0
+    shifted = inside * LOG2_E + SHIFT
+    n = shifted - SHIFT
+    r = fma(-n, LN2_LOW, fma(-n, LN2_HIGH, inside))
     y = INVERSE_FACTORIALS[13]
     for i in range(12, -1, -1):
         y = fma(y, r, INVERSE_FACTORIALS[i])
-    return math.ldexp(y, int(n))
+    y = y * power_of_two(shifted)
+    y = np.inf if x > 128.0 else y
+    y = 0.0 if x < -128.0 else y
+    return y if x == x else x  # noqa: PLR0124

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from refnet.core.engine import F64
+from refnet.core.engine import Array
 from refnet.loops.arrays import readonly
+from refnet.loops.error_function import PI, TINY, erf, gelu
 from refnet.loops.fma import fma
-from refnet.loops.functions import LN2_HIGH, LN2_LOW, LOG2_E, SHIFT, exp
+from refnet.loops.functions import LN2_HIGH, LN2_LOW, LOG2_E, SHIFT, exp, power_of_two
 from refnet.loops.jit import njit
 from refnet.loops.trigonometry import cos, sin
 
@@ -33,20 +34,15 @@ NAMES = (
     SOFTSIGN, HARD_SIGMOID, HARD_SWISH, POWER, SIN, COS,
 ) = range(len(NAMES))  # fmt: skip
 
-PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
 with localcontext() as _context:
     _context.prec = 60
-    TWO_BY_ROOT_PI = float(2 / PI.sqrt())
-    BY_ROOT_TWO_PI = float(1 / (2 * PI).sqrt())
     INNER_1 = float(2 * (2 / PI).sqrt())
     INNER_3 = float(2 * (2 / PI).sqrt() * Decimal("0.044715"))
 EXPM1 = np.array([float(Fraction(1, math.factorial(i + 1))) for i in range(14)])
-ODD = np.array([1.0 / (2 * i + 1) for i in range(256)])
+ODD = np.array([1.0 / (2 * i + 1) for i in range(18)])
 """1 / 1, 1 / 3, 1 / 5 ..."""
-TINY = 2.0**-160
-"""Rounds to a zero of float32."""
-FEW, MANY, FRACTIONS = 12, 18, 100
-"""Terms of the logarithm's series on its two domains; levels of Laplace's continued fraction."""
+FEW, MANY = 12, 18
+"""Terms of the logarithm's series on its two domains."""
 
 
 @njit
@@ -61,7 +57,8 @@ def expm1(x: Any) -> Any:
         return np.inf
     if x < -128.0:
         return -1.0
-    n = (x * LOG2_E + SHIFT) - SHIFT
+    shifted = x * LOG2_E + SHIFT
+    n = shifted - SHIFT
     r = fma(-n, LN2_LOW, fma(-n, LN2_HIGH, x))
     s = EXPM1[13]
     for i in range(12, -1, -1):
@@ -69,7 +66,7 @@ def expm1(x: Any) -> Any:
     p = r * s
     if n == 0.0 or x != x:  # noqa: PLR0124
         return p
-    power = math.ldexp(1.0, int(n))
+    power = power_of_two(shifted)
     return fma(power, p, power - 1.0)
 
 
@@ -119,58 +116,6 @@ def tanh(x: Any) -> Any:
 
 
 @njit
-def _odd_series(x: Any, z: Any) -> Any:
-    """x (1 + z/3 + z**2/(3 5) + z**3/(3 5 7) ...), error below 3 terms U.
-
-    A term is off by 3 U per factor, the sum by U per addition; all terms have one sign, so the errors do not
-    grow. It ends where a term is below 2**-58 of the sum and z is at most (2 i + 1) / 2: the rest is below
-    that.
-    """
-    term = total = x
-    i = 1
-    while abs(term) > 3.0e-18 * abs(total) or 2.0 * z * ODD[i] > 1.0:
-        term = term * (z * ODD[i])
-        total = total + term
-        i += 1
-    return total
-
-
-@njit
-def erf(x: Any) -> Any:
-    """2 / sqrt(pi) e ** -x**2 (x + 2 x**3/3 + 4 x**5/(3 5) ...), error below 2**-43. Beyond 6 it is 1.
-
-    x**2 is exact; at 6 the series has 170 terms. 1 - erf(6) < 2**-55.
-    """
-    if x != x:  # noqa: PLR0124
-        return x
-    if abs(x) > 6.0:
-        return math.copysign(1.0, x)
-    return TWO_BY_ROOT_PI * exp(-x * x) * _odd_series(x, 2.0 * x * x)
-
-
-@njit
-def gelu(x: Any) -> Any:
-    """x Phi(x), Phi the normal distribution function, error below 2**-41.
-
-    phi is its density, whose exponent is exact. From -2 on: 1/2 + phi(x) (x + x**3/3 + x**5/(3 5) ...). Below
-    -2 Laplace's continued fraction: Phi(x) = phi(x) / (a + 1/(a + 2/(a + 3/(a + ...)))), a = -x, whose
-    convergents lie on both sides of it, at a = 2 the 100th within 2**-51. In the sum at -2 the series (30
-    terms) is 21 times as large as the result.
-    """
-    if x < -16.0:
-        return -TINY
-    if x > 9.0 or x != x:  # noqa: PLR0124
-        return x
-    density = BY_ROOT_TWO_PI * exp(-0.5 * x * x)
-    if x >= -2.0:
-        return x * (0.5 + density * _odd_series(x, x * x))
-    f = -x
-    for n in range(FRACTIONS, 0, -1):
-        f = float(n) / f - x
-    return x * (density / f)
-
-
-@njit
 def gelu_tanh(x: Any) -> Any:
     """x / (1 + e ** -v), v = 2 sqrt(2 / pi) (x + 0.044715 x**3), error below 2**-42.
 
@@ -212,6 +157,19 @@ def elu(x: Any, above: Any, below: Any, by: Any) -> Any:
     """above x where x > 0, else below (e ** (x / by) - 1), error below 2**-47; above and below have 48
     bits."""
     return above * x if x > 0.0 else below * expm1(x / by)
+
+
+@njit
+def hard_sigmoid(x: Any, alpha: Any, beta: Any) -> Any:
+    """min(max(alpha x + beta, 0), 1): the product of two float32 is exact, so one rounding."""
+    y = alpha * x + beta
+    return 0.0 if y <= 0.0 else 1.0 if y > 1.0 else y
+
+
+@njit
+def hard_swish(x: Any) -> Any:
+    """x min(max(x + 3, 0), 6) / 6, three roundings."""
+    return x * (0.0 if x < -3.0 else x + 3.0) / 6.0 if x < 3.0 else x
 
 
 @njit
@@ -257,11 +215,10 @@ def function(kind: int, x: Any, a: Any, b: Any, c: Any) -> Any:
         return elu(x, a, b, c)
     if kind == SOFTSIGN:  # two roundings
         return math.copysign(1.0, x) if abs(x) == np.inf else x / (1.0 + abs(x))
-    if kind == HARD_SIGMOID:  # the product of two float32 is exact: one rounding
-        y = a * x + b
-        return 0.0 if y <= 0.0 else 1.0 if y > 1.0 else y
-    if kind == HARD_SWISH:  # three roundings
-        return x * (0.0 if x < -3.0 else x + 3.0) / 6.0 if x < 3.0 else x
+    if kind == HARD_SIGMOID:
+        return hard_sigmoid(x, a, b)
+    if kind == HARD_SWISH:
+        return hard_swish(x)
     if kind == SIN:
         return sin(x)
     if kind == COS:
@@ -269,13 +226,13 @@ def function(kind: int, x: Any, a: Any, b: Any, c: Any) -> Any:
     return power(x, a, b)
 
 
-def real(name: str, x: F64, *parameters: float) -> F64:
-    """A function of each element; any shape.
+def real(name: str, x: Array, *parameters: float) -> Array:
+    """A function of each element; any shape. Of float32 the value in float64 is rounded once more.
 
     >>> real("gelu", np.array([-1.0, 0.0, 1.0]))
     array([-0.15865525,  0.        ,  0.84134475])
     """
-    y = np.empty(x.shape, np.float64)
+    y = np.empty(x.shape, x.dtype)
     a, b, c = (*parameters, 0.0, 0.0, 0.0)[:3]
     _real(NAMES.index(name), readonly(x).reshape(-1), a, b, c, y.reshape(-1))
     return y
@@ -284,4 +241,4 @@ def real(name: str, x: F64, *parameters: float) -> F64:
 @njit
 def _real(kind: int, x: Any, a: float, b: float, c: float, y: Any) -> None:
     for i in range(x.size):
-        y[i] = function(kind, x[i], a, b, c)
+        y[i] = function(kind, np.float64(x[i]), a, b, c)

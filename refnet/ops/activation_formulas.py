@@ -44,6 +44,8 @@ GELU = {
     "glibc-unfused": "as glibc, the sum in the tanh without FMA (PyTorch without AVX2)",
     "mlas": "(x/2) (f + 1), f = MLAS's erf(x sqrt(1/2)) or tanh(x ((c x) x + s)) (ONNX Runtime with FMA)",
 }
+OF_SIMPLE_ELU = ("eigen-zero", "eigen-zero-glibc", "onednn", "onednn-unfused")
+"""With scale and width 1; with others the first two would be eigen and eigen-glibc."""
 ERF_ONLY = ("onednn", "onednn-avx2")
 TANH_ONLY = ("glibc-unfused",)
 ELU = {
@@ -51,6 +53,8 @@ ELU = {
     "glibc": "as sleef, by glibc (PyTorch one by one)",
     "eigen": "scale x, or (scale alpha) (exp(x / width) - 1) by Eigen (ONNX Runtime)",
     "eigen-glibc": "as eigen, by glibc (ONNX Runtime one by one)",
+    "eigen-zero": "as eigen, +0 of -0 where alpha = 1 or gamma = 1, too (ONNX Runtime's Celu and Selu)",
+    "eigen-zero-glibc": "as eigen-zero, by glibc (ONNX Runtime's Celu and Selu one by one)",
     "onednn": "alpha (e - 1), e = oneDNN's exp(x) (MXNet's LeakyReLU act_type=elu with FMA)",
     "onednn-unfused": "as onednn, without FMA",
 }
@@ -66,9 +70,9 @@ ZERO, HALF, ONE = _F(0), _F(0.5), _F(1)
 
 
 def _exp(engine: Engine, formula: str, x: F32) -> F32:
-    if formula == "eigen":
+    if formula in ("eigen", "eigen-zero"):
         return engine.function_by(x, "eigen-exp")
-    return engine.exponential_by(x, "glibc" if formula == "eigen-glibc" else formula)
+    return engine.exponential_by(x, "glibc" if formula.endswith("glibc") else formula)
 
 
 def softplus(engine: Engine, formula: str, x: F32) -> F32:
@@ -115,7 +119,7 @@ def elu(engine: Engine, formula: str, x: F32, op: Elu) -> F32:
         below = engine.function_by(x * _F(1 / op.width), f"{formula}-expm1") * (alpha * scale)
         return np.where((x >= ZERO) | np.isnan(x), x * scale, below)
     below = (scale * alpha) * (_exp(engine, formula, x / width) - ONE)
-    zero = formula.startswith("eigen") and scale == width == 1
+    zero = formula in ("eigen", "eigen-glibc") and scale == width == 1
     return np.where((x > ZERO) | np.isnan(x) | (zero & (x == ZERO)), x * scale, below)
 
 

@@ -127,7 +127,7 @@ class Gelu(Function):
 
     sqrt(2/pi) and 0.044715 are these numbers, not their float32.
 
-    Plain: loops/real.py's gelu and gelu_tanh in float64, rounded once.
+    Plain: gelu of loops/error_function.py or gelu_tanh of loops/real.py in float64, rounded once.
 
     Bound: 1 + erf cancels for negative x, so its error is absolute: |x|/2 GELU + gamma(4) |y| + LOST |x|. x
     times 2 or x**2 may overflow before the result does.
@@ -137,7 +137,6 @@ class Gelu(Function):
 
     tanh: bool = False
 
-    error: ClassVar[float] = 2.0**-41
     halves: ClassVar[bool] = True
     work: ClassVar[int] = 20
     assumption: ClassVar[str] = "the bound assumes an erf or tanh of absolute error 2^-20"
@@ -160,6 +159,11 @@ class Gelu(Function):
     def loop(self) -> str:  # type: ignore[override]
         """Which of the two."""
         return "gelu-tanh" if self.tanh else "gelu"
+
+    @property
+    def error(self) -> float:  # type: ignore[override]
+        """Of that loop."""
+        return 2.0**-41 if self.tanh else 2.0**-44
 
     @property
     def formula(self) -> str:  # type: ignore[override]
@@ -209,7 +213,7 @@ class Elu(Function):
     @property
     def menu(self) -> tuple[str, ...]:
         simple = self.scale == self.width == 1
-        return tuple(name for name in self.formulas if simple or not name.startswith("onednn"))
+        return tuple(n for n in self.formulas if simple or n not in activation_formulas.OF_SIMPLE_ELU)
 
     def by(self, formula: str, x: F32, engine: Engine) -> F32:
         return activation_formulas.elu(engine, formula, x, self)

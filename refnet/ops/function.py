@@ -1,6 +1,6 @@
 """What the ops of one float32 variable share: y = f(x), f a function of one real variable.
 
-    plain    f in float64 by the loop of loops/real.py, rounded once
+    plain    f in float64 by the loop of loops/real.py, rounded once, in one pass over memory
     golden   the same value where its proven error leaves one float32; else decimals of growing precision, or,
              where f(x) is rational, the exact fraction
     bound    where f is over the input's interval, and what any float32 evaluation may be off (`inaccuracy`)
@@ -101,8 +101,10 @@ class Function(Op):
         return inputs[0]
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
-        with np.errstate(all="ignore"):
-            return self.values(inputs[0].astype(np.float64), engine).astype(np.float32)
+        return engine.real(self.loop, inputs[0], *self.parameters)
+
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         self._expect_formula(formula)

@@ -121,7 +121,7 @@ class Tanh(Function):
 class Erf(Function):
     """y = erf x = 2 / sqrt(pi) * integral of e ** -t**2 from 0 to x
 
-    Plain: the series of loops/real.py in float64, rounded once.
+    Plain: the polynomial of loops/error_function.py in float64, rounded once.
 
     Bound: LIBRARY |y| + LOST.
 
@@ -129,7 +129,7 @@ class Erf(Function):
     """
 
     loop: ClassVar[str] = "erf"
-    error: ClassVar[float] = 2.0**-43
+    error: ClassVar[float] = 2.0**-47
     formula: ClassVar[str] = "erf x"
     limits: ClassVar[bool] = True
     work: ClassVar[int] = 20

@@ -245,3 +245,17 @@ class Decoder(nn.Module):
         x = self.leak(self.spread(self.norm(x)))
         x = self.mean(self.ragged(x))
         return self.square(x.mean((2, 3)))
+
+
+class Downsampling(nn.Module):
+    """ConvNeXt's way down: a layer norm with the channels last, and a convolution that reads it as it lies."""
+
+    def __init__(self, channels: int = 96) -> None:
+        super().__init__()
+        torch.manual_seed(6)
+        self.stem = nn.Conv2d(3, channels, 4, 4)
+        self.norm = nn.LayerNorm(channels)
+        self.down = nn.Conv2d(channels, 2 * channels, 2, 2)
+
+    def forward(self, x: Any) -> Any:
+        return self.down(self.norm(self.stem(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2))

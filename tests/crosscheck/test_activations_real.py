@@ -118,6 +118,29 @@ def test_what_fills_no_vector(
         assert same_bits(parts(op, whole, rest, step, x[:size]), y), size
 
 
+ZEROS: list[tuple[str, dict[str, object], Op, str]] = [
+    ("Elu", {}, ops.Elu(), "eigen"),
+    ("Celu", {"alpha": 1.0}, ops.Elu(), "eigen-zero"),
+    ("Celu", {"alpha": 0.75}, ops.Elu(0.75, 1.0, 0.75), "eigen"),
+    ("Selu", {"alpha": 0.75, "gamma": 1.0}, ops.Elu(0.75), "eigen-zero"),
+    ("Selu", {}, SELU, "eigen"),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "op", "formula"), ZEROS, ids=str)
+def test_the_zero_that_a_zero_gives(
+    frameworks: Frameworks, function: str, arguments: dict[str, object], op: Op, formula: str
+) -> None:
+    """ONNX Runtime's Celu and Selu add two halves, so that -0 becomes +0, also where they are ELU itself."""
+    x = np.float32([-0.0, 0.0, -1.5, 2.5, -0.0])
+    request = {"function": function, "arguments": arguments, "threads": 1}
+    y = frameworks("onnx").ask("op", request, {"x": x}).arrays["y"]
+    assert same_bits(parts(op, formula, f"{formula}-glibc", 4, x), y)
+    other = {"eigen": "eigen-zero", "eigen-zero": "eigen"}[formula]
+    if other in op.menu:
+        assert not same_bits(parts(op, other, f"{other}-glibc", 4, x), y)
+
+
 def test_gelu_of_one_element(frameworks: Frameworks) -> None:
     """PyTorch hands a single element to no other library: glibc's erf."""
     x = floats((200,), "single") * np.float32(4)

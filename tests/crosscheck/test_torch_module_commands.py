@@ -13,6 +13,7 @@ import pytest
 
 import refnet
 from refnet.cli import main
+from refnet.core.orders import Chain, walk
 from refnet.verification.capture import open_capture
 from tests.crosscheck.conftest import interpreter
 from tests.helpers.bits import floats, same_bits
@@ -71,6 +72,19 @@ def test_reveal_makes_a_book_that_replays_the_capture(caps, tmp_path, capsys):
     before = {one.name for one in refnet.verify(caps).nodes if one.verdict == "rounding"}
     assert before > left  # the book does replay what plain order does not
     assert not [one for one in verified.notes if "the book is of" in one]
+    capsys.readouterr()
+
+
+def test_a_node_is_asked_with_its_tensors_as_they_lie_in_the_module(tmp_path, capsys):
+    """Channels last in memory, another order of the sum; also where the batch may vary."""
+    book = tmp_path / "b.json"
+    assert command("reveal", "Downsampling", "--image", "32,32", folder=book) == 0
+    found = refnet.read_book(book)
+    assert found.unconfirmed == ()
+    (down,) = [recipe for key, recipe in found.recipes.items() if "kernel=(2, 2)" in key]
+    (part,) = down.parts
+    orders = [one.terms.indices() for one in walk(part.do.expr) if isinstance(one, Chain)]
+    assert orders[0][:3] == [0, 4, 8]  # of one place of the kernel all channels
     capsys.readouterr()
 
 

@@ -83,6 +83,8 @@ RECORDED = {
     "elu glibc": "26e1184c45822568",
     "elu eigen": "390ec83f80915229",
     "elu eigen-glibc": "c2e44952a9cdf1a2",
+    "elu eigen-zero": "7334e38c73b94f56",
+    "elu eigen-zero-glibc": "a35fddb94966d9ec",
     "elu onednn": "146c3d2bb5531797",
     "elu onednn-unfused": "724977bce81ab760",
     "selu sleef": "6df330b5640512a3",

@@ -152,6 +152,8 @@ HASHES = {
     ("Elu(alpha=0.75)", "glibc"): "7d1c054fdb926696",
     ("Elu(alpha=0.75)", "eigen"): "2bf89fd0fa669060",
     ("Elu(alpha=0.75)", "eigen-glibc"): "5ba9cdc501233975",
+    ("Elu(alpha=0.75)", "eigen-zero"): "7dd64a23568e4239",
+    ("Elu(alpha=0.75)", "eigen-zero-glibc"): "2882985d6b759d2d",
     ("Softsign()", "quotient"): "c5ff6e0197c5a7ed",
     ("Softsign()", "reciprocal"): "e7462ce4db547ee9",
     ("HardSigmoid()", "linear"): "35d3fd625b51785e",
