@@ -76,8 +76,6 @@ class PoolGeometry(NamedTuple):
 
 
 BIAS, SCALE_SHIFT, ADD, RELU, CLIP = "bias", "scale_shift", "add", "relu", "clip"
-RELU_KEEPS, RELU_DROPS, CLIP_KEEPS, CLIP_DROPS = "relu_keeps", "relu_drops", "clip_keeps", "clip_drops"
-"""Relu and clip by frameworks' rules for -0 and NaN, see Epilogue."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +83,7 @@ class Epilogue:
     """Pointwise steps after a sum, in order; each rounds as its own node would.
 
     kinds: BIAS adds shift[channel]; SCALE_SHIFT is fma(v, scale[channel], shift[channel]); ADD adds the next
-    of `others`, an array of the output's shape; RELU is v if v > 0, else +0, NaN for NaN; CLIP cuts v: low
-    where v <= low, then high where that is >= high. In the forms KEEPS a -0 at the lower limit 0 stays, in
-    the forms DROPS a NaN becomes the lower limit, which is 0 for both.
+    of `others`, an array of the output's shape; RELU is v if v > 0, else +0, NaN for NaN; CLIP cuts v.
     scales, shifts: one entry per step, (channels,) or None; the limits of CLIP, low and high, (1,).
     """
 
@@ -119,15 +115,6 @@ class Epilogue:
     def over(self, others: Sequence[Array]) -> Epilogue:
         """With these arrays to add, one per addition."""
         return Epilogue(self.kinds, self.scales, self.shifts, tuple(others)) if others else self
-
-    def before(self, more: Epilogue) -> Epilogue:
-        """With these steps behind."""
-        return Epilogue(
-            self.kinds + more.kinds,
-            self.scales + more.scales,
-            self.shifts + more.shifts,
-            self.others + more.others,
-        )
 
     def then(self, kind: str, scale: Array | None, shift: Array | None) -> Epilogue:
         """With one more step of this kind."""

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.bits import equal_bits
+from refnet.core.by_recipe import ByRecipe
 from refnet.core.errors import GraphError, InputError
 
 if TYPE_CHECKING:
     from refnet.core.element import Derivation, Index, Terms, Windows
     from refnet.core.engine import Engine, Epilogue, Places
     from refnet.core.exact import Exact
-    from refnet.core.orders import Choice, Expr, Program
+    from refnet.core.orders import Expr, Program
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -112,7 +113,7 @@ class Interval:
         return np.abs(self.center) + self.radius
 
 
-class Op:
+class Op(ByRecipe):
     """One kind of operation with its attributes. Subclasses are frozen dataclasses.
 
     The fields are the attributes, and the repr is how a graph prints: `Conv(channels=64, ...)`.
@@ -169,14 +170,6 @@ class Op:
 
         What Python does may then depend on shapes and weights, never on the values of the data.
         """
-        return False
-
-    def capturable_by(self, do: Program | Choice, *inputs: tuple[int, ...]) -> bool:
-        """As `capturable`, of `replay` with that formula, or of `in_order` with that program."""
-        return False
-
-    def runs_formula(self, formula: str) -> bool:
-        """Whether `run` gives the bits of that one of `formulas`."""
         return False
 
     @property
@@ -349,14 +342,6 @@ class Fusable(Op):
         """`before`, and what the op does to each value; what is added is supplied by `Epilogue.over`."""
         raise NotImplementedError
 
-    def steps_by(self, formula: str) -> bool:
-        """Whether steps compute the op by that formula, too: `add_step_by`."""
-        return False
-
-    def add_step_by(self, formula: str, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
-        """As add_step, by one of `formulas` that `steps_by` is true of."""
-        raise NotImplementedError
-
     def run_first(self, steps: Epilogue, *inputs: F32, engine: Engine) -> F32:
         """The pass that starts with this op, whose own step is the first of `steps`.
 
@@ -422,17 +407,4 @@ class Reduction(Op):
 
     def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
         """The value with each sum in the program's order; with places only the elements there, (count,)."""
-        raise NotImplementedError
-
-    def runs_order(self, program: Program, *inputs: TensorType) -> bool:
-        """Whether `run` gives the bits of `in_order` with this program."""
-        return False
-
-    @property
-    def fuses_in_order(self) -> bool:
-        """Whether a pass can start with the op by a program: `in_order_first`."""
-        return False
-
-    def in_order_first(self, program: Program, steps: Epilogue, *inputs: F32, engine: Engine) -> F32:
-        """in_order, and then these steps."""
         raise NotImplementedError

@@ -150,8 +150,7 @@ class Fast:
         if w is not None and places is None and (geometry.pad == (0, 0) or not zero_padding):
             plain, biased = plain_order(order, w[0].size)
             if plain:
-                steps = NOTHING.bias(bias).before(epilogue) if biased and bias is not None else epilogue
-                return self.conv(x, w, geometry, steps)
+                return self.conv(x, w, geometry, _behind(bias, epilogue) if biased else epilogue)
         if w is not None and _is_product(x, kernel, geometry):
             rows = x.reshape(x.shape[0], prod(x.shape[1:]))
             value = self.dense_in_order(rows, w, bias, order, addend, places)
@@ -235,6 +234,13 @@ class Fast:
     def max_pool_by(self, x: F32, geometry: PoolGeometry, rule: str) -> F32:
         """See Engine.max_pool_by."""
         return formulas.max_pool(x, geometry, POOLS[rule], self.threads)
+
+
+def _behind(bias: F32 | None, steps: Epilogue) -> Epilogue:
+    """The steps behind the addition of a bias."""
+    first = NOTHING if bias is None else NOTHING.bias(bias)
+    scales, shifts = first.scales + steps.scales, first.shifts + steps.shifts
+    return Epilogue(first.kinds + steps.kinds, scales, shifts, steps.others)
 
 
 def _is_product(x: F32, kernel: Pair, geometry: ConvGeometry) -> bool:

@@ -14,19 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.core.engine import (
-    ADD,
-    BIAS,
-    CLIP,
-    CLIP_DROPS,
-    CLIP_KEEPS,
-    RELU,
-    RELU_DROPS,
-    RELU_KEEPS,
-    SCALE_SHIFT,
-    Array,
-    Epilogue,
-)
+from refnet.core.by_recipe import CLIP_DROPS, CLIP_KEEPS, RELU_DROPS, RELU_KEEPS
+from refnet.core.engine import ADD, BIAS, CLIP, RELU, SCALE_SHIFT, Array, Epilogue
 from refnet.kernels.epilogue_pass import (
     BY_ZERO,
     DROPS,

@@ -6,20 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from refnet.core.engine import (
-    ADD,
-    BIAS,
-    CLIP,
-    CLIP_DROPS,
-    CLIP_KEEPS,
-    F32,
-    F64,
-    RELU_DROPS,
-    RELU_KEEPS,
-    SCALE_SHIFT,
-    Array,
-    Epilogue,
-)
+from refnet.core.by_recipe import CLIP_DROPS, CLIP_KEEPS, RELU_DROPS, RELU_KEEPS
+from refnet.core.engine import ADD, BIAS, CLIP, F32, F64, SCALE_SHIFT, Array, Epilogue
 from refnet.loops.arrays import readonly
 from refnet.loops.fma import fma
 from refnet.loops.functions import exp

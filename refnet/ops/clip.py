@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from refnet.core.by_recipe import CLIP_DROPS, CLIP_KEEPS
 from refnet.core.element import Derivation, Index, given
-from refnet.core.engine import CLIP, CLIP_DROPS, CLIP_KEEPS, NOTHING, Engine, Epilogue
+from refnet.core.engine import CLIP, NOTHING, Engine, Epilogue
 from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, Fusable, Interval, TensorType
 from refnet.core.orders import Choice, Expr, Program

@@ -14,8 +14,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.by_recipe import RELU_DROPS, RELU_KEEPS
 from refnet.core.element import Derivation, Index, Step, Terms, given
-from refnet.core.engine import ADD, RELU, RELU_DROPS, RELU_KEEPS, Engine, Epilogue
+from refnet.core.engine import ADD, RELU, Engine, Epilogue
 from refnet.core.errors import GraphError
 from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, FoldableSum, Fusable, Interval, Op, TensorType

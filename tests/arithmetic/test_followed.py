@@ -13,7 +13,8 @@ from refnet.arithmetic.captured_run import CapturedRun, CapturedRuns
 from refnet.arithmetic.followed import Followed
 from refnet.arithmetic.fused import Fused
 from refnet.arithmetic.replay import Replay
-from refnet.core.engine import ADD, BIAS, CLIP, CLIP_DROPS, CLIP_KEEPS, NOTHING, RELU_DROPS, RELU_KEEPS
+from refnet.core.by_recipe import CLIP_DROPS, CLIP_KEEPS, RELU_DROPS, RELU_KEEPS
+from refnet.core.engine import ADD, BIAS, CLIP, NOTHING
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node
 from refnet.core.op import TensorType
@@ -79,24 +80,30 @@ ACTIVATIONS += [(Relu(), "scales"), (Clip(0.0, 0.0), "keeps"), (Sigmoid(), "oned
 EXPRS = [blocked(6, 9, 4), split(54, 20), Sum((blocked(6, 9, 3), Leaf.BIAS))]
 
 
-@pytest.mark.parametrize("norm", list(BatchNorm.formulas))
-@pytest.mark.parametrize(("activation", "formula"), ACTIVATIONS)
-def test_joined_nodes_have_the_bits_of_the_nodes_alone(norm, activation, formula):
-    for expr in EXPRS:
-        graph, book = network(norm, activation, formula, expr, bias=expr is EXPRS[-1])
-        for threads in (1, 2):
-            replay, loops = Replay(book, threads), Replay(book, kernels="reference")
-            for again in range(4):
-                inputs = {n: awkward(k.shape, (n, again), 0.2) for n, k in graph.inputs.items()}
-                spoil(replay, graph)
-                found = refnet.run(graph, inputs, replay)["out"]
-                assert same_bits(found, one_by_one(replay, graph, inputs)["act"])
-                assert same_bits(found, one_by_one(loops, graph, inputs)["act"])
-            (known,) = kept(replay, graph)
-            joined = formula != "scales" and activation not in (Sigmoid(), Clip(0.0, 0.0))
-            assert ops_of(known) == (activation == Clip(0.0, 0.0)), "kernels do all the rest"
-            calls = [call for step in known._steps if isinstance(step, LaunchList) for call in step.steps]
-            assert len(calls) <= (3 if joined else 4)  # the padded copy may be one
+CASES = [
+    (norm, *ACTIVATIONS[(i + shift) % len(ACTIVATIONS)], EXPRS[i % 3])
+    for shift in (0, 4)
+    for i, norm in enumerate((*BatchNorm.formulas, "centred"))
+]
+
+
+@pytest.mark.parametrize(("norm", "activation", "formula", "expr"), CASES)
+def test_joined_nodes_have_the_bits_of_the_nodes_alone(norm, activation, formula, expr):
+    graph, book = network(norm, activation, formula, expr, bias=expr is EXPRS[-1])
+    loops = Replay(book, kernels="reference")
+    for threads in (1, 2):
+        replay = Replay(book, threads)
+        for again in range(3):
+            inputs = {n: awkward(k.shape, (n, again), 0.2) for n, k in graph.inputs.items()}
+            spoil(replay, graph)
+            found = refnet.run(graph, inputs, replay)["out"]
+            assert same_bits(found, one_by_one(replay, graph, inputs)["act"])
+            assert same_bits(found, one_by_one(loops, graph, inputs)["act"])
+        (known,) = kept(replay, graph)
+        joined = formula != "scales" and activation not in (Sigmoid(), Clip(0.0, 0.0))
+        assert ops_of(known) == (activation == Clip(0.0, 0.0)), "kernels do all the rest"
+        calls = [call for step in known._steps if isinstance(step, LaunchList) for call in step.steps]
+        assert len(calls) <= (3 if joined else 4)  # the padded copy may be one
 
 
 def test_what_run_does_anyway_stays_the_node():

@@ -38,7 +38,7 @@ def test_any_recipe_of_a_convolution(monkeypatch):
     monkeypatch.setattr(segments, "ordered_layout", wherever)
     monkeypatch.setattr(segments, "conv_across_channels_in_order", noted)
 
-    @settings(QUIET, max_examples=250)
+    @settings(QUIET, max_examples=120)
     @given(convolutions(), st.sampled_from([0.0, 0.0, 0.15, 0.9]), st.sampled_from([0.0, 0.0, 0.15, 0.9]))
     def check(case, odd_data, odd_weights):
         op, shapes, made = case
@@ -51,7 +51,7 @@ def test_any_recipe_of_a_convolution(monkeypatch):
         assert same_bits(replayed(op, inputs, made, threads=3), expected)
 
     check()
-    assert len(taken) > 100
+    assert len(taken) > 40
 
 
 SHAPES = [((1, 40, 14, 14), (72, 40, 3, 3), 1, 1), ((2, 64, 9, 7), (20, 16, 3, 3), 4, 2)]
