@@ -15,7 +15,7 @@ ops run as usual, between the calls. This needs the fast engine.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from types import MappingProxyType
@@ -197,10 +197,17 @@ class CapturedRuns:
         self._latest: CapturedRun | Seen | None = None
 
     def run(
-        self, graph: Graph, inputs: Mapping[str, F32], engine: Engine, plan: Plan
+        self,
+        graph: Graph,
+        inputs: Mapping[str, F32],
+        engine: Engine,
+        plan: Plan,
+        arrange: Callable[[Plan, Mapping[str, TensorType]], Plan] | None = None,
     ) -> dict[str, F32] | None:
         """The wanted values, captured or repeated. None if this run is the first of its kind, needs too much
         memory to be kept, or is being repeated by another thread.
+
+        arrange: what is captured instead of the plan, from the types of all inputs, weights and values.
         """
         latest, threads = self._latest, engine.threads
         if isinstance(latest, CapturedRun) and latest.fits(inputs, threads, plan.wanted):
@@ -214,7 +221,9 @@ class CapturedRuns:
             large = sum(types[name].nbytes for name in plan.wanted) > VALUE_LIMIT
             known = Seen.LARGE if large else Seen.ONCE
         elif known is Seen.ONCE:
-            made = CapturedRun(graph, inputs, engine, plan)
+            made = CapturedRun(
+                graph, inputs, engine, plan if arrange is None else arrange(plan, graph.types(given))
+            )
             values, made.values = made.values, {}
             known = made if made.nbytes <= MEMORY_LIMIT else Seen.LARGE
         elif isinstance(known, CapturedRun):

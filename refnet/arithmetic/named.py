@@ -47,6 +47,29 @@ def arithmetic(text: str, threads: int | None = None, kernels: str | None = None
     raise InputError(f"arithmetic must be plain, golden or replay:BOOK, got {text!r}{hint}")
 
 
+def holds_books(text: str) -> bool:
+    """Whether a name means a folder with a book for each network."""
+    return text.startswith(REPLAY) and os.path.isdir(text.removeprefix(REPLAY))
+
+
+def of_network(text: str, network: str) -> str:
+    """The name for one network: of replay:FOLDER its book in the folder, NETWORK.json; others as they are.
+
+    Raises InputError if the folder has no such book.
+
+    >>> of_network("golden", "resnest-digits")
+    'golden'
+    >>> of_network("replay:weights/books", "resnest-digits")
+    'replay:weights/books/resnest-digits.json'
+    """
+    if not holds_books(text):
+        return text
+    book = f"{text}/{os.path.basename(network)}.json"
+    if not os.path.isfile(book.removeprefix(REPLAY)):
+        raise InputError(f"--arithmetic {text}: the folder has no book {os.path.basename(book)}")
+    return book
+
+
 def absolute(text: str) -> str:
     """The same name for a process in another folder: the book's path is absolute.
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from refnet.arithmetic.named import holds_books
 from refnet.cli.common import (
     counting,
     interpreters,
@@ -35,6 +36,7 @@ examples:
   refnet bench resnest-50-pytorch --against none --profile
   refnet bench resnest-50-pytorch --against torch --arithmetic golden
   refnet bench resnest-50-pytorch --against torch --arithmetic replay:torch.book.json --threads 1
+  refnet bench --table resnet-50 --against mxnet --arithmetic replay:books --threads 1
   refnet bench net.onnx --against torch,onnxruntime --module mynets:make --path src
   refnet bench --startup
   refnet bench --scaling --threads 1
@@ -48,6 +50,8 @@ where it was stopped. A file of another machine, other versions or settings is r
 FILE, which is such a file of an earlier run on the same machine, a row is slower if each ratio of its
 pairs is above every ratio of the earlier pairs. With n and m pairs, chance alone does that once in
 C(n + m, n) rows (7 and 7: 3432). If a row is slower, the exit code is 1.
+
+replay:FOLDER takes the book FOLDER/NETWORK.json of each network, as `refnet reveal` writes it.
 
 refnet and the framework run in turns, each in its own process. Weights are seed:0 unless given.
 docs/performance.md has results and explains how to read them.
@@ -64,7 +68,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help=f"comma-separated, or none: {', '.join(PLACES)} (default: the network's own framework)",
     )
-    parser.add_argument("--arithmetic", metavar="NAME", help="plain (default), golden or replay:BOOK")
+    parser.add_argument(
+        "--arithmetic", metavar="NAME", help="plain (default), golden, replay:BOOK or replay:FOLDER"
+    )
     text = "numbers of threads (default: 1,2)"
     parser.add_argument("--threads", type=numbers, metavar="LIST", help=text)
     parser.add_argument("--batch", type=numbers, metavar="LIST", help="batch sizes (default: 1)")
@@ -146,8 +152,10 @@ def _nothing_of_one_network(a: argparse.Namespace) -> None:
     for what in (a.model, a.network):
         if what is not None:
             raise InputError(f"{what}: {why}; --table {what} chooses rows")
-    if (a.arithmetic or "").startswith("replay"):
-        raise InputError(f"--arithmetic {a.arithmetic}: a book is of one network, --table has many")
+    if (a.arithmetic or "").startswith("replay") and not holds_books(a.arithmetic):
+        raise InputError(
+            f"--arithmetic {a.arithmetic}: a book is of one network, --table has many: name a folder of books"
+        )
     if a.against == []:
         raise InputError("--against none: --table races refnet against frameworks")
     if a.state is not None and a.baseline is not None and a.state.resolve() == a.baseline.resolve():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def bench_table(a: argparse.Namespace) -> int | None:
     """Race the rows that the arguments choose, print and write them; the exit code, None for 0."""
+    from refnet.arithmetic.named import of_network
     from refnet.bench.machine import machine
     from refnet.bench.results import (
         State,
@@ -38,6 +39,8 @@ def bench_table(a: argparse.Namespace) -> int | None:
 
     against = a.against or ["mxnet", "torch", "onnxruntime", "openvino"]
     keys = planned(networks(a.table), a.threads, a.batch, against)
+    for name in dict.fromkeys(key.network for key in keys):
+        of_network(a.arithmetic, name)
     before = None if a.state is None else existing(a.state)
     baseline = None if a.baseline is None else read_state(a.baseline)
     running = list(dict.fromkeys(key.against for key in keys))

@@ -73,7 +73,7 @@ def _said(book: Book, key: str) -> dict[str, Any]:
 
 
 def _keys(book: Book, path: Path, node: str, graph: Graph | None) -> list[str]:
-    from refnet.arithmetic.replay import missing
+    from refnet.arithmetic.recipes import missing
     from refnet.core.op import TensorType
     from refnet.core.orders import signature
     from refnet.report.recipe import find

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.bits import equal_bits
+from refnet.core.by_recipe import ByRecipe
 from refnet.core.errors import GraphError, InputError
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Interval:
         return np.abs(self.center) + self.radius
 
 
-class Op:
+class Op(ByRecipe):
     """One kind of operation with its attributes. Subclasses are frozen dataclasses.
 
     The fields are the attributes, and the repr is how a graph prints: `Conv(channels=64, ...)`.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import refnet
-from refnet.arithmetic.named import absolute
+from refnet.arithmetic.named import absolute, of_network
 from refnet.arithmetic.named import arithmetic as named
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph
@@ -94,12 +94,14 @@ def prepare(
 
     against: names of FRAMEWORKS. weights, network, image: as for `refnet.load`; weights are "seed:0" where
     they are not given and the model has none: neither a weights file nor an .onnx file. pythons: framework ->
-    interpreter, see `python`. arithmetic: refnet's, "plain", "golden" or "replay:BOOK". module: what torch
+    interpreter, see `python`. arithmetic: refnet's, "plain", "golden" or "replay:BOOK", where
+    BOOK may be a folder that has it as NETWORK.json. module: what torch
     runs, where the model is an .onnx file that it was exported to. ONNX Runtime executes an .onnx file as it
     is, unless other weights are given.
     Raises InputError for a framework that is unknown, not installed or cannot run the model, or an arithmetic
     that there is not.
     """
+    arithmetic = of_network(arithmetic, os.fspath(model) if network is None else network)
     named(arithmetic)
     for name in against:
         if name not in FRAMEWORKS:

@@ -14,7 +14,7 @@ from refnet.core.orders import Expr
 from refnet.kernels import elementary, formulas, layout, panel, pointwise, pool, real, resample, resources
 from refnet.kernels.attention import radix_sum, weighted_sum
 from refnet.kernels.epilogue import apply
-from refnet.kernels.orders import program_arrays, segments
+from refnet.kernels.orders import plain_order, program_arrays, segments
 from refnet.kernels.program import Window, dense_in_order, elements_in_order, row_sums
 from refnet.kernels.segments import convolve_in_order
 
@@ -139,14 +139,18 @@ class Fast:
     ) -> F32:
         """See Engine.conv_in_order.
 
-        Chains from left to right go through segments.py, tile by tile; so does a pool, as a convolution with
-        weights of 1, unless a window overhangs. A convolution that is a matrix product goes through dense
-        loops, and everything else element by element.
+        Plain order is `conv`. Other chains from left to right go through segments.py, tile by tile or across
+        channels; so does a pool, as a convolution with weights of 1, unless a window overhangs. A convolution
+        that is a matrix product goes through dense loops, and everything else element by element.
         """
         window = Window(kernel, *geometry[:3], geometry.groups, output)
         chains, threads = segments(order), self.threads
         outputs = x.shape[1] if w is None else w.shape[0]
         shape = (x.shape[0], outputs, *output)
+        if w is not None and places is None and (geometry.pad == (0, 0) or not zero_padding):
+            plain, biased = plain_order(order, w[0].size)
+            if plain:
+                return self.conv(x, w, geometry, _behind(bias, epilogue) if biased else epilogue)
         if w is not None and _is_product(x, kernel, geometry):
             rows = x.reshape(x.shape[0], prod(x.shape[1:]))
             value = self.dense_in_order(rows, w, bias, order, addend, places)
@@ -230,6 +234,13 @@ class Fast:
     def max_pool_by(self, x: F32, geometry: PoolGeometry, rule: str) -> F32:
         """See Engine.max_pool_by."""
         return formulas.max_pool(x, geometry, POOLS[rule], self.threads)
+
+
+def _behind(bias: F32 | None, steps: Epilogue) -> Epilogue:
+    """The steps behind the addition of a bias."""
+    first = NOTHING if bias is None else NOTHING.bias(bias)
+    scales, shifts = first.scales + steps.scales, first.shifts + steps.shifts
+    return Epilogue(first.kinds + steps.kinds, scales, shifts, steps.others)
 
 
 def _is_product(x: F32, kernel: Pair, geometry: ConvGeometry) -> bool:

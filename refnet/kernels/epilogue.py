@@ -14,14 +14,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnet.core.by_recipe import CLIP_DROPS, CLIP_KEEPS, RELU_DROPS, RELU_KEEPS
 from refnet.core.engine import ADD, BIAS, CLIP, RELU, SCALE_SHIFT, Array, Epilogue
-from refnet.kernels.epilogue_pass import BY_ZERO, FACTOR, LIMITS, OTHER, SCALE, epilogue_pass
+from refnet.kernels.epilogue_pass import (
+    BY_ZERO,
+    DROPS,
+    FACTOR,
+    KEEPS,
+    LIMITS,
+    OTHER,
+    SCALE,
+    epilogue_pass,
+)
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import readonly
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.jit import njit
 
-FLAGS = {BIAS: SCALE, SCALE_SHIFT: SCALE, ADD: OTHER, RELU: BY_ZERO, CLIP: LIMITS}
+FLAGS = {
+    BIAS: SCALE,
+    SCALE_SHIFT: SCALE,
+    ADD: OTHER,
+    RELU: BY_ZERO,
+    RELU_KEEPS: BY_ZERO | KEEPS,
+    RELU_DROPS: BY_ZERO | DROPS,
+    CLIP: LIMITS,
+    CLIP_KEEPS: LIMITS | KEEPS,
+    CLIP_DROPS: LIMITS | DROPS,
+}
 """The step as `epilogue_pass` does it. v + shift is fma(v, 1, shift): a product with 1 is exact."""
 
 
@@ -63,7 +83,7 @@ def tables(
     scales, shifts = np.ones((len(passes), channels + 1), dtype), np.zeros((len(passes), channels + 1), dtype)
     for row, steps in enumerate(passes):
         for s in steps:
-            place = slice(channels, None) if epilogue.kinds[s] == CLIP else slice(channels)
+            place = slice(channels, None) if FLAGS[epilogue.kinds[s]] & LIMITS else slice(channels)
             if (scale := epilogue.scales[s]) is not None:
                 scales[row, place] = scale
             if (shift := epilogue.shifts[s]) is not None:
@@ -79,8 +99,9 @@ def _passes(kinds: Sequence[str]) -> list[list[int]]:
     """
     passes: list[list[int]] = []
     for s, kind in enumerate(kinds):
-        last = FLAGS[kinds[passes[-1][-1]]] if passes else LIMITS
-        if last >= FLAGS[kind] or (kind == CLIP and last > SCALE):
+        step = FLAGS[kind] % KEEPS
+        last = FLAGS[kinds[passes[-1][-1]]] % KEEPS if passes else LIMITS
+        if last >= step or (step == LIMITS and last > SCALE):
             passes.append([])
         passes[-1].append(s)
     return passes

@@ -17,6 +17,8 @@ from refnet.kernels.writer import SIZE, Writer
 FACTOR, SCALE, OTHER, BY_ZERO, LIMITS = 1, 2, 4, 8, 16
 """v * factor; then fma(v, scale, shift); then v + other; then v if v > 0, else +0, NaN for NaN; or low where
 v <= low and then high where that is >= high."""
+KEEPS, DROPS = 32, 64
+"""Beside BY_ZERO or LIMITS, whose low must be 0 then: a -0 stays -0; a NaN becomes +0."""
 LOOPS = [*range(16), LIMITS, LIMITS | FACTOR, LIMITS | SCALE, LIMITS | SCALE | FACTOR]
 """The combinations that there are loops for."""
 
@@ -46,6 +48,11 @@ def _epilogue_pass(
             return builder.extract_value(args[index], 0), builder.extract_value(args[index], 1)
 
         (rows, count), (factor, channel) = pair(4), pair(9)
+        keeps, drops = (
+            builder.icmp_signed("!=", builder.and_(args[5], SIZE(flag)), SIZE(0)) for flag in (KEEPS, DROPS)
+        )
+        below = of.constant(-of.least)  # v <= below is v < 0
+        dropped = of.wide(drops, of.lanes)
         ways = [(array, *pair(array + 1)) for array in (0, 2, 11)]
 
         def row(steps: int, r: Any) -> None:
@@ -60,6 +67,9 @@ def _epilogue_pass(
             }
             if steps & LIMITS:
                 low, high = (of.wide(builder.load(of.pointer(array, args[10])), of.lanes) for array in (7, 8))
+            else:
+                low = of.zero
+            lowest = builder.select(keeps, below, low)
 
             def body(at: Any, some: Any) -> None:
                 v = of.load(source, at, some, of.zero)
@@ -69,17 +79,17 @@ def _epilogue_pass(
                     v = of.fma(v, own[7], own[8])
                 if steps & OTHER:
                     v = builder.fadd(v, of.load(other, at, some, of.zero))
-                if steps & BY_ZERO:
-                    v = builder.select(builder.fcmp_ordered("<=", v, of.zero), of.zero, v)
+                if steps & (BY_ZERO | LIMITS):
+                    lost = builder.and_(builder.fcmp_unordered("uno", v, v), dropped)
+                    v = builder.select(builder.or_(builder.fcmp_ordered("<=", v, lowest), lost), low, v)
                 if steps & LIMITS:
-                    v = builder.select(builder.fcmp_ordered("<=", v, low), low, v)
                     v = builder.select(builder.fcmp_ordered(">=", v, high), high, v)
                 of.store(v, target, at, some)
 
             of.row(count, of.lanes, body)
 
         done = builder.append_basic_block("done")
-        cases = builder.switch(args[5], done)
+        cases = builder.switch(builder.and_(args[5], SIZE(KEEPS - 1)), done)
         for steps in LOOPS:
             block = builder.append_basic_block(f"steps{steps}")
             cases.add_case(SIZE(steps), block)
@@ -97,8 +107,8 @@ def _epilogue_pass(
 
 epilogue_pass: Any = intrinsic(_epilogue_pass)
 """epilogue_pass(y, to, x, at, size, flags, factors, scales, shifts, first, limits, others, where): rows of y
-= rows of x after the steps that the flags (one of LOOPS) name. Flat contiguous arrays of one dtype; nothing
-is checked.
+= rows of x after the steps that the flags (one of LOOPS, and perhaps KEEPS or DROPS) name. Flat contiguous
+arrays of one dtype; nothing is checked.
 
 size: (rows, elements of each). to, at, where: (first element, elements from row to row) in y, x, others.
 first: where in factors, and where in scales and shifts, the first row's lies; a row has one of each. limits:

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.engine import PoolGeometry
+from refnet.kernels import pool
+from refnet.kernels.memory import empty
 from refnet.kernels.resources import readonly
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.loops.bits32 import largest, multiply_add
@@ -41,7 +43,7 @@ LOWEST = np.float32(np.finfo(np.float32).min)
 
 def sigmoid(x: F32, whose: int, threads: int) -> F32:
     """SLEEF and GLIBC: 1 / (1 + e) with their e = exp(-x); ONEDNN and MLAS: their logistic. Any shape."""
-    y = np.empty(x.shape, np.float32)
+    y = empty(x.shape, np.float32)
     flat = np.ascontiguousarray(x).reshape(-1)
     parallel_for(
         _sigmoid, -(-x.size // GRAIN), threads_for(threads, COST * x.size), flat, y.reshape(-1), whose
@@ -88,7 +90,7 @@ def relu(x: F32, rule: int, threads: int) -> F32:
     KEEPS: x where x >= 0 (so -0 stays) or NaN, else +0. DROPS: +0, for NaN too. SCALES: x * 0, so -0 below
     zero, and NaN for -inf.
     """
-    y = np.empty(x.shape, np.float32)
+    y = empty(x.shape, np.float32)
     flat = np.ascontiguousarray(x).reshape(-1)
     parallel_for(_relu, -(-x.size // GRAIN), threads_for(threads, x.size), flat, y.reshape(-1), rule)
     return y
@@ -99,7 +101,7 @@ def normalised(x: F32, mean: F32, inverse: F32, scale: F32, shift: F32, fused: b
 
     x (n, c, ...).
     """
-    y = np.empty(x.shape, np.float32)
+    y = empty(x.shape, np.float32)
     n, c = x.shape[:2]
     size = prod(x.shape[2:])
     rows = np.ascontiguousarray(x).reshape(n * c, size)
@@ -122,7 +124,7 @@ def parts_sum(parts: F32, weights: F32 | None, from_zero: bool, threads: int) ->
     Each product is rounded and then added, left to right, from +0 or from the first.
     """
     n, _, c, size = parts.shape
-    y = np.empty((n, c, size), np.float32)
+    y = empty((n, c, size), np.float32)
     factors = np.zeros((n, 0, c), np.float32) if weights is None else weights
     parallel_for(_parts, n * c, threads_for(threads, parts.size), parts, factors, from_zero, y)
     return y
@@ -134,10 +136,15 @@ def max_pool(x: F32, geometry: PoolGeometry, rule: int, threads: int) -> F32:
     """
     n, c, h, w = x.shape
     output = geometry.output
-    y = np.empty((n, c, *output), np.float32)
     planes = np.ascontiguousarray(x).reshape(n * c, h, w)
+    if rule == RUNNING:  # plain's, but for NaN and windows without a number above -infinity
+        y = pool.max_pool(x, geometry, threads)
+        arrays = planes, y.reshape(n * c, *output)
+        parallel_for(_run_again, n * c, threads_for(threads, y.size), *arrays, tuple(geometry))
+        return y
+    y = empty((n, c, *output), np.float32)
     threads = threads_for(threads, y.size * prod(geometry.kernel))
-    parallel_for(_max_pool, n * c, threads, planes, y.reshape(n * c, *output), geometry, rule)
+    parallel_for(_columns, n * c, threads, planes, y.reshape(n * c, *output), tuple(geometry))
     return y
 
 
@@ -350,9 +357,37 @@ def _parts(work: Any, parts: Any, weights: Any, from_zero: bool, y: Any) -> None
 
 
 @njit
-def _max_pool(work: Any, x: Any, y: Any, geometry: Any, rule: int) -> None:
-    (kh, kw), (sh, sw), (ph, pw) = geometry.kernel, geometry.stride, geometry.pad
+def _run_again(work: Any, x: Any, y: Any, geometry: Any) -> None:
+    """By the rule RUNNING, the elements of y that are NaN or -infinity."""
+    (kh, kw), (sh, sw), (ph, pw) = geometry[:3]  # a PoolGeometry
     h, w = x.shape[1:]
+    begin, end = chunk(work)
+    while begin < end:
+        for plane in range(begin, end):
+            for i in range(y.shape[1]):
+                row = y[plane, i]
+                open_ = 0
+                for j in range(row.size):
+                    open_ += not row[j] >= LOWEST
+                if open_ == 0:
+                    continue
+                for j in range(row.size):
+                    if row[j] >= LOWEST:
+                        continue
+                    top, left = i * sh - ph, j * sw - pw
+                    most = LOWEST
+                    for p in range(max(top, 0), min(top + kh, h)):
+                        for q in range(max(left, 0), min(left + kw, w)):
+                            most = largest(x[plane, p, q], most)
+                    row[j] = most
+        begin, end = next_chunk(work)
+
+
+@njit
+def _columns(work: Any, x: Any, y: Any, geometry: Any) -> None:
+    """The largest by the rule COLUMNS. Items: planes."""
+    (kh, kw), (sh, sw), (ph, pw) = geometry[:3]  # a PoolGeometry
+    h = x.shape[1]
     begin, end = chunk(work)
     while begin < end:
         for plane in range(begin, end):
@@ -360,15 +395,9 @@ def _max_pool(work: Any, x: Any, y: Any, geometry: Any, rule: int) -> None:
                 top, bottom = max(i * sh - ph, 0), min(i * sh - ph + kh, h)
                 for j in range(y.shape[2]):
                     left = j * sw - pw
-                    if rule == RUNNING:
-                        most = LOWEST
-                        for p in range(top, bottom):
-                            for q in range(max(left, 0), min(left + kw, w)):
-                                most = largest(x[plane, p, q], most)
-                    else:
-                        most = _column(x[plane], top, bottom, left)
-                        for q in range(left + 1, left + kw):
-                            most = largest(most, _column(x[plane], top, bottom, q))
+                    most = _column(x[plane], top, bottom, left)
+                    for q in range(left + 1, left + kw):
+                        most = largest(most, _column(x[plane], top, bottom, q))
                     y[plane, i, j] = most
         begin, end = next_chunk(work)
 

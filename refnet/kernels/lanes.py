@@ -26,6 +26,32 @@ FAR, NEAR = 128, 16
 is used only once, into the first (NEAR). One thread reads memory 1.6 times as fast with FAR as with NEAR."""
 
 
+def _channel_code(positions: int, vectors: int, pitch: int, early: int, args: Any, of: Writer) -> Any:
+    """What adds a term to every chain of a block, for Writer.accumulate."""
+    builder, first = of.builder, args[11] if len(args) > 10 else SIZE(0)
+    weights, source = of.pointer(0, args[1]), of.pointer(2, args[3])
+    steps, windows = of.pointer(4, first), of.pointer(5, args[6])
+    bases = [builder.gep(source, [builder.load(builder.gep(windows, [SIZE(p)]))]) for p in range(positions)]
+
+    def term(i: Any, chains: list[Any]) -> list[Any]:
+        """Every chain with the term i added: fma(weights[i, vector], x of the position, chain)."""
+        row = builder.gep(weights, [builder.mul(i, SIZE(pitch * of.lanes))])
+        w = []
+        for v in range(vectors):
+            w.append(of.load(row, SIZE(v * of.lanes)))
+            ahead = builder.gep(row, [SIZE((v + pitch * early) * of.lanes)])
+            of.prefetch(ahead, 2 if early == FAR else 3)
+        step = builder.load(builder.gep(steps, [i]))
+        results = []
+        for p in range(positions):
+            value = builder.load(builder.gep(bases[p], [step]), align=of.align)
+            value = of.wide(value, of.lanes)
+            results += [of.fma(w[v], value, chains[vectors * p + v]) for v in range(vectors)]
+        return results
+
+    return term
+
+
 def _channel_block(positions: int, vectors: int, pitch: int, early: int) -> Any:
     """The typing and code of a block of so many positions x vectors of channels, of `pitch` in the arrays.
 
@@ -47,28 +73,8 @@ def _channel_block(positions: int, vectors: int, pitch: int, early: int) -> Any:
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             of = Writer(context, builder, signature, args)
-            weights, source = of.pointer(0, args[1]), of.pointer(2, args[3])
-            steps, windows, sums = of.pointer(4, SIZE(0)), of.pointer(5, args[6]), of.pointer(7, args[8])
-            bases = [
-                builder.gep(source, [builder.load(builder.gep(windows, [SIZE(p)]))]) for p in range(positions)
-            ]
-
-            def term(i: Any, chains: list[Any]) -> list[Any]:
-                """Every chain with the term i added: fma(weights[i, vector], x of the position, chain)."""
-                row = builder.gep(weights, [builder.mul(i, SIZE(pitch * of.lanes))])
-                w = []
-                for v in range(vectors):
-                    w.append(of.load(row, SIZE(v * of.lanes)))
-                    ahead = builder.gep(row, [SIZE((v + pitch * early) * of.lanes)])
-                    of.prefetch(ahead, 2 if early == FAR else 3)
-                step = builder.load(builder.gep(steps, [i]))
-                results = []
-                for p in range(positions):
-                    value = builder.load(builder.gep(bases[p], [step]), align=of.align)
-                    value = of.wide(value, of.lanes)
-                    results += [of.fma(w[v], value, chains[vectors * p + v]) for v in range(vectors)]
-                return results
-
+            sums = of.pointer(7, args[8])
+            term = _channel_code(positions, vectors, pitch, early, args, of)
             results = of.accumulate(args[9], [of.zero] * (vectors * positions), term)
             for at, result in enumerate(results):
                 p, v = divmod(at, vectors)
@@ -77,6 +83,37 @@ def _channel_block(positions: int, vectors: int, pitch: int, early: int) -> Any:
 
         i8 = types.int64
         return types.void(a, i8, x, i8, offsets, places, i8, c, i8, i8), codegen
+
+    return typing
+
+
+def _chain_block(positions: int, vectors: int) -> Any:
+    """As _channel_block, for one chain of several: it may begin at the sums, or be added to them."""
+
+    def typing(
+        typingctx: Any,
+        a: Any,
+        ao: Any,
+        x: Any,
+        xo: Any,
+        offsets: Any,
+        places: Any,
+        po: Any,
+        c: Any,
+        co: Any,
+        k: Any,
+        go: Any,
+        fo: Any,
+    ) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            of = Writer(context, builder, signature, args)
+            term = _channel_code(positions, vectors, 2, FAR, args, of)
+            at = [SIZE((p * 2 + v) * of.lanes) for p in range(positions) for v in range(vectors)]
+            of.chains(of.pointer(7, args[8]), at, args[9], args[10], term)
+            return context.get_dummy_value()
+
+        i8 = types.int64
+        return types.void(a, i8, x, i8, offsets, places, i8, c, i8, i8, i8, i8), codegen
 
     return typing
 
@@ -96,6 +133,19 @@ thin_odd_block: Any = intrinsic(_channel_block(ODD, 1, 2, FAR))
 """As odd_block, only the first vector of channels."""
 thin_half_block: Any = intrinsic(_channel_block(HALF, 1, 2, FAR))
 """As half_block, only the first vector of channels."""
+chain_group_block: Any = intrinsic(_chain_block(GROUP, 2))
+"""chain_group_block(..., terms, start, first): as group_block, with the offsets from the `first` on. start:
+as Writer.chains has it."""
+chain_odd_block: Any = intrinsic(_chain_block(ODD, 2))
+"""As chain_group_block, with ODD positions."""
+chain_half_block: Any = intrinsic(_chain_block(HALF, 2))
+"""As chain_group_block, with HALF positions."""
+thin_chain_group_block: Any = intrinsic(_chain_block(GROUP, 1))
+"""As chain_group_block, only the first vector of channels."""
+thin_chain_odd_block: Any = intrinsic(_chain_block(ODD, 1))
+"""As chain_odd_block, only the first vector of channels."""
+thin_chain_half_block: Any = intrinsic(_chain_block(HALF, 1))
+"""As chain_half_block, only the first vector of channels."""
 column_block: Any = intrinsic(_channel_block(1, 4, 4, NEAR))
 """As group_block, with 1 position and 4 vectors of channels."""
 row_group_block: Any = intrinsic(_channel_block(GROUP, 2, 4, FAR))

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from refnet.core.orders import Chain, Expr, Leaf, Order, stack_program
+from refnet.core.orders import Chain, Expr, Leaf, Order, Sum, stack_program
 from refnet.kernels import seeds, tiles
 from refnet.kernels.program import ProgramArrays
 from refnet.kernels.segments import Segments
@@ -40,6 +40,20 @@ def segments(expr: Expr) -> Segments | None:
         steps.append((SEED[seed], len(order), terms.size, fused, adds))
         order += terms.indices()
     return Segments(np.array(order, np.int64), np.array(steps, np.int64))
+
+
+@lru_cache(maxsize=4096)
+def plain_order(expr: Expr, terms: int) -> tuple[bool, bool]:
+    """Whether the expression is plain's one chain of FMAs, and whether the bias is added to it.
+
+    >>> plain_order(Sum((Chain(Leaf.ZERO, Order.of(range(9))), Leaf.BIAS)), 9)
+    (True, True)
+    >>> plain_order(Chain(Leaf.BIAS, Order.of(range(9))), 9)
+    (False, False)
+    """
+    chain = Chain(Leaf.ZERO, Order.of(range(terms)))
+    biased = expr == Sum((chain, Leaf.BIAS))
+    return biased or expr == chain, biased
 
 
 def _steps(expr: Expr) -> list[tuple[Leaf | None, Order, bool, bool]] | None:

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.orders import Code
+from refnet.kernels.memory import empty
 from refnet.kernels.resources import cached, readonly
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO
 from refnet.kernels.simd import copy
@@ -76,7 +77,7 @@ def row_sums(x: Array, program: ProgramArrays, threads: int = 1) -> Array:
     """
     rows, terms = x.shape
     _check(terms, program)
-    y = np.empty(rows, x.dtype)
+    y = empty((rows,), x.dtype)
     tiles = -(-rows // LANES)
     arrays = (readonly(np.ascontiguousarray(x)), program.order, program.code, program.depth, y)
     parallel_for(_rows, tiles, threads_for(threads, x.size), *arrays)
@@ -96,15 +97,16 @@ def dense_in_order(
     addend (n, o): where the program says.
     """
     _check(w[0].size, program)
+    _check(x.shape[1], program)
     _check_addend(addend, program, x.shape[0] * w.shape[0])
     columns = cached((w,), ("columns", program), lambda: _tiles(w, program.order))
-    y = np.empty((x.shape[0], w.shape[0]), x.dtype)
-    ordered = np.ascontiguousarray(x[:, program.order])
+    y = empty((x.shape[0], w.shape[0]), x.dtype)
+    data = (readonly(np.ascontiguousarray(x)), program.order)
     shift = np.zeros(w.shape[0], x.dtype) if bias is None else np.ascontiguousarray(bias)
     more = np.zeros((0, 0), x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(y.shape)
     threads = threads_for(threads, x.shape[0] * w.size // 4)
     seeds = (readonly(shift), readonly(more))
-    parallel_for(_columns, columns.shape[0], threads, ordered, columns, seeds, program.code, program.depth, y)
+    parallel_for(_columns, columns.shape[0], threads, data, columns, seeds, program.code, program.depth, y)
     return y
 
 
@@ -140,7 +142,7 @@ def elements_in_order(
     last = terms[:, 1:].max(0, initial=0)
     numbers = (*window.stride, *window.pad, window.groups, outputs, *window.size, zero, *last)
     where = np.array(numbers, np.int64)
-    y = np.empty(at.size, x.dtype)
+    y = empty((at.size,), x.dtype)
     shift = np.zeros(outputs, x.dtype) if bias is None else np.ascontiguousarray(bias)
     more = np.zeros(0, x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(-1)
     seeds = (readonly(shift), readonly(more))
@@ -191,12 +193,14 @@ def _leaf(kind: int, top: Any, bias: Any, addend: Any) -> None:
 
 
 @njit
-def _columns(work: Any, x: Any, columns: Any, seeds: Any, code: Any, depth: int, y: Any) -> None:
-    """Lanes across outputs; x (n, terms) and columns (tiles, terms, LANES) in order. Items: tiles.
+def _columns(work: Any, data: Any, columns: Any, seeds: Any, code: Any, depth: int, y: Any) -> None:
+    """Lanes across outputs; columns (tiles, terms, LANES) in order. Items: tiles.
 
-    seeds: bias (o,) and addend (n, o), or nothing.
+    data: x (n, terms) and the order (terms,). seeds: bias (o,) and addend (n, o), or nothing.
     """
+    x, order = data
     bias, addend = seeds
+    ordered = np.empty(order.size, x.dtype)
     stack = np.empty((depth, LANES), x.dtype)
     shift, more = np.zeros(LANES, x.dtype), np.zeros(LANES, x.dtype)
     begin, end = chunk(work)
@@ -208,7 +212,10 @@ def _columns(work: Any, x: Any, columns: Any, seeds: Any, code: Any, depth: int,
             for n in range(y.shape[0]):
                 if addend.size:
                     copy(more, 0, addend[n], first, some)
-                _run_columns(code, stack, x[n], columns[item], shift, more)
+                row = x[n]
+                for k in range(order.size):
+                    ordered[k] = row[order[k]]
+                _run_columns(code, stack, ordered, columns[item], shift, more)
                 copy(y[n], first, stack[0], 0, some)
         begin, end = next_chunk(work)
 

@@ -37,6 +37,7 @@ from refnet.kernels.geometry import (
 from refnet.kernels.memory import empty, scratch
 from refnet.kernels.narrow import band_offsets, band_plan, narrow, narrow_bands, pack_narrow
 from refnet.kernels.narrow_padding import least_exact
+from refnet.kernels.ordered_channels import conv_across_channels_in_order, ordered_layout
 from refnet.kernels.program import Window
 from refnet.kernels.resources import cached, readonly
 from refnet.kernels.seeds import ADDEND, ZERO
@@ -138,6 +139,12 @@ def convolve_in_order(
     plan = layout(x.shape, w.shape, window.stride, window.pad, window.dilation, window.groups)
     if plan.output[2:] != window.size:
         raise ValueError(f"an output of {window.size}, computed is {plan.output[2:]}")
+    _check_addend(addend, segments, plan)
+    how = ordered_layout(x.shape, w.shape, window, segments) if x.dtype == np.float32 else None
+    if how is not None:
+        return conv_across_channels_in_order(
+            x, w, bias, addend, how, window.groups, zero, segments, threads, epilogue
+        )
     return tiled(x, w, bias, plan, window.groups, zero, segments, threads, epilogue, addend)
 
 
@@ -146,6 +153,16 @@ def checked(x: Array, w: Array, groups: int) -> tuple[Array, Array]:
     if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
         raise ValueError(f"weights {w.shape} in {groups} groups do not fit data {x.shape}")
     return np.ascontiguousarray(x), np.ascontiguousarray(w)
+
+
+def _check_addend(addend: Array | None, segments: Segments, plan: Layout) -> None:
+    """Raise ValueError unless there is an addend of the output's size exactly if a step adds one."""
+    wanted = bool((segments.steps[:, SEED] == ADDEND).any())
+    size, needed = 0 if addend is None else addend.size, prod(plan.output) if wanted else 0
+    if wanted != (addend is not None) or size != needed:
+        raise ValueError(
+            f"an addend of {size} elements does not fit the steps and {prod(plan.output)} outputs"
+        )
 
 
 def tiled(
@@ -163,9 +180,7 @@ def tiled(
     """The convolution of this layout; arguments as of `convolve_in_order`, checked."""
     y, outputs = empty(plan.output, x.dtype), w.shape[0]
     more = np.zeros(0, x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(-1)
-    wanted = bool((segments.steps[:, SEED] == ADDEND).any())
-    if wanted != (addend is not None) or more.size != (y.size if wanted else 0):
-        raise ValueError(f"an addend of {more.size} elements does not fit the steps and {y.size} outputs")
+    _check_addend(addend, segments, plan)
     threads = threads_for(threads, plan.work // 16)
     shift = np.zeros(outputs, x.dtype) if bias is None else bias
     terms, offsets = cached((w,), ("terms", segments, plan), lambda: _terms(plan, segments))

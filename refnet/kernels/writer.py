@@ -43,6 +43,7 @@ class Writer:
         self.align, self.scalar = element.bitwidth // 8, context.get_value_type(element)
         self.lanes = VECTOR // self.align
         self.zero = self.constant(0.0)
+        self.least = 2.0**-149 if self.align == 4 else 2.0**-1074  # the smallest number above 0
 
     def constant(self, value: float) -> Any:
         """A vector of one number."""

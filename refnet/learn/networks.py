@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refnet.arithmetic.replay import holds
+from refnet.arithmetic.recipes import holds
 from refnet.core.graph import Graph, Node
 from refnet.core.op import Op, Reduction, TensorType
 from refnet.core.orders import Book, Program, Recipe, signature

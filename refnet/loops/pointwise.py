@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from refnet.core.by_recipe import CLIP_DROPS, CLIP_KEEPS, RELU_DROPS, RELU_KEEPS
 from refnet.core.engine import ADD, BIAS, CLIP, F32, F64, SCALE_SHIFT, Array, Epilogue
 from refnet.loops.arrays import readonly
 from refnet.loops.fma import fma
@@ -90,10 +91,15 @@ def apply(x: Array, epilogue: Epilogue, factors: Array | None = None) -> Array:
             y = scale_shift(y, _column(scale, rows), _column(shift, rows))
         elif kind == ADD:
             y = y + np.ascontiguousarray(next(others)).reshape(rows.shape)
-        elif kind == CLIP:
+        elif kind in (CLIP, CLIP_KEEPS, CLIP_DROPS):
             low, high = np.asarray(scale, x.dtype), np.asarray(shift, x.dtype)
-            y = np.where(y <= low, low, y)  # NaN <= low is false
+            y = np.where(y < low if kind == CLIP_KEEPS else y <= low, low, y)  # NaN <= low is false
+            y = np.where(np.isnan(y), low, y) if kind == CLIP_DROPS else y
             y = np.where(y >= high, high, y)
+        elif kind == RELU_KEEPS:
+            y = np.where(y < 0, np.zeros((), x.dtype), y)
+        elif kind == RELU_DROPS:
+            y = np.where(y > 0, y, np.zeros((), x.dtype))
         else:
             y = relu(y)
     return y.reshape(x.shape)

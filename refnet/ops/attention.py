@@ -21,7 +21,7 @@ from refnet.core.element import Derivation, Index, Terms
 from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
-from refnet.core.orders import Expr
+from refnet.core.orders import Choice, Expr, Program
 from refnet.core.rounding import EXP_ASSUMED, product_grid, sum_of_products
 from refnet.ops.pointwise import sum_bound
 from refnet.ops.sigmoid import Sigmoid, exact_sigmoid, explained_sigmoid, sigmoid_bound
@@ -67,6 +67,12 @@ class RadixSum(Op):
 
     def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return True
+
+    def capturable_by(self, do: Program | Choice, *inputs: tuple[int, ...]) -> bool:
+        return True
+
+    def runs_formula(self, formula: str) -> bool:
+        return formula == "zero"
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
         return engine.radix_sum(inputs[0], self.radix)
@@ -237,6 +243,9 @@ class WeightedSum(Op):
         return TensorType((x.shape[0], x.shape[1] // self.radix, *x.shape[2:]))
 
     def capturable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
+
+    def capturable_by(self, do: Program | Choice, *inputs: tuple[int, ...]) -> bool:
         return True
 
     def run(self, *inputs: F32, engine: Engine) -> F32:

@@ -107,6 +107,9 @@ class AvgPool(WindowedPool, Reduction):
     def terms(self, *inputs: TensorType) -> int:
         return self.kernel[0] * self.kernel[1]
 
+    def runs_order(self, program: Program, *inputs: TensorType) -> bool:
+        return plain_order(program, self.terms())
+
     def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
         (x,) = inputs
         if plain_order(program, self.terms()):
@@ -210,6 +213,9 @@ class GlobalAvgPool(Reduction):
 
     def terms(self, *inputs: TensorType) -> int:
         return inputs[0].shape[2] * inputs[0].shape[3]
+
+    def runs_order(self, program: Program, *inputs: TensorType) -> bool:
+        return plain_order(program, self.terms(*inputs))
 
     def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
         (x,) = inputs

@@ -8,11 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from refnet.core.by_recipe import CLIP_DROPS, CLIP_KEEPS
 from refnet.core.element import Derivation, Index, given
 from refnet.core.engine import CLIP, NOTHING, Engine, Epilogue
 from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, Fusable, Interval, TensorType
-from refnet.core.orders import Expr
+from refnet.core.orders import Choice, Expr, Program
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,12 +75,27 @@ class Clip(Fusable):
     def add_step(self, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
         return before.then(CLIP, np.array([self.low], np.float32), np.array([self.high], np.float32))
 
+    def capturable_by(self, do: Program | Choice, *inputs: tuple[int, ...]) -> bool:
+        return isinstance(do, Choice) and self.steps_by(do.formula)
+
+    def runs_formula(self, formula: str) -> bool:
+        return formula == "plain"
+
+    def steps_by(self, formula: str) -> bool:
+        return formula in ("keeps", "drops") and self.high != 0  # whose sign the step would not keep
+
+    def add_step_by(self, formula: str, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
+        kind = CLIP_KEEPS if formula == "keeps" else CLIP_DROPS
+        return before.then(kind, np.array([self.low], np.float32), np.array([self.high], np.float32))
+
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         self._expect_formula(formula)
         (x,) = inputs
         low, high = np.float32(self.low), np.float32(self.high)
         if formula == "plain":
             return self.run(x, engine=engine)
+        if self.steps_by(formula):
+            return engine.apply(x, self.add_step_by(formula, NOTHING, engine=engine))
         if formula == "keeps":
             return np.where(x > high, high, np.where(x < low, low, x))
         return np.where(x > 0, np.minimum(x, high), np.float32(0))

@@ -12,7 +12,7 @@ from refnet.core.element import Index, Terms, Windows
 from refnet.core.engine import NOTHING, ConvGeometry, Engine, Epilogue, Places, window_count
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Fusable, Interval, Reduction, TensorType
-from refnet.core.orders import Program
+from refnet.core.orders import Choice, Program
 from refnet.core.rounding import product_grid, product_integers, sum_of_products
 from refnet.ops.pointwise import sum_bound
 
@@ -154,6 +154,16 @@ class Conv(Fusable, Reduction):
     def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
         return self.sum_in_order(program, None, *inputs, engine=engine, places=places)
 
+    def capturable_by(self, do: Program | Choice, *inputs: tuple[int, ...]) -> bool:
+        return self.symmetric
+
+    @property
+    def fuses_in_order(self) -> bool:
+        return self.symmetric
+
+    def in_order_first(self, program: Program, steps: Epilogue, *inputs: F32, engine: Engine) -> F32:
+        return self.sum_in_order(program, None, *inputs, engine=engine, places=None, steps=steps)
+
     def sum_in_order(
         self,
         program: Program,
@@ -161,8 +171,11 @@ class Conv(Fusable, Reduction):
         *inputs: F32,
         engine: Engine,
         places: Places | None,
+        steps: Epilogue = NOTHING,
     ) -> F32:
-        """As in_order, with an addend (n, channels, oh, ow) where the program names it."""
+        """As in_order, with an addend (n, channels, oh, ow) where the program names it, and then the steps,
+        if the padding is symmetric.
+        """
         if not self.symmetric:
             return self._asymmetric(program, addend, *inputs, engine=engine, places=places)
         _, _, *output = self.type(*(TensorType(x.shape) for x in inputs)).shape
@@ -176,8 +189,9 @@ class Conv(Fusable, Reduction):
             (output[0], output[1]),
             program.expr,
             zero,
-            addend=addend,
-            places=places,
+            steps,
+            addend,
+            places,
         )
 
     def _asymmetric(
@@ -318,6 +332,17 @@ class ConvAdd(Reduction):
     def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
         x, addend, *weights = inputs
         return self.conv.sum_in_order(program, addend, x, *weights, engine=engine, places=places)
+
+    def capturable_by(self, do: Program | Choice, *inputs: tuple[int, ...]) -> bool:
+        return True
+
+    @property
+    def fuses_in_order(self) -> bool:
+        return True
+
+    def in_order_first(self, program: Program, steps: Epilogue, *inputs: F32, engine: Engine) -> F32:
+        x, addend, *weights = inputs
+        return self.conv.sum_in_order(program, addend, x, *weights, engine=engine, places=None, steps=steps)
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         x, addend, w = inputs[:3]

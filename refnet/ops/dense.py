@@ -12,7 +12,7 @@ from refnet.core.element import Index, Terms, Windows
 from refnet.core.engine import Array, Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Reduction, TensorType
-from refnet.core.orders import Program
+from refnet.core.orders import Choice, Program
 from refnet.core.rounding import product_grid, product_integers, sum_of_products
 
 
@@ -69,6 +69,9 @@ class Dense(Reduction):
 
     def biased(self) -> bool:
         return self.bias
+
+    def capturable_by(self, do: Program | Choice, *inputs: tuple[int, ...]) -> bool:
+        return True
 
     def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
         bias = inputs[2] if self.bias else None

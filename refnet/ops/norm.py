@@ -14,7 +14,7 @@ from refnet.core.engine import SCALE_SHIFT, Engine, Epilogue, Places
 from refnet.core.errors import InputError
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, FoldableSum, Fusable, Interval, TensorType
-from refnet.core.orders import FOLDS, Expr
+from refnet.core.orders import FOLDS, Choice, Expr, Program
 from refnet.core.rounding import ETA, U64, U, error_factor, gamma, outward
 
 Factors = tuple[F32, F32, F32, F32]
@@ -169,6 +169,23 @@ class BatchNorm(Fusable):
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         factors = self.factors(engine, formula, *inputs[1:])
         return engine.normalised(inputs[0], *factors, formula.endswith("-fused"))
+
+    def capturable_by(self, do: Program | Choice, *inputs: tuple[int, ...]) -> bool:
+        return True
+
+    def steps_by(self, formula: str) -> bool:
+        return True
+
+    def add_step_by(self, formula: str, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
+        """v - m is v + (-m), and v * i is fma(v, i, -0): adding -0 changes nothing."""
+        m, i, s, t = self.factors(engine, formula, *weights)
+        if formula.startswith(("centred", "normalised")):
+            before = before.bias(-m)
+        if formula.startswith("normalised"):
+            before = before.scale_shift(i, np.full_like(i, -0.0))
+        if formula.endswith("-fused"):
+            return before.scale_shift(s, t)
+        return before.scale_shift(s, np.full_like(s, -0.0)).bias(t)
 
     def factors(self, engine: Engine, formula: str, gamma_: F32, beta: F32, mean: F32, var: F32) -> Factors:
         """What a formula derives from the weights: m, i, s, t of y = ((x - m) * i) * s + t, per channel.

@@ -14,12 +14,13 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from refnet.core.by_recipe import RELU_DROPS, RELU_KEEPS
 from refnet.core.element import Derivation, Index, Step, Terms, given
 from refnet.core.engine import ADD, RELU, Engine, Epilogue
 from refnet.core.errors import GraphError
 from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, FoldableSum, Fusable, Interval, Op, TensorType
-from refnet.core.orders import Expr
+from refnet.core.orders import Choice, Expr, Program
 from refnet.core.rounding import ETA, MAX, U64, gamma, one_sum, outward
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -70,6 +71,18 @@ class Relu(Fusable):
 
     def add_step(self, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
         return before.relu()
+
+    def capturable_by(self, do: Program | Choice, *inputs: tuple[int, ...]) -> bool:
+        return True
+
+    def runs_formula(self, formula: str) -> bool:
+        return formula == "plain"
+
+    def steps_by(self, formula: str) -> bool:
+        return formula in ("keeps", "drops")
+
+    def add_step_by(self, formula: str, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
+        return before.then(RELU_KEEPS if formula == "keeps" else RELU_DROPS, None, None)
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         self._expect_formula(formula)
@@ -153,6 +166,9 @@ class Add(Fusable):
 
     def add_step(self, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
         return before.adding()
+
+    def runs_formula(self, formula: str) -> bool:
+        return formula == "left" or self.count <= 2
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         self._expect_formula(formula)

@@ -14,7 +14,7 @@ from refnet.core.element import Index, Terms, Windows
 from refnet.core.engine import Engine, Pair, Places, PoolGeometry
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
-from refnet.core.orders import Expr
+from refnet.core.orders import Choice, Expr, Program
 
 CONVENTIONS = ("valid", "full", "ceil")
 
@@ -140,6 +140,12 @@ class MaxPool(WindowedPool):
         if self.dilation != (1, 1):
             return self._largest(x)
         return engine.max_pool(x, self._geometry(x))
+
+    def capturable_by(self, do: Program | Choice, *inputs: tuple[int, ...]) -> bool:
+        return self.dilation == (1, 1)
+
+    def runs_formula(self, formula: str) -> bool:
+        return formula == "plain"
 
     def _largest(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         best = np.full((*x.shape[:2], *self._output(x)), -np.inf, x.dtype)

@@ -34,7 +34,7 @@ from refnet.core.element import Derivation, Index, Step, decimal, forty_digits, 
 from refnet.core.engine import Engine, Places
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Interval, Op, TensorType
-from refnet.core.orders import Expr
+from refnet.core.orders import Choice, Expr, Program
 from refnet.core.rounding import EXP_ABSOLUTE, EXP_ASSUMED, U64, U, exp_relative, gamma, outward
 
 
@@ -73,6 +73,9 @@ class Sigmoid(Op):
         return inputs[0]
 
     def capturable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
+
+    def capturable_by(self, do: Program | Choice, *inputs: tuple[int, ...]) -> bool:
         return True
 
     def run(self, *inputs: F32, engine: Engine) -> F32:

@@ -459,6 +459,7 @@ def test_files_are_written_from_the_command_line(races: Races, tmp_path: Path) -
         (["bench", "--table", "--weights", "seed:1"], "--weights seed:1: --table has its own networks"),
         (["bench", "--table", "--profile"], "--profile: --table has its own networks"),
         (["bench", "--table", "--arithmetic", "replay:b.json"], "a book is of one network"),
+        (["bench", "--table", SMALL, "--arithmetic", "replay:tests"], f"the folder has no book {SMALL}.json"),
         (["bench", "--table", "--against", "none"], "--table races refnet against frameworks"),
         (["bench", "--table", "--state", "a", "--baseline", "./a"], "it is the --state of this run, too"),
         (["bench", "--table", "--csv", "no/such/t.csv"], "--csv no/such/t.csv: there is no such folder"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refnet.arithmetic.replay import holds
+from refnet.arithmetic.recipes import holds
 from refnet.core.bits import equal_bits
 from refnet.core.op import TensorType
 from refnet.core.orders import Box, Chain, Leaf, Order, Part, Program, Recipe, Sum, check

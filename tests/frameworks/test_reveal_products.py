@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from refnet.arithmetic.replay import NodeRecipe, _exceptions, follow
+from refnet.arithmetic.recipes import NodeRecipe, _exceptions, follow
 from refnet.core.bits import equal_bits
 from refnet.core.errors import InputError, UnsupportedError
 from refnet.core.op import TensorType

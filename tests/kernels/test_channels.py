@@ -7,7 +7,17 @@ import pytest
 from hypothesis import settings
 
 from refnet.kernels.channels import LEAST, channel_layout, shares
-from refnet.kernels.epilogue_pass import BY_ZERO, FACTOR, LIMITS, LOOPS, OTHER, SCALE, epilogue_pass
+from refnet.kernels.epilogue_pass import (
+    BY_ZERO,
+    DROPS,
+    FACTOR,
+    KEEPS,
+    LIMITS,
+    LOOPS,
+    OTHER,
+    SCALE,
+    epilogue_pass,
+)
 from refnet.kernels.lanes import GROUP
 from refnet.kernels.thread_pool import WORTH
 from refnet.loops.fma import fma
@@ -52,7 +62,8 @@ def test_finish(count, kind):
     factors, scales, shifts = (np.arange(1, 7).astype(kind) * kind(n) for n in (1.1, -0.7, 0.3))
     per_row, low, high = (factors, scales, shifts, (2, 1), 5), scales[5], shifts[5]
     take = np.arange(rows)[:, None] * np.array(pitches)[:, None, None] + np.arange(count)
-    for flags in LOOPS:
+    by_rules = [flags | rule for flags in LOOPS if flags & BY_ZERO for rule in (KEEPS, DROPS)]
+    for flags in (*LOOPS, *by_rules):
         y = np.full(1 + rows * pitches[0], 7, kind)
         places = (y, (1, pitches[0]), x, (2, pitches[1]), (rows, count))
         _finished(*places, flags, *per_row, others, (1, pitches[2]))
@@ -66,7 +77,9 @@ def test_finish(count, kind):
             if flags & OTHER:
                 v = v + others[1 + take[2]]
             if flags & BY_ZERO:
-                v = np.where(v <= 0, kind(0), v)
+                v = np.where(v < 0 if flags & KEEPS else v <= 0, kind(0), v)
+            if flags & DROPS:
+                v = np.where(np.isnan(v), kind(0), v)
             if flags & LIMITS:
                 v = np.where(v <= low, low, v)
                 v = np.where(v >= high, high, v)

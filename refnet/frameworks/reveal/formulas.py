@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from refnet.arithmetic.replay import box_shape
+from refnet.arithmetic.recipes import box_shape
 from refnet.core.bits import Mask
 from refnet.core.op import F32, Op, TensorType
 from refnet.core.orders import Choice, Expr, Recipe

@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from refnet.arithmetic.replay import box_shape
+from refnet.arithmetic.recipes import box_shape
 from refnet.core.element import Windows
 from refnet.core.errors import InputError
 from refnet.core.op import F32, Op, Reduction, TensorType

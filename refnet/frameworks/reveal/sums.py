@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from refnet.arithmetic.replay import NodeRecipe, box_shape, follow
+from refnet.arithmetic.recipes import NodeRecipe, box_shape, follow
 from refnet.core.bits import Mask, equal_bits
 from refnet.core.errors import InputError
 from refnet.core.op import F32, Op
