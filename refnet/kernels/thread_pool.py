@@ -9,7 +9,8 @@ finds no chunk left stays in the kernel and checks, for about SPIN turns, whethe
 then does it sleep. A kernel has begun when its caller takes its first chunk: the lock is free then.
 
 A captured run (arithmetic/captured_run.py) is repeated by `launch`: all its kernels one after another,
-each thread for itself, so that no kernel has to be handed over.
+each thread for itself, so that no kernel has to be handed over. If all are machine code, each thread stays in
+compiled code from kernel to kernel (native_calls.py).
 
 A kernel's first argument is its `work`, int64: chunks taken, chunks, items, chunks done, turns to wait;
 a worker sees the next kernel's behind it. A kernel's frame is
@@ -34,6 +35,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from refnet.core.interrupt import Stop, current
+from refnet.kernels.native_calls import ARGUMENTS, CODE, WORK_ROW, NativeCalls, call_native, native
 from refnet.kernels.resources import processors
 from refnet.loops.jit import njit
 
@@ -63,6 +66,11 @@ ROW = 8
 """Numbers per kernel: a cache line."""
 KERNELS = 1024
 """Kernels that one array of them serves."""
+STRETCH = 16
+"""Kernels after which a caller in compiled code returns to Python, which may have been asked to stop."""
+OVER, WAITS, FAILED = range(3)
+"""Why a thread returns from compiled code: everything is called; others are still at a kernel, or have not
+begun it; a kernel failed."""
 
 
 def _advance(typingctx: Any, array: Any, index: Any) -> Any:
@@ -124,6 +132,40 @@ def _reached(work: Any, index: int, value: int, turns: int) -> bool:
     return bool(look(work, index) >= value)
 
 
+@njit
+def _call_each(table: Any, rows: Any, begin: int, end: int, turns: int) -> tuple[int, int]:
+    """Begin the kernels begin to end of a table of calls, each when all of the one before is done.
+
+    Returns where it stopped (see OVER): for WAITS behind the kernel that others are at, for FAILED at the
+    kernel. rows: all kernels' `work`, flat. Others are waited for no longer than so many turns.
+    """
+    data = rows.ctypes.data
+    for k in range(begin, end):
+        at = table[k, WORK_ROW]
+        if call_native(table[k, CODE], table[k, ARGUMENTS], data + rows.itemsize * at) != 0:
+            return k, FAILED
+        if not _reached(rows, at + DONE, rows[at + PARTS], turns):
+            return k + 1, WAITS
+    return end, OVER
+
+
+@njit
+def _help_each(table: Any, rows: Any, begin: int, turns: int) -> tuple[int, int]:
+    """A worker's part of the kernels from `begin` on: chunks of each that its caller has begun.
+
+    Returns where it stopped (see OVER): for WAITS and FAILED at the kernel.
+    """
+    data = rows.ctypes.data
+    for k in range(begin, table.shape[0]):
+        at = table[k, WORK_ROW]
+        if not _reached(rows, at + TAKEN, 1, turns):
+            return k, WAITS
+        left = look(rows, at + TAKEN) < rows[at + PARTS]
+        if left and call_native(table[k, CODE], table[k, ARGUMENTS], data + rows.itemsize * at) != 0:
+            return k, FAILED
+    return table.shape[0], OVER
+
+
 Kernel = Callable[..., None]
 
 
@@ -170,21 +212,48 @@ class LaunchList:
         for (_, _, at), call, both in zip(self.steps, calls, shared, strict=True):
             self.rows[at, PARTS] = min(call.count, CHUNKS * threads) if both else 1
             self.rows[at, ITEMS] = call.count
+        self.native = native([(kernel, arguments, at * ROW) for kernel, arguments, at in self.steps])
+        self.native_shared = None if self.native is None else self.native.of(shared)
 
     def alone(self) -> None:
         """All of it in this thread."""
         rows = self.rows.copy()
         rows[:, PARTS] = 1
+        if self.native is not None:
+            self.call_each(rows.reshape(-1), 0, lambda _: None)
+            return
         works = list(rows[:, :TURNS])
         for kernel, arguments, at in self.steps:
             kernel(works[at], *arguments)
+
+    def call_each(self, rows: Work, turns: int, wait: Callable[[Work], None]) -> None:
+        """Begin all kernels in compiled code. wait(work): returns when all chunks of it are done."""
+        assert self.native is not None
+        table, at = self.native.table, 0
+        while at < len(table):
+            at, why = _call_each(table, rows, at, min(at + STRETCH, len(table)), turns)
+            if why == FAILED:
+                raise _failed(self.steps[at][0])
+            if why == WAITS:
+                row = self.steps[at - 1][2] * ROW
+                wait(rows[row : row + ROW])
+
+
+def _failed(kernel: Any) -> MemoryError:
+    """What to raise for a kernel that failed in compiled code.
+
+    Kernels raise nothing themselves, and the same arguments were right when the run was captured. One reason
+    is left.
+    """
+    return MemoryError(f"no memory for what {kernel.__name__} needs while it computes")
 
 
 class _Launch:
     """A launch list that is running: as soon as the caller has begun a kernel, a worker may."""
 
-    def __init__(self, launches: LaunchList, rows: Work) -> None:
+    def __init__(self, launches: LaunchList, rows: Work, turns: int) -> None:
         self.shared, self.rows = launches.shared, rows.reshape(-1)  # the kernels are let go when all are done
+        self.native, self.turns = launches.native_shared, turns
         self.fault: BaseException | None = None
         self.over = False
         self._came: list[None] = []
@@ -194,13 +263,16 @@ class _Launch:
         """A worker's part. It may come late: then all chunks are taken."""
         self._came.append(None)
         try:
-            self._repeat()
+            if (calls := self.native) is not None:
+                self._help_each(calls, self.shared)
+            else:
+                self._repeat()
         finally:
             self._left.append(None)
 
     def leave(self) -> None:
         """End it: no worker begins another chunk. Returns when none is at one."""
-        self.over, self.shared = True, []
+        self.over, self.shared, self.native = True, [], None
         rows = self.rows.reshape(-1, ROW)
         rows[:, TAKEN] = np.maximum(rows[:, PARTS], 1)
         while len(self._left) < len(self._came) and (rows[:, DONE] < rows[:, PARTS]).any():
@@ -215,6 +287,15 @@ class _Launch:
                 time.sleep(PAUSE)
             kernel(self.rows[at : at + 2 * ROW], *arguments)
 
+    def _help_each(self, calls: NativeCalls, steps: Sequence[tuple[Kernel, tuple[Any, ...], int]]) -> None:
+        at, why = 0, WAITS
+        while why != OVER and not self.over:
+            at, why = _help_each(calls.table, self.rows, at, self.turns)
+            if why == FAILED:
+                raise _failed(steps[at][0])
+            if why == WAITS and not self.over:
+                time.sleep(PAUSE)
+
 
 class ThreadPool:
     """The caller and `threads` - 1 workers. One kernel at a time."""
@@ -226,6 +307,7 @@ class ThreadPool:
         self._rows = np.zeros(0, np.int64)
         self._at = 0
         self._job: _Job | _Launch | None = None
+        self._bell = np.zeros(ROW, np.int64)
         self._sleeping = 0
         self._awake = threading.Condition()
         for i in range(threads - 1):
@@ -255,9 +337,13 @@ class ThreadPool:
         rows = launches.rows.copy()
         rows[: len(launches.shared), TURNS] = self._turns
         works = list(rows)
-        job = _Launch(launches, rows)
+        job = _Launch(launches, rows, self._turns)
         self._begin(job)
         try:
+            if launches.native is not None:
+                wait = partial(self._end, job, stop=None)
+                launches.call_each(rows.reshape(-1), self._turns, wait)
+                return
             for kernel, arguments, at in launches.steps:
                 work = works[at]
                 kernel(work, *arguments)
@@ -268,6 +354,7 @@ class ThreadPool:
 
     def _begin(self, job: _Job | _Launch) -> None:
         self._job = job
+        self._bell[0] += 1
         if self._sleeping:
             with self._awake:
                 self._awake.notify_all()
@@ -284,8 +371,10 @@ class ThreadPool:
     def _work(self) -> None:
         last = None
         while True:
-            job = self._job
+            rung, job = self._bell[0], self._job
             if job is last or job is None:
+                if isinstance(job, _Launch) and _reached(self._bell, 0, rung + 1, self._turns):
+                    continue
                 with self._awake:
                     self._sleeping += 1
                     while self._job is last:
