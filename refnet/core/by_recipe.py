@@ -22,8 +22,10 @@ class ByRecipe:
     """Base of Op: what is true of the value by a recipe. Nothing is, unless an op says so."""
 
     def capturable_by(self, do: Program | Choice, *inputs: tuple[int, ...]) -> bool:
-        """As `capturable`, of `replay` with that formula, or of `in_order` with that program."""
-        return False
+        """As `capturable`, of `replay` with that formula, or of `in_order` with that program: what starts a
+        pass is, unless the op says otherwise.
+        """
+        return self.fuses_in_order
 
     def runs_formula(self, formula: str) -> bool:
         """Whether `run` gives the bits of that one of `formulas`."""

@@ -12,7 +12,7 @@ from refnet.core.element import Index, Terms, Windows
 from refnet.core.engine import NOTHING, ConvGeometry, Engine, Epilogue, Places, window_count
 from refnet.core.exact import Exact
 from refnet.core.op import F32, F64, Cost, Fusable, Interval, Reduction, TensorType
-from refnet.core.orders import Choice, Program
+from refnet.core.orders import Program
 from refnet.core.rounding import product_grid, product_integers, sum_of_products
 from refnet.ops.pointwise import sum_bound
 
@@ -153,9 +153,6 @@ class Conv(Fusable, Reduction):
 
     def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
         return self.sum_in_order(program, None, *inputs, engine=engine, places=places)
-
-    def capturable_by(self, do: Program | Choice, *inputs: tuple[int, ...]) -> bool:
-        return self.symmetric
 
     @property
     def fuses_in_order(self) -> bool:
@@ -332,9 +329,6 @@ class ConvAdd(Reduction):
     def in_order(self, program: Program, *inputs: F32, engine: Engine, places: Places | None = None) -> F32:
         x, addend, *weights = inputs
         return self.conv.sum_in_order(program, addend, x, *weights, engine=engine, places=places)
-
-    def capturable_by(self, do: Program | Choice, *inputs: tuple[int, ...]) -> bool:
-        return True
 
     @property
     def fuses_in_order(self) -> bool:

@@ -48,8 +48,7 @@ class WindowedPool(Op):
         self._expect(min(*self.pad, *self.ends) >= 0, "pad and pad_end >= 0")
         self._expect(self.kernel[0] * self.kernel[1] < 2**46, "fewer than 2**46 elements in a window")
         axes = zip(x.shape[2:], self.kernel, self.stride, self.pad, self.ends, self.dilation, strict=True)
-        sizes = [windows_along(self, self.convention, x, *axis) for axis in axes]
-        return TensorType((*x.shape[:2], *sizes))
+        return TensorType((*x.shape[:2], *(windows_along(self, self.convention, x, axis) for axis in axes)))
 
     @property
     def ends(self) -> Pair:
@@ -181,18 +180,12 @@ MOST_CHECKED = 1 << 20
 """Windows along an axis that is shorter than the dilation."""
 
 
-def windows_along(
-    op: Op,
-    convention: str,
-    x: TensorType,
-    size: int,
-    kernel: int,
-    stride: int,
-    pad: int,
-    end: int,
-    dilation: int,
-) -> int:
-    """How many windows there are along one axis of x, by the rule of `WindowedPool`; each sees an element."""
+def windows_along(op: Op, convention: str, x: TensorType, axis: tuple[int, ...]) -> int:
+    """How many windows there are along one axis of x, by the rule of `WindowedPool`; each sees an element.
+
+    axis: its size, and the kernel, stride, pad, pad at the end and dilation along it.
+    """
+    size, kernel, stride, pad, end, dilation = axis
     span = dilation * (kernel - 1) + 1
     op._expect(pad < span, f"pad must be smaller than the kernel, got {pad} and {span}")
     room = size + pad + end - span

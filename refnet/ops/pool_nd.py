@@ -56,7 +56,7 @@ class PoolNd(Op):
         self._expect(min(*pad, *end) >= 0, "pad and pad_end >= 0")
         self._expect(math.prod(self.kernel) < 2**46, "fewer than 2**46 elements in a window")
         axes = zip(x.shape[2:], self.kernel, stride, pad, end, dilation, strict=True)
-        sizes = [windows_along(self, self.convention, x, *axis) for axis in axes]
+        sizes = [windows_along(self, self.convention, x, axis) for axis in axes]
         return TensorType((*x.shape[:2], *sizes))
 
     def _by_kernel(self, x: Array, fill: float) -> Iterator[Array]:
