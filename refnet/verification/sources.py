@@ -14,10 +14,17 @@ from refnet.core.op import F32
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import file_name
 from refnet.models.converted import usual_pipeline
-from refnet.models.inputs import SAMPLE, inputs_from, is_tensor, located_input, located_model
+from refnet.models.input_kinds import kinds_of
+from refnet.models.inputs import (
+    SAMPLE,
+    inputs_from,
+    is_tensor,
+    located_input,
+    located_model,
+)
 from refnet.models.loading import Model, Size, load, network_of
 from refnet.models.seed import seed_of
-from refnet.models.synthetic import normal
+from refnet.models.synthetic import of_kind
 from refnet.verification.capture import Capture, CapturedValues, Values
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str, F32]
@@ -53,7 +60,7 @@ def network_and_inputs(
     manifest = capture.manifest
     if manifest is None or said is None or all(one.file is not None for one in manifest.inputs.values()):
         return graph, {}
-    found = located_input(said, _folder(capture))
+    found = located_input(said, [_folder(capture)])
     return graph, inputs_from(graph, found, None if is_tensor(found) else said.pipeline, usual)
 
 
@@ -138,7 +145,10 @@ def stated_inputs(graph: Graph, capture: CapturedValues) -> dict[str, F32]:
     source = said.input
     seed = seed_of(source, "input")
     if seed is not None:  # of any batch
-        return {name: normal(seed, name, _batched(graph, name, capture.input(name))) for name in graph.inputs}
+        return {
+            name: of_kind(seed, name, _batched(graph, name, capture.input(name)), kind)
+            for name, kind in kinds_of(graph).items()
+        }
     if source in {file_name(name) for name in graph.inputs} or not source or said.pipeline is None:
         return {}
     if not source.startswith(SAMPLE):

@@ -19,13 +19,13 @@ from refnet.core.errors import InputError, RefnetError
 from refnet.core.graph import Graph
 from refnet.core.op import F32, Op, TensorType
 from refnet.formats.golden_file import Sources
-from refnet.formats.manifest import Origin
+from refnet.formats.manifest import NETWORK, Origin
 from refnet.frameworks.caller import Caller, caller, node_caller
 from refnet.frameworks.capture.stream import Stream, plan_of
 from refnet.frameworks.capture.writer import Array, CapturePlan, write
 from refnet.frameworks.process import Answer, Serves
 from refnet.models.inputs import Inputs
-from refnet.models.loading import NETWORK, load
+from refnet.models.loading import load
 from refnet.verification.capture import open_capture
 
 LOG = logging.getLogger("refnet")
