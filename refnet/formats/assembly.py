@@ -6,6 +6,7 @@ on the batch; `assembled` makes one graph of the three, in which a reshape copie
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -139,9 +140,11 @@ def assembled(
             raise UnsupportedError(f"{file}: the weight {changed[0][:100]!r} depends on the batch")
     kinds = {**first.types, **{name: type_of(constants[name]) for name in single}}
     if given := [name for name in heads if name in first.inputs]:
-        raise UnsupportedError(
-            f"{file}: the output {given[0][:100]!r} is an input, refnet's outputs are values"
-        )
+        heads = [name for name in heads if name not in given]
+        what = f"{file}: the output {given[0][:100]!r} is an input, refnet's outputs are values"
+        if not heads:
+            raise UnsupportedError(what)
+        logging.getLogger("refnet").warning("%s; it is left out", what)
     finished, outputs = with_outputs(nodes, heads, kinds, taken, returned or {})
     marked = {own: rounded[constant] for constant, own in names.items() if rounded and constant in rounded}
     graph = Graph(name, first.inputs, tuple(finished), outputs, rounded=marked)

@@ -45,7 +45,7 @@ def traced(module: Any) -> Any:
     found = torch.fx.symbolic_trace(module)
     found.graph.eliminate_dead_code()
     found.recompile()
-    return found.eval()
+    return found  # whose parts are in the modes that forward puts them into
 
 
 def export(module: Any, tensors: dict[str, Any], keywords: bool, free: bool = True) -> Exported:
@@ -85,9 +85,14 @@ def save(exported: Exported, names: Sequence[str], path: str) -> None:
     """Write the .onnx, with its weights. names: what the module calls its outputs, in its order.
 
     They stand in the metadata, under a key that refnet's reader of .onnx knows, if there are more than one.
+    A value that is returned twice is one output.
     """
     import json
 
+    graph = exported.onnx.model.graph
+    for i in reversed(range(len(graph.outputs))):
+        if exported.outputs[i] in exported.outputs[:i]:
+            del graph.outputs[i]
     if list(names) != ["output"] and len(names) == len(exported.outputs):
         pairs = [list(pair) for pair in zip(names, exported.outputs, strict=True)]
         exported.onnx.model.metadata_props["refnet outputs"] = json.dumps(pairs)
@@ -125,7 +130,8 @@ def values(
     arguments = [state[bound[name]] if name in bound else next(given) for name in holders]
     with torch.inference_mode():
         found = Watched(program.graph_module).run(*arguments, enable_io_processing=False)
-    return list(found)
+    returned = [spec.kind.name == "USER_OUTPUT" for spec in signature.output_specs]
+    return [one for one, own in zip(found, returned, strict=True) if own]  # others: buffers that it changes
 
 
 def alone(

@@ -140,12 +140,19 @@ def export(request: Any, arrays: Any, emit: Any) -> Any:
         differ = sum(int((_bits(np, a) != _bits(np, b)).sum()) for a, b in pairs)
         part["save"](found, list(map(_returned, own)), request["path"])
     except Exception as error:  # whatever torch's compiler raises; the caller falls back to hooks
-        first = str(error).split("\n")[0]
-        return {"refused": f"{type(error).__name__}: {first}"[:300]}, {}
+        return {"refused": _said(error)}, {}
     KEPT["exported"] = found
     fields = {"refused": "", "inputs": list(found.inputs), "outputs": list(found.outputs), "differ": differ}
     values = [node.name for node in found.program.graph.nodes if node.name in found.names]
     return {**fields, "values": values, "free": found.free}, {}
+
+
+def _said(error: BaseException) -> str:
+    """The first line of what is at the bottom of an error, without colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().split("\n")[0]
+    return f"{type(error).__name__}: {first}"[:300]
 
 
 def _bits(np: Any, array: Any) -> Any:
@@ -513,6 +520,8 @@ def _tensors(value: Any) -> dict[str, Any]:
         return {"": value}
     if isinstance(value, dict):
         pairs = [(str(key), part) for key, part in value.items()]
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        pairs = list(zip(value._fields, value, strict=True))
     elif isinstance(value, tuple | list):
         pairs = [(str(i), part) for i, part in enumerate(value)]
     else:

@@ -31,6 +31,10 @@ Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str
 """seed:N, sample:NAME, a .npy file, NAME=FILE.npy or images, one or several; or arrays by name."""
 
 
+REFUSED = "refused by "
+"""How a flag begins that says why torch could not export a module."""
+
+
 def network_and_inputs(
     capture: CapturedValues,
     model: Model | Graph | None,
@@ -113,7 +117,7 @@ def _network(
         return model, None
     if model is None and (said is None or not said.model):
         where = capture.folder if isinstance(capture, Capture) else "the capture"
-        raise InputError(f"{where} does not say of which network its values are: name the MODEL")
+        raise InputError(f"{where} {_without_network(capture)}: name the MODEL")
     name = None if model is None else os.fspath(model)
     given = None if weights is None else os.fspath(weights)
     places = (Path(), _folder(capture))
@@ -121,6 +125,20 @@ def _network(
     graph = load(chosen.model, weights=chosen.weights, network=chosen.network, image=chosen.image)
     entry = network_of(chosen.model, chosen.network)
     return graph, usual_pipeline(chosen.model, entry)
+
+
+def _without_network(capture: CapturedValues) -> str:
+    """Why a capture has no network of its own, and what can be done with it."""
+    flags = {} if capture.manifest is None else capture.manifest.reference.flags
+    refused = [
+        f"{key.removeprefix('refused by ')}: {why}" for key, why in flags.items() if "refused by " in key
+    ]
+    if not refused:
+        return "does not say of which network its values are"
+    return (
+        f"is of a module that torch cannot export ({'; '.join(refused)[:300]}), so no graph can judge "
+        "it by; `refnet diff` compares it with another capture of the module, and to judge it"
+    )
 
 
 def _folder(capture: CapturedValues) -> Path:

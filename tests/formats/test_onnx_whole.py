@@ -232,3 +232,10 @@ def test_outputs_have_the_names_that_a_module_gives_them(tmp_path: Path) -> None
     ):
         with pytest.raises(FormatError):
             read(outputs_said(bad), tmp_path)
+
+
+def test_an_output_that_is_an_input_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    nodes = [node("Relu", "x", "y"), node("Abs", "x", "z")]
+    graph = read(model(nodes, outputs=["x", "z", "y"]), tmp_path)
+    assert [*graph.outputs] == ["z", "y"]
+    assert "the output 'x' is an input, refnet's outputs are values; it is left out" in caplog.text

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -192,12 +193,28 @@ def _attempt(asked: Asked, options: Mapping[str, Any], folder: Path) -> tuple[Gr
         why = str(answer.field("refused", str))
         if not why:
             try:
-                return load(path), answer
+                with _named(path):
+                    return load(path), answer
             except RefnetError as error:
                 why = str(error).replace(str(path), NETWORK)
         if not answer.fields.get("free"):
             break
     return why
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """While it holds, what is logged of the file calls it by its name in the capture."""
+
+    def renamed(record: logging.LogRecord) -> bool:
+        record.msg, record.args = record.getMessage().replace(str(path), NETWORK), ()
+        return True
+
+    LOG.addFilter(renamed)
+    try:
+        yield
+    finally:
+        LOG.removeFilter(renamed)
 
 
 def said(refused: Mapping[str, str]) -> dict[str, str]:
