@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from refnet.arithmetic.fused import defined_with_run
+from refnet.arithmetic.types import types_of
 from refnet.core.engine import Engine
 from refnet.core.graph import Graph, Node
 from refnet.core.interpreter import Plan, cost_of, evaluated
@@ -70,12 +71,12 @@ class CapturedRun:
         self._arena, self._busy = Arena(), threading.Lock()
         self._threads, self._wanted = engine.threads, plan.wanted
         steps: list[list[Call] | _UncapturedOp] = []
-        types = graph.types({name: TensorType(array.shape) for name, array in inputs.items()})
+        types = graph.types(types_of(inputs))
         names = [node.name for node, *_ in plan.schedule]
         self._cost = cost_of(graph, types, plan.wanted)
         self._cost.check()
         slow = long_ones(self._cost.operations, names)
-        values = {name: self._held(array.shape) for name, array in inputs.items()}
+        values = {name: self._held(types[name]) for name in inputs}
         self._inputs = {name: self._lasting(array) for name, array in values.items()}
         for name, array in inputs.items():
             np.copyto(self._inputs[name], array)
@@ -84,9 +85,9 @@ class CapturedRun:
         results = {}
         for node, data, learned, done in plan.schedule:
             given, weights = [values[name] for name in data], [graph.weights[name] for name in learned]
-            shape = types[node.name].shape
+            kind = types[node.name]
             run = (interruptible, self._execute) if node.name in slow else (self._execute,)
-            value = evaluated(node, *run, node, given, weights, shape, engine, steps)
+            value = evaluated(node, *run, node, given, weights, kind, engine, steps)
             del given
             value.flags.writeable = False
             values[node.name] = value
@@ -104,24 +105,25 @@ class CapturedRun:
         """The bytes of memory that it holds."""
         return sum(piece.size for piece in self._arena.pieces)
 
-    def _held(self, shape: tuple[int, ...]) -> F32:
-        return self._arena.empty(shape, np.float32)
+    def _held(self, kind: TensorType) -> F32:
+        return self._arena.empty(kind.shape, np.dtype(kind.dtype))
 
     def _execute(
         self,
         node: Node,
         data: list[F32],
         weights: list[F32],
-        shape: tuple[int, ...],
+        kind: TensorType,
         engine: Engine,
         steps: list[list[Call] | _UncapturedOp],
     ) -> F32:
         """The node's value, in the arena; what it takes to compute it again becomes steps."""
         if node.op.reshapes and defined_with_run(node.op, "reshapes"):
-            return data[0].reshape(shape)
+            return data[0].reshape(kind.shape)
         calls: list[Call] = []
         shapes = [array.shape for array in (*data, *weights)]
-        if defined_with_run(node.op, "capturable") and node.op.capturable(*shapes):
+        floats = all(array.dtype == np.float32 for array in data)  # kernels have no other dtype
+        if floats and defined_with_run(node.op, "capturable") and node.op.capturable(*shapes):
             with allocating_in(self._arena), noting(calls):
                 value = node.op.run(*data, *weights, engine=engine)
             if value.size and self._arena.lasting(value) is None:
@@ -133,7 +135,7 @@ class CapturedRun:
             for call in calls:
                 row.append(replace(call, arguments=tuple(map(self._lasting, call.arguments))))
             return value
-        value = self._held(shape)
+        value = self._held(kind)
         lasting = tuple(map(self._lasting, data))
         uncaptured = _UncapturedOp(engine, node, lasting, tuple(weights), self._lasting(value))
         uncaptured()

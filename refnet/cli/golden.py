@@ -29,7 +29,7 @@ examples:
   refnet golden resnest-50-pytorch --weights seed:0 --input seed:0 -o golden.json
   refnet golden resnest-digits --input sample:1700-label-5.png -o golden.json
   refnet golden octave-se-resnet-50-0.125 --input cat.jpg -o golden.json    with the fetched official weights
-  refnet golden caps --input caps/x.npy -o caps/golden.json         of your torch module, captured in caps
+  refnet golden caps -o golden.json         of your torch module, on the inputs that it was captured with
   refnet golden --check golden.json                      with the model, weights and input that the file names
   refnet golden --check golden.json net.pth --model resnest-50-pytorch --input x.npy
 
@@ -37,7 +37,8 @@ A golden file holds the sha256 of every node's golden value, and of the graph, t
 Neither threads nor batch size change them (a graph that mixes the images of a batch runs on all images at
 once). --input takes a .npy file, an image, sample:NAME (a shipped digit) or seed:N (synthetic, the same
 bits on every machine). --check computes everything again and names the first node that differs. Exit code
-0: equal; 1: different; 2: could not be judged. Files that a golden file names are looked for beside it.
+0: equal; 1: different; 2: could not be judged. Files that a golden file names, or the folder of a capture,
+are looked for beside it.
 docs/golden.md specifies the format.
 """
 
@@ -73,8 +74,12 @@ def run(a: argparse.Namespace) -> int:
 
 
 def _golden_record(a: argparse.Namespace) -> int:
+    from refnet.models.loading import is_capture
+    from refnet.models.weights_file import source_of
     from refnet.report.terminal import clean, show
 
+    if a.input is None and a.model is not None and is_capture(a.model):
+        a.input = source_of(a.model).file  # the inputs that the module was captured with
     if a.model is None or a.input is None or a.output is None:
         raise InputError("to write a golden file, give a MODEL, an --input, and the file's name with -o")
     with progress_bar("nodes") as progress:

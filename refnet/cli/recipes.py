@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,13 +75,13 @@ def _said(book: Book, key: str) -> dict[str, Any]:
 
 def _keys(book: Book, path: Path, node: str, graph: Graph | None) -> list[str]:
     from refnet.arithmetic.recipes import missing
-    from refnet.core.op import TensorType
     from refnet.core.orders import signature
     from refnet.report.recipe import find
 
     if graph is not None and node in graph.by_name:
         inputs = {
-            name: TensorType((book.reference.batch, *kind.shape[1:])) for name, kind in graph.inputs.items()
+            name: replace(kind, shape=(book.reference.batch, *kind.shape[1:]))
+            for name, kind in graph.inputs.items()
         }
         types = graph.types(inputs)
         one = graph.by_name[node]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,8 +114,10 @@ def run(a: argparse.Namespace) -> None:
     kinds = {name: types[value] for name, value in graph.outputs.items()}
     classes = [name for name, one in kinds.items() if len(one.shape) == 2 and one.dtype == "float32"]
     output = next(iter(["prob"] * ("prob" in graph.outputs) + classes + [*graph.outputs]))
-    if output not in classes:
-        raise InputError(f"{graph.name}: output {output!r} is {types[graph.outputs[output]]!r}, not classes")
+    if output not in classes and a.output is None:
+        how = f"--value {shlex.quote(output)} --output FILE.npy saves it"
+        shown = types[graph.outputs[output]]
+        raise InputError(f"{graph.name}: output {output!r} is {shown!r}, not classes: {how}")
     names, batches, pipeline = _inputs(a, graph, entry)
     value = a.value or output
     kind = types.get(graph.outputs.get(value, value))
@@ -128,6 +131,8 @@ def run(a: argparse.Namespace) -> None:
             if append is not None:
                 append(found[value])
             advance(len(found[output]))
+    if output not in classes:
+        rows, names = [], []
     known = labels(entry.dataset) if entry else ()
     results = [(n, top(row, a.top, known)) for n, row in zip(names, rows, strict=True)]
     head = {"model": name, "weights": a.weights, "pipeline": pipeline, "arithmetic": arithmetic.name}
@@ -164,9 +169,10 @@ def _arithmetic(a: argparse.Namespace) -> tuple[Arithmetic, RefineCount | None]:
 
 def _inputs(
     a: argparse.Namespace, graph: Graph, entry: Entry | None
-) -> tuple[list[str], Iterator[F32], str | None]:
+) -> tuple[list[str], Iterator[F32 | Mapping[str, F32]], str | None]:
     """Names and batches of the inputs, and their preprocessing pipeline (None: the input is a tensor)."""
     from refnet.models.converted import usual_pipeline
+    from refnet.models.input_kinds import kinds_of
     from refnet.models.inputs import is_tensor, read_inputs, sample_or_path
     from refnet.models.predict import image_batches, input_tensor, tensor_batches
     from refnet.models.preprocess import pipeline
@@ -176,17 +182,16 @@ def _inputs(
     if given and a.images:
         raise InputError(f"--input {given[0]} and {counted(len(a.images), 'image')}: give one or the other")
     if any(is_tensor(text) for text in given):
-        kinds = {name: kind.shape for name, kind in graph.inputs.items()}
         (name,) = graph.inputs if len(graph.inputs) == 1 else (None,)
         file = given[0].removeprefix(f"{name}=")
         if len(given) == 1 and name is not None and file.endswith(".npy") and a.pipeline is None:
             tensor = input_tensor(Path(file), graph.inputs[name])  # read batch by batch
             return [f"{file}[{i}]" for i in range(tensor.shape[0])], tensor_batches(tensor, a.batch), None
-        arrays = read_inputs(given, kinds, pipeline=a.pipeline).arrays
-        array = next(iter(arrays.values()))
-        starts = range(0, len(array), a.batch)
-        names = [f"{given[0]}[{i}]" for i in range(len(array))]
-        return names, (array[i : i + a.batch] for i in starts), None
+        inputs = read_inputs(given, kinds_of(graph), pipeline=a.pipeline)
+        starts = range(0, inputs.batch, a.batch)
+        names = [f"{given[0]}[{i}]" for i in range(inputs.batch)]
+        parts = ({key: one[i : i + a.batch] for key, one in inputs.arrays.items()} for i in starts)
+        return names, parts, None
     images = [sample_or_path(text) for text in given] or a.images
     if not images and entry is not None and entry.dataset == "digits":
         images = sorted((shipped_folder() / "digits").glob("*.png"), key=lambda p: int(p.name.split("-")[0]))

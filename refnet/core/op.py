@@ -25,7 +25,7 @@ F64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TensorType:
-    """Shape and dtype of a value. Values of a graph are float32.
+    """Shape and dtype of a value: float32, or an integer or boolean.
 
     >>> TensorType((1, 3, 224, 224))
     float32[1, 3, 224, 224]
@@ -104,7 +104,7 @@ class Interval:
         >>> Interval.exactly(np.float32([1.5])).radius
         array([0.])
         """
-        center = np.ascontiguousarray(array, np.float64)
+        center = np.asarray(array, np.float64, order="C")
         return Interval(center, np.zeros_like(center))
 
     @property
@@ -165,9 +165,19 @@ class Op(ByRecipe):
     reshapes: ClassVar[bool] = False
     """True if the value has the elements of its one input, in the same order, in another shape."""
 
+    any_dtype: ClassVar[bool] = False
+    """True if data, weights or value may be integers or booleans; `type` says which."""
+
+    def unspecified(self, *inputs: Any) -> npt.NDArray[np.bool_]:
+        """Per element of an integer value: whether no result is right, and frameworks may answer anything."""
+        return np.zeros((), np.bool_)
+
+    def index_limit(self, place: int, *inputs: TensorType) -> int | None:
+        """Of the integers in input `place`: the first that means nothing; None: all may mean something."""
+        return None
+
     def capturable(self, *inputs: tuple[int, ...]) -> bool:
         """Whether kernels do everything that `run` does with data of these shapes (captured_run.py).
-
         What Python does may then depend on shapes and weights, never on the values of the data.
         """
         return False
@@ -212,10 +222,7 @@ class Op(ByRecipe):
 
     def nan_propagates(self, *weights: F32) -> bool:
         """Whether every framework gives NaN for a NaN and for infinities that cancel, and for one infinity
-        an infinity of the formula's sign (or NaN, if finite terms overflow on the way).
-
-        False: frameworks differ, or it is not known.
-        """
+        an infinity of the formula's sign (or NaN, if finite terms overflow on the way). False: not known."""
         return False
 
     @property
@@ -251,14 +258,11 @@ class Op(ByRecipe):
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         """The value by that formula of `formulas`; total: the order of its sum along an axis, if it has one.
-
-        Raises InputError for a formula that is not in the menu.
-        """
+        Raises InputError for a formula that is not in the menu."""
         raise NotImplementedError
 
     def fold(self, how: str, weights: Sequence[F32], engine: Engine) -> tuple[F32, F32]:
         """Weight and bias of the convolution before the op and the op as one, for an op that `folds`.
-
         how: one of core.orders.FOLDS, else InputError. weights: weight (o, ...), perhaps bias (o,), then the
         op's own, (o,) each.
         """
@@ -278,9 +282,7 @@ class Op(ByRecipe):
 
     def term_grid(self, units: Sequence[float], sizes: Sequence[float]) -> tuple[float, float] | None:
         """(unit, size): the terms of its sums are multiples of unit, and no product among them exceeds size.
-
-        units, sizes: the same of each input. None: its values are no sums.
-        """
+        units, sizes: the same of each input. None: its values are no sums."""
         return None
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
@@ -391,7 +393,6 @@ class Reduction(Op):
 
     def exact_integers(self, largest: int, *inputs: TensorType) -> tuple[tuple[int, ...], int] | None:
         """Inputs of which no partial sum rounds, in any order, with or without FMA: (limits, factor).
-
         Input i holds integers of at most limits[i], times the factor; no number that is multiplied exceeds
         largest. A limit of 0: there are too many terms. None: not known.
         """

@@ -6,11 +6,11 @@ on the batch; `assembled` makes one graph of the three, in which a reshape copie
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from refnet.core.errors import FormatError, GraphError, RefnetError, UnsupportedError
@@ -18,7 +18,7 @@ from refnet.core.graph import Graph, Node
 from refnet.core.op import F32
 from refnet.formats.heads import with_outputs
 from refnet.ops import Add, Constant, Op, Opaque, Reshape, TensorType
-from refnet.ops.integers import TYPED
+from refnet.ops.integers import KINDS
 
 Array = npt.NDArray[Any]
 
@@ -77,15 +77,14 @@ def typed(node: FileNode, made: Made, building: Building) -> TensorType:
     for name in (*made.weights, *(n for n in made.data if n not in building.types)):
         if not name:
             raise node.wrong("an empty input")
-        if building.constants[name].dtype != np.float32 and not isinstance(made.op, TYPED):
-            raise node.unsupported(
-                f"{name[:100]!r} is {building.constants[name].dtype}, refnet's values are float32"
-            )
+        dtype = building.constants[name].dtype.name
+        if dtype not in (KINDS if made.op.any_dtype else KINDS[:1]):
+            raise node.unsupported(f"{name[:100]!r} is {dtype}, refnet's values are float32")
         if not building.constants[name].size:
             raise node.unsupported(f"{name[:100]!r} is empty")
     data = [building.type(name) for name in made.data]
     for name, one in zip(made.data, data, strict=True):
-        if one.dtype != "float32" and not isinstance(made.op, (*TYPED, Opaque)):
+        if one.dtype != "float32" and not made.op.any_dtype:
             raise node.unsupported(f"{name[:100]!r} is {one.dtype}, this needs float32")
     weights = tuple(building.type(name) for name in made.weights)
     try:
@@ -106,9 +105,11 @@ def assembled(
     heads: Sequence[str],
     builds: Sequence[Building],
     rounded: Mapping[str, F32 | None] | None = None,
+    returned: Mapping[str, str] | None = None,
 ) -> Graph:
     """One graph of what was built for each batch. file: for messages. heads: the outputs' values. rounded:
     constants that were computed, and rounded more than once, with how far others' may lie from them.
+    returned: what the file's module calls its outputs, name -> value; those of them that are heads.
 
     A constant that stands where an op takes a value becomes a `Constant` node of its name, whose weight is
     called NAME/value. Raises UnsupportedError where the builds cannot be one graph.
@@ -129,7 +130,8 @@ def assembled(
             own += "_"
         taken.add(own)
         names[value] = own
-        nodes.append(Node(value, Constant(constants[value].shape), (own,)))
+        kind = type_of(constants[value])
+        nodes.append(Node(value, Constant(kind.shape, kind.dtype), (own,)))
     nodes += [Node(m.name, m.op, (*m.data, *(names[name] for name in m.weights))) for m in made]
     for build in builds[1:]:
         if changed := [
@@ -138,10 +140,12 @@ def assembled(
             raise UnsupportedError(f"{file}: the weight {changed[0][:100]!r} depends on the batch")
     kinds = {**first.types, **{name: type_of(constants[name]) for name in single}}
     if given := [name for name in heads if name in first.inputs]:
-        raise UnsupportedError(
-            f"{file}: the output {given[0][:100]!r} is an input, refnet's outputs are values"
-        )
-    finished, outputs = with_outputs(nodes, heads, kinds, taken)
+        heads = [name for name in heads if name not in given]
+        what = f"{file}: the output {given[0][:100]!r} is an input, refnet's outputs are values"
+        if not heads:
+            raise UnsupportedError(what)
+        logging.getLogger("refnet").warning("%s; it is left out", what)
+    finished, outputs = with_outputs(nodes, heads, kinds, taken, returned or {})
     marked = {own: rounded[constant] for constant, own in names.items() if rounded and constant in rounded}
     graph = Graph(name, first.inputs, tuple(finished), outputs, rounded=marked)
     return graph.with_weights({own: constants[name] for name, own in names.items()})

@@ -9,10 +9,15 @@ from refnet.ops import Softmax, TensorType
 
 
 def with_outputs(
-    nodes: Sequence[Node], heads: Sequence[str], types: Mapping[str, TensorType], taken: Collection[str]
+    nodes: Sequence[Node],
+    heads: Sequence[str],
+    types: Mapping[str, TensorType],
+    taken: Collection[str],
+    returned: Mapping[str, str] | None = None,
 ) -> tuple[list[Node], dict[str, str]]:
     """The nodes, and output name -> value.
 
+    returned: what a module calls its outputs, in its order: they are called so, and nothing is added. Else
     "prob" is the only softmax among the heads, "logits" its input if that is the other head; other heads
     keep their names. A single head of (n, classes) that is no softmax becomes "logits", and a softmax node,
     named "prob" unless that is taken, is put on top.
@@ -22,6 +27,8 @@ def with_outputs(
     >>> with_outputs(nodes, ["f"], {"f": TensorType((1, 10))}, {"data", "f"})[1]
     {'prob': 'prob', 'logits': 'f'}
     """
+    if own := {name: value for name, value in (returned or {}).items() if value in heads}:
+        return list(nodes), {**own, **{one: one for one in heads if one not in own.values()}}
     by_name = {node.name: node for node in nodes}
     first = types[heads[0]]
     classes = len(first.shape) == 2 and first.dtype == "float32"

@@ -20,6 +20,8 @@ from refnet.formats.golden_file import Digest, Sources, parse_digest, parse_sour
 from refnet.formats.json_file import Checked, parse, read_bytes, writable
 from refnet.formats.write import whole_file
 
+NETWORK = "network.onnx"
+"""The graph of a torch module, in the folder of its capture."""
 NAME = "manifest.json"
 FORMAT, VERSION = "refnet capture", 1
 LARGEST = 64 << 20

@@ -44,26 +44,40 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     return {}, {}
 
 
+KINDS = ("float32", "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+"""The dtypes of inputs that refnet has."""
+
+
 def signature(request: Any, arrays: Any, emit: Any) -> Any:
     """What a model takes and how much it makes. request: path.
 
-    Fields: inputs (name -> shape, null for a size that is free), outputs (names), values (how many), opset.
+    Fields: inputs (name -> shape, null for a size that is free), dtypes (of the inputs), outputs (names),
+    values (how many), opset.
     """
     import onnx
 
     model = onnx.load(request["path"], load_external_data=False)
     graph, opset = model.graph, _opset(model)
     held = {one.name for one in graph.initializer}
-    inputs = {}
+    inputs, dtypes = {}, {}
     for one in graph.input:
         if one.name not in held:
             kind = one.type.tensor_type
-            if kind.elem_type != onnx.TensorProto.FLOAT or not kind.HasField("shape"):
-                raise ValueError(f"input {one.name!r} is no float32 tensor of a stated rank")
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type) if kind.elem_type else None
+            if (
+                dtype is None
+                or not (dtype.kind in "iub" or dtype.name == "float32")
+                or not kind.HasField("shape")
+            ):
+                raise ValueError(
+                    f"input {one.name!r} is no float32, integer or boolean tensor of a stated rank"
+                )
+            dtypes[one.name] = dtype.name
             inputs[one.name] = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
     values = sum(bool(name) for node in graph.node for name in node.output)
     outputs = [one.name for one in graph.output]
-    return {"inputs": inputs, "outputs": outputs, "values": values, "opset": opset}, {}
+    fields = {"inputs": inputs, "dtypes": dtypes, "outputs": outputs, "values": values, "opset": opset}
+    return fields, {}
 
 
 def capture(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:

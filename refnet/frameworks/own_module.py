@@ -20,6 +20,7 @@ from refnet.core.errors import InputError
 from refnet.core.op import F32
 from refnet.formats.arguments import Requirement, check_arguments
 from refnet.formats.manifest import file_name
+from refnet.formats.npy import CODES
 from refnet.frameworks.capture.names import MODES
 from refnet.frameworks.capture.parameters import parameters_hash
 from refnet.frameworks.capture.sources import reference
@@ -50,9 +51,10 @@ def capture_torch(
     """Run a torch module of this process, and write every value and the module's graph into a folder.
 
     module: a torch.nn.Module on the CPU; it runs in evaluation mode and is afterwards as it was. inputs: what
-    its forward takes: a float32 array or tensor (n, ...), several of them in a tuple or list in the order of
-    its arguments, or a mapping by their names. Their first dimension is the batch n. dynamic_batch: True: the
-    graph must be for any batch, False: it is for this one; None: for any batch where that can be.
+    its forward takes: an array or tensor (n, ...), several of them in a tuple or list in the order of its
+    arguments, or a mapping by their names: float32, integers or booleans. Their first
+    dimension is the batch n. dynamic_batch: True: the graph must be for any batch, False: it is for this one;
+    None: for any batch where that can be.
     mode: "exported": the module must be exported; "eager": by hooks on its modules, without a graph; None:
     exported by torch.export, else by torch.fx, else eager; the manifest's flags say which, and what refused.
     threads: torch's, None for as many as it has now. hash_only: keep the sha256 of each value only.
@@ -133,10 +135,11 @@ def _arrays(module: Any, inputs: Any) -> tuple[dict[str, F32], bool]:
 
 
 def _array(name: str, value: Any) -> F32:
-    """A float32 array of an array or a tensor."""
+    """An array of an array or a tensor."""
     found = np.array(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
-    if found.dtype != np.float32:
-        raise InputError(f"inputs: {name} is {found.dtype}, expected float32")
+    if found.dtype.name not in CODES:
+        hint = ": .float()" if found.dtype.kind == "f" else ""
+        raise InputError(f"inputs: {name} is {found.dtype}, expected float32, integers or booleans{hint}")
     if found.ndim < 1 or found.size == 0:
         raise InputError(f"inputs: {name} is of shape {list(found.shape)}, expected (n, ...) with an element")
     return found

@@ -19,13 +19,15 @@ from typing import Any
 
 @dataclass
 class Exported:
-    """program: torch's ExportedProgram, with the nodes that the .onnx shows. names: the .onnx's values.
+    """program: torch's ExportedProgram, with the nodes that the .onnx shows. onnx: its ONNXProgram. names:
+    the .onnx's values.
 
     inputs: of the .onnx, in the order of the module's arguments. outputs: of the .onnx. free: its batch may
     vary.
     """
 
     program: Any
+    onnx: Any
     names: frozenset[str]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -43,11 +45,11 @@ def traced(module: Any) -> Any:
     found = torch.fx.symbolic_trace(module)
     found.graph.eliminate_dead_code()
     found.recompile()
-    return found.eval()
+    return found  # whose parts are in the modes that forward puts them into
 
 
-def export(module: Any, tensors: dict[str, Any], keywords: bool, path: str, free: bool = True) -> Exported:
-    """Export the module, called with these tensors, to an .onnx file with its weights.
+def export(module: Any, tensors: dict[str, Any], keywords: bool, free: bool = True) -> Exported:
+    """Export the module, called with these tensors; `save` writes it.
 
     keywords: it is called with the tensors by their names, else in their order. The first dimension of every
     input is the batch. free: it may vary, unless it decides something in the module. Raises whatever torch
@@ -73,11 +75,28 @@ def export(module: Any, tensors: dict[str, Any], keywords: bool, path: str, free
             own = ((), tensors) if keywords else (tuple(tensors.values()), None)
             exported = torch.export.export(module, *own)
         made = torch.onnx.export(exported, dynamo=True, optimize=False, verbose=False)
-    made.save(path)
     graph = made.model.graph
     names = frozenset(value.name for node in graph for value in node.outputs)
     inputs, outputs = ([str(value.name) for value in values] for values in (graph.inputs, graph.outputs))
-    return Exported(made.exported_program, names, tuple(inputs), tuple(outputs), free)
+    return Exported(made.exported_program, made, names, tuple(inputs), tuple(outputs), free)
+
+
+def save(exported: Exported, names: Sequence[str], path: str) -> None:
+    """Write the .onnx, with its weights. names: what the module calls its outputs, in its order.
+
+    They stand in the metadata, under a key that refnet's reader of .onnx knows, if there are more than one.
+    A value that is returned twice is one output.
+    """
+    import json
+
+    graph = exported.onnx.model.graph
+    for i in reversed(range(len(graph.outputs))):
+        if exported.outputs[i] in exported.outputs[:i]:
+            del graph.outputs[i]
+    if list(names) != ["output"] and len(names) == len(exported.outputs):
+        pairs = [list(pair) for pair in zip(names, exported.outputs, strict=True)]
+        exported.onnx.model.metadata_props["refnet outputs"] = json.dumps(pairs)
+    exported.onnx.save(path)
 
 
 def values(
@@ -111,7 +130,8 @@ def values(
     arguments = [state[bound[name]] if name in bound else next(given) for name in holders]
     with torch.inference_mode():
         found = Watched(program.graph_module).run(*arguments, enable_io_processing=False)
-    return list(found)
+    returned = [spec.kind.name == "USER_OUTPUT" for spec in signature.output_specs]
+    return [one for one, own in zip(found, returned, strict=True) if own]  # others: buffers that it changes
 
 
 def alone(

@@ -91,7 +91,8 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     paths (folders to import from); threads, keywords (True: forward gets the arrays by their names, else in
     their order).
     An output that is a tuple, a list or a dict has its parts as `output[0]`, `output[key]`. Field `outputs`:
-    output -> the value that it is. Field `left_out`: value -> why it cannot be handed over.
+    output, which of a dict is called as its key, -> the value that it is. Field `left_out`: value -> why it
+    cannot be handed over.
     """
     import torch
 
@@ -105,7 +106,8 @@ def run(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
 
     with torch.inference_mode():
         found, names = _trace(module, call, emit, left_out)
-    fields = {"threads": torch.get_num_threads(), "outputs": names, "left_out": left_out}
+    own = {_returned(name.removeprefix("output")): value for name, value in names.items()}
+    fields = {"threads": torch.get_num_threads(), "outputs": own, "left_out": left_out}
     return fields, {
         name: array for name, tensor in found.items() if (array := _array(tensor, {})) is not None
     }
@@ -129,19 +131,43 @@ def export(request: Any, arrays: Any, emit: Any) -> Any:
     part = _part()
     try:
         one = part["traced"](module) if request.get("traced") else module
-        found = part["export"](one, tensors, keywords, request["path"], request["free"])
+        found = part["export"](one, tensors, keywords, request["free"])
         program = part["values"](found, list(tensors.values()), None, {})
         with torch.inference_mode():
-            own = list(_tensors(module(**tensors) if keywords else module(*tensors.values())).values())
-        pairs = [(one.numpy(), other.numpy()) for one, other in zip(program, own, strict=True)]
-        differ = sum(int((a.view(np.int32) != b.view(np.int32)).sum()) for a, b in pairs)
+            own = _tensors(module(**tensors) if keywords else module(*tensors.values()))
+        made = [one for one in program if isinstance(one, torch.Tensor)]
+        pairs = [(one.numpy(), other.numpy()) for one, other in zip(made, own.values(), strict=True)]
+        differ = sum(int((_bits(np, a) != _bits(np, b)).sum()) for a, b in pairs)
+        part["save"](found, list(map(_returned, own)), request["path"])
     except Exception as error:  # whatever torch's compiler raises; the caller falls back to hooks
-        first = str(error).split("\n")[0]
-        return {"refused": f"{type(error).__name__}: {first}"[:300]}, {}
+        return {"refused": _said(error)}, {}
     KEPT["exported"] = found
     fields = {"refused": "", "inputs": list(found.inputs), "outputs": list(found.outputs), "differ": differ}
     values = [node.name for node in found.program.graph.nodes if node.name in found.names]
     return {**fields, "values": values, "free": found.free}, {}
+
+
+def _said(error: BaseException) -> str:
+    """The first line of what is at the bottom of an error, without colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().split("\n")[0]
+    return f"{type(error).__name__}: {first}"[:300]
+
+
+def _bits(np: Any, array: Any) -> Any:
+    """What is compared as bits: a float32 as the integer of its bits."""
+    return array.view(np.int32) if array.dtype == np.float32 else array
+
+
+def _returned(part: str) -> str:
+    """What an output of a module is called, of its place: of a dict the key, else output[0], output[1] ...
+
+    >>> _returned("[logits]"), _returned("[hidden][0]"), _returned("[1]"), _returned("")
+    ('logits', 'hidden[0]', 'output[1]', 'output')
+    """
+    first, _, rest = part[1:].partition("]")
+    return f"output{part}" if not first or first.isdecimal() else first + rest
 
 
 def run_exported(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
@@ -494,6 +520,8 @@ def _tensors(value: Any) -> dict[str, Any]:
         return {"": value}
     if isinstance(value, dict):
         pairs = [(str(key), part) for key, part in value.items()]
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        pairs = list(zip(value._fields, value, strict=True))
     elif isinstance(value, tuple | list):
         pairs = [(str(i), part) for i, part in enumerate(value)]
     else:

@@ -19,7 +19,9 @@ import numpy as np
 
 from refnet.core.errors import InputError
 from refnet.formats.golden_file import Sources
-from refnet.formats.manifest import file_name
+from refnet.formats.manifest import NAME as MANIFEST
+from refnet.formats.manifest import NETWORK, file_name
+from refnet.models.input_kinds import Kinds, kinds_of
 from refnet.models.seed import SEED, seed_of
 from refnet.models.weights_file import holds_weights_only, source_of
 
@@ -50,8 +52,7 @@ def inputs_from(
     graph: Graph, given: str | Sequence[str], pipeline: str | None, usual: str | None = None
 ) -> dict[str, F32]:
     """The inputs by name, of what is given for --input. pipeline, usual: as for `read_inputs`."""
-    kinds = {name: kind.shape for name, kind in graph.inputs.items()}
-    inputs = dict(read_inputs(given, kinds, pipeline=pipeline, usual=usual).arrays)
+    inputs = dict(read_inputs(given, kinds_of(graph), pipeline=pipeline, usual=usual).arrays)
     graph.check_inputs(inputs)
     return inputs
 
@@ -73,7 +74,7 @@ class Inputs:
 
 def read_inputs(
     given: str | Sequence[str],
-    kinds: Mapping[str, tuple[int, ...]],
+    kinds: Kinds,
     *,
     pipeline: str | None = None,
     usual: str | None = None,
@@ -81,10 +82,10 @@ def read_inputs(
 ) -> Inputs:
     """What --input means in every command: seed:N, sample:NAME, a .npy file, images (a batch), NAME=FILE.npy.
 
-    A folder has a .npy file for each input, named after it. kinds: name -> shape of one image, with its
-    leading 1. pipeline: what was named to make a tensor of an image; usual: the network's own. batch: how
-    many images of a seed; of anything else, how many there must be. Raises InputError for what does not fit
-    kinds, or one another, and for a pipeline without an image.
+    A folder has a .npy file for each input, named after it. kinds: what each must be. pipeline: what was
+    named to make a tensor of an image; usual: the network's own. batch: how many images of a seed; of
+    anything else, how many there must be. Raises InputError for what does not fit kinds, or one another, and
+    for a pipeline without an image.
     """
     listed = [given] if isinstance(given, str) else list(given)
     named = [text.partition("=") for text in listed if NAMED.match(text)]
@@ -99,29 +100,30 @@ def read_inputs(
         return _seeded(listed[0], kinds, batch)
     if len(kinds) != 1:
         raise InputError(f"the network's inputs are {', '.join(kinds)}: give each as NAME=FILE.npy")
-    ((name, shape),) = kinds.items()
+    ((name, kind),) = kinds.items()
     if len(listed) == 1 and tensors:
         return named_inputs({name: listed[0]}, kinds, batch)
     if tensors:
         raise InputError("several inputs must be images: a batch of tensors is one .npy file")
     chosen = pipeline or usual
-    array = np.concatenate([_image(name, shape, text, chosen) for text in listed])
+    if kind.dtype != "float32":
+        raise InputError(f"{listed[0]} is an image, and the input {name} is {kind.dtype}: give a .npy file")
+    array = np.concatenate([_image(name, kind.shape, text, chosen) for text in listed])
     _check_batch(batch, len(array))
     one = len(listed) == 1
     source = portable(Sources("", None, listed[0])).input if one else file_name(name)
     return Inputs({name: array}, source, one and source.startswith(SAMPLE), chosen if one else None)
 
 
-def named_inputs(
-    files: Mapping[str, str], kinds: Mapping[str, tuple[int, ...]], batch: int | None = None
-) -> Inputs:
+def named_inputs(files: Mapping[str, str], kinds: Kinds, batch: int | None = None) -> Inputs:
     """The inputs of .npy files, one for each name of kinds. Raises as `read_inputs`."""
     from refnet.core.op import TensorType
     from refnet.models.predict import input_tensor
 
     if set(files) != set(kinds):
         raise InputError(f"inputs are given for {', '.join(files)}, the network has {', '.join(kinds)}")
-    arrays = {name: input_tensor(Path(files[name]), TensorType(kinds[name])).read() for name in kinds}
+    types = {name: TensorType(kind.shape, kind.dtype) for name, kind in kinds.items()}
+    arrays = {name: input_tensor(Path(files[name]), types[name]).read() for name in kinds}
     counts = {len(array) for array in arrays.values()}
     if len(counts) > 1:
         raise InputError(f"the inputs' first dimensions must be one batch size, got {sorted(counts)}")
@@ -129,15 +131,21 @@ def named_inputs(
     return Inputs(arrays, file_name(next(iter(kinds))), False, None)
 
 
-def _seeded(source: str, kinds: Mapping[str, tuple[int, ...]], batch: int | None) -> Inputs:
-    """Synthetic images. A seed alone makes what a network's own shape says: other batches keep their file."""
-    from refnet.models.synthetic import normal
+def _seeded(source: str, kinds: Kinds, batch: int | None) -> Inputs:
+    """Synthetic images. A seed alone makes what a network's own shape says: other batches keep their file.
+
+    So do integers, whose limits the network decides.
+    """
+    from refnet.models.synthetic import of_kind
 
     seed = seed_of(source, "input")
     assert seed is not None
-    shapes = {name: (batch or shape[0], *shape[1:]) for name, shape in kinds.items()}
-    arrays = {name: normal(seed, name, shape) for name, shape in shapes.items()}
-    return Inputs(arrays, source, shapes == dict(kinds), None)
+    arrays = {
+        name: of_kind(seed, name, (batch or kind.shape[0], *kind.shape[1:]), kind)
+        for name, kind in kinds.items()
+    }
+    own = all(kind.dtype == "float32" and arrays[name].shape == kind.shape for name, kind in kinds.items())
+    return Inputs(arrays, source, own, None)
 
 
 def _image(name: str, shape: tuple[int, ...], text: str, pipeline: str | None) -> F32:
@@ -175,6 +183,8 @@ def sample_or_path(source: str) -> Path:
 def portable(sources: Sources) -> Sources:
     """The sources as a golden file has them: without folders, a sample image by its name.
 
+    A capture's graph keeps its folder's name: so the folder is found beside the golden file.
+
     >>> portable(Sources("a/net-symbol.json", "b/net-0000.params", "/c/x.npy")).input
     'x.npy'
     """
@@ -192,7 +202,12 @@ def portable(sources: Sources) -> Sources:
         of = source_of(weights)
         structure = None if of.structure is None else Path(of.structure).name
         weights = replace(of, file=Path(of.file).name, structure=structure).text
-    return replace(sources, model=Path(sources.model).name, weights=weights, input=source)
+    model = Path(sources.model)
+    folder = model.resolve().parent
+    inside = source_of(model.name).file == NETWORK and (folder / MANIFEST).is_file() and folder.name
+    return replace(
+        sources, model=f"{folder.name}/{model.name}" if inside else model.name, weights=weights, input=source
+    )
 
 
 def located(
@@ -210,11 +225,33 @@ def located(
     source: the input. Raises InputError for what is not there, or is neither in the file nor given.
     """
     said = sources or Sources("", None, "")
+    capture = _captured_in(said.model)
+    captured = model is None and capture
     for what, text, own in (("model", said.model, model), ("weights", said.weights, weights)):
-        if own is None and text is not None and Path(text).name != text:
+        if (
+            own is None
+            and text is not None
+            and Path(text).name != text
+            and not (captured and what == "model")
+        ):
             raise InputError(f"the golden file's {what}, {text!r}, is not beside it: say where it is")
-    chosen = located_model(sources, (folder,), model, weights, network, image, "the golden file")
-    tensor = located_input(said, folder, "the golden file") if source is None else source
+    try:
+        chosen = located_model(sources, (folder,), model, weights, network, image, "the golden file")
+    except InputError as error:
+        if not captured:
+            raise
+        raise InputError(
+            f"the golden file was made of the capture in the folder {captured!r}, which is not beside it: "
+            "name the folder as the MODEL"
+        ) from error
+    graph = Path(source_of(chosen.model).file)
+    places = [folder, graph.parent] if graph.name == NETWORK else [folder]  # a capture's inputs lie in it
+    if source is not None:
+        tensor = source
+    elif capture and said.input == capture and graph.name == NETWORK:
+        tensor = str(graph.parent)
+    else:
+        tensor = located_input(said, places, "the golden file")
     if not chosen.model or not tensor:
         raise InputError(
             f"the golden file does not say its {'input' if chosen.model else 'model'}: say which"
@@ -260,13 +297,20 @@ def _found_source(what: str, text: str, places: Sequence[Path], who: str) -> str
     return replace(of, file=_found(what, of.file, places, who), structure=structure).text
 
 
-def located_input(said: Sources, folder: Path, who: str = "the capture") -> str:
-    """The input that a file names: a seed, a sample, "" if it names none, or a file beside it."""
+def _captured_in(model: str) -> str:
+    """The name of a capture's folder, if a golden file names a graph in one as `portable` does; else ""."""
+    folder, _, file = model.partition("/")
+    sound = source_of(file).file == NETWORK and folder not in ("", ".", "..") and "\\" not in folder
+    return folder if sound else ""
+
+
+def located_input(said: Sources, folders: Sequence[Path], who: str = "the capture") -> str:
+    """The input that a file names: a seed, a sample, "" if it names none, or a file in one of the folders."""
     if said.input == "" or said.input.startswith((SEED, SAMPLE)):
         return said.input
     if said.input == ".." or Path(said.input).name != said.input:
         raise InputError(f"{who}'s input, {said.input!r}, is not beside it: say where it is")
-    return _found("input", said.input, (folder,), who)
+    return _found("input", said.input, folders[::-1], who)
 
 
 def _found(what: str, text: str, places: Sequence[Path], who: str) -> str:
@@ -279,7 +323,11 @@ def _found(what: str, text: str, places: Sequence[Path], who: str) -> str:
     for path in tries:
         if os.path.isfile(path) or (what == "input" and os.path.isdir(path)):
             return str(path)
-    looked = "not beside it" if len(places) == 1 else "neither at that path, nor beside it, nor here"
+    looked = (
+        "not beside it"
+        if what == "input" or len(places) == 1
+        else "neither at that path, nor beside it, nor here"
+    )
     raise InputError(f"{who}'s {what}, {text!r}, is {looked}: say where it is")
 
 

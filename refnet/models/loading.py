@@ -22,6 +22,7 @@ from pathlib import Path
 from refnet.core.errors import FormatError, GraphError, InputError, WeightsError
 from refnet.core.graph import Graph
 from refnet.core.op import F32, Interval, Op, TensorType
+from refnet.formats.manifest import NETWORK
 from refnet.models.catalog import Entry, build, entries, entry, named_by
 from refnet.models.labels import labels
 from refnet.models.seed import seed_of
@@ -37,8 +38,6 @@ from refnet.models.weights_file import (
 from refnet.ops import Conv
 
 MOST_PIXELS = 1 << 24
-NETWORK = "network.onnx"
-"""The graph of a torch module, in the folder of its capture."""
 
 Size = tuple[int, int]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -188,6 +187,11 @@ def module_network(model: str) -> str:
     of = source_of(model)
     file = os.path.join(of.file, NETWORK)
     return replace(of, file=file).text if os.path.isdir(of.file) and os.path.isfile(file) else model
+
+
+def is_capture(model: str) -> bool:
+    """Whether it is the folder of a torch module's capture, alone or with ?output=NAME."""
+    return module_network(model) != model
 
 
 def _path(argument: str, what: str, value: object) -> str:

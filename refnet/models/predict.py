@@ -6,7 +6,7 @@ predict ── batches ── pipeline.apply | npy.read
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,7 +87,7 @@ def input_tensor(path: Path, kind: TensorType) -> Npy:
 
     Raises InputError, naming the file, for another dtype or shape; FormatError if it is no .npy file.
     """
-    found = open_npy(path)
+    found = open_npy(path, kind.dtype)
     want = kind.shape[1:]
     if found.shape == want:
         return replace(found, shape=(1, *want))
@@ -99,23 +99,25 @@ def input_tensor(path: Path, kind: TensorType) -> Npy:
 
 def predict(
     graph: Graph,
-    batches: Iterator[F32],
+    batches: Iterator[F32 | Mapping[str, F32]],
     arithmetic: Arithmetic | None = None,
     values: Collection[str] = (),
 ) -> Iterator[dict[str, F32]]:
-    """Run every batch through a graph with one input: {name: array} of outputs, and of other values.
+    """Run every batch through a graph: {name: array} of outputs, and of other values.
 
-    values: names of outputs or of values; the result has them under the name that was asked for.
-    Raises InputError before the first batch if the graph has no such value or another number of inputs.
+    batches: arrays of the one input, or of all inputs by name. values: names of outputs or of values; the
+    result has them under the name that was asked for. Raises InputError before the first batch if the graph
+    has no such value.
     """
-    if len(graph.inputs) != 1:
-        raise InputError(f"{graph.name} has {len(graph.inputs)} inputs ({', '.join(graph.inputs)}), not one")
     names = {name: graph.outputs.get(name, name) for name in [*graph.outputs, *values]}
     for name in names.values():
         if name not in graph.by_name:
             hint = did_you_mean(name, [*graph.outputs, *graph.by_name])
             raise InputError(f"{graph.name} has no output and no value {name!r}{hint}")
-    (data,) = graph.inputs
     for batch in batches:
-        found = run(graph, {data: batch}, arithmetic, set(names.values()))
+        if not isinstance(batch, Mapping) and len(graph.inputs) != 1:
+            listed = ", ".join(graph.inputs)
+            raise InputError(f"{graph.name} has {len(graph.inputs)} inputs ({listed}), not one")
+        given = batch if isinstance(batch, Mapping) else dict.fromkeys(graph.inputs, batch)
+        found = run(graph, given, arithmetic, set(names.values()))
         yield {asked: found[name] for asked, name in names.items()}

@@ -15,6 +15,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from refnet.core.errors import InputError
 from refnet.core.graph import Graph, Node
 from refnet.core.interpreter import Plan, make_plan, steps
 from refnet.core.op import F32, F64, TensorType
+from refnet.models.input_kinds import InputKind, kinds_of
 
 U64 = npt.NDArray[np.uint64]
 
@@ -65,7 +67,8 @@ def weights(graph: Graph, seed: int) -> dict[str, F32]:
         for role, name in zip(node.op.weight_roles(), node.weights, strict=True):
             if name not in made:
                 made[name] = _weight(node, role, graph.weight_types[name], seed, name)
-    inputs = {name: normal(seed, name, kind.shape) for name, kind in graph.inputs.items()}
+    kinds = kinds_of(graph)
+    inputs = {name: of_kind(seed, name, kind.shape, kind) for name, kind in kinds.items()}
     calibrate = Calibrate()
     for _ in steps(graph.with_weights(made), inputs, calibrate):
         pass
@@ -96,21 +99,50 @@ def normal(seed: int, name: str, shape: tuple[int, ...], deviation: float = 1.0,
     >>> normal(0, "w", (2, 2)).shape
     (2, 2)
     """
-    digest = hashlib.sha256(f"refnet synthetic weights 1\0{seed}\0{name}".encode()).digest()
-    key0, key1, high0, high1 = (int.from_bytes(digest[i : i + 4], "little") for i in (0, 4, 8, 12))
     count = TensorType(shape).size
     out = np.empty(count + count % 2, np.float32)
     scale = deviation / DEVIATION
     for begin in range(0, len(out) // 2, CHUNK):
         index = np.arange(begin, min(begin + CHUNK, len(out) // 2), dtype=np.uint64)
-        low = (index & MASK, index >> np.uint64(32))
-        words = philox4x32((*low, np.full_like(index, high0), np.full_like(index, high1)), (key0, key1))
+        words = _words(seed, name, index)
         for j in range(2):
             a, b = words[2 * j : 2 * j + 2]
             total = (a & HALF) + (a >> np.uint64(16)) + (b & HALF) + (b >> np.uint64(16))
             centered = total.astype(np.int64) - 131070
             out[2 * begin + j : 2 * (begin + len(index)) : 2] = center + centered * scale
     return out[:count].reshape(shape)
+
+
+def whole(seed: int, name: str, shape: tuple[int, ...], below: int) -> npt.NDArray[np.int64]:
+    """Integers from 0 to below - 1 for a seed and a name: int64 of `shape`, in row order.
+
+    Element i is (w * below) >> 32, with w the first word of the generator's block i, as in `normal`.
+
+    >>> whole(0, "ids", (2, 3), 10).shape
+    (2, 3)
+    """
+    index = np.arange(TensorType(shape).size, dtype=np.uint64)
+    found = np.empty(len(index), np.int64)
+    for begin in range(0, len(index), CHUNK):
+        words = _words(seed, name, index[begin : begin + CHUNK])
+        found[begin : begin + CHUNK] = (words[0] * np.uint64(below)) >> np.uint64(32)
+    return found.reshape(shape)
+
+
+def of_kind(seed: int, name: str, shape: tuple[int, ...], kind: InputKind) -> npt.NDArray[Any]:
+    """What a seed makes of an input of this shape."""
+    if kind.dtype == "float32":
+        return normal(seed, name, shape)
+    below = 2 if kind.dtype == "bool" else min(kind.below, np.iinfo(kind.dtype).max)
+    return whole(seed, name, shape, below).astype(kind.dtype)
+
+
+def _words(seed: int, name: str, index: U64) -> tuple[U64, U64, U64, U64]:
+    """The generator's blocks of these numbers, for a seed and a name."""
+    digest = hashlib.sha256(f"refnet synthetic weights 1\0{seed}\0{name}".encode()).digest()
+    key0, key1, high0, high1 = (int.from_bytes(digest[i : i + 4], "little") for i in (0, 4, 8, 12))
+    low = (index & MASK, index >> np.uint64(32))
+    return philox4x32((*low, np.full_like(index, high0), np.full_like(index, high1)), (key0, key1))
 
 
 def philox4x32(counter: tuple[U64, U64, U64, U64], key: tuple[int, int]) -> tuple[U64, U64, U64, U64]:

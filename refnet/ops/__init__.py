@@ -12,7 +12,7 @@ from refnet.ops.cumulative import CumSum
 from refnet.ops.dense import Dense
 from refnet.ops.extremes import Max, Min, ReduceMax, ReduceMin
 from refnet.ops.functions import Abs, Erf, Exp, Log, Power, Sqrt, Tanh
-from refnet.ops.integers import TYPED, ArgExtreme, Cast, Compare, Logical, Where  # noqa: F401
+from refnet.ops.integers import ArgExtreme, Cast, Compare, Logical, Where
 from refnet.ops.interpolate import ResizeCubic, ResizeLinear
 from refnet.ops.layout import Concat, Constant, ExpandDims, Flatten, Identity, Pad, Reshape, Slice, Transpose
 from refnet.ops.leaky import LeakyRelu, PRelu
@@ -34,7 +34,9 @@ from refnet.ops.scalar import WithScalar
 from refnet.ops.select import DepthToSpace, Expand, Gather, SpaceToDepth, StridedSlice, Tile
 from refnet.ops.sigmoid import Sigmoid
 from refnet.ops.softmax import Softmax
+from refnet.ops.take import Take, TakeAlong, TakeAt
 from refnet.ops.trigonometry import Cos, Sin
+from refnet.ops.whole_numbers import Whole, WholeCumSum, WholeReduce
 
 __all__ = [
     "ALL",
@@ -133,3 +135,9 @@ _PUBLIC = [globals().get(name) for name in __all__]
 ALL: tuple[type[Op], ...] = tuple(
     kind for kind in _PUBLIC if isinstance(kind, type) and issubclass(kind, Op) and kind not in (Op, Opaque)
 )
+TYPED: tuple[type[Op], ...] = (
+    *(ArgExtreme, Cast, Compare, Logical, Where),
+    *(Take, TakeAlong, TakeAt),
+    *(Whole, WholeCumSum, WholeReduce),
+)
+"""Ops that give or take integers; they have rules of their own (tests/ops/test_integers.py)."""

@@ -26,9 +26,7 @@ EXACT = 2.0**53
 class Typed(Op):
     """The base: one right result, no rounding, several dtypes."""
 
-    def unspecified(self, *inputs: Any) -> Mask:
-        """Per element of the value: whether no result is right, because frameworks may answer anything."""
-        return np.zeros((), np.bool_)
+    any_dtype: ClassVar[bool] = True
 
     @property
     def exactly_specified(self) -> bool:
@@ -296,8 +294,8 @@ class Cast(Typed):
 class ArgExtreme(Typed):
     """y = the place of the largest (or smallest) element along an axis, int64
 
-    least: the smallest. last: of equal ones the last, else the first. -0 equals +0. With a NaN there is no
-    right result, and this op gives NumPy's: the first NaN's place.
+    least: the smallest. last: of equal ones the last, else the first. dtype: of the input. -0 equals +0. With
+    a NaN there is no right result, and this op gives NumPy's: the first NaN's place.
 
     Bound: the place, where one element's interval lies beyond all others'.
 
@@ -312,10 +310,11 @@ class ArgExtreme(Typed):
     least: bool = False
     keepdims: bool = True
     last: bool = False
+    dtype: str = "float32"
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
-        self._same_kind(inputs, ("float32",))
+        self._same_kind(inputs, (self.dtype,))
         shape = inputs[0].shape
         self._expect(0 <= self.axis < len(shape), f"{inputs[0]!r} has no axis {self.axis}")
         kept = (1,) if self.keepdims else ()
@@ -349,9 +348,8 @@ class ArgExtreme(Typed):
         np.put_along_axis(others, place, -np.inf, self.axis)
         alone = (low > others.max(self.axis, keepdims=True)) | (x.radius == 0).all(self.axis, keepdims=True)
         alone &= ~np.isnan(x.center).any(self.axis, keepdims=True)
+        alone &= np.all(
+            in_float64(self.dtype, x) | np.zeros(x.center.shape, np.bool_), self.axis, keepdims=True
+        )
         found = self._place(x.center)
         return surely(alone.reshape(found.shape), found)
-
-
-TYPED: tuple[type[Op], ...] = (ArgExtreme, Cast, Compare, Logical, Where)
-"""All of them; they have rules of their own (tests/ops/test_integers.py)."""

@@ -18,6 +18,8 @@ from refnet.core.op import F32, F64, Cost, FoldableSum, Interval, Op, TensorType
 class Move(Op):
     """An op that only copies elements: `_move` does it, for arrays of any dtype."""
 
+    any_dtype: ClassVar[bool] = True
+
     @property
     def exactly_specified(self) -> bool:
         return True
@@ -62,12 +64,16 @@ class Concat(Move):
         around = {(*x.shape[: self.axis], -1, *x.shape[self.axis + 1 :]) for x in inputs}
         self._expect(len(around) == 1, f"shapes differ outside of axis {self.axis}: {list(inputs)}")
         length = sum(x.shape[self.axis] for x in inputs)
-        return TensorType((*first[: self.axis], length, *first[self.axis + 1 :]))
+        kinds = {x.dtype for x in inputs}
+        self._expect(len(kinds) == 1, f"its inputs must be of one dtype, got {sorted(kinds)}")
+        return TensorType((*first[: self.axis], length, *first[self.axis + 1 :]), *kinds)
 
     def capturable(self, *inputs: tuple[int, ...]) -> bool:
         return True
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
+        if inputs[0].dtype != np.float32:
+            return np.concatenate(inputs, self.axis)
         return engine.concatenate(inputs, self.axis)
 
     def _move(self, *arrays: Array) -> Array:
@@ -87,7 +93,8 @@ class Slice(Move):
         shape = inputs[0].shape
         self._expect(0 <= self.axis < len(shape), f"axis must be in 0 to {len(shape) - 1}")
         self._expect(0 <= self.begin < self.end <= shape[self.axis], f"range outside of {inputs[0]!r}")
-        return TensorType((*shape[: self.axis], self.end - self.begin, *shape[self.axis + 1 :]))
+        shape = (*shape[: self.axis], self.end - self.begin, *shape[self.axis + 1 :])
+        return TensorType(shape, inputs[0].dtype)
 
     def _move(self, *arrays: Array) -> Array:
         return arrays[0][(slice(None),) * self.axis + (slice(self.begin, self.end),)]
@@ -103,7 +110,7 @@ class Flatten(Move):
         self._count(inputs, 1)
         (x,) = inputs
         self._expect(len(x.shape) >= 2, f"data must have a batch and more, got {x!r}")
-        return TensorType((x.shape[0], TensorType(x.shape[1:]).size))
+        return TensorType((x.shape[0], TensorType(x.shape[1:]).size), x.dtype)
 
     def _move(self, *arrays: Array) -> Array:
         return arrays[0].reshape(arrays[0].shape[0], -1)
@@ -121,7 +128,7 @@ class ExpandDims(Move):
         self._count(inputs, 1)
         shape = inputs[0].shape
         self._expect(0 <= self.axis <= len(shape), f"axis must be in 0 to {len(shape)}")
-        return TensorType((*shape[: self.axis], 1, *shape[self.axis :]))
+        return TensorType((*shape[: self.axis], 1, *shape[self.axis :]), inputs[0].dtype)
 
     def _move(self, *arrays: Array) -> Array:
         return np.expand_dims(arrays[0], self.axis)
@@ -165,7 +172,7 @@ class Reshape(Move):
             sizes[at] = 1
             sizes[at] = x.size // max(TensorType(tuple(sizes)).size, 1)
         self._expect(TensorType(tuple(sizes)).size == x.size, f"{x!r} has another number of elements")
-        return TensorType(tuple(sizes))
+        return TensorType(tuple(sizes), x.dtype)
 
     def _move(self, *arrays: Array) -> Array:
         return arrays[0].reshape(self.type(TensorType(arrays[0].shape)).shape)
@@ -184,7 +191,7 @@ class Transpose(Move):
         self._count(inputs, 1)
         shape = inputs[0].shape
         self._expect(sorted(self.order) == list(range(len(shape))), f"order must hold each axis of {shape}")
-        return TensorType(tuple(shape[i] for i in self.order))
+        return TensorType(tuple(shape[i] for i in self.order), inputs[0].dtype)
 
     def _move(self, *arrays: Array) -> Array:
         return arrays[0].transpose(self.order)
@@ -206,6 +213,8 @@ class Pad(Op):
     mode: Literal["constant", "edge", "reflect", "wrap"] = "constant"
     value: float = 0.0
 
+    any_dtype: ClassVar[bool] = True
+
     @property
     def exactly_specified(self) -> bool:
         return True
@@ -224,7 +233,8 @@ class Pad(Op):
             room = [n - (self.mode == "reflect") for n in left]
             fits = all(max(b, e) <= n for b, e, n in zip(self.before, self.behind, room, strict=True))
             self._expect(fits, f"reaches beyond {inputs[0]!r}")
-        return TensorType(tuple(n + b + e for n, b, e in zip(shape, self.before, self.behind, strict=True)))
+        sizes = tuple(n + b + e for n, b, e in zip(shape, self.before, self.behind, strict=True))
+        return TensorType(sizes, inputs[0].dtype)
 
     def run(self, *inputs: F32, engine: Engine) -> F32:
         return np.array(self._around(inputs[0], self.value), order="C")
@@ -251,12 +261,13 @@ class Pad(Op):
 
 @dataclass(frozen=True, repr=False)
 class Constant(Move):
-    """y = the weight, of dimensions `shape`: a constant used where an op takes a value
+    """y = the weight, of dimensions `shape` and of that dtype: a constant used where an op takes a value
 
     Source: ONNX Constant and initializers.
     """
 
     shape: tuple[int, ...]
+    dtype: str = "float32"
 
     roles: ClassVar[tuple[str, ...]] = ("constant",)
 
@@ -264,7 +275,7 @@ class Constant(Move):
         return ("constant",)
 
     def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
-        return (TensorType(self.shape),)
+        return (TensorType(self.shape, self.dtype),)
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)

@@ -28,6 +28,7 @@ class Opaque(Op):
     shape: tuple[int, ...]
 
     roles: ClassVar[tuple[str, ...]] = ("data",)
+    any_dtype: ClassVar[bool] = True
 
     @property
     def opaque(self) -> str:

@@ -40,7 +40,7 @@ class StridedSlice(Move):
                 0 <= begin < shape[axis] and 0 <= last < shape[axis], f"range outside of {inputs[0]!r}"
             )
             shape[axis] = count
-        return TensorType(tuple(shape))
+        return TensorType(tuple(shape), inputs[0].dtype)
 
     def _move(self, *arrays: Array) -> Array:
         found = [slice(None)] * arrays[0].ndim
@@ -77,7 +77,8 @@ class Gather(Move):
             math.prod(self._shape) == len(self.indices) and min(self._shape, default=1) >= 1,
             f"{len(self.indices)} indices do not fit the shape",
         )
-        return TensorType((*found[: self.axis], *self._shape, *found[self.axis + 1 :]))
+        shape = (*found[: self.axis], *self._shape, *found[self.axis + 1 :])
+        return TensorType(shape, inputs[0].dtype)
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -109,7 +110,7 @@ class Expand(Move):
         want = (*(1,) * (rank - len(self.shape)), *self.shape)
         fits = all(1 in (n, m) or n == m for n, m in zip(have, want, strict=True))
         self._expect(fits, f"{x!r} cannot be repeated to it")
-        return TensorType(tuple(max(n, m) for n, m in zip(have, want, strict=True)))
+        return TensorType(tuple(max(n, m) for n, m in zip(have, want, strict=True)), x.dtype)
 
     def _move(self, *arrays: Array) -> Array:
         return np.broadcast_to(arrays[0], self.type(TensorType(arrays[0].shape)).shape)
@@ -129,7 +130,7 @@ class Tile(Move):
         shape = inputs[0].shape
         self._expect(len(self.repeats) == len(shape), f"needs one number per axis of {shape}")
         self._expect(min(self.repeats, default=1) >= 1, "repeats from 1 on")
-        return TensorType(tuple(n * r for n, r in zip(shape, self.repeats, strict=True)))
+        return TensorType(tuple(n * r for n, r in zip(shape, self.repeats, strict=True)), inputs[0].dtype)
 
     def _move(self, *arrays: Array) -> Array:
         return np.tile(arrays[0], self.repeats)
@@ -159,7 +160,7 @@ class DepthToSpace(Move):
         n, c, h, w = x.shape
         b = self.block
         self._expect(c % (b * b) == 0, f"block * block must divide the channels of {x!r}")
-        return TensorType((n, c // (b * b), h * b, w * b))
+        return TensorType((n, c // (b * b), h * b, w * b), x.dtype)
 
     def _move(self, *arrays: Array) -> Array:
         (x,) = arrays
@@ -193,7 +194,7 @@ class SpaceToDepth(Move):
         n, c, h, w = x.shape
         b = self.block
         self._expect(h % b == 0 and w % b == 0, f"block must divide rows and columns of {x!r}")
-        return TensorType((n, c * b * b, h // b, w // b))
+        return TensorType((n, c * b * b, h // b, w // b), x.dtype)
 
     def _move(self, *arrays: Array) -> Array:
         (x,) = arrays

@@ -46,7 +46,7 @@ def bound(op: Op, inputs: Sequence[Interval], threads: int | None = None) -> Int
 def _interruptible(op: Op, inputs: Sequence[F32 | F64], compute: Callable[[], T]) -> T:
     """compute(), where Ctrl-C is looked for if the op has many operations."""
     try:
-        short = op.flops(*(TensorType(one.shape) for one in inputs)).flops < LONG
+        short = op.flops(*(TensorType(one.shape, one.dtype.name) for one in inputs)).flops < LONG
     except GraphError:  # shapes that do not fit: the op says so itself
         short = True
     return compute() if short else interruptible(compute)

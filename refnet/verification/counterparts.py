@@ -26,11 +26,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from refnet.arithmetic.types import types_of
 from refnet.core.errors import GraphError, InputError
 from refnet.core.graph import Graph, Node
-from refnet.core.op import F32, TensorType
+from refnet.core.op import F32
 from refnet.formats.golden_file import digest
-from refnet.models.loading import NETWORK, load
+from refnet.formats.manifest import NETWORK
+from refnet.models.loading import load
 from refnet.verification import compute
 from refnet.verification.capture import Capture, CapturedValues
 from refnet.verification.folded import fold_faults, foldable, unbiased
@@ -125,7 +127,7 @@ class _Sides:
             self.theirs[name] = inputs[name] if name in inputs else capture.input(name)
         self.ours = {name: self.theirs[own] for name, own in self.place.items()}
         try:
-            self.types = file.types({name: TensorType(array.shape) for name, array in self.ours.items()})
+            self.types = file.types(types_of(self.ours))
         except GraphError as error:
             raise InputError(f"{error}{self._batches(file)}") from None
         for node in module.nodes:
@@ -315,15 +317,18 @@ def _inputs(module: Graph, file: Graph) -> dict[str, str]:
 
     Raises InputError where they do not fit.
     """
-    own, other = ({name: kind.shape[1:] for name, kind in graph.inputs.items()} for graph in (module, file))
+    own, other = (
+        {name: (kind.dtype, kind.shape[1:]) for name, kind in graph.inputs.items()}
+        for graph in (module, file)
+    )
     same = set(own) == set(other)
     if sorted(own.values()) != sorted(other.values()) or (same and own != other):
         raise InputError(f"{file.name} takes {dict(file.inputs)}, the captured module {dict(module.inputs)}")
     if same:
         return {name: name for name in other}
     found: dict[str, str] = {}
-    for name, shape in other.items():
-        found[name] = next(one for one in own if own[one] == shape and one not in found.values())
+    for name, kind in other.items():
+        found[name] = next(one for one in own if own[one] == kind and one not in found.values())
     return found
 
 

@@ -10,11 +10,10 @@ Kernels are loaded when a network is run, not before.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from refnet.core.errors import GraphError, InputError
-from refnet.core.op import TensorType
 from refnet.formats.golden_file import Digest, File, Sources, begun, canonical_parts, digest
 from refnet.models.inputs import portable
 from refnet.verification.progress import Advance
@@ -97,7 +96,9 @@ def keeps_apart(graph: Graph) -> bool:
     """
     try:
         one, two, three = (
-            graph.types({name: TensorType((n, *kind.shape[1:])) for name, kind in graph.inputs.items()})
+            graph.types(
+                {name: replace(kind, shape=(n, *kind.shape[1:])) for name, kind in graph.inputs.items()}
+            )
             for n in (1, 2, 3)
         )
     except GraphError:  # it has a fixed batch

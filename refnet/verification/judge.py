@@ -149,7 +149,7 @@ def _of_integers(
     hidden = any(one.interval is not None for one in operands)
     other = np.asarray(result != plain)
     open_ = np.broadcast_to(np.isinf(bound.radius), other.shape) & hidden
-    unspecified = getattr(node.op, "unspecified")(*(one.value for one in operands))  # noqa: B009
+    unspecified = node.op.unspecified(*(one.value for one in operands))
     none = np.broadcast_to(unspecified, other.shape)
     wrong = other & ~open_ & ~none
     head = replace(head, differ=int(other.sum()), outside=int(wrong.sum()))
@@ -229,9 +229,17 @@ def judge_input(name: str, result: F32, expected: F32) -> Judgement:
     if result.shape != expected.shape:
         said = f"its shape is {list(result.shape)}, its source makes {list(expected.shape)}"
         return replace(head, verdict=DEFECT, reason=said)
-    wrong = differs(result, expected)
+    if result.dtype != expected.dtype:
+        return replace(head, verdict=DEFECT, reason=f"{WRONG_TYPE} {result.dtype}, not {expected.dtype}")
+    wrong = differs(result, expected) if result.dtype == np.float32 else np.asarray(result != expected)
     if not wrong.any():
         return head
+    if result.dtype != np.float32:
+        at = tuple(map(int, np.unravel_index(int(np.argmax(wrong)), result.shape)))
+        count = int(wrong.sum())
+        reason = f"{count} of {result.size} elements are not what its source makes, the first at {list(at)}: "
+        reason += f"{result[at]}, not {expected[at]}"
+        return replace(head, verdict=DEFECT, reason=reason, differ=count, outside=count)
     apart = ulps(result, expected)
     with np.errstate(all="ignore"):
         distance = np.where(wrong, np.abs(result.astype(np.float64) - expected), -1.0)

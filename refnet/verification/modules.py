@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from refnet.core.errors import InputError
@@ -15,6 +16,8 @@ SEPARATORS = "./_-"
 def members(graph: Graph, name: str) -> tuple[Node, ...]:
     """The nodes of a module, in order of execution; () if no name begins with the module's.
 
+    Where a node has that name, conv2d_1 is another node with a running number, and no part of conv2d.
+
     >>> import refnet
     >>> graph = refnet.load("octave-se-resnet-digits")
     >>> [node.name for node in members(graph, "L2_B01_se_fc1")]
@@ -23,7 +26,9 @@ def members(graph: Graph, name: str) -> tuple[Node, ...]:
     ()
     """
     starts = tuple(name + one for one in SEPARATORS)
-    return tuple(node for node in graph.nodes if node.name == name or node.name.startswith(starts))
+    found = (node for node in graph.nodes if node.name == name or node.name.startswith(starts))
+    numbered = re.compile(re.escape(name) + r"_\d+") if name in graph.by_name else None
+    return tuple(node for node in found if numbered is None or not numbered.fullmatch(node.name))
 
 
 def module_names(names: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ from refnet.arithmetic.engines import check_compiler, check_threads, thread_coun
 from refnet.arithmetic.golden import Golden
 from refnet.arithmetic.replay import Replay
 from refnet.core.errors import InputError
-from refnet.core.graph import Graph
+from refnet.core.graph import Graph, Node
 from refnet.core.op import F32
 from refnet.core.orders import Book
 from refnet.formats import book as book_file
@@ -27,7 +27,7 @@ from refnet.formats import golden_file
 from refnet.formats.arguments import COUNT, MODEL, OPTIONAL, OPTIONAL_CAPTURE, PATH, check_arguments
 from refnet.formats.golden_file import File, Sources
 from refnet.models.inputs import located, prepare, with_pipeline
-from refnet.models.loading import Model, Size, module_network
+from refnet.models.loading import Model, Size, is_capture, module_network
 from refnet.models.select import with_only
 from refnet.models.weights_file import source_of
 from refnet.verification import golden
@@ -166,13 +166,13 @@ def explain(
             graph, source, given, stated = other.graph, other.capture, {}, {}
         else:
             stated = {} if given else stated_inputs(graph, source)
-        chosen = named_node(graph, node)
+        chosen = _of_floats(graph, node)
         told = gather(graph, source, chosen, given, count, stated)
         return explain_element(chosen, told.inputs, tuple(at), told.found, count, told.note)
     graph, given = network_and_inputs(
         opened({}), model, weights=weights, network=network, image=image, inputs=inputs, pipeline=pipeline
     )
-    chosen = named_node(graph, node)
+    chosen = _of_floats(graph, node)
     if inputs is None:
         raise InputError("what goes into the network? --input X, or --capture DIR")
     return explain_element(chosen, own_inputs(graph, given, chosen, threads), tuple(at), None, count)
@@ -264,7 +264,16 @@ def _is_module(model: Model | Graph | None) -> TypeGuard[Model]:
     """Whether it is the folder of a torch module's capture, which has values, too."""
     if model is None or isinstance(model, Graph):
         return False
-    return module_network(os.fspath(model)) != os.fspath(model)
+    return is_capture(os.fspath(model))
+
+
+def _of_floats(graph: Graph, name: str) -> Node:
+    """The node of a value. Raises InputError if it holds integers, of which there is nothing to explain."""
+    node = named_node(graph, name)
+    kind = graph.types()[name].dtype
+    if kind != "float32":
+        raise InputError(f"{name} is {kind}, computed without rounding: what is explained are float32 values")
+    return node
 
 
 def _text(path: Model | None) -> str | None:

@@ -146,14 +146,52 @@ def line(found: Verification) -> str:
     return f"{counted(len(found.nodes) - counts[MISSING], 'value')}: " + ", ".join(said)
 
 
+REVEALED = ("mxnet", "onnxruntime", "openvino", "torch")
+"""The frameworks that `refnet reveal` can ask."""
+
+
 def suggestion(found: Verification) -> str | None:
-    """The order-free run, where only rounding was found: a bug smaller than the bound can hide under it."""
+    """What to run where only rounding was found: a bug smaller than the bound can hide under it.
+
+    A book of the framework's orders, if none was given, and the order-free run.
+    """
     if found.counts[DEFECT] or not found.counts[ROUNDING]:
         return None
     judged = "judged " if found.counts[UNJUDGED] or found.unmatched else ""
+    said = f"every {judged}difference is inside its bound, and a bug smaller than that could hide there: "
+    model = _callable(found)
+    if model is None:
+        alone = (
+            "`refnet export MODEL --to onnx --order-free -o DIR` writes its convolutions, dense layers and "
+            "averages with inputs on which no sum rounds, to be run by whatever computed these values, if "
+            "that runs .onnx"
+        )
+    else:
+        alone = (
+            f"`refnet capture torch {model} --order-free -o DIR` runs each of its convolutions, dense layers "
+            "and averages on inputs on which no sum rounds"
+        )
+    return f"{said}{_by_book(found)}{alone}"
+
+
+def _by_book(found: Verification) -> str:
+    """Which command makes a book, where one can be made and none was given."""
+    who = found.reference or {}
+    if found.book is not None or who.get("framework") not in REVEALED:
+        return ""
+    model = _callable(found) or "MODEL"
     return (
-        f"every {judged}difference is inside its bound, and a bug smaller than that could hide there: "
-        "`refnet export MODEL --to onnx --order-free -o DIR` writes its convolutions, dense layers and "
-        "averages with inputs on which no sum rounds, to be run by whatever computed these values, if that "
-        "runs .onnx"
+        f"`refnet reveal {who['framework']} {model} -o BOOK.json`, with what the capture was told, asks in "
+        "which order it adds, and `refnet verify DIR --book BOOK.json` proves what has these bits to be "
+        "rounding; "
     )
+
+
+def _callable(found: Verification) -> str | None:
+    """The torch callable whose capture this is, as package.module:callable; None of anything else."""
+    who = found.reference or {}
+    flags = who.get("flags", {})
+    model = flags.get("model", "")
+    if who.get("framework") != "torch" or "parameters" not in flags:
+        return None
+    return model if ":" in model else "package.module:callable"

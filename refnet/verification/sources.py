@@ -14,14 +14,25 @@ from refnet.core.op import F32
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import file_name
 from refnet.models.converted import usual_pipeline
-from refnet.models.inputs import SAMPLE, inputs_from, is_tensor, located_input, located_model
+from refnet.models.input_kinds import kinds_of
+from refnet.models.inputs import (
+    SAMPLE,
+    inputs_from,
+    is_tensor,
+    located_input,
+    located_model,
+)
 from refnet.models.loading import Model, Size, load, network_of
 from refnet.models.seed import seed_of
-from refnet.models.synthetic import normal
+from refnet.models.synthetic import of_kind
 from refnet.verification.capture import Capture, CapturedValues, Values
 
 Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[str, F32]
 """seed:N, sample:NAME, a .npy file, NAME=FILE.npy or images, one or several; or arrays by name."""
+
+
+REFUSED = "refused by "
+"""How a flag begins that says why torch could not export a module."""
 
 
 def network_and_inputs(
@@ -53,7 +64,7 @@ def network_and_inputs(
     manifest = capture.manifest
     if manifest is None or said is None or all(one.file is not None for one in manifest.inputs.values()):
         return graph, {}
-    found = located_input(said, _folder(capture))
+    found = located_input(said, [_folder(capture)])
     return graph, inputs_from(graph, found, None if is_tensor(found) else said.pipeline, usual)
 
 
@@ -106,7 +117,7 @@ def _network(
         return model, None
     if model is None and (said is None or not said.model):
         where = capture.folder if isinstance(capture, Capture) else "the capture"
-        raise InputError(f"{where} does not say of which network its values are: name the MODEL")
+        raise InputError(f"{where} {_without_network(capture)}: name the MODEL")
     name = None if model is None else os.fspath(model)
     given = None if weights is None else os.fspath(weights)
     places = (Path(), _folder(capture))
@@ -114,6 +125,20 @@ def _network(
     graph = load(chosen.model, weights=chosen.weights, network=chosen.network, image=chosen.image)
     entry = network_of(chosen.model, chosen.network)
     return graph, usual_pipeline(chosen.model, entry)
+
+
+def _without_network(capture: CapturedValues) -> str:
+    """Why a capture has no network of its own, and what can be done with it."""
+    flags = {} if capture.manifest is None else capture.manifest.reference.flags
+    refused = [
+        f"{key.removeprefix('refused by ')}: {why}" for key, why in flags.items() if "refused by " in key
+    ]
+    if not refused:
+        return "does not say of which network its values are"
+    return (
+        f"is of a module that torch cannot export ({'; '.join(refused)[:300]}), so no graph can judge "
+        "it by; `refnet diff` compares it with another capture of the module, and to judge it"
+    )
 
 
 def _folder(capture: CapturedValues) -> Path:
@@ -138,7 +163,10 @@ def stated_inputs(graph: Graph, capture: CapturedValues) -> dict[str, F32]:
     source = said.input
     seed = seed_of(source, "input")
     if seed is not None:  # of any batch
-        return {name: normal(seed, name, _batched(graph, name, capture.input(name))) for name in graph.inputs}
+        return {
+            name: of_kind(seed, name, _batched(graph, name, capture.input(name)), kind)
+            for name, kind in kinds_of(graph).items()
+        }
     if source in {file_name(name) for name in graph.inputs} or not source or said.pipeline is None:
         return {}
     if not source.startswith(SAMPLE):

@@ -50,7 +50,7 @@ def element(node: Node, inputs: Sequence[F32], at: Index) -> Element:
     >>> one.exact, one.golden
     (Fraction(11, 1), np.float32(11.0))
     """
-    shape = node.op.type(*(TensorType(a.shape) for a in inputs)).shape
+    shape = node.op.type(*(TensorType(a.shape, a.dtype.name) for a in inputs)).shape
     if len(at) != len(shape) or not all(0 <= i < n for i, n in zip(at, shape, strict=True)):
         raise InputError(f"{node.name} is {list(shape)}: there is no element {list(at)}")
     return _element(node.op, inputs, at)

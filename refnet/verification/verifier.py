@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from refnet.arithmetic.types import types_of
 from refnet.core.errors import InputError, UnsupportedError
 from refnet.core.graph import Graph, Node, TensorType
 from refnet.core.op import F32, Interval
@@ -48,7 +49,7 @@ class Verifier:
     ) -> None:
         self.graph, self.capture, self.replay, self.threads = graph, capture, replay, threads
         self.wanted = only
-        full = {name: TensorType(v.shape) for name, v in data.items() if v is not None}
+        full = types_of({name: v for name, v in data.items() if v is not None})
         self.types = graph.types(full) if len(full) == len(data) else graph.types()
         self.last = {name: node.name for node in graph.nodes for name in node.data}
         self.last |= dict.fromkeys(graph.outputs.values(), "")  # kept to the end

@@ -174,7 +174,7 @@ def test_the_hash_has_the_dtype_in_it() -> None:
 
 
 def test_an_op_of_floats_takes_no_integers(tmp_path, caplog) -> None:
-    nodes = [node("ArgMax", "x", "i", axis=1), node("Flatten", "i", "f"), node("Cast", "f", to=1)]
+    nodes = [node("ArgMax", "x", "i", axis=1), node("Pow", "i i", "f"), node("Cast", "f", to=1)]
     graph = read(model(nodes, shape=[1, 2, 4, 4]), tmp_path)
     assert [one.name for one in graph.nodes][:2] == ["i", "y"]
     assert isinstance(graph.by_name["y"].op, ops.Opaque)

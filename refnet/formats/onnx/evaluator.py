@@ -1,6 +1,7 @@
 """The process in which constants of a file are computed: started when first needed, ended with the reading.
 
-    Evaluator.run ── fold_worker.py (onnx.reference) ── limits of bytes and seconds, of the process and here
+    Evaluator.run ─────── fold_worker.py ── onnx.reference          limits of bytes and seconds,
+    Evaluator.inferred ── fold_worker.py ── onnx's shape inference  of the process and here
 
 REFNET_FOLD_BYTES and REFNET_FOLD_SECONDS raise or lower the limits. What nobody holds any more does not count
 (`Evaluator.held`).
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -42,6 +43,8 @@ BFLOAT16 = "bfloat16"
 """A type that .npy does not know: its bits are sent."""
 WORKSPACE = 1 << 28
 """Bytes of address space that the process may take beyond four times the limit: libraries loaded later."""
+UNANSWERED = (OSError, ValueError, EOFError, KeyError, TypeError)
+"""What is raised where the process ended, or its answer is none."""
 HEADER = 4096
 """Bytes of an answer beyond its arrays, and of an array's header."""
 
@@ -61,7 +64,7 @@ def limits() -> tuple[int, int]:
 
 
 class Evaluator:
-    """onnx's reference evaluator in a process of its own. bytes, seconds: its limits."""
+    """onnx's evaluator and shape inference in a process of their own. bytes, seconds: its limits."""
 
     def __init__(self) -> None:
         self.bytes, self.seconds = limits()
@@ -106,7 +109,6 @@ class Evaluator:
 
         Raises FormatError for operands that the evaluator refuses, UnsupportedError where it ends or hangs.
         """
-        process = self._started()
         proto = type(node.proto)()
         proto.CopyFrom(node.proto)
         del proto.input[:], proto.output[:]
@@ -114,11 +116,10 @@ class Evaluator:
         proto.output.extend(f"o{k}" if name else "" for k, name in enumerate(node.outputs))
         arrays = [x for x in inputs if x is not None]
         opset = max(node.opset, LEAST_OPSET.get(node.op, 1))
-        assert process.stdin
-        assert process.stdout
         try:
-            _write(process.stdin, {"node": proto.SerializeToString().hex(), "opset": opset}, arrays)
-            message, found = _read(process.stdout, most)
+            message, found = self._asked(
+                {"node": proto.SerializeToString().hex(), "opset": opset}, arrays, most
+            )
             if BFLOAT16 in message["names"]:
                 import ml_dtypes  # onnx needs it, too
 
@@ -126,7 +127,7 @@ class Evaluator:
                     one.view(ml_dtypes.bfloat16) if name == BFLOAT16 else one
                     for one, name in zip(found, message["names"], strict=True)
                 ]
-        except (OSError, ValueError, EOFError, KeyError, TypeError):
+        except UNANSWERED:
             self._end()
             why = f"its constants need more than {self.bytes} bytes or {self.seconds} s"
             raise node.unsupported(f"{why} (REFNET_FOLD_BYTES, REFNET_FOLD_SECONDS)") from None
@@ -136,6 +137,34 @@ class Evaluator:
             raise node.wrong(f"constants that onnx cannot compute ({str(message['error'])[:200]})")
         made = iter(found)
         return [next(made) if name else np.zeros(0) for name in node.outputs]
+
+    def inferred(
+        self, node: OnnxNode, kinds: Mapping[str, bytes], shown: Mapping[str, Array]
+    ) -> dict[str, bytes]:
+        """What onnx's shape inference says of a node's outputs: name -> ONNX's type; {} where it refuses.
+
+        kinds: the same of the inputs. shown: those of them that are constants and small. Raises
+        UnsupportedError where the inference ends its process, or hangs.
+        """
+        message = {"node": node.proto.SerializeToString().hex(), "opset": node.opset, "shown": [*shown]}
+        message["kinds"] = {name: kind.hex() for name, kind in kinds.items()}
+        try:
+            answer, _ = self._asked(message, [*shown.values()], 0)
+            return {name: bytes.fromhex(kind) for name, kind in answer["inferred"].items()}
+        except (*UNANSWERED, AttributeError):
+            self._end()
+            why = f"onnx's shape inference of it ends its process, or needs more than {self.seconds} s"
+            raise node.unsupported(why) from None
+
+    def _asked(
+        self, message: dict[str, Any], arrays: Sequence[Array], most: int
+    ) -> tuple[dict[str, Any], list[Array]]:
+        """The process's answer. Raises UNANSWERED where there is none."""
+        process = self._started()
+        assert process.stdin
+        assert process.stdout
+        _write(process.stdin, message, arrays)
+        return _read(process.stdout, most)
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:

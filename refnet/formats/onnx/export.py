@@ -153,7 +153,7 @@ def graph_to_onnx(graph: Graph, outputs: Collection[str] | None = None) -> Model
     ['r']
     """
     try:
-        from onnx import TensorProto, helper, numpy_helper
+        from onnx import helper, numpy_helper
     except ImportError:
         raise InputError('to onnx needs the package onnx: pip install "refnet[onnx]"') from None
     if missing := [name for name in graph.weight_types if name not in graph.weights]:
@@ -173,7 +173,8 @@ def graph_to_onnx(graph: Graph, outputs: Collection[str] | None = None) -> Model
         shapes: dict[str, list[str | int | None]] = {
             n: ["batch", *types[n].shape[1:]] if types[n].shape else [] for n in names
         }
-        return [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in shapes.items()]
+        kinds = {n: helper.np_dtype_to_tensor_dtype(np.dtype(types[n].dtype)) for n in shapes}
+        return [helper.make_tensor_value_info(n, kinds[n], shape) for n, shape in shapes.items()]
 
     weights = [numpy_helper.from_array(array, name) for name, array in graph.weights.items() if name in used]
     body = helper.make_graph(

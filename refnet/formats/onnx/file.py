@@ -20,12 +20,15 @@ import numpy.typing as npt
 from refnet.core.errors import FormatError, InputError, UnsupportedError
 from refnet.formats.assembly import LARGEST_NUMBER, LARGEST_VALUE
 from refnet.formats.bounded import Bounded, check_name, open_file
+from refnet.formats.json_file import parse
 from refnet.formats.onnx.local_functions import inlined
 
 Array = npt.NDArray[Any]
 
 OLDEST = 6
 """The opset from which on no operator writes over its inputs; older.py reads its forms."""
+RETURNED = "refnet outputs"
+"""The key of the metadata in which a capture notes what a module calls its outputs."""
 LARGEST_FILE = (1 << 31) - 1
 """Bytes: what a protobuf message can have; larger models keep their weights in files beside it."""
 DTYPES = (
@@ -33,6 +36,11 @@ DTYPES = (
     "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64",
 )  # fmt: skip
 """The element types of constants that are read."""
+INPUTS = {
+    "FLOAT": "float32",
+    **{name: name.lower() for name in DTYPES if "FLOAT" not in name and name != "DOUBLE"},
+}
+"""Those of inputs -> the dtype."""
 STORED = {"FLOAT16": "int32", "BFLOAT16": "int32", "BOOL": "int32", "DOUBLE": "double", "FLOAT": "float",
           "INT64": "int64", "UINT64": "uint64", "UINT32": "uint64"}  # fmt: skip
 """Element type -> the typed field that holds it (the rest: int32)."""
@@ -75,12 +83,17 @@ class OnnxNode:
 
 @dataclass(frozen=True)
 class Model:
-    """What stands in a file. inputs, without constants: name -> dimensions (numbers, names, None)."""
+    """What stands in a file. inputs, without constants: name -> dimensions (numbers, names, None).
+
+    kinds: of the inputs, their dtypes. returned: what the module that was exported calls its outputs.
+    """
 
     file: str
     opset: int
     inputs: Mapping[str, tuple[int | str | None, ...]]
+    kinds: Mapping[str, str]
     outputs: tuple[str, ...]
+    returned: Mapping[str, str]
     nodes: tuple[OnnxNode, ...]
     constants: Constants
     size: int
@@ -130,13 +143,14 @@ def parse_model(data: bytes, file: str, onnx: Any) -> Model:
     constants = Constants(file, onnx)
     for tensor in graph.initializer:
         constants.store(tensor.name, tensor)
-    inputs = {}
+    inputs, kinds = {}, {}
     for value in graph.input:
         check_name(value.name, file, None, "an input's name")
         if value.name in inputs:
             raise FormatError(file, None, f"two inputs {value.name[:100]!r}", "one of a name")
         if value.name not in constants:
             inputs[value.name] = _shape(value, file, onnx)
+            kinds[value.name] = _kind(value, file, onnx)
     nodes = _nodes(graph.node, {*inputs, *constants.tensors}, file, opset, onnx)
     made = {name for node in nodes for name in node.outputs} | {*inputs, *constants.tensors}
     outputs = tuple(value.name for value in graph.output)
@@ -146,7 +160,27 @@ def parse_model(data: bytes, file: str, onnx: Any) -> Model:
         )
     if missing := [name for name in outputs if name not in made]:
         raise FormatError(file, None, f"output {missing[0][:100]!r}", "a value that some node makes")
-    return Model(file, opset, inputs, outputs, nodes, constants, len(data))
+    returned = _returned(proto, outputs, file)
+    return Model(file, opset, inputs, kinds, outputs, returned, nodes, constants, len(data))
+
+
+def _returned(proto: Any, outputs: tuple[str, ...], file: str) -> dict[str, str]:
+    """Names of outputs -> values, as the file's metadata say, in which a capture of a module notes them.
+
+    Raises FormatError for anything but a list of pairs [name, output], each name once.
+    """
+    text = next((one.value for one in proto.metadata_props if one.key == RETURNED), "[]")
+    pairs = parse(text.encode(), file)
+    sound = isinstance(pairs, list) and all(
+        isinstance(one, list) and len(one) == 2 and isinstance(one[0], str) and one[1] in outputs
+        for one in pairs
+    )
+    names = [name for name, _ in pairs] if sound else [""]
+    if not sound or len({*names}) < len(names):
+        raise FormatError(file, None, f"{text[:100]!r} as {RETURNED!r}", "pairs of a name and an output")
+    for name in names:
+        check_name(name, file, None, "an output's name")
+    return dict(pairs)
 
 
 def _check_text(message: Any, file: str) -> None:
@@ -180,13 +214,6 @@ def _shape(value: Any, file: str, onnx: Any) -> tuple[int | str | None, ...]:
         raise FormatError(
             file, None, f"input {value.name[:100]!r} without a shape", "a tensor with its dimensions"
         )
-    if kind.elem_type != onnx.TensorProto.FLOAT:
-        shown = (
-            onnx.TensorProto.DataType.Name(kind.elem_type)
-            if kind.elem_type in _types(onnx)
-            else kind.elem_type
-        )
-        raise UnsupportedError(f"{file}: input {value.name[:100]!r} is {shown}, refnet's values are float32")
     shape: list[int | str | None] = []
     for d in kind.shape.dim:
         which = d.WhichOneof("value")
@@ -197,6 +224,17 @@ def _shape(value: Any, file: str, onnx: Any) -> tuple[int | str | None, ...]:
                 file, None, f"dimension {d.dim_value} of input {value.name[:100]!r}", "1 or more"
             )
     return tuple(shape)
+
+
+def _kind(value: Any, file: str, onnx: Any) -> str:
+    """The dtype of an input."""
+    number = value.type.tensor_type.elem_type
+    shown = _types(onnx).get(number, str(number))
+    if shown not in INPUTS:
+        raise UnsupportedError(
+            f"{file}: input {value.name[:100]!r} is {shown}, refnet's values are float32, integers, booleans"
+        )
+    return INPUTS[shown]
 
 
 def _types(onnx: Any) -> dict[int, str]:

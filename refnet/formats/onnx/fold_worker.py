@@ -1,4 +1,4 @@
-"""Computes nodes of constants with onnx's reference evaluator, in a process of its own with limits.
+"""Computes nodes of constants and infers shapes with onnx, in a process of its own with limits.
 
     python fold_worker.py BYTES SECONDS: reads requests from standard input and answers on standard output.
     A message: 4 bytes (length, little endian), JSON, then the arrays that it names, as .npy, without pickles.
@@ -75,6 +75,30 @@ def evaluated(node: str, opset: int, arrays: list[Any]) -> list[Any]:
     return [np.asarray(one) for one in found]
 
 
+def inferred(node: str, opset: int, kinds: dict[str, str], shown: dict[str, Any]) -> dict[str, str]:
+    """What onnx's shape inference says of a node's outputs: name -> its type, as hexadecimal digits.
+
+    kinds: the same of its inputs. shown: those that are constants. {} where the operands do not fit, or onnx
+    has no such operator. A node may end this process: some attributes are taken unchecked in C++.
+    """
+    import onnx.helper
+    import onnx.numpy_helper
+    import onnx.shape_inference
+
+    proto = onnx.NodeProto.FromString(bytes.fromhex(node))
+    given = {name: onnx.TypeProto.FromString(bytes.fromhex(kind)) for name, kind in kinds.items()}
+    tensors = {name: onnx.numpy_helper.from_array(array, name) for name, array in shown.items()}
+    imports = [onnx.helper.make_opsetid("", opset)]
+    try:
+        schema = onnx.defs.get_schema(proto.op_type, opset, "")
+        found = onnx.shape_inference.infer_node_outputs(
+            schema, proto, given, tensors, opset_imports=imports, ir_version=10
+        )
+    except Exception:  # of C++, without a class of its own
+        return {}
+    return {name: kind.SerializeToString().hex() for name, kind in found.items()}
+
+
 def limit(more: int, seconds: int) -> None:
     """Limit this process, where the operating system can."""
     with contextlib.suppress(ImportError, OSError, ValueError):
@@ -95,6 +119,11 @@ def main() -> None:
     limit(int(sys.argv[1]), int(sys.argv[2]))
     while (request := read(sys.stdin.buffer)) is not None:
         message, arrays = request
+        if "kinds" in message:
+            shown = dict(zip(message["shown"], arrays, strict=True))
+            answer = inferred(message["node"], message["opset"], message["kinds"], shown)
+            write(out, {"inferred": answer}, [])
+            continue
         try:
             found = evaluated(message["node"], message["opset"], arrays)
             if any(one.dtype.kind not in "biuf" and one.dtype.name != "bfloat16" for one in found):

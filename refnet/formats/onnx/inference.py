@@ -1,7 +1,8 @@
 """What ONNX's shape inference says of the outputs of a node that refnet cannot compute.
 
 ONNX types integers too where it can, so that a float32 value which is computed from them (a Gather with the
-indices of a TopK) is a node again.
+indices of a TopK) is a node again. A file may have attributes that end the inference's process: it is not
+refnet's own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refnet.formats.onnx.evaluator import Evaluator
 from refnet.formats.onnx.file import OnnxNode
 from refnet.formats.opaque import Said, fitting
 from refnet.ops import TensorType
@@ -25,14 +27,15 @@ MOST_GIVEN = 1 << 10
 
 @dataclass
 class Inference:
-    """The ONNX types found so far: value -> type."""
+    """The ONNX types found so far: value -> type. evaluator: has the process that infers them."""
 
+    evaluator: Evaluator
     kinds: dict[str, Any] = field(default_factory=dict)
 
     def said(
         self, node: OnnxNode, types: Mapping[str, TensorType], constants: Mapping[str, Array]
     ) -> dict[str, Said]:
-        """What shape inference says of each output."""
+        """What shape inference says of each output. Raises UnsupportedError where it ends its process."""
         inferred = self._inferred(node, types, constants)
         found = {}
         for name in filter(None, node.outputs):
@@ -48,11 +51,11 @@ class Inference:
     ) -> dict[str, Any]:
         """The ONNX types of the node's outputs, as far as onnx can tell."""
         import onnx.helper  # no other file than .onnx needs it
-        import onnx.numpy_helper
-        import onnx.shape_inference
 
+        if not node.since:
+            return {}
         given: dict[str, Any] = {}
-        shown: dict[str, Any] = {}
+        shown: dict[str, Array] = {}
         for name in filter(None, node.inputs):
             if name in types:
                 number = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(types[name].dtype))
@@ -64,31 +67,12 @@ class Inference:
                 number = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
                 given[name] = onnx.helper.make_tensor_type_proto(number, array.shape)
                 if array.size <= MOST_GIVEN:
-                    shown[name] = onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
-        if len(given) < len({*filter(None, node.inputs)}) or _crashes(node):
+                    shown[name] = np.ascontiguousarray(array)
+        if len(given) < len({*filter(None, node.inputs)}):
             return {}
-        try:
-            schema = onnx.defs.get_schema(node.op, node.opset, "")
-            opset = [onnx.helper.make_opsetid("", node.opset)]
-            return dict(
-                onnx.shape_inference.infer_node_outputs(
-                    schema, node.proto, given, shown, opset_imports=opset, ir_version=10
-                )
-            )
-        except Exception:  # of C++, without a class of its own: the node's operands do not fit, or no schema
-            return {}
-
-
-def _crashes(node: OnnxNode) -> bool:
-    """Whether onnx's shape inference (1.23) may end the process: it takes some attributes unchecked as places
-    in memory, or as a count that the outputs do not have."""
-    given = node.attributes
-    match node.op:
-        case "GatherND":
-            return (given.get("batch_dims") or 0) < 0
-        case "Split":
-            return given.get("num_outputs") not in (None, len(node.outputs))
-    return any(isinstance(one, int) and not -(2**31) <= one < 2**31 for one in given.values())
+        kinds = {name: kind.SerializeToString() for name, kind in given.items()}
+        found = self.evaluator.inferred(node, kinds, shown)
+        return {name: onnx.TypeProto.FromString(kind) for name, kind in found.items()}
 
 
 def _shape(kind: Any) -> tuple[int, ...] | None:

@@ -25,7 +25,8 @@ def cast(u: Use) -> list[Made]:
 def _extreme(least: bool) -> Rule:
     def rule(u: Use) -> list[Made]:
         axis = u.axis(u["axis"], u.rank())
-        return u.one(ArgExtreme(axis, least, bool(u["keepdims"]), bool(u["select_last_index"])))
+        kept, last = bool(u["keepdims"]), bool(u["select_last_index"])
+        return u.one(ArgExtreme(axis, least, kept, last, u.type().dtype))
 
     return rule
 

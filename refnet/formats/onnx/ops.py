@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from refnet.formats.assembly import Made
-from refnet.formats.onnx import functions, integers, reductions, select, sequences, shape, window
+from refnet.formats.onnx import functions, integers, reductions, select, sequences, shape, whole, window
 from refnet.formats.onnx.use import Rule, Use, decimal
 from refnet.ops import (
     Add,
@@ -223,5 +223,22 @@ RULES: dict[str, Rule] = {
     "Unsqueeze": shape.unsqueeze,
     "Upsample": window.resize,
     **reductions.RULES,
+    **whole.NEW,
 }
 """Operator -> its rule."""
+
+
+KNOWN = {*RULES, *whole.RULES}
+"""The operators that have a rule."""
+
+
+def made_of(u: Use) -> list[Made]:
+    """The nodes of a node whose operator is KNOWN, by the rule for what its first input holds.
+
+    Raises UnsupportedError for an operator that refnet has for integers only.
+    """
+    if u.node.op in whole.RULES and u.type().dtype in whole.WHOLE:
+        return whole.RULES[u.node.op](u)
+    if u.node.op not in RULES:
+        raise u.node.unsupported(f"of {u.type().dtype}: refnet has it for integers only")
+    return RULES[u.node.op](u)

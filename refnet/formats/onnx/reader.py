@@ -31,7 +31,7 @@ from refnet.formats.onnx.fold import shape_of
 from refnet.formats.onnx.folding import Folding
 from refnet.formats.onnx.inference import Inference
 from refnet.formats.onnx.older import modern
-from refnet.formats.onnx.ops import RULES
+from refnet.formats.onnx.ops import KNOWN, made_of
 from refnet.formats.onnx.sequences import Sequences
 from refnet.formats.onnx.sizes import Shapes, stated
 from refnet.formats.onnx.use import Use, others_differ
@@ -92,7 +92,7 @@ def _graph(
     opaques = []
     for batch in (None,) if fixed else BATCHES:
         types = {
-            name: TensorType(tuple(n if isinstance(n, int) else batch or 1 for n in shape))
+            name: TensorType(tuple(n if isinstance(n, int) else batch or 1 for n in shape), model.kinds[name])
             for name, shape in inputs.items()
         }
         try:
@@ -136,14 +136,16 @@ def _build(
     model: Model, nodes: list[OnnxNode], inputs: dict[str, TensorType], folding: Folding, first: bool
 ) -> tuple[Building, Opaques]:
     constants = _Constants(model)
-    building, opaques, inference = Building(dict(inputs), constants, inputs), Opaques(), Inference()
+    building, opaques = Building(dict(inputs), constants, inputs), Opaques()
+    inference = Inference(folding.evaluator)
     wanted = frozenset(name for node in nodes for name in node.inputs) | {*model.outputs}
     sequences = Sequences(nodes, model.outputs)
     for node in _newer(nodes, sequences, building, constants, folding if first else None):
         values = [name for name in node.inputs if name in building.types]
         lost = opaques.lost(node.inputs)
         if node.op == "CastLike" and node.inputs[0] in constants and not lost:
-            constants[node.outputs[0]] = constants[node.inputs[0]].astype(np.float32)
+            like = building.type(node.inputs[1]).dtype
+            constants[node.outputs[0]] = constants[node.inputs[0]].astype(like)
             if node.inputs[0] in folding.rounded:
                 folding.rounded[node.outputs[0]] = folding.rounded[node.inputs[0]]
             continue
@@ -219,7 +221,7 @@ def _made(
             raise node.wrong("an empty first input")
         given, differ = frozenset(building.inputs), others_differ(rounded)
         use = Use(node, building.types, building.constants, wanted, given, differ)
-        made = RULES[node.op](use)
+        made = made_of(use)
         if (name := use.attributed(made)) is not None:
             raise node.unsupported(
                 f"its {name[:100]!r} was computed of constants, with roundings; the framework's may differ"
@@ -228,7 +230,7 @@ def _made(
 
     return opaques.made(
         _operation(node),
-        rule if node.op in RULES else None,
+        rule if node.op in KNOWN else None,
         building,
         wanted,
         _said(node, building, inference),
@@ -251,7 +253,7 @@ def _finished(
     kept = opaques.heads(model.file, model.outputs, first.inputs)
     found = _float_heads(model, kept, first.constants, {*first.types})
     name = text(Path(model.file).name.removesuffix(".onnx"))
-    return assembled(model.file, name, found, builds, rounded)
+    return assembled(model.file, name, found, builds, rounded, model.returned)
 
 
 def _float_heads(

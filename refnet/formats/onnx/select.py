@@ -7,6 +7,7 @@ from typing import Any
 import numpy.typing as npt
 
 from refnet.formats.assembly import LARGEST_NUMBER, Made
+from refnet.formats.onnx import whole
 from refnet.formats.onnx.use import Use
 from refnet.ops import DepthToSpace, Expand, Gather, Identity, SpaceToDepth, StridedSlice, Tile
 
@@ -15,7 +16,9 @@ MOST_INDICES = 1 << 16
 
 
 def gather(u: Use) -> list[Made]:
-    """Gather with constant indices of any shape."""
+    """Gather, with constant indices of any shape or with computed ones."""
+    if not u.is_constant(1):
+        return whole.gather(u)
     shape = u.type().shape
     axis = u.axis(u["axis"], len(shape))
     return _gathered(u, axis, u.constant(1, "indices"))
@@ -37,7 +40,9 @@ def _gathered(u: Use, axis: int, indices: npt.NDArray[Any]) -> list[Made]:
 
 
 def gather_nd(u: Use) -> list[Made]:
-    """GatherND with constant indices into the first axis: a Gather of it."""
+    """GatherND with constant indices into the first axis, a Gather of it, or with computed ones."""
+    if not u.is_constant(1):
+        return whole.gather_nd(u)
     indices = u.constant(1, "indices")
     if indices.dtype.kind not in "iu" or not indices.ndim:
         raise u.node.wrong(f"{indices.dtype} {list(indices.shape)} as indices", "whole numbers")

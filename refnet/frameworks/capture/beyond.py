@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
+from refnet.arithmetic.types import types_of
 from refnet.core.graph import Graph
-from refnet.core.op import F32, TensorType
+from refnet.core.op import F32
 from refnet.formats.manifest import Stored
 
 
@@ -34,7 +35,7 @@ def beyond_a_callable(
     for name, one in values.items():
         if name in graph.by_name:
             twins.setdefault(one.digest.sha256, name)
-    types = graph.types({name: TensorType(array.shape) for name, array in inputs.items()})
+    types = graph.types(types_of(inputs))
     lacking = {types[node.name].size for node in graph.nodes if node.name not in values}
     found = {}
     for name, one in values.items():

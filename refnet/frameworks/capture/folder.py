@@ -13,11 +13,11 @@ from dataclasses import replace
 from refnet.core.bits import equal_bits
 from refnet.core.errors import InputError
 from refnet.core.graph import Graph
-from refnet.core.op import TensorType
 from refnet.formats.golden_file import Sources
 from refnet.formats.manifest import Origin
-from refnet.frameworks.capture.request import Request, inputs, kinds_of, said_sources
+from refnet.frameworks.capture.request import Request, inputs, said_sources
 from refnet.frameworks.capture.writer import CapturePlan
+from refnet.models.input_kinds import kinds_of
 from refnet.models.inputs import Inputs, named_inputs
 from refnet.verification.capture import Capture, open_capture
 from refnet.verification.names import (
@@ -61,14 +61,16 @@ def folder_plan(
         who = replace(who, batch=given.batch)
     who = replace(who, flags={"stated, not checked": "reference, model, weights"})
     allowed = _allowed(request, graph, named, who.batch)
-    order = {node.name: i for i, node in enumerate(graph.nodes)}
+    order, types = {node.name: i for i, node in enumerate(graph.nodes)}, graph.types()
     inner = [name for name in named.names if name not in graph.inputs]
     inner.sort(key=lambda name: order.get(name, len(order)))
     assert sources is not None
     return CapturePlan(
         who,
         {} if given is None else given.arrays,
-        lambda: ((name, named.value(name)) for name in inner),
+        lambda: (
+            (name, named.value(name, types[name].dtype if name in types else "float32")) for name in inner
+        ),
         lambda: graph.outputs,
         said_sources(sources, given),
         graph.structure_hash(),
@@ -101,7 +103,9 @@ def _allowed(request: Request, graph: Graph, dump: Capture, batch: int) -> dict[
     strays = stray_names(graph, dump)
     open_ = [name for name in strays if not covered(name, request.allow)]
     if open_:
-        types = graph.types({name: TensorType((batch, *k.shape[1:])) for name, k in graph.inputs.items()})
+        types = graph.types(
+            {name: replace(k, shape=(batch, *k.shape[1:])) for name, k in graph.inputs.items()}
+        )
         absent = [*graph.inputs, *graph.by_name]
         lacking = {name: types[name].size for name in absent if name not in dump.files}
         likely = propose(sizes_of(dump, open_), lacking)

@@ -48,7 +48,7 @@ from refnet.verification.order_free import arrays
 
 def reductions(graph: Graph, batch: int = 1) -> dict[str, tuple[Node, tuple[TensorType, ...]]]:
     """The reductions of a graph, by name, with the types of their data and weights at this batch."""
-    types = graph.types({name: TensorType((batch, *k.shape[1:])) for name, k in graph.inputs.items()})
+    types = graph.types({name: replace(k, shape=(batch, *k.shape[1:])) for name, k in graph.inputs.items()})
     return {
         node.name: (node, tuple(types[name] for name in node.inputs))
         for node in graph.nodes
@@ -139,7 +139,7 @@ def _operators_of(worker: Worker, request: Request) -> Run:
     """The framework's own operators, one at a time."""
 
     def run(_: str, op: Op, given: tuple[F32, ...]) -> F32:
-        types = [TensorType(array.shape) for array in given]
+        types = [TensorType(array.shape, array.dtype.name) for array in given]
         made = caller(request.framework, worker, op, types, request.threads, precision=request.precision)
         return made.whole(given)
 
@@ -150,7 +150,7 @@ def _calls_of(module: ExportedModule) -> Run:
     """The module's own calls, one at a time, with everything but their tensors as the module has it."""
 
     def run(name: str, op: Op, given: tuple[F32, ...]) -> F32:
-        types = [TensorType(array.shape) for array in given]
+        types = [TensorType(array.shape, array.dtype.name) for array in given]
         found, why = module.alone([name], types)
         if found is None:
             raise UnsupportedError(why)

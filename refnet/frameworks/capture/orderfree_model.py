@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import refnet
+from refnet.arithmetic.types import types_of
 from refnet.core.errors import InputError, UnsupportedError
 from refnet.core.graph import Graph, Node
-from refnet.core.op import F32, TensorType
+from refnet.core.op import F32
 from refnet.exact.engine import DecideOrRefine
 from refnet.formats.manifest import Origin, file_name
 from refnet.formats.npy import writing
@@ -74,7 +75,7 @@ def order_free_graph(graph: Graph) -> tuple[Graph, dict[str, F32], dict[str, str
         inputs[data] = x
         weights |= dict(zip(names, rest, strict=True))
         nodes.append(Node(name, node.op, (data, *names)))
-    kinds = {name: TensorType(array.shape) for name, array in inputs.items()}
+    kinds = types_of(inputs)
     outputs = {node.name: node.name for node in nodes}
     made = Graph(f"{graph.name}-order-free", kinds, tuple(nodes), outputs, weights)
     return made, inputs, left_out

@@ -22,6 +22,7 @@ from refnet.formats.onnx.sizes import OpenSizesError
 from refnet.frameworks.capture.names import FRAMEWORKS, MODES, PRECISIONS
 from refnet.frameworks.capture.parameters import compared
 from refnet.models.converted import usual_pipeline
+from refnet.models.input_kinds import Kinds
 from refnet.models.inputs import Inputs, read_inputs
 from refnet.models.loading import load, network_of
 from refnet.models.seed import SEED
@@ -202,8 +203,8 @@ def _same_as_its_own(graph: Graph, model: str, image: tuple[int, int] | None) ->
         return False
 
 
-def inputs(request: Request, kinds: Mapping[str, tuple[int, ...]], batch: int | None = None) -> Inputs:
-    """The inputs. kinds: name -> shape of one image, with its leading 1. batch: instead of the request's.
+def inputs(request: Request, kinds: Kinds, batch: int | None = None) -> Inputs:
+    """The inputs. kinds: what each must be. batch: instead of the request's.
 
     Raises as `read_inputs`.
     """
@@ -215,11 +216,6 @@ def inputs(request: Request, kinds: Mapping[str, tuple[int, ...]], batch: int | 
     usual = usual_pipeline(request.model, entry)
     given = request.input or (NOTHING_SAID,)
     return read_inputs(given, kinds, pipeline=request.pipeline, usual=usual, batch=batch or request.batch)
-
-
-def kinds_of(graph: Graph) -> dict[str, tuple[int, ...]]:
-    """name -> shape of the graph's inputs."""
-    return {name: kind.shape for name, kind in graph.inputs.items()}
 
 
 def said_sources(sources: Sources | None, given: Inputs | None) -> Sources | None:

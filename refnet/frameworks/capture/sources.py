@@ -35,14 +35,13 @@ from refnet.frameworks.capture.parameters import compared, parameters_hash
 from refnet.frameworks.capture.request import (
     Request,
     inputs,
-    kinds_of,
     libc,
     network,
     processor,
     said_sources,
     vendor,
 )
-from refnet.frameworks.capture.stream import Stream, other_kinds, plan_of
+from refnet.frameworks.capture.stream import Stream, dtypes, plan_of
 from refnet.frameworks.capture.torch_module import (
     Asked,
     ExportedModule,
@@ -53,6 +52,7 @@ from refnet.frameworks.capture.torch_module import (
 from refnet.frameworks.capture.writer import Array, CapturePlan
 from refnet.frameworks.launch import FRAMEWORKS, python, start, torch_callable, unfit
 from refnet.frameworks.process import Serves, Worker
+from refnet.models.input_kinds import InputKind, kinds_of
 from refnet.models.inputs import Inputs
 from refnet.models.loading import load, network_of
 from refnet.models.seed import SEED, seed_of
@@ -78,7 +78,7 @@ def planned(request: Request) -> Iterator[CapturePlan]:
         make = {"torch": _torch, "mxnet": _mxnet, "onnxruntime": _onnxruntime, "openvino": _openvino}
         make["refnet"] = _own
         plan = make.get(request.framework, folder_plan)(request, graph, sources, stack)
-        yield plan if graph is None else replace(plan, kinds=other_kinds(graph))
+        yield plan if graph is None else replace(plan, kinds=dtypes(graph))
 
 
 def reference(
@@ -143,7 +143,7 @@ def _torch(request: Request, graph: Graph | None, sources: Sources | None, stack
     plan = plan_of(graph, sources, given, who, as_it_is(worker, given, keywords, request.threads))
     if graph is None or not request.is_callable:
         return plan
-    return replace(plan, beyond=partial(beyond_a_callable, graph, plan.inputs))
+    return replace(plan, beyond=partial(beyond_a_callable, graph, plan.inputs), any_kind=False)
 
 
 def _built(request: Request, graph: Graph | None, stack: ExitStack) -> tuple[Worker, Origin, Inputs]:
@@ -250,13 +250,15 @@ def _callable_inputs(request: Request, graph: Graph | None) -> Inputs:
     files = dict(text.split("=", 1) for text in request.input if "=" in text and text.endswith(".npy"))
     if len(request.input) == 1 and not files and request.input[0].endswith(".npy"):
         files = {"data": request.input[0]}
-    kinds: dict[str, tuple[int, ...]] = {name: (1, *open_npy(path).shape[1:]) for name, path in files.items()}
-    for name, shape in kinds.items():
-        if request.image is not None and shape[-2:] != request.image:
+    found = {name: open_npy(path, None) for name, path in files.items()}
+    for name, one in found.items():
+        if request.image is not None and one.shape[-2:] != request.image:
+            shape = (1, *one.shape[1:])
             raise InputError(
                 f"--image is {request.image[0]},{request.image[1]}, but {files[name]} is {shape}"
             )
-    return inputs(request, kinds or {"data": (*SHAPE[:2], *(request.image or SHAPE[2:]))})
+    kinds = {name: InputKind((1, *one.shape[1:]), one.dtype) for name, one in found.items()}
+    return inputs(request, kinds or {"data": InputKind((*SHAPE[:2], *(request.image or SHAPE[2:])))})
 
 
 def _mxnet(request: Request, graph: Graph | None, sources: Sources | None, stack: ExitStack) -> CapturePlan:
@@ -359,13 +361,15 @@ def _of_file(
         assert graph is not None
         (path,) = export(graph, _temporary(stack) / "net", "onnx")
     about = worker.ask("signature", {"path": str(path)})
-    kinds: dict[str, tuple[int, ...]] = dict(source_of(request.model).shapes)
-    for name, shape in about.field("inputs", dict).items():
-        if graph is not None or name in kinds:
-            continue
-        if None in shape[1:] or not shape:
+    stated: dict[str, tuple[int | None, ...]] = dict(source_of(request.model).shapes)
+    dtypes = about.field("dtypes", dict) if "dtypes" in about.fields else {}
+    kinds: dict[str, InputKind] = {}
+    for name, own in about.field("inputs", dict).items():
+        shape = stated.get(name, tuple(own))
+        if graph is None and (None in shape[1:] or not shape):
             raise UnsupportedError(f"{path.name}: input {name!r} is {shape}: only its first size may be free")
-        kinds[name] = (shape[0] or 1, *shape[1:])
+        if graph is None:
+            kinds[name] = InputKind((shape[0] or 1, *shape[1:]), str(dtypes.get(name, "float32")))
     given = inputs(request, kinds_of(graph) if graph is not None else kinds)
     return path, about.field("values", int), given
 

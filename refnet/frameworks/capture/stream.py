@@ -67,11 +67,12 @@ def plan_of(
         stream.again,
         returned=stream.outputs,
         beyond=(lambda values: {}) if graph is None else partial(beyond_its_own, graph),
-        kinds=other_kinds(graph),
+        kinds=dtypes(graph),
+        any_kind=graph is not None,
     )
 
 
-def other_kinds(graph: Graph | None) -> dict[str, str]:
-    """The dtypes of the graph's values that are not float32."""
+def dtypes(graph: Graph | None) -> dict[str, str]:
+    """The dtypes of the graph's values."""
     types = {} if graph is None else graph.types()
-    return {name: kind.dtype for name, kind in types.items() if kind.dtype != "float32"}
+    return {name: kind.dtype for name, kind in types.items()}

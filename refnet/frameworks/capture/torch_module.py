@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +20,13 @@ from refnet.core.errors import InputError, RefnetError
 from refnet.core.graph import Graph
 from refnet.core.op import F32, Op, TensorType
 from refnet.formats.golden_file import Sources
-from refnet.formats.manifest import Origin
+from refnet.formats.manifest import NETWORK, Origin
 from refnet.frameworks.caller import Caller, caller, node_caller
 from refnet.frameworks.capture.stream import Stream, plan_of
 from refnet.frameworks.capture.writer import Array, CapturePlan, write
 from refnet.frameworks.process import Answer, Serves
 from refnet.models.inputs import Inputs
-from refnet.models.loading import NETWORK, load
+from refnet.models.loading import load
 from refnet.verification.capture import open_capture
 
 LOG = logging.getLogger("refnet")
@@ -192,12 +193,28 @@ def _attempt(asked: Asked, options: Mapping[str, Any], folder: Path) -> tuple[Gr
         why = str(answer.field("refused", str))
         if not why:
             try:
-                return load(path), answer
+                with _named(path):
+                    return load(path), answer
             except RefnetError as error:
                 why = str(error).replace(str(path), NETWORK)
         if not answer.fields.get("free"):
             break
     return why
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """While it holds, what is logged of the file calls it by its name in the capture."""
+
+    def renamed(record: logging.LogRecord) -> bool:
+        record.msg, record.args = record.getMessage().replace(str(path), NETWORK), ()
+        return True
+
+    LOG.addFilter(renamed)
+    try:
+        yield
+    finally:
+        LOG.removeFilter(renamed)
 
 
 def said(refused: Mapping[str, str]) -> dict[str, str]:

@@ -32,7 +32,7 @@ from refnet.formats.golden_file import Digest, Sources, digest, parse_digest
 from refnet.formats.json_file import Checked, parse
 from refnet.formats.manifest import NAME, Manifest, Origin, Stored, dumps, file_name
 from refnet.formats.manifest import write as write_manifest
-from refnet.formats.npy import open_npy, writing
+from refnet.formats.npy import CODES, open_npy, writing
 from refnet.formats.write import appended_file, whole_file
 from refnet.verification.capture import PROGRESS
 from refnet.verification.progress import Advance
@@ -59,7 +59,7 @@ class CapturePlan:
     the framework computes as one, names in order; None if it computes each. returned: called as outputs, what
     the framework's own network returns. beyond: called with all values, those that the graph has no node for,
     name -> why that is no mistake. files: name -> a file that belongs to the capture, such as its network.
-    kinds: the dtypes of those values that are not float32.
+    kinds: the dtypes of the values; of others it is float32, or with any_kind what a value can have.
     """
 
     reference: Origin
@@ -78,6 +78,7 @@ class CapturePlan:
     beyond: Callable[[Mapping[str, Stored]], Mapping[str, str]] = lambda values: {}
     files: Mapping[str, Path] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
+    any_kind: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,10 @@ def write(
         left_out: dict[str, str] = {}
         for name, array in plan.values():
             _check(plan.reference.framework, name, name in values or name in left_out, inputs)
-            if reason := _unfit(array, plan.kinds.get(name, "float32")):
+            kind = plan.kinds.get(name, "float32")
+            if plan.any_kind and name not in plan.kinds and array.dtype.name in CODES:
+                kind = array.dtype.name
+            if reason := _unfit(array, kind):
                 left_out[name] = reason
             else:
                 values[name] = place.value(name, array, before[len(values) : len(values) + 1])

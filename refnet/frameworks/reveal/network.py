@@ -120,7 +120,7 @@ class Revealed:
 
 def signatures(graph: Graph, batch: int) -> dict[str, Asked]:
     """The distinct ops of the graph, in order of execution."""
-    types = graph.types({k: TensorType((batch, *v.shape[1:])) for k, v in graph.inputs.items()})
+    types = graph.types({k: replace(v, shape=(batch, *v.shape[1:])) for k, v in graph.inputs.items()})
     found: dict[str, Asked] = {}
     for node in graph.nodes:
         kinds = tuple(types[name] for name in node.inputs)

@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 
+from refnet.arithmetic.types import types_of
 from refnet.core.errors import UnsupportedError
 from refnet.core.graph import Graph, Node
-from refnet.core.op import F32, Op, TensorType
+from refnet.core.op import F32, Op
 from refnet.frameworks.caller import Caller
 from refnet.kernels.engine import Fast
 
@@ -66,7 +67,7 @@ def framework_values(
     value: those that read it have it at once, and itself comes after all others.
     """
     same = twins(graph)
-    types = graph.types({name: TensorType(array.shape, array.dtype.name) for name, array in data.items()})
+    types = graph.types(types_of(data))
     eliminated: dict[str, tuple[list[F32], F32]] = {}
     uses = Counter(name for node in graph.nodes for name in set(node.data))
     known: dict[str, F32] = dict(data)
