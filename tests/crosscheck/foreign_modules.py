@@ -248,7 +248,7 @@ class Decoder(nn.Module):
 
 
 class Downsampling(nn.Module):
-    """ConvNeXt's way down: a layer norm with the channels last, and a convolution that reads it so."""
+    """ConvNeXt's way down: a layer norm with the channels last, then a convolution of it as it lies."""
 
     def __init__(self, channels: int = 96) -> None:
         super().__init__()

@@ -243,7 +243,7 @@ def scaled(shape: tuple[int, ...], key: object, share: float, factor: float) -> 
         return data(shape, key, share) * np.float32(factor)
 
 
-SOFTMAXES = (2, 1, 10, 1), (3, 2, 4, 5), (1, 1, 3, 7), (2, 3, 1, 2)
+SOFTMAXES = (2, 1, 10, 1), (3, 2, 4, 5), (1, 1, 3, 7), (2, 3, 1, 2), (40, 1, 39, 1), (3, 1, 48, 1)
 ROWS = (1, 1), (3, 4), (5, 7), (4, 8), (6, 19), (3, 33)
 
 
