@@ -284,6 +284,7 @@ OPERATORS_BEYOND = {
     "ops/functions.py",
     "ops/integers.py",
     "ops/interpolate.py",
+    "ops/inverse.py",
     "ops/leaky.py",
     "ops/libraries.py",
     "ops/log_softmax.py",
@@ -305,6 +306,7 @@ OPERATORS_BEYOND = {
     "ops/row_sums.py",
     "ops/scalar.py",
     "ops/select.py",
+    "ops/steps.py",
     "ops/taps.py",
     "ops/trigonometry.py",
 }

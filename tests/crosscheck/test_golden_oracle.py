@@ -73,6 +73,7 @@ NETWORKS = {
             "Sin",
             "Cos",
         ),
+        *("Tan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Atan", "Asin", "Acos"),
         *("HardSigmoid", "HardSwish"),
     ),
     "norms": (
@@ -120,9 +121,14 @@ def spatial(name: str) -> Graph:
 
 def functions(name: str) -> Graph:
     """Every function of tests/helpers/exact_functions.py, on numbers of any sign or on positive ones."""
-    nodes = [Node("size", ops.Abs(), ("data",))]
+    nodes = [
+        Node("size", ops.Abs(), ("data",)),
+        Node("above", ops.WithScalar("add", 1.0), ("size",)),
+        Node("cut", ops.Clip(-0.984375, 0.984375), ("data",)),
+    ]
     for i, one in enumerate(FUNCTIONS):
-        nodes.append(Node(f"f{i}", one.op, ("size" if one.positive else "data",)))
+        x = "above" if one.least else "size" if one.positive else "cut" if np.isfinite(one.most) else "data"
+        nodes.append(Node(f"f{i}", one.op, (x,)))
     nodes.append(Node("powers", ops.Pow(((6,),)), ("size", "exponents")))
     graph = Graph(name, {"data": ops.TensorType((1, 64, 6, 6))}, tuple(nodes), {"out": nodes[-1].name})
     return graph.with_weights(synthetic.weights(graph, 0))

@@ -249,13 +249,14 @@ BAD: dict[str, tuple[Any, type[RefnetError], str]] = {
         "elements",
     ),
     "a block of 0": (model([node("DepthToSpace", "x", blocksize=0)]), FormatError, "blocksize"),
-    "antialiasing": (
+    "antialiasing over everything": (
         model(
             [helper.make_node("Resize", ["x", "", "s"], ["y"], mode="linear", antialias=1)],
-            [tensor("s", np.ones(4, np.float32))],
+            [tensor("s", np.array([1, 1, 1, 2.0**-17], np.float32))],
+            shape=[1, 1, 1, 1 << 18],
         ),
         UnsupportedError,
-        "antialias=1",
+        "antialiasing to 2 elements",
     ),
     "scales below 0": (
         model([helper.make_node("Resize", ["x", "", "s"], ["y"])], [tensor("s", -np.ones(4, np.float32))]),
@@ -344,7 +345,7 @@ OPAQUE = (
     "operators without a rule",
     "training",
     "drops at random",
-    "antialiasing",
+    "antialiasing over everything",
     "a number of another type",
 )
 """What is read, as nodes that refnet cannot compute: a run stops before its first node and says why."""

@@ -28,6 +28,15 @@ SPECIAL: list[tuple[Op, list[float]]] = [
     (ops.Abs(), [NAN, INF, INF, 0, 0, 3e38, 3e38]),
     (ops.Sin(), [NAN, NAN, NAN, 0, -0.0, 0.87490487, -0.87490487]),
     (ops.Cos(), [NAN, NAN, NAN, 1, 1, -0.48429477, -0.48429477]),
+    (ops.Tan(), [NAN, NAN, NAN, 0, -0.0, -1.8065544, 1.8065544]),
+    (ops.Sinh(), [NAN, INF, -INF, 0, -0.0, INF, -INF]),
+    (ops.Cosh(), [NAN, INF, INF, 1, 1, INF, INF]),
+    (ops.Asinh(), [NAN, INF, -INF, 0, -0.0, 89.28999, -89.28999]),
+    (ops.Acosh(), [NAN, INF, NAN, NAN, NAN, 89.28999, NAN]),
+    (ops.Atanh(), [NAN, NAN, NAN, 0, -0.0, NAN, NAN]),
+    (ops.Atan(), [NAN, 1.5707964, -1.5707964, 0, -0.0, 1.5707964, -1.5707964]),
+    (ops.Asin(), [NAN, NAN, NAN, 0, -0.0, NAN, NAN]),
+    (ops.Acos(), [NAN, NAN, NAN, 1.5707964, 1.5707964, NAN, NAN]),
     (ops.Softplus(), [NAN, INF, 0, 0.6931472, 0.6931472, 3e38, 0]),
     (ops.Mish(), [NAN, INF, -0.0, 0, -0.0, 3e38, -0.0]),
     (ops.Silu(), [NAN, INF, -0.0, 0, -0.0, 3e38, -0.0]),
@@ -52,6 +61,7 @@ def test_special_values(op, expected):
 
 MONOTONIC = [ops.Exp(), ops.Log(), ops.Tanh(), ops.Erf(), ops.Softplus(), ops.Elu(), ops.Softsign()]
 MONOTONIC += [ops.HardSigmoid(), ops.Sqrt(), ops.Power(3.0), ops.Power(0.75)]
+MONOTONIC += [ops.Sinh(), ops.Asinh(), ops.Atan()]
 
 
 @pytest.mark.parametrize("op", MONOTONIC, ids=repr)
@@ -114,10 +124,10 @@ EXPLAINED = [one for one in FUNCTIONS if isinstance(one.op, Function)]
 
 @pytest.mark.parametrize("one", EXPLAINED, ids=lambda one: repr(one.op))
 def test_an_element_is_taken_apart(one):
-    x = np.float32([0.75])
+    x = np.float32([0.75 + one.least])
     found = one.op.explain(x, at=(0,), exact=EXACT)
     assert [step.symbol for step in found.steps] == ["x", "y"]
-    assert abs(Fraction(found.steps[1].exact) - one.value(0.75)) < Fraction(1, 10**38)
+    assert abs(Fraction(found.steps[1].exact) - one.value(0.75 + one.least)) < Fraction(1, 10**38)
     assert same_bits(np.float32(found.golden), one.op.golden(x, exact=EXACT)[0])
     assert one.op.explain(np.float32([NAN]), at=(0,), exact=EXACT).steps == ()
 

@@ -1,6 +1,6 @@
 """An .onnx file -> Graph: each node of the file one node, each value under its own name.
 
-    read_onnx ── file.open_model ── _needed ── _build (per batch) ── fold.fold | ops.RULES | Opaques
+    read_onnx ── file.open_model ── _needed ── _build (per batch) ── fold.fold | ops.RULES | Bodies | Opaques
       └──── _finished ── assembly.assembled
 
 Constants, and what is computed of constants and shapes alone, are folded. Shapes may depend on the batch: the
@@ -24,10 +24,11 @@ from refnet.core.graph import Graph
 from refnet.core.op import F32
 from refnet.formats.assembly import BATCHES, Building, Made, assembled
 from refnet.formats.bounded import text
+from refnet.formats.onnx.bodies import DEFINED, Attempt, Bodies
 from refnet.formats.onnx.computed import Bound, Golden, computed, ranged
 from refnet.formats.onnx.evaluator import Evaluator
 from refnet.formats.onnx.file import Model, OnnxNode, open_model
-from refnet.formats.onnx.fold import fold, rounds_once, shape_of
+from refnet.formats.onnx.fold import ROUNDED, fold, rounds_once, shape_of
 from refnet.formats.onnx.inference import Inference
 from refnet.formats.onnx.older import modern
 from refnet.formats.onnx.ops import RULES
@@ -137,37 +138,65 @@ def _build(
 ) -> tuple[Building, Opaques]:
     constants = _Constants(model)
     building, opaques, inference = Building(dict(inputs), constants, inputs), Opaques(), Inference()
-    wanted = frozenset(name for node in nodes for name in node.inputs) | {*model.outputs}
-    sequences = Sequences(nodes, model.outputs)
-    newer = (new for old in nodes for new in modern(old, lambda name: _shape(name, building)))
-    for node in (sequences.at(one) for one in newer if not sequences.taken(one)):
+    wanted = {name for node in nodes for name in node.inputs} | {*model.outputs}
+    sequences, bodies = Sequences(nodes, model.outputs), Bodies(model)
+
+    def add(node: OnnxNode, inside: bool = False) -> None:
+        """The node, what is folded, or an opaque one for each value that refnet cannot make. inside: it is
+        one of a definition."""
+        if twice := [one for one in node.outputs if one and (one in building.types or one in constants)]:
+            raise node.wrong(f"a second value {twice[0][:100]!r}", "one of a name")  # a helper's, of a rule
         values = [name for name in node.inputs if name in building.types]
         lost = opaques.lost(node.inputs)
         if node.op == "CastLike" and node.inputs[0] in constants and not lost:
-            constants[node.outputs[0]] = constants[node.inputs[0]].astype(np.float32)
+            kind = building.type(node.inputs[1]).dtype
+            constants[node.outputs[0]] = constants[node.inputs[0]].astype(kind)
             if node.inputs[0] in folding.rounded:
                 folding.rounded[node.outputs[0]] = folding.rounded[node.inputs[0]]
-            continue
-        if (not values and not lost) or (node.op in ("Shape", "Size") and node.inputs[0] in building.types):
+            return
+        if node.op in DEFINED and not lost:
+            ready = by_definition(node)
+        elif (not values and not lost) or (node.op in ("Shape", "Size") and node.inputs[0] in building.types):
             try:
                 outputs = (
                     [*shape_of(node, building.types[values[0]].shape)]
                     if values
-                    else folding.outputs(node, constants)
+                    else folding.outputs(node, constants, inside)
                 )
             except UnsupportedError as error:
-                ready = opaques.refused(
-                    _operation(node), reason(node, error), building, _said(node, building, inference)
-                )
+                ready = refused(node, reason(node, error))
             else:
                 named = zip(node.outputs, outputs, strict=False)
                 constants.update({name: x for name, x in named if name and x is not None})
-                continue
+                return
         else:
             ready = _made(node, building, opaques, inference, wanted, folding.rounded)
-        for made, kind in ready:
-            building.types[made.name] = kind
+        for made, kind_ in ready:
+            building.types[made.name] = kind_
             building.made.append(made)
+
+    def refused(node: OnnxNode, why: str) -> list[tuple[Made, TensorType]]:
+        return opaques.refused(_operation(node), why, building, _said(node, building, inference))
+
+    def by_definition(node: OnnxNode) -> list[tuple[Made, TensorType]]:
+        """Nothing where its definition is built in its place; else it is opaque, with the reason."""
+        attempt = Attempt(building, constants, opaques)
+        try:
+            for one in bodies.of(node, building, wanted):
+                add(one, inside=True)
+            lacks = attempt.failed()
+            why = f"its definition has {lacks}" if lacks else ""
+        except UnsupportedError as error:
+            why = reason(node, error)
+        if not why:
+            return []
+        attempt.undo()
+        return refused(node, why)
+
+    for old in nodes:
+        for new in modern(old, lambda name: _shape(name, building)):
+            if not sequences.taken(new):
+                add(sequences.at(new))
     return building, opaques
 
 
@@ -186,9 +215,12 @@ class _Folding:
         self._done: dict[tuple[str, ...], tuple[list[Array | None], list[Array | None]]] = {}
         self.rounded: dict[str, F32 | None] = {}
 
-    def outputs(self, node: OnnxNode, constants: Mapping[str, Array]) -> list[Array | None]:
+    def outputs(
+        self, node: OnnxNode, constants: Mapping[str, Array], inside: bool = False
+    ) -> list[Array | None]:
         """The outputs of a node whose inputs are all constant; None for one that nobody wants.
 
+        inside: it is one of a definition; who computes the operator at once may round constants otherwise.
         Raises UnsupportedError, FormatError.
         """
         given = [constants[name] if name else None for name in node.inputs]
@@ -199,7 +231,8 @@ class _Folding:
             outputs = [*fold(node, given, self.model, self.evaluator)]
         else:
             outputs = computed(node, constants, self.golden, self.evaluator, self.wanted)
-        if not rounds_once(node, given) or self.rounded.keys() & {*node.inputs}:
+        free = inside and node.op in ROUNDED and all(x is None or x.dtype == np.float32 for x in given)
+        if free or not rounds_once(node, given) or self.rounded.keys() & {*node.inputs}:
             off = ranged(node, constants, outputs, self.rounded, self.bound)
             self.rounded.update((name, one) for name, one in zip(node.outputs, off, strict=False) if name)
         self._done[node.outputs] = (given, outputs)
@@ -224,7 +257,7 @@ def _made(
     building: Building,
     opaques: Opaques,
     inference: Inference,
-    wanted: frozenset[str],
+    wanted: Collection[str],
     rounded: Mapping[str, F32 | None],
 ) -> list[tuple[Made, TensorType]]:
     """The nodes of a node's outputs with their types; opaque ones if refnet cannot compute them."""
