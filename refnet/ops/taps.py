@@ -87,12 +87,16 @@ class Kernel:
         s = float(self.shrink) * (1 + 2.0**-52)
         if not self.cubic:
             return 2.0 if self.shrink == 1 else 2.0 + 2 * s
-        a = self.coefficient
-        inner = abs(a)
-        if a != -2 and 0 <= (a + 3) / (3 * (a + 2)) <= 1:
-            inner = max(inner, (a + 3) ** 2 / (3 * abs(a + 2)))
         more = 0.0 if self.shrink == 1 else s
-        return (2 * inner + 2 * abs(a)) * (1 + more) * (1 + 2.0**-50)
+        return (2 * self._steepest + 2 * abs(self.coefficient)) * (1 + more) * (1 + 2.0**-50)
+
+    @property
+    def _steepest(self) -> float:
+        """The largest |w'| of an inner neighbour of the cubic, where it is at least that of an outer one."""
+        a = self.coefficient
+        if a != -2 and 0 <= (a + 3) / (3 * (a + 2)) <= 1:
+            return max(abs(a), (a + 3) ** 2 / (3 * abs(a + 2)))
+        return abs(a)
 
     @property
     def rounding(self) -> float:
@@ -103,17 +107,18 @@ class Kernel:
         most |a| (8 + 20 + 16 + 4) for d up to 2, and |a + 2| + |a + 3| + 1 for d up to 1.
 
         Antialiased, each distance is a difference, a half and a product with a computed scale: 4 roundings
-        more, where it is at most 2 (linear, with s for its neighbour beyond) or 3. The filter is moved by at
-        most its slope times that: 1, or what `slope` takes for an inner and an outer neighbour.
+        more, where it is at most 2 (linear, with s for its neighbour beyond) or 3, times the largest |w'|. An
+        interval of length 1 has at most 1/s + 1 neighbours.
         """
+        a = self.coefficient
         if self.shrink < 1:
             if not self.cubic:
                 return self.count * gamma(6) * 3
-            terms = 48 * abs(self.coefficient) + abs(self.coefficient + 2) + abs(self.coefficient + 3) + 1
-            return self.count * gamma(12) * (terms + 3 * self.slope)
+            each = (2 + 2 * float(self.shrink)) / float(self.shrink) * (1 + 2.0**-40)
+            terms = 48 * abs(a) + abs(a + 2) + abs(a + 3) + 1
+            return each * gamma(8) * terms + self.count * gamma(4) * 3 * self._steepest
         if not self.cubic:
             return gamma(2)
-        a = self.coefficient
         return gamma(8) * 2 * (48 * abs(a) + abs(a + 2) + abs(a + 3) + 1)
 
 
