@@ -1,6 +1,6 @@
 """Operators that ONNX itself defines by others: the nodes of the definition in the place of the node.
 
-    Bodies.of ── onnx's inliner on the node alone, with the types of its inputs ── nodes, checked as a file's
+    Bodies.of ── onnx's schema, with the types of the inputs ── onnx's inliner ── nodes, checked as a file's
 
 The node's values keep their names; those inside are called VALUE/NAME, VALUE the node's first output. A file
 cannot make a definition longer: it is onnx's own, and its length is the operator's.
@@ -21,11 +21,14 @@ from refnet.formats.onnx.file import Model, OnnxNode, checked_nodes, package
 from refnet.formats.opaque import Opaques
 
 DEFINED = frozenset({
-    "AffineGrid", "Attention", "CenterCropPad", "MeanVarianceNormalization", "NegativeLogLikelihoodLoss",
-    "RotaryEmbedding", "Shrink", "SoftmaxCrossEntropyLoss", "SwiGLU", "ThresholdedRelu",
+    "AffineGrid", "Attention", "CausalConvWithState", "CenterCropPad", "MeanVarianceNormalization",
+    "NegativeLogLikelihoodLoss", "RotaryEmbedding", "Shrink", "SoftmaxCrossEntropyLoss", "SwiGLU",
+    "ThresholdedRelu",
 })  # fmt: skip
 """The operators without a rule of refnet's own whose definitions are asked for. onnx writes some of them in
-C++, by the node's attributes and types: those listed were attacked (tests/formats/test_attacks_onnx.py)."""
+C++, by the node's attributes and types: those listed were attacked (tests/helpers/onnx_attack.py)."""
+DOMAIN = "refnet.definition"
+"""Of a definition while it is written out."""
 LARGEST = 1 << 31
 """Of a number in an attribute that onnx's code is shown."""
 
@@ -45,7 +48,8 @@ class Bodies:
         Raises UnsupportedError where onnx has no definition for the node's types and attributes.
         """
         onnx = package("reading")
-        proto = self._inlined(node, building, onnx)
+        opset = _opset(node, onnx)
+        proto = self._inlined(node, opset, building, onnx)
         names = self._renamed(proto, node)
         for one in proto.graph.node:
             _rename(one, names)
@@ -54,7 +58,7 @@ class Bodies:
         wanted.update(*map(_read, nodes))
         for one in self._chosen(nodes, node, building):
             try:
-                (found,) = checked_nodes([one], {*one.input}, self._file, node.opset, onnx)
+                (found,) = checked_nodes([one], {*one.input}, self._file, opset, onnx)
             except RefnetError as error:
                 text = str(error).removeprefix(f"{self._file}: ")
                 raise node.unsupported(f"its definition: {text}") from None
@@ -77,7 +81,7 @@ class Bodies:
             for value, name in zip(branch.output, one.output, strict=True):
                 yield type(one)(op_type="Identity", input=[value.name], output=[name])
 
-    def _inlined(self, node: OnnxNode, building: Building, onnx: Any) -> Any:
+    def _inlined(self, node: OnnxNode, opset: int, building: Building, onnx: Any) -> Any:
         """onnx's model of the node alone, its definition in its place."""
         import onnx.inliner  # no other file than .onnx needs it
 
@@ -85,31 +89,34 @@ class Bodies:
             numbers = value if isinstance(value, list) else [value]
             if any(isinstance(one, int) and not -LARGEST <= one < LARGEST for one in numbers):
                 raise node.unsupported(f"{name} {value!r:.60}")
-        helper = onnx.helper
-        inputs = []
-        for name in dict.fromkeys(filter(None, node.inputs)):
-            kind = building.type(name)
-            number = helper.np_dtype_to_tensor_dtype(np.dtype(kind.dtype))
-            inputs.append(helper.make_tensor_value_info(name, number, kind.shape))
-        outputs = [helper.make_tensor_value_info(name, 1, None) for name in node.outputs if name]
-        proto = type(node.proto)()
-        proto.CopyFrom(node.proto)
-        there = {attribute.name for attribute in proto.attribute}
-        for name, rule in onnx.defs.get_schema(node.op, node.opset, "").attributes.items():
+        schema = onnx.defs.get_schema(node.op, node.opset, "")
+        call = type(node.proto)()
+        call.CopyFrom(node.proto)
+        there = {attribute.name for attribute in call.attribute}
+        for name, rule in schema.attributes.items():
             if name not in there and rule.default_value.name:  # definitions refer to it as if it were there
-                proto.attribute.append(rule.default_value)
-        graph = helper.make_graph([proto], "one", inputs, outputs)
-        opset = [helper.make_opsetid("", node.opset)]
-        model = helper.make_model(graph, opset_imports=opset, ir_version=10)
+                call.attribute.append(rule.default_value)
+        kinds = {name: _kind(building, name, onnx) for name in node.inputs}
+        function = onnx.FunctionProto()
         try:
-            made = onnx.inliner.inline_selected_functions(
-                model, [("", node.op)], inline_schema_functions=True
-            )
+            if schema.has_function:
+                data = schema.get_function_with_opset_version(opset)
+            else:
+                types = [kinds[name].SerializeToString() for name in node.inputs]
+                given = call.SerializeToString()
+                data = schema.get_context_dependent_function_with_opset_version(opset, given, types)
+            function.ParseFromString(data)
+            function.domain = call.domain = DOMAIN
+            inputs = [onnx.ValueInfoProto(name=name, type=kind) for name, kind in kinds.items() if name]
+            outputs = [onnx.ValueInfoProto(name=name) for name in node.outputs if name]
+            graph = onnx.helper.make_graph([call], "one", inputs, outputs)
+            opsets = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid(DOMAIN, 1)]
+            del function.opset_import[:]
+            function.opset_import.append(opsets[0])
+            model = onnx.helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=10)
+            return onnx.inliner.inline_local_functions(model)
         except Exception:  # of C++, without a class of its own
             raise node.unsupported("onnx has no definition of it for these inputs and attributes") from None
-        if any(one.op_type == node.op for one in made.graph.node):
-            raise node.unsupported("onnx has no definition of it for these inputs and attributes")
-        return made
 
     def _renamed(self, proto: Any, node: OnnxNode) -> dict[str, str]:
         """Name inside of the definition -> its name in the graph."""
@@ -124,6 +131,25 @@ class Bodies:
                         new += "_"
                     names[name] = new
         return names
+
+
+def _kind(building: Building, name: str, onnx: Any) -> Any:
+    """The ONNX type of an input; an empty one where there is none."""
+    if not name:
+        return onnx.TypeProto()
+    kind = building.type(name)
+    number = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind.dtype))
+    return onnx.helper.make_tensor_type_proto(number, kind.shape)
+
+
+def _opset(node: OnnxNode, onnx: Any) -> int:
+    """The opset in whose operators this version of the operator is defined: the newest up to the file's, else
+    the first."""
+    schema = onnx.defs.get_schema(node.op, node.opset, "")
+    known = [*schema.function_opset_versions, *schema.context_dependent_function_opset_versions]
+    if not known:
+        raise node.unsupported("onnx has no definition of it in this opset")
+    return int(max((one for one in known if one <= node.opset), default=min(known)))
 
 
 def _within(nodes: Any) -> Iterator[Any]:
