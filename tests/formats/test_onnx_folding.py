@@ -68,7 +68,12 @@ def test_float_arithmetic_of_constants_is_refnets_own_golden(tmp_path):
 
 def test_what_nobody_rounds_once_is_opaque_and_ends_nothing_else(tmp_path):
     """An operator without a rule, float64 arithmetic, and a reader without golden."""
-    nodes = [node("Bernoulli", "w", "e"), node("Conv", "x e", "c"), node("Conv", "x w", "d"), node("Relu", "d")]
+    nodes = [
+        node("Bernoulli", "w", "e"),
+        node("Conv", "x e", "c"),
+        node("Conv", "x w", "d"),
+        node("Relu", "d"),
+    ]
     graph = load(nodes, {"w": W}, tmp_path, outputs=["c", "y"])
     assert graph.by_name["e"].op == ops.Opaque(
         "Bernoulli", "of constants only, which refnet does not compute", (3, 2, 1, 1)

@@ -111,7 +111,9 @@ def test_an_opaque_value_of_another_type_is_not_passed_on(graph, values, tmp_pat
 
 
 def test_a_run_stops_before_the_first_node_and_names_all(graph, values):
-    message = r"net: what is asked for needs .* refnet cannot compute:\n  Bernoulli: refnet has no such operator: b"
+    message = (
+        r"net: what is asked for needs .* refnet cannot compute:\n  Bernoulli: refnet has no such operator: b"
+    )
     for arithmetic in (refnet.Plain(), refnet.Golden()):
         with pytest.raises(UnsupportedError, match=message):
             refnet.run(graph, {"x": values["x"]}, arithmetic)
