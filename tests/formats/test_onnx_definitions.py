@@ -20,6 +20,7 @@ from refnet.formats.onnx.export import graph_to_onnx
 from refnet.formats.onnx.ops import RULES
 from tests.helpers.bits import floats, same_bits
 from tests.helpers.onnx_build import model, node, read, tensor, value
+from tests.helpers.verifying import save
 
 F = np.float32
 QKV = [value("x", ["batch", 2, 3, 4]), value("k", ["batch", 2, 5, 4]), value("v", ["batch", 2, 5, 6])]
@@ -69,15 +70,38 @@ def test_what_a_definition_lacks_makes_the_one_node_opaque(tmp_path: Path) -> No
     assert only.op.opaque.startswith("Attention: its definition has Cast: ")
 
 
-def test_a_definition_is_judged_by_its_nodes(tmp_path: Path) -> None:
-    """Exact ones leave one result: another is a defect. What rounds is inside its bound, and a bug is not."""
-    proto = model([node("ThresholdedRelu", "x", alpha=0.25)], opset=22, shape=[2, 8])
-    path = tmp_path / "net.onnx"
-    path.write_bytes(proto.SerializeToString())
+def judged(graph: refnet.Graph, inputs: dict[str, np.ndarray], y: np.ndarray, folder: Path) -> str:
+    """The verdict on a capture that has the operator's value alone."""
+    found = refnet.verify(save(folder, {"y": y}, graph, inputs), graph)
+    return {one.name: one.verdict for one in found.nodes}["y"]
+
+
+def test_exact_nodes_of_a_definition_leave_one_result(tmp_path: Path) -> None:
+    graph = read(model([node("ThresholdedRelu", "x", alpha=0.25)], opset=10, shape=[2, 8]), tmp_path)
     x = floats((2, 8), "x")
     y = np.where(x > F(0.25), x, F(0))
-    graph = read(proto, tmp_path)
     assert same_bits(refnet.run(graph, {"x": x}, values=["y"])["y"], y)
+    assert judged(graph, {"x": x}, y, tmp_path / "right") == "equal"
+    y[np.unravel_index(y.argmax(), y.shape)] *= F(1 + 2.0**-23)
+    assert judged(graph, {"x": x}, y, tmp_path / "wrong") == "defect"
+
+
+def test_attention_at_once_is_inside_and_bugs_are_outside(tmp_path: Path) -> None:
+    """In float64, rounded once; and without the scale, with a causal mask, with the other axis."""
+    read(attention(), tmp_path)
+    graph = refnet.load(tmp_path / "net.onnx")  # with what says how far a scale that was computed may be off
+    data = {n: floats((1, *shape), n) for n, shape in (("x", (2, 3, 4)), ("k", (2, 5, 4)), ("v", (2, 5, 6)))}
+    q, k, v = (x.astype(np.float64) for x in data.values())
+
+    def at_once(scale: float = 0.5, masked: bool = False) -> np.ndarray:
+        scores = q @ k.swapaxes(2, 3) * scale
+        scores = np.where(np.tri(3, 5, dtype=bool) | (not masked), scores, -np.inf)
+        share = np.exp(scores - scores.max(-1, keepdims=True))
+        return (share / share.sum(-1, keepdims=True) @ v).astype(F)
+
+    assert judged(graph, data, at_once(), tmp_path / "right") == "rounding"
+    assert judged(graph, data, at_once(1.0), tmp_path / "unscaled") == "defect"
+    assert judged(graph, data, at_once(masked=True), tmp_path / "masked") == "defect"
 
 
 def test_the_export_writes_the_nodes(tmp_path: Path) -> None:
