@@ -177,7 +177,7 @@ FUNCTIONS = [
     Exactly(ops.Cosh(), lambda x: (exponential(x) + exponential(-x)) / 2),
     Exactly(ops.Asinh(), asinh),
     Exactly(ops.Acosh(), lambda x: (x + (x * x - 1).sqrt()).ln(), positive=True, least=1.0),
-    Exactly(ops.Atanh(), lambda x: ((1 + x) / (1 - x)).ln() / 2, most=1 - 2.0**-60),
+    Exactly(ops.Atanh(), lambda x: ((1 + x) / (1 - x)).ln() / 2, most=1 - 2.0**-24),
     Exactly(ops.Atan(), arctan),
     Exactly(ops.Asin(), arcsin, most=1.0),
     Exactly(ops.Acos(), lambda x: PI / 2 - arcsin(x), most=1.0),

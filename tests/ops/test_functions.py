@@ -201,3 +201,28 @@ def test_the_formulas_keep_their_bits(op):
 def test_parameters_that_do_not_fit(op, message):
     with pytest.raises(GraphError, match=message):
         op.type(TensorType((1, 2)))
+
+
+HARD = [2.0**-149, 2.0**-126, 2.0**-40, 2.0**-12, 0.19891, 1 / 3, 0.5, 1 - 2.0**-24, 1 - 2.0**-12, 1.0]
+HARD += [1 + 2.0**-23, 1 + 2.0**-12, 1.25, 1.5707963, 3.1415927, 11.0, 88.0, 2.0**20, 1.0995116e12]
+HARD += [2.1990233e12, 1e30, 3e38]
+INVERSE = [one for one in FUNCTIONS if type(one.op).__module__.endswith(".inverse")]
+
+
+@pytest.mark.parametrize("one", INVERSE, ids=lambda one: repr(one.op))
+def test_the_float64_formula_is_as_near_as_it_claims(one):
+    """At the edges of its cases and on numbers of all sizes; and its golden value is the rounded one."""
+    sizes = [*HARD, *(abs(floats((60,), "sizes").astype(np.float64)) * 2.0 ** np.arange(-30, 30))]
+    x = np.float32([s * sign for s in sizes for sign in (1, -1)])
+    x = x[(np.abs(x) <= one.most) & (x >= (one.least or -np.inf))]
+    with np.errstate(all="ignore"):
+        center = one.op.values(x.astype(np.float64), FAST)
+        plain = one.op.golden(x, exact=EXACT)
+    worst = 0.0
+    for v, c, y in zip(x, center, plain, strict=True):
+        true = one.value(float(v))
+        if abs(true) < Fraction(2) ** 128:
+            assert same_bits(y, round_float32(true, float(y))), v
+        if np.isfinite(c) and true:
+            worst = max(worst, float(abs(Fraction(float(c)) - true) / abs(true)))
+    assert 0 < worst < one.op.error
