@@ -108,6 +108,8 @@ def spatial(name: str) -> Graph:
         ),
         Node("linear", ops.ResizeLinear((2, 3), (37, 56), ((37, 28), 2.0), "align_corners"), ("data",)),
         Node("cubic", ops.ResizeCubic((2, 3), (20, 56), ((5, 7), 2.0)), ("data",)),
+        Node("small", ops.ResizeLinear((2, 3), (9, 14), ((9, 28), 0.5), antialias=True), ("data",)),
+        Node("thumb", ops.ResizeCubic((3,), (5,), ((5, 28),), antialias=True), ("data",)),
         Node("row", ops.Reshape((0, 64, -1)), ("data",)),
         Node("line", ops.ConvNd(48, (5,), (2,), (2,), (), 4, True), ("row", "wl", "bl")),
         Node("pooled", ops.AvgPoolNd((3,), (2,), (1,)), ("row",)),
