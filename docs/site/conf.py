@@ -68,6 +68,7 @@ NAVIGATION = {
         "docs/site/ops",
         "docs/site/orders",
         "docs/formats",
+        "docs/onnx-tests",
         "docs/tables",
         "docs/performance",
     ],

@@ -76,7 +76,8 @@ class Opaques:
             except UnsupportedError as error:
                 why = reason(of.node, error)
             else:
-                others = sorted({*of.outputs}.intersection(wanted) - {made.name for made, _ in ready})
+                asked = {*of.outputs}.intersection(wanted) - {made.name for made, _ in ready}
+                others = sorted(name for name in asked if name not in building.constants)
                 why = "refnet does not make this output"
                 return ready + (self._taken(of, why, others, said(), building) if others else [])
         return self.refused(of, why, building, said)

@@ -14,6 +14,7 @@ from refnet.ops.extremes import Max, Min, ReduceMax, ReduceMin
 from refnet.ops.functions import Abs, Erf, Exp, Log, Power, Sqrt, Tanh
 from refnet.ops.integers import ArgExtreme, Cast, Compare, Logical, Where
 from refnet.ops.interpolate import ResizeCubic, ResizeLinear
+from refnet.ops.inverse import Acos, Acosh, Asin, Asinh, Atan, Atanh, Cosh, Sinh, Tan
 from refnet.ops.layout import Concat, Constant, ExpandDims, Flatten, Identity, Pad, Reshape, Slice, Transpose
 from refnet.ops.leaky import LeakyRelu, PRelu
 from refnet.ops.logarithms import LogSoftmax, ReduceLogSum, ReduceLogSumExp
@@ -34,6 +35,7 @@ from refnet.ops.scalar import WithScalar
 from refnet.ops.select import DepthToSpace, Expand, Gather, SpaceToDepth, StridedSlice, Tile
 from refnet.ops.sigmoid import Sigmoid
 from refnet.ops.softmax import Softmax
+from refnet.ops.steps import StepFunction
 from refnet.ops.take import Take, TakeAlong, TakeAt
 from refnet.ops.trigonometry import Cos, Sin
 from refnet.ops.whole_numbers import Whole, WholeCumSum, WholeReduce
@@ -42,7 +44,13 @@ __all__ = [
     "ALL",
     "LRN",
     "Abs",
+    "Acos",
+    "Acosh",
     "Add",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
     "AvgPool",
     "AvgPoolNd",
     "BatchNorm",
@@ -54,6 +62,7 @@ __all__ = [
     "ConvNd",
     "ConvTranspose",
     "Cos",
+    "Cosh",
     "Cost",
     "CumSum",
     "Dense",
@@ -114,14 +123,17 @@ __all__ = [
     "Sigmoid",
     "Silu",
     "Sin",
+    "Sinh",
     "Slice",
     "Softmax",
     "Softplus",
     "Softsign",
     "SpaceToDepth",
     "Sqrt",
+    "StepFunction",
     "StridedSlice",
     "Sub",
+    "Tan",
     "Tanh",
     "TensorType",
     "Tile",

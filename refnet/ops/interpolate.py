@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
@@ -26,7 +26,13 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, repr=False)
 class Interpolated(Op):
-    """Base of both: axes, sizes, scales, coordinates, roi and extrapolation as in ResizeNearest."""
+    """Base of both: axes, sizes, scales, coordinates, roi and extrapolation as in ResizeNearest.
+
+    antialias: along an axis that shrinks by s = scale < 1, y[i] = sum of w((j - p) s) x[j] over all j,
+    divided by the sum of these weights, with w the tent 1 - |d| or the cubic. exclude_outside: neighbours
+    outside of x have weight 0, and the other weights are divided by their sum; else each is the one at the
+    edge.
+    """
 
     axes: tuple[int, ...]
     sizes: tuple[int, ...]
@@ -34,16 +40,22 @@ class Interpolated(Op):
     coordinates: str = "half_pixel"
     roi: tuple[tuple[float, float], ...] = ()
     extrapolation: float = 0.0
+    exclude_outside: bool = False
+    antialias: bool = False
 
     assumption: ClassVar[str] = (
         "the bound assumes positions that are computed in float32 or better, by ONNX's formula or PyTorch's, "
-        "with at most 6 roundings (2 for the scale)"
+        "with at most 6 roundings (2 for the scale), and antialiasing one axis after the other"
     )
 
     @property
     def kernel(self) -> Kernel:
-        """The weights of the neighbours."""
+        """The weights of the neighbours where nothing is antialiased."""
         raise NotImplementedError
+
+    def _kernel(self, axis: Axis) -> Kernel:
+        shrinks = self.antialias and axis.ratio < 1
+        return replace(self.kernel, shrink=axis.ratio) if shrinks else self.kernel
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 1)
@@ -56,8 +68,8 @@ class Interpolated(Op):
 
     def _taps(self, shape: tuple[int, ...]) -> list[tuple[int, Taps]]:
         """(axis, its taps), in plain's order: the last axis of x first."""
-        found = [(axis, taps(self.axis(k, shape), self.kernel)) for k, axis in enumerate(self.axes)]
-        return sorted(found, key=lambda one: -one[0])
+        axes = [(axis, self.axis(k, shape)) for k, axis in enumerate(self.axes)]
+        return sorted(((k, taps(axis, self._kernel(axis))) for k, axis in axes), key=lambda one: -one[0])
 
     def _outside(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
         """Where y is the extrapolation: broadcast to its shape."""
@@ -140,7 +152,7 @@ class Interpolated(Op):
         center, radius, size = x.center, x.radius, x.magnitude
         unsure = np.zeros((1,) * center.ndim, np.bool_)  # whether a framework takes it for outside, or not
         outside = self._outside(center.shape)
-        shape, count, kernel = center.shape, 1, self.kernel
+        shape, count = center.shape, 1
         with np.errstate(all="ignore"):
             for axis, one in self._taps(shape):
                 error = coordinate_error(one.axis)
@@ -149,7 +161,7 @@ class Interpolated(Op):
                     _extreme(a, span, axis, largest_of)
                     for a, largest_of in ((center, False), (center, True), (radius, True), (size, True))
                 )
-                weights, slope, off = (_along(a, axis, center.ndim) for a in one.sensitivity(kernel, error))
+                weights, slope, off = (_along(a, axis, center.ndim) for a in one.sensitivity(error))
                 moved = _along(error, axis, center.ndim) * slope * (high - low) / 2
                 radius = (weights + off) * reach + moved + off * largest
                 size = (weights + off) * largest
@@ -158,7 +170,7 @@ class Interpolated(Op):
                 count *= one.count
             axes = len(self.axes)
             per = sum(one.count for _, one in self._taps(shape))
-            roundings = per + 12 * axes + count
+            roundings = per + 12 * axes + (axes if self.antialias else count)
             radius = radius + (gamma(roundings) + (roundings + 2) * U64) * size
             radius = radius + 4 * count * ETA * (1 + size)
             far = float(np.float32(self.extrapolation))
@@ -175,7 +187,8 @@ class Interpolated(Op):
         shape, total = list(inputs[0].shape), 0
         for k in sorted(range(len(self.axes)), key=lambda k: -self.axes[k]):
             shape[self.axes[k]] = self.sizes[k]
-            total += 2 * self.kernel.count * TensorType(tuple(shape)).size
+            count = self._kernel(self.axis(k, inputs[0].shape)).count
+            total += 2 * count * TensorType(tuple(shape)).size
         return Cost(0, total)
 
 
@@ -201,6 +214,7 @@ class ResizeLinear(Interpolated):
     by their largest; what is off after one axis is averaged by the next, not enlarged. Then all roundings: in
     any form, with FMA or without, as x0 + f (x1 - x0) or with products of weights, at most
     gamma(12 a + sum of counts + 2^a) times the largest neighbour for a axes, and products that underflow.
+    Antialiased, the sums of many neighbours are taken to be one axis after the other: a in place of 2^a.
 
     Formulas: of bilinear only, found by bits in PyTorch 2.13 (AVX-512) and ONNX Runtime 1.31; their weights
     are rounded products of two.
@@ -216,12 +230,13 @@ class ResizeLinear(Interpolated):
 
     @property
     def kernel(self) -> Kernel:
-        return Kernel()
+        return Kernel(exclude_outside=self.exclude_outside)
 
     @property
     def menu(self) -> tuple[str, ...]:
-        """Bilinear only: what frameworks compute over one and three axes is not known."""
-        return tuple(self.formulas) if len(self.axes) == 2 and self.coordinates != CROP else ()
+        """Bilinear only: what frameworks compute otherwise is not known."""
+        known = len(self.axes) == 2 and self.coordinates != CROP and not self.antialias
+        return tuple(self.formulas) if known else ()
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         self._expect_formula(formula)
@@ -235,8 +250,8 @@ class ResizeCubic(Interpolated):
     """y[i] = sum over t = -1 .. 2 of w(f - t) x[j + t] along each axis of `axes`, one after the other
 
     j and f as in ResizeLinear, w the cubic of Keys: for |d| <= 1 (a + 2)|d|^3 - (a + 3)|d|^2 + 1, for
-    1 < |d| < 2 a|d|^3 - 5a|d|^2 + 8a|d| - 4a. Neighbours outside of x are those at its edge; with
-    exclude_outside they have weight 0, and the other weights are divided by their sum.
+    1 < |d| < 2 a|d|^3 - 5a|d|^2 + 8a|d| - 4a. Neighbours outside of x are those at its edge, or have no
+    weight (exclude_outside).
 
     coefficient: a. Everything else as in ResizeLinear, with four neighbours.
 
@@ -248,7 +263,6 @@ class ResizeCubic(Interpolated):
     """
 
     coefficient: float = -0.75
-    exclude_outside: bool = False
 
     @property
     def kernel(self) -> Kernel:

@@ -21,24 +21,37 @@ from refnet.ops.places import CROP, Axis, Places, line
 
 @dataclass(frozen=True)
 class Kernel:
-    """Linear, or cubic with its coefficient a; exclude_outside: neighbours outside of x have no weight."""
+    """Linear, or cubic with its coefficient a; exclude_outside: neighbours outside of x have no weight.
+
+    shrink: what distances are multiplied by, at most 1; below 1 the filter is antialiased: it reaches over
+    1 / shrink times as many neighbours, and its weights are divided by their sum.
+    """
 
     cubic: bool = False
     coefficient: float = -0.75
     exclude_outside: bool = False
+    shrink: Fraction = Fraction(1)
 
     @property
     def count(self) -> int:
         """How many neighbours."""
-        return 4 if self.cubic else 2
+        return 2 - 2 * self.first
 
     @property
     def first(self) -> int:
-        """The first neighbour's place from floor(position) on."""
-        return -1 if self.cubic else 0
+        """The first neighbour's place from floor(position) on: nearer than the filter reaches, 1 or 2."""
+        return floor(-(2 if self.cubic else 1) / self.shrink) + 1
+
+    @property
+    def divided(self) -> bool:
+        """Whether the weights are divided by their sum: it is 1 for the others."""
+        return self.shrink < 1 or (self.exclude_outside and self.cubic)
 
     def weights(self, share: Fraction) -> tuple[Fraction, ...]:
-        """The exact weights at position floor + share."""
+        """The exact weights at position floor + share, before they are divided by their sum."""
+        if self.shrink < 1:
+            places = range(self.first, self.first + self.count)
+            return tuple(self._at(abs(t - share) * self.shrink) for t in places)
         if not self.cubic:
             return 1 - share, share
         a = Fraction(self.coefficient)
@@ -51,6 +64,15 @@ class Kernel:
 
         return outer(1 + share), inner(share), inner(1 - share), outer(2 - share)
 
+    def _at(self, d: Fraction) -> Fraction:
+        """The filter at a distance."""
+        if not self.cubic:
+            return max(1 - d, Fraction(0))
+        a = Fraction(self.coefficient)
+        if d <= 1:
+            return ((a + 2) * d - (a + 3)) * d * d + 1
+        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a if d < 2 else Fraction(0)
+
     @property
     def slope(self) -> float:
         """An upper bound of the sum of |w'| over the neighbours, w' the weights' derivatives.
@@ -58,14 +80,23 @@ class Kernel:
         Linear: 1 + 1. Cubic, with 0 <= d <= 1 the distance of an inner neighbour: w' = 3(a+2)d^2 - 2(a+3)d is
         0 at 0, a at 1, and -(a+3)^2 / (3(a+2)) between, if its zero lies there. An outer one, at 1 + d, has
         a(3e^2 - 10e + 8) with e = 1 + d: a at e = 1, 0 at e = 2, and -a/3 between.
+
+        Of a filter that is s times as steep: s |w'|, where an interval of length 1 has at most 1/s + 1
+        neighbours.
         """
+        s = float(self.shrink) * (1 + 2.0**-52)
         if not self.cubic:
-            return 2.0
+            return 2.0 if self.shrink == 1 else 2.0 + 2 * s
+        more = 0.0 if self.shrink == 1 else s
+        return (2 * self._steepest + 2 * abs(self.coefficient)) * (1 + more) * (1 + 2.0**-50)
+
+    @property
+    def _steepest(self) -> float:
+        """The largest |w'| of an inner neighbour of the cubic, where it is at least that of an outer one."""
         a = self.coefficient
-        inner = abs(a)
         if a != -2 and 0 <= (a + 3) / (3 * (a + 2)) <= 1:
-            inner = max(inner, (a + 3) ** 2 / (3 * abs(a + 2)))
-        return (2 * inner + 2 * abs(a)) * (1 + 2.0**-50)
+            return max(abs(a), (a + 3) ** 2 / (3 * abs(a + 2)))
+        return abs(a)
 
     @property
     def rounding(self) -> float:
@@ -74,10 +105,20 @@ class Kernel:
         Linear: 1 - f is rounded once. Cubic: each step of ((a d - 5a) d + 8a) d - 4a and of the inner
         polynomial is rounded, d = 1 + f too, at most 8 roundings on a term; the sizes of the terms are at
         most |a| (8 + 20 + 16 + 4) for d up to 2, and |a + 2| + |a + 3| + 1 for d up to 1.
+
+        Antialiased, each distance is a difference, a half and a product with a computed scale: 4 roundings
+        more, where it is at most 2 (linear, with s for its neighbour beyond) or 3, times the largest |w'|. An
+        interval of length 1 has at most 1/s + 1 neighbours.
         """
+        a = self.coefficient
+        if self.shrink < 1:
+            if not self.cubic:
+                return self.count * gamma(6) * 3
+            each = (2 + 2 * float(self.shrink)) / float(self.shrink) * (1 + 2.0**-40)
+            terms = 48 * abs(a) + abs(a + 2) + abs(a + 3) + 1
+            return each * gamma(8) * terms + self.count * gamma(4) * 3 * self._steepest
         if not self.cubic:
             return gamma(2)
-        a = self.coefficient
         return gamma(8) * 2 * (48 * abs(a) + abs(a + 2) + abs(a + 3) + 1)
 
 
@@ -114,21 +155,24 @@ class Taps:
         places = [self.base + low + first, *(self.base + t for t in range(first, last + 1))]
         return [np.clip(p, 0, self.axis.length - 1) for p in (*places, self.base + high + last)]
 
-    def sensitivity(self, kernel: Kernel, error: F64) -> tuple[F64, F64, F64]:
+    def sensitivity(self, error: F64) -> tuple[F64, F64, F64]:
         """(size,) each: the sum of |w| at any position within the error, the sum of |w'|, and how far float32
         may move the weights. Infinite where the error reaches 1, or excluded weights leave a sum next to 0.
 
-        With excluded neighbours the weights are w / s, s the sum of those kept: (w / s)' = w'/s - w s'/s^2,
+        Where they are divided the weights are w / s, s the sum of those kept: (w / s)' = w'/s - w s'/s^2,
         where |s'| is at most the sum of |w'|, and s may be off as much as the weights.
         """
+        kernel = self.kernel
         sizes, slope = np.abs(self.weight).sum(1), np.full(error.shape, kernel.slope)
         off = np.full(error.shape, kernel.rounding)
-        if kernel.exclude_outside and kernel.cubic:
+        if kernel.divided:
             kept = self._kept()
             raw = sizes * np.abs(kept) + error * slope  # of the weights before they are divided
             least = np.abs(kept) - error * slope - off
             slope = np.where(least > 0, slope / least + raw * slope / least**2, np.inf)
-            off = np.where(least > 0, off / least + raw * off / least**2 + gamma(4) * raw / least, np.inf)
+            off = np.where(
+                least > 0, off / least + raw * off / least**2 + gamma(self.count) * raw / least, np.inf
+            )
         sure = error < 1
         return (
             np.where(sure, sizes + np.where(error > 0, error * slope, 0.0), np.inf),
@@ -137,9 +181,9 @@ class Taps:
         )
 
     def _kept(self) -> F64:
-        """The sum of the weights that are not excluded, before the others are divided by it."""
+        """The sum of the weights that are not excluded, before they are divided by it."""
         places = self.base[:, None] + np.arange(self.count) + self.kernel.first
-        inside = (places >= 0) & (places < self.axis.length)
+        inside = ((places >= 0) & (places < self.axis.length)) | (not self.kernel.exclude_outside)
         whole = [[float(w) for w in self.kernel.weights(s)] for s in self.share]
         kept: F64 = np.where(inside, np.array(whole), 0.0).sum(1)
         return kept
@@ -162,7 +206,7 @@ def taps(axis: Axis, kernel: Kernel) -> Taps:
     for i in range(axis.size):
         position = first + i * step
         j = floor(position)
-        base.append(min(max(j, -2), axis.length + 1))  # beyond, every neighbour is at the edge
+        base.append(min(max(j, -kernel.count), axis.length + kernel.count))  # beyond, all are at the edge
         share.append(position - j)
         weight.append([float(w) for w in _weights(axis, kernel, base[-1], share[-1])])
     at = np.array(base, np.int64)
@@ -185,9 +229,10 @@ def taps(axis: Axis, kernel: Kernel) -> Taps:
 def _weights(axis: Axis, kernel: Kernel, base: int, share: Fraction) -> tuple[Fraction, ...]:
     """The weights of the neighbours; those outside have none if they are excluded."""
     found = _of_share(kernel, share)
-    if not kernel.exclude_outside:
+    if not kernel.exclude_outside and not kernel.divided:
         return found
-    inside = [0 <= base + kernel.first + t < axis.length for t in range(kernel.count)]
+    places = range(base + kernel.first, base + kernel.first + kernel.count)
+    inside = [not kernel.exclude_outside or 0 <= place < axis.length for place in places]
     kept = [w if there else Fraction(0) for w, there in zip(found, inside, strict=True)]
     total = sum(kept)
     return tuple(w / total for w in kept) if total else tuple(kept)

@@ -64,7 +64,7 @@ class Sin(_Periodic):
     formula: ClassVar[str] = "sin x"
 
     def real(self, x: Decimal) -> Decimal:
-        return _decimal_sine(x, 0)
+        return decimal_sine(x, 0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,10 +81,10 @@ class Cos(_Periodic):
     formula: ClassVar[str] = "cos x"
 
     def real(self, x: Decimal) -> Decimal:
-        return _decimal_sine(x, 1)
+        return decimal_sine(x, 1)
 
 
-def _decimal_sine(x: Decimal, quarters: int) -> Decimal:
+def decimal_sine(x: Decimal, quarters: int) -> Decimal:
     """sin(x + quarters pi/2) in the current decimal context; x below 10**39 takes as many digits of it."""
     half_pi = decimal_pi() / 2
     whole = (x / half_pi).to_integral_value()

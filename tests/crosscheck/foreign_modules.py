@@ -40,7 +40,7 @@ class Attention(nn.Module):
         self.width = width
 
     def forward(self, tokens: Any, others: Any) -> Any:
-        x = torch.atan(self.norm(tokens))
+        x = torch.fmod(self.norm(tokens), 1.5)
         scores = self.query(x) @ self.key(others).transpose(-2, -1) / self.width**0.5
         return self.act(tokens + torch.softmax(scores, -1) @ self.value(others))
 

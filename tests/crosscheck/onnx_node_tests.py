@@ -1,6 +1,6 @@
 """onnx's own tests, run through refnet: what is right, what is refused and why, what is wrong.
 
-    python -m tests.crosscheck.onnx_node_tests [--kind node|packaged|light] [--op NAME] [--reasons]
+    python -m tests.crosscheck.onnx_node_tests [--kind node|packaged|light] [--op NAME] [--reasons | --page]
 
 Three kinds come with the package onnx: the tests of single nodes and of their expanded functions (`node`),
 small models with stored results (`packaged`), and nine networks whose weights are ConstantOfShape (`light`).
@@ -50,6 +50,15 @@ Array = npt.NDArray[Any]
 RIGHT, CONSTANTS, REFUSED, UNDECIDED, WRONG, TRACEBACK, LEFT_OUT = OUTCOMES = (
     "right", "constants", "refused", "unjudged", "wrong", "traceback", "left out",
 )  # fmt: skip
+MEANING = {
+    RIGHT: "every float32 output is the only right result, or lies within its bound",
+    CONSTANTS: "the same, once all inputs but the first are constants of the file",
+    REFUSED: "refnet says what it cannot do",
+    UNDECIDED: "no finite bound says anything",
+    WRONG: "another result",
+    TRACEBACK: "anything but an error of refnet's own",
+    LEFT_OUT: "no float32 output, another type of input, or stored values that are not what ONNX's text says",
+}
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 PACKAGED = ("simple", "pytorch-converted", "pytorch-operator")
 DECIMALS = {"test_averagepool_2d_ceil_last_window_starts_on_pad": 4}
@@ -304,12 +313,79 @@ def table(found: list[Outcome], reasons: bool) -> str:
     return "\n".join(lines)
 
 
+FAMILIES = (
+    (r"refnet's values are float32$", "an input of the network that is no float32"),
+    (r"a single number, without a batch", "an input of the network that is a single number"),
+    (r"subgraphs", "subgraphs (If, Loop, Scan)"),
+    (r"[Ee]mpty|without elements", "a value without elements"),
+    (r"refnet has no such operator", "an operator that refnet does not have"),
+    (r"refnet's values are|this needs float32", "arithmetic in another type than float32"),
+    (
+        r"is computed from the input|is an input of the graph",
+        "numbers that the data gives (a shape, an axis)",
+    ),
+)
+"""Pattern of a refusal's reason -> what it is called on the page; the rest keep their own words."""
+
+
+def page(found: list[Outcome]) -> str:
+    """docs/onnx-tests.md: the counts, what is refused by reason, and every operator."""
+    counts = Counter(one.outcome for one in found)
+    lines = [
+        "# onnx's own node tests",
+        "",
+        f"Those of onnx {onnx.__version__}: of single nodes, and of the functions that they expand to.",
+        "This page is what the command prints; `tests/crosscheck/test_onnx_packaged.py` compares the two.",
+        "",
+        "```sh",
+        ".venv/bin/python -m tests.crosscheck.onnx_node_tests --kind node --page > docs/onnx-tests.md",
+        "```",
+        "",
+        "| outcome | tests | |",
+        "|---|--:|---|",
+        *(f"| {name} | {counts[name]} | {text} |" for name, text in MEANING.items()),
+        "",
+        "## What is refused, by reason",
+        "",
+        "| reason | tests | operators |",
+        "|---|--:|---|",
+    ]
+    why: dict[str, list[Outcome]] = defaultdict(list)
+    for one in found:
+        if one.outcome == REFUSED:
+            why[_family(one.why)].append(one)
+    for text, tests in sorted(why.items(), key=lambda item: (-len(item[1]), item[0])):
+        ops = Counter(one.op.rstrip("*") for one in tests)
+        named = ", ".join(f"{op} {count}" for op, count in sorted(ops.items()))
+        lines.append(f"| {text} | {len(tests)} | {named} |")
+    lines += [
+        "",
+        "## By operator",
+        "",
+        f"| operator | {' | '.join(OUTCOMES)} |",
+        "|---|" + "--:|" * len(OUTCOMES),
+    ]
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    for one in found:
+        rows[one.op][one.outcome] += 1
+    for op, row in sorted(rows.items()):
+        name = op.rstrip("*") + ", expanded" * op.endswith("*")
+        lines.append(f"| {' | '.join([name, *(str(row[one] or '') for one in OUTCOMES)])} |")
+    return "\n".join(lines)
+
+
+def _family(why: str) -> str:
+    why = re.sub(r"^\w+(, \w+)*: ", "", why)
+    return next((name for pattern, name in FAMILIES if re.search(pattern, why)), why.replace("|", "/"))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; 1 if anything is wrong or ended in a traceback."""
     parser = argparse.ArgumentParser(description="onnx's own tests, run through refnet")
     parser.add_argument("--kind", choices=KINDS, action="append", help="default: node and packaged")
     parser.add_argument("--op", help="only this operator")
     parser.add_argument("--reasons", action="store_true", help="why each was not right")
+    parser.add_argument("--page", action="store_true", help="docs/onnx-tests.md")
     given = parser.parse_args(arguments)
     import logging
 
@@ -317,9 +393,12 @@ def main(arguments: list[str] | None = None) -> int:
     bad = 0
     for kind in given.kind or ("node", "packaged"):
         found = [*outcomes(kind, given.op)]
+        bad += sum(one.outcome in (WRONG, TRACEBACK) for one in found)
+        if given.page:
+            print(page(found))
+            continue
         print(f"{kind} tests of onnx {onnx.__version__}, refnet {refnet.__version__}")
         print(table(found, given.reasons))
-        bad += sum(one.outcome in (WRONG, TRACEBACK) for one in found)
     return 1 if bad else 0
 
 

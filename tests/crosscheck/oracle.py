@@ -374,11 +374,12 @@ def _row(op: ops.ResizeLinear | ops.ResizeCubic, k: int, i: int, h: int) -> dict
         }[op.coordinates]
     row: dict[int, Fraction] = {}
     cubic = isinstance(op, ops.ResizeCubic)
-    base = p.numerator // p.denominator
-    for j in range(base - 1, base + 3):
-        distance = abs(p - j)
+    base, shrink = p.numerator // p.denominator, min(1 / step, Fraction(1)) if op.antialias else Fraction(1)
+    reach = -(-2 // shrink)  # whole, at least 2 / shrink
+    for j in range(base - reach, base + reach + 2):
+        distance = abs(p - j) * shrink
         weight = _keys(distance, Fraction(op.coefficient)) if cubic else max(1 - distance, Fraction(0))
-        if cubic and op.exclude_outside and not 0 <= j < h:
+        if op.exclude_outside and not 0 <= j < h:
             continue
         near = min(max(j, 0), h - 1)
         row[near] = row.get(near, Fraction(0)) + weight

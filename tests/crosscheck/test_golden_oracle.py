@@ -73,6 +73,7 @@ NETWORKS = {
             "Sin",
             "Cos",
         ),
+        *("Tan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Atan", "Asin", "Acos"),
         *("HardSigmoid", "HardSwish"),
     ),
     "norms": (
@@ -107,6 +108,8 @@ def spatial(name: str) -> Graph:
         ),
         Node("linear", ops.ResizeLinear((2, 3), (37, 56), ((37, 28), 2.0), "align_corners"), ("data",)),
         Node("cubic", ops.ResizeCubic((2, 3), (20, 56), ((5, 7), 2.0)), ("data",)),
+        Node("small", ops.ResizeLinear((2, 3), (9, 14), ((9, 28), 0.5), antialias=True), ("data",)),
+        Node("thumb", ops.ResizeCubic((3,), (5,), ((5, 28),), antialias=True), ("data",)),
         Node("row", ops.Reshape((0, 64, -1)), ("data",)),
         Node("line", ops.ConvNd(48, (5,), (2,), (2,), (), 4, True), ("row", "wl", "bl")),
         Node("pooled", ops.AvgPoolNd((3,), (2,), (1,)), ("row",)),
@@ -120,9 +123,14 @@ def spatial(name: str) -> Graph:
 
 def functions(name: str) -> Graph:
     """Every function of tests/helpers/exact_functions.py, on numbers of any sign or on positive ones."""
-    nodes = [Node("size", ops.Abs(), ("data",))]
+    nodes = [
+        Node("size", ops.Abs(), ("data",)),
+        Node("above", ops.WithScalar("add", 1.0), ("size",)),
+        Node("cut", ops.Clip(-0.984375, 0.984375), ("data",)),
+    ]
     for i, one in enumerate(FUNCTIONS):
-        nodes.append(Node(f"f{i}", one.op, ("size" if one.positive else "data",)))
+        x = "above" if one.least else "size" if one.positive else "cut" if np.isfinite(one.most) else "data"
+        nodes.append(Node(f"f{i}", one.op, (x,)))
     nodes.append(Node("powers", ops.Pow(((6,),)), ("size", "exponents")))
     graph = Graph(name, {"data": ops.TensorType((1, 64, 6, 6))}, tuple(nodes), {"out": nodes[-1].name})
     return graph.with_weights(synthetic.weights(graph, 0))

@@ -22,6 +22,7 @@ from refnet.models.loading import structure
 from refnet.ops import (
     ALL,
     LRN,
+    Acosh,
     Add,
     AvgPool,
     BatchNorm,
@@ -74,6 +75,7 @@ from refnet.ops import (
     Slice,
     Softmax,
     Sqrt,
+    StepFunction,
     Sub,
     Transpose,
     UpsampleNearest,
@@ -107,6 +109,8 @@ def single(op: Op, *shapes: tuple[int, ...], batch: int = 2) -> Tally:
     data = {f"x{i}": floats((batch, *shape), (repr(op), i)) for i, shape in enumerate(shapes)}
     if isinstance(op, Log | Sqrt | Pow):
         data = {name: np.abs(x) for name, x in data.items()}
+    if isinstance(op, Acosh):
+        data = {name: np.abs(x) + np.float32(1) for name, x in data.items()}
     kinds = op.weight_types(*types) if op.weight_roles() else ()
     weights = {
         f"{role}{i}": np.asarray(np.abs(floats(kind.shape, role)) + np.float32(0.5))
@@ -141,7 +145,8 @@ CASES: list[tuple[Op, *tuple[tuple[int, ...], ...]]] = [
     (Clip(), MAPS),
     (LeakyRelu(0.125), MAPS),
     *((one.op, MAPS) for one in FUNCTIONS if not one.positive),
-    *((op, MAPS) for op in (Power(3.0), Sqrt(), Log())),
+    *((op, MAPS) for op in (Power(3.0), Sqrt(), Log(), Acosh())),
+    *((StepFunction(kind), MAPS) for kind in ("floor", "ceil", "round", "sign")),
     (PRelu((6,)), MAPS),
     (PRelu((1,)), MAPS),
     (PRelu((5,)), (5,)),

@@ -94,13 +94,43 @@ def cos(x: Decimal) -> Decimal:
     return 1 - 2 * sin(x / 2) ** 2 if abs(x) < 1 else sin(PI / 2 - x)
 
 
+def arctan(x: Decimal) -> Decimal:
+    """Euler's series, of a ratio of at most 1/2: sums of positive terms."""
+    if abs(x) > 1:
+        return (PI / 2 if x > 0 else -PI / 2) - arctan(1 / x)
+    ratio = x * x / (1 + x * x)
+    term = total = x / (1 + x * x)
+    n = 0
+    while abs(term) > abs(total) * Decimal(10) ** (-DIGITS):
+        n += 1
+        term *= ratio * 2 * n / (2 * n + 1)
+        total += term
+    return total
+
+
+def sinh(x: Decimal) -> Decimal:
+    return (exponential(x) - exponential(-x)) / 2
+
+
+def asinh(x: Decimal) -> Decimal:
+    y = (abs(x) + (x * x + 1).sqrt()).ln()
+    return y if x > 0 else -y
+
+
+def arcsin(x: Decimal) -> Decimal:
+    return 2 * arctan(x / (1 + (1 - x * x).sqrt()))
+
+
 @dataclass(frozen=True)
 class Exactly:
-    """An op and its formula in decimals; positive: whether it needs positive data."""
+    """An op and its formula in decimals; positive: whether it needs positive data, from `least` on. most: the
+    largest number in size."""
 
     op: Op
     formula: Callable[[Decimal], Decimal]
     positive: bool = False
+    least: float = 0.0
+    most: float = float("inf")
 
     def value(self, x: float | Fraction) -> Fraction:
         """To DIGITS digits."""
@@ -111,7 +141,8 @@ class Exactly:
 
     def exact(self, op: Op, at: tuple[int, ...], x: np.ndarray) -> Fraction:
         """As the rules of the ops want it; 0 where there is no value."""
-        return self.value(float(x[at])) if not self.positive or x[at] > 0 else Fraction(0)
+        there = (not self.positive or x[at] > 0) and (not self.least or x[at] >= self.least)
+        return self.value(float(x[at])) if there and abs(x[at]) <= self.most else Fraction(0)
 
 
 ALPHA, SCALE = float(np.float32(1.6732632)), float(np.float32(1.050701))
@@ -141,5 +172,14 @@ FUNCTIONS = [
     Exactly(ops.HardSigmoid(SIXTH, 0.5), hard_sigmoid(SIXTH, 0.5)),
     Exactly(ops.Sin(), sin),
     Exactly(ops.Cos(), cos),
+    Exactly(ops.Tan(), lambda x: sin(x) / cos(x)),
+    Exactly(ops.Sinh(), sinh),
+    Exactly(ops.Cosh(), lambda x: (exponential(x) + exponential(-x)) / 2),
+    Exactly(ops.Asinh(), asinh),
+    Exactly(ops.Acosh(), lambda x: (x + (x * x - 1).sqrt()).ln(), positive=True, least=1.0),
+    Exactly(ops.Atanh(), lambda x: ((1 + x) / (1 - x)).ln() / 2, most=1 - 2.0**-24),
+    Exactly(ops.Atan(), arctan),
+    Exactly(ops.Asin(), arcsin, most=1.0),
+    Exactly(ops.Acos(), lambda x: PI / 2 - arcsin(x), most=1.0),
     Exactly(ops.HardSwish(), lambda x: x * min(max(x + 3, Decimal(0)), Decimal(6)) / 6),
 ]

@@ -45,6 +45,15 @@ def selecting() -> list[Form]:
         ("Gather", (MAPS, ints(1)), {}, {}),
         ("GatherND", ((4, 3, 2), ints(3, 0, -1).reshape(3, 1)), {}, {"first": 11}),
         ("GatherND", ((4, 3), ints(2, 0, 1, 3).reshape(2, 2, 1)), {"batch_dims": 0}, {"first": 12}),
+        # the reference wants all indices beside the axis
+        (
+            "GatherElements",
+            ((2, 3, 2), ints(2, 0, 1, -1).reshape(2, 2, 1)),
+            {"axis": 1},
+            {"first": 11, **RUNTIME},
+        ),
+        ("GatherElements", ((2, 3), np.tile(ints(2, 0), (2, 1))), {"axis": -1}, {"first": 11}),
+        ("GatherElements", ((3, 2), ints(0, 2).reshape(1, 2)), {}, {"first": 11}),
         ("ScatterND", ((3, 2), ints(0, 1, 2).reshape(3, 1), (3, 2)), {}, {"first": 11}),
         ("ScatterND", ((3, 2), ints(-1, 0, 1).reshape(3, 1), (3, 2)), {"reduction": "none"}, {"first": 16}),
         ("Expand", ((2, 4, 1, 6), ints(2, 1, 7, 1)), {}, {"first": 8}),
@@ -165,6 +174,11 @@ def resizes() -> list[Form]:
     crop = {"mode": "linear", "coordinate_transformation_mode": "tf_crop_and_resize"}
     crop |= {"extrapolation_value": 9.0}
     found.append(("Resize", (MAPS, region, "", ints(2, 4, 5, 8)), crop, {"first": 13}))
+    for mode in ("linear", "cubic"):
+        a = {"mode": mode, "antialias": 1}
+        found.append(("Resize", (MAPS, "", reals(1, 1, 0.5, 0.75)), a, {"first": 18}))
+        found.append(("Resize", (MAPS, "", "", ints(2, 4, 3, 9)), a, {"first": 18}))
+        found.append(("Resize", (MAPS, "", "", ints(2, 4, 2, 4)), {**a, "exclude_outside": 1}, {"first": 18}))
     policy = {"mode": "linear", "axes": [2, 3], "keep_aspect_ratio_policy": "not_larger"}
     found.append(("Resize", (MAPS, "", "", ints(10, 10)), policy, {"first": 18}))
     return found

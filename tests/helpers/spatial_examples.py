@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -133,14 +134,18 @@ def interpolated(op: Any, at: Shape, x: Any) -> Fraction:
         if op.coordinates == "tf_crop_and_resize" and not 0 <= p <= h - 1:
             return fraction(np.float32(op.extrapolation))
         j = p.numerator // p.denominator
+        scale = op.scales[k]
+        s = Fraction(*scale) if isinstance(scale, tuple) else Fraction(scale)
+        s = s if op.antialias and s < 1 else Fraction(1)
+        reach = range(j - math.ceil(2 / s) - 1, j + math.ceil(2 / s) + 2)
         if isinstance(op, ops.ResizeCubic):
-            taps = [(j + t, keys(p - j - t, Fraction(op.coefficient))) for t in (-1, 0, 1, 2)]
-            if op.exclude_outside:
-                taps = [(m, w) for m, w in taps if 0 <= m < h]
-                whole = sum(w for _, w in taps)
-                taps = [(m, w / whole) for m, w in taps]
+            taps = [(m, keys((p - m) * s, Fraction(op.coefficient))) for m in reach]
         else:
-            taps = [(j, 1 - (p - j)), (j + 1, p - j)]
+            taps = [(m, max(1 - abs(p - m) * s, Fraction(0))) for m in reach]
+        if op.exclude_outside:
+            taps = [(m, w) for m, w in taps if 0 <= m < h]
+        whole = sum(w for _, w in taps)
+        taps = [(m, w / whole) for m, w in taps]
         axes.append([(axis, min(max(m, 0), h - 1), w) for m, w in taps])
     total = Fraction(0)
     for choice in itertools.product(*axes):
@@ -211,6 +216,22 @@ SPATIAL: list[tuple[Op, tuple[Shape, ...], Callable[..., Fraction]]] = [
         interpolated,
     ),
     (ops.ResizeCubic((1, 2), (7, 2), (1.75, 0.5), exclude_outside=True), ((2, 4, 5),), interpolated),
+    (ops.ResizeLinear((2, 3), (3, 5), (0.375, 1.25), antialias=True), ((1, 2, 8, 4),), interpolated),
+    (
+        ops.ResizeLinear((1,), (2,), ((2, 7),), exclude_outside=True, antialias=True),
+        ((2, 7),),
+        interpolated,
+    ),
+    (
+        ops.ResizeCubic((1, 2), (3, 2), ((3, 7), 0.5), "asymmetric", antialias=True),
+        ((1, 7, 5),),
+        interpolated,
+    ),
+    (
+        ops.ResizeCubic((1,), (4,), ((4, 9),), "align_corners", exclude_outside=True, antialias=True),
+        ((2, 9),),
+        interpolated,
+    ),
 ]
 """(op, shapes of the data, the exact value at one element)."""
 

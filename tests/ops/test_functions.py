@@ -28,6 +28,15 @@ SPECIAL: list[tuple[Op, list[float]]] = [
     (ops.Abs(), [NAN, INF, INF, 0, 0, 3e38, 3e38]),
     (ops.Sin(), [NAN, NAN, NAN, 0, -0.0, 0.87490487, -0.87490487]),
     (ops.Cos(), [NAN, NAN, NAN, 1, 1, -0.48429477, -0.48429477]),
+    (ops.Tan(), [NAN, NAN, NAN, 0, -0.0, -1.8065544, 1.8065544]),
+    (ops.Sinh(), [NAN, INF, -INF, 0, -0.0, INF, -INF]),
+    (ops.Cosh(), [NAN, INF, INF, 1, 1, INF, INF]),
+    (ops.Asinh(), [NAN, INF, -INF, 0, -0.0, 89.28999, -89.28999]),
+    (ops.Acosh(), [NAN, INF, NAN, NAN, NAN, 89.28999, NAN]),
+    (ops.Atanh(), [NAN, NAN, NAN, 0, -0.0, NAN, NAN]),
+    (ops.Atan(), [NAN, 1.5707964, -1.5707964, 0, -0.0, 1.5707964, -1.5707964]),
+    (ops.Asin(), [NAN, NAN, NAN, 0, -0.0, NAN, NAN]),
+    (ops.Acos(), [NAN, NAN, NAN, 1.5707964, 1.5707964, NAN, NAN]),
     (ops.Softplus(), [NAN, INF, 0, 0.6931472, 0.6931472, 3e38, 0]),
     (ops.Mish(), [NAN, INF, -0.0, 0, -0.0, 3e38, -0.0]),
     (ops.Silu(), [NAN, INF, -0.0, 0, -0.0, 3e38, -0.0]),
@@ -52,6 +61,7 @@ def test_special_values(op, expected):
 
 MONOTONIC = [ops.Exp(), ops.Log(), ops.Tanh(), ops.Erf(), ops.Softplus(), ops.Elu(), ops.Softsign()]
 MONOTONIC += [ops.HardSigmoid(), ops.Sqrt(), ops.Power(3.0), ops.Power(0.75)]
+MONOTONIC += [ops.Sinh(), ops.Asinh(), ops.Atan()]
 
 
 @pytest.mark.parametrize("op", MONOTONIC, ids=repr)
@@ -114,10 +124,10 @@ EXPLAINED = [one for one in FUNCTIONS if isinstance(one.op, Function)]
 
 @pytest.mark.parametrize("one", EXPLAINED, ids=lambda one: repr(one.op))
 def test_an_element_is_taken_apart(one):
-    x = np.float32([0.75])
+    x = np.float32([0.75 + one.least])
     found = one.op.explain(x, at=(0,), exact=EXACT)
     assert [step.symbol for step in found.steps] == ["x", "y"]
-    assert abs(Fraction(found.steps[1].exact) - one.value(0.75)) < Fraction(1, 10**38)
+    assert abs(Fraction(found.steps[1].exact) - one.value(0.75 + one.least)) < Fraction(1, 10**38)
     assert same_bits(np.float32(found.golden), one.op.golden(x, exact=EXACT)[0])
     assert one.op.explain(np.float32([NAN]), at=(0,), exact=EXACT).steps == ()
 
@@ -193,3 +203,28 @@ def test_the_formulas_keep_their_bits(op):
 def test_parameters_that_do_not_fit(op, message):
     with pytest.raises(GraphError, match=message):
         op.type(TensorType((1, 2)))
+
+
+HARD = [2.0**-149, 2.0**-126, 2.0**-40, 2.0**-12, 0.19891, 1 / 3, 0.5, 1 - 2.0**-24, 1 - 2.0**-12, 1.0]
+HARD += [1 + 2.0**-23, 1 + 2.0**-12, 1.25, 1.5707963, 3.1415927, 11.0, 88.0, 2.0**20, 1.0995116e12]
+HARD += [2.1990233e12, 1e30, 3e38]
+INVERSE = [one for one in FUNCTIONS if type(one.op).__module__.endswith(".inverse")]
+
+
+@pytest.mark.parametrize("one", INVERSE, ids=lambda one: repr(one.op))
+def test_the_float64_formula_is_as_near_as_it_claims(one):
+    """At the edges of its cases and on numbers of all sizes; and its golden value is the rounded one."""
+    sizes = [*HARD, *(abs(floats((60,), "sizes").astype(np.float64)) * 2.0 ** np.arange(-30, 30))]
+    x = np.float32([s * sign for s in sizes for sign in (1, -1)])
+    x = x[(np.abs(x) <= one.most) & (x >= (one.least or -np.inf))]
+    with np.errstate(all="ignore"):
+        center = one.op.values(x.astype(np.float64), FAST)
+        plain = one.op.golden(x, exact=EXACT)
+    worst = 0.0
+    for v, c, y in zip(x, center, plain, strict=True):
+        true = one.value(float(v))
+        if abs(true) < Fraction(2) ** 128:
+            assert same_bits(y, round_float32(true, float(y))), v
+        if np.isfinite(c) and true:
+            worst = max(worst, float(abs(Fraction(float(c)) - true) / abs(true)))
+    assert 0 < worst < one.op.error

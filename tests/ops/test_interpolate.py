@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from fractions import Fraction
 
@@ -175,3 +176,73 @@ def test_golden_next_to_a_middle():
 def test_golden_mean_next_to_a_middle():
     x = np.array([2.0**26, 4, 2.0**-40, 0], F).reshape(1, 1, 4)
     assert AvgPoolNd((4,)).golden(x, exact=Golden().exact) == 2.0**24 + 2
+
+
+def antialiased(x, size, op):
+    """One axis in float32 as PyTorch and Pillow do it: weights of what lies inside, divided by their sum."""
+    n = x.shape[1]
+    scale, reach = F(n) / F(size), F(2 if isinstance(op, ResizeCubic) else 1)
+    y = np.empty((x.shape[0], size), F)
+    for i in range(size):
+        center, support = scale * (F(i) + F(0.5)), reach * max(scale, F(1))
+        first, last = max(int(center - support + F(0.5)), 0), min(int(center + support + F(0.5)), n)
+        d = np.abs((np.arange(first, last).astype(F) - center + F(0.5)) * (F(1) / max(scale, F(1))))
+        if isinstance(op, ResizeCubic):
+            a = F(op.coefficient)
+            near = ((a + F(2)) * d - (a + F(3))) * d * d + F(1)
+            far = ((a * d - F(5) * a) * d + F(8) * a) * d - F(4) * a
+            w = np.where(d <= 1, near, np.where(d < 2, far, F(0)))
+        else:
+            w = np.maximum(F(1) - d, F(0))
+        w = w / w.sum(dtype=F)
+        y[:, i] = 0
+        for t in range(first, last):
+            y[:, i] += w[t - first] * x[:, t]
+    return y
+
+
+SHRUNK = [
+    kind((1,), (size,), ((size, n),), exclude_outside=True, antialias=True)
+    for kind in (ResizeLinear, ResizeCubic)
+    for n, size in ((9, 4), (64, 63), (300, 7), (31, 1))
+]
+
+
+@pytest.mark.parametrize("op", SHRUNK, ids=repr)
+def test_antialiasing_in_float32_lies_inside_and_other_filters_outside(op):
+    n = op.scales[0][1]
+    x = floats((3, n), repr(op))
+    interval = op.bound(Interval.exactly(x), engine=FAST)
+    assert np.isfinite(interval.radius).all()
+    for y in (antialiased(x, op.sizes[0], op), op.run(x, engine=FAST), op.golden(x, exact=Golden().exact)):
+        assert (np.abs(y - interval.center) <= interval.radius).all()
+    plain = dataclasses.replace(op, antialias=False)
+    padded = dataclasses.replace(op, exclude_outside=False)
+    for other in (plain, padded) if n > 2 * op.sizes[0] else (plain,):  # else its edge differs by little
+        wrong = other.run(x, engine=FAST)
+        assert (np.abs(wrong - interval.center) > interval.radius).any(), other
+
+
+@pytest.mark.parametrize(("cubic", "a"), [(False, -0.75), (True, -0.75), (True, 0.5)])
+def test_slope_of_an_antialiased_filter(cubic, a):
+    """By differences of rationals, over positions and scales."""
+    for shrink in (Fraction(1, 3), Fraction(5, 7), Fraction(63, 64)):
+        kernel = Kernel(cubic, a, shrink=shrink)
+        weights = [kernel.weights(Fraction(k, 256)) for k in range(257)]
+        assert min(map(sum, weights)) > 0
+        for one, other in itertools.pairwise(weights):
+            moved = sum(abs(v - u) for u, v in zip(one, other, strict=True))
+            assert moved * 256 <= Fraction(kernel.slope)
+        ends = kernel.weights(Fraction(0)), kernel.weights(Fraction(1))
+        assert ends[0][:-1] == ends[1][1:]  # the next neighbour's place: the filter reaches no further
+        assert ends[0][-1] == ends[1][0] == 0
+
+
+def test_an_antialiased_axis_that_grows_is_the_usual_one():
+    x = floats((1, 5), "grows")
+    for kind in (ResizeLinear, ResizeCubic):
+        one = kind((1,), (8,), ((8, 5),))
+        assert (
+            one.run(x, engine=FAST).tobytes()
+            == dataclasses.replace(one, antialias=True).run(x, engine=FAST).tobytes()
+        )

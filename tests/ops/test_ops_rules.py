@@ -218,6 +218,8 @@ class Example:
     exact: Exact
     positive: bool = False
     """Whether the formula needs positive data."""
+    least: float = 0.0
+    """The least that it needs then."""
 
 
 def running(op: ops.CumSum, at: tuple[int, ...], x: np.ndarray) -> Fraction:
@@ -357,6 +359,10 @@ EXAMPLES = [
     Example(ops.Clip(-0.25, 0.5), ((2, 9),), lambda op, at, x: min(max(fraction(x[at]), -H / 2), H)),
     Example(ops.Clip(0.0, 0.5), ((2, 9),), lambda op, at, x: min(max(fraction(x[at]), Fraction(0)), H)),
     Example(ops.Clip(high=0.0), ((2, 9),), lambda op, at, x: min(fraction(x[at]), Fraction(0))),
+    Example(ops.StepFunction("floor"), ((2, 9),), lambda op, at, x: Fraction(math.floor(x[at]))),
+    Example(ops.StepFunction("ceil"), ((2, 9),), lambda op, at, x: Fraction(math.ceil(x[at]))),
+    Example(ops.StepFunction("round"), ((2, 9),), lambda op, at, x: Fraction(round(fraction(x[at])))),
+    Example(ops.StepFunction("sign"), ((2, 9),), lambda op, at, x: Fraction(int(x[at] > 0) - int(x[at] < 0))),
     Example(ops.LeakyRelu(0.125), ((2, 9),), lambda op, at, x: leaky(Fraction(op.slope), fraction(x[at]))),
     Example(ops.LeakyRelu(-3.0), ((2, 9),), lambda op, at, x: leaky(Fraction(op.slope), fraction(x[at]))),
     Example(ops.PRelu((3,)), ((2, 3, 4),), lambda op, at, x, s: leaky(fraction(s[at[1]]), fraction(x[at]))),
@@ -468,7 +474,7 @@ EXAMPLES = [
         ops.WeightedSum(1), ((1, 3), (1, 3, 2, 2)), lambda op, at, a, x: fraction(a[at[:2]]) * fraction(x[at])
     ),
     *(Example(*one) for one in SPATIAL),
-    *(Example(one.op, ((3, 20),), one.exact, one.positive) for one in FUNCTIONS),
+    *(Example(one.op, ((3, 20),), one.exact, one.positive, one.least) for one in FUNCTIONS),
 ]
 EVERY = pytest.mark.parametrize("example", EXAMPLES, ids=[repr(e.op) for e in EXAMPLES])
 SCALES = pytest.mark.parametrize(
@@ -483,7 +489,7 @@ def arguments(example: Example, scale: float = 1.0) -> list[np.ndarray]:
     for role, kind in zip(op.weight_roles(), kinds, strict=True):
         weight = floats(kind.shape, (repr(op), role))
         values.append(np.abs(weight) if role == "var" else weight)
-    return [np.abs(v) for v in values] if example.positive else values
+    return [np.abs(v) + np.float32(example.least) for v in values] if example.positive else values
 
 
 def intervals(values: list[np.ndarray]) -> list[Interval]:

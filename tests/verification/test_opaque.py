@@ -21,7 +21,7 @@ W = floats((3, 2, 1, 1), "w")
 V = floats((4, 3, 1, 1), "v")
 NODES = [
     node("Conv", "x w", "a"),
-    node("Tan", "a", "b"),  # it stands in for whatever refnet lacks
+    node("Bernoulli", "a", "b"),  # it stands in for whatever refnet lacks
     node("Conv", "b v", "c"),
     node("Relu", "c"),
     node("ArgMax", "y", "best", axis=1),
@@ -54,7 +54,7 @@ def verdicts(found: refnet.Verification) -> dict[str, str]:
 
 
 def test_the_graph_names_what_is_opaque_and_keeps_the_rest(graph, caplog):
-    assert graph.by_name["b"].op == Opaque("Tan", "refnet has no such operator", (0, 3, 4, 4))
+    assert graph.by_name["b"].op == Opaque("Bernoulli", "refnet has no such operator", (0, 3, 4, 4))
     assert graph.by_name["b"].op.type(TensorType((7, 3, 4, 4))) == TensorType((7, 3, 4, 4))
     assert graph.outputs == {"y": "y", "best": "best"}
     assert graph.types()["best"] == TensorType((1, 1, 4, 4), "int64")
@@ -67,7 +67,7 @@ def test_verify_judges_everything_else(graph, values, tmp_path):
     own = {"a": "replayed", "b": "unjudged", "c": "replayed", "y": "equal", "best": "equal"}
     assert verdicts(found) == own
     (said,) = [one.reason for one in found.nodes if one.name == "b"]
-    assert said == "Tan: refnet has no such operator; its captured value is passed on"
+    assert said == "Bernoulli: refnet has no such operator; its captured value is passed on"
     assert found.exit_code == 2
 
 
@@ -111,7 +111,9 @@ def test_an_opaque_value_of_another_type_is_not_passed_on(graph, values, tmp_pat
 
 
 def test_a_run_stops_before_the_first_node_and_names_all(graph, values):
-    message = r"net: what is asked for needs .* refnet cannot compute:\n  Tan: refnet has no such operator: b"
+    message = (
+        r"net: what is asked for needs .* refnet cannot compute:\n  Bernoulli: refnet has no such operator: b"
+    )
     for arithmetic in (refnet.Plain(), refnet.Golden()):
         with pytest.raises(UnsupportedError, match=message):
             refnet.run(graph, {"x": values["x"]}, arithmetic)
@@ -128,7 +130,7 @@ def test_the_command_allows_a_named_opaque_node(graph, values, tmp_path, capsys)
     assert main(["verify", str(folder), file, "--allow", "b"]) == 0
     assert "1 unjudged" in capsys.readouterr().out
     assert main(["golden", file, "--input", "seed:0", "-o", str(tmp_path / "golden.json")]) == 2
-    assert "Tan: refnet has no such operator: b" in capsys.readouterr().err
+    assert "Bernoulli: refnet has no such operator: b" in capsys.readouterr().err
 
 
 def test_a_capture_reads_its_own_network_wherever_the_command_runs(graph, values, tmp_path, monkeypatch):
@@ -165,7 +167,7 @@ def test_what_is_opaque_is_named_wherever_a_node_is_asked_for(graph, values, tmp
     file = str(tmp_path / "net.onnx")
     assert main(["explain", file, "b", "--at", "0,0,0,0", "--capture", str(folder)]) == 2
     assert main(["export", file, "--to", "onnx", "-o", str(tmp_path / "out.onnx")]) == 2
-    assert capsys.readouterr().err.count("Tan: refnet has no such operator") == 2
+    assert capsys.readouterr().err.count("Bernoulli: refnet has no such operator") == 2
     assert main(["summary", file]) == 0
     said = capsys.readouterr().out
     assert "Without the operations of what refnet cannot compute: b." in said

@@ -70,6 +70,7 @@ from refnet.ops import (
     Slice,
     Softmax,
     Sqrt,
+    StepFunction,
     Sub,
     TensorType,
     Transpose,
@@ -300,7 +301,7 @@ def _write(writer: _Writer, node: Node, types: Mapping[str, TensorType]) -> tupl
             writer.sum(name, [writer.step("Mul", f"{name}/term{r}", pair) for r, pair in enumerate(pairs)])
         case _ if export_reductions.write(writer, node, types) or write_spatial(writer, node, types):
             pass
-        case Function() | Abs() | Sqrt():
+        case Function() | Abs() | Sqrt() | StepFunction():
             functions.write(writer, node)
         case _:
             op_type, attributes = _simple(node)

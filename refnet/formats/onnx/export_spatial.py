@@ -112,6 +112,10 @@ def _resize(writer: Writer, node: Node, op: ResizeLinear | ResizeCubic, shape: t
     name, data = node.name, node.inputs[0]
     if op.coordinates in ("half_pixel_symmetric", "tf_half_pixel_for_nn"):
         raise UnsupportedError(f"{name}: {op!r} has no counterpart in ONNX's opset 17")
+    if op.antialias:
+        raise UnsupportedError(
+            f"{name}: {op!r} has no counterpart in ONNX's opset 17, which has no antialias"
+        )
     how: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": op.coordinates}
     if isinstance(op, ResizeCubic):
         how |= {"mode": "cubic", "cubic_coeff_a": op.coefficient, "exclude_outside": int(op.exclude_outside)}

@@ -151,7 +151,7 @@ def parse_model(data: bytes, file: str, onnx: Any) -> Model:
         if value.name not in constants:
             inputs[value.name] = _shape(value, file, onnx)
             kinds[value.name] = _kind(value, file, onnx)
-    nodes = _nodes(graph.node, {*inputs, *constants.tensors}, file, opset, onnx)
+    nodes = checked_nodes(graph.node, {*inputs, *constants.tensors}, file, opset, onnx)
     made = {name for node in nodes for name in node.outputs} | {*inputs, *constants.tensors}
     outputs = tuple(value.name for value in graph.output)
     if not outputs or len(set(outputs)) < len(outputs):
@@ -242,7 +242,7 @@ def _types(onnx: Any) -> dict[int, str]:
     return {number: name for name, number in onnx.TensorProto.DataType.items()}
 
 
-def _nodes(protos: Any, known: set[str], file: str, opset: int, onnx: Any) -> tuple[OnnxNode, ...]:
+def checked_nodes(protos: Any, known: set[str], file: str, opset: int, onnx: Any) -> tuple[OnnxNode, ...]:
     """The nodes in order; each reads only inputs, initializers and earlier nodes, and makes new names."""
     known = {*known, ""}
     found: list[OnnxNode] = []

@@ -42,6 +42,8 @@ GROWING = {"ConstantOfShape", "Expand", "Range", "Tile", "Pad"}
 FOLDED = {"Constant", *ELEMENTWISE, *MOVES, *GROWING}
 SEVERAL = {"CumSum", "Mod", "Pow", "ReduceMean", "ReduceProd", "ReduceSum"}
 """Those whose float results are rounded more than once, or by a library of functions: for integers only."""
+ROUNDED = {"Div", "Reciprocal", "Sqrt"}
+"""Those whose float results of constants are seldom numbers without a rounding."""
 EXACT_INTEGER = 1 << 24
 """Integers up to it are float32; DequantizeLinear multiplies them, and rounds once."""
 

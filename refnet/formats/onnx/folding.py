@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from refnet.core.op import F32
 from refnet.formats.onnx.computed import Bound, Golden, computed, ranged
 from refnet.formats.onnx.evaluator import Evaluator
 from refnet.formats.onnx.file import Model, OnnxNode
-from refnet.formats.onnx.fold import fold, rounds_once
+from refnet.formats.onnx.fold import ROUNDED, fold, rounds_once
 
 Array = npt.NDArray[Any]
 SMALL = 1 << 10
@@ -39,9 +40,12 @@ class Folding:
         self._fixed, self._maker = {""}, dict[str, tuple[str, ...]]()
         self.rounded: dict[str, F32 | None] = {}
 
-    def outputs(self, node: OnnxNode, constants: Mapping[str, Array]) -> list[Array | None]:
+    def outputs(
+        self, node: OnnxNode, constants: Mapping[str, Array], inside: bool = False
+    ) -> list[Array | None]:
         """The outputs of a node whose inputs are all constant; None for one that nobody wants any more.
 
+        inside: it is one of a definition; who computes the operator at once may round constants otherwise.
         Raises UnsupportedError, FormatError.
         """
         if self.knows(node.outputs):
@@ -55,9 +59,10 @@ class Folding:
             outputs = [*fold(node, given, self.model, self.evaluator)]
         else:
             outputs = computed(node, constants, self.golden, self.evaluator, self.wanted)
+        free = inside and node.op in ROUNDED and all(x is None or x.dtype == np.float32 for x in given)
         if node.op in ("Shape", "Size"):  # they do not depend on any bits
             pass
-        elif not rounds_once(node, given) or self.rounded.keys() & {*node.inputs}:
+        elif free or not rounds_once(node, given) or self.rounded.keys() & {*node.inputs}:
             off = ranged(node, constants, outputs, self.rounded, self.bound)
             self.rounded.update((name, one) for name, one in zip(node.outputs, off, strict=False) if name)
         self._made[node.outputs] = outputs

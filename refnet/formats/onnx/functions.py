@@ -22,7 +22,14 @@ from refnet.formats.assembly import Made
 from refnet.formats.onnx.use import Rule, Use
 from refnet.ops import (
     Abs,
+    Acos,
+    Acosh,
+    Asin,
+    Asinh,
+    Atan,
+    Atanh,
     Cos,
+    Cosh,
     Elu,
     Erf,
     Exp,
@@ -32,14 +39,19 @@ from refnet.ops import (
     Identity,
     Log,
     Mish,
+    Mul,
     Op,
     Pow,
     Power,
+    Sigmoid,
     Silu,
     Sin,
+    Sinh,
     Softplus,
     Softsign,
     Sqrt,
+    StepFunction,
+    Tan,
     Tanh,
     WithScalar,
 )
@@ -73,9 +85,15 @@ def _gelu(u: Use) -> list[Made]:
 
 
 def _swish(u: Use) -> list[Made]:
-    if u["alpha"] != 1:
-        raise u.node.unsupported("an alpha that is not 1")
-    return u.one(Silu())
+    alpha, (x, *_), name = _float32(u, "alpha"), u.node.inputs, u.node.outputs[0]
+    if alpha == 1:
+        return u.one(Silu())
+    scaled, part = f"{name}/scaled", f"{name}/sigmoid"
+    return [
+        Made(scaled, WithScalar("mul", alpha), (x,)),
+        Made(part, Sigmoid(), (scaled,)),
+        Made(name, Mul(), (x, part)),
+    ]
 
 
 def _pow(u: Use) -> list[Made]:
@@ -103,11 +121,13 @@ def _always(op: Op) -> Rule:
 
 RULES: dict[str, Rule] = {
     "Abs": _always(Abs()),
+    "Ceil": _always(StepFunction("ceil")),
     "Celu": _elu(_celu),
     "Cos": _always(Cos()),
     "Elu": _elu(lambda u: Elu(_float32(u, "alpha"))),
     "Erf": _always(Erf()),
     "Exp": _always(Exp()),
+    "Floor": _always(StepFunction("floor")),
     "Gelu": _gelu,
     "HardSigmoid": lambda u: u.one(HardSigmoid(_float32(u, "alpha"), _float32(u, "beta"))),
     "HardSwish": _always(HardSwish()),
@@ -116,18 +136,25 @@ RULES: dict[str, Rule] = {
     "Neg": _always(WithScalar("mul", -1.0)),
     "Pow": _pow,
     "Reciprocal": _always(WithScalar("rdiv", 1.0)),
+    "Round": _always(StepFunction("round")),
     "Selu": _elu(lambda u: Elu(_float32(u, "alpha"), _float32(u, "gamma"))),
+    "Sign": _always(StepFunction("sign")),
     "Sin": _always(Sin()),
     "Softplus": _always(Softplus()),
     "Softsign": _always(Softsign()),
     "Sqrt": _always(Sqrt()),
     "Swish": _swish,
     "Tanh": _always(Tanh()),
+    **{kind.__name__: _always(kind()) for kind in (Acos, Acosh, Asin, Asinh, Atan, Atanh, Cosh, Sinh, Tan)},
 }
 """Operator -> its rule."""
 
 SAME: dict[type[Op], str] = {
-    kind: kind.__name__ for kind in (Abs, Cos, Erf, Exp, HardSwish, Log, Sin, Softplus, Softsign, Sqrt, Tanh)
+    kind: kind.__name__
+    for kind in (
+        *(Abs, Acos, Acosh, Asin, Asinh, Atan, Atanh, Cos, Cosh, Erf, Exp, HardSwish, Log, Sin, Sinh),
+        *(Softplus, Softsign, Sqrt, Tan, Tanh),
+    )
 }
 """Ops that ONNX has under the same name, without attributes."""
 
@@ -164,6 +191,8 @@ def write(writer: Writer, node: Node) -> None:
             writer.node("Celu", name, (x,), alpha=alpha)
         case HardSigmoid(alpha=alpha, beta=beta):
             writer.node("HardSigmoid", name, (x,), alpha=alpha, beta=beta)
+        case StepFunction(kind=kind):
+            writer.node(kind.capitalize(), name, (x,))
         case Power(exponent=exponent):
             writer.node("Pow", name, (x, number("exponent", exponent)))
         case Silu():

@@ -8,11 +8,13 @@ reduce, in reductions.py.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from refnet.formats.assembly import Made
 from refnet.formats.onnx import functions, integers, reductions, select, sequences, shape, whole, window
+from refnet.formats.onnx.einsum import einsum
 from refnet.formats.onnx.use import Rule, Use, decimal
 from refnet.ops import (
     Add,
@@ -34,7 +36,9 @@ from refnet.ops import (
     Sigmoid,
     Softmax,
     Sub,
+    WithScalar,
 )
+from refnet.ops.integers import ArgExtreme, Cast, Compare
 
 
 def _batch_norm(u: Use) -> list[Made]:
@@ -137,7 +141,11 @@ def _matmul(u: Use) -> list[Made]:
 
 
 def _concat(u: Use) -> list[Made]:
-    return u.one(Concat(u.axis(u["axis"], u.rank())), data=u.node.inputs)
+    data = tuple(name for name in u.node.inputs if not u.is_empty(name))
+    if not data:
+        raise u.node.unsupported("an empty value")
+    op = Identity() if len(data) == 1 else Concat(u.axis(u["axis"], u.rank()))
+    return u.one(op, data=data)
 
 
 def _reduce(make: type[ReduceMean | ReduceSum]) -> Rule:
@@ -161,6 +169,33 @@ def _dropout(u: Use) -> list[Made]:
     if u["training_mode"] or (u.has(2) and bool(u.constant(2, "training_mode").any())):
         raise u.node.unsupported("training_mode: it drops at random")
     return u.one(Identity())
+
+
+def _mean(u: Use) -> list[Made]:
+    """Mean of any number: their sum, divided."""
+    name, count = u.node.outputs[0], len(u.node.inputs)
+    (total,) = _add(u)
+    if count == 1:
+        return [total]
+    whole = f"{name}/sum"
+    return [replace(total, name=whole), Made(name, WithScalar("div", float(count)), (whole,))]
+
+
+def _hard_max(u: Use) -> list[Made]:
+    """Hardmax: 1 at the first largest along an axis, 0 elsewhere."""
+    shape, name = u.type().shape, u.node.outputs[0]
+    axis = u.axis(u["axis"], len(shape))
+    if u.opset < 13 and math.prod(shape[axis + 1 :]) > 1:
+        raise u.node.unsupported("before opset 13, over several axes")
+    along = np.arange(shape[axis]).reshape(-1, *(1,) * (len(shape) - axis - 1))
+    places = u.store(f"{name}/places", along)
+    return [
+        Made(f"{name}/largest", ArgExtreme(axis), u.node.inputs[:1]),
+        Made(
+            f"{name}/there", Compare("Equal", (along.shape,), dtype="int64"), (f"{name}/largest",), (places,)
+        ),
+        Made(name, Cast("float32", "bool"), (f"{name}/there",)),
+    ]
 
 
 def _cast_like(u: Use) -> list[Made]:
@@ -188,18 +223,23 @@ RULES: dict[str, Rule] = {
     "DepthToSpace": select.depth_to_space,
     "Div": _two(Div),
     "Dropout": _dropout,
+    "Einsum": einsum,
     "Expand": select.expand,
     "Flatten": shape.flatten,
     "Gather": select.gather,
+    "GatherElements": select.gather_elements,
     "GatherND": select.gather_nd,
     "Gemm": _gemm,
     "GlobalAveragePool": window.global_average,
+    "GlobalLpPool": window.global_lp,
     "GlobalMaxPool": window.global_max,
+    "Hardmax": _hard_max,
     "Identity": _simple(Identity()),
     "LeakyRelu": _leaky,
     "LpPool": window.lp_pool,
     "MatMul": _matmul,
     "MaxPool": window.max_pool,
+    "Mean": _mean,
     "Mul": _two(Mul),
     "PRelu": _prelu,
     "Pad": shape.pad,

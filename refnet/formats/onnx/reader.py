@@ -1,6 +1,6 @@
 """An .onnx file -> Graph: each node of the file one node, each value under its own name.
 
-    read_onnx ── file.open_model ── _needed ── _build (per batch) ── fold.fold | ops.RULES | Opaques
+    read_onnx ── file.open_model ── _needed ── _build (per batch) ── fold.fold | ops.RULES | Bodies | Opaques
       └──── _finished ── assembly.assembled
 
 Constants, and what is computed of constants and shapes alone, are folded. Shapes may depend on the batch: the
@@ -24,6 +24,7 @@ from refnet.core.graph import Graph
 from refnet.core.op import F32
 from refnet.formats.assembly import BATCHES, Building, Made, assembled
 from refnet.formats.bounded import text
+from refnet.formats.onnx.bodies import DEFINED, Attempt, Bodies
 from refnet.formats.onnx.computed import Bound, Golden
 from refnet.formats.onnx.evaluator import Evaluator
 from refnet.formats.onnx.file import Model, OnnxNode, open_model
@@ -138,37 +139,63 @@ def _build(
     constants = _Constants(model)
     building, opaques = Building(dict(inputs), constants, inputs), Opaques()
     inference = Inference(folding.evaluator)
-    wanted = frozenset(name for node in nodes for name in node.inputs) | {*model.outputs}
-    sequences = Sequences(nodes, model.outputs)
-    for node in _newer(nodes, sequences, building, constants, folding if first else None):
+    wanted = {name for node in nodes for name in node.inputs} | {*model.outputs}
+    sequences, bodies = Sequences(nodes, model.outputs), Bodies(model)
+
+    def add(node: OnnxNode, inside: bool = False) -> None:
+        """The node, what is folded, or an opaque one for each value that refnet cannot make. inside: it is
+        one of a definition."""
+        if twice := [one for one in node.outputs if one and (one in building.types or one in constants)]:
+            raise node.wrong(f"a second value {twice[0][:100]!r}", "one of a name")  # a helper's, of a rule
         values = [name for name in node.inputs if name in building.types]
         lost = opaques.lost(node.inputs)
         if node.op == "CastLike" and node.inputs[0] in constants and not lost:
-            like = building.type(node.inputs[1]).dtype
-            constants[node.outputs[0]] = constants[node.inputs[0]].astype(like)
+            kind = building.type(node.inputs[1]).dtype
+            constants[node.outputs[0]] = constants[node.inputs[0]].astype(kind)
             if node.inputs[0] in folding.rounded:
                 folding.rounded[node.outputs[0]] = folding.rounded[node.inputs[0]]
-            continue
-        if (not values and not lost) or (node.op in ("Shape", "Size") and node.inputs[0] in building.types):
+            return
+        if node.op in DEFINED and not lost:
+            ready = by_definition(node)
+        elif (not values and not lost) or (node.op in ("Shape", "Size") and node.inputs[0] in building.types):
             try:
                 outputs = (
                     [*shape_of(node, building.types[values[0]].shape)]
                     if values
-                    else folding.outputs(node, constants)
+                    else folding.outputs(node, constants, inside)
                 )
             except UnsupportedError as error:
-                ready = opaques.refused(
-                    _operation(node), reason(node, error), building, _said(node, building, inference)
-                )
+                ready = refused(node, reason(node, error))
             else:
                 named = zip(node.outputs, outputs, strict=False)
                 constants.update({name: x for name, x in named if name and x is not None})
-                continue
+                return
         else:
             ready = _made(node, building, opaques, inference, wanted, folding.rounded)
-        for made, kind in ready:
-            building.types[made.name] = kind
+        for made, kind_ in ready:
+            building.types[made.name] = kind_
             building.made.append(made)
+
+    def refused(node: OnnxNode, why: str) -> list[tuple[Made, TensorType]]:
+        return opaques.refused(_operation(node), why, building, _said(node, building, inference))
+
+    def by_definition(node: OnnxNode) -> list[tuple[Made, TensorType]]:
+        """Nothing where its definition is built in its place; else it is opaque, with the reason."""
+        attempt = Attempt(building, constants, opaques)
+        try:
+            for one in bodies.of(node, building, wanted):
+                add(one, inside=True)
+            lacks = attempt.failed()
+            why = f"its definition has {lacks}" if lacks else ""
+        except UnsupportedError as error:
+            why = reason(node, error)
+        if not why:
+            return []
+        attempt.undo()
+        return refused(node, why)
+
+    for node in _newer(nodes, sequences, building, constants, folding if first else None):
+        add(node)
     return building, opaques
 
 
@@ -191,7 +218,7 @@ def _newer(
                 yield sequences.at(new)
         if folding is None:
             continue
-        if not folding.knows(old.outputs):
+        if old.op in DEFINED or not folding.knows(old.outputs):  # a definition is written out in each build
             kept.update(old.inputs)
         kept.update(name for made in building.made[seen:] for name in (*made.data, *made.weights))
         seen = len(building.made)
@@ -211,7 +238,7 @@ def _made(
     building: Building,
     opaques: Opaques,
     inference: Inference,
-    wanted: frozenset[str],
+    wanted: Collection[str],
     rounded: Mapping[str, F32 | None],
 ) -> list[tuple[Made, TensorType]]:
     """The nodes of a node's outputs with their types; opaque ones if refnet cannot compute them."""

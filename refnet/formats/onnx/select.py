@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from refnet.formats.assembly import LARGEST_NUMBER, Made
 from refnet.formats.onnx import whole
 from refnet.formats.onnx.use import Use
-from refnet.ops import DepthToSpace, Expand, Gather, Identity, SpaceToDepth, StridedSlice, Tile
+from refnet.ops import DepthToSpace, Expand, Gather, Identity, Reshape, SpaceToDepth, StridedSlice, Tile
 
 MOST_INDICES = 1 << 16
 """Of a Gather: they stand in the graph as the op's attribute, and print with it."""
@@ -37,6 +38,38 @@ def _gathered(u: Use, axis: int, indices: npt.NDArray[Any]) -> list[Made]:
         raise u.node.wrong(f"index {wrong}", f"{-n} to {n - 1}")
     where = tuple(int(i) for i in indices.shape)
     return u.one(Gather(axis, tuple(i % n for i in flat), None if len(where) == 1 else where))
+
+
+def gather_elements(u: Use) -> list[Made]:
+    """GatherElements with computed indices, or with constant ones: a Gather of the elements in a row; of each
+    image, where it is the same for all."""
+    if not u.is_constant(1):
+        return whole.gather_elements(u)
+    indices, shape = u.constant(1, "indices"), u.type().shape
+    if indices.dtype.kind not in "iu" or indices.ndim != len(shape):
+        raise u.node.wrong(f"{indices.dtype} {list(indices.shape)} as indices", f"{len(shape)} dimensions")
+    axis = u.axis(u["axis"], len(shape))
+    if any(n > m for i, (n, m) in enumerate(zip(indices.shape, shape, strict=True)) if i != axis):
+        raise u.node.wrong(f"indices {list(indices.shape)} of {list(shape)}", "not larger beside the axis")
+    if not 1 <= indices.size <= MOST_INDICES * shape[0]:
+        raise u.node.unsupported(f"{indices.size} indices; refnet takes 1 to {MOST_INDICES}")
+    n = shape[axis]
+    if not ((-n <= indices) & (indices < n)).all():
+        raise u.node.wrong("an index outside", f"{-n} to {n - 1}")
+    images = axis > 0 and indices.shape[0] == shape[0] and bool((indices == indices[:1]).all())
+    first = int(images)
+    own = indices[0] if images else indices
+    places = list(np.indices(own.shape))
+    places[axis - first] = own.astype(np.int64) % n
+    flat = np.ravel_multi_index(places, shape[first:]).reshape(-1)
+    if flat.size > MOST_INDICES:
+        raise u.node.unsupported(f"{flat.size} indices; refnet takes 1 to {MOST_INDICES}")
+    name, row = u.node.outputs[0], f"{u.node.outputs[0]}/elements"
+    gathered = Gather(first, tuple(map(int, flat)), None if own.ndim == 1 else tuple(map(int, own.shape)))
+    return [
+        Made(row, Reshape((0, -1) if images else (-1,)), u.node.inputs[:1]),
+        Made(name, gathered, (row,)),
+    ]
 
 
 def gather_nd(u: Use) -> list[Made]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from refnet.formats.assembly import LARGEST_NUMBER, Made
 from refnet.formats.onnx.select import strided
 from refnet.formats.onnx.use import Use
@@ -21,11 +23,13 @@ def split(u: Use) -> list[Made]:
             raise u.node.wrong(f"{shape[axis]} in {count} parts with {len(outputs)} outputs", "equal parts")
         size = -(-shape[axis] // count)
         sizes = [min(size, shape[axis] - k * size) for k in range(count)]
-    if len(sizes) != len(outputs) or sum(sizes) != shape[axis] or min(sizes) < 1:
-        raise u.node.wrong(f"parts {sizes[:8]} of {shape[axis]}", f"{len(outputs)} of at least 1")
+    if len(sizes) != len(outputs) or sum(sizes) != shape[axis] or min(sizes) < 0:
+        raise u.node.wrong(f"parts {sizes[:8]} of {shape[axis]}", f"{len(outputs)} that make the whole")
     made, begin = [], 0
     for name, size in zip(outputs, sizes, strict=True):
-        if name in u.wanted:
+        if name in u.wanted and not size:
+            u.store(name, np.zeros((*shape[:axis], 0, *shape[axis + 1 :]), np.float32))
+        elif name in u.wanted:
             made.append(Made(name, Slice(begin, begin + size, axis), u.node.inputs[:1]))
         begin += size
     return made

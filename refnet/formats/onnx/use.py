@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class Use:
     node: OnnxNode
     types: Mapping[str, TensorType]
     constants: Mapping[str, Array]
-    wanted: frozenset[str]
+    wanted: Collection[str]
     given: frozenset[str] = frozenset()
     rounded: frozenset[str] = frozenset()
 
@@ -93,6 +93,18 @@ class Use:
                 raise self.node.wrong(f"{array.dtype} {list(array.shape)} as {what}", "whole numbers")
             found = array.reshape(-1).tolist()
         return None if found is None else [int(n) for n in found]
+
+    def store(self, name: str, array: Array) -> str:
+        """A constant of the rule's own, by the name that it gets; so is an output without elements."""
+        assert isinstance(self.constants, dict)
+        while name in self.constants or name in self.types:
+            name += "_"
+        self.constants[name] = array
+        return name
+
+    def is_empty(self, name: str) -> bool:
+        """Whether an input is known to have no elements."""
+        return name in self.constants and not self.constants[name].size
 
     def axis(self, value: int, rank: int, what: str = "axis") -> int:
         """An axis from 0 on."""

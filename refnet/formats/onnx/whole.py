@@ -88,7 +88,7 @@ def taken(u: Use, make: Any, *first: int) -> list[Made]:
 
 
 def gather_elements(u: Use) -> list[Made]:
-    """GatherElements."""
+    """GatherElements with indices that are computed."""
     return taken(u, TakeAlong, u.axis(u["axis"], u.rank()))
 
 
@@ -122,5 +122,5 @@ RULES: dict[str, Rule] = {
     "Sum": _arithmetic("Add"),
 }
 """Operator -> its rule where the first input holds integers."""
-NEW: dict[str, Rule] = {"GatherElements": gather_elements, "IsNaN": is_nan}
+NEW: dict[str, Rule] = {"IsNaN": is_nan}
 """Operators that are read whatever their inputs hold."""

@@ -30,6 +30,8 @@ from refnet.ops import (
 from refnet.ops.places import Scale
 
 Sizes = tuple[int, ...]
+MOST_TAPS = 1 << 18
+"""Weights of an axis that is resized with antialiasing: each is a rational number."""
 
 
 def conv(u: Use) -> list[Made]:
@@ -172,13 +174,17 @@ def global_max(u: Use) -> list[Made]:
     return u.one(MaxPoolNd(sizes))
 
 
+def global_lp(u: Use) -> list[Made]:
+    """GlobalLpPool over any number of axes: one window."""
+    spatial(u)
+    return u.one(LpPool(u.type().shape[2:], p=u["p"]))
+
+
 def resize(u: Use) -> list[Made]:
     """Resize and Upsample: by scales or by sizes, of all axes or some."""
     mode = u["mode"]
     if mode not in ("nearest", "linear", "cubic"):
         raise u.node.wrong(f"mode {mode[:60]!r}", "nearest, linear or cubic")
-    if u["antialias"] and mode != "nearest":
-        raise u.node.unsupported("antialias=1: refnet resizes without antialiasing")
     shape = u.type().shape
     old = u.node.op == "Upsample" or u.opset < 11
     axes = u.axes(u["axes"], len(shape)) if u["axes"] else tuple(range(len(shape)))
@@ -214,10 +220,26 @@ def resize(u: Use) -> list[Made]:
         return u.one(upsampled(ResizeNearest(*where, "floor" if old else u["nearest_mode"], *crop), u))
     if not kept:
         return u.one(Identity())
+    antialias = bool(u["antialias"]) and smoothed(u, where[1], where[2])
     if mode == "linear":
-        return u.one(ResizeLinear(*where, *crop))
+        excluded = antialias and bool(
+            u["exclude_outside"]
+        )  # else the only one outside is the one at the edge
+        return u.one(ResizeLinear(*where, *crop, exclude_outside=excluded, antialias=antialias))
     a = -0.75 if u["cubic_coeff_a"] is None else float32(u["cubic_coeff_a"])
-    return u.one(ResizeCubic(*where, *crop, coefficient=a, exclude_outside=bool(u["exclude_outside"])))
+    op = ResizeCubic(*where, *crop, bool(u["exclude_outside"]), antialias, coefficient=a)
+    return u.one(op)
+
+
+def smoothed(u: Use, sizes: tuple[int, ...], scales: tuple[Scale, ...]) -> bool:
+    """Whether antialiasing changes anything: an axis shrinks. Its filter reaches 1 / scale or 2 / scale."""
+    ratios = [Fraction(*one) if isinstance(one, tuple) else Fraction(one) for one in scales]
+    for size, ratio in zip(sizes, ratios, strict=True):
+        if ratio < 1 and size * 4 / ratio > MOST_TAPS:
+            raise u.node.unsupported(
+                f"antialiasing to {size} elements by a scale of {float(ratio)}: more than {MOST_TAPS} weights"
+            )
+    return min(ratios) < 1
 
 
 def upsampled(op: ResizeNearest, u: Use) -> Op:
