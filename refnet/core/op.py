@@ -103,7 +103,7 @@ class Interval:
         >>> Interval.exactly(np.float32([1.5])).radius
         array([0.])
         """
-        center = np.ascontiguousarray(array, np.float64)
+        center = np.ascontiguousarray(array, np.float64).reshape(np.shape(array))  # of a number, too
         return Interval(center, np.zeros_like(center))
 
     @property
