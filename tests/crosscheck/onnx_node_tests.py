@@ -72,6 +72,12 @@ OTHER_PLACES = {
 """Tests whose stored values are not what ONNX's text says of the resized tensor's length."""
 
 
+OTHER_ZEROS = {
+    "test_nllloss_NCd1d2d3_none_no_weight_negative_ii": "an ignored element is +0, where ONNX's definition "
+    "(0, negated, times the weight) says -0",
+}
+"""Tests whose stored values have another sign of a zero than ONNX's own definition of the operator."""
+
 OTHER_OUTPUTS = {"LayerNormalization": {2: "InvStdDev, which only training reads"}}
 """Operator -> outputs that are not compared, by number, and why."""
 
@@ -176,8 +182,9 @@ def outcome(test: Test, folder: Path) -> Outcome:
 
 
 def _out_of_scope(test: Test) -> str:
-    if test.name in OTHER_PLACES:
-        return OTHER_PLACES[test.name]
+    for name, why in (OTHER_PLACES | OTHER_ZEROS).items():
+        if test.name in (name, f"{name}_expanded"):
+            return why
     for what, arrays in (("input", test.inputs), ("output", test.outputs)):
         for array in arrays:
             if not isinstance(array, np.ndarray | np.generic):

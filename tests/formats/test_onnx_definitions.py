@@ -15,10 +15,12 @@ import pytest
 import refnet
 from refnet import ops
 from refnet.core.errors import FormatError, RefnetError, UnsupportedError
+from refnet.core.op import Interval
 from refnet.formats.onnx.bodies import DEFINED
 from refnet.formats.onnx.export import graph_to_onnx
 from refnet.formats.onnx.ops import RULES
 from tests.helpers.bits import floats, same_bits
+from tests.helpers.engines import FAST
 from tests.helpers.onnx_build import model, node, read, tensor, value
 from tests.helpers.verifying import save
 
@@ -102,6 +104,13 @@ def test_attention_at_once_is_inside_and_bugs_are_outside(tmp_path: Path) -> Non
     assert judged(graph, data, at_once(), tmp_path / "right") == "rounding"
     assert judged(graph, data, at_once(1.0), tmp_path / "unscaled") == "defect"
     assert judged(graph, data, at_once(masked=True), tmp_path / "masked") == "defect"
+
+
+def test_the_interval_of_a_number_is_one_of_a_number() -> None:
+    """A loss that is a quotient of two numbers was a vector of one element otherwise."""
+    one = Interval.exactly(np.float32(3))
+    assert one.center.shape == one.radius.shape == ()
+    assert ops.Div(((),)).bound(one, one, engine=FAST).center.shape == ()
 
 
 def test_the_export_writes_the_nodes(tmp_path: Path) -> None:

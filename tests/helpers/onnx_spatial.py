@@ -52,7 +52,7 @@ def selecting() -> list[Form]:
             {"axis": 1},
             {"first": 11, **RUNTIME},
         ),
-        ("GatherElements", ((2, 3), np.tile(ints(2, 0), (2, 1))), {"axis": -1}, {"first": 11}),
+        ("GatherElements", ((2, 3), np.tile(ints(2, 0), (2, 1))), {"axis": 1}, {"first": 11}),
         ("GatherElements", ((3, 2), ints(0, 2).reshape(1, 2)), {}, {"first": 11}),
         ("ScatterND", ((3, 2), ints(0, 1, 2).reshape(3, 1), (3, 2)), {}, {"first": 11}),
         ("ScatterND", ((3, 2), ints(-1, 0, 1).reshape(3, 1), (3, 2)), {"reduction": "none"}, {"first": 16}),
