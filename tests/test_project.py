@@ -344,7 +344,6 @@ NO_LOOP = {
     "exact_conv": "float64 sums with a proven error, in any order: tests/exact compares what they decide",
     "geometry": "computes nothing: where terms lie, and zeros around planes",
     "memory": "computes nothing: where results lie",
-    "native_calls": "computes nothing: how compiled code calls kernels",
     "peak": "measures the processor",
     "stream": "measures the memory",
     "thread_pool": "computes nothing: who does which part of the work",
