@@ -43,6 +43,7 @@ from refnet.kernels.lanes import (
 )
 from refnet.kernels.memory import aligned, empty, scratch
 from refnet.kernels.resources import cached, readonly
+from refnet.kernels.scans import any_zero
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
 from refnet.kernels.writer import ROWS, VECTOR
 from refnet.loops.fma import fma
@@ -354,12 +355,7 @@ def _again(x: Any, w: Any, rows: Any, stretch: Any, geometry: Any, finite: bool)
     way.
     """
     g = geometry
-    zeros = 0
-    for o in range(stretch.rows):
-        row = rows[o, : stretch.positions]
-        for t in range(stretch.positions):
-            zeros += row[t] == 0
-    if finite and zeros == 0:
+    if finite and not any_zero(rows, 0, stretch.rows, stretch.positions, rows.shape[1], rows.dtype.type(0)):
         return
     for t in range(stretch.positions):
         position = stretch.position + t

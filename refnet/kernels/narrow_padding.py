@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refnet.kernels.scans import any_nearer, any_zero
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO
 from refnet.kernels.tiles import ADDED, BEGIN, COUNT, FUSED, ON, SEED
 from refnet.loops.fma import fma
@@ -48,10 +49,7 @@ def _none_below(x: Any, least: Any) -> bool:
     bound = x.dtype.type(0)
     for o in range(least.size):
         bound = max(bound, least[o])
-    found = 0
-    for t in range(x.size):
-        found += 0 < abs(x[t]) < bound
-    return found == 0
+    return not any_nearer(x, 0, 1, x.size, 0, bound)
 
 
 @njit
@@ -91,10 +89,7 @@ def again(
         if exact and padding.finite and padding.from_zero:
             continue
         at = o // plan.per * place.held + o % plan.per * place.pitch
-        line, zeros = sums[at : at + positions], 0
-        for t in range(line.size):
-            zeros += line[t] == 0
-        if padding.finite and zeros == 0:
+        if padding.finite and not any_zero(sums, at, 1, positions, 0, sums.dtype.type(0)):
             continue
         channel, weights = output // plan.per * plan.depth, w[output]
         for i in range(place.rows):

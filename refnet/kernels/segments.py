@@ -181,11 +181,12 @@ def tiled(
     y, outputs = empty(plan.output, x.dtype), w.shape[0]
     more = np.zeros(0, x.dtype) if addend is None else np.ascontiguousarray(addend).reshape(-1)
     _check_addend(addend, segments, plan)
-    threads = threads_for(threads, plan.work // 16)
+    few = outputs // groups < FEW or narrow(outputs // groups, w.shape[1], plan.work)
+    threads = threads_for(threads, plan.work // (4 if few else 16))
     shift = np.zeros(outputs, x.dtype) if bias is None else bias
     terms, offsets = cached((w,), ("terms", segments, plan), lambda: _terms(plan, segments))
     planes = x.reshape(x.shape[0], prod(x.shape[1:]))
-    if outputs // groups < FEW or narrow(outputs // groups, w.shape[1], plan.work):
+    if few:
         return _narrow(x, w, shift, more, plan, groups, zero, segments, threads, epilogue, y)
     packed, finite = cached((w,), ("packed", groups, segments), lambda: _packed(w, groups, segments))
     if plan.geometry.padded:

@@ -53,6 +53,8 @@ Work = npt.NDArray[np.int64]
 
 WORTH = 50_000
 """Operations (about 15 microseconds of one thread) from which a second thread pays off."""
+WORTH_REPEATED = 15_000
+"""The same for a kernel of a captured run, which costs less to hand over."""
 CHUNKS = 16
 """Chunks per thread: more than one, so that a slow thread does not hold up the others."""
 SHARES = 1024
@@ -468,4 +470,5 @@ def noting(calls: list[Call]) -> Iterator[None]:
 
 def threads_for(threads: int, operations: int) -> int:
     """The threads to use for so many operations: 1 if sharing the work would cost more than it saves."""
-    return threads if operations >= WORTH else 1
+    worth = WORTH if _recorded.get() is None else WORTH_REPEATED
+    return threads if operations >= worth else 1
