@@ -117,9 +117,9 @@ def test_outputs_in_another_order_are_judged_by_name_else_by_place(here):
     own = replace(own, outputs={"logits": "head.relu", "features": "conv2d"})
     to = {node.name: f"/{node.name}/out" for node in own.nodes} | {"x": "input.1"}
     nodes = tuple(Node(to[n.name], n.op, tuple(to.get(name, name) for name in n.inputs)) for n in own.nodes)
-    other = replace(own, inputs={"input.1": own.inputs["x"]}, nodes=nodes)
     sides = (("features", "/conv2d/out"), ("logits", "/head.relu/out"))
-    found = counterparts(open_capture(here / "caps"), own, replace(other, outputs=dict(sides)), {})
+    other = replace(own, inputs={"input.1": own.inputs["x"]}, nodes=nodes, outputs=dict(sides))
+    found = counterparts(open_capture(here / "caps"), own, other, {})
     assert dict(found.faults) == {}
     assert [*found.graph.outputs] == ["features", "logits"]
     numbered = {f"o{k}": value for k, (_, value) in enumerate(sides)}
