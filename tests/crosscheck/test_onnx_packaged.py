@@ -52,7 +52,6 @@ REFUSED = {
     "test_reduce_l2_empty_set": "a value without elements",
     "test_reduce_max_empty_set": "a value without elements",
     "test_slice_start_out_of_bounds": "a value without elements",
-    "test_where_example": "a boolean input of the network",
 }
 """Test -> what it needs that refnet does not have."""
 

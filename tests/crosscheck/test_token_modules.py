@@ -12,6 +12,7 @@ import refnet
 from refnet.cli import main
 from refnet.verification.capture import open_capture
 from tests.crosscheck.conftest import interpreter
+from tests.helpers.bits import floats
 
 pytestmark = pytest.mark.crosscheck
 
@@ -25,6 +26,8 @@ INPUTS = {
         "token_type_ids": (np.arange(8)[None] > 3).astype(np.int64).repeat(2, 0),
     },
     "Clip": {"ids": IDS},
+    "Returns": {"x": floats((2, 8), "x")},
+    "Waits": {"x": floats((2, 8), "x")},
     "Pixels": {"image": (np.arange(2 * 3 * 8 * 8) * 37 % 256).astype(np.uint8).reshape(2, 3, 8, 8)},
 }
 
@@ -51,7 +54,7 @@ def clean(found: refnet.Verification) -> bool:
     return (counts, found.unmatched, found.exit_code) == ((0, 0), (), 0)
 
 
-@pytest.mark.parametrize("name", sorted(INPUTS))
+@pytest.mark.parametrize("name", ["Bert", "Clip", "Gpt", "Pixels"])
 def test_a_module_of_integers_is_judged_whole(name, tmp_path, capsys):
     found = capture(tmp_path / "c", name)
     assert clean(found)
@@ -115,3 +118,24 @@ def test_onnx_runtime_on_the_same_file(name, tmp_path, capsys):
     kinds = {one.digest.dtype for one in made.values.values()}
     assert name == "Pixels" or {"int64", "bool"} <= kinds
     capsys.readouterr()
+
+
+def test_what_a_module_returns_twice_or_was_given(tmp_path, capsys):
+    assert clean(capture(tmp_path / "c", "Returns"))
+    made = open_capture(tmp_path / "c").manifest
+    assert made is not None
+    assert [*made.outputs] == ["b", "pair[first]", "pair[second]"]
+    assert made.outputs["b"] == made.outputs["pair[second]"]
+    assert made.reference.flags["exported by"] == "torch.export"
+    assert made.reference.flags["other bits than eager"] == "0"
+    assert "network.onnx: the output 'x' is an input" in capsys.readouterr().err
+
+
+def test_a_module_without_a_graph_says_why_and_what_to_do(tmp_path, capsys):
+    words = ["capture", "torch", "tests.crosscheck.token_modules:Waits", "--path", str(ROOT)]
+    words += ["--python", str(interpreter("torch")), *given(tmp_path, "Waits"), "-o", str(tmp_path / "c")]
+    assert main(words) == 0
+    assert main(["verify", str(tmp_path / "c")]) == 2
+    said = capsys.readouterr().err
+    assert "is of a module that torch cannot export (torch.export: Guard" in said
+    assert "`refnet diff` compares it with another capture of the module" in said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -106,3 +106,39 @@ class Pixels(nn.Module):
 
     def forward(self, image: Any) -> Any:
         return functional.relu(self.conv(image.float() / 255.0)).mean((2, 3))
+
+
+class Returns(nn.Module):
+    """Returns one value twice, an input, and a named tuple; counts its calls in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.head = nn.Linear(8, 4)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x: Any) -> Any:
+        self.calls += 1
+        y = self.head(x)
+        return {"b": y, "given": x, "pair": Pair(y.relu(), y), "none": None}
+
+
+class Pair(NamedTuple):
+    """What one module of a library may return."""
+
+    first: Any
+    second: Any
+
+
+class Waits(nn.Module):
+    """The data decide how often the layer runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(8)
+        self.head = nn.Linear(8, 8)
+
+    def forward(self, x: Any) -> Any:
+        while x.abs().max() > 0.1:
+            x = self.head(x) * 0.2
+        return x

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from refnet.core.op import TensorType
 from refnet.formats.golden_file import read
 from refnet.formats.npy import writing
 from refnet.ops import Add, Conv, Relu
+from refnet.verification.capture import open_capture
+from refnet.verification.counterparts import counterparts
 from refnet.verification.modules import members
 from tests.helpers.bits import floats
 from tests.verification.test_counterparts import captured
@@ -107,3 +110,21 @@ def test_a_name_with_running_numbers_behind_it_means_its_node(here, capsys):
     graph = refnet.load(here / "caps")
     assert [one.name for one in members(graph, "conv2d")] == ["conv2d"]
     assert [one.name for one in members(graph, "head")] == ["head.relu"]
+
+
+def test_outputs_in_another_order_are_judged_by_name_else_by_place(here):
+    own = refnet.load(here / "caps")
+    own = replace(own, outputs={"logits": "head.relu", "features": "conv2d"})
+    to = {node.name: f"/{node.name}/out" for node in own.nodes} | {"x": "input.1"}
+    nodes = tuple(Node(to[n.name], n.op, tuple(to.get(name, name) for name in n.inputs)) for n in own.nodes)
+    sides = (("features", "/conv2d/out"), ("logits", "/head.relu/out"))
+    other = replace(own, inputs={"input.1": own.inputs["x"]}, nodes=nodes, outputs=dict(sides))
+    found = counterparts(open_capture(here / "caps"), own, other, {})
+    assert dict(found.faults) == {}
+    assert [*found.graph.outputs] == ["features", "logits"]
+    numbered = {f"o{k}": value for k, (_, value) in enumerate(sides)}
+    found = counterparts(open_capture(here / "caps"), own, replace(other, outputs=numbered), {})
+    assert dict(found.faults) == {
+        "/conv2d/out": "it is the module's output conv2d, where the module returns head.relu",
+        "/head.relu/out": "it is the module's output head.relu, where the module returns conv2d",
+    }
