@@ -55,7 +55,7 @@ def near(text: str, value: float, of: float) -> bool:
 def test_the_page_is_what_this_file_reads():
     assert set(SECTIONS) == {
         *("What is compared", "How", "The first command compiles", "The model table", "Results"),
-        *("Golden's convolutions, 2026-11-30", "Small networks: where their time goes"),
+        *("Golden's convolutions, 2026-11-30", "Replay, 2026-11-30", "Small networks: where their time goes"),
     }
     assert len(MEASURED) == 10
     assert len(CONSOLES) == 13  # and the commands without an output
