@@ -69,7 +69,7 @@ def image_set(
             raise InputError(f"labels {os.fspath(labels)}: name the images too, a folder or a list")
         found = digits()
     elif not Path(folder).is_dir():
-        raise InputError(f"images {os.fspath(folder)}: is no folder")
+        raise InputError(f"images {os.fspath(folder)}: is not a folder")
     elif labels is None:
         found = _by_class(classes, Path(folder))
     else:

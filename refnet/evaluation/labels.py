@@ -57,7 +57,7 @@ class Classes:
             raise InputError(f"{where}: {text} {reason}")
         if not re.fullmatch(r"\d{1,9}", text):
             raise InputError(
-                f"{where}: {text[:80]!r} is no label: expected a synset such as n01440764, or a number"
+                f"{where}: {text[:80]!r} is not a label: expected a synset such as n01440764, or a number"
             )
         return self._numbered(int(text), where)
 

@@ -24,7 +24,7 @@ def read_bytes(path: str | os.PathLike[str], largest: int, what: str) -> bytes:
     """All of a file; InputError if it cannot be read, FormatError if it has more than `largest` bytes."""
     try:
         if Path(path).exists() and not Path(path).is_file():
-            raise InputError(f"{path}: is no regular file")
+            raise InputError(f"{path}: is not a regular file")
         if Path(path).stat().st_size > largest:
             raise FormatError(path, None, f"more than {largest} bytes", what)
         with open(path, "rb") as stream:

@@ -79,7 +79,7 @@ def open_npy(path: str | os.PathLike[str], dtype: str | None = "float32") -> Npy
     """
     path = Path(path)
     if path.exists() and not path.is_file():  # opening a pipe would wait for somebody to write
-        raise InputError(f"{path}: is no regular file")
+        raise InputError(f"{path}: is not a regular file")
     with _mending(path), open(path, "rb") as file:
         head = file.read(12)
         wide = head[6:7] in (b"\x02", b"\x03")

@@ -68,12 +68,12 @@ def fresh_file(path: str | os.PathLike[str]) -> BinaryIO:
 def appended_file(path: str | os.PathLike[str]) -> BinaryIO:
     """A binary file, made if it is not there, opened for reading and for writing at its end.
 
-    Raises OSError for a link, for what is no regular file, and for a file that has another name, too: what is
-    appended would appear there. One that was unlinked meanwhile has no name, and is returned.
+    Raises OSError for a link, for what is not a regular file, and for a file that has another name, too: what
+    is appended would appear there. One that was unlinked meanwhile has no name, and is returned.
     """
     number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | NO_LINK | WAIT, 0o666)
     found = os.fstat(number)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         os.close(number)
-        raise OSError(None, "it is no regular file" if found.st_nlink < 2 else "it has other names, too")
+        raise OSError(None, "it is not a regular file" if found.st_nlink < 2 else "it has other names, too")
     return os.fdopen(number, "a+b")

@@ -32,7 +32,6 @@ def _fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     return a(a, a, a), codegen
 
 
-@np.errstate(all="ignore")
 def exact_fma(a: Any, b: Any, c: Any) -> Any:
     """a * b + c with one rounding, in Python: of three float32 a float32, of three float64 a float64.
 
@@ -40,12 +39,19 @@ def exact_fma(a: Any, b: Any, c: Any) -> Any:
     >>> print(exact_fma(a, a, np.float32(-1 - 2**-11)) == 2**-24, a * a - np.float32(1 + 2**-11))
     True 0.0
     """
-    kinds = {type(a), type(b), type(c)}
-    if kinds == {np.float32}:
-        return np.float32(_odd_sum(float(a) * float(b), float(c)))
-    if np.float32 in kinds:
+    if type(a) is type(b) is type(c) is np.float32:
+        s = _odd_sum(float(a) * float(b), float(c))
+        if s == 0 or ORDINARY[0] <= abs(s) <= ORDINARY[1]:
+            return np.float32(s)
+        with np.errstate(all="ignore"):  # which takes longer than all the rest
+            return np.float32(s)
+    if np.float32 in {type(a), type(b), type(c)}:
         raise TypeError(f"three float32 or three float64, got {a!r}, {b!r}, {c!r}")
     return np.float64(_rational(float(a), float(b), float(c)))
+
+
+ORDINARY = (2.0**-126, 2.0**127)
+"""Sizes that a conversion to float32 neither overflows nor makes subnormal."""
 
 
 def _odd_sum(p: float, c: float) -> float:

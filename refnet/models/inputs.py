@@ -171,7 +171,7 @@ def sample(source: str) -> Path:
     folder = shipped_folder() / "digits"
     known = sorted(path.name for path in folder.glob("*.png"))
     if source[len(SAMPLE) :] not in known:
-        raise InputError(f"{source!r} is no sample image; there are {', '.join(known)}")
+        raise InputError(f"{source!r} is not a sample image; there are {', '.join(known)}")
     return folder / source[len(SAMPLE) :]
 
 

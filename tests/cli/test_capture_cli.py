@@ -173,7 +173,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path, capsys, monkeypatch
         (["refnet", NET, "--input", "data=x.npy", "--input", "b=x.npy"], "the network has data"),
         (["refnet", NET, "--input", "seed:1", "--input", "seed:2"], "several inputs must be images"),
         (["refnet", NET, "--input", "sample:1700-label-5.png", "--batch", "2"], "batch is 2, but"),
-        (["refnet", NET, "--input", "sample:nothing.png"], "is no sample image"),
+        (["refnet", NET, "--input", "sample:nothing.png"], "is not a sample image"),
         (["folder", "nowhere"], "'nowhere' is not a folder"),
         (["folder", ".", "--reference", "colour=red"], "a reference has no 'colour'"),
         (["folder", ".", "--reference", "threads=many"], "threads must be a whole number"),

@@ -8,6 +8,7 @@ The tables that this prints, each op's largest and median share of its bound, ar
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from refnet.frameworks.process import Worker
 from refnet.models import synthetic
 from refnet.models.export import export
 from refnet.models.loading import structure
-from refnet.verification.capture import open_capture
+from refnet.verification.capture import Capture, open_capture
 from refnet.verification.verify import Verification, verify_values
 from tests.crosscheck.conftest import interpreter
 from tests.crosscheck.test_torch_values import NETWORKS, SURPLUS, written
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.crosscheck
 
 OCTAVE, RESNEST = "octave-se-resnet-50-0.125", "resnest-50-pytorch"
 LIMIT = 60.0
-"""Seconds that a whole network may take, with 2 threads, kernels compiled."""
+"""Seconds of CPU that a whole network may take, with 2 threads, kernels compiled."""
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,13 @@ def image(graph: Graph, seed: int = 1) -> dict[str, np.ndarray]:
     return {"data": synthetic.normal(seed, "data", graph.inputs["data"].shape)}
 
 
+def timed(graph: Graph, capture: Capture, allow: Collection[str]) -> tuple[Verification, float]:
+    """A verification with 2 threads, and its seconds of CPU: other work on the machine does not count."""
+    begin = time.process_time()
+    found = verify_values(graph, capture, threads=2, allow=allow)
+    return found, time.process_time() - begin
+
+
 def judged(
     graph: Graph, folder: Path, missing: Collection[str], report: list[str], surplus: Collection[str] = ()
 ) -> Verification:
@@ -65,14 +73,14 @@ def judged(
     """
     capture = open_capture(folder)
     allow = [name for name in capture.names if any(re.fullmatch(pattern, name) for pattern in surplus)]
-    found = verify_values(graph, capture, threads=2, allow=allow)
-    if found.seconds >= LIMIT:
-        found = verify_values(graph, capture, threads=2, allow=allow)
+    found, seconds = timed(graph, capture, allow)
+    if seconds >= LIMIT:
+        found, seconds = timed(graph, capture, allow)
     assert not found.counts["defect"], (found.first_defect, found.line)
     assert not found.counts["unjudged"], [n.name for n in found.nodes if n.verdict == "unjudged"]
     assert {node.name for node in found.nodes if node.verdict == "missing"} == set(missing)
     assert found.exit_code == 0
-    assert found.seconds < LIMIT
+    assert seconds < LIMIT
     report.extend([found.line, f"{found.seconds:.1f} s with 2 threads", *table(found)])
     return found
 

@@ -211,7 +211,7 @@ def test_command(made, tmp_path, capsys):
     ("argv", "message"),
     [
         (["resnest-50-pytorch", "--weights", "seed:0"], "name its images, a folder or a list"),
-        ([RESNEST, "--images", "nowhere"], "images nowhere: is no folder"),
+        ([RESNEST, "--images", "nowhere"], "images nowhere: is not a folder"),
         ([RESNEST, "--labels", "x.txt"], "labels x.txt: name the images too"),
         ([RESNEST, "--pipeline", "resnest"], "pipeline resnest makes [3, 224, 224]"),
         ([RESNEST, "--processes", "2", "--dask", "local:2"], "processes and dask: give one or the other"),

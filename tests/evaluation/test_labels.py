@@ -139,7 +139,7 @@ def test_a_list_with_paths_and_a_file_of_labels(flat):
     ("text", "message"),
     [
         ("a.png n01440764\n./a.png n01440764\n", "line 2: the image a.png is listed twice"),
-        ("a.png n01440764\n\nb.png fish\n", "line 3: 'fish' is no label"),
+        ("a.png n01440764\n\nb.png fish\n", "line 3: 'fish' is not a label"),
         ("a.png\n", "expected a path, a space and a label"),
         ("", "there is no image"),
         ("a.png 1000\n", "1000 is no output: the network has 1000, from 0"),

@@ -109,7 +109,7 @@ def test_what_is_appended_to_is_a_file_of_this_name_alone(tmp_path):
     os.link(outside, tmp_path / "hard")
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "hard", "pipe"):
-        with pytest.raises(OSError, match=r"levels of symbolic|other names|no regular file"):
+        with pytest.raises(OSError, match=r"levels of symbolic|other names|not a regular file"):
             appended_file(tmp_path / name)
         with pytest.raises(FileExistsError):
             fresh_file(tmp_path / name)

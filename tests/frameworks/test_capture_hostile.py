@@ -24,7 +24,7 @@ def test_a_pipe_is_no_file(name: str, tmp_path: Path, capsys: Shown) -> None:
     os.mkfifo(folder / name)
     for words in (["verify", str(folder)], ["diff", str(folder), str(folder)]):
         assert main(words) == 2
-        assert "no regular file" in capsys.readouterr().err
+        assert "not a regular file" in capsys.readouterr().err
 
 
 def test_a_file_that_claims_more_than_there_is_memory(tmp_path: Path, capsys: Shown) -> None:

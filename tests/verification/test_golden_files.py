@@ -269,7 +269,7 @@ def test_what_cannot_be_recorded_leaves_no_file(capsys, tmp_path):
         (["golden", DIGITS[1], "--input", "seed:0"], "to write a golden file"),
         (["golden", DIGITS[1], "--input", "seed:x", "-o", out], "seed:N with N from 0"),
         (["golden", DIGITS[1], "--input", "seed:99999999999999999999", "-o", out], "seed:N with N from 0"),
-        (["golden", DIGITS[1], "--input", "sample:../x", "-o", out], "is no sample image; there are 1700"),
+        (["golden", DIGITS[1], "--input", "sample:../x", "-o", out], "is not a sample image; there are 1700"),
         (["golden", DIGITS[1], "--input", tmp_path / "no.png", "-o", out], "cannot be read"),
         (["golden", DIGITS[1], "--input", tmp_path / "no.npy", "-o", out], "cannot be read"),
         (["golden", "no-such-net", "--input", "seed:0", "-o", out], "no-such-net"),
@@ -499,13 +499,13 @@ def test_any_damage_ends_in_an_error_of_refnet_or_in_a_file():
 
 
 def test_a_golden_file_is_no_folder_and_not_endless(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="no regular file"):
+    with pytest.raises(InputError, match="regular file"):
         read(tmp_path)
     monkeypatch.setattr("refnet.formats.golden_file.LARGEST", 1000)
     with pytest.raises(FormatError, match="more than 1000 bytes"):
         read(SMALL)
     if Path("/dev/zero").exists():
-        with pytest.raises(InputError, match="no regular file"):
+        with pytest.raises(InputError, match="regular file"):
             read("/dev/zero")
 
 
