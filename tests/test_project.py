@@ -342,6 +342,7 @@ def test_the_readable_part_can_be_read_in_one_sitting():
 NO_LOOP = {
     "accumulator": "exact sums, which tests/exact compares with rational arithmetic",
     "exact_conv": "float64 sums with a proven error, in any order: tests/exact compares what they decide",
+    "exact_steps": "one right result: tests/exact compares it with the nodes' own golden",
     "geometry": "computes nothing: where terms lie, and zeros around planes",
     "memory": "computes nothing: where results lie",
     "peak": "measures the processor",
