@@ -224,6 +224,7 @@ def test_no_circular_import():
 OCTAVES = ("octave", "octdensenet", "octgluon", "octmobilenet", "octresnet", "octresnet_gluon")
 BUILDERS = (*OCTAVES, "resnest")
 NAMES_OPS = {
+    "arithmetic/golden_fused.py": "exactly these classes: what is derived from one may round in its own way",
     "frameworks/torch_ops.py": "PyTorch's table: one row per op",
     "frameworks/reveal/products.py": "who asks for a sum: by kinds of sums",
     "frameworks/live.py": "its table of functions of one number, which are swept by formula",
