@@ -219,6 +219,7 @@ def test_no_circular_import():
 OCTAVES = ("octave", "octdensenet", "octgluon", "octmobilenet", "octresnet", "octresnet_gluon")
 BUILDERS = (*OCTAVES, "resnest")
 NAMES_OPS = {
+    "arithmetic/golden_fused.py": "exactly these classes: what is derived from one may round in its own way",
     "frameworks/torch_ops.py": "PyTorch's table: one row per op",
     "frameworks/reveal/products.py": "who asks for a sum: by kinds of sums",
     "frameworks/live.py": "its table of functions of one number, which are swept by formula",
@@ -343,6 +344,7 @@ def test_the_readable_part_can_be_read_in_one_sitting():
 NO_LOOP = {
     "accumulator": "exact sums, which tests/exact compares with rational arithmetic",
     "exact_conv": "float64 sums with a proven error, in any order: tests/exact compares what they decide",
+    "exact_steps": "one right result: tests/exact compares it with the nodes' own golden",
     "geometry": "computes nothing: where terms lie, and zeros around planes",
     "memory": "computes nothing: where results lie",
     "peak": "measures the processor",

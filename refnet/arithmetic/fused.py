@@ -8,7 +8,7 @@ that nobody asked for, and that only the next node of the run reads, are never s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -29,6 +29,10 @@ class Fused(Op):
 
     def weight_roles(self) -> tuple[str, ...]:
         return tuple(role for op in self.ops for role in op.weight_roles())
+
+    @property
+    def exactly_specified(self) -> bool:
+        return all(op.exactly_specified for op in self.ops)
 
     def capturable(self, *inputs: tuple[int, ...]) -> bool:
         adds = sum(op.step == ADD for op in self.ops)
@@ -52,26 +56,36 @@ class Fused(Op):
         return made
 
 
-def fuse(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
+def fuse(
+    nodes: Sequence[Node],
+    keep: Collection[str],
+    usable: Callable[[Op], Fusable | None] | None = None,
+    follows: Callable[[Sequence[Fusable], Fusable], bool] = lambda before, op: True,
+    together: Callable[[tuple[Fusable, ...]], Op] = Fused,
+) -> tuple[Node, ...]:
     """The nodes, where each run that one pass can compute is replaced by one node, named after its last.
 
     keep: values that must exist. A run starts at an op that `starts` a pass, and continues while its value
     is read only once, by an op that is a `step`. It has at most one addition. An op that no kernel computes
     whole when it is alone (a sum or product of two) is a run, too, since a pass does.
+
+    usable: the op, if a run may have it (default: those that a pass of plain can have); follows: whether it
+    may continue a run of those before; together: the op that computes a run.
     """
     reads = Counter(name for node in nodes for name in node.data)
     reader = {name: node for node in nodes for name in node.data}
     taken: set[str] = set()
     place: dict[str, Node] = {}  # name of a run's last node -> the run
+    usable = usable or _fusable
     for node in nodes:
-        first = _fusable(node.op)
+        first = usable(node.op)
         if node.name in taken or first is None or not first.starts:
             continue
         run, ops = [node], [first]
         while run[-1].name not in keep and reads[run[-1].name] == 1:
             following = reader[run[-1].name]
-            op = _fusable(following.op)
-            if op is None or not op.step or following.name in taken:
+            op = usable(following.op)
+            if op is None or not op.step or following.name in taken or not follows(ops, op):
                 break
             if op.step == ADD and any(before.step == ADD for before in ops):
                 break
@@ -79,7 +93,7 @@ def fuse(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:
             ops.append(op)
         if len(run) > 1 or not first.capturable():
             taken.update(member.name for member in run)
-            place[run[-1].name] = _join(run, ops)
+            place[run[-1].name] = _join(run, together(tuple(ops)))
     return tuple(place.get(n.name, n) for n in nodes if n.name in place or n.name not in taken)
 
 
@@ -88,12 +102,12 @@ def _fusable(op: Op) -> Fusable | None:
     return op if isinstance(op, Fusable) and defined_with_run(op, "add_step") else None
 
 
-def _join(run: Sequence[Node], ops: Sequence[Fusable]) -> Node:
+def _join(run: Sequence[Node], op: Op) -> Node:
     data = list(run[0].data)
     for before, node in pairwise(run):
         data += [name for name in node.data if name != before.name]
     weights = [name for node in run for name in node.weights]
-    return Node(run[-1].name, Fused(tuple(ops)), (*data, *weights))
+    return Node(run[-1].name, op, (*data, *weights))
 
 
 def defined_with_run(op: Op, what: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from refnet.arithmetic.engines import engine
+from refnet.arithmetic.golden_fused import fuse_golden
 from refnet.core.caches import Latest, PerGraph
 from refnet.core.engine import Engine
 from refnet.core.exact import Exact
@@ -56,8 +57,14 @@ class Golden:
         return graph
 
     def plan(self, graph: Graph, wanted: frozenset[str]) -> Plan:
-        """The plan for these values: each node rounds once, by itself. Kept as long as the graph lives."""
-        return self._plans.of(graph, Latest).of(wanted, lambda: make_plan(graph, wanted))
+        """The plan for these values: each node rounds once, by itself. Kept as long as the graph lives.
+
+        Nodes in a row are computed in one pass, unless their refinements are to be counted.
+        """
+        counts = self.refine_count is not None or type(self) is not Golden  # what is derived may do anything
+        return self._plans.of(graph, Latest).of(
+            wanted, lambda: make_plan(graph, wanted, None if counts else fuse_golden)
+        )
 
     def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> None:
         """Always None: golden runs are not captured."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -17,10 +17,13 @@ from refnet.core.rounding import error_factor, sum_error
 from refnet.exact.correct_rounding import RefineCount, by_decimals, nearest, refined, rounded
 from refnet.kernels import accumulator
 from refnet.kernels.exact_conv import additions, decided, suits
+from refnet.kernels.exact_steps import Step, Tables, follow_exactly, follow_rows, tables
 from refnet.kernels.panel import convolve
 from refnet.kernels.segments import convolve_in_segments, depth
 from refnet.kernels.thread_pool import parallel_for
 from refnet.kernels.winograd import ROUNDINGS, decided_by_tiles, suits_tiles
+
+Again = Callable[[Places, Places, F32], F32]
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,8 @@ class DecideOrRefine:
         In float64 the products are exact; they are added in chains, which are added in turn. The error is
         that of Conv's docstring, from the norms of the windows and of the weights; of tiles, winograd.py's.
         """
-        weight_norms = self.engine.cached((w,), "norm", lambda: norms_of(w))
+        weight_norms, place = self._weight_norms(w), tuple(geometry)
         more = (bias is not None) + (addend is not None)
-        place = (geometry.stride, geometry.pad, geometry.dilation, geometry.groups)
         b = np.zeros(0) if bias is None else bias.astype(np.float64)
         others = np.zeros(0, np.float32) if addend is None else np.ascontiguousarray(addend).reshape(-1)
         if suits(x.shape, w.shape, *place) and np.isfinite(weight_norms).all():
@@ -59,18 +61,74 @@ class DecideOrRefine:
 
         return refined(op, y, at, refine, self.refine_count)
 
+    def conv_and_steps(
+        self, x: F32, w: F32, bias: F32 | None, geometry: ConvGeometry, steps: Sequence[Step], again: Again
+    ) -> F32 | None:
+        """`steps` of the exact sums; None where lanes across channels do not suit, or weights are not finite.
+
+        Its refinements are not counted.
+        """
+        weight_norms, place, threads = self._weight_norms(w), tuple(geometry), self.engine.threads
+        if not suits(x.shape, w.shape, *place) or not np.isfinite(weight_norms).all():
+            return None
+        x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
+        shape = (x.shape[0], w.shape[0], *geometry.output(x.shape[2:], w.shape[2:]))
+        b = np.zeros(0) if bias is None else bias.astype(np.float64)
+        none, follow = np.zeros(0, np.float32), tables(steps, shape)
+        y, at = self._across_channels(x, w, b, none, geometry, weight_norms, b.size > 0, follow)
+        if at.size:
+            parallel_for(accumulator.conv_exactly, at.size, threads, at, x, w, b, none, geometry, y)
+            self._follow_exactly(at, y, follow, again)
+        return y
+
+    def steps(self, x: F32, steps: Sequence[Step], again: Again) -> F32:
+        """x (n, c, ...) after the steps, each rounded once: batch norms, as `affine` has them, an addition of
+        an array of this shape, relus.
+
+        again(places, channels, values): what the steps make of these values of x, for what a float64 does not
+        decide. Refinements are not counted.
+        """
+        follow = tables(steps, x.shape)
+        y, at = follow_rows(x, follow, self.engine.threads)
+        if at.size:
+            y.reshape(-1)[at] = x.reshape(-1)[at]
+            self._follow_exactly(at, y, follow, again)
+        return y
+
+    def _follow_exactly(self, at: Places, y: F32, follow: Tables, again: Again) -> None:
+        """What the steps make of the exact values y (n, c, ...) at these places."""
+        first, left = np.empty(at.size, np.float32), np.empty(at.size, np.bool_)
+        size, channels, threads = prod(y.shape[2:]), y.shape[1], self.engine.threads
+        parallel_for(follow_exactly, at.size, threads, at, y.reshape(-1), size, follow, first, left, channels)
+        if left.any():
+            rest = at[left]
+            y.reshape(-1)[rest] = again(rest, rest // size % channels, first[left])
+
+    def _weight_norms(self, w: F32) -> F64:
+        return self.engine.cached((w,), "norm", lambda: norms_of(w))
+
     def _across_channels(
-        self, x: F32, w: F32, b: F64, addend: F32, geometry: ConvGeometry, weight_norms: F64, more: int
+        self,
+        x: F32,
+        w: F32,
+        b: F64,
+        addend: F32,
+        geometry: ConvGeometry,
+        weight_norms: F64,
+        more: int,
+        steps: Tables = (),
     ) -> tuple[F32, Places]:
-        """`conv` before it refines, with lanes across channels. more: additions of bias and addend."""
+        """`conv` before it refines, with lanes across channels. more: additions of bias and addend; steps:
+        what follows.
+        """
         threads, place = self.engine.threads, geometry[:3]
         if suits_tiles(x.shape, w.shape, *place, geometry.groups):
             factor = error_factor(additions((w.shape[0], w.shape[1], 1, 1)) + ROUNDINGS + more + 2)
-            found = decided_by_tiles(x, w, geometry.pad, geometry.groups, b, addend, factor, threads)
+            found = decided_by_tiles(x, w, geometry.pad, geometry.groups, b, addend, factor, threads, steps)
             if found is not None:
                 return found
         factor = error_factor(additions(w.shape) + more + 2)  # 2 more: exact_block.decide_pass
-        return decided(x, w, *place, geometry.groups, weight_norms, b, addend, factor, threads)
+        return decided(x, w, *place, geometry.groups, weight_norms, b, addend, factor, threads, steps)
 
     def _across_positions(
         self, x: F32, w: F32, bias: F32 | None, addend: F32 | None, geometry: ConvGeometry, weight_norms: F64
@@ -112,7 +170,7 @@ class DecideOrRefine:
         b = None if bias is None else bias.astype(np.float64)
         with np.errstate(all="ignore"):
             center = engine.dense(wide, weights, b)
-            norms = np.sqrt(np.square(wide).sum(1, keepdims=True)) * np.sqrt(np.square(weights).sum(1))
+            norms = np.sqrt(np.square(wide).sum(1, keepdims=True)) * self._weight_norms(w)
             total = norms if b is None else norms + np.abs(b)
             error = sum_error(w.shape[1] + (b is not None), total)
 

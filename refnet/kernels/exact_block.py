@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -162,6 +163,30 @@ m[k, l] is the two vectors at x[at + (4 k + l) * step]; the outputs go to y[a] a
 and y[d]. Flat arrays, nothing is checked."""
 
 
+APART = 1 << 19
+"""In units of a float64's last place: a float64 that is further from the middle between two float32 rounds to
+the same float32 as all that differ from it by less than 2**-34 of its size."""
+FAR = 2.0**34 * 1.0625
+"""Times an error: a float64 that is larger than that is off by less than 2**-34 of its size."""
+NORMAL = 2.0**-120
+"""Float64 above it have a float32 of 24 bits."""
+
+
+def clear(builder: Any, of: Writer, c: Any, e: Any) -> Any:
+    """Whether each float64 c rounds to float32 as all numbers that are off from it by less than e / FAR do,
+    by the cheap test: it may say no where the answer is yes. e is at least NORMAL, or NaN.
+
+    Let 2**E <= |c| < 2**(E + 1). |c| > e, so what is off by less than e / FAR < 2**-34 |c| is off by less
+    than 2**(E - 33), and has c's sign. c is at least APART = 2**19 units of 2**(E - 52), so 2**(E - 33), away
+    from the middles of its binade, whose last 29 bits are 2**28; those below 2**E are 2**(E - 25) away.
+    """
+    size = of.like(SIZE)
+    moved = builder.add(builder.bitcast(c, size), ir.Constant(size, [(1 << 28) + APART] * of.lanes))
+    moved = builder.and_(moved, ir.Constant(size, [(1 << 29) - 1] * of.lanes))
+    apart = builder.icmp_unsigned(">=", moved, ir.Constant(size, [2 * APART] * of.lanes))
+    return builder.and_(apart, builder.fcmp_ordered(">", of.absolute(c), e))
+
+
 def _decide_pass(
     typingctx: Any, y: Any, to: Any, unsure: Any, x: Any, at: Any, norms: Any, no: Any, scale: Any,
     shift: Any, more: Any, others: Any, oo: Any, factor: Any, count: Any,
@@ -177,26 +202,33 @@ def _decide_pass(
         scale, shift, more = (of.wide(args[i], of.lanes) for i in (7, 8, 9))
         factor = of.wide(args[12], of.lanes)
         adds = builder.icmp_signed(">=", args[11], SIZE(0))
+        far, least = of.constant(FAR), of.constant(NORMAL)
+        far_scale, far_factor = builder.fmul(scale, far), builder.fmul(factor, far)
+        far_more = of.fma(more, far, least)
+        none = ir.Constant(ir.VectorType(ir.IntType(1), of.lanes), [0] * of.lanes)
 
         def row(with_others: bool) -> None:
             others = of.pointer(10, args[11]) if with_others else None
 
             def body(place: Any, some: Any) -> None:
                 c = builder.fadd(of.load(source, place, some, of.zero), shift)
-                e = of.fma(of.load(sizes, place, some, of.zero), scale, more)
+                norm = of.load(sizes, place, some, of.zero)
+                limit = of.fma(norm, far_scale, far_more)
                 if with_others:
                     empty = builder.fptrunc(of.zero, kind)
                     other = builder.fpext(own.load(others, place, some, empty, of.lanes), of.zero.type)
                     c = builder.fadd(c, other)
-                    e = of.fma(of.absolute(other), factor, e)
-                finite = builder.fcmp_ordered("<", of.absolute(c), of.constant(float("inf")))
-                e = builder.select(finite, e, of.zero)
-                above = builder.fptrunc(builder.fadd(c, e), kind)
-                below = builder.fptrunc(builder.fsub(c, e), kind)
-                own.store(above, target, place, some)
-                bits = of.like(WORD)
-                differ = builder.icmp_signed("!=", builder.bitcast(above, bits), builder.bitcast(below, bits))
-                of.store_bytes(differ, open_, place, some)
+                    limit = of.fma(of.absolute(other), far_factor, limit)
+                own.store(builder.fptrunc(c, kind), target, place, some)
+                of.store_bytes(none, open_, place, some)
+                unclear = builder.not_(clear(builder, of, c, limit))
+                with builder.if_then(of.any(unclear, some), likely=False):
+                    e = of.fma(norm, scale, more)
+                    if with_others:
+                        e = of.fma(of.absolute(other), factor, e)
+                    above, differ = rounds_apart(builder, of, c, e, kind)
+                    own.store(above, target, place, some)
+                    of.store_bytes(differ, open_, place, some)
 
             of.row(args[13], of.lanes, body)
 
@@ -209,6 +241,17 @@ def _decide_pass(
 
     i8, f8 = types.int64, types.float64
     return types.void(y, i8, unsure, x, i8, norms, i8, f8, f8, f8, others, i8, f8, i8), codegen
+
+
+def rounds_apart(builder: Any, of: Writer, c: Any, e: Any, kind: Any) -> tuple[Any, Any]:
+    """(the float32 nearest to c + e, whether that nearest to c - e has other bits); e counts as 0 where c is
+    not finite. kind: the type of the float32.
+    """
+    finite = builder.fcmp_ordered("<", of.absolute(c), of.constant(float("inf")))
+    e = builder.select(finite, e, of.zero)
+    above, below = builder.fptrunc(builder.fadd(c, e), kind), builder.fptrunc(builder.fsub(c, e), kind)
+    bits = of.like(WORD)
+    return above, builder.icmp_signed("!=", builder.bitcast(above, bits), builder.bitcast(below, bits))
 
 
 decide_pass: Any = intrinsic(_decide_pass)

@@ -25,6 +25,7 @@ from refnet.core.engine import window_count
 from refnet.kernels.accumulator import marked, squares
 from refnet.kernels.channels import STRETCH, ChannelLayout, cropped, locate, plane_layout
 from refnet.kernels.exact_block import WIDE, chain_block, decide_pass, half_chain_block, odd_chain_block
+from refnet.kernels.exact_steps import Tables, follow
 from refnet.kernels.geometry import PlaneGeometry
 from refnet.kernels.lanes import GROUP, HALF, ODD, transpose
 from refnet.kernels.memory import aligned, scratch
@@ -51,7 +52,7 @@ SHARES, LEAST = 16, 4
 class Bounds(NamedTuple):
     """What decides: norms (n * groups * positions,) of the windows, scale (outputs,), the norms of the
     weights times the error factor; bias (outputs,) float64 and addend (as y, flat) float32, or (0,); factor,
-    the error factor for these.
+    the error factor for these. steps: what follows the rounded sums (exact_steps.Tables).
     """
 
     norms: Any
@@ -59,6 +60,7 @@ class Bounds(NamedTuple):
     bias: Any
     addend: Any
     factor: float
+    steps: Any
 
 
 @lru_cache(maxsize=4096)
@@ -101,13 +103,14 @@ def decided(
     addend: Array,
     factor: float,
     threads: int,
+    steps: Tables = (),
 ) -> tuple[Array, Array]:
     """(y, open): as accumulator.decide, of a convolution of float32 x (n, c, h, w), w (o, c / groups, kh,
     kw).
 
     Only where it `suits`, for finite weights. weight_norms (o,); bias (o,) float64 and addend (as y) float32,
     or (0,). factor: the error factor for `additions(w.shape)`, those of bias and addend, and
-    2 more (decide_pass).
+    2 more (decide_pass). steps: what follows the rounded sums.
     """
     norms = window_norms(x, w.shape[2:], stride, pad, dilation, groups, threads)
     w, pad = cropped(x.shape, w, stride, pad, dilation)
@@ -119,7 +122,7 @@ def decided(
     unsure = np.empty(y.size, np.bool_)
     threads = threads_for(threads, how.work // 8)
     stretches, parts = shares(how, groups, packed.shape[1], threads)
-    bounds = (norms.reshape(-1), weight_norms * factor, bias, addend.reshape(-1), factor)
+    bounds = (norms.reshape(-1), weight_norms * factor, bias, addend.reshape(-1), factor, steps)
     source = (planes.reshape(x.shape[0], -1), packed, how.offsets)
     items, geometry = groups * stretches * parts, tuple(how.geometry)
     kernel = _from_panels if panel else _from_planes
@@ -415,7 +418,7 @@ def decide_rows(
     bounds: Any,
 ) -> None:
     """rows[:some, begin : begin + run], sums of neighbouring positions of one image, go to y with the bias
-    and the addend, and what is undecided is marked.
+    and the addend, then the steps, and what is undecided is marked.
 
     place: where their norms begin, the first row's channel, image, first position, positions of an image.
     """
@@ -429,3 +432,4 @@ def decide_rows(
             y, to, unsure, rows, (o - channel) * pitch + begin, bounds.norms, norm, bounds.scale[o], shift,
             bounds.factor * np.abs(shift), bounds.addend, other, bounds.factor, run,
         )  # fmt: skip
+        follow(y, to, y, to, unsure, o, run, bounds.steps)

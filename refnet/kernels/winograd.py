@@ -48,6 +48,7 @@ from refnet.kernels.exact_conv import (
     square_sums,
     turn,
 )
+from refnet.kernels.exact_steps import Tables
 from refnet.kernels.lanes import GROUP
 from refnet.kernels.memory import scratch
 from refnet.kernels.resources import cached, readonly
@@ -109,6 +110,7 @@ def decided_by_tiles(
     addend: Array,
     factor: float,
     threads: int,
+    steps: Tables = (),
 ) -> tuple[Array, Array] | None:
     """As exact_conv.decided, where it `suits_tiles`; None if an input is not finite.
 
@@ -133,7 +135,7 @@ def decided_by_tiles(
     threads = threads_for(threads, y.size * depth // 2)
     blocks, items = packed.shape[1], n * groups * bands
     parts = min(blocks, -(-LEAST * threads // items)) if threads > 1 else 1
-    bounds = (norms.reshape(-1), scale * (INPUT * factor), bias, addend.reshape(-1), factor)
+    bounds = (norms.reshape(-1), scale * (INPUT * factor), bias, addend.reshape(-1), factor, steps)
     parallel_for(_tiles, items * parts, threads, readonly(x), packed, y, unsure, tuple(tiling), parts, bounds)
     return y, marked(unsure)
 

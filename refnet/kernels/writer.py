@@ -112,6 +112,22 @@ class Writer:
         call = cgutils.get_or_insert_function(self.builder.module, typed, name)
         self.builder.call(call, [value, where, WORD(1), mask])
 
+    def any(self, flags: Any, some: Any = None) -> Any:
+        """Whether one of the truth values is true; if `some` is given, one of so many."""
+        if some is not None:
+            flags = self.builder.and_(flags, self._below(some, flags.type.count))
+        mask = self.builder.bitcast(flags, ir.IntType(flags.type.count))
+        return self.builder.icmp_unsigned("!=", mask, mask.type(0))
+
+    def mark(self, flags: Any, base: Any, at: Any, some: Any = None) -> None:
+        """Set the bytes at base[at] where a flag is true; if `some` is given only so many."""
+        if some is not None:
+            flags = self.builder.and_(flags, self._below(some, flags.type.count))
+        places = self.builder.bitcast(self.builder.gep(base, [at]), BYTE.as_pointer())
+        for lane in range(flags.type.count):
+            with self.builder.if_then(self.builder.extract_element(flags, WORD(lane))):
+                self.builder.store(BYTE(1), self.builder.gep(places, [SIZE(lane)]))
+
     def _below(self, some: Any, count: int) -> Any:
         numbers = ir.Constant(ir.VectorType(WORD, count), list(range(count)))
         return self.builder.icmp_signed("<", numbers, self.wide(self.builder.trunc(some, WORD), count))

@@ -212,13 +212,21 @@ class BatchNorm(Fusable):
             b = engine.fused_multiply_add(-mean, a, beta) if formula == "scaled-fused" else beta - mean * a
             return np.zeros_like(mean), one, a, b
 
-    def golden(self, *inputs: F32, exact: Exact) -> F32:
-        x = inputs[0]
-        n, c = x.shape[:2]
-        g, beta, mean, var = (w.astype(np.float64) for w in inputs[1:])
-        g = np.ones_like(g) if self.fix_gamma else g
+    def exact_factors(self, engine: Engine, *weights: F32) -> tuple[F64, F64, F64, float]:
+        """Golden's mean, scale and shift, one per channel, and error factor, as `Exact.affine` has them."""
+        return engine.cached(weights, (self, "exact"), lambda: self._exact_factors(*weights))
+
+    def _exact_factors(self, *weights: F32) -> tuple[F64, F64, F64, float]:
+        g, beta, mean, var = (w.astype(np.float64) for w in weights)
         with np.errstate(all="ignore"):
-            s = g / np.sqrt(var + self.eps)
+            s = (np.ones_like(g) if self.fix_gamma else g) / np.sqrt(var + self.eps)
+        return mean, s, beta, error_factor(7)
+
+    def golden(self, *inputs: F32, exact: Exact) -> F32:
+        x, gamma_, _, _, var = inputs
+        n, c = x.shape[:2]
+        mean, s, beta, factor = self.exact_factors(exact.engine, *inputs[1:])
+        g = np.ones_like(gamma_) if self.fix_gamma else gamma_
 
         def refine(at: Places, y: F32) -> None:
             flat, values = y.reshape(-1), x.reshape(-1)
@@ -230,7 +238,7 @@ class BatchNorm(Fusable):
                 compare = self._comparison(float(values[k]), *weights)
                 flat[k] = exact.nearest(compare, float(guess))
 
-        return exact.affine(type(self).__name__, x, mean, s, beta, error_factor(7), refine)
+        return exact.affine(type(self).__name__, x, mean, s, beta, factor, refine)
 
     def _comparison(
         self, x: float, g: float, beta: float, mean: float, var: float
