@@ -200,8 +200,7 @@ class Graph:
                 raise InputError(f"{self.name}: input {name!r} must be an array, got {type(array).__name__}")
             if array.dtype != kind.dtype:
                 raise InputError(f"{self.name}: input {name!r} must be {kind.dtype}, got {array.dtype}")
-            fits = 0 < array.ndim == len(kind.shape) and array.shape[1:] == kind.shape[1:]
-            if not fits or array.shape[0] < 1:
+            if not 0 < array.ndim == len(kind.shape) or array.shape != (max(1, len(array)), *kind.shape[1:]):
                 want = ", ".join(["batch", *map(str, kind.shape[1:])])
                 raise InputError(f"{self.name}: input {name!r} must be [{want}], got {list(array.shape)}")
             types[name] = TensorType(tuple(array.shape), kind.dtype)

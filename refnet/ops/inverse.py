@@ -23,7 +23,7 @@ from typing import ClassVar
 import numpy as np
 
 from refnet.core.engine import Engine
-from refnet.core.op import F64, Interval
+from refnet.core.op import F32, F64, Interval
 from refnet.ops.function import LIBRARY, LOST, Function, decimal_pi
 from refnet.ops.trigonometry import WIDE, decimal_sine
 
@@ -87,6 +87,13 @@ class _Inverse(Function):
     @abstractmethod
     def values(self, x: F64, engine: Engine) -> F64:
         """f in float64."""
+
+    def run(self, *inputs: F32, engine: Engine) -> F32:
+        with np.errstate(all="ignore"):
+            return self.values(inputs[0].astype(np.float64), engine).astype(np.float32)
+
+    def capturable(self, *inputs: tuple[int, ...]) -> bool:
+        return False
 
     def inaccuracy(self, x: Interval, size: F64) -> F64:
         return LIBRARY * size + LOST
