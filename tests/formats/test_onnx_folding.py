@@ -172,6 +172,7 @@ def test_a_process_that_fails_costs_the_node_and_no_more(script, tmp_path, monke
 
     def once(*arguments):
         """The constants are asked of this process, the shape of the node of refnet's own."""
+        arguments[0]._end()
         monkeypatch.setattr(evaluator, "__file__", str(tmp_path / "evaluator.py"))
         try:
             return run(*arguments)
