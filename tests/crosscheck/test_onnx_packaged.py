@@ -29,7 +29,7 @@ from tests.helpers.onnx_build import one_process
 
 pytestmark = pytest.mark.crosscheck
 
-LEAST = {"node": 705, "packaged": 113}
+LEAST = {"node": 727, "packaged": 116}
 """Right, some with constants, when this was written: a floor, not a count."""
 WHOLE = {
     *("LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization", "LRN"),
