@@ -293,6 +293,7 @@ OPERATORS_BEYOND = {
     "ops/normalised_bound.py",
     "ops/normalised_formulas.py",
     "ops/opaque.py",
+    "ops/pad.py",
     "ops/pieces.py",
     "ops/places.py",
     "ops/pool_nd.py",

@@ -15,7 +15,7 @@ from refnet.ops.functions import Abs, Erf, Exp, Log, Power, Sqrt, Tanh
 from refnet.ops.integers import ArgExtreme, Cast, Compare, Logical, Where
 from refnet.ops.interpolate import ResizeCubic, ResizeLinear
 from refnet.ops.inverse import Acos, Acosh, Asin, Asinh, Atan, Atanh, Cosh, Sinh, Tan
-from refnet.ops.layout import Concat, Constant, ExpandDims, Flatten, Identity, Pad, Reshape, Slice, Transpose
+from refnet.ops.layout import Concat, Constant, ExpandDims, Flatten, Identity, Reshape, Slice, Transpose
 from refnet.ops.leaky import LeakyRelu, PRelu
 from refnet.ops.logarithms import LogSoftmax, ReduceLogSum, ReduceLogSumExp
 from refnet.ops.lrn import LRN
@@ -23,6 +23,7 @@ from refnet.ops.matmul import MatMul
 from refnet.ops.norm import BatchNorm
 from refnet.ops.normalised import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from refnet.ops.opaque import Opaque
+from refnet.ops.pad import Pad
 from refnet.ops.pointwise import Add, Div, Mul, Relu, Sub
 from refnet.ops.pool import MaxPool
 from refnet.ops.pool_nd import AvgPoolNd, MaxPoolNd

@@ -57,9 +57,7 @@ def test_a_process_that_ends_or_hangs_is_an_error_that_names_the_node(
         return start(words, **more)  # type: ignore[call-overload]
 
     monkeypatch.setattr(subprocess, "Popen", other)
-    said = (
-        r"Bernoulli 'n_a' \(node 0, opset 18\): onnx's shape inference of it ends its process"
-    )
+    said = r"Bernoulli 'n_a' \(node 0, opset 18\): onnx's shape inference of it ends its process"
     with pytest.raises(UnsupportedError, match=said):
         read(UNKNOWN, tmp_path)
 
