@@ -22,6 +22,7 @@ collect_ignore = [
     "mxnet_models.py",
     "normalising_modules.py",
     "spatial_modules.py",
+    "token_modules.py",
     "zoo_modules.py",
 ]
 """What PyTorch's own interpreter imports."""

@@ -82,7 +82,8 @@ def test_adversarial_numbers(example, data):
         if isinstance(example.op, ops.Div | ops.WithScalar):  # nothing is divided by 0
             made[made == 0] = 3
         if example.positive:  # what is made of others: tests/ops/test_functions.py
-            made = np.maximum(np.abs(made), np.float32(1e-45))
+            made = np.maximum(np.abs(made), np.float32(example.least or 1e-45))
+        made = example.within(made)
         chosen.append(np.maximum(np.abs(made), np.float32(1e-30)) if role == "var" else made)
     with np.errstate(all="ignore"):
         oracle(example, chosen, example.op.golden(*chosen, exact=exact_on(1)))

@@ -236,9 +236,9 @@ def test_an_edited_helper_shows_at_once(tmp_path):
 
     first = result()
     helper = package / "loops" / "functions.py"
-    helper.write_text(
-        helper.read_text().replace("return math.ldexp(y, int(n))", "return math.ldexp(y, int(n) + 1)")
-    )
+    text = helper.read_text()
+    assert text.count("y = y * power_of_two(shifted)") == 1
+    helper.write_text(text.replace("y = y * power_of_two(shifted)", "y = 2.0 * y * power_of_two(shifted)"))
     second = result()
     assert first != second
 

@@ -13,9 +13,9 @@ from refnet.kernels.channels import channel_layout, plane_layout
 from refnet.kernels.orders import plain_order
 from refnet.kernels.orders import segments as segments_of
 from refnet.kernels.program import Window
-from tests.arithmetic.test_replay import convolutions, everywhere, replayed
+from tests.arithmetic.test_replay import convolutions, replayed
 from tests.helpers.bits import awkward, floats, same_bits
-from tests.helpers.recipes import blocked, kind, recipe, split
+from tests.helpers.recipes import blocked, everywhere, kind, recipe, split
 
 QUIET = settings(deadline=None, database=None, derandomize=True)
 
@@ -46,7 +46,7 @@ def test_any_recipe_of_a_convolution(monkeypatch):
         inputs += [
             awkward(t.shape, i, odd_weights) for i, t in enumerate(op.weight_types(*map(kind, inputs)))
         ]
-        expected = everywhere(op, inputs, made)
+        expected = everywhere(made, op, inputs)
         assert same_bits(replayed(op, inputs, made), expected)
         assert same_bits(replayed(op, inputs, made, threads=3), expected)
 
@@ -118,9 +118,9 @@ def test_plain_order_is_computed_as_plain_is(bias):
     assert plain_order(expr, 27) == (True, bias)
     assert plain_order(blocked(4, 9, 2), 36) == (False, False)
     inputs = [awkward((2, 3, 6, 5), "x", 0.1), floats((5, 3, 3, 3), "w"), floats((5,), "b")][: 2 + bias]
-    assert same_bits(replayed(op, inputs, recipe(expr)), everywhere(op, inputs, recipe(expr)))
+    assert same_bits(replayed(op, inputs, recipe(expr)), everywhere(recipe(expr), op, inputs))
     assert same_bits(replayed(op, inputs, recipe(expr)), Plain(1).evaluate(Node("it", op, ()), *inputs))
     padded = recipe(expr, "zero")
     weights = np.where(np.arange(inputs[1].size).reshape(inputs[1].shape) % 7 == 0, np.inf, inputs[1])
     inputs[1] = weights.astype(np.float32)
-    assert same_bits(replayed(op, inputs, padded), everywhere(op, inputs, padded))
+    assert same_bits(replayed(op, inputs, padded), everywhere(padded, op, inputs))

@@ -220,6 +220,12 @@ class Example:
     """Whether the formula needs positive data."""
     least: float = 0.0
     """The least that it needs then."""
+    most: float = float("inf")
+    """The largest number in size that it is defined for."""
+
+    def within(self, values: np.ndarray) -> np.ndarray:
+        """The values, those beyond the domain moved to its end."""
+        return np.clip(values, np.float32(-self.most), np.float32(self.most))
 
 
 def running(op: ops.CumSum, at: tuple[int, ...], x: np.ndarray) -> Fraction:
@@ -474,7 +480,7 @@ EXAMPLES = [
         ops.WeightedSum(1), ((1, 3), (1, 3, 2, 2)), lambda op, at, a, x: fraction(a[at[:2]]) * fraction(x[at])
     ),
     *(Example(*one) for one in SPATIAL),
-    *(Example(one.op, ((3, 20),), one.exact, one.positive, one.least) for one in FUNCTIONS),
+    *(Example(one.op, ((3, 20),), one.exact, one.positive, one.least, one.most) for one in FUNCTIONS),
 ]
 EVERY = pytest.mark.parametrize("example", EXAMPLES, ids=[repr(e.op) for e in EXAMPLES])
 SCALES = pytest.mark.parametrize(
@@ -489,7 +495,9 @@ def arguments(example: Example, scale: float = 1.0) -> list[np.ndarray]:
     for role, kind in zip(op.weight_roles(), kinds, strict=True):
         weight = floats(kind.shape, (repr(op), role))
         values.append(np.abs(weight) if role == "var" else weight)
-    return [np.abs(v) + np.float32(example.least) for v in values] if example.positive else values
+    if example.positive:
+        values = [np.abs(v) + np.float32(example.least) for v in values]
+    return [example.within(v) for v in values]
 
 
 def intervals(values: list[np.ndarray]) -> list[Interval]:

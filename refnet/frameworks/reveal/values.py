@@ -28,7 +28,7 @@ def twins(graph: Graph) -> dict[str, tuple[str, ...]]:
 
     Inputs that are twins count as the same, so what follows twins may be twins, too.
 
-    >>> from refnet.ops import Identity, Relu
+    >>> from refnet.ops import Identity, Relu, TensorType
     >>> nodes = [Node("a", Relu(), ("x",)), Node("b", Relu(), ("x",)), Node("c", Identity(), ("b",))]
     >>> twins(Graph("g", {"x": TensorType((1, 2))}, tuple(nodes), {"c": "c"}))
     {'a': ('b',), 'b': ('a',)}
