@@ -31,7 +31,7 @@ from tests.helpers.onnx_build import one_process
 PAGE = Path(__file__).parents[2] / "docs" / "onnx-tests.md"
 pytestmark = pytest.mark.crosscheck
 
-LEAST = {"node": 971, "packaged": 113}
+LEAST = {"node": 973, "packaged": 118}
 """Right, some with constants, when this was written: a floor, not a count."""
 WHOLE = {
     *("LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization", "LRN"),
