@@ -77,7 +77,7 @@ def test_a_row_has_the_bits_of_its_nodes(name, row, kind):
 
 @pytest.mark.parametrize("row", ["norm and relu", "norm, shortcut and relu", "two norms"])
 def test_a_row_without_a_convolution(row):
-    for shape in ((2, 5, 7, 9), (3, 4), (1, 3, 41)):
+    for shape in ((2, 5, 7, 9), (3, 4), (1, 3, 41), (2, 3, 0, 4), (2, 0, 3, 4)):
         graph = weighted(graph_of(None, shape, ROWS[row] if row != "two norms" else ROWS[row][1:]))
         check(graph, {n: numbers(t.shape, n, "scales") for n, t in graph.inputs.items()})
         odd = {n: awkward(t.shape, n, 0.3) for n, t in graph.inputs.items()}
