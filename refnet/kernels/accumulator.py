@@ -558,7 +558,7 @@ def _to_odd(a: float, b: float) -> float:
 
 @njit
 def conv_exactly(work: Any, at: Any, x: Any, w: Any, bias: Any, addend: Any, geometry: Any, y: Any) -> None:
-    """y[at[k]] = the correctly rounded convolution there; items: k.
+    """y[at[k]] = the correctly rounded convolution there; items: k. A sum with an infinity or NaN is IEEE's.
 
     bias (o,) and addend (as y, flat), or (0,). geometry: a ConvGeometry.
     """
@@ -590,6 +590,8 @@ def conv_exactly(work: Any, at: Any, x: Any, w: Any, bias: Any, addend: Any, geo
                         product = np.float64(weights[c]) * np.float64(values[c])
                         total, rest, size = twofold(total, rest, size, product)
             value, sure = round_twofold(total, rest, size, channels * kh * kw + 2)
+            if not np.abs(total) < np.inf:  # no sum of finite products overflows
+                value, sure = np.float32(total), True
             if sure:
                 flat[at[k]] = value
                 continue

@@ -11,6 +11,7 @@ As for the sums themselves, no loop defines these values.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,7 +70,7 @@ def flag(step: Step) -> int:
 
 def follow_rows(x: Array, steps: Tables, threads: int) -> tuple[Array, Array]:
     """(y, open): the steps after each float32 of x (n, c, ...), and the flat indices of what is open."""
-    rows = np.ascontiguousarray(x).reshape(x.shape[0] * x.shape[1], -1)
+    rows = np.ascontiguousarray(x).reshape(x.shape[0] * x.shape[1], prod(x.shape[2:]))
     y, unsure = np.empty(rows.shape, np.float32), np.empty(x.size, np.bool_)
     unsure[:] = False
     threads = threads_for(threads, 4 * x.size)

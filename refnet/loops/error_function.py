@@ -3,9 +3,9 @@
 With q(z) = 2 / sqrt(pi) * the integral of e ** -(z s**2) over s from 0 to 1, erf x = x q(x**2). For z from 0
 to 16 q is SERIES, a polynomial in t = z/8 - 1: the Taylor series there to t**60, shortened to 28 terms by
 Chebyshev's polynomials, which deviate least. What follows t**60 is below 2**-110; of what is taken off 2**-56
-is left at most. |t| <= 1 is off by U / 2, and |q'| < 3; a fused multiply-add is off by U times its result, at
-most the sum of |coefficients| from there on, over all steps 4.2 U; the coefficients' own roundings are 1.2 U
-together. q >= 1/4, so its error is below 30 U < 2**-48. Near z = 0, where q > 1, it is a quarter of that.
+is left at most. |t| <= 1 is off by U / 2, and |q'| < 3.1; a fused multiply-add is off by U times its result,
+at most the sum of |coefficients| from there on, over all steps 4.2 U; the coefficients' own roundings are 1.2
+U together. q > 0.2499, so its error is below 30 U < 2**-48. Near z = 0, where q > 1, it is a quarter of that.
 """
 
 from __future__ import annotations

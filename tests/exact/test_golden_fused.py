@@ -28,7 +28,7 @@ ROWS = {
 F = np.float32
 
 
-def graph_of(conv: Conv | None, shape: tuple[int, ...], row: tuple[str, ...]) -> Graph:
+def graph_of(conv: Conv | None, shape: tuple[int, ...], row: tuple[str, ...], eps: float = 1e-5) -> Graph:
     """The convolution, if there is one, and these nodes; weights to be given."""
     data = TensorType(shape)
     nodes = [] if conv is None else [Node("conv", conv, ("x", "w", *(["b"] if conv.bias else [])))]
@@ -40,7 +40,7 @@ def graph_of(conv: Conv | None, shape: tuple[int, ...], row: tuple[str, ...]) ->
             nodes.append(Node(name, Add(2), ("other", last)))
         elif name.startswith("bn"):
             own = (f"{name}_{role}" for role in ("gamma", "beta", "mean", "var"))
-            nodes.append(Node(name, BatchNorm(1e-5), (last, *own)))
+            nodes.append(Node(name, BatchNorm(eps), (last, *own)))
         else:
             nodes.append(Node(name, Relu(), (last,)))
         last = name
@@ -77,7 +77,7 @@ def test_a_row_has_the_bits_of_its_nodes(name, row, kind):
 
 @pytest.mark.parametrize("row", ["norm and relu", "norm, shortcut and relu", "two norms"])
 def test_a_row_without_a_convolution(row):
-    for shape in ((2, 5, 7, 9), (3, 4), (1, 3, 41)):
+    for shape in ((2, 5, 7, 9), (3, 4), (1, 3, 41), (2, 3, 0, 4), (2, 0, 3, 4)):
         graph = weighted(graph_of(None, shape, ROWS[row] if row != "two norms" else ROWS[row][1:]))
         check(graph, {n: numbers(t.shape, n, "scales") for n, t in graph.inputs.items()})
         odd = {n: awkward(t.shape, n, 0.3) for n, t in graph.inputs.items()}
@@ -144,6 +144,23 @@ def test_a_norm_that_float64_does_not_decide(conv, monkeypatch):
     monkeypatch.setattr(BatchNorm, "golden", noted)
     refnet.run(graph, {"x": x}, Golden(1))
     assert asked == [2 * 24 * 9]
+
+
+@pytest.mark.parametrize("name", ["planes", "panels", "tiles"])
+def test_an_infinite_sum_whose_norm_is_open(name):
+    """The relu makes -infinity 0, which the norm moves to a middle: the sum is computed again."""
+    x, w, *place = SHAPES[name]
+    op = Conv(w[0], w[2:], *place)
+    graph = graph_of(op, x, ("relu", "bn"), eps=0.0)
+    middle = {"gamma": 1, "beta": 2.0**-24, "mean": -1, "var": 1}
+    weights = {f"bn_{role}": np.full(w[0], value, F) for role, value in middle.items()}
+    graph = graph.with_weights({"w": np.ones(w, F), **weights})
+    data = np.full(x, 2.0**20, F)
+    data[0, 0, 1, 1] = -np.inf
+    right = check(graph, {"x": data})
+    conv = next(iter(refnet.steps(graph, {"x": data}, Golden(1))))[1]
+    assert np.isneginf(conv).any()
+    assert (right[np.isneginf(conv)] == 1).all()
 
 
 def test_a_smaller_error_would_be_wrong(monkeypatch):
