@@ -14,7 +14,6 @@ ops run as usual, between the calls. This needs the fast engine.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -68,7 +67,8 @@ class CapturedRun:
     """One run of a plan, from its inputs to the wanted values (`values`), kept for repetition."""
 
     def __init__(self, graph: Graph, inputs: Mapping[str, F32], engine: Engine, plan: Plan) -> None:
-        self._arena, self._busy = Arena(), threading.Lock()
+        self._arena = Arena()
+        self._users: list[object] = []
         self._threads, self._wanted = engine.threads, plan.wanted
         steps: list[list[Call] | _UncapturedOp] = []
         types = graph.types(types_of(inputs))
@@ -169,9 +169,11 @@ class CapturedRun:
         Raises InputError if the limits are lower now than what the run costs.
         """
         self._cost.check()
-        if not self._busy.acquire(blocking=False):
-            return None
-        try:
+        user = object()
+        try:  # as in ThreadPool: an interrupt at any moment leaves it to others
+            self._users.append(user)
+            if self._users[0] is not user:
+                return None
             for name, place in self._inputs.items():
                 np.copyto(place, inputs[name])
             for step in self._steps:
@@ -181,7 +183,7 @@ class CapturedRun:
                     evaluated(step.node, step)
             return {name: place.copy() for name, place in self._outputs.items()}
         finally:
-            self._busy.release()
+            self._users.remove(user)
 
 
 def unchanging(graph: Graph) -> bool:

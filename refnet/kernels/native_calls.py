@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +74,8 @@ class _Bridge(NamedTuple):
 
 _bridges: dict[tuple[str, ...], _Bridge] = {}
 """By the types of machine code that a kernel takes."""
+_addresses: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+"""Of kernels, by what holds them."""
 
 
 def _prepared(kernel: Any, arguments: tuple[Any, ...]) -> Words | None:
@@ -80,7 +83,8 @@ def _prepared(kernel: Any, arguments: tuple[Any, ...]) -> Words | None:
     if not hasattr(kernel, "overloads"):
         return None
     kinds = (types.Array(types.int64, 1, "C"), *map(kernel.typeof_pyval, arguments))
-    kernel.compile(kinds)
+    if kinds not in kernel.overloads:  # this waits for who compiles, also in a child without them
+        kernel.compile(kinds)
     made = kernel.overloads[kinds]
     context, name = made.target_context, made.fndesc
     expected = context.call_conv.get_function_type(name.restype, kinds)
@@ -92,7 +96,9 @@ def _prepared(kernel: Any, arguments: tuple[Any, ...]) -> Words | None:
         return None
     key = tuple(map(str, expected.args))
     bridge = _bridges.get(key) or _bridge(context, expected, key)
-    address = made.library.get_pointer_to_function(name.llvm_func_name)
+    address = _addresses.get(made.library)
+    if address is None:
+        address = _addresses[made.library] = made.library.get_pointer_to_function(name.llvm_func_name)
     if not address:
         return None
     return np.array([bridge.address, address, *(word.bits for word in words)], np.uint64)

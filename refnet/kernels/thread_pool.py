@@ -36,6 +36,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,8 @@ KERNELS = 1024
 """Kernels that one array of them serves."""
 STRETCH = 16
 """Kernels after which a caller in compiled code returns to Python, which may have been asked to stop."""
+QUICK = 0.1
+"""Seconds of a launch list that is worth no look at Python between fewer kernels than STRETCH."""
 OVER, WAITS, FAILED = range(3)
 """Why a thread returns from compiled code: everything is called; others are still at a kernel, or have not
 begun it; a kernel failed."""
@@ -216,6 +219,7 @@ class LaunchList:
             self.rows[at, ITEMS] = call.count
         self.native = native([(kernel, arguments, at * ROW) for kernel, arguments, at in self.steps])
         self.native_shared = None if self.native is None else self.native.of(shared)
+        self._stretch = 1
 
     def alone(self) -> None:
         """All of it in this thread."""
@@ -231,14 +235,15 @@ class LaunchList:
     def call_each(self, rows: Work, turns: int, wait: Callable[[Work], None]) -> None:
         """Begin all kernels in compiled code. wait(work): returns when all chunks of it are done."""
         assert self.native is not None
-        table, at = self.native.table, 0
+        table, at, begun = self.native.table, 0, time.perf_counter()
         while at < len(table):
-            at, why = _call_each(table, rows, at, min(at + STRETCH, len(table)), turns)
+            at, why = _call_each(table, rows, at, min(at + self._stretch, len(table)), turns)
             if why == FAILED:
                 raise _failed(self.steps[at][0])
             if why == WAITS:
                 row = self.steps[at - 1][2] * ROW
                 wait(rows[row : row + ROW])
+        self._stretch = STRETCH if time.perf_counter() - begun < QUICK else 1
 
 
 def _failed(kernel: Any) -> MemoryError:
@@ -300,23 +305,42 @@ class _Launch:
 
 
 class ThreadPool:
-    """The caller and `threads` - 1 workers. One kernel at a time."""
+    """The caller and `threads` - 1 workers. One kernel at a time.
+
+    A KeyboardInterrupt may come behind every call that Python makes, also behind that of a lock. So what is
+    taken is taken within the `try` that gives it back, by one call of C.
+    """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self.busy = threading.Lock()
+        self._users: list[object] = []
         self._turns = SPIN if threads <= processors() else 0
         self._rows = np.zeros(0, np.int64)
         self._at = 0
         self._job: _Job | _Launch | None = None
         self._bell = np.zeros(ROW, np.int64)
-        self._sleeping = 0
-        self._awake = threading.Condition()
+        self._asleep: list[SimpleQueue[None]] = []
+        self._unfinished: _Launch | None = None
         for i in range(threads - 1):
             threading.Thread(target=self._work, name=f"refnet-{threads}-{i}", daemon=True).start()
 
-    def run(self, kernel: Callable[..., None], count: int, arguments: tuple[Any, ...]) -> None:
-        """Run the kernel on range(count) in all threads; returns when every item is done."""
+    def run(self, kernel: Callable[..., None], count: int, arguments: tuple[Any, ...]) -> bool:
+        """Run the kernel on range(count) in all threads; returns when every item is done.
+
+        False: nothing is done, as another caller has the pool. The same is true of `launch`.
+        """
+        user = object()
+        try:
+            self._users.append(user)
+            if self._users[0] is not user:
+                return False
+            self._run(kernel, count, arguments)
+            return True
+        finally:
+            self._users.remove(user)
+
+    def _run(self, kernel: Callable[..., None], count: int, arguments: tuple[Any, ...]) -> None:
+        self._finish()
         if self._at + ROW >= self._rows.size:
             self._rows, self._at = np.zeros(KERNELS * ROW, np.int64), 0
         both = self._rows[self._at : self._at + 2 * ROW]
@@ -326,22 +350,35 @@ class ThreadPool:
         work[PARTS], work[ITEMS], work[TURNS] = parts, count, self._turns
         job = _Job(kernel, both, arguments)
         stop = _stopping(work)
-        self._begin(job)
         try:
+            self._begin(job)
             kernel(work, *arguments)
             self._end(job, work, stop)
         finally:
             work[TAKEN] = parts  # if the kernel failed here, nobody begins another chunk
             job.arguments = None
 
-    def launch(self, launches: LaunchList) -> None:
+    def launch(self, launches: LaunchList) -> bool:
         """Run these kernels one after another, each when all of the one before is done."""
+        user = object()
+        try:
+            self._users.append(user)
+            if self._users[0] is not user:
+                return False
+            self._launch(launches)
+            return True
+        finally:
+            self._users.remove(user)
+
+    def _launch(self, launches: LaunchList) -> None:
+        self._finish()
         rows = launches.rows.copy()
         rows[: len(launches.shared), TURNS] = self._turns
         works = list(rows)
         job = _Launch(launches, rows, self._turns)
-        self._begin(job)
         try:
+            self._unfinished = job
+            self._begin(job)
             if launches.native is not None:
                 wait = partial(self._end, job, stop=None)
                 launches.call_each(rows.reshape(-1), self._turns, wait)
@@ -352,14 +389,20 @@ class ThreadPool:
                 if work[DONE] < work[PARTS]:
                     self._end(job, work, None)
         finally:
-            job.leave()
+            job.over = True
+            self._finish()
+
+    def _finish(self) -> None:
+        """See to it that no worker is at a launch list any longer, also if that was interrupted before."""
+        if self._unfinished is not None:
+            self._unfinished.leave()
+            self._unfinished = None
 
     def _begin(self, job: _Job | _Launch) -> None:
         self._job = job
         self._bell[0] += 1
-        if self._sleeping:
-            with self._awake:
-                self._awake.notify_all()
+        for bed in tuple(self._asleep):
+            bed.put(None)
 
     def _end(self, job: _Job | _Launch, work: Work, stop: Stop | None) -> None:
         """Wait until all chunks are done, or the computation is to stop."""
@@ -372,16 +415,16 @@ class ThreadPool:
 
     def _work(self) -> None:
         last = None
+        bed: SimpleQueue[None] = SimpleQueue()
         while True:
             rung, job = self._bell[0], self._job
             if job is last or job is None:
                 if isinstance(job, _Launch) and _reached(self._bell, 0, rung + 1, self._turns):
                     continue
-                with self._awake:
-                    self._sleeping += 1
-                    while self._job is last:
-                        self._awake.wait()
-                    self._sleeping -= 1
+                self._asleep.append(bed)
+                while self._job is last:
+                    bed.get()
+                self._asleep.remove(bed)
                 continue
             last = job
             try:
@@ -406,12 +449,8 @@ def parallel_for(kernel: Callable[..., None], count: int, threads: int, *argumen
     call = Call(kernel, count, max(1, min(threads, count)), arguments)
     if (calls := _recorded.get()) is not None:
         calls.append(call)
-    if call.threads > 1:
-        with _pool(call.threads) as pool:
-            if pool is not None:
-                pool.run(kernel, count, arguments)
-                return
-    alone(call)
+    if call.threads == 1 or not _pool(call.threads).run(kernel, count, arguments):
+        alone(call)
 
 
 def alone(call: Call) -> None:
@@ -437,25 +476,13 @@ def _stopping(work: Work) -> Stop | None:
 
 def launch(launches: LaunchList) -> None:
     """Repeat the kernels of a launch list."""
-    if launches.threads > 1:
-        with _pool(launches.threads) as pool:
-            if pool is not None:
-                pool.launch(launches)
-                return
-    launches.alone()
+    if launches.threads == 1 or not _pool(launches.threads).launch(launches):
+        launches.alone()
 
 
-@contextmanager
-def _pool(threads: int) -> Iterator[ThreadPool | None]:
-    """The pool of so many threads, if it is free."""
-    pool = _pools.get(threads) or _pools.setdefault(threads, ThreadPool(threads))
-    if not pool.busy.acquire(blocking=False):
-        yield None
-        return
-    try:
-        yield pool
-    finally:
-        pool.busy.release()
+def _pool(threads: int) -> ThreadPool:
+    """The pool of so many threads."""
+    return _pools.get(threads) or _pools.setdefault(threads, ThreadPool(threads))
 
 
 @contextmanager

@@ -82,7 +82,8 @@ class Clip(Fusable):
         return formula == "plain"
 
     def steps_by(self, formula: str) -> bool:
-        return formula in ("keeps", "drops") and self.high != 0  # whose sign the step would not keep
+        """The step's low is +0, and it cuts at high last: with another the formula is not its own."""
+        return formula in ("keeps", "drops") and self.high > 0 and not np.signbit(self.low)
 
     def add_step_by(self, formula: str, before: Epilogue, *weights: F32, engine: Engine) -> Epilogue:
         kind = CLIP_KEEPS if formula == "keeps" else CLIP_DROPS

@@ -184,6 +184,19 @@ def test_steps_by_frameworks_rules(rule):
     assert {BIAS, ADD} & set(steps.kinds)
 
 
+@pytest.mark.parametrize("low", [0.0, -0.0])
+@pytest.mark.parametrize("high", [1.0, 0.0, -0.0, -1.0, np.inf, -np.inf])
+def test_a_clip_s_formulas_with_odd_limits(low, high):
+    """A step of a pass cuts at high last, and drops a NaN to its low: only where that is the formula."""
+    x = awkward((2, 5, 67), "x", 0.5)
+    first, last = np.float32(low), np.float32(high)
+    keeps = np.where(x > last, last, np.where(x < first, first, x))
+    drops = np.where(x > 0, np.minimum(x, last), np.float32(0))
+    for engine in (Fast(1), LOOPS):
+        assert same_bits(Clip(low, high).replay("keeps", x, engine=engine), keeps)
+        assert same_bits(Clip(low, high).replay("drops", x, engine=engine), drops)
+
+
 def test_every_norm_s_steps_are_its_formula():
     x = awkward((2, 6, 40), "x", 0.4)
     op = BatchNorm(eps=1e-5)

@@ -241,3 +241,18 @@ def test_a_child_process_repeats_with_threads_of_its_own():
         launch(launches)
         os._exit(0 if (values[-1] == 5).all() else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_what_is_compiled_waits_for_no_compiler():
+    """A child process of one that compiles in another thread would wait for ever."""
+    from numba.core.compiler_lock import global_compiler_lock
+
+    steps(3, 4, 2)
+    made: list[bool] = []
+    with global_compiler_lock:
+        other = threading.Thread(
+            target=lambda: made.append(steps(5, 4, 2)[0].native is not None), daemon=True
+        )
+        other.start()
+        other.join(10)
+        assert made == [True]
