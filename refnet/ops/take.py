@@ -155,7 +155,8 @@ class TakeAlong(_Taking):
 
     @property
     def mixes_images(self) -> bool:
-        return self.axis == 0
+        """Of all images along the first axis; of a table along another: it has a row for each image."""
+        return (self.axis == 0) == (self.table is None)
 
     def type(self, *inputs: TensorType) -> TensorType:
         x, i = self._kinds(inputs)
