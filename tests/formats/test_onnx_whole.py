@@ -245,11 +245,10 @@ def test_what_has_no_one_result_is_refused(name: str, tmp_path: Path) -> None:
 
 def test_casts_of_constants_count_against_the_limit(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("REFNET_FOLD_BYTES", "100000")
-    nodes = [node("CastLike", "c f", f"d{k}") for k in range(3)]
-    more = [node("Mul", "d0 d1", "e"), node("Mul", "e d2", "f2"), node("CastLike", "x f", "a")]
-    constants = {"c": np.arange(9000), "f": np.float32(0)}
+    nodes = [node("CastLike", "c f", "d"), node("CastLike", "c f", "e"), node("CastLike", "x f", "a")]
+    constants = {"c": np.arange(9000).reshape(3000, 1, 3), "f": np.float32(0)}
     with pytest.raises(FormatError, match="a constant of 9000 elements, 72000 bytes"):
-        read(of_ids([*nodes, *more, node("Add", "a f2")], constants), tmp_path)
+        read(of_ids([*nodes, node("Add", "a d", "b"), node("Add", "b e")], constants), tmp_path)
 
 
 def test_what_others_round_otherwise_may_be_another_integer(tmp_path: Path) -> None:
