@@ -119,14 +119,15 @@ class Capture:
         return self._read(name, self._stored(name), kind)
 
     def input(self, name: str) -> F32:
-        """An input of the network: its file, or if the capture keeps only its hash, its seed's array again.
+        """An input of the network: its file, or of float32 and only its hash kept, its seed's array again.
 
         Raises as `value`.
         """
         stored = None if self.manifest is None else self.manifest.inputs.get(name)
         if self.manifest is not None and stored is None:
             raise InputError(f"{self.folder}: the manifest has no input {name!r}")
-        if stored is not None and stored.file is None and (seed := self._seed()) is not None:
+        seed, real = self._seed(), stored is None or stored.digest.dtype == "float32"
+        if stored is not None and stored.file is None and real and seed is not None:
             from refnet.models.synthetic import normal
 
             if math.prod(stored.digest.shape) > MOST_SYNTHETIC:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,28 @@ def test_a_shift_by_one_is_found_where_it_is(graph, values, tmp_path) -> None:
         "rows": "missing", "low": "missing", "wide": "missing", "masked": "equal", "best": "missing",
         "y": "equal",
     }  # fmt: skip
+
+
+def test_an_index_outside_is_found_where_it_is(graph, values, tmp_path) -> None:
+    """Nobody knows what the framework took for it; what it took is passed on."""
+    best = values["best"].copy()
+    best[0, 0] = 999
+    found = judged(graph, {**values, "best": best}, tmp_path)
+    assert found.pop("best") == "defect"
+    assert found.pop("y") == "unjudged"
+    assert set(found.values()) == {"equal"}
+
+
+def test_the_hash_of_integers_that_a_seed_makes_is_enough(graph, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["capture", "refnet", "net.onnx", "--input", "seed:1", "--hash-only", "-o", "caps"]) == 0
+    manifest = json.loads(Path("caps/manifest.json").read_text())
+    manifest["inputs"]["x"]["file"] = None
+    Path("caps/manifest.json").write_text(json.dumps(manifest))
+    Path("caps/x.npy").unlink()
+    assert {one.verdict for one in refnet.verify("caps").nodes} == {"equal"}
+    with pytest.raises(InputError, match="keeps only the hash of 'x'"):
+        refnet.open_capture("caps").input("x")
 
 
 def test_a_folder_of_anybodys_files(graph, values, tmp_path) -> None:
