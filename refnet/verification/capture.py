@@ -53,7 +53,7 @@ class CapturedValues(Protocol):
         """Whether the value's array is there."""
         ...
 
-    def value(self, name: str, kind: str = "float32") -> F32:
+    def value(self, name: str, kind: str | None = "float32") -> F32:
         """The value's array."""
         ...
 
@@ -110,10 +110,10 @@ class Capture:
             return 0 if stored is None else math.prod(stored.digest.shape)
         return math.prod(open_npy(self.files[name], None).shape) if name in self.files else 0
 
-    def value(self, name: str, kind: str = "float32") -> F32:
+    def value(self, name: str, kind: str | None = "float32") -> F32:
         """A value, read from its file, of the shape and with the hash that the manifest says.
 
-        kind: the dtype that a plain folder's file must have.
+        kind: the dtype that a plain folder's file must have; None: any of a value's.
         Raises InputError if it is not there, FormatError if its file is not what the manifest says.
         """
         return self._read(name, self._stored(name), kind)
@@ -148,7 +148,7 @@ class Capture:
             return None
         return self.manifest.values.get(name) or self.manifest.inputs.get(name)
 
-    def _read(self, name: str, stored: Stored | None, kind: str = "float32") -> F32:
+    def _read(self, name: str, stored: Stored | None, kind: str | None = "float32") -> F32:
         if self.manifest is None:
             if name not in self.files:
                 raise InputError(f"{self.folder} has no value {name!r}")
@@ -218,7 +218,7 @@ class Values:
         """Whether there is such a value."""
         return name in self.values
 
-    def value(self, name: str, kind: str = "float32") -> F32:
+    def value(self, name: str, kind: str | None = "float32") -> F32:
         """The value's array. InputError if it is something else."""
         return _array(name, self.values[name])
 

@@ -177,6 +177,16 @@ def test_a_shift_by_one_is_found_where_it_is(graph, values, tmp_path) -> None:
     }  # fmt: skip
 
 
+def test_folders_of_integers_are_compared(graph, values, tmp_path) -> None:
+    for name, off in (("a", 0), ("b", 1)):
+        save(tmp_path / name, {**values, "best": values["best"] + off})
+        (tmp_path / name / "manifest.json").unlink()
+    assert {one.result for one in refnet.diff(tmp_path / "a", tmp_path / "a").pairs} == {"equal"}
+    other = {one.name: one for one in refnet.diff(tmp_path / "a", tmp_path / "b").pairs}
+    assert (other["best"].result, other["best"].largest) == ("different", 1)
+    assert {one.result for name, one in other.items() if name != "best"} == {"equal"}
+
+
 def test_an_index_outside_is_found_where_it_is(graph, values, tmp_path) -> None:
     """Nobody knows what the framework took for it; what it took is passed on."""
     best = values["best"].copy()
