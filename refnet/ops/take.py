@@ -135,7 +135,7 @@ class Take(_Taking):
         return np.take(x, i, self.axis)
 
     def _of(self, known: Mask, rank: int) -> Mask:
-        return known.reshape(*known.shape, *(1,) * (rank - self.axis - 1))
+        return known.reshape((*known.shape, *(1,) * (rank - self.axis - 1)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -207,4 +207,4 @@ class TakeAt(_Taking):
 
     def _of(self, known: Mask, rank: int) -> Mask:
         found: Mask = np.asarray(known.all(-1))
-        return found.reshape(*found.shape, *(1,) * (rank - known.shape[-1]))
+        return found.reshape((*found.shape, *(1,) * (rank - known.shape[-1])))

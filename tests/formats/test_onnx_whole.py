@@ -88,6 +88,34 @@ def of_ids(nodes: list[Any], constants: dict[str, np.ndarray], **more: Any) -> A
     return model(nodes, [tensor(name, array) for name, array in constants.items()], **more)
 
 
+LARGEST = node("ReduceMax", "x", "m", keepdims=0)
+NUMBERS: dict[str, Case] = {
+    "Equal": ([LARGEST, node("Equal", "m c")], {"c": np.array(4)}),
+    "Not": ([LARGEST, node("Less", "m c", "l"), node("Not", "l")], {"c": np.array(4)}),
+    "Or": ([LARGEST, node("Less", "m c", "l"), node("Or", "l l")], {"c": np.array(4)}),
+    "Cast": ([LARGEST, node("Cast", "m", to=TensorProto.BOOL)], {}),
+    "Gather": ([LARGEST, node("Gather", "table m")], {"table": np.arange(7)}),
+    "GatherND": ([LARGEST, node("Unsqueeze", "m axes", "i"), node("GatherND", "table i")],
+                 {"table": np.arange(7), "axes": np.array([0])}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_single_number_is_run_and_judged(name: str, tmp_path: Path) -> None:
+    nodes, constants = NUMBERS[name]
+    graph = read(of_ids(nodes, constants), tmp_path)
+    (expected,) = ReferenceEvaluator(str(tmp_path / "net.onnx")).run(None, {"x": IDS})
+    y = refnet.run(graph, {"x": IDS})["y"]
+    assert isinstance(y, np.ndarray)
+    assert (y, y.dtype) == (expected, expected.dtype)
+    op = graph.by_name["y"].op
+    read_by = [refnet.run(graph, {"x": IDS}, values=[*graph.by_name])[one] for one in graph.by_name["y"].data]
+    known = [*read_by, *(graph.weights[one] for one in graph.by_name["y"].weights)]
+    given = [Interval(one.astype(np.float64), np.zeros(one.shape)) for one in known]
+    found = op.bound(*given, engine=None)
+    assert (found.center.shape, found.center, found.radius) == ((), expected, 0)
+
+
 def test_every_rule_has_a_case() -> None:
     tested = {name.split()[0] for name in CASES}
     assert {*RULES, *NEW} - tested == set()
