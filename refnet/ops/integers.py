@@ -110,7 +110,7 @@ class Compare(Typed):
 
     def run(self, *inputs: Any, engine: Engine) -> Any:
         a, b = inputs[::-1] if self.swapped else inputs
-        return COMPARISONS[self.relation](a, b)
+        return np.asarray(COMPARISONS[self.relation](a, b))
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         a, b = inputs[::-1] if self.swapped else inputs
@@ -160,9 +160,9 @@ class Logical(Typed):
 
     def run(self, *inputs: Any, engine: Engine) -> Any:
         if self.kind == "Not":
-            return np.logical_not(*inputs)
+            return np.asarray(np.logical_not(*inputs))
         combine = {"And": np.logical_and, "Or": np.logical_or, "Xor": np.logical_xor}[self.kind]
-        return combine(*inputs)
+        return np.asarray(combine(*inputs))
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         known = np.all(np.broadcast_arrays(*(one.radius == 0 for one in inputs)), axis=0)
@@ -254,7 +254,7 @@ class Cast(Typed):
     def run(self, *inputs: Any, engine: Engine) -> Any:
         (x,) = inputs
         if self.to == "bool":
-            return x != 0
+            return np.asarray(x != 0)
         kind = np.dtype(self.to)
         if x.dtype != np.float32 or kind == np.float32:
             return x.astype(kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from refnet.core.element import Derivation, Index
 from refnet.core.engine import Array, Engine
 from refnet.core.exact import Exact
 from refnet.core.op import F32, Cost, Interval, Op, TensorType
+from refnet.ops.integers import EXACT
 from refnet.ops.layout import copied_or_added
 
 
@@ -20,7 +21,7 @@ class Pad(Op):
 
     mode: the values of the added elements. constant: all `value`; edge: the nearest element; reflect:
     mirrored at the nearest element, which is not repeated; wrap: x continued periodically. What is cut is cut
-    first: it does not come back by mirrors.
+    first: it does not come back by mirrors. value: of integers an int that their type has.
 
     Source: torch.nn.functional.pad, ONNX Pad.
     """
@@ -50,6 +51,7 @@ class Pad(Op):
             room = [n - (self.mode == "reflect") for n in left]
             fits = all(max(b, e) <= n for b, e, n in zip(self.before, self.behind, room, strict=True))
             self._expect(fits, f"reaches beyond {inputs[0]!r}")
+        self._expect(self._has_value(np.dtype(inputs[0].dtype)), f"{inputs[0].dtype} has no {self.value}")
         sizes = tuple(n + b + e for n, b, e in zip(shape, self.before, self.behind, strict=True))
         return TensorType(sizes, inputs[0].dtype)
 
@@ -62,10 +64,19 @@ class Pad(Op):
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
         (x,) = inputs
-        return Interval(self._around(x.center, float(np.float32(self.value))), self._around(x.radius, 0.0))
+        whole = isinstance(self.value, int)
+        value = float(self.value if whole else np.float32(self.value))
+        unknown = whole and abs(self.value) > EXACT
+        return Interval(self._around(x.center, value), self._around(x.radius, np.inf if unknown else 0.0))
 
     def flops(self, *inputs: TensorType) -> Cost:
         return Cost()
+
+    def _has_value(self, kind: np.dtype[Any]) -> bool:
+        if kind.kind == "f":
+            return True
+        low, high = (0, 1) if kind.kind == "b" else (np.iinfo(kind).min, np.iinfo(kind).max)
+        return self.value == 0 or (isinstance(self.value, int) and low <= self.value <= high)
 
     def _around(self, x: Array, value: float) -> Array:
         ends = [(max(b, 0), max(e, 0)) for b, e in zip(self.before, self.behind, strict=True)]
@@ -73,4 +84,4 @@ class Pad(Op):
         kept = tuple(slice(max(-b, 0), n - max(-e, 0)) for b, e, n in cuts)
         if self.mode != "constant":
             return np.pad(x[kept], ends, mode=self.mode)
-        return np.pad(x[kept], ends, constant_values=x.dtype.type(value))
+        return np.pad(x[kept], ends, constant_values=x.dtype.type(value or 0))

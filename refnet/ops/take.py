@@ -135,7 +135,7 @@ class Take(_Taking):
         return np.take(x, i, self.axis)
 
     def _of(self, known: Mask, rank: int) -> Mask:
-        return known.reshape(*known.shape, *(1,) * (rank - self.axis - 1))
+        return known.reshape((*known.shape, *(1,) * (rank - self.axis - 1)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -155,7 +155,8 @@ class TakeAlong(_Taking):
 
     @property
     def mixes_images(self) -> bool:
-        return self.axis == 0
+        """Of all images along the first axis; of a table along another: it has a row for each image."""
+        return (self.axis == 0) == (self.table is None)
 
     def type(self, *inputs: TensorType) -> TensorType:
         x, i = self._kinds(inputs)
@@ -206,4 +207,4 @@ class TakeAt(_Taking):
 
     def _of(self, known: Mask, rank: int) -> Mask:
         found: Mask = np.asarray(known.all(-1))
-        return found.reshape(*found.shape, *(1,) * (rank - known.shape[-1]))
+        return found.reshape((*found.shape, *(1,) * (rank - known.shape[-1])))

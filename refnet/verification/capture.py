@@ -53,7 +53,7 @@ class CapturedValues(Protocol):
         """Whether the value's array is there."""
         ...
 
-    def value(self, name: str, kind: str = "float32") -> F32:
+    def value(self, name: str, kind: str | None = "float32") -> F32:
         """The value's array."""
         ...
 
@@ -110,23 +110,24 @@ class Capture:
             return 0 if stored is None else math.prod(stored.digest.shape)
         return math.prod(open_npy(self.files[name], None).shape) if name in self.files else 0
 
-    def value(self, name: str, kind: str = "float32") -> F32:
+    def value(self, name: str, kind: str | None = "float32") -> F32:
         """A value, read from its file, of the shape and with the hash that the manifest says.
 
-        kind: the dtype that a plain folder's file must have.
+        kind: the dtype that a plain folder's file must have; None: any of a value's.
         Raises InputError if it is not there, FormatError if its file is not what the manifest says.
         """
         return self._read(name, self._stored(name), kind)
 
     def input(self, name: str) -> F32:
-        """An input of the network: its file, or if the capture keeps only its hash, its seed's array again.
+        """An input of the network: its file, or of float32 and only its hash kept, its seed's array again.
 
         Raises as `value`.
         """
         stored = None if self.manifest is None else self.manifest.inputs.get(name)
         if self.manifest is not None and stored is None:
             raise InputError(f"{self.folder}: the manifest has no input {name!r}")
-        if stored is not None and stored.file is None and (seed := self._seed()) is not None:
+        seed, real = self._seed(), stored is None or stored.digest.dtype == "float32"
+        if stored is not None and stored.file is None and real and seed is not None:
             from refnet.models.synthetic import normal
 
             if math.prod(stored.digest.shape) > MOST_SYNTHETIC:
@@ -147,7 +148,7 @@ class Capture:
             return None
         return self.manifest.values.get(name) or self.manifest.inputs.get(name)
 
-    def _read(self, name: str, stored: Stored | None, kind: str = "float32") -> F32:
+    def _read(self, name: str, stored: Stored | None, kind: str | None = "float32") -> F32:
         if self.manifest is None:
             if name not in self.files:
                 raise InputError(f"{self.folder} has no value {name!r}")
@@ -217,7 +218,7 @@ class Values:
         """Whether there is such a value."""
         return name in self.values
 
-    def value(self, name: str, kind: str = "float32") -> F32:
+    def value(self, name: str, kind: str | None = "float32") -> F32:
         """The value's array. InputError if it is something else."""
         return _array(name, self.values[name])
 

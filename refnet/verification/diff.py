@@ -136,7 +136,7 @@ def _pair(name: str, a: CapturedValues, b: CapturedValues) -> ValueDiff:
         if stored[0] == stored[1]:
             return ValueDiff(name, EQUAL, shapes, elements)
         return ValueDiff(name, HASH if shapes[0] == shapes[1] else SHAPE, shapes, elements, None, None, None)
-    x, y = a.value(name), b.value(name)
+    x, y = a.value(name, None), b.value(name, None)
     shapes = (x.shape, y.shape)
     if x.dtype != np.float32 and x.dtype == y.dtype and x.dtype.name in CODES:
         if x.shape != y.shape:
@@ -175,5 +175,5 @@ def _digest(name: str, capture: CapturedValues) -> tuple[str, tuple[int, ...]]:
     if capture.manifest is not None:
         stored = capture.manifest.values[name].digest
         return stored.sha256, stored.shape
-    found = digest(capture.value(name))
+    found = digest(capture.value(name, None))
     return found.sha256, found.shape

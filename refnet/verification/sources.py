@@ -130,9 +130,7 @@ def _network(
 def _without_network(capture: CapturedValues) -> str:
     """Why a capture has no network of its own, and what can be done with it."""
     flags = {} if capture.manifest is None else capture.manifest.reference.flags
-    refused = [
-        f"{key.removeprefix('refused by ')}: {why}" for key, why in flags.items() if "refused by " in key
-    ]
+    refused = [f"{key.removeprefix(REFUSED)}: {why}" for key, why in flags.items() if key.startswith(REFUSED)]
     if not refused:
         return "does not say of which network its values are"
     return (

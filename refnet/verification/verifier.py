@@ -75,16 +75,20 @@ class Verifier:
         operands = self.operands(node)
         weights = [known(self.graph.weights[name]) for name in node.weights]
         hidden = next((name for name, one in zip(node.data, operands, strict=True) if one is None), None)
-        inputs = None if hidden is not None else [one for one in operands if one is not None] + weights
+        lacks = "" if hidden is None else f"its input {hidden} is not known"
+        inputs = None if lacks else [one for one in operands if one is not None] + weights
         there = present(self.capture, node.name)
         wide = None if inputs is None else inputs[: len(operands)] + [self._weight(n) for n in node.weights]
         plain = None
         if inputs is not None and ((judged and there) or node.name in self.needed):
-            plain = compute.plain(node.op, [one.value for one in inputs], self.threads)
+            try:
+                plain = compute.plain(node.op, [one.value for one in inputs], self.threads)
+            except InputError as error:  # a captured index is outside: nobody knows what was made of it
+                lacks, inputs, wide, operands = str(error), None, None, [None] * len(operands)
         replayed = self._replayed(node, inputs, there)
         value = None
         if there:
-            judgement, value = self._captured(node, inputs, hidden, plain, replayed)
+            judgement, value = self._captured(node, inputs, lacks, plain, replayed)
         else:
             judgement = self._unjudged(node, MISSING, self._why_missing(node))
         if self.types[node.name].dtype != "float32":  # integers stand under no other name
@@ -207,11 +211,14 @@ class Verifier:
         self,
         node: Node,
         inputs: list[AbstractValue] | None,
-        hidden: str | None,
+        lacks: str,
         plain: F32 | None,
         replayed: F32 | None,
     ) -> tuple[Judgement, F32 | None]:
-        """The judgement on a captured value, and its array as it was captured, None if there is none."""
+        """The judgement on a captured value, and its array as it was captured, None if there is none.
+
+        lacks: why it cannot be computed from what the capture has.
+        """
         self.theirs[node.name] = None
         try:
             value = self._read(node, inputs, plain, replayed)
@@ -225,7 +232,7 @@ class Verifier:
             return self._unjudged(node, UNJUDGED, reason), None
         if inputs is None or plain is None:
             shape = (*value.shape[:1], *self.types[node.name].shape[1:])
-            reason = f"its input {hidden} is not known"
+            reason = lacks
             if value.dtype == self.types[node.name].dtype and regrouped(value.shape, shape):
                 self.theirs[node.name] = known(value.reshape(shape))
             elif value.shape != shape:

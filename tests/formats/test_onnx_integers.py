@@ -48,6 +48,7 @@ CASES: dict[str, Case] = {
     "Where by a constant": ([node("Where", "m c x")], {"c": C, "m": C > 0}, 9),
     "Cast": ([node("Cast", "x", "i", to=7), node("Cast", "i", to=1)], {}, 9),
     "Cast to bool": ([node("Cast", "x", "i", to=9), node("Cast", "i", to=6)], {}, 9),
+    "CastLike": ([node("CastLike", "x k", "i"), node("CastLike", "i x")], {"k": np.array(0)}, 15),
     "ArgMax": ([node("ArgMax", "x", axis=1)], {}, 7),
     "ArgMax last": ([node("ArgMax", "x", axis=-1, keepdims=0, select_last_index=1)], {}, 12),
     "ArgMin": ([node("ArgMin", "x", axis=2, keepdims=0)], {}, 7),

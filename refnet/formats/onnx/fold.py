@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,15 @@ import numpy.typing as npt
 
 from refnet.formats.onnx.evaluator import Evaluator
 from refnet.formats.onnx.file import Model, OnnxNode
+from refnet.formats.onnx.integers import NUMBERS
 from refnet.ops import TensorType
+from refnet.ops.integers import Cast
 
 Array = npt.NDArray[Any]
 
 ELEMENTWISE = {
     "Abs", "Add", "And", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast",
-    "CastLike", "Ceil", "Clip", "DequantizeLinear", "Div", "Dropout", "Equal", "Floor", "Greater",
+    "Ceil", "Clip", "DequantizeLinear", "Div", "Dropout", "Equal", "Floor", "Greater",
     "GreaterOrEqual", "Identity", "IsInf", "IsNaN", "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg",
     "Not", "Or", "Pow", "Reciprocal", "Relu", "Round", "Sign", "Sqrt", "Sub", "Sum", "Where", "Xor",
 }  # fmt: skip
@@ -98,6 +101,9 @@ def _check_operands(node: OnnxNode, inputs: Sequence[Array | None]) -> None:
     divisor = inputs[1] if node.op in ("Div", "Mod") and len(inputs) > 1 else None
     if divisor is not None and divisor.dtype.kind in "iu" and not divisor.all():
         raise node.wrong("whole numbers divided by 0")
+    to = NUMBERS.get(node.attributes["to"]) if node.op == "Cast" else None
+    if to and inputs[0] is not None and inputs[0].dtype.kind == "f" and Cast(to).unspecified(inputs[0]).any():
+        raise node.unsupported(f"of constants that {to} does not have")
     if node.op == "DequantizeLinear":
         x, scale = inputs[0], inputs[1]
         zero = inputs[2] if len(inputs) > 2 else None
@@ -107,6 +113,15 @@ def _check_operands(node: OnnxNode, inputs: Sequence[Array | None]) -> None:
             raise node.unsupported("of constants that are not integers with a float32 scale")
         if largest > EXACT_INTEGER:
             raise node.unsupported(f"of constants up to {largest}, whose product is rounded twice")
+
+
+def as_cast(node: OnnxNode, dtype: str) -> OnnxNode:
+    """A CastLike of a constant as the Cast to this dtype."""
+    import onnx.helper  # no other file than .onnx needs it
+
+    number = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    proto = onnx.helper.make_node("Cast", node.inputs[:1], node.outputs, node.name, to=number)
+    return replace(node, op="Cast", inputs=node.inputs[:1], attributes={"to": number}, proto=proto)
 
 
 def _constant(node: OnnxNode, model: Model) -> Array:

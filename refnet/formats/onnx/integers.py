@@ -18,8 +18,19 @@ def cast(u: Use) -> list[Made]:
     """Cast between float32, integers and booleans."""
     if u["to"] not in NUMBERS:
         raise u.node.unsupported(f"to type {u['to']}; refnet's values are {', '.join(KINDS)}")
-    to, given = NUMBERS[u["to"]], u.type().dtype
-    return u.one(Identity() if to == given == "float32" else Cast(to, given))
+    return _as(u, NUMBERS[u["to"]])
+
+
+def _cast_like(u: Use) -> list[Made]:
+    to = u.type(1).dtype
+    if to not in KINDS:
+        raise u.node.unsupported(f"to {to}; refnet's values are {', '.join(KINDS)}")
+    return _as(u, to)
+
+
+def _as(u: Use, to: str) -> list[Made]:
+    given, data = u.type().dtype, u.node.inputs[:1]
+    return u.one(Identity() if to == given == "float32" else Cast(to, given), data=data)
 
 
 def _extreme(least: bool) -> Rule:
@@ -63,6 +74,7 @@ RULES: dict[str, Rule] = {
     "ArgMax": _extreme(False),
     "ArgMin": _extreme(True),
     "Cast": cast,
+    "CastLike": _cast_like,
     **dict.fromkeys(COMPARISONS, _compare),
     **dict.fromkeys(("And", "Or", "Xor", "Not"), _logical),
     "Where": _where,

@@ -198,13 +198,6 @@ def _hard_max(u: Use) -> list[Made]:
     ]
 
 
-def _cast_like(u: Use) -> list[Made]:
-    """Every value is float32; a constant first input is folded before any rule is asked."""
-    if u.is_constant(1) and u.constant(1, "target_type").dtype != np.float32:
-        raise u.node.unsupported("refnet's values are float32")
-    return u.one(Identity())
-
-
 def _simple(op: Op) -> Rule:
     return lambda u: u.one(op)
 
@@ -215,7 +208,6 @@ RULES: dict[str, Rule] = {
     "Add": _add,
     "AveragePool": window.average_pool,
     "BatchNormalization": _batch_norm,
-    "CastLike": _cast_like,
     "Clip": _clip,
     "Concat": _concat,
     "Conv": window.conv,

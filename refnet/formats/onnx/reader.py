@@ -28,7 +28,7 @@ from refnet.formats.onnx.bodies import DEFINED, Attempt, Bodies
 from refnet.formats.onnx.computed import Bound, Golden
 from refnet.formats.onnx.evaluator import Evaluator
 from refnet.formats.onnx.file import Model, OnnxNode, open_model
-from refnet.formats.onnx.fold import shape_of
+from refnet.formats.onnx.fold import as_cast, shape_of
 from refnet.formats.onnx.folding import Folding
 from refnet.formats.onnx.inference import Inference
 from refnet.formats.onnx.older import modern
@@ -147,14 +147,10 @@ def _build(
         one of a definition."""
         if twice := [one for one in node.outputs if one and (one in building.types or one in constants)]:
             raise node.wrong(f"a second value {twice[0][:100]!r}", "one of a name")  # a helper's, of a rule
-        values = [name for name in node.inputs if name in building.types]
         lost = opaques.lost(node.inputs)
         if node.op == "CastLike" and node.inputs[0] in constants and not lost:
-            kind = building.type(node.inputs[1]).dtype
-            constants[node.outputs[0]] = constants[node.inputs[0]].astype(kind)
-            if node.inputs[0] in folding.rounded:
-                folding.rounded[node.outputs[0]] = folding.rounded[node.inputs[0]]
-            return
+            node = as_cast(node, building.type(node.inputs[1]).dtype)
+        values = [name for name in node.inputs if name in building.types]
         if node.op in DEFINED and not lost:
             ready = by_definition(node)
         elif (not values and not lost) or (node.op in ("Shape", "Size") and node.inputs[0] in building.types):
@@ -218,7 +214,8 @@ def _newer(
                 yield sequences.at(new)
         if folding is None:
             continue
-        if old.op in DEFINED or not folding.knows(old.outputs):  # a definition is written out in each build
+        in_each = old.op in DEFINED or old.op == "CastLike"  # these are written out in each build
+        if in_each or not folding.knows(old.outputs):
             kept.update(old.inputs)
         kept.update(name for made in building.made[seen:] for name in (*made.data, *made.weights))
         seen = len(building.made)
@@ -286,12 +283,14 @@ def _finished(
 def _float_heads(
     model: Model, outputs: list[str], constants: Mapping[str, Array], values: Collection[str]
 ) -> list[str]:
-    """The outputs but for constant ones of another type than float32 (a shape, say), which are named."""
-    other = [n for n in outputs if n not in values and constants[n].dtype != np.float32]
+    """The outputs but for constant ones of another type than float32 (a shape, say) or empty ones; those are
+    named."""
+    fixed = {name: constants[name] for name in outputs if name not in values}
+    other = [name for name, one in fixed.items() if one.dtype != np.float32 or not one.size]
     shown = ", ".join(f"{n[:100]!r} ({constants[n].dtype}{list(constants[n].shape)})" for n in other[:8])
     if len(other) == len(outputs):
-        raise UnsupportedError(f"{model.file}: its outputs are constants that are not float32: {shown}")
+        raise UnsupportedError(f"{model.file}: its outputs are constants that are no float32 values: {shown}")
     if other:
-        text = "%s: left out the outputs that no data decides and that are not float32: %s"
+        text = "%s: left out the outputs that no data decides and that are no float32 values: %s"
         logging.getLogger("refnet").warning(text, model.file, shown)
     return [name for name in outputs if name not in other]

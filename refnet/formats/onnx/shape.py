@@ -28,7 +28,7 @@ def split(u: Use) -> list[Made]:
     made, begin = [], 0
     for name, size in zip(outputs, sizes, strict=True):
         if name in u.wanted and not size:
-            u.store(name, np.zeros((*shape[:axis], 0, *shape[axis + 1 :]), np.float32))
+            u.store(name, np.zeros((*shape[:axis], 0, *shape[axis + 1 :]), u.type().dtype))
         elif name in u.wanted:
             made.append(Made(name, Slice(begin, begin + size, axis), u.node.inputs[:1]))
         begin += size
@@ -101,7 +101,10 @@ def pad(u: Use) -> list[Made]:
         fill = u.constant(2, "constant_value")
         if fill.size != 1:
             raise u.node.wrong(f"{list(fill.shape)} as constant_value", "one number")
-        value = fill.reshape(-1)[0]
+        if u.type().dtype not in ("float32", fill.dtype.name):
+            raise u.node.wrong(f"{fill.dtype} as constant_value", u.type().dtype)
+        value = fill.reshape(-1)[0].item()
+        value = math.nan if np.isnan(value) else value  # one object: equal to itself, for every batch
     given = u.numbers("axes", 3, "axes") if u.has(3) else list(range(rank))
     axes = u.axes(given or [], rank)
     if len(pads) != 2 * len(axes) or any(abs(n) > LARGEST_NUMBER for n in pads):
@@ -109,7 +112,7 @@ def pad(u: Use) -> list[Made]:
     before, behind = [0] * rank, [0] * rank
     for k, axis in enumerate(axes):
         before[axis], behind[axis] = pads[k], pads[len(axes) + k]
-    return u.one(Pad(tuple(before), tuple(behind), u["mode"], float(value)))
+    return u.one(Pad(tuple(before), tuple(behind), u["mode"], value))
 
 
 def slice_(u: Use) -> list[Made]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from refnet.formats.assembly import Made
-from refnet.formats.onnx.integers import NUMBERS
 from refnet.formats.onnx.use import Rule, Use
 from refnet.ops import Identity
-from refnet.ops.integers import Cast, Compare, Logical
+from refnet.ops.integers import Compare, Logical
 from refnet.ops.take import Take, TakeAlong, TakeAt
 from refnet.ops.whole_numbers import OF_ONE, OF_TWO, REDUCED, WHOLE, Whole, WholeCumSum, WholeReduce
 
@@ -40,6 +39,8 @@ def _mod(u: Use) -> list[Made]:
 
 def _clip(u: Use) -> list[Made]:
     """Max, then Min; either may be missing."""
+    if "min" in u.node.attributes:
+        raise u.node.unsupported("of integers, which it takes from opset 12 on")
     (name,), source, made = u.node.outputs, u.node.inputs[0], []
     wanted = [(kind, u.node.inputs[i]) for i, kind in ((1, "Max"), (2, "Min")) if u.has(i)]
     for k, (kind, limit) in enumerate(wanted):
@@ -68,13 +69,6 @@ def _cum_sum(u: Use) -> list[Made]:
         raise u.node.wrong(f"{axis.dtype} {list(axis.shape)} as axis", "one whole number")
     where = u.axis(int(axis.reshape(-1)[0]), u.rank())
     return u.one(WholeCumSum(where, bool(u["exclusive"]), bool(u["reverse"]), u.type().dtype))
-
-
-def _cast_like(u: Use) -> list[Made]:
-    to, given = u.type(1).dtype, u.type().dtype
-    if to not in NUMBERS.values():
-        raise u.node.unsupported(f"to {to}")
-    return u.one(Cast(to, given))
 
 
 def taken(u: Use, make: Any, *first: int) -> list[Made]:
@@ -115,7 +109,6 @@ __all__ = ["NEW", "RULES", "WHOLE"]
 RULES: dict[str, Rule] = {
     **{kind: _arithmetic(kind) for kind in (*OF_TWO, *OF_ONE) if kind not in ("Fmod", "Mod")},
     **{kind: _reduce(kind) for kind in REDUCED},
-    "CastLike": _cast_like,
     "Clip": _clip,
     "CumSum": _cum_sum,
     "Mod": _mod,
