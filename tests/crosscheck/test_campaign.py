@@ -13,7 +13,7 @@ from tests.crosscheck.campaign import PAIRS, Plan, run
 pytestmark = pytest.mark.crosscheck
 
 SLICE = ("digit 0", "subnormal")
-IMAGE = (112, 112)
+IMAGE = (128, 128)
 """The campaign itself has 224 x 224; test_verify_real.py judges both networks at that size."""
 
 
