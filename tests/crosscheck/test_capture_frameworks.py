@@ -149,7 +149,7 @@ def test_onnxruntime_every_value_and_every_level(tmp_path: Path) -> None:
                     assert (capture.value(node.name) == node.op.run(*given, engine=FAST)).all(), node.name
 
 
-def test_onnxruntime_names_what_is_no_float32(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_onnxruntime_keeps_integers_and_names_other_types(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from onnx import TensorProto, helper, save
 
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])
@@ -157,6 +157,7 @@ def test_onnxruntime_names_what_is_no_float32(tmp_path: Path, capsys: pytest.Cap
     nodes = [
         helper.make_node("Relu", ["x"], ["relu"]),
         helper.make_node("Shape", ["relu"], ["shape"]),
+        helper.make_node("Cast", ["relu"], ["wide"], to=TensorProto.DOUBLE),
         helper.make_node("Reshape", ["relu", "shape"], ["again"]),
         helper.make_node("Split", ["again"], ["left", "right"], axis=1, num_outputs=2),
         helper.make_node("Add", ["left", "right"], ["y"]),
@@ -167,11 +168,12 @@ def test_onnxruntime_names_what_is_no_float32(tmp_path: Path, capsys: pytest.Cap
     save(model, tmp_path / "m.onnx")
     np.save(tmp_path / "x.npy", np.float32([[1, -2], [3, 4], [5, np.nan]]))
     capture = captured(tmp_path / "c", "onnxruntime", tmp_path / "m.onnx", "--input", tmp_path / "x.npy")
-    assert capture.names == ("relu", "again", "left", "right", "y")
+    assert capture.names == ("relu", "shape", "again", "left", "right", "y")
+    assert capture.value("shape").tolist() == [3, 2]
     assert capture.manifest is not None
     assert capture.manifest.outputs == {"logits": "y"}  # as refnet reads the file: a matrix of classes
     assert capture.value("y")[:2].tolist() == [[1], [7]]
-    assert "shape is left out: its elements are int64" in capsys.readouterr().err
+    assert "wide is left out: its elements are float64" in capsys.readouterr().err
 
 
 MODULE = """
