@@ -191,7 +191,7 @@ def test_a_module_of_anybodys(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert same_bits(capture.value("tail"), pooled)
     assert capture.manifest is not None
     assert capture.manifest.graph is None
-    outputs = {"output[tail]": "tail", "output[peak]": "block[1]", "output[parts][2]": "output[parts][2]"}
+    outputs = {"tail": "tail", "peak": "block[1]", "parts[2]": "output[parts][2]"}
     assert capture.manifest.outputs == outputs
     assert same_bits(capture.input("left"), left)
     err = capsys.readouterr().err

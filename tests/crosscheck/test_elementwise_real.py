@@ -156,7 +156,8 @@ def test_global_max_pooling_of_mxnet(workers: dict[str, Worker]) -> None:
 
 FILES = (
     *("abs", "celu", "elu", "erf", "exp", "gelu", "hardsigmoid", "hardswish", "log", "mish", "neg", "pow"),
-    *("cos", "reciprocal", "selu", "sin", "softplus", "softsign", "sqrt", "swish", "tanh"),
+    *("cos", "reciprocal", "selu", "sin", "softplus", "softsign", "sqrt", "swish", "tanh", "tan", "sinh"),
+    *("cosh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "ceil", "floor", "round", "sign"),
 )
 """Where onnx keeps the node tests of the operators."""
 
