@@ -149,7 +149,9 @@ def test_onnxruntime_every_value_and_every_level(tmp_path: Path) -> None:
                     assert (capture.value(node.name) == node.op.run(*given, engine=FAST)).all(), node.name
 
 
-def test_onnxruntime_keeps_integers_and_names_other_types(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_onnxruntime_keeps_integers_and_names_other_types(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from onnx import TensorProto, helper, save
 
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])
