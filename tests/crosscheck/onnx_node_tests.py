@@ -114,7 +114,7 @@ def node_tests() -> Iterator[Test]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cases = collect_testcases(None)
-    for case in cases:
+    for case in sorted(cases, key=lambda case: case.name):  # their own order is that of imports
         base = re.sub(r"_expanded\w*$", "", case.name)
         expanded = base != case.name
         if not expanded:
