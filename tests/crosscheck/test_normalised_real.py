@@ -51,7 +51,9 @@ def node_tests() -> Iterator[tuple[str, Any, dict[str, Any], dict[str, Any]]]:
     for case in cases:
         if case.model is None or [node.op_type in OPERATORS for node in case.model.graph.node] != [True]:
             continue
-        proto = case.model.graph
+        model = onnx.ModelProto()
+        model.CopyFrom(case.model)  # which others in this process read, too
+        proto = model.graph
         given, made = case.data_sets[0]
         data = {value.name: np.asarray(x) for value, x in zip(proto.input, given, strict=True)}
         outputs = {value.name: np.asarray(x) for value, x in zip(proto.output, made, strict=True)}
@@ -62,7 +64,7 @@ def node_tests() -> Iterator[tuple[str, Any, dict[str, Any], dict[str, Any]]]:
                 proto.input.remove(value)
         arrays = (*data.values(), *outputs.values())
         if data and all(a.dtype == F and a.size for a in arrays):
-            yield case.name, case.model, data, outputs
+            yield case.name, model, data, outputs
 
 
 def test_onnx_own_tests_lie_inside_and_so_does_refnet(tmp_path, report):
