@@ -239,18 +239,12 @@ def _channels(
     per, depth, flat = y.shape[1] // groups, x.shape[1] // groups, y.reshape(-1)
     positions, lanes = y.shape[0] * y.shape[2] * y.shape[3], wide // 2
     plane = (geometry.height + 2 * geometry.pad_h) * (geometry.width + 2 * geometry.pad_w)
-    units = -(-positions // GROUP)
-    most = min(positions, -(-units // stretches) * GROUP)
+    most, sums, rows = workspace(positions, stretches, wide, x)
     windows = np.empty(most + GROUP, np.int64)
-    pitch = -(-most // lanes) * lanes
-    sums = scratch((pitch + GROUP) * wide, x)
-    rows = scratch(wide * pitch, x).reshape(wide, pitch)
     begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
-            part, number, group = item % parts, item // parts % stretches, item // parts // stretches
-            start = units * number // stretches * GROUP
-            count = min(positions, units * (number + 1) // stretches * GROUP) - start
+            part, group, start, count = piece(item, positions, stretches, parts)
             locate(windows, start, count, planes.shape[1], geometry)
             for b in range(blocks * part // parts, blocks * (part + 1) // parts):
                 some = min(wide, per - b * wide)
@@ -261,6 +255,26 @@ def _channels(
                     _again(x, w, rows, stretch, geometry, finite)
                 _store(rows, flat, y.shape[1], stretch, geometry, epilogue)
         begin, end = next_chunk(work)
+
+
+@njit
+def workspace(positions: int, stretches: int, wide: int, like: Any) -> tuple[int, Any, Any]:
+    """What a thread needs for a stretch: the most positions that it has, sums (positions, wide) in one row,
+    and rows (wide, positions); both have room for the positions that a block has more.
+    """
+    units, lanes = -(-positions // GROUP), wide // 2
+    most = min(positions, -(-units // stretches) * GROUP)
+    pitch = -(-most // lanes) * lanes
+    return most, scratch((pitch + GROUP) * wide, like), scratch(wide * pitch, like).reshape(wide, pitch)
+
+
+@njit
+def piece(item: int, positions: int, stretches: int, parts: int) -> tuple[int, int, int, int]:
+    """The part, the group, the first position and the number of positions of an item, part fastest."""
+    part, number, group = item % parts, item // parts % stretches, item // parts // stretches
+    units = -(-positions // GROUP)
+    start = units * number // stretches * GROUP
+    return part, group, start, min(positions, units * (number + 1) // stretches * GROUP) - start
 
 
 @njit

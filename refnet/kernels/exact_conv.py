@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from refnet.core.engine import window_count
 from refnet.kernels.accumulator import marked, squares
-from refnet.kernels.channels import STRETCH, ChannelLayout, cropped, locate, plane_layout
-from refnet.kernels.exact_block import WIDE, chain_block, decide_pass, half_chain_block, odd_chain_block
+from refnet.kernels.channels import STRETCH, ChannelLayout, cropped, locate, piece, plane_layout, workspace
+from refnet.kernels.exact_block import WIDE, decide_pass, exact_group_block, exact_half_block, exact_odd_block
 from refnet.kernels.exact_steps import Tables, follow
 from refnet.kernels.geometry import PlaneGeometry
 from refnet.kernels.lanes import GROUP, HALF, ODD, transpose
@@ -252,21 +252,15 @@ def _from_planes(
     geometry, bounds = PlaneGeometry(*geometry), Bounds(*bounds)
     groups, blocks, wide = packed.shape[0], packed.shape[1], packed.shape[3]
     size = y.shape[2] * y.shape[3]
-    per, positions, lanes = y.shape[1] // groups, y.shape[0] * size, wide // 2
+    per, positions = y.shape[1] // groups, y.shape[0] * size
     group_size = planes.shape[1] // groups
-    units = -(-positions // GROUP)
-    most = min(positions, -(-units // stretches) * GROUP)
+    most, sums, rows = workspace(positions, stretches, wide, planes)
     windows = np.empty(most + GROUP, np.int64)
-    pitch = -(-most // lanes) * lanes
-    sums = scratch((pitch + GROUP) * wide, planes)
-    rows = scratch(wide * pitch, planes).reshape(wide, pitch)
     own = scratch(CHAIN * wide, planes)
     begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
-            part, number, group = item % parts, item // parts % stretches, item // parts // stretches
-            start = units * number // stretches * GROUP
-            count = min(positions, units * (number + 1) // stretches * GROUP) - start
+            part, group, start, count = piece(item, positions, stretches, parts)
             locate(windows, start, count, planes.shape[1], geometry)
             for b in range(blocks * part // parts, blocks * (part + 1) // parts):
                 add_chains(packed[group, b], own, planes, group * group_size, offsets, windows, sums, count)
@@ -284,12 +278,8 @@ def _from_panels(
     geometry, bounds = PlaneGeometry(*geometry), Bounds(*bounds)
     groups, blocks, terms, wide = packed.shape
     size = y.shape[2] * y.shape[3]
-    per, positions, lanes = y.shape[1] // groups, y.shape[0] * size, wide // 2
-    units = -(-positions // GROUP)
-    most = min(positions, -(-units // stretches) * GROUP)
-    pitch = -(-most // lanes) * lanes
-    sums = scratch((pitch + GROUP) * wide, bounds.norms)
-    rows = scratch(wide * pitch, bounds.norms).reshape(wide, pitch)
+    per, positions = y.shape[1] // groups, y.shape[0] * size
+    most, sums, rows = workspace(positions, stretches, wide, bounds.norms)
     own = scratch(CHAIN * wide, bounds.norms)
     column = terms * GROUP + GROUP  # elements from one group of positions to the next
     panel = scratch((-(-most // GROUP) + 1) * column, bounds.norms)
@@ -299,9 +289,7 @@ def _from_panels(
     begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
-            part, number, group = item % parts, item // parts % stretches, item // parts // stretches
-            start = units * number // stretches * GROUP
-            count = min(positions, units * (number + 1) // stretches * GROUP) - start
+            part, group, start, count = piece(item, positions, stretches, parts)
             t = 0
             while t < count:
                 image, at = (start + t) // size, (start + t) % size
@@ -360,19 +348,19 @@ def add_chain(
     count: int, terms: int, start: int,
 ) -> None:  # fmt: skip
     """One chain of `count` positions; weights from the element w, offsets from `first`, sums from `to` on.
-    The rest is as for chain_block.
+    The rest is as for exact_group_block.
     """
     wide, t = WIDE * LANES, 0
     while t < count:
         at, left = to + t * wide, count - t
         if left <= HALF:
-            half_chain_block(weights, w, data, base, offsets, first, windows, t, sums, at, terms, start)
+            exact_half_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
             t += HALF
         elif left % HALF:
-            odd_chain_block(weights, w, data, base, offsets, first, windows, t, sums, at, terms, start)
+            exact_odd_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
             t += ODD
         else:
-            chain_block(weights, w, data, base, offsets, first, windows, t, sums, at, terms, start)
+            exact_group_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
             t += GROUP
 
 

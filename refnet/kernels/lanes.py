@@ -21,13 +21,14 @@ addresses leave too few registers. Eight compute as fast as ten (measured)."""
 ODD = GROUP - 1
 """Positions of a block with which a count of positions comes to a multiple of HALF without empty ones."""
 HALF = GROUP // 2
-FAR, NEAR = 128, 16
+NEVER, FAR, NEAR = 0, 128, 16
 """How many terms ahead of their use the weights are called into the second-level cache (FAR) and, where each
-is used only once, into the first (NEAR). One thread reads memory 1.6 times as fast with FAR as with NEAR."""
+is used only once, into the first (NEAR); NEVER: they are in a cache. One thread reads memory 1.6 times as
+fast with FAR as with NEAR."""
 
 
 def _channel_code(positions: int, vectors: int, pitch: int, early: int, args: Any, of: Writer) -> Any:
-    """What adds a term to every chain of a block, for Writer.accumulate."""
+    """What adds a term to every chain of a block, for Writer.accumulate and Writer.chains."""
     builder, first = of.builder, args[11] if len(args) > 10 else SIZE(0)
     weights, source = of.pointer(0, args[1]), of.pointer(2, args[3])
     steps, windows = of.pointer(4, first), of.pointer(5, args[6])
@@ -39,8 +40,9 @@ def _channel_code(positions: int, vectors: int, pitch: int, early: int, args: An
         w = []
         for v in range(vectors):
             w.append(of.load(row, SIZE(v * of.lanes)))
-            ahead = builder.gep(row, [SIZE((v + pitch * early) * of.lanes)])
-            of.prefetch(ahead, 2 if early == FAR else 3)
+            if early != NEVER:
+                ahead = builder.gep(row, [SIZE((v + pitch * early) * of.lanes)])
+                of.prefetch(ahead, 2 if early == FAR else 3)
         step = builder.load(builder.gep(steps, [i]))
         results = []
         for p in range(positions):
@@ -55,7 +57,7 @@ def _channel_code(positions: int, vectors: int, pitch: int, early: int, args: An
 def _channel_block(positions: int, vectors: int, pitch: int, early: int) -> Any:
     """The typing and code of a block of so many positions x vectors of channels, of `pitch` in the arrays.
 
-    early: FAR or NEAR.
+    early: FAR, NEAR or NEVER.
     """
 
     def typing(
@@ -87,7 +89,7 @@ def _channel_block(positions: int, vectors: int, pitch: int, early: int) -> Any:
     return typing
 
 
-def _chain_block(positions: int, vectors: int) -> Any:
+def chain_block(positions: int, vectors: int, early: int = FAR) -> Any:
     """As _channel_block, for one chain of several: it may begin at the sums, or be added to them."""
 
     def typing(
@@ -107,7 +109,7 @@ def _chain_block(positions: int, vectors: int) -> Any:
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             of = Writer(context, builder, signature, args)
-            term = _channel_code(positions, vectors, 2, FAR, args, of)
+            term = _channel_code(positions, vectors, 2, early, args, of)
             at = [SIZE((p * 2 + v) * of.lanes) for p in range(positions) for v in range(vectors)]
             of.chains(of.pointer(7, args[8]), at, args[9], args[10], term)
             return context.get_dummy_value()
@@ -133,18 +135,18 @@ thin_odd_block: Any = intrinsic(_channel_block(ODD, 1, 2, FAR))
 """As odd_block, only the first vector of channels."""
 thin_half_block: Any = intrinsic(_channel_block(HALF, 1, 2, FAR))
 """As half_block, only the first vector of channels."""
-chain_group_block: Any = intrinsic(_chain_block(GROUP, 2))
+chain_group_block: Any = intrinsic(chain_block(GROUP, 2))
 """chain_group_block(..., terms, start, first): as group_block, with the offsets from the `first` on. start:
 as Writer.chains has it."""
-chain_odd_block: Any = intrinsic(_chain_block(ODD, 2))
+chain_odd_block: Any = intrinsic(chain_block(ODD, 2))
 """As chain_group_block, with ODD positions."""
-chain_half_block: Any = intrinsic(_chain_block(HALF, 2))
+chain_half_block: Any = intrinsic(chain_block(HALF, 2))
 """As chain_group_block, with HALF positions."""
-thin_chain_group_block: Any = intrinsic(_chain_block(GROUP, 1))
+thin_chain_group_block: Any = intrinsic(chain_block(GROUP, 1))
 """As chain_group_block, only the first vector of channels."""
-thin_chain_odd_block: Any = intrinsic(_chain_block(ODD, 1))
+thin_chain_odd_block: Any = intrinsic(chain_block(ODD, 1))
 """As chain_odd_block, only the first vector of channels."""
-thin_chain_half_block: Any = intrinsic(_chain_block(HALF, 1))
+thin_chain_half_block: Any = intrinsic(chain_block(HALF, 1))
 """As chain_half_block, only the first vector of channels."""
 column_block: Any = intrinsic(_channel_block(1, 4, 4, NEAR))
 """As group_block, with 1 position and 4 vectors of channels."""

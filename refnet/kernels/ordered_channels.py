@@ -23,7 +23,9 @@ from refnet.kernels.channels import (
     channel_layout,
     locate,
     pack_channels,
+    piece,
     shares,
+    workspace,
 )
 from refnet.kernels.epilogue import EpilogueTables, tables
 from refnet.kernels.geometry import PlaneGeometry, padded_planes
@@ -39,7 +41,7 @@ from refnet.kernels.lanes import (
     thin_chain_odd_block,
     transpose,
 )
-from refnet.kernels.memory import empty, scratch
+from refnet.kernels.memory import empty
 from refnet.kernels.narrow import narrow
 from refnet.kernels.program import Window
 from refnet.kernels.resources import cached, readonly
@@ -142,20 +144,14 @@ def _ordered_channels(
     geometry, epilogue = PlaneGeometry(*geometry), EpilogueTables(*epilogue)
     groups, blocks, wide = packed.shape[0], packed.shape[1], packed.shape[3]
     per, depth, flat = y.shape[1] // groups, x.shape[1] // groups, y.reshape(-1)
-    positions, lanes = y.shape[0] * y.shape[2] * y.shape[3], wide // 2
+    positions = y.shape[0] * y.shape[2] * y.shape[3]
     plane = (geometry.height + 2 * geometry.pad_h) * (geometry.width + 2 * geometry.pad_w)
-    units = -(-positions // GROUP)
-    most = min(positions, -(-units // stretches) * GROUP)
+    most, sums, rows = workspace(positions, stretches, wide, x)
     windows = np.empty(most + GROUP, np.int64)
-    pitch = -(-most // lanes) * lanes
-    sums = scratch((pitch + GROUP) * wide, x)
-    rows = scratch(wide * pitch, x).reshape(wide, pitch)
     begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
-            part, number, group = item % parts, item // parts % stretches, item // parts // stretches
-            start = units * number // stretches * GROUP
-            count = min(positions, units * (number + 1) // stretches * GROUP) - start
+            part, group, start, count = piece(item, positions, stretches, parts)
             locate(windows, start, count, planes.shape[1], geometry)
             for b in range(blocks * part // parts, blocks * (part + 1) // parts):
                 some = min(wide, per - b * wide)

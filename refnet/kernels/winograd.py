@@ -8,7 +8,7 @@ Algorithms for Convolutional Neural Networks, 2015): the 2x2 outputs of a tile a
 with an elementwise product. In float32 this loses bits, and no order of the sum explains the result. Here it
 is only an estimate in float64 with a proven error; what the error leaves open is computed exactly, as always.
 
-    input (rows even and odd, columns even and odd) ── transform_input ── 16 matrix products (chain_block)
+    input (rows even and odd, columns even and odd) ── transform_input ── 16 matrix products (add_chain)
     ── transform_output ── transposed ── bias, addend, decision (exact_conv.decide_rows)
 
 The error. Every number is computed from inputs and weights by additions and products alone, no more than

@@ -49,6 +49,19 @@ class Typed(Op):
         return Cost(0, max(one.size for one in inputs))
 
 
+class WithConstants(Typed):
+    """Some of the inputs may be weights: `constants` has their shapes. dtype: theirs."""
+
+    constants: tuple[tuple[int, ...], ...]
+    dtype: str
+
+    def weight_roles(self) -> tuple[str, ...]:
+        return ("constant",) * len(self.constants)
+
+    def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
+        return tuple(TensorType(shape, self.dtype) for shape in self.constants)
+
+
 def surely(exact: Mask, center: npt.NDArray[Any]) -> Interval:
     """The value where it is known, and no bound elsewhere."""
     known: F64 = np.asarray(center, np.float64)
@@ -73,7 +86,7 @@ COMPARISONS = {
 
 
 @dataclass(frozen=True, repr=False)
-class Compare(Typed):
+class Compare(WithConstants):
     """y = a R b, a boolean per element; the inputs are stretched over each other
 
     relation: of COMPARISONS. Inputs of one dtype. A comparison with NaN is false; -0 equals +0.
@@ -95,12 +108,6 @@ class Compare(Typed):
     dtype: str = "float32"
 
     roles: ClassVar[tuple[str, ...]] = ("a", "b")
-
-    def weight_roles(self) -> tuple[str, ...]:
-        return ("constant",) * len(self.constants)
-
-    def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
-        return tuple(TensorType(shape, self.dtype) for shape in self.constants)
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._count(inputs, 2)
@@ -127,7 +134,7 @@ class Compare(Typed):
 
 
 @dataclass(frozen=True, repr=False)
-class Logical(Typed):
+class Logical(WithConstants):
     """y = a and b, a or b, a xor b, not a, of booleans; the inputs are stretched over each other
 
     kind: And, Or, Xor, Not. constants: the shapes of inputs that are weights, behind the data.
@@ -145,9 +152,6 @@ class Logical(Typed):
     constants: tuple[tuple[int, ...], ...] = ()
 
     roles: ClassVar[tuple[str, ...]] = ("a", "b")
-
-    def weight_roles(self) -> tuple[str, ...]:
-        return ("constant",) * len(self.constants)
 
     def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
         return tuple(TensorType(shape, "bool") for shape in self.constants)
@@ -170,7 +174,7 @@ class Logical(Typed):
 
 
 @dataclass(frozen=True, repr=False)
-class Where(Typed):
+class Where(WithConstants):
     """y = a where the condition holds, b elsewhere; the three are stretched over each other
 
     condition: booleans; a, b: of one dtype, which is the value's. order: which of condition, a, b each input
@@ -190,9 +194,6 @@ class Where(Typed):
     dtype: str = "float32"
 
     roles: ClassVar[tuple[str, ...]] = ("condition", "a", "b")
-
-    def weight_roles(self) -> tuple[str, ...]:
-        return ("constant",) * len(self.constants)
 
     def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
         which = self.order[3 - len(self.constants) :]

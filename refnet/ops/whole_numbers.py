@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from refnet.core.engine import Engine
 from refnet.core.op import Interval, TensorType
-from refnet.ops.integers import EXACT, KINDS, Mask, Typed, in_float64, surely
+from refnet.ops.integers import EXACT, KINDS, Mask, Typed, WithConstants, in_float64, surely
 
 Array = npt.NDArray[Any]
 WHOLE = tuple(name for name in KINDS if name not in ("float32", "bool"))
@@ -57,7 +57,7 @@ def _whole(dtype: str, x: Interval) -> Array:
 
 
 @dataclass(frozen=True, repr=False)
-class Whole(Typed):
+class Whole(WithConstants):
     """y = a k b of integers; the inputs are stretched over each other
 
     kind: Add, Mul, Max, Min, BitwiseAnd, BitwiseOr, BitwiseXor of two or more; Sub, Div, Mod, Fmod of two;
@@ -81,12 +81,6 @@ class Whole(Typed):
     dtype: str = "int64"
 
     roles: ClassVar[tuple[str, ...]] = ("a", "b")
-
-    def weight_roles(self) -> tuple[str, ...]:
-        return ("constant",) * len(self.constants)
-
-    def weight_types(self, *data: TensorType) -> tuple[TensorType, ...]:
-        return tuple(TensorType(shape, self.dtype) for shape in self.constants)
 
     def type(self, *inputs: TensorType) -> TensorType:
         self._expect(self.kind in (*OF_ONE, *OF_TWO), f"kind must be one of {', '.join((*OF_ONE, *OF_TWO))}")

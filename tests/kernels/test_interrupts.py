@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import signal
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ from refnet.arithmetic.plain import Plain
 from refnet.kernels.thread_pool import Call, LaunchList, chunk, launch, next_chunk, parallel_for
 from refnet.loops.jit import njit
 from tests.helpers.bits import floats, same_bits
+from tests.helpers.threads import TIMERS, interrupted_after
 from tests.kernels.test_native_calls import steps
 
 PACKAGE = str(Path(refnet.__file__).parent)
@@ -120,18 +120,12 @@ def test_a_captured_run_is_repeated_after_an_interrupt(threads):
     assert moment > 5
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
+@TIMERS
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_few_long_kernels_are_not_all_done_first(threads):
     launch(steps(2, 8, threads)[0])
     launches, _, seen = steps(10, 8, threads, 8_000_000)
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.01)
-        with pytest.raises(KeyboardInterrupt):
-            launch(launches)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    with interrupted_after(0.01):
+        launch(launches)
     assert seen[0].all()
     assert not seen[5:].any()

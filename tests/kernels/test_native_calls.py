@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 import weakref
@@ -15,6 +14,7 @@ from refnet.kernels import thread_pool
 from refnet.kernels.native_calls import native
 from refnet.kernels.thread_pool import Call, LaunchList, _reached, advance, chunk, launch, next_chunk
 from refnet.loops.jit import njit
+from tests.helpers.threads import TIMERS, interrupted_after, let_go
 
 
 @njit
@@ -180,20 +180,14 @@ def test_a_kernel_that_fails_alone():
     assert list(seen) == [1, 0]
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
+@TIMERS
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_interrupt_ends_it_between_kernels(threads):
     """And nothing goes on writing: the arrays of a captured run are used again."""
     launches, _, seen = steps(2000, 8, threads, 200_000)
     launch(steps(2, 8, threads)[0])  # compiled, and the threads are there
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(KeyboardInterrupt):
-            launch(launches)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    with interrupted_after(0.1):
+        launch(launches)
     done = seen.copy()
     assert done.sum() < seen.size
     time.sleep(0.1)
@@ -224,10 +218,7 @@ def test_what_was_repeated_is_let_go():
     gone = weakref.ref(values)
     launch(launches)
     del launches, values
-    end = time.monotonic() + 5
-    while gone() is not None and time.monotonic() < end:
-        time.sleep(0.01)
-    assert gone() is None
+    assert let_go(gone)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -22,6 +22,7 @@ from refnet.kernels.thread_pool import (
     noting,
     parallel_for,
 )
+from tests.helpers.threads import let_go
 
 
 def count(work, seen, seconds=0.0):
@@ -125,10 +126,7 @@ def test_arguments_are_let_go():
     gone = weakref.ref(seen)
     parallel_for(count, 4, 2, seen)
     del seen
-    end = time.monotonic() + 5
-    while gone() is not None and time.monotonic() < end:
-        time.sleep(0.01)
-    assert gone() is None
+    assert let_go(gone)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -243,7 +241,4 @@ def test_what_was_repeated_is_let_go():
     gone = weakref.ref(seen)
     launch(LaunchList([Call(count, 4, 2, (seen,))], 2))
     del seen
-    end = time.monotonic() + 5
-    while gone() is not None and time.monotonic() < end:
-        time.sleep(0.01)
-    assert gone() is None
+    assert let_go(gone)

@@ -110,28 +110,38 @@ def _extreme(make: type[Max | Min]) -> Rule:
     return rule
 
 
+def reduced(u: Use) -> tuple[int, ...] | None:
+    """The axes of a reduction, all if none is given; None where it then reduces nothing."""
+    given = u.numbers("axes", 1, "axes")
+    if not given and u["noop_with_empty_axes"]:
+        return None
+    return tuple(sorted(u.axes(given, u.rank()))) if given else tuple(range(u.rank()))
+
+
+def summed_along(u: Use) -> int:
+    """The axis of a CumSum."""
+    axis = u.constant(1, "axis")
+    if axis.size != 1 or axis.dtype.kind not in "iu":
+        raise u.node.wrong(f"{axis.dtype} {list(axis.shape)} as axis", "one whole number")
+    return u.axis(int(axis.reshape(-1)[0]), u.rank())
+
+
 def _reduce(make: Any, alone: Op | None = None) -> Rule:
     """alone: what the op does to each number where no axis is reduced, if that is the number itself."""
 
     def rule(u: Use) -> list[Made]:
-        shape = u.type().shape
-        given = u.numbers("axes", 1, "axes")
-        if not given and u["noop_with_empty_axes"]:
-            if alone is None:
-                raise u.node.unsupported("no axes with noop_with_empty_axes=1")
-            return u.one(alone)
-        axes = tuple(sorted(u.axes(given, len(shape)))) if given else tuple(range(len(shape)))
-        return u.one(make(axes, bool(u["keepdims"])))
+        axes = reduced(u)
+        if axes is not None:
+            return u.one(make(axes, bool(u["keepdims"])))
+        if alone is None:
+            raise u.node.unsupported("no axes with noop_with_empty_axes=1")
+        return u.one(alone)
 
     return rule
 
 
 def _cum_sum(u: Use) -> list[Made]:
-    axis = u.constant(1, "axis")
-    if axis.size != 1 or axis.dtype.kind not in "iu":
-        raise u.node.wrong(f"{axis.dtype} {list(axis.shape)} as axis", "one whole number")
-    where = u.axis(int(axis.reshape(-1)[0]), u.rank())
-    return u.one(CumSum(where, bool(u["exclusive"]), bool(u["reverse"])))
+    return u.one(CumSum(summed_along(u), bool(u["exclusive"]), bool(u["reverse"])))
 
 
 RULES: dict[str, Rule] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from refnet.formats.assembly import Made
+from refnet.formats.onnx.reductions import reduced, summed_along
 from refnet.formats.onnx.use import Rule, Use
 from refnet.ops import Identity
 from refnet.ops.integers import Compare, Logical
@@ -54,21 +55,16 @@ def _clip(u: Use) -> list[Made]:
 
 def _reduce(kind: str) -> Rule:
     def rule(u: Use) -> list[Made]:
-        given = u.numbers("axes", 1, "axes")
-        if not given and u["noop_with_empty_axes"]:
+        axes = reduced(u)
+        if axes is None:
             return u.one(Identity())
-        axes = tuple(sorted(u.axes(given, u.rank()))) if given else tuple(range(u.rank()))
         return u.one(WholeReduce(kind, axes, bool(u["keepdims"]), u.type().dtype))
 
     return rule
 
 
 def _cum_sum(u: Use) -> list[Made]:
-    axis = u.constant(1, "axis")
-    if axis.size != 1 or axis.dtype.kind not in "iu":
-        raise u.node.wrong(f"{axis.dtype} {list(axis.shape)} as axis", "one whole number")
-    where = u.axis(int(axis.reshape(-1)[0]), u.rank())
-    return u.one(WholeCumSum(where, bool(u["exclusive"]), bool(u["reverse"]), u.type().dtype))
+    return u.one(WholeCumSum(summed_along(u), bool(u["exclusive"]), bool(u["reverse"]), u.type().dtype))
 
 
 def taken(u: Use, make: Any, *first: int) -> list[Made]:
