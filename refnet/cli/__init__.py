@@ -152,12 +152,14 @@ def _run(arguments: argparse.Namespace) -> int | None:
 
 
 def _say(error: RefnetError, as_json: bool) -> int:
-    """Print the error: on standard error, and with --json on standard output, too."""
-    lines = str(error).split("\n")
+    """Print the error, with the node at which it happened: on standard error, and with --json on standard
+    output, too."""
+    text = ", ".join([str(error), *getattr(error, "__notes__", ())])
+    lines = text.split("\n")
     _complain("refnet: " + "\n".join(escaped(line) for line in lines))
     if as_json:
         try:
-            print_json({"error": {"kind": type(error).__name__, "message": str(error)}})
+            print_json({"error": {"kind": type(error).__name__, "message": text}})
         except BrokenPipeError:
             return UNREAD
         except RefnetError as another:  # a full disk

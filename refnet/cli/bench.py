@@ -135,6 +135,8 @@ def _nothing_is_ignored(a: argparse.Namespace) -> None:
         refuse_given(a, ("path", "argument"), "they say how --module is made, which is not given")
     if not a.scaling and not a.startup:
         _one_module(a)
+        if a.table is None and a.against == [] and not a.profile:
+            raise InputError("--against none: nothing is raced; --profile times refnet alone")
         return
     which = "--scaling" if a.scaling else "--startup"
     ignored = ("against", "batch", "arithmetic", "python", "profile", "module")

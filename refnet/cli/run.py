@@ -196,7 +196,8 @@ def _inputs(
     if not images and entry is not None and entry.dataset == "digits":
         images = sorted((shipped_folder() / "digits").glob("*.png"), key=lambda p: int(p.name.split("-")[0]))
     if not images:
-        raise InputError("no image: name image files, or a tensor with --input FILE.npy")
+        name = "NAME=" * (len(graph.inputs) > 1)
+        raise InputError(f"no image: name image files, or a tensor with --input {name}FILE.npy")
     chosen = a.pipeline or usual_pipeline(a.model or EMBEDDED, entry)
     if chosen is None:
         raise InputError(f"{a.model}: choose the preprocessing, with --pipeline NAME or --model NAME")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from refnet.core.bits import equal_bits
 from refnet.core.by_recipe import ByRecipe
 from refnet.core.errors import GraphError, InputError
+from refnet.core.of_integers import OfIntegers
 
 if TYPE_CHECKING:
     from refnet.core.element import Derivation, Index, Terms, Windows
@@ -113,7 +114,7 @@ class Interval:
         return np.abs(self.center) + self.radius
 
 
-class Op(ByRecipe):
+class Op(ByRecipe, OfIntegers):
     """One kind of operation with its attributes. Subclasses are frozen dataclasses.
 
     The fields are the attributes, and the repr is how a graph prints: `Conv(channels=64, ...)`.
@@ -165,19 +166,9 @@ class Op(ByRecipe):
     reshapes: ClassVar[bool] = False
     """True if the value has the elements of its one input, in the same order, in another shape."""
 
-    any_dtype: ClassVar[bool] = False
-    """True if data, weights or value may be integers or booleans; `type` says which."""
-
-    def unspecified(self, *inputs: Any) -> npt.NDArray[np.bool_]:
-        """Per element of an integer value: whether no result is right, and frameworks may answer anything."""
-        return np.zeros((), np.bool_)
-
-    def index_limit(self, place: int, *inputs: TensorType) -> int | None:
-        """Of the integers in input `place`: the first that means nothing; None: all may mean something."""
-        return None
-
     def capturable(self, *inputs: tuple[int, ...]) -> bool:
         """Whether kernels do everything that `run` does with data of these shapes (captured_run.py).
+
         What Python does may then depend on shapes and weights, never on the values of the data.
         """
         return False
@@ -222,7 +213,10 @@ class Op(ByRecipe):
 
     def nan_propagates(self, *weights: F32) -> bool:
         """Whether every framework gives NaN for a NaN and for infinities that cancel, and for one infinity
-        an infinity of the formula's sign (or NaN, if finite terms overflow on the way). False: not known."""
+        an infinity of the formula's sign (or NaN, if finite terms overflow on the way).
+
+        False: frameworks differ, or it is not known.
+        """
         return False
 
     @property
@@ -258,11 +252,14 @@ class Op(ByRecipe):
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
         """The value by that formula of `formulas`; total: the order of its sum along an axis, if it has one.
-        Raises InputError for a formula that is not in the menu."""
+
+        Raises InputError for a formula that is not in the menu.
+        """
         raise NotImplementedError
 
     def fold(self, how: str, weights: Sequence[F32], engine: Engine) -> tuple[F32, F32]:
         """Weight and bias of the convolution before the op and the op as one, for an op that `folds`.
+
         how: one of core.orders.FOLDS, else InputError. weights: weight (o, ...), perhaps bias (o,), then the
         op's own, (o,) each.
         """
@@ -282,7 +279,9 @@ class Op(ByRecipe):
 
     def term_grid(self, units: Sequence[float], sizes: Sequence[float]) -> tuple[float, float] | None:
         """(unit, size): the terms of its sums are multiples of unit, and no product among them exceeds size.
-        units, sizes: the same of each input. None: its values are no sums."""
+
+        units, sizes: the same of each input. None: its values are no sums.
+        """
         return None
 
     def bound(self, *inputs: Interval, engine: Engine) -> Interval:
@@ -393,6 +392,7 @@ class Reduction(Op):
 
     def exact_integers(self, largest: int, *inputs: TensorType) -> tuple[tuple[int, ...], int] | None:
         """Inputs of which no partial sum rounds, in any order, with or without FMA: (limits, factor).
+
         Input i holds integers of at most limits[i], times the factor; no number that is multiplied exceeds
         largest. A limit of 0: there are too many terms. None: not known.
         """

@@ -13,6 +13,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import refnet
@@ -22,6 +23,7 @@ from refnet.models.labels import labels
 from refnet.models.predict import top
 from refnet.models.preprocess import pipeline
 from refnet.models.weights import shipped_folder
+from tests.helpers import onnx_build
 
 DIGITS = sorted((shipped_folder() / "digits").glob("*.png"))
 TWO = [str(DIGITS[0]), str(DIGITS[1])]
@@ -333,6 +335,20 @@ def test_a_model_that_is_none_is_told_in_the_words_of_the_command_line(capsys):
     state = str(shipped_folder() / f"{RESNEST}.pth")
     for argv in (["run", state, TWO[0]], ["summary", state], ["export", state, "--to", "mxnet", "-o", "net"]):
         assert "--model NAME" in refused(capsys, *argv)
+
+
+def test_an_error_within_a_run_names_the_node(capsys, tmp_path):
+    nodes = [onnx_build.node("Gather", "table x", "rows"), onnx_build.node("ReduceMax", "rows", keepdims=0)]
+    nodes[1].input.append("axis")
+    constants = [
+        onnx_build.tensor("table", np.ones((3, 2), np.float32)),
+        onnx_build.tensor("axis", np.array([1])),
+    ]
+    ids = onnx_build.value("x", ["n", 4], onnx.TensorProto.INT64)
+    onnx.save(onnx_build.model(nodes, constants, inputs=[ids]), tmp_path / "m.onnx")
+    np.save(tmp_path / "x.npy", np.full((1, 4), 7))
+    said = refused(capsys, "run", str(tmp_path / "m.onnx"), "--input", str(tmp_path / "x.npy"))
+    assert "the index 7 at [0, 0] is outside of -3 to 2, while executing rows = Take(" in said
 
 
 def test_a_file_of_another_name_needs_a_pipeline(capsys, tmp_path):

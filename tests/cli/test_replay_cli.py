@@ -93,7 +93,7 @@ def test_a_book_is_true_of_one_batch(path, capsys):
     assert "absent.json: cannot be read" in capsys.readouterr().err
     assert main(["run", NAME, *images, "--arithmetic", "exact"]) == 2
     assert "plain, golden or replay:BOOK, got 'exact'" in capsys.readouterr().err
-    assert main(["bench", NAME, "--against", "none", "--arithmetic", "replay:absent.json"]) == 2
+    assert main(["bench", NAME, "--against", "none", "--profile", "--arithmetic", "replay:absent.json"]) == 2
     assert "absent.json: cannot be read" in capsys.readouterr().err
 
 
