@@ -1,7 +1,7 @@
 """Golden values: each the exact real result of an op's formula on its float32 inputs, rounded once.
 
 Every op works the same way: a float64 evaluation with a proven error decides almost all elements
-(kernels/accumulator.py, `decide`); the few that remain open are computed exactly. Sums of products go
+(kernels/decisions.py); the few that remain open are computed exactly. Sums of products go
 through the fixed-point accumulator; formulas with a root or an exponential through rational comparison
 or decimals of growing precision.
 """
@@ -49,7 +49,7 @@ def round_or_refine(
     refine_count: RefineCount | None = None,
 ) -> F32:
     """Round `center` where `error` decides; refine(at, y) must write the flat indices `at` of y."""
-    from refnet.kernels.accumulator import decide
+    from refnet.kernels.decisions import decide
 
     return refined(op, *decide(center, error, threads), refine, refine_count)
 

@@ -15,7 +15,7 @@ from refnet.core.engine import F32, F64, NOTHING, ConvGeometry, Engine, Places, 
 from refnet.core.exact import Refine
 from refnet.core.rounding import error_factor, sum_error
 from refnet.exact.correct_rounding import RefineCount, by_decimals, nearest, refined, rounded
-from refnet.kernels import accumulator
+from refnet.kernels import accumulator, decisions
 from refnet.kernels.exact_conv import additions, decided, suits
 from refnet.kernels.exact_steps import Step, Tables, follow_exactly, follow_rows, tables
 from refnet.kernels.panel import convolve
@@ -135,7 +135,7 @@ class DecideOrRefine:
     ) -> tuple[F32, Places]:
         """`conv` before it refines, with lanes across positions; also for weights that are not finite."""
         engine, threads, groups = self.engine, self.engine.threads, geometry.groups
-        wide = accumulator.widened(x, threads)
+        wide = decisions.widened(x, threads)
         weights = engine.cached((w,), "float64", lambda: widened(w))
         b = np.zeros(0) if bias is None else bias.astype(np.float64)
         place = (geometry.stride, geometry.pad, geometry.dilation)
@@ -145,7 +145,7 @@ class DecideOrRefine:
                 more = addend.astype(np.float64)
                 epilogue = epilogue.add(more)
             center = convolve_in_segments(wide, weights, *place, groups, threads, epilogue)
-            squares = accumulator.squares(wide, groups, threads)
+            squares = decisions.squares(wide, groups, threads)
             ones = engine.cached((w,), ("ones", groups), lambda: ones_like_kernel(w, groups))
             norms = np.sqrt(convolve(squares, ones, *place, groups, threads))
         n, outputs, size = x.shape[0], w.shape[0], center.shape[2] * center.shape[3]
@@ -154,13 +154,13 @@ class DecideOrRefine:
         if addend is None:
             windows = norms.reshape(n, -1, size)
             flat = center.reshape(n, -1, size)
-            y, at = accumulator.decide_products(flat, windows, weight_norms, plus, factor, threads)
+            y, at = decisions.decide_products(flat, windows, weight_norms, plus, factor, threads)
         else:
             with np.errstate(all="ignore"):
                 sizes = np.repeat(norms, outputs // groups, 1)  # (n, outputs, oh, ow)
                 sizes *= weight_norms[:, None, None]
                 sizes += np.abs(plus)[:, None, None] + np.abs(more)
-            y, at = accumulator.decide(center, factor * sizes, threads)
+            y, at = decisions.decide(center, factor * sizes, threads)
         return y.reshape(center.shape), at
 
     def dense(self, op: str, x: F32, w: F32, bias: F32 | None) -> F32:
@@ -188,7 +188,7 @@ class DecideOrRefine:
         """See Exact.sum."""
         count, threads = terms.shape[0], self.engine.threads
         flat = np.ascontiguousarray(terms).reshape(count, -1)
-        y, at = accumulator.decide_sums(flat, error_factor(count), threads)
+        y, at = decisions.decide_sums(flat, error_factor(count), threads)
 
         def refine(at: Places, y: F32) -> None:
             y.reshape(-1)[at] = self._sums(flat[:, at].astype(np.float64))
@@ -198,7 +198,7 @@ class DecideOrRefine:
     def weighted_sum(self, op: str, attention: F32, x: F32) -> F32:
         """See Exact.weighted_sum."""
         n, radix, c, size = x.shape
-        y, at = accumulator.decide_weighted(attention, x, error_factor(radix), self.engine.threads)
+        y, at = decisions.decide_weighted(attention, x, error_factor(radix), self.engine.threads)
 
         def refine(at: Places, y: F32) -> None:
             image, channel, position = np.unravel_index(at, (n, c, size))
@@ -212,7 +212,7 @@ class DecideOrRefine:
         """See Exact.average. In float64 n terms and the division are off by (n + 2) U64 * average of |x|."""
         kernel, threads = geometry.kernel, self.engine.threads
         factor = error_factor(kernel[0] * kernel[1] + 1)
-        y, at = accumulator.decide_average(x, geometry, include_pad, factor, threads)
+        y, at = decisions.decide_average(x, geometry, include_pad, factor, threads)
 
         def refine(at: Places, y: F32) -> None:
             parallel_for(accumulator.average_exactly, at.size, threads, at, x, geometry, include_pad, y)
@@ -224,12 +224,12 @@ class DecideOrRefine:
     ) -> F32:
         """See Exact.affine."""
         rows = x.reshape(*x.shape[:2], prod(x.shape[2:]))
-        y, at = accumulator.decide_affine(rows, mean, scale, shift, factor, self.engine.threads)
+        y, at = decisions.decide_affine(rows, mean, scale, shift, factor, self.engine.threads)
         return refined(op, y.reshape(x.shape), at, refine, self.refine_count)
 
     def round_or_refine(self, op: str, center: F64, error: F64, refine: Refine) -> F32:
         """See Exact.round_or_refine."""
-        y, at = accumulator.decide(center, error, self.engine.threads)
+        y, at = decisions.decide(center, error, self.engine.threads)
         return refined(op, y, at, refine, self.refine_count)
 
     def nearest(self, compare: Callable[[Fraction], int], guess: float) -> np.float32:

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.engine import window_count
-from refnet.kernels.accumulator import marked, squares
 from refnet.kernels.channels import STRETCH, ChannelLayout, cropped, locate, piece, plane_layout, workspace
+from refnet.kernels.decisions import marked, squares
 from refnet.kernels.exact_block import WIDE, decide_pass, exact_group_block, exact_half_block, exact_odd_block
 from refnet.kernels.exact_steps import Tables, follow
 from refnet.kernels.geometry import PlaneGeometry

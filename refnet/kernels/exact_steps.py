@@ -21,7 +21,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from refnet.kernels.accumulator import is_open, marked
+from refnet.kernels.decisions import is_open, marked
 from refnet.kernels.exact_block import FAR, NORMAL, clear, rounds_apart
 from refnet.kernels.resources import readonly
 from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for

@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.engine import ConvGeometry
-from refnet.kernels.accumulator import marked, squares
+from refnet.kernels.decisions import marked, squares
 from refnet.kernels.exact_block import WIDE, transform_input, transform_output
 from refnet.kernels.exact_conv import (
     CHAIN,

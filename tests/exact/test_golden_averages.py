@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from refnet import ops
-from refnet.kernels import accumulator
-from refnet.kernels.accumulator import WIDTH
+from refnet.kernels import decisions
+from refnet.kernels.decisions import WIDTH
 from tests.crosscheck.oracle import expected
 from tests.helpers.bits import awkward, floats, same_bits
 from tests.helpers.engines import exact_on
@@ -38,9 +38,9 @@ def test_every_form_has_the_right_bits(size, kind, whole, monkeypatch):
     op = ops.GlobalAvgPool() if whole else ops.AvgPool((2, 2), (2, 2))
     used = []
     for name in ("_decide_whole", "_decide_quads", "_decide_average"):
-        kernel = getattr(accumulator, name)
+        kernel = getattr(decisions, name)
         note = lambda *given, kernel=kernel, name=name: used.append(name) or kernel(*given)  # noqa: E731
-        monkeypatch.setattr(accumulator, name, note)
+        monkeypatch.setattr(decisions, name, note)
     y = op.golden(x, exact=exact_on(1))
     one = whole or size == (2, 2)  # window for each map
     form = "_decide_whole" if one and size[1] < WIDTH else "_decide_average" if one else "_decide_quads"

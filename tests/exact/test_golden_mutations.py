@@ -11,7 +11,7 @@ from refnet import ops
 from refnet.core import rounding
 from refnet.exact import correct_rounding as exactly
 from refnet.exact import engine
-from refnet.kernels import accumulator as exact
+from refnet.kernels import accumulator, decisions
 from refnet.kernels.pool import avg_pool
 from refnet.kernels.thread_pool import chunk, next_chunk
 from refnet.prove.prove import by_enclosure, second
@@ -114,7 +114,7 @@ def saturating(center, error, threads):
     return np.where(np.abs(center) > limit, np.float32(np.inf), y), np.zeros(0, np.int64)
 
 
-DECIDE, CONV, AVERAGE = exact.decide, exact.conv_exactly, exact.average_exactly
+DECIDE, CONV, AVERAGE = decisions.decide, accumulator.conv_exactly, accumulator.average_exactly
 
 
 def items(work):
@@ -247,16 +247,16 @@ SUMS = ("Conv", "ConvAdd", "Dense", "Add", "RadixSum", "WeightedSum", "AvgPool",
 EXPONENTIALS = ("Sigmoid", "Softmax", "RadixSoftmax")
 
 BREAKS = [
-    (cast, exact, "decide", (*SUMS, *EXPONENTIALS, "bias", "addend", "drift")),
-    (shrunk, exact, "decide", ("drift", "drift, Conv")),
-    (keeping_minus_zero, exact, "decide", ("zero",)),
-    (flushing, exact, "decide", ("subnormal",)),
-    (saturating, exact, "decide", ("Dense", "Add")),
-    (rounding_twice, exact, "conv_exactly", ("Conv", "Dense")),
-    (dropping_a_term, exact, "conv_exactly", ("a tie",)),
-    (forgetting_the_bias, exact, "conv_exactly", ("bias",)),
-    (forgetting_the_addend, exact, "conv_exactly", ("addend",)),
-    (halves_up, exact, "average_exactly", ("an average on a tie",)),
+    (cast, decisions, "decide", (*SUMS, *EXPONENTIALS, "bias", "addend", "drift")),
+    (shrunk, decisions, "decide", ("drift", "drift, Conv")),
+    (keeping_minus_zero, decisions, "decide", ("zero",)),
+    (flushing, decisions, "decide", ("subnormal",)),
+    (saturating, decisions, "decide", ("Dense", "Add")),
+    (rounding_twice, accumulator, "conv_exactly", ("Conv", "Dense")),
+    (dropping_a_term, accumulator, "conv_exactly", ("a tie",)),
+    (forgetting_the_bias, accumulator, "conv_exactly", ("bias",)),
+    (forgetting_the_addend, accumulator, "conv_exactly", ("addend",)),
+    (halves_up, accumulator, "average_exactly", ("an average on a tie",)),
     (never_even, exactly, "_even", ("batch norm on a tie",)),
     (no_decimals, engine, "by_decimals", ("Sigmoid",)),
     (too_small, engine, "sum_error", ("drift",)),
@@ -271,11 +271,11 @@ IDS = [f"{name} = {change.__name__}" for change, _, name, _ in BREAKS]
 def test_a_break_is_seen(change, module, name, seen_by, monkeypatch):
     monkeypatch.setattr(module, name, change)
     if name == "decide":
-        monkeypatch.setattr(exact, "decide_products", by_products(change))
-        monkeypatch.setattr(exact, "decide_affine", by_affine(change))
-        monkeypatch.setattr(exact, "decide_average", by_average(change))
-        monkeypatch.setattr(exact, "decide_sums", by_sums(change))
-        monkeypatch.setattr(exact, "decide_weighted", by_weighted(change))
+        monkeypatch.setattr(decisions, "decide_products", by_products(change))
+        monkeypatch.setattr(decisions, "decide_affine", by_affine(change))
+        monkeypatch.setattr(decisions, "decide_average", by_average(change))
+        monkeypatch.setattr(decisions, "decide_sums", by_sums(change))
+        monkeypatch.setattr(decisions, "decide_weighted", by_weighted(change))
     assert [case for case in seen_by if right(case)] == []
 
 

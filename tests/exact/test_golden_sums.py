@@ -17,7 +17,7 @@ from refnet.core import rounding
 from refnet.core.engine import ConvGeometry
 from refnet.exact import engine
 from refnet.exact.correct_rounding import RefineCount
-from refnet.kernels import accumulator, winograd
+from refnet.kernels import decisions, winograd
 from refnet.kernels.exact_conv import CHAIN, LANES, suits
 from refnet.kernels.winograd import suits_tiles
 from tests.crosscheck.oracle import expected
@@ -214,15 +214,15 @@ def test_a_compensated_sum_decides_only_what_is_sure():
         true = sum(map(Fraction, terms))
         state = (0.0, 0.0, 0.0)
         for term in terms:
-            state = accumulator.twofold(*state, term)
-        value, sure = accumulator.round_twofold(*state, len(terms))
+            state = decisions.twofold(*state, term)
+        value, sure = decisions.round_twofold(*state, len(terms))
         decided += sure
         assert not sure or same_bits(np.float32(value), np.float32(round_float32(true)))
         off = (len(terms) + 2) * Fraction(2) ** -53 * Fraction(state[2]) * (1 + Fraction(2) ** -20)
         assert abs(Fraction(state[0]) + Fraction(state[1]) - true) <= off
     assert decided == 400
     middle = 2.0**24 + 1
-    assert accumulator.round_twofold(middle, 0.0, 0.0, 10) == (2.0**24, True)
-    assert accumulator.round_twofold(middle, 2.0**-90, 0.0, 10) == (2.0**24 + 2, True)
-    assert not accumulator.round_twofold(middle, 2.0**-90, 2.0**-30, 10)[1]
-    assert not accumulator.round_twofold(0.0, 0.0, 2.0**-300, 10)[1]
+    assert decisions.round_twofold(middle, 0.0, 0.0, 10) == (2.0**24, True)
+    assert decisions.round_twofold(middle, 2.0**-90, 0.0, 10) == (2.0**24 + 2, True)
+    assert not decisions.round_twofold(middle, 2.0**-90, 2.0**-30, 10)[1]
+    assert not decisions.round_twofold(0.0, 0.0, 2.0**-300, 10)[1]
