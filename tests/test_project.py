@@ -345,6 +345,7 @@ def test_the_readable_part_can_be_read_in_one_sitting():
 
 NO_LOOP = {
     "accumulator": "exact sums, which tests/exact compares with rational arithmetic",
+    "chunks": "computes nothing: as thread_pool",
     "decisions": "float64 estimates with a proven error, and what they decide: as accumulator",
     "exact_conv": "float64 sums with a proven error, in any order: tests/exact compares what they decide",
     "exact_steps": "one right result: tests/exact compares it with the nodes' own golden",

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.decisions import round_twofold, twofold
-from refnet.kernels.thread_pool import chunk, next_chunk
 from refnet.loops.jit import njit
 
 LIMBS = 21

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.engine import ConvGeometry, Epilogue, window_count
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.epilogue import EpilogueTables, Rows, follow, tables
 from refnet.kernels.geometry import PlaneGeometry
 from refnet.kernels.lanes import (
@@ -44,7 +45,7 @@ from refnet.kernels.lanes import (
 from refnet.kernels.memory import aligned, empty, scratch
 from refnet.kernels.resources import cached, readonly
 from refnet.kernels.scans import any_zero
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.kernels.writer import ROWS, VECTOR
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.engine import PoolGeometry
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.exact_block import twofold_row
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for
+from refnet.kernels.thread_pool import parallel_for
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from refnet.core.engine import F32
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.chunks import chunk, next_chunk
+from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.loops.elementary import NAMES, evaluated
 from refnet.loops.jit import njit
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from refnet.core.by_recipe import CLIP_DROPS, CLIP_KEEPS, RELU_DROPS, RELU_KEEPS
 from refnet.core.engine import ADD, BIAS, CLIP, RELU, SCALE_SHIFT, Array, Epilogue
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.epilogue_pass import (
     BY_ZERO,
     DROPS,
@@ -28,7 +29,7 @@ from refnet.kernels.epilogue_pass import (
 )
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import readonly
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.loops.jit import njit
 
 FLAGS = {

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from refnet.core.engine import window_count
 from refnet.kernels.channels import STRETCH, ChannelLayout, cropped, locate, piece, plane_layout, workspace
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.decisions import marked, squares
 from refnet.kernels.exact_block import WIDE, decide_pass, exact_group_block, exact_half_block, exact_odd_block
 from refnet.kernels.exact_steps import Tables, follow
@@ -30,7 +31,7 @@ from refnet.kernels.geometry import PlaneGeometry
 from refnet.kernels.lanes import GROUP, HALF, ODD, transpose
 from refnet.kernels.memory import aligned, scratch
 from refnet.kernels.resources import cached, readonly
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.kernels.writer import VECTOR
 from refnet.loops.jit import njit
 

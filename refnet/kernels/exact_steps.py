@@ -21,10 +21,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.decisions import is_open, marked
 from refnet.kernels.exact_block import FAR, NORMAL, clear, rounds_apart
 from refnet.kernels.resources import readonly
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.kernels.writer import SIZE, Writer
 from refnet.loops.jit import njit
 

@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from refnet.core.engine import PoolGeometry
 from refnet.kernels import pool
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import readonly
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.loops.bits32 import largest, multiply_add
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit

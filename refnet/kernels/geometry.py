@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.engine import ConvGeometry
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.memory import empty
 from refnet.kernels.simd import TILE, copy
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]

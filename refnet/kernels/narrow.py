@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.epilogue import EpilogueTables, Rows, follow
 from refnet.kernels.geometry import PlaneGeometry
 from refnet.kernels.memory import scratch
@@ -44,7 +45,6 @@ from refnet.kernels.narrow_block import (
 )
 from refnet.kernels.narrow_padding import again
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO, ZERO
-from refnet.kernels.thread_pool import chunk, next_chunk
 from refnet.kernels.tiles import (
     ADD_TO,
     ADDED,

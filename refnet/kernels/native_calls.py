@@ -26,10 +26,10 @@ from numba import types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
+from refnet.kernels.chunks import NO_WAIT
+
 Words = npt.NDArray[np.uint64]
 
-WORK = 4
-"""Elements of a kernel's `work` here: with so few it does not wait for others itself."""
 DATA = 4
 """Which of an array's words is the address of its data."""
 CODE, ARGUMENTS, WORK_ROW = range(3)
@@ -88,7 +88,7 @@ def _prepared(kernel: Any, arguments: tuple[Any, ...]) -> Words | None:
     made = kernel.overloads[kinds]
     context, name = made.target_context, made.fndesc
     expected = context.call_conv.get_function_type(name.restype, kinds)
-    words = list(_words(kinds[0], np.zeros(WORK, np.int64)))
+    words = list(_words(kinds[0], np.zeros(NO_WAIT, np.int64)))
     for kind, argument in zip(kinds[1:], arguments, strict=True):
         words += _words(kind, argument)
     taken = expected.args[2:]

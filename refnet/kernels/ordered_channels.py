@@ -27,6 +27,7 @@ from refnet.kernels.channels import (
     shares,
     workspace,
 )
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.epilogue import EpilogueTables, tables
 from refnet.kernels.geometry import PlaneGeometry, padded_planes
 from refnet.kernels.lanes import (
@@ -46,7 +47,7 @@ from refnet.kernels.narrow import narrow
 from refnet.kernels.program import Window
 from refnet.kernels.resources import cached, readonly
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO, ZERO
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.kernels.tiles import ADD_TO, ADDED, BEGIN, COUNT, FROM_ZERO, FUSED, GO_ON, ON, SEED
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit

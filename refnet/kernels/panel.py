@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from refnet.core.engine import NOTHING, Epilogue
 from refnet.kernels.channels import channel_layout, conv_across_channels, cropped
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.epilogue import apply
 from refnet.kernels.geometry import layout, padded_planes
 from refnet.kernels.lanes import (
@@ -35,7 +36,7 @@ from refnet.kernels.narrow import narrow
 from refnet.kernels.resources import cached, readonly
 from refnet.kernels.segments import chains_of, checked, tiled
 from refnet.kernels.simd import copy
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.kernels.writer import VECTOR
 from refnet.loops.jit import njit
 

@@ -10,7 +10,7 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from refnet.kernels.thread_pool import chunk, next_chunk
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.writer import VECTOR, WORD, Writer
 from refnet.loops.jit import njit
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import readonly
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.loops.fma import fma
 from refnet.loops.functions import exp
 from refnet.loops.jit import njit

@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.engine import NOTHING, PoolGeometry
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.epilogue import apply
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import readonly
 from refnet.kernels.simd import copy
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.kernels.windows import average, average_2x2, deinterleave, largest, mean
 from refnet.kernels.writer import VECTOR
 from refnet.loops.jit import njit

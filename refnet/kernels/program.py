@@ -23,11 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.orders import Code
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.memory import empty
 from refnet.kernels.resources import cached, readonly
 from refnet.kernels.seeds import ADDEND, BIAS, NEGATIVE_ZERO
 from refnet.kernels.simd import copy
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 

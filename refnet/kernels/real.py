@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from refnet.core.engine import Array
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.memory import empty
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.loops.error_function import (
     BY_ROOT_TWO_PI,
     FRACTIONS,

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.engine import NOTHING, Epilogue
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.epilogue import EpilogueTables, tables
 from refnet.kernels.geometry import (
     TERMS,
@@ -42,7 +43,7 @@ from refnet.kernels.program import Window
 from refnet.kernels.resources import cached, readonly
 from refnet.kernels.seeds import ADDEND, ZERO
 from refnet.kernels.simd import PITCH, TILE
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.kernels.tiles import (
     COUNT,
     SEED,

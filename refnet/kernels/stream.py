@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from refnet.kernels.thread_pool import chunk, next_chunk
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.loops.jit import njit
 
 BLOCK = 1 << 15

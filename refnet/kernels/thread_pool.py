@@ -12,15 +12,7 @@ A captured run (arithmetic/captured_run.py) is repeated by `launch`: all its ker
 each thread for itself, so that no kernel has to be handed over. If all are machine code, each thread stays in
 compiled code from kernel to kernel (native_calls.py).
 
-A kernel's first argument is its `work`, int64: chunks taken, chunks, items, chunks done, turns to wait;
-a worker sees the next kernel's behind it. A kernel's frame is
-
-    begin, end = chunk(work)
-    while begin < end:
-        for item in range(begin, end): ...
-        begin, end = next_chunk(work)
-
-Each item must write only outputs of its own, so that the bits cannot depend on the number of threads.
+How they share a kernel's items: chunks.py.
 
 A long computation may be interrupted (core/interrupt.py): then no thread takes another chunk, and the caller
 raises Stopped.
@@ -40,22 +32,32 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from refnet.core.interrupt import Stop, current
+from refnet.kernels import chunks
+from refnet.kernels.chunks import (
+    DONE,
+    ITEMS,
+    NO_WAIT,
+    PARTS,
+    ROW,
+    TAKEN,
+    THREADS,
+    TURNS,
+    Work,
+    all_done,
+    any_left,
+    reached,
+    rows_of,
+)
 from refnet.kernels.native_calls import ARGUMENTS, CODE, WORK_ROW, NativeCalls, call_native, native
 from refnet.kernels.resources import processors
 from refnet.loops.jit import njit
 
-Work = npt.NDArray[np.int64]
-
 WORTH = 50_000
 """Operations (about 15 microseconds of one thread) from which a second thread pays off."""
-WORTH_REPEATED = 15_000
-"""The same for a kernel of a captured run, which costs less to hand over."""
+WORTH_REPEATED = 4_000
+"""The same for a kernel of a captured run, which a worker begins within a microsecond of its caller."""
 CHUNKS = 16
 """Chunks per thread: more than one, so that a slow thread does not hold up the others."""
 SHARES = 1024
@@ -64,9 +66,6 @@ SPIN = 400_000
 """Turns, of one or two nanoseconds each, that an idle thread looks for work before it sleeps."""
 PAUSE = 2e-5
 """Seconds of sleep for a thread that has waited SPIN turns for another one."""
-TAKEN, PARTS, ITEMS, DONE, TURNS = range(5)
-ROW = 8
-"""Numbers per kernel: a cache line."""
 KERNELS = 1024
 """Kernels that one array of them serves."""
 STRETCH = 16
@@ -76,65 +75,6 @@ QUICK = 0.1
 OVER, WAITS, FAILED = range(3)
 """Why a thread returns from compiled code: everything is called; others are still at a kernel, or have not
 begun it; a kernel failed."""
-
-
-def _advance(typingctx: Any, array: Any, index: Any) -> Any:
-    """The typing and code of `advance`."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.atomic_rmw("add", builder.gep(data, [args[1]]), ir.IntType(64)(1), "seq_cst")
-
-    return types.int64(array, types.int64), codegen
-
-
-advance: Any = intrinsic(_advance)
-"""advance(array, index): array[index] += 1 as one step for all threads; the value before. int64."""
-
-
-def _look(typingctx: Any, array: Any, index: Any) -> Any:
-    """The typing and code of `look`."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.load_atomic(builder.gep(data, [args[1]]), "seq_cst", 8)
-
-    return types.int64(array, types.int64), codegen
-
-
-look: Any = intrinsic(_look)
-"""look(array, index): array[index] as other threads have left it, read anew each time. int64."""
-
-
-@njit
-def chunk(work: Any) -> tuple[int, int]:
-    """The items begin to end of the next chunk. begin == end if none is left: then a worker has waited for
-    the next kernel to begin, and the caller for all chunks of this one to be done, for a while.
-    """
-    part = advance(work, 0)
-    if part >= work[1]:
-        if work.size > 8:
-            _reached(work, 8, 1, work[4])
-        elif work.size == 8:
-            _reached(work, 3, work[1], work[4])
-        return 0, 0
-    return work[2] * part // work[1], work[2] * (part + 1) // work[1]
-
-
-@njit
-def next_chunk(work: Any) -> tuple[int, int]:
-    """As `chunk`, after one is done."""
-    advance(work, 3)
-    return chunk(work)
-
-
-@njit
-def _reached(work: Any, index: int, value: int, turns: int) -> bool:
-    """Wait until work[index] >= value, at most so many turns. Returns whether it is."""
-    for _ in range(turns):
-        if look(work, index) >= value:
-            return True
-    return bool(look(work, index) >= value)
 
 
 @njit
@@ -149,24 +89,24 @@ def _call_each(table: Any, rows: Any, begin: int, end: int, turns: int) -> tuple
         at = table[k, WORK_ROW]
         if call_native(table[k, CODE], table[k, ARGUMENTS], data + rows.itemsize * at) != 0:
             return k, FAILED
-        if not _reached(rows, at + DONE, rows[at + PARTS], turns):
+        if not all_done(rows, at, turns):
             return k + 1, WAITS
     return end, OVER
 
 
 @njit
-def _help_each(table: Any, rows: Any, begin: int, turns: int) -> tuple[int, int]:
-    """A worker's part of the kernels from `begin` on: chunks of each that its caller has begun.
+def _help_each(table: Any, rows: Any, mine: int, begin: int, turns: int) -> tuple[int, int]:
+    """The part of worker `mine` of the kernels from `begin` on: chunks of each that its caller has begun.
 
     Returns where it stopped (see OVER): for WAITS and FAILED at the kernel.
     """
     data = rows.ctypes.data
     for k in range(begin, table.shape[0]):
         at = table[k, WORK_ROW]
-        if not _reached(rows, at + TAKEN, 1, turns):
+        if not reached(rows, at + TAKEN, 1, turns):
             return k, WAITS
-        left = look(rows, at + TAKEN) < rows[at + PARTS]
-        if left and call_native(table[k, CODE], table[k, ARGUMENTS], data + rows.itemsize * at) != 0:
+        own = data + rows.itemsize * (at + ROW * mine)
+        if any_left(rows, at) and call_native(table[k, CODE], table[k, ARGUMENTS], own) != 0:
             return k, FAILED
     return table.shape[0], OVER
 
@@ -191,10 +131,10 @@ class _Job:
         self.kernel, self.work, self.arguments = kernel, work, arguments
         self.fault: BaseException | None = None
 
-    def work_along(self) -> None:
+    def work_along(self, mine: int) -> None:
         """A worker's part."""
         if (arguments := self.arguments) is not None:
-            self.kernel(self.work, *arguments)
+            self.kernel(self.work[mine * ROW :], *arguments)
 
 
 class LaunchList:
@@ -213,22 +153,24 @@ class LaunchList:
             for call, both in zip(calls, shared, strict=True)
         ]
         self.shared = [step for step, both in zip(self.steps, shared, strict=True) if both]
-        self.rows = np.zeros((len(calls) + 1, ROW), np.int64)
+        self.rows = rows_of(len(calls) + 1, threads)
         for (_, _, at), call, both in zip(self.steps, calls, shared, strict=True):
-            self.rows[at, PARTS] = min(call.count, CHUNKS * threads) if both else 1
-            self.rows[at, ITEMS] = call.count
-        self.native = native([(kernel, arguments, at * ROW) for kernel, arguments, at in self.steps])
+            self.rows[at, :, PARTS] = min(call.count, CHUNKS * threads) if both else 1
+            self.rows[at, :, ITEMS] = call.count
+            self.rows[at, :, THREADS] = threads if both else 1
+        width = threads * ROW
+        self.native = native([(kernel, arguments, at * width) for kernel, arguments, at in self.steps])
         self.native_shared = None if self.native is None else self.native.of(shared)
         self._stretch = 1
 
     def alone(self) -> None:
         """All of it in this thread."""
         rows = self.rows.copy()
-        rows[:, PARTS] = 1
+        rows[:, :, PARTS] = rows[:, :, THREADS] = 1
         if self.native is not None:
             self.call_each(rows.reshape(-1), 0, lambda _: None)
             return
-        works = list(rows[:, :TURNS])
+        works = list(rows[:, 0, :NO_WAIT])
         for kernel, arguments, at in self.steps:
             kernel(works[at], *arguments)
 
@@ -241,7 +183,7 @@ class LaunchList:
             if why == FAILED:
                 raise _failed(self.steps[at][0])
             if why == WAITS:
-                row = self.steps[at - 1][2] * ROW
+                row = self.steps[at - 1][2] * self.threads * ROW
                 wait(rows[row : row + ROW])
         self._stretch = STRETCH if time.perf_counter() - begun < QUICK else 1
 
@@ -259,45 +201,47 @@ class _Launch:
     """A launch list that is running: as soon as the caller has begun a kernel, a worker may."""
 
     def __init__(self, launches: LaunchList, rows: Work, turns: int) -> None:
-        self.shared, self.rows = launches.shared, rows.reshape(-1)  # the kernels are let go when all are done
+        self.shared, self.rows = launches.shared, rows  # the kernels are let go when all are done
         self.native, self.turns = launches.native_shared, turns
         self.fault: BaseException | None = None
         self.over = False
         self._came: list[None] = []
         self._left: list[None] = []
 
-    def work_along(self) -> None:
+    def work_along(self, mine: int) -> None:
         """A worker's part. It may come late: then all chunks are taken."""
         self._came.append(None)
         try:
             if (calls := self.native) is not None:
-                self._help_each(calls, self.shared)
+                self._help_each(calls, self.shared, mine)
             else:
-                self._repeat()
+                self._repeat(mine)
         finally:
             self._left.append(None)
 
     def leave(self) -> None:
         """End it: no worker begins another chunk. Returns when none is at one."""
         self.over, self.shared, self.native = True, [], None
-        rows = self.rows.reshape(-1, ROW)
-        rows[:, TAKEN] = np.maximum(rows[:, PARTS], 1)
-        while len(self._left) < len(self._came) and (rows[:, DONE] < rows[:, PARTS]).any():
+        rows = self.rows
+        rows[:, :, TAKEN] = np.maximum(rows[:, :, PARTS], 1)
+        while len(self._left) < len(self._came) and (rows[:, :, DONE].sum(1) < rows[:, 0, PARTS]).any():
             time.sleep(PAUSE)
 
-    def _repeat(self) -> None:
+    def _repeat(self, mine: int) -> None:
+        flat, width = self.rows.reshape(-1), self.rows[0].size
         for kernel, arguments, row in self.shared:
-            at = row * ROW
-            while not self.rows[at + TAKEN]:
+            while not self.rows[row, 0, TAKEN]:
                 if self.over:
                     return
                 time.sleep(PAUSE)
-            kernel(self.rows[at : at + 2 * ROW], *arguments)
+            kernel(flat[row * width + mine * ROW : (row + 1) * width + ROW], *arguments)
 
-    def _help_each(self, calls: NativeCalls, steps: Sequence[tuple[Kernel, tuple[Any, ...], int]]) -> None:
+    def _help_each(
+        self, calls: NativeCalls, steps: Sequence[tuple[Kernel, tuple[Any, ...], int]], mine: int
+    ) -> None:
         at, why = 0, WAITS
         while why != OVER and not self.over:
-            at, why = _help_each(calls.table, self.rows, at, self.turns)
+            at, why = _help_each(calls.table, self.rows.reshape(-1), mine, at, self.turns)
             if why == FAILED:
                 raise _failed(steps[at][0])
             if why == WAITS and not self.over:
@@ -315,14 +259,15 @@ class ThreadPool:
         self.threads = threads
         self._users: list[object] = []
         self._turns = SPIN if threads <= processors() else 0
-        self._rows = np.zeros(0, np.int64)
+        self._rows = rows_of(0, threads)
         self._at = 0
         self._job: _Job | _Launch | None = None
         self._bell = np.zeros(ROW, np.int64)
         self._asleep: list[SimpleQueue[None]] = []
         self._unfinished: _Launch | None = None
-        for i in range(threads - 1):
-            threading.Thread(target=self._work, name=f"refnet-{threads}-{i}", daemon=True).start()
+        for i in range(1, threads):
+            name = f"refnet-{threads}-{i}"
+            threading.Thread(target=self._work, args=(i,), name=name, daemon=True).start()
 
     def run(self, kernel: Callable[..., None], count: int, arguments: tuple[Any, ...]) -> bool:
         """Run the kernel on range(count) in all threads; returns when every item is done.
@@ -341,21 +286,22 @@ class ThreadPool:
 
     def _run(self, kernel: Callable[..., None], count: int, arguments: tuple[Any, ...]) -> None:
         self._finish()
-        if self._at + ROW >= self._rows.size:
-            self._rows, self._at = np.zeros(KERNELS * ROW, np.int64), 0
-        both = self._rows[self._at : self._at + 2 * ROW]
-        self._at += ROW
-        work = both[:ROW]
+        if self._at + 1 >= len(self._rows):
+            self._rows, self._at = rows_of(KERNELS, self.threads), 0
+        rows = self._rows[self._at]
+        both = self._rows.reshape(-1)[self._at * rows.size : (self._at + 1) * rows.size + ROW]
+        self._at += 1
+        work = rows[0]
         parts = min(count, CHUNKS * self.threads)
-        work[PARTS], work[ITEMS], work[TURNS] = parts, count, self._turns
+        rows[:, PARTS], rows[:, ITEMS], rows[:, TURNS] = parts, count, self._turns
         job = _Job(kernel, both, arguments)
-        stop = _stopping(work)
+        stop = _stopping(rows)
         try:
             self._begin(job)
             kernel(work, *arguments)
             self._end(job, work, stop)
         finally:
-            work[TAKEN] = parts  # if the kernel failed here, nobody begins another chunk
+            rows[:, TAKEN] = parts  # if the kernel failed here, nobody begins another chunk
             job.arguments = None
 
     def launch(self, launches: LaunchList) -> bool:
@@ -373,8 +319,7 @@ class ThreadPool:
     def _launch(self, launches: LaunchList) -> None:
         self._finish()
         rows = launches.rows.copy()
-        rows[: len(launches.shared), TURNS] = self._turns
-        works = list(rows)
+        rows[: len(launches.shared), :, TURNS] = self._turns
         job = _Launch(launches, rows, self._turns)
         try:
             self._unfinished = job
@@ -384,10 +329,8 @@ class ThreadPool:
                 launches.call_each(rows.reshape(-1), self._turns, wait)
                 return
             for kernel, arguments, at in launches.steps:
-                work = works[at]
-                kernel(work, *arguments)
-                if work[DONE] < work[PARTS]:
-                    self._end(job, work, None)
+                kernel(rows[at, 0], *arguments)
+                self._end(job, rows[at, 0], None)
         finally:
             job.over = True
             self._finish()
@@ -406,20 +349,20 @@ class ThreadPool:
 
     def _end(self, job: _Job | _Launch, work: Work, stop: Stop | None) -> None:
         """Wait until all chunks are done, or the computation is to stop."""
-        while not _reached(work, DONE, work[PARTS], SPIN):
+        while not all_done(work, 0, SPIN):
             if stop is not None:
                 stop.check()
             if job.fault is not None:
                 raise job.fault
             time.sleep(PAUSE)
 
-    def _work(self) -> None:
+    def _work(self, mine: int) -> None:
         last = None
         bed: SimpleQueue[None] = SimpleQueue()
         while True:
             rung, job = self._bell[0], self._job
             if job is last or job is None:
-                if isinstance(job, _Launch) and _reached(self._bell, 0, rung + 1, self._turns):
+                if isinstance(job, _Launch) and reached(self._bell, 0, rung + 1, self._turns):
                     continue
                 self._asleep.append(bed)
                 while self._job is last:
@@ -428,7 +371,7 @@ class ThreadPool:
                 continue
             last = job
             try:
-                job.work_along()
+                job.work_along(mine)
             except BaseException as fault:  # the caller raises it
                 job.fault = fault
 
@@ -456,20 +399,23 @@ def parallel_for(kernel: Callable[..., None], count: int, threads: int, *argumen
 def alone(call: Call) -> None:
     """The whole of a kernel in this thread."""
     if current() is None:
-        call.kernel(np.array([0, 1, call.count, 0]), *call.arguments)
+        call.kernel(chunks.alone(call.count), *call.arguments)
         return
-    work = np.array([0, min(call.count, SHARES), call.count, 0])
-    stop = _stopping(work)
+    work = chunks.alone(call.count, min(call.count, SHARES))
+    stop = _stopping(work[np.newaxis])
     call.kernel(work, *call.arguments)
     if stop is not None:
         stop.check()
 
 
-def _stopping(work: Work) -> Stop | None:
-    """See to it that no chunk of this work begins once the computation is to stop; None if it cannot be."""
+def _stopping(rows: Work) -> Stop | None:
+    """See to it that no chunk of this work (threads, ...) begins once the computation is to stop.
+
+    None if it cannot be stopped.
+    """
     stop = current()
     if stop is not None:
-        stop.on_ask = lambda: work.__setitem__(TAKEN, work[PARTS])
+        stop.on_ask = lambda: rows.__setitem__((slice(None), TAKEN), rows[0, PARTS])
         stop.check()
     return stop
 

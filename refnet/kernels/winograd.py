@@ -35,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refnet.core.engine import ConvGeometry
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.decisions import marked, squares
 from refnet.kernels.exact_block import WIDE, transform_input, transform_output
 from refnet.kernels.exact_conv import (
@@ -52,7 +53,7 @@ from refnet.kernels.exact_steps import Tables
 from refnet.kernels.lanes import GROUP
 from refnet.kernels.memory import scratch
 from refnet.kernels.resources import cached, readonly
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for, threads_for
+from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]

@@ -16,7 +16,8 @@ import pytest
 import refnet
 from refnet.core.interrupt import LONG, Stopped, current, interruptible
 from refnet.core.limits import MEMORY, OPERATIONS, limits, long_ones, run_cost
-from refnet.kernels.thread_pool import chunk, next_chunk, parallel_for
+from refnet.kernels.chunks import chunk, next_chunk
+from refnet.kernels.thread_pool import parallel_for
 from refnet.models.catalog import build, entries
 from refnet.models.cost import summary
 from refnet.ops import Add, Conv, Relu

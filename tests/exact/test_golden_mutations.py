@@ -12,8 +12,8 @@ from refnet.core import rounding
 from refnet.exact import correct_rounding as exactly
 from refnet.exact import engine
 from refnet.kernels import accumulator, decisions
+from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.pool import avg_pool
-from refnet.kernels.thread_pool import chunk, next_chunk
 from refnet.prove.prove import by_enclosure, second
 from tests.crosscheck.oracle import expected
 from tests.helpers.bits import floats, same_bits

@@ -14,7 +14,8 @@ import pytest
 import refnet
 from refnet.arithmetic.captured_run import CapturedRun, CapturedRuns
 from refnet.arithmetic.plain import Plain
-from refnet.kernels.thread_pool import Call, LaunchList, chunk, launch, next_chunk, parallel_for
+from refnet.kernels.chunks import chunk, next_chunk
+from refnet.kernels.thread_pool import Call, LaunchList, launch, parallel_for
 from refnet.loops.jit import njit
 from tests.helpers.bits import floats, same_bits
 from tests.helpers.threads import TIMERS, interrupted_after

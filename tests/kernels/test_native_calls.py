@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from refnet.kernels import thread_pool
+from refnet.kernels.chunks import advance, alone, chunk, next_chunk, reached
 from refnet.kernels.native_calls import native
-from refnet.kernels.thread_pool import Call, LaunchList, _reached, advance, chunk, launch, next_chunk
+from refnet.kernels.thread_pool import Call, LaunchList, launch
 from refnet.loops.jit import njit
 from tests.helpers.threads import TIMERS, interrupted_after, let_go
 
@@ -55,7 +56,7 @@ def meet(work, marks, sizes, seen, turns):
     while begin < end:
         for item in range(begin, end):
             advance(marks, 1 + item)
-            if not _reached(marks, 2 - item, 1, turns):
+            if not reached(marks, 2 - item, 1, turns):
                 advance(marks, 0)
             seen[item] = np.empty(sizes[item], np.int64).size
         begin, end = next_chunk(work)
@@ -90,7 +91,7 @@ def test_what_a_kernel_is_given(threads):
     for k, source in enumerate(tables):
         flags = (k % 2 == 0, k % 2 == 1), (-(2**40) - k, 7 * k)
         rest = flags, np.float32(0.1), float("nan") if k == 1 else -1e300
-        gather(np.array([0, 1, 20, 0]), source, seen[k], rest[0], expected[k], *rest[1:])
+        gather(alone(20), source, seen[k], rest[0], expected[k], *rest[1:])
         calls.append(Call(gather, 20, threads, (source, seen[k], rest[0], found[k], *rest[1:])))
     launches = LaunchList(calls, threads)
     assert launches.native is not None

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from refnet.kernels import thread_pool
+from refnet.kernels.chunks import MINE, begin_of_share, chunk, next_chunk
 from refnet.kernels.pointwise import GRAIN, relu
 from refnet.kernels.thread_pool import (
+    CHUNKS,
     KERNELS,
     Call,
     LaunchList,
     ThreadPool,
-    chunk,
     launch,
-    next_chunk,
     noting,
     parallel_for,
 )
@@ -55,6 +55,43 @@ def test_helpers_do_their_part():
 
     parallel_for(kernel, 8, 2)
     assert len(workers) == 2
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_each_thread_begins_with_its_own_share_and_then_takes_from_the_others(threads):
+    """The caller waits until all have begun, and is slow; the others do nearly all that is its share."""
+    order: dict[int, list[int]] = {}
+    all_here = threading.Barrier(threads)
+
+    def kernel(work):
+        begin, end = chunk(work)
+        mine = order.setdefault(int(work[MINE]), [])
+        while begin < end:
+            mine.append(begin)
+            if len(mine) == 1:
+                all_here.wait(20)
+            time.sleep(0.2 if work[MINE] == 0 else 0.001)
+            begin, end = next_chunk(work)
+
+    items = CHUNKS * threads
+    parallel_for(kernel, items, threads)
+    assert [order[i][0] for i in range(threads)] == [i * CHUNKS for i in range(threads)]
+    assert sorted(item for mine in order.values() for item in mine) == [*range(items)]
+    assert order[0] == [*range(len(order[0]))]
+    assert len(order[0]) < CHUNKS // 2
+    for i in range(1, threads):
+        assert order[i][: CHUNKS // 2] == [*range(i * CHUNKS, i * CHUNKS + CHUNKS // 2)]
+    assert set(order[1]) & set(range(CHUNKS))
+
+
+@pytest.mark.parametrize("parts", [0, 1, 2, 3, 5, 31, 32, 33])
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+def test_shares_are_neighbours_and_the_caller_has_the_first(parts, threads):
+    begins = [begin_of_share(parts, i, threads) for i in range(threads + 1)]
+    assert (begins[0], begins[-1]) == (0, parts)
+    sizes = np.diff(begins)
+    assert sizes.max() - sizes.min() <= 1
+    assert sizes[0] == -(-parts // threads)
 
 
 def test_a_team_outlives_its_array_of_kernels():
