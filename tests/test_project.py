@@ -380,6 +380,18 @@ def test_no_private_name_crosses_a_package():
                 assert not private or home == name.split(".")[1], f"{path} imports {private} of {node.module}"
 
 
+def test_onnxs_node_tests_are_read_in_one_place():
+    """Its list of them is shared: who changes a model there changes what other tests of the process read."""
+    shared = ("collect_testcases", "load_model_tests", "_NodeTestCases")
+    allowed = {"tests/helpers/onnx_cases.py", "tests/test_project.py"}
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests").rglob("*.py")
+        if any(name in path.read_text() for name in shared)
+    }
+    assert found == allowed
+
+
 def test_frameworks_are_never_imported():
     for path in PACKAGE.rglob("*.py"):
         if path.name.endswith("_worker.py") or path.parent.name == "_weights":

@@ -22,7 +22,6 @@ import argparse
 import re
 import sys
 import tempfile
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ from refnet.verification.judge import judge
 from refnet.verification.judgement import DEFECT, UNJUDGED
 from tests.helpers.engines import FAST
 from tests.helpers.onnx_build import one_process
+from tests.helpers.onnx_cases import node_cases
 
 Array = npt.NDArray[Any]
 
@@ -108,20 +108,15 @@ class Outcome:
 
 def node_tests() -> Iterator[Test]:
     """The tests of single nodes; those of expanded functions under the node's operator with a star."""
-    from onnx.backend.test.case.node import collect_testcases
-
     ops: dict[str, str] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        cases = collect_testcases(None)
-    for case in sorted(cases, key=lambda case: case.name):  # their own order is that of imports
+    for case in node_cases():
         base = re.sub(r"_expanded\w*$", "", case.name)
         expanded = base != case.name
+        first = case.model.graph.node[0].op_type
         if not expanded:
-            ops[case.name] = case.model.graph.node[0].op_type
-        op = ops.get(base, case.model.graph.node[0].op_type) + "*" * expanded
-        for inputs, outputs in case.data_sets or ():
-            yield Test(case.name, op, case.model, tuple(inputs), tuple(outputs))
+            ops[case.name] = first
+        op = ops.get(base, first) + "*" * expanded
+        yield Test(case.name, op, case.model, case.inputs, case.outputs)
 
 
 def packaged_tests() -> Iterator[Test]:

@@ -7,16 +7,12 @@ bits.
 
 from __future__ import annotations
 
-import importlib
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx as package
 import pytest
-from onnx.backend.test.case import node
-from onnx.backend.test.case.test_case import TestCase
 
 from refnet import ops
 from refnet.core.bits import equal_bits
@@ -32,6 +28,7 @@ from tests.crosscheck.judge import Tally, check
 from tests.crosscheck.test_functions_real import WIDE
 from tests.helpers.bits import floats
 from tests.helpers.engines import FAST
+from tests.helpers.onnx_cases import NodeCase, node_cases
 
 pytestmark = pytest.mark.crosscheck
 
@@ -154,53 +151,39 @@ def test_global_max_pooling_of_mxnet(workers: dict[str, Worker]) -> None:
     assert equal_bits(ops.MaxPool((6, 7)).run(x, engine=FAST), y).all()
 
 
-FILES = (
-    *("abs", "celu", "elu", "erf", "exp", "gelu", "hardsigmoid", "hardswish", "log", "mish", "neg", "pow"),
-    *("cos", "reciprocal", "selu", "sin", "softplus", "softsign", "sqrt", "swish", "tanh", "tan", "sinh"),
-    *("cosh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "ceil", "floor", "round", "sign"),
-)
-"""Where onnx keeps the node tests of the operators."""
-
-
-def node_tests() -> list[TestCase]:
+@pytest.fixture(scope="module")
+def nodes() -> list[NodeCase]:
     """onnx's node tests of these operators, without those of their expanded functions."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name in FILES:
-            importlib.import_module(f"onnx.backend.test.case.node.{name}")
-    cases = [case for case in node._NodeTestCases if len(case.model.graph.node) == 1]
-    return [case for case in cases if case.model.graph.node[0].op_type in RULES]
+    return [case for case in node_cases() if case.op in RULES]
 
 
-NODES = node_tests()
-
-
-def test_onnx_has_tests_of_every_function() -> None:
-    assert {case.model.graph.node[0].op_type for case in NODES} == set(RULES)
+def test_onnx_has_tests_of_every_function(nodes: list[NodeCase]) -> None:
+    assert {case.op for case in nodes} == set(RULES)
 
 
 REFUSED = {f"test_pow_types_float32_{kind}{bits}" for kind in ("int", "uint") for bits in (32, 64)}
 """Their exponents are integers. Others are of another type than float32."""
 
 
-@pytest.mark.parametrize("case", NODES, ids=lambda case: case.name)
-def test_onnxs_own_tests(case: TestCase, tmp_path: Path) -> None:
+@pytest.mark.parametrize("op", sorted(RULES))
+def test_onnxs_own_tests(op: str, nodes: list[NodeCase], tmp_path: Path) -> None:
     """The stored results, on the stored inputs: equal or inside the bound. A second input becomes a
     constant."""
-    model = package.ModelProto.FromString(case.model.SerializeToString())
-    ((arrays, (expected,)),) = case.data_sets
-    for array in arrays[1:]:
-        name = model.graph.input[1].name
-        model.graph.initializer.append(package.numpy_helper.from_array(array, name))
-        del model.graph.input[1]
-    path = tmp_path / "one.onnx"
-    path.write_bytes(model.SerializeToString())
-    if arrays[0].dtype != np.float32 or expected.dtype != np.float32:
-        with pytest.raises((UnsupportedError, FormatError)):
-            read_onnx(path)
-        return
-    graph = read_onnx(path)
-    made = graph.by_name[model.graph.output[0].name]
-    assert bool(made.op.opaque) == (case.name in REFUSED)
-    if not made.op.opaque:
-        check(made, expected, [arrays[0], *(graph.weights[name] for name in made.weights)], Tally())
+    for number, case in enumerate(case for case in nodes if case.op == op):
+        model, arrays, (expected,) = case.model, case.inputs, case.outputs
+        for array in arrays[1:]:
+            name = model.graph.input[1].name
+            model.graph.initializer.append(package.numpy_helper.from_array(array, name))
+            del model.graph.input[1]
+        path = tmp_path / f"{number}.onnx"
+        path.write_bytes(model.SerializeToString())
+        if arrays[0].dtype != np.float32 or expected.dtype != np.float32:
+            with pytest.raises((UnsupportedError, FormatError)):
+                read_onnx(path)
+            continue
+        graph = read_onnx(path)
+        made = graph.by_name[model.graph.output[0].name]
+        assert bool(made.op.opaque) == (case.name in REFUSED), case.name
+        if not made.op.opaque:
+            weights = [graph.weights[name] for name in made.weights]
+            check(made, expected, [arrays[0], *weights], Tally())

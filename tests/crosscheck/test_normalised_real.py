@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from tests.crosscheck.conftest import interpreter
 from tests.crosscheck.judge import within_bound
 from tests.helpers.bits import floats, same_bits
 from tests.helpers.engines import FAST
+from tests.helpers.onnx_cases import node_cases
 
 pytestmark = pytest.mark.crosscheck
 
@@ -43,20 +43,12 @@ MODULES = {
 
 def node_tests() -> Iterator[tuple[str, Any, dict[str, Any], dict[str, Any]]]:
     """Of these operators and float32: name, model, inputs, outputs. Integers become constants."""
-    from onnx.backend.test.case.node import collect_testcases
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        cases = collect_testcases("")
-    for case in cases:
-        if case.model is None or [node.op_type in OPERATORS for node in case.model.graph.node] != [True]:
+    for case in node_cases():
+        if case.op not in OPERATORS:
             continue
-        model = onnx.ModelProto()
-        model.CopyFrom(case.model)  # which others in this process read, too
-        proto = model.graph
-        given, made = case.data_sets[0]
-        data = {value.name: np.asarray(x) for value, x in zip(proto.input, given, strict=True)}
-        outputs = {value.name: np.asarray(x) for value, x in zip(proto.output, made, strict=True)}
+        proto = case.model.graph
+        data = {value.name: np.asarray(x) for value, x in zip(proto.input, case.inputs, strict=True)}
+        outputs = {value.name: np.asarray(x) for value, x in zip(proto.output, case.outputs, strict=True)}
         for value in list(proto.input):
             array = data[value.name]
             if array.dtype == np.int64 or array.ndim == 0:
@@ -64,7 +56,7 @@ def node_tests() -> Iterator[tuple[str, Any, dict[str, Any], dict[str, Any]]]:
                 proto.input.remove(value)
         arrays = (*data.values(), *outputs.values())
         if data and all(a.dtype == F and a.size for a in arrays):
-            yield case.name, model, data, outputs
+            yield case.name, case.model, data, outputs
 
 
 def test_onnx_own_tests_lie_inside_and_so_does_refnet(tmp_path, report):

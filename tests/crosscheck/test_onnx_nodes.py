@@ -6,10 +6,8 @@ bits. What is not judged is listed by name with its reason, so a test that stops
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +17,7 @@ from onnx import numpy_helper
 from refnet.core.errors import RefnetError
 from refnet.formats.onnx.reader import read_onnx
 from tests.crosscheck.onnx_node_tests import OTHER_PLACES
+from tests.helpers.onnx_cases import NodeCase, node_cases
 from tests.helpers.onnx_models import judge
 
 pytestmark = pytest.mark.crosscheck
@@ -44,38 +43,20 @@ EMPTY = {
 """Tests with values that have no elements, which refused files have."""
 
 
-def cases() -> list[tuple[str, onnx.ModelProto, list[Any], list[Any]]]:
-    """(name, model, inputs, outputs) of one operator, with float32 data and outputs."""
-    from onnx.backend.test.loader import load_model_tests
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tests = load_model_tests(kind="node")
-    found = []
-    for test in tests:
-        if test.model is not None:
-            model, sets = test.model, test.data_sets
-        else:
-            folder = Path(test.model_dir)
-            model, sets = onnx.load(folder / "model.onnx"), [stored(folder / "test_data_set_0")]
-        if len(model.graph.node) == 1 and model.graph.node[0].op_type in OPERATORS:
-            inputs, outputs = sets[0]
-            if {np.asarray(inputs[0]).dtype, np.asarray(outputs[0]).dtype} == {np.dtype(np.float32)}:
-                found.append((test.name, model, [*map(np.asarray, inputs)], [*map(np.asarray, outputs)]))
-    return found
-
-
-def stored(folder: Path) -> tuple[list[Any], list[Any]]:
-    def arrays(kind: str) -> list[Any]:
-        files = sorted(folder.glob(f"{kind}_*.pb"), key=lambda p: int(p.stem.split("_")[1]))
-        return [numpy_helper.to_array(onnx.load_tensor(file)) for file in files]
-
-    return arrays("input"), arrays("output")
+def cases() -> list[NodeCase]:
+    """Those of one of these operators, with float32 data and outputs."""
+    return [
+        case
+        for case in node_cases()
+        if case.op in OPERATORS
+        and {np.asarray(case.inputs[0]).dtype, np.asarray(case.outputs[0]).dtype} == {np.dtype(np.float32)}
+    ]
 
 
 def test_node_tests_of_onnx(tmp_path: Path, report: list[str]) -> None:
     judged, unknown, refused = Counter(), Counter(), set()
-    for name, model, inputs, outputs in cases():
+    for name, model, stored_inputs, stored_outputs in cases():
+        inputs, outputs = [*map(np.asarray, stored_inputs)], [*map(np.asarray, stored_outputs)]
         names = [one.name for one in model.graph.input]
         data = {names[0]: inputs[0]}
         for one, array in zip(names[1:], inputs[1:], strict=True):  # shapes, weights, indices: constants
