@@ -1,0 +1,105 @@
+"""The table of docs/performance.md that sums up the outputs of `refnet bench` which the page shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+BEGIN = "<!-- from the outputs below, by python -m tests.figures -->\n"
+END = "<!-- end of the outputs -->\n"
+THREADS = ("1", "2")
+
+
+class Race(NamedTuple):
+    """A row that the page shows, under its command."""
+
+    command: str
+    cells: dict[str, str]
+
+    @property
+    def arithmetic(self) -> str:
+        """plain, golden or replay."""
+        found = re.search(r"--arithmetic (\w+)", self.command)
+        return found[1] if found else "plain"
+
+
+class Aim(NamedTuple):
+    """The highest ratio that is aimed at on each number of threads, for which rows."""
+
+    arithmetic: str
+    network: str
+    against: str
+    most: tuple[float, ...]
+
+    def wants(self, race: Race) -> bool:
+        """Whether this row is meant. network, against: patterns of the whole."""
+        return (
+            race.arithmetic == self.arithmetic
+            and re.fullmatch(self.network, race.cells["network"]) is not None
+            and re.match(self.against, race.cells["against"]) is not None
+        )
+
+
+LARGE = "resnest-50-pytorch|octave-se-resnet-50-0.125"
+AIMS = (
+    Aim("plain", LARGE, "onnxruntime|openvino", (1.00, 1.00)),
+    Aim("golden", LARGE, "torch|mxnet", (1.20, 1.50)),
+    Aim("golden", ".*", "onnx-reference", (1 / 50, 1 / 50)),
+    Aim("replay", ".*", "torch|mxnet", (1.20, 1.20)),
+    Aim("plain", "convnext_tiny|mobilenet_v3_large|vit_b_16|unet", "torch", (1.50, 1.50)),
+)
+"""One row on several numbers of threads has one of these aims at most."""
+
+
+def races(page: str) -> Iterator[Race]:
+    """All rows of races that the page shows; those of several images per run have a batch other than 1."""
+    for block in re.findall(r"^```console\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        command, *lines = block.replace("\\\n    ", "").split("\n")
+        rules = [i for i, line in enumerate(lines) if line.startswith("──")]
+        if not rules or "refnet ms" not in lines[rules[0] - 1]:
+            continue
+        names = re.split(r" {2,}", lines[rules[0] - 1].strip())
+        for line in lines[rules[0] + 1 :]:
+            if line.strip():
+                yield Race(command, dict(zip(names, re.split(r" {2,}", line.strip()), strict=True)))
+
+
+def block(page: str) -> str:
+    """A row per network and framework that has an aim, or none: what was reached on each number of threads."""
+    found: dict[tuple[str, str, str], dict[str, Race]] = {}
+    for race in races(page):
+        if race.cells["batch"] == "1":
+            key = race.arithmetic, race.cells["network"], race.cells["against"]
+            found.setdefault(key, {})[race.cells["threads"]] = race
+    lines = [
+        "| arithmetic | network | against | 1 thread: paired (lowest to highest) | 2 threads | at most |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (arithmetic, network, against), rows in found.items():
+        aims = [aim for aim in AIMS if any(map(aim.wants, rows.values()))]
+        cells = [_cell(rows.get(threads), aims, i) for i, threads in enumerate(THREADS)]
+        said = " and ".join(dict.fromkeys(_number(one) for aim in aims for one in aim.most)) or ""
+        lines.append(f"| {arithmetic} | {network} | {against} | {' | '.join(cells)} | {said} |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.1 else f"1/{1 / value:.0f}"
+
+
+def _cell(race: Race | None, aims: list[Aim], place: int) -> str:
+    if race is None:
+        return ""
+    paired, lowest, highest = (float(race.cells[name]) for name in ("paired", "lowest", "highest"))
+    said = f"{_number(paired)} ({_number(lowest)} to {_number(highest)})"
+    if any(paired > aim.most[place] for aim in aims):
+        return f"{said}: not reached"
+    return said
+
+
+def written(page: str) -> str:
+    """The page with the table of what it shows."""
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    return before + BEGIN + block(page) + END + after
