@@ -66,7 +66,7 @@ def races(page: str) -> Iterator[Race]:
 
 
 def block(page: str) -> str:
-    """A row per network and framework that has an aim, or none: what was reached on each number of threads."""
+    """A row per arithmetic, network and framework: what was reached on each number of threads."""
     found: dict[tuple[str, str, str], dict[str, Race]] = {}
     for race in races(page):
         if race.cells["batch"] == "1":
