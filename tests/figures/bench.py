@@ -155,7 +155,8 @@ def _needed(found: Sequence[Row]) -> list[str]:
     now = [float(r["refnet_gflop_per_s"]) for r in above]
     return [
         f"The {len(above)} octave networks above {most:.2f} of MXNet's time on one thread run at "
-        f"{min(now):.0f} to {max(now):.0f} GFLOP/s, and would have to run at {min(needed):.0f} to {max(needed):.0f}."
+        f"{min(now):.0f} to {max(now):.0f} GFLOP/s, and would have to run at "
+        f"{min(needed):.0f} to {max(needed):.0f}."
     ]
 
 
