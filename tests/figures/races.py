@@ -71,7 +71,7 @@ def block(page: str) -> str:
     for race in races(page):
         if race.cells["batch"] == "1":
             key = race.arithmetic, race.cells["network"], race.cells["against"]
-            found.setdefault(key, {})[race.cells["threads"]] = race
+            found.setdefault(key, {}).setdefault(race.cells["threads"], race)
     lines = [
         "| arithmetic | network | against | 1 thread: paired (lowest to highest) | 2 threads | at most |",
         "|---|---|---|---|---|---|",
@@ -81,7 +81,52 @@ def block(page: str) -> str:
         cells = [_cell(rows.get(threads), aims, i) for i, threads in enumerate(THREADS)]
         said = " and ".join(dict.fromkeys(_number(one) for aim in aims for one in aim.most)) or ""
         lines.append(f"| {arithmetic} | {network} | {against} | {' | '.join(cells)} | {said} |")
-    return "\n".join(lines) + "\n"
+    others = _others(page)
+    return "\n".join([*lines, *([""] if others else []), *others]) + "\n"
+
+
+def _others(page: str) -> list[str]:
+    """What else is aimed at, of the same outputs."""
+    factors = dict(re.findall(r"^(resnet-\d+-baseline|one \dx\d layer) .* ([\d.]+)$", page, re.MULTILINE))
+    depths = [name for name in factors if name.startswith("resnet")]
+    whole = re.search(r"largest / smallest; of the whole table (\d+\.\d+)", page)
+    starts = dict(re.findall(r"^(second process: \S.*?) {2,}([\d.]+)$", page, re.MULTILINE))
+    if not depths or whole is None or not starts:
+        return []
+    layers = "; ".join(
+        f"{name.removeprefix('one ')}: {value}" for name, value in factors.items() if name not in depths
+    )
+    loading, more = (float(starts[f"second process: {what}"]) for what in ("loading", "all but running"))
+    every = [*races(page)]
+    eight = [r.cells for r in every if r.cells["against"] == "refnet, batch 1"]
+    batch = ", ".join(f"{float(one['paired']):.2f} ({one['network']})" for one in eight)
+    first = {r.cells["against"].split()[0]: r.cells for r in reversed(every) if _whole(r)}
+    memory = ", ".join(
+        f"{int(one['refnet MiB']) / int(one['other MiB']):.2f} ({name})"
+        for name, one in sorted(first.items())
+    )
+    numbers = ", ".join(factors[name] for name in depths)
+    named = ", ".join(name.split("-")[1] for name in depths)
+    return [
+        "| aim | at most | reached |",
+        "|---|---|---|",
+        f"| time per multiply-add, images of 64×64 to 448×448, of {named} layers | factor 1.5 | "
+        f"{numbers}; {whole[1]} over all, layers included |",
+        f"| the same, one layer of 7×7 to 448×448 | factor 1.5 | {layers} |",
+        f"| second process, loading | 0.7 s | {loading:.2f} s ({more:.2f} s with the interpreter's start "
+        "and end) |",
+        f"| batch 8, per image, 2 threads, to batch 1 | 1.0 | {batch} |",
+        f"| largest memory of plain's process, 1 thread | 1.0 of the framework's | {memory} |",
+    ]
+
+
+def _whole(race: Race) -> bool:
+    cells = race.cells
+    return (
+        race.arithmetic == "plain"
+        and cells["threads"] == cells["batch"] == "1"
+        and re.fullmatch(LARGE, cells["network"]) is not None
+    )
 
 
 def _number(value: float) -> str:
