@@ -32,7 +32,7 @@ def concatenate(arrays: Sequence[Array], axis: int, threads: int) -> Array:
     target = y.reshape(rows, prod(y.shape[axis:]))
     for x in arrays:
         source = np.ascontiguousarray(x).reshape(rows, prod(x.shape[axis:]))
-        parts = max(1, -(-x.size // (rows * GRAIN)))
+        parts = max(1, -(-source.shape[1] // GRAIN))
         count = threads_for(threads, x.size)
         parallel_for(_place, rows * parts, count, readonly(source), target, at, parts)
         at += source.shape[1]
