@@ -47,6 +47,7 @@ from refnet.kernels.chunks import (
     Work,
     all_done,
     any_left,
+    copied,
     reached,
     rows_of,
 )
@@ -318,7 +319,7 @@ class ThreadPool:
 
     def _launch(self, launches: LaunchList) -> None:
         self._finish()
-        rows = launches.rows.copy()
+        rows = copied(launches.rows)
         rows[: len(launches.shared), :, TURNS] = self._turns
         job = _Launch(launches, rows, self._turns)
         try:
