@@ -166,8 +166,9 @@ class LaunchList:
         self._stretch = 1
 
     def settle(self) -> None:
-        """Return when no worker is at it any longer: an interrupt may have ended the last wait for that. Nobody
-        may be repeating it.
+        """Return when no worker is at it any longer: an interrupt may have ended the last wait for that.
+
+        Nobody may be repeating it.
         """
         if self.running is not None:
             self.running.leave()
