@@ -153,6 +153,43 @@ def test_a_fault_comes_back_and_the_team_lives_on(where):
     assert (seen == 1).all()
 
 
+@pytest.mark.parametrize("way", ["run", "launch"])
+def test_after_a_fault_nobody_begins_another_chunk(way, monkeypatch):
+    """Of no share: the helper has most of its own before it."""
+    caller, begun = threading.get_ident(), []
+    here, failed, over = threading.Event(), threading.Event(), threading.Event()
+
+    def kernel(work):
+        begin, end = chunk(work)
+        if threading.get_ident() == caller:
+            assert here.wait(20)
+            raise MemoryError("no room")
+        while begin < end:
+            begun.append(begin)
+            here.set()
+            assert failed.wait(20)
+            begin, end = next_chunk(work)
+        over.set()
+
+    def sleep(seconds, sleep=time.sleep):
+        if threading.get_ident() == caller:
+            failed.set()  # a launch list's caller waits for the helper
+        sleep(seconds)
+
+    def go():
+        if way == "run":
+            parallel_for(kernel, 2 * CHUNKS, 2)
+        else:
+            launch(LaunchList([Call(kernel, 2 * CHUNKS, 2, ())], 2))
+
+    monkeypatch.setattr(thread_pool.time, "sleep", sleep)
+    with pytest.raises(MemoryError, match="no room"):
+        go()
+    failed.set()
+    assert over.wait(20)
+    assert begun == [CHUNKS]
+
+
 def test_a_busy_team_leaves_the_second_caller_alone_with_its_work():
     first, second = np.zeros(8, np.int64), np.zeros(8, np.int64)
     other = threading.Thread(target=parallel_for, args=(count, 8, 2, first, 0.02))
