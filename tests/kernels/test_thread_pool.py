@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextvars import copy_context
 
 import numpy as np
 import pytest
 
+from refnet.core import interrupt
+from refnet.core.interrupt import Stop, Stopped
 from refnet.kernels import thread_pool
 from refnet.kernels.chunks import MINE, ROW, begin_of_share, chunk, next_chunk, rows_of
 from refnet.kernels.memory import LINE
@@ -188,6 +191,30 @@ def test_after_a_fault_nobody_begins_another_chunk(way, monkeypatch):
     failed.set()
     assert over.wait(20)
     assert begun == [CHUNKS]
+
+
+def test_who_is_asked_to_stop_begins_no_chunk_of_any_share():
+    """Also while the caller is at one, and does not know yet."""
+    caller, begun, over, stop = threading.get_ident(), [], threading.Event(), Stop()
+
+    def kernel(work):
+        begin, end = chunk(work)
+        while begin < end:
+            begun.append(begin)
+            if threading.get_ident() == caller:
+                assert over.wait(20)
+            else:
+                stop.ask()
+            begin, end = next_chunk(work)
+        over.set()
+
+    def go():
+        interrupt._current.set(stop)
+        parallel_for(kernel, 2 * CHUNKS, 2)
+
+    with pytest.raises(Stopped):
+        copy_context().run(go)
+    assert sorted(begun) == [0, CHUNKS]
 
 
 def test_a_busy_team_leaves_the_second_caller_alone_with_its_work():
