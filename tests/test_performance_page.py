@@ -22,6 +22,7 @@ from refnet.report.bench import BUSY
 
 PAGE = (Path(__file__).parents[1] / "docs" / "performance.md").read_text(encoding="utf-8")
 OCTAVE, RESNEST = "octave-se-resnet-50-0.125", "resnest-50-pytorch"
+LARGE = "ResNeSt-50 and octave-SE-ResNet-50"
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 CONSOLES = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 MEASURED = [(block.split("\n")[0][2:], block) for block in CONSOLES if "\n\n" in block]
@@ -54,11 +55,11 @@ def near(text: str, value: float, of: float) -> bool:
 
 def test_the_page_is_what_this_file_reads():
     assert set(SECTIONS) == {
-        *("What is compared", "How", "The first command compiles", "The model table", "Results"),
-        *("Golden's convolutions, 2026-11-30", "Replay, 2026-11-30", "Small networks: where their time goes"),
+        *("What is compared", "How", "Results", "The model table", LARGE, "Golden", "Replay"),
+        *("Small networks and two threads", "Networks of others", "The first command compiles"),
     }
-    assert len(MEASURED) == 10
-    assert len(CONSOLES) == 13  # and the commands without an output
+    assert len(MEASURED) == 16
+    assert len(CONSOLES) == 18  # and the commands without an output
 
 
 @pytest.mark.parametrize("title", SECTIONS)
@@ -95,9 +96,10 @@ def test_a_races_columns_fit_together_and_the_networks_cost(command):
     peaks = dict(re.findall(r"(\d+) GFLOP/s on (\d) thread", block))
     peak = {threads: float(speed) for speed, threads in peaks.items()}
     for row in table(command):
-        macs = summary(build(entry(row["network"]))).macs
         ours, speed = float(row["refnet ms"]), float(row["GFLOP/s"])
-        assert abs(2e-6 * macs / ours - speed) <= 0.05 + 0.005 * speed / ours
+        if ".onnx" not in command:
+            macs = summary(build(entry(row["network"]))).macs
+            assert abs(2e-6 * macs / ours - speed) <= 0.05 + 0.005 * speed / ours
         assert near(row["ratio"], ours / float(row["other ms"]), 0.001)
         assert abs(speed / peak[row["threads"]] * 100 - float(row["of peak"][:-1])) < 0.5
         assert float(row["lowest"]) <= float(row["paired"]) <= float(row["highest"])
@@ -112,95 +114,35 @@ def test_the_scalings_factors_are_those_of_its_rows():
     for name, (*each, factor) in times.items():
         assert len(each) == len(SIZES if name in SCALED else LAYERS)
         assert abs(max(each) / min(each) - factor) < 0.006
-    whole = [one for name in SCALED for one in times[name][:-1]]
+    whole = [one for name in times for one in times[name][:-1]]
     assert f"of the whole table {max(whole) / min(whole):.2f}" in block
     said = re.search(r"takes ([\d.]+) ns there, and ([\d.]+) ns at 224", PAGE)
     fifty = times["resnet-50-baseline"]
     assert said.groups() == (f"{fifty[SIZES.index(64)]:.3f}", f"{fifty[SIZES.index(224)]:.3f}")
 
 
-def row_of(run: str) -> str:
-    (found,) = re.findall(rf"^\| {re.escape(run)} \|.*\| (.*) \|$", SECTIONS["Results"], re.MULTILINE)
-    return found
-
-
-def test_the_last_figure_of_a_summary_is_the_printed_one():
-    """Where the summary gives one figure, or several of which the last is printed below, it is that."""
-    bench = f"refnet bench {RESNEST} --against"
-    torch1, onnx1, torch2, onnx2 = table(f"{bench} torch,onnxruntime --threads 1,2")
-    assert near(row_of(f"{RESNEST} `plain`, 1 thread").split(", ")[-1], float(torch1["paired"]), 0.001)
-    both = re.findall(r"^\| the same, 2 threads \| PyTorch \|.*\| (.*) \|$", PAGE, re.MULTILINE)
-    assert near(both[0].split(", ")[-1], float(torch2["paired"]), 0.001)
-    assert (
-        row_of("the same, 1 and 2 threads") == f"{float(onnx1['paired']):.2f} to {float(onnx2['paired']):.2f}"
-    )
-    golden = [float(row["paired"]) for row in table(f"{bench} torch --arithmetic golden --threads 1,2")]
-    earlier = "([before it became faster](#goldens-convolutions-2026-11-30))"
-    assert re.findall(r"and ([\d.]+)", row_of(f"{RESNEST} `golden`, 1 and 2 threads {earlier}")) == [
-        f"{one:.2f}" for one in golden
-    ]
-    replay = [
-        float(table(f"{bench} torch --threads {n} --arithmetic replay:torch-{n}x1.book.json")[0]["paired"])
-        for n in (1, 2)
-    ]
-    assert row_of(f"{RESNEST} `replay`, 1 and 2 threads") == " and ".join(f"{one:.2f}" for one in replay)
-    (slow,) = table(f"{bench} onnx-reference --threads 2")
-    times = float(slow["other ms"]) / float(slow["refnet ms"])
-    assert row_of(f"{RESNEST} `plain`, 2 threads") == f"1/{times:.0f}"
-    eight = [
-        table(f"refnet bench {name} --against {who} --threads 2 --batch 1,8 --runs 7")[-1]
-        for name, who in ((RESNEST, "torch"), (OCTAVE, "mxnet"))
-    ]
-    said = re.findall(r"[\d.]+(?= \()", row_of("batch 8, per image, 2 threads"))
-    assert all(near(text, float(row["paired"]), 0.001) for text, row in zip(said, eight, strict=True))
-    one, two = table(f"refnet bench {OCTAVE} --against mxnet --threads 1,2")
-    for found, said in ((one, row_of(f"{OCTAVE} `plain`, 1 thread")), (two, "0.69 to 0.73; 0.85 to 0.91")):
-        low, high = re.match(r"([\d.]+) to ([\d.]+)", said).groups()
-        assert float(low) <= float(found["paired"]) <= float(high)
-    memory = [int(row["refnet MiB"]) / int(row["other MiB"]) for row in (torch1, one, onnx1)]
-    pytorch, mxnet, onnx = (f"{one:.2f}" for one in memory)
-    assert (pytorch, mxnet, f"{float(onnx):.1f}") == ("0.86", "0.86", "1.1")
-    assert row_of("largest memory") == "0.86 (PyTorch and MXNet); 1.1 of ONNX Runtime's"
-    start = dict(
-        re.findall(r"^(\S.*?) {2,}([\d.]+)$", dict(MEASURED)["refnet bench --startup"], re.MULTILINE)
-    )
-    named = start["python -c 'import refnet'"], start["refnet --help"]
-    assert row_of("`import refnet`, `refnet --help`") == "{:.2f} and {:.2f} s".format(*map(float, named))
-    assert row_of("first process, every kernel compiled").startswith(
-        f"{float(start['first process, nothing compiled: whole process']):.0f} "
-    )
-    loading, all_but = (float(start[f"second process: {what}"]) for what in ("loading", "all but running"))
-    said = f"{loading:.2f} s ({all_but:.2f} s with the interpreter's start and end)"
-    assert row_of("second process, loading") == said
-
-
-def test_what_the_results_text_says_of_the_tables():
-    text = " ".join(SECTIONS["Results"].split())
-    rows = table(f"refnet bench {RESNEST} --against torch,onnxruntime --threads 1,2")
-    shares = sorted(round(float(row["of peak"][:-1])) for row in rows if row["threads"] == "1")
-    one, two = table(f"refnet bench {OCTAVE} --against mxnet --threads 1,2")
-    share = round(float(one["of peak"][:-1]))
-    assert (
-        f"ResNeSt-50 runs at {shares[0]} to {shares[1]} % of the peak, the octave network at {share} %"
-        in text
-    )
-    slow = table(f"refnet bench {OCTAVE} --against mxnet --threads 2 --batch 1,8 --runs 7")[0]
-    ours, theirs = ([round(float(row[of])) for row in (slow, two)] for of in ("refnet ms", "other ms"))
-    assert (
-        f"{ours[0]} ms for the octave network in the run with `--batch 1,8` instead of {ours[1]} in" in text
-    )
-    assert f"loses less: {theirs[0]} ms instead of {theirs[1]}." in text
-    other, flops = float(one["other ms"]), 2e-9 * summary(build(entry(OCTAVE))).macs
-    aim, alone = round(0.6 * other), round(1000 * flops / 117)
-    assert (
-        "measured peak of float32 FMA in registers: 117 GFLOP/s on 1 thread"
-        in dict(MEASURED)[f"refnet bench {OCTAVE} --against mxnet --threads 1,2"]
-    )
-    assert f"0.60 of MXNet's {other:.0f} ms for the octave network on one thread is {aim} ms." in text
-    assert (
-        f"The network's {flops:.1f} GFLOP alone take {alone} ms at the measured peak of 117 GFLOP/s." in text
-    )
-    assert f"That leaves {aim - alone} ms for everything else" in text
+def test_what_the_text_says_of_the_outputs():
+    text = " ".join(SECTIONS[LARGE].split())
+    shares = {}
+    for name, others in ((RESNEST, "torch,onnxruntime,openvino"), (OCTAVE, "mxnet,onnxruntime,openvino")):
+        rows = table(f"refnet bench {name} --against {others} --threads 1,2")
+        found = sorted(round(float(row["of peak"][:-1])) for row in rows if row["threads"] == "1")
+        shares[name] = f"{found[0]} to {found[-1]} %"
+    assert f"ResNeSt-50 runs at {shares[RESNEST]} of the peak, the octave network at {shares[OCTAVE]}" in text
+    others = " ".join(SECTIONS["Networks of others"].split())
+    for name in ("convnext_tiny", "mobilenet_v3_large", "vit_b_16", "unet"):
+        (command,) = [one for one, _ in MEASURED if f"{name}.onnx" in one]
+        one, two = (
+            next(row for row in table(command) if (row["threads"], row["against"].split()[0]) == wanted)
+            for wanted in (("1", "onnxruntime"), ("2", "onnxruntime"))
+        )
+        said = " and ".join(f"{float(row['paired']):.1f}" for row in (one, two))
+        assert f"{name} {said}" in others, (name, said)
+    golden = " ".join(SECTIONS["Golden"].split())
+    for name, share in ((RESNEST, 0), (OCTAVE, 1)):
+        flops = 2e-9 * summary(build(entry(name))).macs
+        assert f"{flops:.1f}" in golden
+        assert f"{1000 * flops / 59:.0f}" in golden, share
 
 
 def test_the_counts_of_a_run_of_the_octave_network():
@@ -223,7 +165,7 @@ def test_the_counts_of_a_run_of_the_octave_network():
     x = {"data": np.zeros(graph.inputs["data"].shape, np.float32)}
     run = CapturedRun(graph, x, engine("fast", 1), plan)
     calls = sum(len(step.steps) for step in run._steps)
-    assert f"A run is {calls} calls of kernels from Python." in text
+    assert f"A run is {calls} calls of kernels." in text
 
 
 def test_how_it_is_measured_is_how_it_is_measured():

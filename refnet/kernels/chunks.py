@@ -21,10 +21,8 @@ A kernel's frame is
 Each item must write only outputs of its own, so that the bits cannot depend on the number of threads.
 
 Shares are neighbouring chunks: thread i begins at item i / threads of all, and takes chunks of the others'
-shares once its own are taken. So a thread mostly finds in its own cache what it computed in the kernel
-before: the upper half of a map, say. Reading what another processor has just written takes some 80
-nanoseconds per cache line where the two share a cache, and some 350 where they do not. For the same reason
-each thread counts in a cache line of its own.
+shares once its own are taken. Each thread counts in a cache line of its own, since a line that two
+processors write in turn goes back and forth between them.
 """
 
 from __future__ import annotations

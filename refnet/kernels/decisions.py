@@ -18,7 +18,7 @@ import numpy.typing as npt
 from refnet.core.engine import PoolGeometry
 from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.exact_block import twofold_row
-from refnet.kernels.thread_pool import parallel_for
+from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
@@ -29,6 +29,8 @@ LANES = 8
 """Sums beside each other that become one: a vector or more."""
 WIDTH = 28
 """Maps of so many columns are as quick row by row as in one piece (measured)."""
+COST = 4
+"""Operations per decision, beside those of the estimate."""
 LINE = 512
 """Float64 sums that a kernel keeps beside each other in the first-level cache."""
 
@@ -49,6 +51,7 @@ def decide(center: Array, error: Array, threads: int) -> tuple[Array, Array]:
     y = np.empty(center.shape, np.float32)
     unsure = np.empty(center.size, np.bool_)
     c, e = np.ascontiguousarray(center).reshape(-1), np.ascontiguousarray(error).reshape(-1)
+    threads = threads_for(threads, COST * center.size)
     parallel_for(_decide, -(-center.size // GRAIN), threads, c, e, y.reshape(-1), unsure)
     return y, marked(unsure)
 
@@ -64,6 +67,7 @@ def decide_products(
     unsure = np.empty(center.size, np.bool_)
     n, o, size = center.shape
     flat = unsure.reshape(n * o, size)
+    threads = threads_for(threads, COST * center.size)
     parallel_for(_decide_products, n * o, threads, center, norms, weights, bias, factor, y, flat)
     return y, marked(unsure)
 
@@ -79,6 +83,7 @@ def decide_affine(
     unsure = np.empty(x.size, np.bool_)
     n, c, size = x.shape
     rows, flat = np.ascontiguousarray(x).reshape(n * c, size), unsure.reshape(n * c, size)
+    threads = threads_for(threads, COST * x.size)
     parallel_for(
         _decide_affine, n * c, threads, rows, mean, scale, shift, factor, y.reshape(n * c, size), flat
     )
@@ -100,6 +105,7 @@ def decide_average(
     y = np.empty((n, c, *output), np.float32)
     unsure = np.empty(y.size, np.bool_)
     planes = np.ascontiguousarray(x).reshape(n * c, *x.shape[2:])
+    threads = threads_for(threads, COST * y.size + x.size)
     whole = geometry.kernel == x.shape[2:] and geometry.pad == (0, 0) and output == (1, 1)
     if whole and x.shape[3] < WIDTH:
         parallel_for(_decide_whole, n * c, threads, planes.reshape(n * c, -1), factor, y.reshape(-1), unsure)
@@ -120,6 +126,7 @@ def decide_sums(terms: Array, factor: float, threads: int) -> tuple[Array, Array
     """
     y = np.empty(terms.shape[1], np.float32)
     unsure = np.empty(terms.shape[1], np.bool_)
+    threads = threads_for(threads, COST * y.size + terms.size)
     parallel_for(_decide_sums, -(-y.size // GRAIN), threads, terms, factor, y, unsure)
     return y, marked(unsure)
 
@@ -132,6 +139,7 @@ def decide_weighted(a: Array, x: Array, factor: float, threads: int) -> tuple[Ar
     n, _, c, size = x.shape
     y = np.empty((n, c, size), np.float32)
     unsure = np.empty(y.size, np.bool_)
+    threads = threads_for(threads, COST * y.size + x.size)
     parallel_for(_decide_weighted, n * c, threads, a, x, factor, y, unsure.reshape(y.shape))
     return y, marked(unsure)
 
@@ -139,6 +147,7 @@ def decide_weighted(a: Array, x: Array, factor: float, threads: int) -> tuple[Ar
 def widened(x: Array, threads: int) -> Array:
     """x in float64."""
     y = np.empty(x.shape, np.float64)
+    threads = threads_for(threads, x.size)
     parallel_for(_widen, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
     return y
 
@@ -150,6 +159,7 @@ def squares(x: Array, groups: int, threads: int) -> Array:
     planes = x.reshape(n * groups, channels // groups, h * w)
     rows = y.reshape(n * groups, h * w)
     parts = -(-h * w // 256)
+    threads = threads_for(threads, x.size)
     parallel_for(_squares, n * groups * parts, threads, planes, rows, parts)
     return y
 

@@ -46,7 +46,7 @@ cache."""
 ROOM = 384 << 10
 """Bytes of float64 data that a work item reads again for each block of channels: they stay in the
 second-level cache."""
-SHARES, LEAST = 16, 4
+SHARES, LEAST = 4, 2
 """As in channels.py: work items per thread."""
 
 

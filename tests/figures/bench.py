@@ -38,7 +38,7 @@ def written(page: str) -> str:
 
 def block(found: Sequence[Row]) -> str:
     """When and where it was measured, the geometric means, and which aims are reached."""
-    return "\n".join([*_measured(found), "", *_means(found), "", *_aims(found)]) + "\n"
+    return "\n".join([*_measured(found), "", *_means(found), "", *_aims(found), "", *_needed(found)]) + "\n"
 
 
 def _measured(found: Sequence[Row]) -> list[str]:
@@ -143,6 +143,21 @@ def _aims(found: Sequence[Row]) -> list[str]:
             cells.append(_reached(own, found, most, each))
         lines.append(f"| {said} | {most:.2f} | {' | '.join(cells)} |")
     return lines
+
+
+def _needed(found: Sequence[Row]) -> list[str]:
+    """How fast the octave networks would have to run that are above their aim on one thread."""
+    most = AIMS[0][2]
+    above = [r for r in found if _is_octave(r) and r["threads"] == "1" and _ratio(r) > most]
+    if not above:
+        return ["No octave network is above its aim on one thread."]
+    needed = [float(r["refnet_gflop_per_s"]) * _ratio(r) / most for r in above]
+    now = [float(r["refnet_gflop_per_s"]) for r in above]
+    return [
+        f"The {len(above)} octave networks above {most:.2f} of MXNet's time on one thread run at "
+        f"{min(now):.0f} to {max(now):.0f} GFLOP/s, and would have to run at "
+        f"{min(needed):.0f} to {max(needed):.0f}."
+    ]
 
 
 def _reached(own: Sequence[Row], run: Sequence[Row], most: float, each: bool) -> str:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tests.figures import FIGURES, bench, numbers, packages
+from tests.figures import FIGURES, bench, numbers, packages, races
 
 FOLDER = Path(__file__).parents[2] / "docs" / "figures"
 PAGES = [*(FOLDER.parents[1]).glob("*.md"), *FOLDER.parent.rglob("*.md")]
@@ -86,9 +86,47 @@ def test_an_addition_rounds_if_its_result_is_not_exact():
 def test_the_tables_of_the_performance_page_are_those_of_the_csv():
     """python -m tests.figures writes them anew."""
     page = bench.PAGE.read_text(encoding="utf-8")
-    assert page == bench.written(page)
+    assert page == races.written(bench.written(page))
     one, *_ = bench.rows()
     assert bench.block([{**one, "ratio_of_medians": "0.123"}]) not in page
+
+
+HEAD = "network threads batch against paired lowest highest refnet-ms".replace(" ", "  ").replace("-", " ")
+
+
+def output(command, *rows):
+    return f"```console\n$ {command}\nAMD\n\n{HEAD}\n──────\n" + "\n".join(rows) + "\n```\n"
+
+
+def test_the_table_of_races_is_made_of_the_outputs_that_the_page_shows():
+    page = "\n".join(
+        [
+            "```console\n$ refnet bench --startup\nseconds\n───\nhelp  0.1\n```\n",
+            output("refnet bench a", "resnest-50-pytorch  1  1  openvino 1  1.010  0.990  1.020  5"),
+            output(
+                "refnet bench b --arithmetic golden \\\n    --threads 1,2",
+                "resnest-50-pytorch  1  1  torch 2  1.300  1.200  1.400  5",
+                "resnest-50-pytorch  2  1  torch 2  1.500  1.200  1.600  5",
+                "resnest-50-pytorch  2  8  torch 2  9.000  9.000  9.000  5",
+            ),
+            output("refnet bench c", "resnest-50-pytorch  2  1  onnx-reference 1  0.010  0.010  0.011  5"),
+        ]
+    )
+    assert races.block(page).splitlines()[2:] == [
+        "| plain | resnest-50-pytorch | openvino 1 | 1.01 (0.99 to 1.02): not reached |  | 1.00 |",
+        "| golden | resnest-50-pytorch | torch 2 | 1.30 (1.20 to 1.40): not reached | 1.50 (1.20 to 1.60) | "
+        "1.20 and 1.50 |",
+        "| plain | resnest-50-pytorch | onnx-reference 1 |  | 1/100 (1/100 to 1/91) |  |",
+    ]
+
+
+def test_what_the_networks_above_their_aim_would_need():
+    base = {**bench.rows()[0], "threads": "1", "against": "mxnet", "refnet_gflop_per_s": "80"}
+    rows = [{**base, "network": f"octave-{r}", "ratio_of_medians": str(r)} for r in (0.70, 0.77, 0.84)]
+    said = bench.block(rows).splitlines()[-1]
+    assert said.startswith("The 2 octave networks above 0.70 of MXNet's time")
+    assert said.endswith("run at 80 to 80 GFLOP/s, and would have to run at 88 to 96.")
+    assert bench.block(rows[:1]).splitlines()[-1] == "No octave network is above its aim on one thread."
 
 
 def test_an_aim_is_reached_by_every_row_or_by_the_mean():
@@ -105,7 +143,7 @@ def test_an_aim_is_reached_by_every_row_or_by_the_mean():
         row("octave-resnet-b", "onnxruntime", 1.0),
     ]
     lines = bench.block(found).splitlines()
-    assert [line.split(" | ")[-1] for line in lines[-4:]] == [
+    assert [line.split(" | ")[-1] for line in lines[-6:-2]] == [
         "1 of 2, highest 0.80: not reached |",
         "0.400: reached |",
         "1 of 1, highest 1.15: reached |",
