@@ -195,15 +195,18 @@ def test_after_a_fault_nobody_begins_another_chunk(way, monkeypatch):
 
 def test_who_is_asked_to_stop_begins_no_chunk_of_any_share():
     """Also while the caller is at one, and does not know yet."""
-    caller, begun, over, stop = threading.get_ident(), [], threading.Event(), Stop()
+    caller, begun, stop = threading.get_ident(), [], Stop()
+    here, over = threading.Event(), threading.Event()
 
     def kernel(work):
         begin, end = chunk(work)
         while begin < end:
             begun.append(begin)
             if threading.get_ident() == caller:
+                here.set()
                 assert over.wait(20)
             else:
+                assert here.wait(20)
                 stop.ask()
             begin, end = next_chunk(work)
         over.set()
