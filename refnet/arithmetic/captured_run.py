@@ -174,6 +174,9 @@ class CapturedRun:
             self._users.append(user)
             if self._users[0] is not user:
                 return None
+            for step in self._steps:
+                if isinstance(step, LaunchList):
+                    step.settle()  # before anything is written where workers may
             for name, place in self._inputs.items():
                 np.copyto(place, inputs[name])
             for step in self._steps:

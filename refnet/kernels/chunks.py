@@ -35,15 +35,17 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from refnet.kernels.memory import LINE, aligned
 from refnet.loops.jit import njit
 
 Work = npt.NDArray[np.int64]
 
 TAKEN, PARTS, ITEMS, DONE, TURNS, MINE, THREADS = range(7)
-ROW = 8
-"""Numbers per thread: a cache line."""
+ROW = LINE // 8
+"""Numbers per thread: a cache line. Rows begin where cache lines do."""
 NO_WAIT = 7
-"""Of a row alone, so many are enough: then nobody waits for others in `chunk`."""
+"""Numbers of a row that say something. With a `work` of so many, whatever lies behind it, nobody waits for
+others in `chunk`."""
 
 
 def _advance(typingctx: Any, array: Any, index: Any) -> Any:
@@ -78,8 +80,17 @@ look: Any = intrinsic(_look)
 
 def rows_of(kernels: int, threads: int) -> Work:
     """The work of so many kernels, (kernels, threads, ROW), with nothing to do."""
-    made = np.zeros((kernels, threads, ROW), np.int64)
+    made = aligned((kernels, threads, ROW), np.int64)
     made[:, :, MINE], made[:, :, THREADS] = np.arange(threads), threads
+    return made
+
+
+def copied(rows: Work) -> Work:
+    """The same rows once more, each a cache line."""
+    raw = np.empty(rows.size + ROW, np.int64)
+    first = -raw.__array_interface__["data"][0] // rows.itemsize % ROW
+    made = raw[first : first + rows.size].reshape(rows.shape)
+    made[:] = rows
     return made
 
 

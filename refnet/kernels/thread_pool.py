@@ -47,6 +47,7 @@ from refnet.kernels.chunks import (
     Work,
     all_done,
     any_left,
+    copied,
     reached,
     rows_of,
 )
@@ -161,7 +162,17 @@ class LaunchList:
         width = threads * ROW
         self.native = native([(kernel, arguments, at * width) for kernel, arguments, at in self.steps])
         self.native_shared = None if self.native is None else self.native.of(shared)
+        self.running: _Launch | None = None
         self._stretch = 1
+
+    def settle(self) -> None:
+        """Return when no worker is at it any longer: an interrupt may have ended the last wait for that.
+
+        Nobody may be repeating it.
+        """
+        if self.running is not None:
+            self.running.leave()
+            self.running = None
 
     def alone(self) -> None:
         """All of it in this thread."""
@@ -207,6 +218,7 @@ class _Launch:
         self.over = False
         self._came: list[None] = []
         self._left: list[None] = []
+        self._process = os.getpid()
 
     def work_along(self, mine: int) -> None:
         """A worker's part. It may come late: then all chunks are taken."""
@@ -225,6 +237,8 @@ class _Launch:
         rows = self.rows
         rows[:, :, TAKEN] = np.maximum(rows[:, :, PARTS], 1)
         while len(self._left) < len(self._came) and (rows[:, :, DONE].sum(1) < rows[:, 0, PARTS]).any():
+            if os.getpid() != self._process:
+                return  # the workers stayed in the parent
             time.sleep(PAUSE)
 
     def _repeat(self, mine: int) -> None:
@@ -318,11 +332,11 @@ class ThreadPool:
 
     def _launch(self, launches: LaunchList) -> None:
         self._finish()
-        rows = launches.rows.copy()
+        rows = copied(launches.rows)
         rows[: len(launches.shared), :, TURNS] = self._turns
         job = _Launch(launches, rows, self._turns)
         try:
-            self._unfinished = job
+            self._unfinished = launches.running = job
             self._begin(job)
             if launches.native is not None:
                 wait = partial(self._end, job, stop=None)
@@ -334,6 +348,7 @@ class ThreadPool:
         finally:
             job.over = True
             self._finish()
+            launches.running = None
 
     def _finish(self) -> None:
         """See to it that no worker is at a launch list any longer, also if that was interrupted before."""

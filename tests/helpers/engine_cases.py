@@ -15,6 +15,7 @@ import numpy as np
 from refnet.core.engine import CLIP, ConvGeometry, Epilogue, PoolGeometry
 from refnet.core.orders import Chain, Expr, Leaf, Order, Sum
 from refnet.kernels.geometry import TERMS
+from refnet.kernels.layout import GRAIN as JOINED_GRAIN
 from refnet.loops.elementary import NAMES as ELEMENTARY
 from refnet.loops.real import NAMES
 from tests.helpers.bits import AWKWARD, awkward, floats
@@ -318,6 +319,16 @@ def steps() -> Iterator[Case]:
     )
 
 
+JOINED = {
+    (2, 3, 4): (3, 1, 4),
+    (3, 7, JOINED_GRAIN + 5): (1, 2, 1),  # rows in pieces
+    (1, 2, 5): (2 * JOINED_GRAIN, 1, 3 * JOINED_GRAIN + 1),
+    (0, 3, 2): (3, 0, 1),  # no rows
+    (2, 0, 3): (1, 2),
+}
+"""Shapes of arrays that are joined, and their lengths along the axis."""
+
+
 def moves() -> Iterator[Case]:
     for scale in 1, 2, 3:
         for dtype in FLOATS:
@@ -326,12 +337,14 @@ def moves() -> Iterator[Case]:
                 return data((2, 3, 4, 5), "x", 0.1, dtype), scale
 
             yield Case(f"upsample {scale}, {np.dtype(dtype).name}", "upsample", arguments)
-    for axis in range(3):
-        yield Case(
-            f"concatenate {axis}",
-            "concatenate",
-            lambda axis=axis: ([data((2, 3, 4), i, 0.1) for i in range(3)], axis),
-        )
+    for shape, lengths in JOINED.items():
+        for axis in range(3):
+
+            def arrays(shape=shape, lengths=lengths, axis=axis):
+                shapes = [(*shape[:axis], length, *shape[axis + 1 :]) for length in lengths]
+                return [data(one, i, 0.1) for i, one in enumerate(shapes)], axis
+
+            yield Case(f"concatenate {shape}, {axis}", "concatenate", arrays)
 
 
 # Orders by their names, for so many terms, of convolutions with a kernel of so many elements.

@@ -1,19 +1,21 @@
 """onnx's own tests of single nodes and of their expanded functions, as copies.
 
-onnx keeps one list of them per process. A test that changed a model there would change what every later test
-of the same process reads, so nothing else in the tests may touch that list (tests/test_project.py).
+onnx keeps one list of them per process. A test that changed a model or an array there would change what every
+later test of the same process reads, so nothing else in the tests may touch that list
+(tests/test_project.py).
 """
 
 from __future__ import annotations
 
 import warnings
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import onnx
 
 
 class NodeCase(NamedTuple):
-    """A model of its own, which may be changed, and stored inputs and outputs in the model's order."""
+    """A model and the stored inputs and outputs in its order, all of the case's own: they may be changed."""
 
     name: str
     model: onnx.ModelProto
@@ -39,5 +41,5 @@ def node_cases() -> list[NodeCase]:
         for inputs, outputs in case.data_sets or ():
             model = onnx.ModelProto()
             model.CopyFrom(case.model)
-            made.append(NodeCase(case.name, model, tuple(inputs), tuple(outputs)))
+            made.append(NodeCase(case.name, model, tuple(deepcopy(inputs)), tuple(deepcopy(outputs))))
     return made

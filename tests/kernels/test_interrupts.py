@@ -14,9 +14,12 @@ import pytest
 import refnet
 from refnet.arithmetic.captured_run import CapturedRun, CapturedRuns
 from refnet.arithmetic.plain import Plain
+from refnet.kernels import thread_pool
 from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.thread_pool import Call, LaunchList, launch, parallel_for
 from refnet.loops.jit import njit
+from refnet.ops import Relu
+from tests.arithmetic.test_captured_run import kept, one_node
 from tests.helpers.bits import floats, same_bits
 from tests.helpers.threads import TIMERS, interrupted_after
 from tests.kernels.test_native_calls import steps
@@ -119,6 +122,48 @@ def test_a_captured_run_is_repeated_after_an_interrupt(threads):
         if not more:
             break
     assert moment > 5
+
+
+def test_a_second_interrupt_leaves_nobody_who_writes_into_the_next_run(monkeypatch):
+    """The first ends the kernels; the second comes while the caller waits for a helper that is at one."""
+    graph, plain = one_node(Relu(), [(1, 64)]), Plain(2)
+    x = {"x0": floats((1, 64), "x")}
+    refnet.run(graph, x, plain)
+    refnet.run(graph, x, plain)
+    (known,) = kept(graph, plain)
+    caller, here, go_on = threading.get_ident(), threading.Event(), threading.Event()
+    place, seen, interrupts = known._inputs["x0"], [], []
+
+    def kernel(work):
+        begin, end = chunk(work)
+        if not interrupts and threading.get_ident() == caller:
+            assert here.wait(20)
+            interrupts.append("at the kernel")
+            raise KeyboardInterrupt
+        if not interrupts:
+            here.set()
+            assert go_on.wait(20)
+            place[:] = np.nan  # a value whose memory this is later
+        else:
+            seen.append(place.copy())
+        while begin < end:
+            begin, end = next_chunk(work)
+
+    def sleep(seconds, sleep=time.sleep):
+        if interrupts == ["at the kernel"] and threading.get_ident() == caller:
+            interrupts.append("while it waits")
+            raise KeyboardInterrupt
+        sleep(seconds)
+
+    monkeypatch.setattr(thread_pool.time, "sleep", sleep)
+    known._steps = [LaunchList([Call(kernel, 2, 2, ())], 2)]
+    with pytest.raises(KeyboardInterrupt):
+        known.repeat(x)
+    assert len(interrupts) == 2
+    threading.Timer(0.2, go_on.set).start()
+    known.repeat(x)
+    assert all(same_bits(one, x["x0"]) for one in seen)
+    assert seen
 
 
 @TIMERS

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from refnet.kernels import thread_pool
-from refnet.kernels.chunks import advance, alone, chunk, next_chunk, reached
+from refnet.kernels.chunks import MINE, advance, alone, chunk, next_chunk, reached
 from refnet.kernels.native_calls import native
 from refnet.kernels.thread_pool import Call, LaunchList, launch
 from refnet.loops.jit import njit
@@ -51,14 +51,17 @@ def step(work, seen, before, after, turns):
 
 @njit
 def meet(work, marks, sizes, seen, turns):
-    """Two items for two threads: each is done when the other has been begun. Each takes so much memory."""
+    """Two items for two threads: each is done when the other has been begun. Each takes so much memory.
+
+    seen: that, and 100 times the number of the thread.
+    """
     begin, end = chunk(work)
     while begin < end:
         for item in range(begin, end):
             advance(marks, 1 + item)
             if not reached(marks, 2 - item, 1, turns):
                 advance(marks, 0)
-            seen[item] = np.empty(sizes[item], np.int64).size
+            seen[item] = np.empty(sizes[item], np.int64).size + 100 * work[MINE]
         begin, end = next_chunk(work)
 
 
@@ -151,7 +154,7 @@ def test_helpers_do_their_part():
     sizes = np.array([3, 4])
     launch(LaunchList([Call(meet, 2, 2, (marks[k], sizes, seen[k], PATIENT)) for k in range(2)], 2))
     assert (marks == [0, 1, 1]).all()
-    assert (seen == sizes).all()
+    assert (seen == [[3, 104], [3, 104]]).all()  # each has taken its own share
 
 
 @pytest.mark.parametrize("where", [0, 1], ids=["caller", "helper"])

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextvars import copy_context
 
 import numpy as np
 import pytest
 
+from refnet.core import interrupt
+from refnet.core.interrupt import Stop, Stopped
 from refnet.kernels import thread_pool
-from refnet.kernels.chunks import MINE, begin_of_share, chunk, next_chunk
+from refnet.kernels.chunks import MINE, ROW, begin_of_share, chunk, next_chunk, rows_of
+from refnet.kernels.memory import LINE
 from refnet.kernels.pointwise import GRAIN, relu
 from refnet.kernels.thread_pool import (
     CHUNKS,
@@ -57,31 +61,53 @@ def test_helpers_do_their_part():
     assert len(workers) == 2
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-def test_each_thread_begins_with_its_own_share_and_then_takes_from_the_others(threads):
-    """The caller waits until all have begun, and is slow; the others do nearly all that is its share."""
-    order: dict[int, list[int]] = {}
-    all_here = threading.Barrier(threads)
+@pytest.mark.parametrize("way", ["run", "launch"])
+@pytest.mark.parametrize(("threads", "quick"), [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2)])
+def test_each_thread_begins_with_its_own_share_and_then_takes_from_the_others(threads, quick, way):
+    """All others are at their first chunk until one of them, or the caller, has done everything else."""
+    order: dict[int, list[int]] = {i: [] for i in range(threads)}
+    all_here, over, items = threading.Barrier(threads), threading.Event(), CHUNKS * threads
 
     def kernel(work):
         begin, end = chunk(work)
-        mine = order.setdefault(int(work[MINE]), [])
+        mine = order[int(work[MINE])]
         while begin < end:
             mine.append(begin)
             if len(mine) == 1:
                 all_here.wait(20)
-            time.sleep(0.2 if work[MINE] == 0 else 0.001)
+            if len(mine) == items - threads + 1:
+                over.set()
+            if work[MINE] != quick:
+                assert over.wait(20)
             begin, end = next_chunk(work)
 
-    items = CHUNKS * threads
-    parallel_for(kernel, items, threads)
-    assert [order[i][0] for i in range(threads)] == [i * CHUNKS for i in range(threads)]
-    assert sorted(item for mine in order.values() for item in mine) == [*range(items)]
-    assert order[0] == [*range(len(order[0]))]
-    assert len(order[0]) < CHUNKS // 2
-    for i in range(1, threads):
-        assert order[i][: CHUNKS // 2] == [*range(i * CHUNKS, i * CHUNKS + CHUNKS // 2)]
-    assert set(order[1]) & set(range(CHUNKS))
+    if way == "run":
+        parallel_for(kernel, items, threads)
+    else:
+        launch(LaunchList([Call(kernel, items, threads, ())], threads))
+    others = [(quick + i) % threads for i in range(1, threads)]
+    assert order[quick][:CHUNKS] == [*range(quick * CHUNKS, (quick + 1) * CHUNKS)]
+    assert order[quick][CHUNKS:] == [i * CHUNKS + k for i in others for k in range(1, CHUNKS)]
+    assert [order[i] for i in others] == [[i * CHUNKS] for i in others]
+
+
+@pytest.mark.parametrize("kernels", [1, 2, 3, 5, 8, 13])
+def test_each_thread_counts_in_a_cache_line_of_its_own(kernels):
+    begins = set()
+
+    def kernel(work, _):
+        begin, end = chunk(work)
+        while begin < end:
+            begins.add(work.ctypes.data % LINE)
+            time.sleep(0.001)
+            begin, end = next_chunk(work)
+
+    held = [np.zeros(kernels + i) for i in range(5)]  # not always the same memory
+    for one in held:
+        parallel_for(kernel, 4, 3, one)
+        launch(LaunchList([Call(kernel, 4, 3, (one,)) for _ in range(kernels)], 3))
+    assert begins == {0}
+    assert ROW * rows_of(1, 3).itemsize >= LINE
 
 
 @pytest.mark.parametrize("parts", [0, 1, 2, 3, 5, 31, 32, 33])
@@ -128,6 +154,70 @@ def test_a_fault_comes_back_and_the_team_lives_on(where):
     seen = np.zeros(8, np.int64)
     parallel_for(count, 8, 2, seen)
     assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("way", ["run", "launch"])
+def test_after_a_fault_nobody_begins_another_chunk(way, monkeypatch):
+    """Of no share: the helper has most of its own before it."""
+    caller, begun = threading.get_ident(), []
+    here, failed, over = threading.Event(), threading.Event(), threading.Event()
+
+    def kernel(work):
+        begin, end = chunk(work)
+        if threading.get_ident() == caller:
+            assert here.wait(20)
+            raise MemoryError("no room")
+        while begin < end:
+            begun.append(begin)
+            here.set()
+            assert failed.wait(20)
+            begin, end = next_chunk(work)
+        over.set()
+
+    def sleep(seconds, sleep=time.sleep):
+        if threading.get_ident() == caller:
+            failed.set()  # a launch list's caller waits for the helper
+        sleep(seconds)
+
+    def go():
+        if way == "run":
+            parallel_for(kernel, 2 * CHUNKS, 2)
+        else:
+            launch(LaunchList([Call(kernel, 2 * CHUNKS, 2, ())], 2))
+
+    monkeypatch.setattr(thread_pool.time, "sleep", sleep)
+    with pytest.raises(MemoryError, match="no room"):
+        go()
+    failed.set()
+    assert over.wait(20)
+    assert begun == [CHUNKS]
+
+
+def test_who_is_asked_to_stop_begins_no_chunk_of_any_share():
+    """Also while the caller is at one, and does not know yet."""
+    caller, begun, stop = threading.get_ident(), [], Stop()
+    here, over = threading.Event(), threading.Event()
+
+    def kernel(work):
+        begin, end = chunk(work)
+        while begin < end:
+            begun.append(begin)
+            if threading.get_ident() == caller:
+                here.set()
+                assert over.wait(20)
+            else:
+                assert here.wait(20)
+                stop.ask()
+            begin, end = next_chunk(work)
+        over.set()
+
+    def go():
+        interrupt._current.set(stop)
+        parallel_for(kernel, 2 * CHUNKS, 2)
+
+    with pytest.raises(Stopped):
+        copy_context().run(go)
+    assert sorted(begun) == [0, CHUNKS]
 
 
 def test_a_busy_team_leaves_the_second_caller_alone_with_its_work():
