@@ -1,7 +1,7 @@
 """How threads share the items of a kernel: chunks, of which each thread first takes those of its own share.
 
-A kernel's first argument is its `work`, int64: rows of ROW numbers, one for each thread that shares it. A
-thread's `work` begins at its own row; the others' lie before and behind it. What a row says:
+A kernel's first argument is its `work`, int64. It points at the thread's own row of ROW numbers; the other
+threads' rows lie before and behind it in memory. What a row says:
 
     taken     chunks that somebody has taken of this thread's share
     parts     chunks of the kernel
@@ -20,9 +20,9 @@ A kernel's frame is
 
 Each item must write only outputs of its own, so that the bits cannot depend on the number of threads.
 
-Shares are neighbouring chunks: thread i begins at item i / threads of all, and takes chunks of the others'
-shares once its own are taken. Each thread counts in a cache line of its own, since a line that two
-processors write in turn goes back and forth between them.
+Shares are neighbouring chunks: thread i's share begins at the fraction i / threads of the items. A thread
+takes chunks of the others' shares once its own are taken. Each thread counts in a cache line of its own,
+since a line that two processors write in turn goes back and forth between them.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ TAKEN, PARTS, ITEMS, DONE, TURNS, MINE, THREADS = range(7)
 ROW = LINE // 8
 """Numbers per thread: a cache line. Rows begin where cache lines do."""
 NO_WAIT = 7
-"""Numbers of a row that say something. With a `work` of so many, whatever lies behind it, nobody waits for
-others in `chunk`."""
+"""The numbers of a row that are used. Given a `work` of this length, `chunk` waits for nobody."""
 
 
 def _advance(typingctx: Any, array: Any, index: Any) -> Any:
@@ -131,7 +130,7 @@ def next_chunk(work: Any) -> tuple[int, int]:
 
 @njit
 def begin_of_share(parts: int, thread: int, threads: int) -> int:
-    """The first chunk of a thread's share. The caller's share has one, if there is any."""
+    """The first chunk of a thread's share. The caller's share is empty only if there are no chunks."""
     return (parts * thread + threads - 1) // threads
 
 
@@ -157,7 +156,9 @@ def reached(work: Any, index: int, value: int, turns: int) -> bool:
 
 @njit
 def all_done(work: Any, at: int, turns: int) -> bool:
-    """The same, until the kernel whose caller's row begins at `at` is done, whoever did its chunks."""
+    """Wait until all chunks of the kernel whose caller's row begins at `at` are done, at most so many turns.
+    Returns whether they are.
+    """
     for _ in range(turns + 1):
         done = 0
         for thread in range(work[at + THREADS]):

@@ -141,8 +141,8 @@ class _Job:
 class LaunchList:
     """Kernels one after another, ready to be repeated by so many threads.
 
-    rows: per kernel its `work` as it begins; first those that are shared, in order, and one more, at which
-    nothing is to be had. steps: kernel, arguments and row, in order.
+    rows: per kernel its `work` as it begins; first those that are shared, in order, then one row with no
+    work. steps: kernel, arguments and row, in order.
     """
 
     def __init__(self, calls: Sequence[Call], threads: int) -> None:
@@ -351,7 +351,7 @@ class ThreadPool:
             launches.running = None
 
     def _finish(self) -> None:
-        """See to it that no worker is at a launch list any longer, also if that was interrupted before."""
+        """Wait until no worker is at a launch list, even after an interrupt."""
         if self._unfinished is not None:
             self._unfinished.leave()
             self._unfinished = None

@@ -107,7 +107,7 @@ def _ratios(drawing: Drawing, rows: Sequence[Row], labels: Mapping[tuple[str, st
     threads = sorted({int(row["threads"]) for row in rows})
     left = EDGE + LETTER * max(map(len, (*labels.values(), "geometric mean"))) + 12
     x = axis([1.0, *(float(row["ratio_of_medians"]) for row in rows)], left, WIDTH - 24, 36)
-    drawing.text(EDGE, 28, "refnet's time / the framework's time, medians of pairs", "bold")
+    drawing.text(EDGE, 28, "refnet's time / the framework's time, ratios of medians", "bold")
     at, y = float(EDGE), 52
     for against in dict.fromkeys(row["against"] for row in rows):
         kind, *shape = MARKS[against]

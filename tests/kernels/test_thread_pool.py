@@ -47,7 +47,7 @@ def test_every_item_is_done_once(threads, items):
     assert (seen == 1).all()
 
 
-def test_helpers_do_their_part():
+def test_workers_do_their_part():
     workers = set()
 
     def kernel(work):
@@ -120,7 +120,7 @@ def test_shares_are_neighbours_and_the_caller_has_the_first(parts, threads):
     assert sizes[0] == -(-parts // threads)
 
 
-def test_a_team_outlives_its_array_of_kernels():
+def test_a_pool_outlives_its_array_of_kernels():
     crew = ThreadPool(2)
     for _ in range(KERNELS + 10):
         seen = np.zeros(3, np.int64)
@@ -129,7 +129,7 @@ def test_a_team_outlives_its_array_of_kernels():
 
 
 def test_kernels_with_pauses_between_them():
-    """A helper that went to sleep is woken."""
+    """A worker that went to sleep is woken."""
     for pause in (0.0, 0.001, 0.01, 0.05):
         time.sleep(pause)
         seen = np.zeros(5, np.int64)
@@ -137,8 +137,8 @@ def test_kernels_with_pauses_between_them():
         assert (seen == 1).all()
 
 
-@pytest.mark.parametrize("where", ["helper", "caller"])
-def test_a_fault_comes_back_and_the_team_lives_on(where):
+@pytest.mark.parametrize("where", ["worker", "caller"])
+def test_a_fault_comes_back_and_the_pool_lives_on(where):
     caller = threading.get_ident()
 
     def kernel(work):
@@ -158,7 +158,7 @@ def test_a_fault_comes_back_and_the_team_lives_on(where):
 
 @pytest.mark.parametrize("way", ["run", "launch"])
 def test_after_a_fault_nobody_begins_another_chunk(way, monkeypatch):
-    """Of no share: the helper has most of its own before it."""
+    """Of no share: the worker has most of its own before it."""
     caller, begun = threading.get_ident(), []
     here, failed, over = threading.Event(), threading.Event(), threading.Event()
 
@@ -176,7 +176,7 @@ def test_after_a_fault_nobody_begins_another_chunk(way, monkeypatch):
 
     def sleep(seconds, sleep=time.sleep):
         if threading.get_ident() == caller:
-            failed.set()  # a launch list's caller waits for the helper
+            failed.set()  # a launch list's caller waits for the worker
         sleep(seconds)
 
     def go():
@@ -220,7 +220,7 @@ def test_who_is_asked_to_stop_begins_no_chunk_of_any_share():
     assert sorted(begun) == [0, CHUNKS]
 
 
-def test_a_busy_team_leaves_the_second_caller_alone_with_its_work():
+def test_a_busy_pool_leaves_the_second_caller_alone_with_its_work():
     first, second = np.zeros(8, np.int64), np.zeros(8, np.int64)
     other = threading.Thread(target=parallel_for, args=(count, 8, 2, first, 0.02))
     other.start()
@@ -258,7 +258,7 @@ def test_arguments_are_let_go():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_child_process_makes_its_own_team():
+def test_a_child_process_makes_its_own_pool():
     parallel_for(count, 4, 2, np.zeros(4, np.int64))
     child = os.fork()
     if child == 0:
@@ -303,7 +303,7 @@ def test_each_kernel_begins_when_the_one_before_is_done(threads, seconds):
         assert (seen == again + 1).all()
 
 
-def test_helpers_do_their_part_of_what_is_repeated():
+def test_workers_do_their_part_of_what_is_repeated():
     workers: dict[int, set[int]] = {0: set(), 1: set()}
 
     def kernel(work, which):
@@ -317,7 +317,7 @@ def test_helpers_do_their_part_of_what_is_repeated():
     assert [len(who) for who in workers.values()] == [2, 2]
 
 
-@pytest.mark.parametrize("where", ["helper", "caller"])
+@pytest.mark.parametrize("where", ["worker", "caller"])
 def test_a_fault_among_many_kernels_comes_back_and_ends_them(where):
     caller = threading.get_ident()
     after = np.zeros(8, np.int64)
@@ -338,7 +338,7 @@ def test_a_fault_among_many_kernels_comes_back_and_ends_them(where):
     assert (after == 1).all()
 
 
-def test_after_a_fault_no_helper_goes_on_writing():
+def test_after_a_fault_no_worker_goes_on_writing():
     """The arrays of a tape are used again by the next play."""
     caller, here = threading.get_ident(), threading.Event()
     seen = np.zeros(2)
