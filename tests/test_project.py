@@ -380,6 +380,14 @@ def test_no_private_name_crosses_a_package():
                 assert not private or home == name.split(".")[1], f"{path} imports {private} of {node.module}"
 
 
+def test_no_process_that_refnet_starts_imports_what_lies_in_the_current_folder():
+    """python -c and -m look there first, unless -P is given or they run in another folder."""
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text()
+        if '"-c"' in text or '"-m"' in text:
+            assert '"-P"' in text or "cwd=" in text, path
+
+
 def test_onnxs_node_tests_are_read_in_one_place():
     """Its list of them is shared: who changes a model there changes what other tests of the process read."""
     shared = ("collect_testcases", "load_model_tests", "_NodeTestCases")

@@ -103,7 +103,7 @@ def startup(prepared: Prepared, threads: int, runs: int, advance: Advance = lamb
         variables.pop("PYTHONDONTWRITEBYTECODE", None)
         begin = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, *arguments], env=variables, capture_output=True, text=True, check=False
+            [sys.executable, "-P", *arguments], env=variables, capture_output=True, text=True, check=False
         )
         seconds = time.perf_counter() - begin
         if done.returncode:

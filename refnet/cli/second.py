@@ -1,6 +1,6 @@
 """A second process that compiles kernels while the first one does: one process compiles one at a time.
 
-    refnet verify ── the second kernel that must be compiled ── python -m refnet.cli.second_process verify
+    refnet verify ── the second kernel that must be compiled ── python -P -m refnet.cli.second_process verify
                                                                      └── verify.warm_up(arguments)
 
 It is started only if kernels must be compiled and there is a second processor. Each process loads what the
@@ -63,6 +63,7 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
     quiet = {**os.environ, "REFNET_QUIET": "1"}
     if (folder := cache_folder()) is not None:
         quiet["REFNET_CACHE"] = str(folder.parent)  # which may be this process's private one
-    command = [sys.executable, "-m", "refnet.cli.second_process", *argv]
+    # -P: the refnet and the packages of this process, not what lies in the current folder
+    command = [sys.executable, "-P", "-m", "refnet.cli.second_process", *argv]
     nowhere = subprocess.DEVNULL
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, env=quiet)

@@ -148,6 +148,19 @@ def test_a_second_process_that_cannot_be_started_is_done_without(monkeypatch):
         kernels.compile(9)
 
 
+def test_the_second_process_imports_nothing_of_the_current_folder(tmp_path, monkeypatch):
+    """Neither a clone of refnet, whose kernels nobody could share, nor whatever else has a module's name."""
+    for name in ("refnet/__init__.py", "numpy.py", "argparse.py", "numba.py"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write({name!r})")
+    monkeypatch.chdir(tmp_path)
+    process = second._start(["--version"])
+    assert process.wait(120) == 0
+    process.communicate()
+    assert not (tmp_path / "imported").exists()
+
+
 def test_an_error_in_the_second_process_is_ignored(tmp_path):
     """Its arguments are no command's: it ends, says nothing to the user, and nobody waits for it."""
     process = second._start(["verify", str(tmp_path)])
