@@ -161,7 +161,10 @@ def count_pairs(keys: Iterable[Key], runs: int) -> int:
 
 
 class Mean(NamedTuple):
-    """The geometric mean of a column's ratios. threads, batch, against: None for all of them together."""
+    """The geometric mean of a column's ratios, of which each row has one: the median of its pairs' ratios.
+
+    threads, batch, against: None for all of them together. best, worst: the lowest row and the highest.
+    """
 
     against: str | None
     threads: int | None
@@ -203,8 +206,8 @@ def _mean(column: tuple[str | None, int | None, int | None], rows: Iterable[Resu
         and threads in (None, row.key.threads)
         and batch in (None, row.key.batch)
     ]
-    own.sort(key=lambda row: row.pair.ratio)
-    return Mean(*column, len(own), geometric_mean(row.pair.ratio for row in own), own[0], own[-1])
+    own.sort(key=lambda row: row.pair.paired)
+    return Mean(*column, len(own), geometric_mean(row.pair.paired for row in own), own[0], own[-1])
 
 
 # Against an earlier run.

@@ -74,7 +74,7 @@ def _said(rows: Sequence[Row]) -> str:
 
 def _mean(rows: Iterable[Row], against: str, threads: str) -> float:
     own = (row for row in rows if (row["against"], row["threads"]) == (against, threads))
-    return geometric_mean(float(row["ratio_of_medians"]) for row in own)
+    return geometric_mean(float(row["median_of_ratios"]) for row in own)
 
 
 def axis(values: Sequence[float], start: float, end: float, room: float) -> Axis:
@@ -106,8 +106,8 @@ def _mark(drawing: Drawing, x: float, y: float, kind: str, shape: tuple[str, str
 def _ratios(drawing: Drawing, rows: Sequence[Row], labels: Mapping[tuple[str, str], str]) -> None:
     threads = sorted({int(row["threads"]) for row in rows})
     left = EDGE + LETTER * max(map(len, (*labels.values(), "geometric mean"))) + 12
-    x = axis([1.0, *(float(row["ratio_of_medians"]) for row in rows)], left, WIDTH - 24, 36)
-    drawing.text(EDGE, 28, "refnet's time / the framework's time, ratios of medians", "bold")
+    x = axis([1.0, *(float(row["median_of_ratios"]) for row in rows)], left, WIDTH - 24, 36)
+    drawing.text(EDGE, 28, "refnet's time / the framework's time, medians of the pairs' ratios", "bold")
     at, y = float(EDGE), 52
     for against in dict.fromkeys(row["against"] for row in rows):
         kind, *shape = MARKS[against]
@@ -133,7 +133,7 @@ def _ratios(drawing: Drawing, rows: Sequence[Row], labels: Mapping[tuple[str, st
         drawing.text(EDGE, middle + 5, label)
         for row in rows:
             if (row["network"], row["batch"]) == key:
-                ratio = float(row["ratio_of_medians"])
+                ratio = float(row["median_of_ratios"])
                 _ratio(drawing, x, middle, row["against"], int(row["threads"]) != threads[0], ratio)
     middle = top + STEP * len(labels) + STEP / 2
     drawing.text(EDGE, middle + 5, "geometric mean", "bold")

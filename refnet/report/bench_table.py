@@ -77,15 +77,15 @@ def show_table(rows: Sequence[Result], here: Machine) -> None:
 
 
 def means_table(found: Iterable[Mean]) -> Table:
-    """Geometric means of the ratios of medians, with the lowest and the highest row of each."""
-    columns = ["against", "threads", "batch", ">rows", ">geometric mean"]
+    """Geometric means of the column `paired`, with the lowest and the highest row of each."""
+    columns = ["against", "threads", "batch", ">rows", ">geometric mean of paired"]
     columns += [">lowest", "of", ">highest", "of "]
     return table(columns, (_mean(mean) for mean in found), drop=("of ", "of"), fold=("against",))
 
 
 def _mean(mean: Mean) -> list[str]:
     own = (mean.against or "all", *("all" if n is None else str(n) for n in (mean.threads, mean.batch)))
-    ends = [(f"{row.pair.ratio:.3f}", row.key.network) for row in (mean.best, mean.worst)]
+    ends = [(f"{row.pair.paired:.3f}", row.key.network) for row in (mean.best, mean.worst)]
     return [*own, str(mean.rows), f"{mean.ratio:.3f}", *ends[0], *ends[1]]
 
 
@@ -130,6 +130,7 @@ def table_record(
             {
                 **row.key._asdict(),
                 "ratio": row.pair.ratio,
+                "paired_ratio": row.pair.paired,
                 "intensity": row.intensity,
                 "roof_gflops": roof(
                     here.peaks[row.pair.threads], here.bandwidths[row.pair.threads], row.intensity

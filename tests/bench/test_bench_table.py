@@ -381,6 +381,29 @@ def test_means_are_geometric_of_each_column_and_of_all() -> None:
     assert (first.best.key.network, first.worst.key.network) == (SMALL, OTHER)
 
 
+def uneven() -> Result:
+    """A row whose ratio of medians is 3 (6 to 2 seconds), and whose pairs' ratios are 1, 3 and 1."""
+    left = Side("refnet", "0.1.0", 1, (1.0, 6.0, 8.0), None)
+    right = Side("mxnet", "1.9.1", 1, (1.0, 2.0, 8.0), None)
+    return Result(Pair(SMALL, 1, 10**9, True, left, right), 80_000_000, 0.25, "2026-01-02")
+
+
+def test_a_row_counts_with_the_median_of_its_pairs_ratios_in_means_and_drawing() -> None:
+    """As in the columns `paired` and `lowest` to `highest`, and as a regression is found."""
+    row = uneven()
+    assert (row.pair.ratio, row.pair.paired) == (3.0, 1.0)
+    rows = [row, result((2.0,) * 3, OTHER), result((0.5,) * 3, "resnet-26-baseline")]
+    (mean,) = means(rows)
+    assert (round(mean.ratio, 9), mean.best.key.network, mean.worst.key.network) == (
+        1.0,
+        "resnet-26-baseline",
+        OTHER,
+    )
+    found = read_rows(csv_text(rows, HERE))
+    assert draw(found) == draw([{**one, "ratio_of_medians": "0.1"} for one in found])
+    assert draw(found) != draw([{**one, "median_of_ratios": "0.1"} for one in found])
+
+
 def test_the_csv_has_a_row_per_race_with_units() -> None:
     (found,) = read_rows(csv_text([result((0.5, 0.7, 0.6), threads=2)], HERE))
     assert tuple(found) == COLUMNS

@@ -101,7 +101,7 @@ def _columns(found: Sequence[Row], *names: str) -> dict[tuple[str, ...], list[Ro
 
 
 def _ratio(row: Row) -> float:
-    return float(row["ratio_of_medians"])
+    return float(row["median_of_ratios"])
 
 
 def _mean(own: Sequence[Row]) -> float:
