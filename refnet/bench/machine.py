@@ -7,7 +7,7 @@ import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,11 +88,18 @@ def _largest_cache() -> int:
     return max(sizes)
 
 
-def machine(threads: Sequence[int], memory: bool = False) -> Machine:
-    """This machine, its peaks for these numbers of threads, and the versions that matter.
+def with_speeds(machine: Machine, threads: Sequence[int], memory: bool = False) -> Machine:
+    """The machine with its peaks for these numbers of threads, measured now: up to a second for each.
 
     memory: measure the bandwidths, too.
     """
+    peaks = {t: measured_peak(t) for t in dict.fromkeys(threads)}
+    bandwidths = {t: measured_bandwidth(t) for t in peaks} if memory else {}
+    return replace(machine, peaks=peaks, bandwidths=bandwidths)
+
+
+def machine() -> Machine:
+    """This machine, its load before anything is measured, and the versions that matter; no speeds yet."""
     from importlib.metadata import version
 
     import refnet
@@ -111,7 +118,4 @@ def machine(threads: Sequence[int], memory: bool = False) -> Machine:
         "llvmlite": version("llvmlite"),
     }
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    peaks = {t: measured_peak(t) for t in dict.fromkeys(threads)}
-    bandwidths = {t: measured_bandwidth(t) for t in peaks} if memory else {}
-    date = time.strftime("%Y-%m-%d")
-    return Machine(name, processors(), 8 * VECTOR, load, date, versions, peaks, bandwidths)
+    return Machine(name, processors(), 8 * VECTOR, load, time.strftime("%Y-%m-%d"), versions)

@@ -1,7 +1,8 @@
 """Every row of the model table, each raced as race.py does it; what is done is kept, and a rerun goes on.
 
 planned ── measure ── race ── Result ── keep (results.py writes the state file)
-                                └── means, and against an earlier run: compared
+                        │       └── means, and against an earlier run: compared
+                        └── fail: a row that cannot be raced; the others go on
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from refnet.bench.race import Advance, Pair, counts, race
-from refnet.core.errors import FrameworkError, InputError
+from refnet.core.errors import InputError, RefnetError
 from refnet.core.words import did_you_mean
 from refnet.frameworks.launch import FRAMEWORKS, SLOW_ONES, Prepared, unfit
 from refnet.models.catalog import Entry, entries, filtered
@@ -98,7 +99,7 @@ def networks(text: str) -> dict[str, Entry]:
 def planned(
     chosen: Mapping[str, Entry], threads: Sequence[int], batches: Sequence[int], against: Sequence[str]
 ) -> list[Key]:
-    """The rows, network by network. A network has no row against a framework that does not have it.
+    """The rows, network by network. None is against a framework that lacks the network: see `lacking`.
 
     Raises InputError for a framework that is unknown, and for a network that none of them has.
 
@@ -120,40 +121,67 @@ def planned(
     return keys
 
 
+def lacking(chosen: Mapping[str, Entry], against: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """The networks of which `planned` has no row against a framework: (framework, why) -> their names.
+
+    >>> lacking({"resnest-50-pytorch": entries()["resnest-50-pytorch"]}, ["mxnet", "onnxruntime"])
+    {('mxnet', 'it is not defined in MXNet'): ['resnest-50-pytorch']}
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in against:
+        for network, entry in chosen.items():
+            if (why := unfit(name, entry)) is not None:
+                found.setdefault((name, why), []).append(network)
+    return found
+
+
 def measure(
     keys: Iterable[Key],
-    done: Mapping[Key, Result],
     runs: int,
     make: Make,
     keep: Callable[[Result], object],
+    fail: Callable[[Key, RefnetError], object],
     advance: Advance = lambda done: None,
-) -> dict[Key, Result]:
-    """Race the rows that are not done; all rows, in the keys' order.
+) -> None:
+    """Race these rows, network by network.
 
-    keep: called with each new result, at once. advance: as for `race`. Raises what `make` and `race` raise,
-    FrameworkError with the row's name.
+    keep: called with each result, at once. fail: with each row that could not be raced, and why; the others
+    go on. advance: as for `race`. If a network cannot be made for several frameworks at once, it is made for
+    each of them alone, so that one does not take the others' rows.
     """
-    wanted = list(keys)
-    found = {key: done[key] for key in wanted if key in done}
-    for network in dict.fromkeys(key.network for key in wanted if key not in found):
-        left = [key for key in wanted if key.network == network and key not in found]
+    rows = list(keys)
+    waiting = [(network, [key for key in rows if key.network == network]) for network in _networks(rows)]
+    while waiting:
+        network, own = waiting.pop(0)
+        frameworks = list(dict.fromkeys(key.against for key in own))
         with tempfile.TemporaryDirectory(prefix="refnet-bench-") as folder:
-            ready = make(network, Path(folder), list(dict.fromkeys(key.against for key in left)))
-            for key in left:
+            try:
+                ready = make(network, Path(folder), frameworks)
+            except RefnetError as error:
+                if len(frameworks) > 1:
+                    waiting[:0] = [(network, [k for k in own if k.against == name]) for name in frameworks]
+                    continue
+                for key in own:
+                    fail(key, error)
+                continue
+            for key in own:
                 load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-                own, other = ready.racers["refnet"], ready.racers[key.against]
+                racers = (ready.racers[name] for name in ("refnet", key.against))
+                ours, theirs = ((racer, key.batch) for racer in racers)
                 try:
-                    pair = race(ready, (own, key.batch), (other, key.batch), key.threads, runs, advance)
-                except FrameworkError as error:
-                    raise FrameworkError(f"{key}: {error}") from error
-                date = time.strftime("%Y-%m-%d")
-                found[key] = Result(pair, bytes_once(ready.graph, key.batch), load, date)
-                keep(found[key])
-    return {key: found[key] for key in wanted}
+                    pair = race(ready, ours, theirs, key.threads, runs, advance)
+                except RefnetError as error:
+                    fail(key, error)
+                    continue
+                keep(Result(pair, bytes_once(ready.graph, key.batch), load, time.strftime("%Y-%m-%d")))
+
+
+def _networks(rows: Iterable[Key]) -> list[str]:
+    return list(dict.fromkeys(key.network for key in rows))
 
 
 def count_pairs(keys: Iterable[Key], runs: int) -> int:
-    """How often `measure` calls `advance` for rows that are not done."""
+    """How often `measure` calls `advance` if no row fails."""
     return sum(sum(counts(key.against in SLOW_ONES, runs)) for key in keys)
 
 

@@ -86,7 +86,8 @@ exit codes:
        `bench --baseline`: a row is slower
   2    wrong usage, an input that cannot be used, or output that cannot be written; the reason is on
        standard error (and with --json on standard output as {"error": {"kind": ..., "message": ...}});
-       `verify`: no defect, but something could not be judged; `evaluate`: an image could not be read
+       `verify`: no defect, but something could not be judged; `evaluate`: an image could not be read;
+       `bench --table`: a row could not be raced
   130  interrupted with Ctrl-C
   141  the reader of standard output closed the pipe, as in `refnet models | head -1`
   Any other exception is a bug in refnet: it shows its traceback, and the exit code is 2.

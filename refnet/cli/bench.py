@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,10 @@ from refnet.core.errors import InputError
 from refnet.frameworks.capture.names import PLACES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from refnet.bench.machine import Machine
+    from refnet.frameworks.launch import Prepared
 
 TEXT = "time refnet against the frameworks, in alternating runs"
 
@@ -42,11 +46,15 @@ examples:
   refnet bench --scaling --threads 1
   refnet bench --table octave --against mxnet,onnxruntime --state table.json --csv table.csv --svg table.svg
   refnet bench --table --baseline table.json
+  refnet bench --table resnest,resnet-50-baseline --arithmetic golden --against onnx-reference
 
---table runs every network of ImageNet that `refnet models` lists, or those with a TEXT in their name,
-framework or file. It prints geometric means of the ratios and the speeds of the roofline: FMA in
-registers, and reading memory. With --state FILE each finished row is kept, and the same command goes on
-where it was stopped. A file of another machine, other versions or settings is refused. With --baseline
+--table runs every network of ImageNet that `refnet models` lists, or those with TEXT in their name,
+framework or file. Several texts are separated by commas; the whole name of a network means that one only.
+It prints geometric means of the column `paired` and the speeds of the roofline: FMA in registers, and
+reading memory. A row that fails is named and the others go on; then the exit code is 2. After Ctrl-C the
+finished rows are printed and written. With --state FILE each finished row is kept, and the same command
+goes on where it was stopped. A file of another machine, other versions or settings is refused. Against
+onnx-reference, which takes seconds for a run, a row has two pairs at most. With --baseline
 FILE, which is such a file of an earlier run on the same machine, a row is slower if each ratio of its
 pairs is above every ratio of the earlier pairs. With n and m pairs, chance alone does that once in
 C(n + m, n) rows (7 and 7: 3432). If a row is slower, the exit code is 1.
@@ -103,7 +111,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> int | None:
     """Do what the arguments say; the exit code, None for 0."""
-    from refnet.bench.machine import machine
+    from refnet.bench.machine import machine, with_speeds
     from refnet.report import bench as report
 
     _nothing_is_ignored(a)
@@ -113,15 +121,19 @@ def run(a: argparse.Namespace) -> int | None:
         from refnet.cli.bench_table import bench_table
 
         return bench_table(a)
-    here = machine(a.threads)
-    if not a.json:
-        report.show_machine(here)
-    if a.scaling:
-        _bench_scaling(a, here)
-    elif a.startup:
-        _bench_startup(a, here)
-    else:
-        _bench_races(a, here)
+    here = machine()  # with the load before anything of this command runs
+    with ExitStack() as stack:
+        # What cannot be raced is an error before the peak is measured, which takes seconds.
+        ready = [] if a.scaling else _prepared(a, stack)
+        here = with_speeds(here, a.threads)
+        if not a.json:
+            report.show_machine(here)
+        if a.scaling:
+            _bench_scaling(a, here)
+        elif a.startup:
+            _bench_startup(a, here, ready[0])
+        else:
+            _bench_races(a, here, ready)
     return None
 
 
@@ -143,8 +155,8 @@ def _nothing_is_ignored(a: argparse.Namespace) -> None:
     refuse_given(a, ignored, f"{which} times refnet alone, one image at a time")
     if a.threads is not None and len(a.threads) > 1:
         raise InputError(f"--threads {','.join(map(str, a.threads))}: {which} takes one number of threads")
-    if a.scaling and a.network is not None:
-        raise InputError(f"--model {a.network}: --scaling has its own networks, image sizes and weights")
+    if a.scaling and (a.model or a.network or a.image or a.weights):
+        raise InputError("--scaling has its own networks, image sizes and weights")
 
 
 def _nothing_of_one_network(a: argparse.Namespace) -> None:
@@ -166,6 +178,8 @@ def _nothing_of_one_network(a: argparse.Namespace) -> None:
         path = getattr(a, name)
         if path is not None and not path.absolute().parent.is_dir():
             raise InputError(f"--{name} {path}: there is no such folder")
+        if path is not None and path.exists() and not path.is_file():
+            raise InputError(f"--{name} {path}: it is there already, and not a file")
 
 
 def _one_module(a: argparse.Namespace) -> None:
@@ -179,28 +193,29 @@ def _one_module(a: argparse.Namespace) -> None:
     refuse_given(a, ("weights",), f"--module {a.module} has the weights that it is made with")
 
 
-def _bench_races(a: argparse.Namespace, here: Machine) -> None:
+def _prepared(a: argparse.Namespace, stack: ExitStack) -> list[Prepared]:
+    """Each network with its weights in files, in folders that live as long as the stack."""
     import tempfile
 
-    from refnet.bench.profile import profile
-    from refnet.bench.race import compare, count_runs
     from refnet.frameworks.launch import MODELS, Module, default_against, prepare
-    from refnet.report import bench as report
 
     module = None
     if a.module is not None:
         given = [json_value("--argument", text) for text in a.argument or ()]
         module = Module(a.module, given, a.path or ())
-    pairs, profiles = [], []
-    models = [usable(a.model, a.network)] if a.model else MODELS
-    rivals = {
-        model: default_against(model, a.network) if a.against is None else tuple(a.against)
-        for model in models
-    }
+    models = [usable(a.model, a.network)] if a.model else MODELS[:1] if a.startup else MODELS
+    rivals: dict[str, tuple[str, ...]] = dict.fromkeys(models, ())
+    if not a.startup:
+        rivals = {
+            model: default_against(model, a.network) if a.against is None else tuple(a.against)
+            for model in models
+        }
     pythons = interpreters(a.python, [*dict.fromkeys(name for each in rivals.values() for name in each)])
+    ready = []
     for model, against in rivals.items():
-        with tempfile.TemporaryDirectory(prefix="refnet-bench-") as folder:
-            ready = prepare(
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="refnet-bench-"))
+        ready.append(
+            prepare(
                 model,
                 Path(folder),
                 against=against,
@@ -211,12 +226,22 @@ def _bench_races(a: argparse.Namespace, here: Machine) -> None:
                 arithmetic=a.arithmetic,
                 module=module,
             )
-            total = count_runs(ready, a.threads, a.batch, a.runs)
-            with counting(f"{ready.graph.name}: pairs of runs", total) as advance:
-                pairs += compare(ready, a.threads, a.batch, a.runs, advance)
-            if a.profile:
-                each = [(t, b) for t in a.threads for b in a.batch]
-                profiles += [profile(ready, t, b, a.runs) for t, b in each]
+        )
+    return ready
+
+
+def _bench_races(a: argparse.Namespace, here: Machine, every: Sequence[Prepared]) -> None:
+    from refnet.bench.profile import profile
+    from refnet.bench.race import compare, count_runs
+    from refnet.report import bench as report
+
+    pairs, profiles = [], []
+    for ready in every:
+        total = count_runs(ready, a.threads, a.batch, a.runs)
+        with counting(f"{ready.graph.name}: pairs of runs", total) as advance:
+            pairs += compare(ready, a.threads, a.batch, a.runs, advance)
+        if a.profile:
+            profiles += [profile(ready, t, b, a.runs) for t in a.threads for b in a.batch]
     if a.json:
         print_json(report.record(here, pairs, profiles))
         return
@@ -230,26 +255,18 @@ def _bench_scaling(a: argparse.Namespace, here: Machine) -> None:
     from refnet.bench.scaling import LAYERS, SCALED, SIZES, scaling
     from refnet.report import bench as report
 
-    if a.model or a.image or a.weights:
-        raise InputError("--scaling has its own networks, image sizes and weights")
     threads = a.threads[0]
     with counting("sizes", len(SCALED) * len(SIZES) + 2 * len(LAYERS)) as advance:
         scales = scaling(threads, a.runs, advance=advance)
     print_json(report.record(here, scales=scales)) if a.json else report.show_scaling(scales, threads)
 
 
-def _bench_startup(a: argparse.Namespace, here: Machine) -> None:
-    import tempfile
-
+def _bench_startup(a: argparse.Namespace, here: Machine, ready: Prepared) -> None:
     from refnet.bench.startup import startup
-    from refnet.frameworks.launch import MODELS, prepare
     from refnet.report import bench as report
 
-    model, threads = a.model or MODELS[0], a.threads[0]
-    with tempfile.TemporaryDirectory(prefix="refnet-bench-") as folder:
-        ready = prepare(model, Path(folder), weights=a.weights, network=a.network, image=a.image)
-        with counting("processes", 4 * a.runs + 1) as advance:
-            start = startup(ready, threads, a.runs, advance)
+    with counting("processes", 4 * a.runs + 1) as advance:
+        start = startup(ready, a.threads[0], a.runs, advance)
     print_json(report.record(here, start=start)) if a.json else report.show_startup(start)
 
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from refnet.cli.common import DIFFERENT, counting, interpreters, print_json
+from refnet.cli.common import DIFFERENT, FAILED, counting, interpreters, print_json
+from refnet.report.terminal import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from refnet.bench.machine import Machine
-    from refnet.bench.table import Result
+    from refnet.bench.results import Facts, State
+    from refnet.bench.table import Key, Result
+    from refnet.core.errors import RefnetError
     from refnet.frameworks.launch import Prepared
 
 
 def bench_table(a: argparse.Namespace) -> int | None:
     """Race the rows that the arguments choose, print and write them; the exit code, None for 0."""
-    from refnet.arithmetic.named import of_network
-    from refnet.bench.machine import machine
+    from refnet.arithmetic.named import arithmetic, of_network
+    from refnet.bench.machine import machine, with_speeds
     from refnet.bench.results import (
         State,
         existing,
@@ -31,39 +35,59 @@ def bench_table(a: argparse.Namespace) -> int | None:
         refuse_other_frameworks,
         write_state,
     )
-    from refnet.bench.table import compared, count_pairs, measure, networks, planned
+    from refnet.bench.table import count_pairs, lacking, measure, networks, planned
     from refnet.frameworks.launch import framework_version, prepare, python
     from refnet.loops.jit import cache_key
+    from refnet.models.loading import structure
     from refnet.report.bench import show_machine
-    from refnet.report.bench_table import show_comparison, show_table, table_record
 
+    # What can be wrong with the arguments comes first: measuring the machine's speeds takes seconds.
+    here = machine()
     against = a.against or ["mxnet", "torch", "onnxruntime", "openvino"]
-    keys = planned(networks(a.table), a.threads, a.batch, against)
-    for name in dict.fromkeys(key.network for key in keys):
-        of_network(a.arithmetic, name)
+    chosen = networks(a.table)
+    keys = planned(chosen, a.threads, a.batch, against)
+    for text in dict.fromkeys(of_network(a.arithmetic, name) for name in chosen):
+        arithmetic(text)
+    if a.image is not None:
+        for name in chosen:
+            structure(name, image=a.image)
+    now = facts(here, cache_key(), a.arithmetic, a.image, a.runs)
     before = None if a.state is None else existing(a.state)
     baseline = None if a.baseline is None else read_state(a.baseline)
+    known = [
+        (path, state) for path, state in ((a.state, before), (a.baseline, baseline)) if state is not None
+    ]
+    for path, state in known:
+        refuse_other(path, state.facts, now, baseline=state is baseline)
     running = list(dict.fromkeys(key.against for key in keys))
     given = interpreters(a.python, running)
     pythons = {name: python(name, given.get(name)) for name in running}
-    here = machine(a.threads, memory=True)
-    now = facts(here, cache_key(), a.arithmetic, a.image, a.runs)
     versions = {name: framework_version(name, path) for name, path in pythons.items()}
-    for path, state in ((a.state, before), (a.baseline, baseline)):
-        if state is not None:
-            refuse_other(path, state.facts, now, baseline=state is baseline)
-            refuse_other_frameworks(path, state.rows, versions)
+    for path, state in known:
+        refuse_other_frameworks(path, state.rows, versions)
+
     done = {} if before is None else dict(before.rows)
+    left = [key for key in keys if key not in done]
+    if left:
+        here = with_speeds(here, a.threads, memory=True)
     if before is not None:
         peaks, speeds = merged(before.peaks, here.peaks), merged(before.bandwidths, here.bandwidths)
         here = replace(here, peaks=peaks, bandwidths=speeds)
     if not a.json:
         show_machine(here)
+    failed: dict[Key, str] = {}
+
+    def update_state() -> None:
+        if a.state is not None:
+            write_state(a.state, State(now, here.peaks, here.bandwidths, done))
 
     def keep(row: Result) -> None:
         done[row.key] = row
-        if a.state is not None:
-            write_state(a.state, State(now, here.peaks, here.bandwidths, done))
+        update_state()
+
+    def fail(key: Key, error: RefnetError) -> None:
+        failed[key] = str(error)
+        print(clean(f"refnet: {key}: {error}"), file=sys.stderr)
 
     def make(network: str, folder: Path, frameworks: Sequence[str]) -> Prepared:
         return prepare(
@@ -76,19 +100,53 @@ def bench_table(a: argparse.Namespace) -> int | None:
             arithmetic=a.arithmetic,
         )
 
-    left = [key for key in keys if key not in done]
-    with counting("pairs of runs", count_pairs(left, a.runs)) as advance:
-        rows = measure(keys, done, a.runs, make, keep, advance)
+    stopped: KeyboardInterrupt | None = None
+    try:
+        with counting("pairs of runs", count_pairs(left, a.runs)) as advance:
+            measure(left, a.runs, make, keep, fail, advance)
+    except KeyboardInterrupt as error:
+        stopped = error
+        if done:
+            update_state()  # if the file was being written
+    rows = {key: done[key] for key in keys if key in done}
+    missing = (lacking(chosen, against), failed, [key for key in keys if key not in done | failed])
+    code = _tell(a, rows, here, now, baseline, missing)
+    if stopped is not None:
+        goes_on = "; the same command goes on from there" if a.state is not None else ""
+        print(f"refnet: {len(rows)} of {len(keys)} rows are finished{goes_on}", file=sys.stderr)
+        raise stopped
+    return code
+
+
+def _tell(
+    a: argparse.Namespace,
+    rows: Mapping[Key, Result],
+    here: Machine,
+    now: Facts,
+    baseline: State | None,
+    missing: tuple[Mapping[tuple[str, str], Sequence[str]], Mapping[Key, str], Sequence[Key]],
+) -> int | None:
+    """Print the finished rows and what is missing, and write them; the exit code."""
+    from refnet.bench.table import compared
+    from refnet.report.bench_table import show_comparison, show_missing, show_table, table_record
+
     found = list(rows.values())
     comparison = None if baseline is None else compared(baseline.rows, rows)
-    _write_table(a, found, here)
-    if a.json:
-        print_json(table_record(found, here, now, comparison))
-    else:
-        show_table(found, here)
-        if comparison is not None:
-            show_comparison(comparison, str(a.baseline))
-    return DIFFERENT if comparison is not None and comparison.slower else None
+    try:
+        if found:
+            _write_table(a, found, here)
+    finally:  # what took so long to measure is shown even if a file cannot be written
+        if a.json:
+            print_json(table_record(found, here, now, comparison, *missing))
+        else:
+            if found:
+                show_table(found, here)
+            show_missing(*missing)
+            if comparison is not None:
+                show_comparison(comparison, str(a.baseline))
+    if comparison is not None and comparison.slower:
+        return DIFFERENT
+    return FAILED if missing[1] else None
 
 
 def _write_table(a: argparse.Namespace, rows: Sequence[Result], here: Machine) -> None:
@@ -97,7 +155,7 @@ def _write_table(a: argparse.Namespace, rows: Sequence[Result], here: Machine) -
     from refnet.report.bench_svg import draw
     from refnet.report.bench_table import csv_text, read_rows
 
-    text = csv_text(rows, here)
+    text = csv_text(rows, here, a.arithmetic)
     for path, content in ((a.csv, text), (a.svg, None if a.svg is None else draw(read_rows(text)))):
         if path is not None and content is not None:
             with whole_file(path) as stream:

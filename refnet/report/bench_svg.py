@@ -107,7 +107,9 @@ def _ratios(drawing: Drawing, rows: Sequence[Row], labels: Mapping[tuple[str, st
     threads = sorted({int(row["threads"]) for row in rows})
     left = EDGE + LETTER * max(map(len, (*labels.values(), "geometric mean"))) + 12
     x = axis([1.0, *(float(row["median_of_ratios"]) for row in rows)], left, WIDTH - 24, 36)
-    drawing.text(EDGE, 28, "refnet's time / the framework's time, medians of the pairs' ratios", "bold")
+    how = "" if rows[0]["arithmetic"] == "plain" else f" in {rows[0]['arithmetic']}"
+    said = f"refnet's time{how} / the framework's time, medians of the pairs' ratios"
+    drawing.text(EDGE, 28, said, "bold")
     at, y = float(EDGE), 52
     for against in dict.fromkeys(row["against"] for row in rows):
         kind, *shape = MARKS[against]

@@ -14,7 +14,7 @@ from refnet.report.table import Table
 from refnet.report.terminal import show, table
 
 COLUMNS = (
-    *("network", "threads", "batch", "against", "version", "pairs"),
+    *("network", "threads", "batch", "arithmetic", "against", "version", "pairs"),
     *("refnet_ms_per_image", "other_ms_per_image"),
     *("ratio_of_medians", "median_of_ratios", "lowest_ratio", "highest_ratio"),
     *("gflop_per_image", "refnet_gflop_per_s", "peak_gflop_per_s"),
@@ -24,21 +24,24 @@ COLUMNS = (
 """Of the CSV; docs/performance.md says what each is. M and G are 10^6 and 10^9, MiB 2^20 bytes."""
 
 
-def csv_text(rows: Iterable[Result], here: Machine) -> str:
-    """The rows as CSV (RFC 4180, lines end with a line feed); here: with the bandwidths."""
+def csv_text(rows: Iterable[Result], here: Machine, arithmetic: str = "plain") -> str:
+    """The rows as CSV (RFC 4180, lines end with a line feed). here: with the bandwidths. arithmetic:
+    refnet's; of replay:BOOKS the first word is written, as the folder is of this machine.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow(_cells(row, here))
+        writer.writerow(_cells(row, here, arithmetic.partition(":")[0]))
     return text.getvalue()
 
 
-def _cells(row: Result, here: Machine) -> list[object]:
+def _cells(row: Result, here: Machine, arithmetic: str) -> list[object]:
     pair, key = row.pair, row.key
     peak, bandwidth = here.peaks[pair.threads], here.bandwidths[pair.threads]
     return [
-        *(key.network, key.threads, key.batch, key.against, pair.theirs.version, len(pair.ratios)),
+        *(key.network, key.threads, key.batch, arithmetic),
+        *(key.against, pair.theirs.version, len(pair.ratios)),
         *(f"{1000 * side.per_image:.3f}" for side in (pair.ours, pair.theirs)),
         *(f"{one:.4f}" for one in (pair.ratio, pair.paired, min(pair.ratios), max(pair.ratios))),
         *(f"{2e-9 * pair.macs:.4f}", f"{pair.gflops:.2f}", f"{peak:.2f}"),
@@ -89,6 +92,27 @@ def _mean(mean: Mean) -> list[str]:
     return [*own, str(mean.rows), f"{mean.ratio:.3f}", *ends[0], *ends[1]]
 
 
+def show_missing(
+    without: Mapping[tuple[str, str], Sequence[str]], failed: Mapping[Key, str], left: Sequence[Key]
+) -> None:
+    """The rows that the table has not got: networks that a framework has not, and rows that failed or that
+    were not reached.
+    """
+    if without or failed or left:
+        show("")
+    for (against, why), names in without.items():
+        show(f"no row against {against} of {_some(names)}: {why}")
+    for key, why in failed.items():
+        show(f"failed: {key}: {why}")
+    if left:
+        show(f"{len(left)} rows were not reached: {_some([*map(str, left)], '; ')}")
+
+
+def _some(names: Sequence[str], comma: str = ", ") -> str:
+    """The first three, and how many more there are."""
+    return comma.join(names[:3]) + (f"{comma}and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def show_comparison(found: Comparison, name: str) -> None:
     """What became slower and what faster than in the baseline, and what could not be compared."""
     changed = [*found.slower, *found.faster]
@@ -107,8 +131,7 @@ def show_comparison(found: Comparison, name: str) -> None:
     )
     for keys, where in ((found.only_then, "only in the baseline"), (found.only_now, "not in the baseline")):
         if keys:
-            more = f", and {len(keys) - 3} more" if len(keys) > 3 else ""
-            show(f"{len(keys)} rows are {where}: {'; '.join(map(str, keys[:3]))}{more}")
+            show(f"{len(keys)} rows are {where}: {_some([*map(str, keys)], '; ')}")
 
 
 def _place(key: Key) -> tuple[str, str, str, str]:
@@ -120,9 +143,17 @@ def _span(ratios: Sequence[float]) -> tuple[str, str]:
 
 
 def table_record(
-    rows: Sequence[Result], here: Machine, facts: Mapping[str, Any], comparison: Comparison | None
+    rows: Sequence[Result],
+    here: Machine,
+    facts: Mapping[str, Any],
+    comparison: Comparison | None,
+    without: Mapping[tuple[str, str], Sequence[str]],
+    failed: Mapping[Key, str],
+    left: Sequence[Key],
 ) -> dict[str, Any]:
-    """Everything as JSON can say it; `pairs` as `refnet bench --json` has them."""
+    """Everything as JSON can say it; `pairs` as `refnet bench --json` has them. without, failed, left: as for
+    `show_missing`.
+    """
     return {
         **record(here, [row.pair for row in rows]),
         "facts": dict(facts),
@@ -146,6 +177,12 @@ def table_record(
             for mean in means(rows)
         ],
         "comparison": None if comparison is None else _comparison(comparison),
+        "without": [
+            {"against": against, "why": why, "networks": list(names)}
+            for (against, why), names in without.items()
+        ],
+        "failed": [{**key._asdict(), "why": why} for key, why in failed.items()],
+        "not_reached": [key._asdict() for key in left],
     }
 
 

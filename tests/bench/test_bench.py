@@ -12,7 +12,7 @@ import pytest
 
 import refnet
 from refnet.arithmetic.run import run
-from refnet.bench.machine import Machine, machine, measured_peak
+from refnet.bench.machine import Machine, machine, measured_peak, with_speeds
 from refnet.bench.profile import OpTime, Profile, profile
 from refnet.bench.race import WARMUP, Pair, Side, compare, count_runs, race
 from refnet.bench.scaling import Scale, scaling
@@ -21,7 +21,16 @@ from refnet.cli import main
 from refnet.cli.common import interpreters
 from refnet.core.errors import FrameworkError, InputError
 from refnet.formats.onnx.export import write_onnx
-from refnet.frameworks.launch import Prepared, Racer, default_against, prepare, python, torch_callable, unfit
+from refnet.frameworks.launch import (
+    MODELS,
+    Prepared,
+    Racer,
+    default_against,
+    prepare,
+    python,
+    torch_callable,
+    unfit,
+)
 from refnet.frameworks.process import Worker
 from refnet.models.catalog import entries
 from refnet.models.export import export
@@ -287,8 +296,10 @@ def test_interpreters_of_the_command_line() -> None:
 
 
 def test_the_machine_has_a_positive_peak_and_says_what_it_is() -> None:
-    here = machine([1])
+    assert not machine().peaks  # it takes no time
+    here = with_speeds(machine(), [1])
     assert here.peaks[1] > 0.1
+    assert not here.bandwidths
     assert here.processor
     assert here.versions["refnet"] == refnet.__version__
     assert measured_peak(2, 0.05) > 0.1
@@ -439,8 +450,39 @@ def test_wrong_usage(argv: list[str], why: str, capsys: pytest.CaptureFixture[st
         ),
         ([DIGITS, "--path", "src"], "--path src: they say how --module is made, which is not given"),
         (["--scaling", "--module", "nets:make"], "--scaling times refnet alone"),
+        (["--startup", "cat.png"], "is an image, but a MODEL is expected here"),
+        (["--startup", "resnest-digit"], "no network is named 'resnest-digit'"),
+        ([DIGITS, "--arithmetic", "replay:absent.json"], "absent.json: "),
+        ([DIGITS, "--arithmetic", "replay:tests"], "the folder has no book resnest-digits.json"),
+        ([DIGITS, "--arithmetic", "gold"], "did you mean golden?"),
+        ([DIGITS, "--weights", "absent.params"], "absent.params"),
+        ([DIGITS, "--image", "2,2"], "the kernel does not fit into"),
+        (["--against", "torch,mxnet"], "mxnet cannot run resnest-50-pytorch"),
     ],
 )
-def test_unusable_arguments(argv: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unusable_arguments(
+    argv: list[str], why: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are refused before the peak is measured, which takes seconds."""
+    measured: list[object] = []
+    monkeypatch.setattr("refnet.bench.machine.with_speeds", lambda *args, **named: measured.append(args))
     assert main(["bench", "--threads", "1", *argv]) == 2
     assert why in capsys.readouterr().err
+    assert not measured
+
+
+def test_a_second_network_is_checked_before_the_first_is_raced(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a MODEL there are two, each against its own framework."""
+    asked: list[str] = []
+
+    def prepared(model: str, folder: Path, **named: object) -> Prepared:
+        asked.append(model)
+        return ready()
+
+    monkeypatch.setattr("refnet.frameworks.launch.prepare", prepared)
+    monkeypatch.setattr("refnet.bench.machine.with_speeds", lambda here, threads: 1 / 0)
+    assert main(["bench"]) == 2
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert asked == [*MODELS]

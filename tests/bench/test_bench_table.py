@@ -29,7 +29,7 @@ from refnet.bench.table import (
     planned,
 )
 from refnet.cli import main
-from refnet.core.errors import FormatError, FrameworkError, InputError
+from refnet.core.errors import FormatError, FrameworkError, InputError, UnsupportedError
 from refnet.frameworks import launch
 from refnet.frameworks.launch import Prepared, Racer
 from refnet.kernels.stream import BLOCK, sums
@@ -108,13 +108,18 @@ def test_runs_are_counted_for_the_progress_bar() -> None:
 
 
 class Races:
-    """In the place of `race`: counts what is raced, says `seconds`, and stops before the row `stop`."""
+    """In the place of `race`: counts what is raced, says `seconds`, and stops before the row `stop`. Those
+    that are broken cannot be raced (frameworks), or not be made (network and framework). measured: how often
+    the machine's speeds were.
+    """
 
     def __init__(self) -> None:
         self.keys: list[Key] = []
         self.seconds: Callable[[Key], tuple[float, ...]] = lambda key: (0.5, 0.6, 0.7)
         self.stop: int | None = None
         self.error: BaseException = KeyboardInterrupt()
+        self.broken: set[str] = set()
+        self.measured = 0
 
     def race(
         self,
@@ -128,16 +133,30 @@ class Races:
         key = Key(prepared.graph.name, threads, theirs[1], theirs[0].name)
         if len(self.keys) == self.stop:
             raise self.error
+        if key.against in self.broken:
+            raise FrameworkError("it died")
         self.keys.append(key)
         assert ours[0].name == "refnet"
         assert ours[1] == key.batch
         return pair(self.seconds(key), key.network, threads, key.against, theirs[0].version, theirs[1])
 
+    def prepare(
+        self, model: str, folder: Path, *, against: Sequence[str], image: tuple[int, int], **rest: Any
+    ) -> Prepared:
+        assert not any(folder.iterdir())
+        (folder / "file").touch()
+        for name in against:
+            if f"{model} {name}" in self.broken:
+                raise UnsupportedError(f"{name} has no such layer")
+        return prepared(model, against, image)
 
-def fake_prepare(
-    model: str, folder: Path, *, against: Sequence[str], image: tuple[int, int] | None = None, **rest: Any
-) -> Prepared:
-    assert not any(folder.iterdir())
+    def with_speeds(self, here: Machine, threads: Sequence[int], memory: bool = False) -> Machine:
+        assert memory
+        self.measured += 1
+        return HERE
+
+
+def prepared(model: str, against: Sequence[str], image: tuple[int, int]) -> Prepared:
     racers = {n: Racer(n, VERSIONS.get(n, "0.1.0"), "file", "python", {}) for n in ("refnet", *against)}
     return Prepared(build(entry(model), image), racers)
 
@@ -146,10 +165,12 @@ def fake_prepare(
 def races(monkeypatch: pytest.MonkeyPatch) -> Races:
     made = Races()
     monkeypatch.setattr(bench_table, "race", made.race)
-    monkeypatch.setattr(launch, "prepare", fake_prepare)
+    monkeypatch.setattr(launch, "prepare", made.prepare)
     monkeypatch.setattr(launch, "python", lambda name, given=None: given or f"python-of-{name}")
     monkeypatch.setattr(launch, "framework_version", lambda name, path: VERSIONS[name])
-    monkeypatch.setattr("refnet.bench.machine.machine", lambda threads, memory=False: HERE)
+    here = replace(HERE, peaks={}, bandwidths={})
+    monkeypatch.setattr("refnet.bench.machine.machine", lambda: here)
+    monkeypatch.setattr("refnet.bench.machine.with_speeds", made.with_speeds)
     return made
 
 
@@ -169,11 +190,19 @@ TABLE = (
 def test_a_run_that_is_stopped_goes_on_where_it_was(
     races: Races, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state = tmp_path / "state.json"
-    argv = [*TABLE, "--state", str(state)]
+    state, table = tmp_path / "state.json", tmp_path / "t.csv"
+    argv = [*TABLE, "--state", str(state), "--csv", str(table)]
     races.stop = 3
     assert main(argv) == 130
     assert list(read_state(state).rows) == races.keys  # all three that were done, and nothing of the fourth
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        "refnet: 3 of 8 rows are finished; the same command goes on from there",
+        "refnet: interrupted",
+    ]
+    assert "5 rows were not reached: " in said.out
+    assert "geometric mean" in said.out
+    assert len(read_rows(table.read_text())) == 3
     races.stop, first = None, list(races.keys)
     assert main(argv) == 0
     wanted = planned(networks("mobilenet-v1"), [1, 2], [1], ["mxnet", "onnxruntime"])
@@ -183,20 +212,95 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(
     out = capsys.readouterr().out
     assert "geometric mean" in out
     assert "20.0 GB/s on 1 thread, 30.0 GB/s on 2 threads" in out
+    assert len(read_rows(table.read_text())) == 8
+    assert races.measured == 2
     assert main(argv) == 0
     assert races.keys == wanted  # nothing was left to do
     assert state.read_bytes() == kept
+    assert races.measured == 2
+    assert capsys.readouterr().out == out  # with the speeds of the file
     assert main([*argv, "--threads", "1", "--batch", "2"]) == 0  # other rows join them
     assert len(races.keys) == len(read_state(state).rows) == len(wanted) + 4
 
 
-def test_an_error_names_its_row_and_keeps_the_others(
+def test_a_row_is_kept_though_the_file_was_being_written_when_it_was_stopped(
+    races: Races, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from refnet.bench import results
+
+    written: list[State] = []
+
+    def write(path: Path, state: State) -> None:
+        written.append(state)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        write_state(path, state)
+
+    monkeypatch.setattr(results, "write_state", write)
+    assert main([*TABLE, "--state", str(tmp_path / "s.json")]) == 130
+    assert list(read_state(tmp_path / "s.json").rows) == races.keys
+    assert len(races.keys) == 2
+
+
+def test_a_row_that_fails_is_named_and_the_others_go_on(
     races: Races, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    races.stop, races.error = 1, FrameworkError("it died")
-    assert main([*TABLE, "--state", str(tmp_path / "s.json")]) == 2
-    assert f"{SMALL}, 1 thread, batch 1, onnxruntime: it died" in capsys.readouterr().err
-    assert len(read_state(tmp_path / "s.json").rows) == 1
+    state, table = tmp_path / "s.json", tmp_path / "t.csv"
+    races.broken = {"onnxruntime"}
+    argv = [*TABLE, "--threads", "1", "--state", str(state), "--csv", str(table)]
+    assert main(argv) == 2
+    said = capsys.readouterr()
+    wanted = planned(networks("mobilenet-v1"), [1], [1], ["mxnet", "onnxruntime"])
+    for key in wanted:
+        words = f"{key}: it died"
+        assert (words in said.err) == (f"failed: {words}" in said.out) == (key.against == "onnxruntime")
+    assert races.keys == [*read_state(state).rows] == [key for key in wanted if key.against == "mxnet"]
+    assert len(read_rows(table.read_text())) == 2
+    races.broken = set()
+    assert main([*argv, "--json"]) == 0  # what failed is tried again
+    assert sorted(races.keys) == sorted(wanted)
+    assert json.loads(capsys.readouterr().out)["failed"] == []
+
+
+def test_a_network_that_cannot_be_made_for_one_framework_is_raced_against_the_others(
+    races: Races, capsys: pytest.CaptureFixture[str]
+) -> None:
+    races.broken = {f"{SMALL} onnxruntime"}
+    assert main([*TABLE, "--json"]) == 2
+    said = json.loads(capsys.readouterr().out)
+    assert {(one["network"], one["against"], one["why"]) for one in said["failed"]} == {
+        (SMALL, "onnxruntime", "onnxruntime has no such layer")
+    }
+    wanted = planned(networks("mobilenet-v1"), [1, 2], [1], ["mxnet", "onnxruntime"])
+    assert races.keys == [key for key in wanted if (key.network, key.against) != (SMALL, "onnxruntime")]
+
+
+def test_a_table_of_which_every_row_fails_writes_nothing(
+    races: Races, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    races.broken = {"onnxruntime", "mxnet"}
+    assert main([*TABLE, "--state", str(tmp_path / "s"), "--csv", str(tmp_path / "t")]) == 2
+    assert capsys.readouterr().out.count("failed: ") == 8
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_has_become_slower_decides_the_exit_code_although_a_row_failed(
+    races: Races, tmp_path: Path
+) -> None:
+    assert main([*TABLE, "--state", str(tmp_path / "s")]) == 0
+    races.broken, races.seconds = {"onnxruntime"}, lambda key: (5.0, 5.0, 5.0)
+    assert main([*TABLE, "--baseline", str(tmp_path / "s")]) == 1
+
+
+def test_networks_that_a_framework_lacks_are_named(races: Races, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["bench", "--table", "resnest-50-p,mobilenet", "--threads", "1", "--image", "32,32"]
+    assert main([*argv, "--against", "torch,mxnet"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"no row against torch of {SMALL}, {OTHER}, octave-mobilenet-v2-1.0-0.375, and 1 more: the" in out
+    assert "no row against mxnet of resnest-50-pytorch: it is not defined in MXNet" in out
+    assert main([*argv, "--against", "torch,mxnet", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["without"]
+    assert [(one["against"], len(one["networks"])) for one in found] == [("torch", 4), ("mxnet", 1)]
 
 
 @pytest.mark.parametrize(
@@ -224,9 +328,10 @@ def test_a_state_of_another_run_is_refused(
     record = json.loads(state.read_text())
     record["facts"][name] = value
     state.write_text(json.dumps(record))
-    before = state.read_bytes()
+    before, races.measured = state.read_bytes(), 0
     capsys.readouterr()
     assert main([*TABLE, "--state", str(state)]) == 2
+    assert not races.measured
     assert re.search(why, " ".join(capsys.readouterr().err.split()))
     assert len(races.keys) == count
     assert state.read_bytes() == before
@@ -240,9 +345,11 @@ def test_rows_against_another_version_of_a_framework_are_refused(
     state = tmp_path / "state.json"
     assert main([*TABLE, "--state", str(state)]) == 0
     monkeypatch.setitem(VERSIONS, "mxnet", "2.0")
+    races.measured = 0
     for option in ("--state", "--baseline"):
         assert main([*TABLE, option, str(state)]) == 2
         assert "measured against mxnet 1.9.1, here it is 2.0" in capsys.readouterr().err
+    assert not races.measured
 
 
 # The state file.
@@ -408,7 +515,8 @@ def test_the_csv_has_a_row_per_race_with_units() -> None:
     (found,) = read_rows(csv_text([result((0.5, 0.7, 0.6), threads=2)], HERE))
     assert tuple(found) == COLUMNS
     expected = {
-        **{"network": SMALL, "threads": "2", "batch": "1", "against": "mxnet", "version": "1.9.1"},
+        **{"network": SMALL, "threads": "2", "batch": "1", "arithmetic": "plain"},
+        **{"against": "mxnet", "version": "1.9.1"},
         **{"pairs": "3", "refnet_ms_per_image": "600.000", "other_ms_per_image": "1000.000"},
         **{"ratio_of_medians": "0.6000", "median_of_ratios": "0.6000"},
         **{"lowest_ratio": "0.5000", "highest_ratio": "0.7000"},
@@ -418,6 +526,10 @@ def test_the_csv_has_a_row_per_race_with_units() -> None:
         **{"load_average": "0.25", "date": "2026-01-02", "processor": "Processor"},
     }
     assert found == expected
+    (golden,) = read_rows(csv_text([result()], HERE, "golden"))
+    (replay,) = read_rows(csv_text([result()], HERE, "replay:a/folder"))
+    assert (golden["arithmetic"], replay["arithmetic"]) == ("golden", "replay")
+    assert "time in golden / the framework" in draw([golden])
     slow = replace(HERE, bandwidths={2: 5.0})
     assert read_rows(csv_text([result(threads=2)], slow))[0]["roof_gflop_per_s"] == "125.00"
 
@@ -486,6 +598,11 @@ def test_files_are_written_from_the_command_line(races: Races, tmp_path: Path) -
         (["bench", "--table", "--against", "none"], "--table races refnet against frameworks"),
         (["bench", "--table", "--state", "a", "--baseline", "./a"], "it is the --state of this run, too"),
         (["bench", "--table", "--csv", "no/such/t.csv"], "--csv no/such/t.csv: there is no such folder"),
+        (["bench", "--table", "--svg", "tests"], "--svg tests: it is there already, and not a file"),
+        (["bench", "--table", "--arithmetic", "gold"], "arithmetic must be plain, golden or replay:BOOK"),
+        (["bench", "--table", "--image", "1,1"], "the kernel does not fit into"),
+        (["bench", "--table", "--state", "README.md"], "README.md: "),
+        (["bench", "--table", "--python", "torhc=x"], "did you mean torch?"),
         (["bench", "--state", "a"], "--state a: it belongs to --table"),
         (["bench", "--scaling", "--svg", "a"], "--svg a: it belongs to --table"),
         (["bench", "--table", "--baseline", "absent.json"], "absent.json: cannot be read"),
@@ -497,7 +614,7 @@ def test_what_does_not_fit_the_table_is_refused_before_anything_runs(
 ) -> None:
     assert main(argv) == 2
     assert why in capsys.readouterr().err
-    assert races.keys == []
+    assert (races.keys, races.measured) == ([], 0)
 
 
 # The roofline's figures.
