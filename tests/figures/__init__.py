@@ -4,13 +4,15 @@
     networks    a shipped digit, the octave convolution and the split attention, from refnet's values
     numbers     the verdicts and the order of one sum, from a shipped capture and book
     packages    which package imports which, from the code
-    bench       the table of `refnet bench --table`, from the CSV that it has written
+    bench       the tables of `refnet bench --table`, from the CSVs that it has written
 
 Every number and every pixel in them is computed when they are drawn, or stands in that CSV. test_figures.py
 draws them again and compares the bytes with the committed files.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 from tests.figures import bench, networks, numbers, packages
 
@@ -21,6 +23,6 @@ FIGURES = {
     "verdicts.svg": numbers.verdicts,
     "order.svg": numbers.order,
     "packages.svg": packages.packages,
-    "table.svg": bench.figure,
+    **{one.figure: partial(bench.figure, one) for one in bench.SOURCES if one.figure and one.measured},
 }
 """File in docs/figures -> what draws it."""

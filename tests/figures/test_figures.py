@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import re
+import shlex
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from refnet.bench.table import geometric_mean, networks, planned
+from refnet.cli import _parsers
+from refnet.report.bench_table import COLUMNS, read_rows
 from tests.figures import FIGURES, bench, numbers, packages, races
 
 FOLDER = Path(__file__).parents[2] / "docs" / "figures"
@@ -95,6 +100,82 @@ def test_the_tables_of_the_performance_page_are_those_of_the_csv():
 HEAD = "network threads batch against paired lowest highest refnet-ms".replace(" ", "  ").replace("-", " ")
 
 
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """The folder of the CSVs: that of the model table, and two that somebody is about to measure."""
+    monkeypatch.setattr(bench, "DOCS", tmp_path)
+    bench.rows.cache_clear()
+    path = FOLDER.parent / bench.MODELS.file
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+    yield tmp_path
+    bench.rows.cache_clear()
+
+
+def write(folder, source, ratio, **more):
+    """Every row of a source, with that ratio times the number of threads."""
+    first, *_ = read_rows((folder / bench.MODELS.file).read_text(encoding="utf-8"))
+    keys = planned(networks(source.chosen), bench.THREADS, [1], source.against)
+    base = {**first, "arithmetic": source.arithmetic, "load_average": "0.10", **more}
+    found = [
+        {**base, **key._asdict(), "median_of_ratios": ratio * key.threads, "lowest_ratio": 0.01}
+        for key in keys
+    ]
+    with (folder / source.file).open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(found)
+
+
+@pytest.mark.parametrize("source", bench.SOURCES, ids=[source.file for source in bench.SOURCES])
+def test_the_page_shows_the_command_that_writes_a_csv(source):
+    assert f"$ {source.command}\n" in bench.PAGE.read_text(encoding="utf-8")
+    arguments = shlex.split(source.command)[1:]
+    assert _parsers()[0].parse_args(arguments).table == source.chosen
+
+
+def test_the_golden_rows_are_of_every_family():
+    chosen = " ".join(networks(bench.GOLDEN.chosen))
+    for kind in (" resnet-", "se-resnet", "resnext", "densenet", "mobilenet-v1", "mobilenet-v2", "resnest"):
+        assert kind in f" {chosen}"
+
+
+def test_a_csv_that_is_not_there_is_said_to_be_missing_and_then_its_tables_are_shown(measured):
+    page = bench.PAGE.read_text(encoding="utf-8")
+    before = bench.written(page)
+    assert "Not measured yet: the command writes bench-resnest.csv" in before
+    assert "resnest.svg" not in before
+    write(measured, bench.RESNEST, 0.5)
+    after = bench.written(before)
+    assert "Not measured yet: the command writes bench-resnest.csv" not in after
+    assert "\n66 rows of [bench-resnest.csv](bench-resnest.csv) of 11 networks, 7 pairs each, 2026-" in after
+    name = "resnest-50-pytorch"
+    assert f"| torch 1.9.1 | 2 | 11 | 1.000 | 1.00 ({name}) | 1.00 ({name}) |\n" in after
+    assert "(figures/resnest.svg)" in after
+    assert "0.500: reached | 1.000: reached |\n| the same with the rows of bench-table.csv | 1.00 | " in after
+    rows = [r for r in bench.rows() if r["against"] == "onnxruntime" and r["threads"] == "1"]
+    one = [*(float(r["median_of_ratios"]) for r in rows), *[0.5] * 11]
+    assert f"| 1.00 | {geometric_mean(one):.3f}: reached" in after
+    assert bench.written(after) == after
+    assert ElementTree.fromstring(bench.figure(bench.RESNEST)).get("role") == "img"
+
+
+def test_goldens_aim_is_one_fiftieth_of_onnx_reference_for_every_row(measured):
+    page = bench.PAGE.read_text(encoding="utf-8")
+    write(measured, bench.GOLDEN, 0.02, highest_ratio="0.1")
+    text = bench.written(page)
+    assert "| resnet-26-baseline | onnx-reference 1.9.1 | 77, 1/50 (1/100 to 1/10) | 77, 1/25 (1/" in text
+    count = len(networks(bench.GOLDEN.chosen))
+    said = f"{count} of {count}, highest 1/50: reached | 0 of {count}, highest 1/25: not reached |"
+    assert f"| golden, every row, onnx.reference | 1/50 | {said}" in text
+    assert "rows are missing" not in bench.block(bench.rows(bench.GOLDEN), bench.GOLDEN)
+
+
+def test_a_csv_of_another_arithmetic_is_refused(measured):
+    write(measured, bench.GOLDEN, 0.02, arithmetic="plain")
+    with pytest.raises(AssertionError, match=r"bench-golden\.csv"):
+        bench.written(bench.PAGE.read_text(encoding="utf-8"))
+
+
 def output(command, *rows):
     return f"```console\n$ {command}\nAMD\n\n{HEAD}\n──────\n" + "\n".join(rows) + "\n```\n"
 
@@ -159,4 +240,4 @@ def test_an_aim_is_reached_by_every_row_or_by_the_mean():
     assert "0.400: not judged |" in two
     both = [*({**one, "load_average": "1.31"} for one in found), {**found[0], "threads": "2"}]
     assert "busy" not in bench.block(both)  # the row before may have had two threads
-    assert "73 rows of the 39 networks are missing" in two  # 2 x 39 less these 5
+    assert "229 rows are missing" in two  # 39 x 3 x 2 less these 5
