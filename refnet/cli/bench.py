@@ -172,10 +172,13 @@ def _nothing_of_one_network(a: argparse.Namespace) -> None:
         )
     if a.against == []:
         raise InputError("--against none: --table races refnet against frameworks")
-    if a.state is not None and a.baseline is not None and a.state.resolve() == a.baseline.resolve():
-        raise InputError(f"--baseline {a.baseline}: it is the --state of this run, too")
-    for name in ("state", "csv", "svg"):
+    named: dict[Path, str] = {}
+    for name in ("state", "baseline", "csv", "svg"):
         path = getattr(a, name)
+        if path is not None and (first := named.setdefault(path.resolve(), name)) != name:
+            raise InputError(f"--{name} {path}: it is the --{first} of this run, too")
+        if name == "baseline":
+            continue  # it is read only
         if path is not None and not path.absolute().parent.is_dir():
             raise InputError(f"--{name} {path}: there is no such folder")
         if path is not None and path.exists() and not path.is_file():

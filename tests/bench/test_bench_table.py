@@ -597,6 +597,7 @@ def test_files_are_written_from_the_command_line(races: Races, tmp_path: Path) -
         (["bench", "--table", SMALL, "--arithmetic", "replay:tests"], f"the folder has no book {SMALL}.json"),
         (["bench", "--table", "--against", "none"], "--table races refnet against frameworks"),
         (["bench", "--table", "--state", "a", "--baseline", "./a"], "it is the --state of this run, too"),
+        (["bench", "--table", "--state", "a", "--csv", "./a"], "--csv a: it is the --state of this run, too"),
         (["bench", "--table", "--csv", "no/such/t.csv"], "--csv no/such/t.csv: there is no such folder"),
         (["bench", "--table", "--svg", "tests"], "--svg tests: it is there already, and not a file"),
         (["bench", "--table", "--arithmetic", "gold"], "arithmetic must be plain, golden or replay:BOOK"),

@@ -12,6 +12,7 @@ from refnet.bench.race import compare
 from refnet.bench.startup import startup
 from refnet.cli import main
 from refnet.frameworks.launch import FRAMEWORKS, Module, prepare
+from refnet.report.bench_table import read_rows
 from tests.crosscheck.conftest import interpreter
 
 pytestmark = pytest.mark.crosscheck
@@ -93,3 +94,27 @@ def test_a_row_of_the_table_is_raced_against_every_framework_and_kept(
     sides = [[(pair["ours"], pair["theirs"]) for pair in found["pairs"]] for found in (first, again)]
     assert sides[0] == sides[1]  # kept, to the last digit
     report.append(f"6 rows of the table, geometric mean {first['means'][-1]['ratio']:.2f}, two runs")
+
+
+def test_golden_is_raced_against_onnx_reference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], report: list[str]
+) -> None:
+    """Two pairs a row, because onnx.reference takes seconds for a run."""
+    file = tmp_path / "golden.csv"
+    argv = [
+        "bench",
+        "--table",
+        "mobilenet-v1-0.75,resnet-26-baseline",
+        "--image",
+        "64,64",
+        "--csv",
+        str(file),
+    ]
+    argv += ["--arithmetic", "golden", "--against", "onnx-reference", "--threads", "1", "--json"]
+    assert main([*argv, f"--python={interpreter('onnx')}"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert all(pair["agree"] for pair in found["pairs"])
+    assert [len(pair["ratios"]) for pair in found["pairs"]] == [2, 2]
+    rows = read_rows(file.read_text())
+    assert {(row["arithmetic"], row["against"]) for row in rows} == {("golden", "onnx-reference")}
+    report.append(f"golden, 2 rows: geometric mean 1/{1 / found['means'][-1]['ratio']:.0f}, two runs")
