@@ -14,7 +14,7 @@ ops run as usual, between the calls. This needs the fast engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from types import MappingProxyType
@@ -49,7 +49,7 @@ class Seen(Enum):
 
 
 @dataclass(frozen=True)
-class _UncapturedOp:
+class UncapturedOp:
     """A node whose op is not capturable. It is run again each time, on arrays that stay where they are."""
 
     engine: Engine
@@ -64,13 +64,17 @@ class _UncapturedOp:
 
 
 class CapturedRun:
-    """One run of a plan, from its inputs to the wanted values (`values`), kept for repetition."""
+    """One run of a plan, from its inputs to the wanted values (`values`), kept for repetition.
+
+    steps: what is repeated, in order. nodes: of each kernel call and each uncaptured op, in the same order.
+    """
 
     def __init__(self, graph: Graph, inputs: Mapping[str, F32], engine: Engine, plan: Plan) -> None:
         self._arena = Arena()
         self._users: list[object] = []
         self._threads, self._wanted = engine.threads, plan.wanted
-        steps: list[list[Call] | _UncapturedOp] = []
+        steps: list[list[Call] | UncapturedOp] = []
+        self.nodes: list[Node] = []
         types = graph.types(types_of(inputs))
         names = [node.name for node, *_ in plan.schedule]
         self._cost = cost_of(graph, types, plan.wanted)
@@ -96,7 +100,9 @@ class CapturedRun:
             del value
             for name in done:
                 del values[name]
-        self._steps = [LaunchList(step, self._threads) if isinstance(step, list) else step for step in steps]
+        self.steps: Sequence[LaunchList | UncapturedOp] = [
+            LaunchList(step, self._threads) if isinstance(step, list) else step for step in steps
+        ]
         self._outputs = {name: self._lasting(value) for name, value in results.items()}
         self.values = {name: value.copy() for name, value in results.items()}
 
@@ -115,7 +121,7 @@ class CapturedRun:
         weights: list[F32],
         kind: TensorType,
         engine: Engine,
-        steps: list[list[Call] | _UncapturedOp],
+        steps: list[list[Call] | UncapturedOp],
     ) -> F32:
         """The node's value, in the arena; what it takes to compute it again becomes steps."""
         if node.op.reshapes and defined_with_run(node.op, "reshapes"):
@@ -134,12 +140,14 @@ class CapturedRun:
                 steps.append(row)
             for call in calls:
                 row.append(replace(call, arguments=tuple(map(self._lasting, call.arguments))))
+                self.nodes.append(node)
             return value
         value = self._held(kind)
         lasting = tuple(map(self._lasting, data))
-        uncaptured = _UncapturedOp(engine, node, lasting, tuple(weights), self._lasting(value))
+        uncaptured = UncapturedOp(engine, node, lasting, tuple(weights), self._lasting(value))
         uncaptured()
         steps.append(uncaptured)
+        self.nodes.append(node)
         return value
 
     def _lasting(self, argument: Any) -> Any:
@@ -174,12 +182,12 @@ class CapturedRun:
             self._users.append(user)
             if self._users[0] is not user:
                 return None
-            for step in self._steps:
+            for step in self.steps:
                 if isinstance(step, LaunchList):
                     step.settle()  # before anything is written where workers may
             for name, place in self._inputs.items():
                 np.copyto(place, inputs[name])
-            for step in self._steps:
+            for step in self.steps:
                 if isinstance(step, LaunchList):
                     launch(step)
                 else:

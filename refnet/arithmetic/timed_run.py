@@ -1,0 +1,220 @@
+"""A captured run whose kernels are timed one by one, each in its place: what `refnet bench --kernels` asks.
+
+    TimedRun ── CapturedRun ── the same steps, each with its time (kernels/timed_launch.py)
+        ├────── calls          which nodes each is for, what it does and with how many bytes
+        └────── repeat         the seconds of each
+
+`refnet run` knows nothing of this: it repeats a captured run as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refnet.arithmetic.captured_run import MEMORY_LIMIT, CapturedRun, UncapturedOp
+from refnet.arithmetic.followed import followed_plan
+from refnet.arithmetic.plain import Plain
+from refnet.arithmetic.replay import Replay
+from refnet.arithmetic.types import types_of
+from refnet.core.errors import InputError
+from refnet.core.graph import Graph, Node
+from refnet.core.interpreter import Arithmetic
+from refnet.core.op import F32, TensorType
+from refnet.kernels.thread_pool import LaunchList
+from refnet.kernels.timed_launch import TimedLaunch
+
+PASSES = {
+    "geometry": "padding copies",
+    "epilogue": "batch norm, sum, relu",
+    "pool": "pools and averages",
+    "resample": "upsampling",
+    "layout": "concatenation",
+    "attention": "split attention",
+    "panel": "dense",
+}
+"""The modules of kernels that have one kind of work, and how a table of times calls it. The others' kernels
+are called after the op."""
+NO_PRODUCTS = frozenset(PASSES) - {"panel"}
+"""Those that multiply no weights with data."""
+
+
+@dataclass(frozen=True)
+class TimedCall:
+    """One kernel call of a run, or one op that is run again each time (kernel "").
+
+    nodes: the names of the nodes whose values it makes, or helps to make. kind: see `kind_of`. op: the label
+    of the first of them. shapes: of the first node's data, and of the last one's value. threads: how many
+    share it. macs: multiply-adds of convolution and dense. nbytes: of the arrays that it is given, read or
+    written, each byte once.
+    """
+
+    nodes: tuple[str, ...]
+    kind: str
+    op: str
+    kernel: str
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    threads: int
+    macs: int
+    nbytes: int
+
+
+class TimedRun:
+    """A captured run of a graph's outputs, as the arithmetic would capture it, with a time per step.
+
+    Raises InputError for an arithmetic whose runs are not captured, and for a run that needs more memory than
+    is kept (MEMORY_LIMIT).
+    """
+
+    def __init__(self, graph: Graph, inputs: Mapping[str, F32], arithmetic: Arithmetic) -> None:
+        self._inputs = dict(inputs)
+        executed, self._run = _captured(graph, inputs, arithmetic)
+        if self._run.nbytes > MEMORY_LIMIT:
+            raise InputError(
+                f"{graph.name}: a run needs {self._run.nbytes} bytes, more than the {MEMORY_LIMIT} that are "
+                "kept for repetition"
+            )
+        self._plain = self._run.steps
+        self._timed = [_timed(step) for step in self._plain]
+        self.calls = tuple(self._described(executed, executed.types(types_of(inputs))))
+
+    def whole(self) -> float:
+        """Repeat it as it is; the seconds of the whole."""
+        self._run.steps = self._plain
+        return self._repeat()
+
+    def each(self) -> tuple[float, npt.NDArray[np.float64]]:
+        """Repeat it with a look at the clock between kernels: the seconds of the whole, and of each call."""
+        self._run.steps = self._timed
+        whole = self._repeat()
+        seconds = [
+            1e-9 * np.diff(step.times) if isinstance(step, TimedLaunch) else step.seconds[-1:]
+            for step in self._timed
+        ]
+        return whole, np.concatenate(seconds)
+
+    def _repeat(self) -> float:
+        begin = perf_counter()
+        if self._run.repeat(self._inputs) is None:
+            raise RuntimeError("the run is being repeated elsewhere")
+        return perf_counter() - begin
+
+    def _described(self, graph: Graph, types: Mapping[str, TensorType]) -> Iterator[TimedCall]:
+        kernels: list[tuple[Any, tuple[Any, ...], int]] = []
+        for step in self._timed:
+            if isinstance(step, TimedLaunch):
+                kernels += [(call.kernel, call.arguments, call.threads) for call in step.calls]
+            else:
+                kernels.append((None, (*step.data, *step.weights, step.output), 1))
+        multiplying: dict[str, int] = {}
+        for node, (kernel, *_) in zip(self._run.nodes, kernels, strict=True):
+            multiplying[node.name] = multiplying.get(node.name, 0) + (_module(kernel) not in NO_PRODUCTS)
+        for node, (kernel, arguments, threads) in zip(self._run.nodes, kernels, strict=True):
+            names, module = members(node, graph), _module(kernel)
+            first = graph.by_name[names[0]]
+            label = first.op.label(*(types[name] for name in first.data))
+            macs = 0
+            if module not in NO_PRODUCTS:  # several kernels of one node share its work
+                macs = sum(_macs(graph.by_name[name], types) for name in names) // multiplying[node.name]
+            yield TimedCall(
+                names,
+                kind_of(module, label, bool(set(first.data) & set(graph.inputs))),
+                label,
+                "" if kernel is None else f"{module}.{kernel.__name__.lstrip('_')}",
+                (types[first.data[0]].shape if first.data else (), types[node.name].shape),
+                threads,
+                macs,
+                _moved(module, arguments),
+            )
+
+
+@dataclass(frozen=True)
+class _TimedOp(UncapturedOp):
+    """A step that is no kernel. seconds: how long it took, each time."""
+
+    seconds: list[float] = field(default_factory=list)
+
+    def __call__(self) -> None:
+        begin = perf_counter()
+        super().__call__()
+        self.seconds.append(perf_counter() - begin)
+
+
+def _timed(step: LaunchList | UncapturedOp) -> TimedLaunch | _TimedOp:
+    if isinstance(step, LaunchList):
+        return TimedLaunch(step)
+    return _TimedOp(step.engine, step.node, step.data, step.weights, step.output)
+
+
+def _captured(graph: Graph, inputs: Mapping[str, F32], arithmetic: Arithmetic) -> tuple[Graph, CapturedRun]:
+    """The graph that the arithmetic executes, and a run of its outputs."""
+    if not isinstance(arithmetic, Plain | Replay) or arithmetic.engine.name != "fast":
+        raise InputError(f"runs in {arithmetic.name} are not repeated from recorded kernel calls")
+    plan = arithmetic.plan(graph, frozenset(graph.outputs.values()))
+    executed = plan.fused or graph
+    if isinstance(arithmetic, Replay):
+        plan = followed_plan(arithmetic.book, plan, executed.types(types_of(inputs)))
+    return executed, CapturedRun(executed, inputs, arithmetic.engine, plan)
+
+
+def members(node: Node, graph: Graph) -> tuple[str, ...]:
+    """The names of the graph's nodes that a node of a plan computes in one pass, in order.
+
+    Each but the last is read by the next one alone, so it is no input of the whole.
+    """
+    names = [node.name]
+    for _ in getattr(node.op, "ops", ())[1:]:
+        inner = graph.by_name[names[-1]].data
+        names.append(next(name for name in inner if name not in node.data and name in graph.by_name))
+    return tuple(reversed(names))
+
+
+def kind_of(module: str, label: str, first: bool) -> str:
+    """How a table of times calls a kernel's work: by what it does, or after the op.
+
+    label: the op's (`Op.label`). first: whether it reads the network's input.
+
+    >>> kind_of("channels", "Conv 3x3 /2", False), kind_of("channels", "Conv 7x7 /2", True)
+    ('Conv 3x3 /2', 'stem')
+    >>> kind_of("geometry", "Conv 7x7 /2", True)
+    'padding copies'
+    """
+    if module in PASSES:
+        return PASSES[module]
+    return "stem" if first and label.startswith("Conv") else label
+
+
+def _macs(node: Node, types: Mapping[str, TensorType]) -> int:
+    return node.op.flops(*(types[name] for name in node.inputs)).macs
+
+
+def _module(kernel: Any) -> str:
+    return "" if kernel is None else str(kernel.__module__).rpartition(".")[2]
+
+
+def _moved(module: str, arguments: tuple[Any, ...]) -> int:
+    """Bytes of the arrays among the arguments, each once; of a concatenation only the part that it copies."""
+    if module == "layout":
+        return 2 * int(arguments[0].nbytes)
+    ends: list[tuple[int, int]] = []
+    for array in _arrays(arguments):
+        begin = array.__array_interface__["data"][0]
+        ends.append((begin, begin + array.nbytes))
+    total, reached = 0, 0
+    for begin, end in sorted(ends):
+        total += max(0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
+
+
+def _arrays(arguments: tuple[Any, ...]) -> Iterator[npt.NDArray[Any]]:
+    for argument in arguments:
+        if isinstance(argument, tuple):
+            yield from _arrays(argument)
+        elif isinstance(argument, np.ndarray):
+            yield argument
