@@ -67,6 +67,8 @@ class TimedCall:
 class TimedRun:
     """A captured run of a graph's outputs, as the arithmetic would capture it, with a time per step.
 
+    calls: what the steps are, in order. values: of the outputs, by the names of their nodes, as the last
+    repetition left them.
     Raises InputError for an arithmetic whose runs are not captured, and for a run that needs more memory than
     is kept (MEMORY_LIMIT).
     """
@@ -79,34 +81,38 @@ class TimedRun:
                 f"{graph.name}: a run needs {self._run.nbytes} bytes, more than the {MEMORY_LIMIT} that are "
                 "kept for repetition"
             )
-        self._plain = self._run.steps
-        self._timed = [_timed(step) for step in self._plain]
+        self._untimed = self._run.steps
+        self.steps = [_timed(step) for step in self._untimed]
+        self.values: dict[str, F32] = {}
         self.calls = tuple(self._described(executed, executed.types(types_of(inputs))))
 
     def whole(self) -> float:
         """Repeat it as it is; the seconds of the whole."""
-        self._run.steps = self._plain
+        self._run.steps = self._untimed
         return self._repeat()
 
     def each(self) -> tuple[float, npt.NDArray[np.float64]]:
         """Repeat it with a look at the clock between kernels: the seconds of the whole, and of each call."""
-        self._run.steps = self._timed
+        self._run.steps = self.steps
         whole = self._repeat()
         seconds = [
             1e-9 * np.diff(step.times) if isinstance(step, TimedLaunch) else step.seconds[-1:]
-            for step in self._timed
+            for step in self.steps
         ]
         return whole, np.concatenate(seconds)
 
     def _repeat(self) -> float:
         begin = perf_counter()
-        if self._run.repeat(self._inputs) is None:
+        found = self._run.repeat(self._inputs)
+        seconds = perf_counter() - begin
+        if found is None:
             raise RuntimeError("the run is being repeated elsewhere")
-        return perf_counter() - begin
+        self.values = found
+        return seconds
 
     def _described(self, graph: Graph, types: Mapping[str, TensorType]) -> Iterator[TimedCall]:
         kernels: list[tuple[Any, tuple[Any, ...], int]] = []
-        for step in self._timed:
+        for step in self.steps:
             if isinstance(step, TimedLaunch):
                 kernels += [(call.kernel, call.arguments, call.threads) for call in step.calls]
             else:
