@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -37,11 +38,13 @@ PASSES = {
     "layout": "concatenation",
     "attention": "split attention",
     "panel": "dense",
+    "pointwise.scale_shift": "batch norm, sum, relu",
+    "pointwise.relu": "batch norm, sum, relu",
 }
-"""The modules of kernels that have one kind of work, and how a table of times calls it. The others' kernels
-are called after the op."""
-NO_PRODUCTS = frozenset(PASSES) - {"panel"}
-"""Those that multiply no weights with data."""
+"""Kernels, or modules of them, that have one kind of work, and how a table of times calls it. The others'
+kernels are called after the op."""
+NO_PRODUCTS = frozenset(PASSES.values()) - {"dense"}
+"""Kinds that multiply no weights with data."""
 
 
 @dataclass(frozen=True)
@@ -117,26 +120,27 @@ class TimedRun:
                 kernels += [(call.kernel, call.arguments, call.threads) for call in step.calls]
             else:
                 kernels.append((None, (*step.data, *step.weights, step.output), 1))
-        multiplying: dict[str, int] = {}
-        for node, (kernel, *_) in zip(self._run.nodes, kernels, strict=True):
-            multiplying[node.name] = multiplying.get(node.name, 0) + (_module(kernel) not in NO_PRODUCTS)
-        for node, (kernel, arguments, threads) in zip(self._run.nodes, kernels, strict=True):
-            names, module = members(node, graph), _module(kernel)
-            first = graph.by_name[names[0]]
-            label = first.op.label(*(types[name] for name in first.data))
+        found = [
+            self._kind(graph, types, node, one[0]) for node, one in zip(self._run.nodes, kernels, strict=True)
+        ]
+        multiplying = Counter(names for names, _, kind in found if kind not in NO_PRODUCTS)
+        for (names, label, kind), (kernel, arguments, threads) in zip(found, kernels, strict=True):
             macs = 0
-            if module not in NO_PRODUCTS:  # several kernels of one node share its work
-                macs = sum(_macs(graph.by_name[name], types) for name in names) // multiplying[node.name]
-            yield TimedCall(
-                names,
-                kind_of(module, label, bool(set(first.data) & set(graph.inputs))),
-                label,
-                "" if kernel is None else f"{module}.{kernel.__name__.lstrip('_')}",
-                (types[first.data[0]].shape if first.data else (), types[node.name].shape),
-                threads,
-                macs,
-                _moved(module, arguments),
-            )
+            if kind not in NO_PRODUCTS:  # several kernels of one node share its work
+                macs = sum(_macs(graph.by_name[name], types) for name in names) // multiplying[names]
+            data = graph.by_name[names[0]].data
+            shapes = types[data[0]].shape if data else (), types[names[-1]].shape
+            name = _name(kernel)
+            yield TimedCall(names, kind, label, name, shapes, threads, macs, _moved(name, arguments))
+
+    def _kind(
+        self, graph: Graph, types: Mapping[str, TensorType], node: Node, kernel: Any
+    ) -> tuple[tuple[str, ...], str, str]:
+        """The nodes that a call is for, the label of the first one's op, and the kind of its work."""
+        names = members(node, graph)
+        first = graph.by_name[names[0]]
+        label = first.op.label(*(types[name] for name in first.data))
+        return names, label, kind_of(_name(kernel), label, not graph.inputs.keys().isdisjoint(first.data))
 
 
 @dataclass(frozen=True)
@@ -180,18 +184,19 @@ def members(node: Node, graph: Graph) -> tuple[str, ...]:
     return tuple(reversed(names))
 
 
-def kind_of(module: str, label: str, first: bool) -> str:
+def kind_of(kernel: str, label: str, first: bool) -> str:
     """How a table of times calls a kernel's work: by what it does, or after the op.
 
-    label: the op's (`Op.label`). first: whether it reads the network's input.
+    kernel: its module and name. label: the op's (`Op.label`). first: whether it reads the network's input.
 
-    >>> kind_of("channels", "Conv 3x3 /2", False), kind_of("channels", "Conv 7x7 /2", True)
+    >>> kind_of("channels.channels", "Conv 3x3 /2", False), kind_of("channels.channels", "Conv 7x7 /2", True)
     ('Conv 3x3 /2', 'stem')
-    >>> kind_of("geometry", "Conv 7x7 /2", True)
+    >>> kind_of("geometry.pad", "Conv 7x7 /2", True)
     'padding copies'
     """
-    if module in PASSES:
-        return PASSES[module]
+    for name in (kernel, kernel.partition(".")[0]):
+        if name in PASSES:
+            return PASSES[name]
     return "stem" if first and label.startswith("Conv") else label
 
 
@@ -199,13 +204,15 @@ def _macs(node: Node, types: Mapping[str, TensorType]) -> int:
     return node.op.flops(*(types[name] for name in node.inputs)).macs
 
 
-def _module(kernel: Any) -> str:
-    return "" if kernel is None else str(kernel.__module__).rpartition(".")[2]
+def _name(kernel: Any) -> str:
+    if kernel is None:
+        return ""
+    return f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__.lstrip('_')}"
 
 
-def _moved(module: str, arguments: tuple[Any, ...]) -> int:
+def _moved(kernel: str, arguments: tuple[Any, ...]) -> int:
     """Bytes of the arrays among the arguments, each once; of a concatenation only the part that it copies."""
-    if module == "layout":
+    if kernel.startswith("layout."):
         return 2 * int(arguments[0].nbytes)
     ends: list[tuple[int, int]] = []
     for array in _arrays(arguments):

@@ -1,0 +1,309 @@
+"""The account of docs/performance.md, kernel by kernel, from docs/bench-kernels.csv.
+
+`refnet bench --kernels --csv FILE` writes a row per call. `python -m tests.figures FILE` makes
+docs/bench-kernels.csv of it, in which calls of one network that do the same are one row, and the tables.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from refnet.report.bench_svg import Row
+from refnet.report.bench_table import read_rows
+from tests.figures import bench, races
+
+FILE = bench.DOCS / "bench-kernels.csv"
+BEGIN = "<!-- from bench-kernels.csv, by python -m tests.figures -->\n"
+END = "<!-- end of the kernels -->\n"
+SAME = ("network", "kind", "op", "kernel", "data", "value")
+"""Columns that are equal in calls that do the same."""
+SUMS = ("macs", "bytes", "median_us", "lowest_us", "floor_us")
+RUN = (
+    *("threads", "batch", "runs", "run_median_ms", "run_lowest_ms", "run_rest_ms"),
+    *("peak_gflop_per_s", "memory_gb_per_s", "load_average", "date", "processor"),
+)
+"""Columns of the network's run."""
+LAYERS = 10
+"""Rows of the table of layers."""
+
+
+@cache
+def rows() -> list[Row]:
+    """The CSV's rows."""
+    return [*read_rows(FILE.read_text(encoding="utf-8"))]
+
+
+def condensed(text: str) -> str:
+    """The CSV of all calls, where those that do the same are one row: how many, the first's nodes, sums."""
+    made: dict[tuple[str, ...], list[Row]] = {}
+    for row in read_rows(text):
+        made.setdefault(tuple(row[name] for name in SAME), []).append(row)
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow((*SAME, "calls", "first_nodes", *SUMS, *RUN))
+    for key, own in made.items():
+        sums = [sum(float(row[name]) for row in own) for name in SUMS]
+        counts = [f"{one:.0f}" for one in sums[:2]] + [f"{one:.2f}" for one in sums[2:]]
+        writer.writerow([*key, len(own), own[0]["nodes"], *counts, *(own[0][name] for name in RUN)])
+    return stream.getvalue()
+
+
+def _is(*beginnings: str) -> Callable[[str], bool]:
+    return lambda kind: kind.startswith(beginnings)
+
+
+COLUMNS: tuple[tuple[str, Callable[[str], bool]], ...] = (
+    ("depthwise", lambda kind: kind.endswith("depthwise")),
+    ("1 × 1", _is("Conv 1x1")),
+    ("3 × 3", _is("Conv")),
+    ("stem", _is("stem")),
+    ("dense", _is("dense", "Dense")),
+    ("batch norm, sum, relu", _is("batch norm")),
+    ("pools", _is("pools")),
+    ("upsampling", _is("upsampling")),
+    ("padding", _is("padding")),
+    ("others", lambda kind: True),
+)
+"""The kinds as the page's table has them: a row belongs to the first that wants its kind."""
+CONVOLUTIONS = ("1 × 1", "3 × 3", "stem", "depthwise")
+SHOWN = ("1 × 1", "3 × 3", "stem", "depthwise", *(name for name, _ in COLUMNS[4:]))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some calls of a network. ms, lowest, floor: milliseconds, the sums of medians, of the lowest, and of
+    the floors.
+    """
+
+    rows: Sequence[Row]
+
+    def total(self, name: str) -> float:
+        """The sum of a column."""
+        return sum(float(row[name]) for row in self.rows)
+
+    @property
+    def ms(self) -> float:
+        return 1e-3 * self.total("median_us")
+
+    @property
+    def lowest(self) -> float:
+        return 1e-3 * self.total("lowest_us")
+
+    @property
+    def floor(self) -> float:
+        return 1e-3 * self.total("floor_us")
+
+    @property
+    def gflop(self) -> float:
+        return 2e-9 * self.total("macs")
+
+    @property
+    def speed(self) -> float:
+        """GFLOP/s."""
+        return 1e3 * self.gflop / self.ms
+
+    @property
+    def cell(self) -> str:
+        """Milliseconds, and GFLOP/s, or GB/s where nothing is multiplied, or by dense layers."""
+        if not self.rows:
+            return ""
+        memory = not self.gflop or part_of(self.rows[0]["kind"]) == "dense"
+        speed = 1e-6 * self.total("bytes") / self.ms if memory else self.speed
+        return f"{self.ms:.2f} ({speed:.0f})"
+
+
+def part_of(kind: str) -> str:
+    """The column of a kind.
+
+    >>> part_of("Conv 3x3 /2 depthwise"), part_of("Conv 3x3 /2 groups") == SHOWN[1], part_of("Softmax")
+    ('depthwise', True, 'others')
+    """
+    return next(name for name, wants in COLUMNS if wants(kind))
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network's kernels. aim: milliseconds of a run that are aimed at; said: of which program."""
+
+    name: str
+    rows: Sequence[Row]
+    aim: float
+    said: str
+
+    def part(self, *names: str) -> Part:
+        """The calls of these columns."""
+        return Part([row for row in self.rows if part_of(row["kind"]) in names])
+
+    @property
+    def all(self) -> Part:
+        return Part(self.rows)
+
+    @property
+    def peak(self) -> float:
+        """GFLOP/s."""
+        return float(self.rows[0]["peak_gflop_per_s"])
+
+    @property
+    def others(self) -> float:
+        """Milliseconds of a run that are no convolutions: other kernels, and what is outside kernels."""
+        return self.all.ms - self.part(*CONVOLUTIONS).ms + float(self.rows[0]["run_rest_ms"])
+
+    def share(self, others: float) -> float:
+        """The share of the peak at which convolutions would reach the aim, if all else took so many ms."""
+        return 1e3 * self.part(*CONVOLUTIONS).gflop / (self.aim - others) / self.peak
+
+    @property
+    def now(self) -> float:
+        """The share of the peak at which convolutions run."""
+        return self.part(*CONVOLUTIONS).speed / self.peak
+
+
+def found(page: str, measured: Iterable[Row], table: Iterable[Row]) -> list[Network]:
+    """The networks of docs/bench-kernels.csv (`measured`) with their aims, from docs/bench-table.csv
+    (`table`) or the outputs that the page shows.
+    """
+    own: dict[str, list[Row]] = {}
+    for row in measured:
+        own.setdefault(row["network"], []).append(row)
+    raced = [row for row in table if row["threads"] == "1"]
+    return [Network(name, calls, *_aim(page, raced, name)) for name, calls in own.items()]
+
+
+def _aim(page: str, raced: Sequence[Row], name: str) -> tuple[float, str]:
+    """The least milliseconds that an aim not reached allows on one thread, and whose."""
+    times = [(0.70, row) for row in raced if row["network"] == name and row["against"] == "mxnet"]
+    times += [
+        (1.00, r) for r in raced if r["network"] == name and r["against"] in ("onnxruntime", "openvino")
+    ]
+    aims = [
+        (most * float(row["other_ms_per_image"]), f"{most:.2f} {row['against']}")
+        for most, row in times
+        if most == 0.70 or name in races.LARGE.split("|")
+    ]
+    for race in races.races(page):
+        cells, who = race.cells, race.cells["against"].split()[0]
+        meant = not times and race.arithmetic == "plain" and who in ("onnxruntime", "openvino")
+        if meant and (cells["network"], cells["threads"], cells["batch"]) == (name, "1", "1"):
+            aims.append((float(cells["other ms"]), f"1.00 {who}"))
+    return min(aims)
+
+
+def block(page: str, measured: Sequence[Row], table: Sequence[Row]) -> str:
+    """What was measured, the two tables, which kinds are how far from the roofline, and the layers."""
+    networks = found(page, measured, table)
+    lines = [*_measured(measured), "", *_kinds(networks), "", *_needed(networks), "", *_said(networks), ""]
+    return "\n".join([*lines, *_layers(networks)]) + "\n"
+
+
+def _measured(measured: Sequence[Row]) -> list[str]:
+    one = measured[0]
+    dates = sorted({row["date"] for row in measured})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    networks = len({row["network"] for row in measured})
+    return [
+        f"{networks} networks, one thread, medians of {one['runs']} runs of each call, {when}, {one['processor']}, "
+        f"load average {one['load_average']} before the first; peak "
+        f"{float(one['peak_gflop_per_s']):.0f} GFLOP/s, memory {float(one['memory_gb_per_s']):.1f} GB/s. "
+        "In brackets GFLOP/s of convolutions, GB/s of all others."
+    ]
+
+
+def _kinds(networks: Sequence[Network]) -> list[str]:
+    lines = [
+        f"| network, ms | {' | '.join(SHOWN)} | all kernels: medians, lowest |",
+        "|---|" + "---:|" * (len(SHOWN) + 1),
+    ]
+    for one in networks:
+        cells = " | ".join(one.part(name).cell for name in SHOWN)
+        lines.append(f"| {one.name} | {cells} | {one.all.ms:.1f}, {one.all.lowest:.1f} |")
+    return lines
+
+
+def _needed(networks: Sequence[Network]) -> list[str]:
+    lines = [
+        "| network | run: median, lowest ms | outside kernels | floor ms | aim ms | convolutions now, of peak | "
+        "for the aim, the rest as now | the rest for nothing |",
+        "|---|---|---:|---:|---|---:|---:|---:|",
+    ]
+    for one in networks:
+        run = one.rows[0]
+        times = f"{float(run['run_median_ms']):.1f}, {float(run['run_lowest_ms']):.1f}"
+        lines.append(
+            f"| {one.name} | {times} | {float(run['run_rest_ms']):.2f} | {one.all.floor:.1f} | "
+            f"{one.aim:.1f} ({one.said}) | {one.now:.1%} | {one.share(one.others):.1%} | {one.share(0):.1%} |"
+        )
+    return lines
+
+
+def _span(values: Iterable[float]) -> str:
+    own = [f"{100 * value:.0f}" for value in sorted(values)]
+    return f"{own[0]} to {own[-1]} %" if own[0] != own[-1] else f"{own[0]} %"
+
+
+def _said(networks: Sequence[Network]) -> list[str]:
+    """Of the octave networks above their aim: shares of time and of the peak, and what the aims would need."""
+    above = [one for one in networks if one.said == "0.70 mxnet"]
+    each = {
+        name: [one.part(name) for one in above if one.part(name).rows]
+        for name in ("1 × 1", "3 × 3", "stem", "depthwise")
+    }
+    times = [one.part(*CONVOLUTIONS).ms / one.all.ms for one in above]
+    peak = above[0].peak
+    speeds = ", ".join(f"{name} at {_span(p.speed / peak for p in own)}" for name, own in each.items() if own)
+    best = max(part.speed / peak for part in each["3 × 3"])
+    beyond = sum(one.share(one.others) > best for one in above)
+    free = sum(one.share(0) > one.now for one in above)
+    floors = sum(one.all.floor > one.aim for one in above)
+    return [
+        f"Of the {len(above)} octave networks above 0.70 of MXNet's time: convolutions take {_span(times)} of the "
+        f"kernels' time, and run at {_span(one.now for one in above)} of the peak: {speeds}. "
+        f"The floor is {_span(one.all.floor / one.all.ms for one in above)} of the kernels' time, and above the "
+        f"aim in {floors}. {beyond} would need all convolutions to be faster than the best network's 3 × 3 layers "
+        f"({best:.1%} of the peak), if the rest takes what it takes; {free} would not reach the aim if the rest took "
+        "nothing."
+    ]
+
+
+def _layers(networks: Sequence[Network]) -> list[str]:
+    """The layers that lose most, over all networks: each network's loss as a share of its own time."""
+    kinds: dict[tuple[str, ...], list[tuple[Network, Row]]] = {}
+    for one in networks:
+        for row in one.rows:
+            kinds.setdefault((row["kind"], row["data"], row["value"], row["kernel"]), []).append((one, row))
+
+    def lost(own: Sequence[tuple[Network, Row]]) -> float:
+        parts = [(Part([row]), one) for one, row in own]
+        return sum((part.ms - part.floor) / one.all.ms for part, one in parts) / len(networks)
+
+    lines = [
+        "| layer (channels × rows × columns) | kernel | networks | µs | GFLOP/s or GB/s | above the floor, share of "
+        "all networks' time |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for key, own in sorted(kinds.items(), key=lambda item: -lost(item[1]))[:LAYERS]:
+        kind, data, value, kernel = key
+        part, calls = Part([row for _, row in own]), sum(int(row["calls"]) for _, row in own)
+        speed = f"{part.speed:.0f}" if part.gflop else f"{1e-6 * part.total('bytes') / part.ms:.0f} GB/s"
+        shapes = " to ".join(shape.partition("x")[2].replace("x", " × ") for shape in (data, value))
+        lines.append(
+            f"| {kind}: {shapes} | `{kernel}` | {len(own)} | {1e3 * part.ms / calls:.0f} | {speed} | "
+            f"{lost(own):.2%} |"
+        )
+    return lines
+
+
+def written(page: str) -> str:
+    """The page with the block of today."""
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    return before + BEGIN + block(page, rows(), bench.rows()) + END + after
+
+
+def keep(calls: Path) -> None:
+    """Write docs/bench-kernels.csv from the CSV of all calls."""
+    FILE.write_text(condensed(calls.read_text(encoding="utf-8")), encoding="utf-8")
