@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from refnet.report.bench import BUSY
 from refnet.report.bench_svg import Row
 from refnet.report.bench_table import read_rows
 from tests.figures import bench, races
@@ -28,6 +29,8 @@ RUN = (
     *("peak_gflop_per_s", "memory_gb_per_s", "load_average", "date", "processor"),
 )
 """Columns of the network's run."""
+TERMS = (1, 64, 128, 256, 512)
+"""Where classes of sums begin, by the number of their terms."""
 LAYERS = 10
 """Rows of the table of layers."""
 
@@ -70,6 +73,7 @@ COLUMNS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("others", lambda kind: True),
 )
 """The kinds as the page's table has them: a row belongs to the first that wants its kind."""
+PASSES = ("batch norm, sum, relu", "pools", "upsampling", "padding", "dense")
 CONVOLUTIONS = ("1 × 1", "3 × 3", "stem", "depthwise")
 SHOWN = ("1 × 1", "3 × 3", "stem", "depthwise", *(name for name, _ in COLUMNS[4:]))
 
@@ -204,13 +208,17 @@ def _measured(measured: Sequence[Row]) -> list[str]:
     one = measured[0]
     dates = sorted({row["date"] for row in measured})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    networks = len({row["network"] for row in measured})
-    return [
-        f"{networks} networks, one thread, medians of {one['runs']} runs of each call, {when}, {one['processor']}, "
-        f"load average {one['load_average']} before the first; peak "
-        f"{float(one['peak_gflop_per_s']):.0f} GFLOP/s, memory {float(one['memory_gb_per_s']):.1f} GB/s. "
-        "In brackets GFLOP/s of convolutions, GB/s of all others."
+    peak, memory = (float(one[name]) for name in ("peak_gflop_per_s", "memory_gb_per_s"))
+    said = [
+        f"{len({row['network'] for row in measured})} networks, one thread, medians of {one['runs']} runs of "
+        f"each call, {when}, {one['processor']}, load average {one['load_average']} before the first.",
+        f"Peak {peak:.0f} GFLOP/s, memory {memory:.1f} GB/s. In brackets: GFLOP/s of convolutions, or GB/s.",
     ]
+    if max(float(row["load_average"] or 0) for row in measured) > 1 + BUSY:
+        said.append(
+            "**Other programs used the same processors meanwhile, so these figures are not worth keeping.**"
+        )
+    return said
 
 
 def _kinds(networks: Sequence[Network]) -> list[str]:
@@ -226,8 +234,8 @@ def _kinds(networks: Sequence[Network]) -> list[str]:
 
 def _needed(networks: Sequence[Network]) -> list[str]:
     lines = [
-        "| network | run: median, lowest ms | outside kernels | floor ms | aim ms | convolutions now, of peak | "
-        "for the aim, the rest as now | the rest for nothing |",
+        "| network | run: median, lowest ms | outside kernels | floor ms | aim ms "
+        "| convolutions, of the peak | needed, the rest as now | needed, the rest for nothing |",
         "|---|---|---:|---:|---|---:|---:|---:|",
     ]
     for one in networks:
@@ -246,27 +254,51 @@ def _span(values: Iterable[float]) -> str:
 
 
 def _said(networks: Sequence[Network]) -> list[str]:
-    """Of the octave networks above their aim: shares of time and of the peak, and what the aims would need."""
+    """Of the octave networks above their aim: shares of time and of the peak, and what the aims need."""
     above = [one for one in networks if one.said == "0.70 mxnet"]
     each = {
-        name: [one.part(name) for one in above if one.part(name).rows]
-        for name in ("1 × 1", "3 × 3", "stem", "depthwise")
+        name: [one.part(name) for one in above if one.part(name).rows] for name in (*CONVOLUTIONS, *PASSES)
     }
-    times = [one.part(*CONVOLUTIONS).ms / one.all.ms for one in above]
     peak = above[0].peak
-    speeds = ", ".join(f"{name} at {_span(p.speed / peak for p in own)}" for name, own in each.items() if own)
+    speeds = ", ".join(
+        f"{name} at {_span(part.speed / peak for part in each[name])}" for name in CONVOLUTIONS if each[name]
+    )
+    shares = ", ".join(
+        f"{name} {_span(one.part(name).ms / one.all.ms for one in above if one.part(name).rows)}"
+        for name in each
+        if each[name]
+    )
     best = max(part.speed / peak for part in each["3 × 3"])
-    beyond = sum(one.share(one.others) > best for one in above)
-    free = sum(one.share(0) > one.now for one in above)
-    floors = sum(one.all.floor > one.aim for one in above)
+    beyond = [one for one in above if one.share(one.others) > best]
+    free = [one for one in above if one.share(0) > one.now]
+    floors = [one for one in above if one.all.floor > one.aim]
+    floor = _span(one.all.floor / one.all.ms for one in above)
     return [
-        f"Of the {len(above)} octave networks above 0.70 of MXNet's time: convolutions take {_span(times)} of the "
-        f"kernels' time, and run at {_span(one.now for one in above)} of the peak: {speeds}. "
-        f"The floor is {_span(one.all.floor / one.all.ms for one in above)} of the kernels' time, and above the "
-        f"aim in {floors}. {beyond} would need all convolutions to be faster than the best network's 3 × 3 layers "
-        f"({best:.1%} of the peak), if the rest takes what it takes; {free} would not reach the aim if the rest took "
-        "nothing."
+        f"**The {len(above)} octave networks above 0.70 of MXNet's time.** Shares of the kernels' time: "
+        f"{shares}. Convolutions run at {_span(one.now for one in above)} of the peak: {speeds}.",
+        f"At the floor the kernels would take {floor} of their time; in {len(floors)} networks that is more "
+        "than the aim.",
+        f"If the rest took what it takes, all convolutions of {len(beyond)} networks would have to be faster "
+        f"than the 3 × 3 layers of any of them are ({best:.1%} of the peak).",
+        f"{len(free)} networks would miss the aim even if everything but convolutions took no time.",
+        f"1 × 1 layers by the number of terms of their sums: {_by_terms(above)}.",
     ]
+
+
+def _by_terms(networks: Sequence[Network]) -> str:
+    """The speed of 1 x 1 layers by the length of their sums, and their share of all kernels' time."""
+    made: dict[int, list[Row]] = {}
+    for row in (row for one in networks for row in one.part("1 × 1").rows):
+        terms = int(row["data"].split("x")[1])
+        made.setdefault(max(least for least in TERMS if least <= terms), []).append(row)
+    peak, whole = networks[0].peak, sum(one.all.ms for one in networks)
+    said = []
+    for least, own in sorted(made.items()):
+        more = [one for one in TERMS if one > least]
+        name = f"{least} to {more[0] - 1}" if more else f"{least} and more"
+        part = Part(own)
+        said.append(f"{name}: {part.speed / peak:.0%} of the peak ({part.ms / whole:.0%} of the time)")
+    return "; ".join(said)
 
 
 def _layers(networks: Sequence[Network]) -> list[str]:
@@ -281,8 +313,8 @@ def _layers(networks: Sequence[Network]) -> list[str]:
         return sum((part.ms - part.floor) / one.all.ms for part, one in parts) / len(networks)
 
     lines = [
-        "| layer (channels × rows × columns) | kernel | networks | µs | GFLOP/s or GB/s | above the floor, share of "
-        "all networks' time |",
+        "| layer (channels × rows × columns) | kernel | networks | µs | GFLOP/s or GB/s "
+        "| above the floor, share of all networks' time |",
         "|---|---|---:|---:|---:|---:|",
     ]
     for key, own in sorted(kinds.items(), key=lambda item: -lost(item[1]))[:LAYERS]:

@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tests.figures import FIGURES, bench, numbers, packages, races
+from refnet.report.bench_table import read_rows
+from tests.figures import FIGURES, bench, kernels, numbers, packages, races
 
 FOLDER = Path(__file__).parents[2] / "docs" / "figures"
 PAGES = [*(FOLDER.parents[1]).glob("*.md"), *FOLDER.parent.rglob("*.md")]
@@ -90,6 +91,58 @@ def test_the_tables_of_the_performance_page_are_those_of_the_csv():
     one, *more = bench.rows()
     assert bench.block([one, *more]) in page
     assert bench.block([{**one, "ratio_of_medians": "0.123"}, *more]) not in page
+
+
+def test_the_account_of_the_performance_page_is_made_of_the_csv():
+    """python -m tests.figures writes it anew; one layer of other speed would be seen."""
+    page = bench.PAGE.read_text(encoding="utf-8")
+    assert page == kernels.written(page)
+    one, *more = kernels.rows()
+    assert kernels.block(page, [one, *more], bench.rows()) in page
+    slower = {**one, "median_us": str(1e5 + float(one["median_us"]))}
+    assert kernels.block(page, [slower, *more], bench.rows()) not in page
+
+
+def test_the_account_is_of_the_networks_above_the_aim_and_the_two_large_ones():
+    raced = [r for r in bench.rows() if r["against"] == "mxnet" and r["threads"] == "1"]
+    above = {r["network"] for r in raced if float(r["ratio_of_medians"]) > 0.70 and "octave" in r["network"]}
+    assert {row["network"] for row in kernels.rows()} == above | set(races.LARGE.split("|"))
+
+
+def call(network, kind, macs, nbytes, median, lowest, floor, nodes="a b", data="1x64x9x9"):
+    row = {"network": network, "kind": kind, "op": kind, "kernel": "m.k", "data": data, "value": "1x8x9x9"}
+    row |= {"nodes": nodes, "macs": macs, "bytes": nbytes}
+    row |= {"median_us": median, "lowest_us": lowest, "floor_us": floor}
+    run = {"threads": 1, "batch": 1, "runs": 5, "run_median_ms": 7.5, "run_lowest_ms": 7, "run_rest_ms": 0.5}
+    run |= {"peak_gflop_per_s": 100, "memory_gb_per_s": 10, "load_average": 0.5}
+    run |= {"date": "d", "processor": "p"}
+    return {name: str(value) for name, value in (row | run).items()}
+
+
+def test_calls_that_do_the_same_are_one_row_and_needed_shares_follow():
+    """6 ms of convolutions, 0.4 GFLOP, and 1 ms of the rest; the aim is 0.70 of 10 ms."""
+    calls = [
+        call("octave-a", "Conv 3x3", 10**8, 10**6, 3000, 2900, 2000),
+        call("octave-a", "Conv 3x3", 10**8, 10**6, 3000, 2800, 2000, nodes="c"),
+        call("octave-a", "upsampling", 0, 2 * 10**6, 500, 400, 200),
+    ]
+    text = "\n".join([",".join(calls[0]), *(",".join(one.values()) for one in calls)])
+    rows = read_rows(kernels.condensed(text))
+    assert [(r["kind"], r["calls"], r["first_nodes"]) for r in rows] == [
+        ("Conv 3x3", "2", "a b"),
+        ("upsampling", "1", "a b"),
+    ]
+    assert (rows[0]["macs"], rows[0]["lowest_us"]) == ("200000000", "5700.00")
+    aim = {"network": "octave-a", "against": "mxnet", "threads": "1", "other_ms_per_image": "10.0"}
+    (one,) = kernels.found("", rows, [aim])
+    assert (one.aim, one.said) == (7.0, "0.70 mxnet")
+    assert one.others == pytest.approx(1.0)  # 0.5 ms of upsampling, 0.5 ms outside kernels
+    assert one.share(one.others) == pytest.approx(400 / (7 - 1) / 100)
+    assert one.share(0) == pytest.approx(400 / 7 / 100)
+    assert one.now == pytest.approx(400 / 6 / 100)
+    lines = kernels.block("", rows, [aim]).splitlines()
+    assert "| octave-a |  | 6.00 (67) |  |  |  |  |  | 0.50 (4) |  |  | 6.5, 6.1 |" in lines
+    assert "| octave-a | 7.5, 7.0 | 0.50 | 4.2 | 7.0 (0.70 mxnet) | 66.7% | 66.7% | 57.1% |" in lines
 
 
 HEAD = "network threads batch against paired lowest highest refnet-ms".replace(" ", "  ").replace("-", " ")
