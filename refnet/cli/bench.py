@@ -87,13 +87,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     text = "an argument of the callable, as JSON; may be repeated"
     parser.add_argument("--argument", action="append", metavar="JSON", help=text)
     parser.add_argument("--profile", action="store_true", help="also print refnet's time per kind of node")
+    text = "time each kernel of refnet's run in its place instead"
+    parser.add_argument("--kernels", action="store_true", help=text)
     other = parser.add_mutually_exclusive_group()
     text = "time import, help, compiling and loading instead"
     other.add_argument("--startup", action="store_true", help=text)
     text = "time per multiply-add by size instead"
     other.add_argument("--scaling", action="store_true", help=text)
-    text = "time each kernel of a run in its place instead, for refnet alone"
-    other.add_argument("--kernels", action="store_true", help=text)
     text = "every network of the model table instead, or those with one of these comma-separated texts"
     other.add_argument("--table", nargs="?", const="", metavar="TEXT", help=text)
     text = "--table: keep finished rows here, and go on from them"

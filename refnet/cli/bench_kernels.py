@@ -12,10 +12,8 @@ from refnet.core.errors import InputError
 
 def check_kernels(a: argparse.Namespace) -> None:
     """Raises InputError for what --kernels cannot take."""
-    why = "--kernels times refnet alone"
-    refuse_given(
-        a, ("against", "python", "profile", "module", "path", "argument", "state", "baseline", "svg"), why
-    )
+    ignored = ("startup", "scaling", "table", "against", "python", "profile", "module", "path", "argument")
+    refuse_given(a, (*ignored, "state", "baseline", "svg"), "--kernels times refnet alone, kernel by kernel")
     if a.csv is not None and not a.csv.absolute().parent.is_dir():
         raise InputError(f"--csv {a.csv}: there is no such folder")
 

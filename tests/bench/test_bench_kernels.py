@@ -234,6 +234,8 @@ def test_golden_has_no_recorded_kernels(tmp_path: Path) -> None:
     ("argv", "why"),
     [
         (["--against", "torch"], "--against torch: --kernels times refnet alone"),
+        (["--table"], "--table : --kernels times refnet alone"),
+        (["--startup"], "--startup: --kernels times refnet alone"),
         (["--profile"], "--profile: --kernels times refnet alone"),
         (["--python", "x"], "--python x: --kernels times refnet alone"),
         (["--state", "x"], "--state x: --kernels times refnet alone"),
