@@ -186,7 +186,7 @@ def test_the_counts_of_a_run_of_the_octave_network():
     assert f"{counts['Dense']} dense layers, and the ends of {counts['Conv']} convolutions" in text
     x = {"data": np.zeros(graph.inputs["data"].shape, np.float32)}
     run = CapturedRun(graph, x, engine("fast", 1), plan)
-    calls = sum(len(step.steps) for step in run.steps)
+    calls = sum(len(step.steps) for step in run._steps)
     assert f"A run is {calls} calls of kernels." in text
 
 

@@ -49,7 +49,7 @@ class Seen(Enum):
 
 
 @dataclass(frozen=True)
-class UncapturedOp:
+class _UncapturedOp:
     """A node whose op is not capturable. It is run again each time, on arrays that stay where they are."""
 
     engine: Engine
@@ -64,17 +64,13 @@ class UncapturedOp:
 
 
 class CapturedRun:
-    """One run of a plan, from its inputs to the wanted values (`values`), kept for repetition.
-
-    steps: what is repeated, in order. nodes: of each kernel call and each uncaptured op, in the same order.
-    """
+    """One run of a plan, from its inputs to the wanted values (`values`), kept for repetition."""
 
     def __init__(self, graph: Graph, inputs: Mapping[str, F32], engine: Engine, plan: Plan) -> None:
         self._arena = Arena()
         self._users: list[object] = []
         self._threads, self._wanted = engine.threads, plan.wanted
-        steps: list[list[Call] | UncapturedOp] = []
-        self.nodes: list[Node] = []
+        steps: list[list[Call] | _UncapturedOp] = []
         types = graph.types(types_of(inputs))
         names = [node.name for node, *_ in plan.schedule]
         self._cost = cost_of(graph, types, plan.wanted)
@@ -87,6 +83,7 @@ class CapturedRun:
         for array in values.values():
             array.flags.writeable = False
         results = {}
+        self.nodes: list[Node] = []
         for node, data, learned, done in plan.schedule:
             given, weights = [values[name] for name in data], [graph.weights[name] for name in learned]
             kind = types[node.name]
@@ -100,11 +97,22 @@ class CapturedRun:
             del value
             for name in done:
                 del values[name]
-        self.steps: Sequence[LaunchList | UncapturedOp] = [
-            LaunchList(step, self._threads) if isinstance(step, list) else step for step in steps
-        ]
+            made = sum(len(step) if isinstance(step, list) else 1 for step in steps)
+            self.nodes += [node] * (made - len(self.nodes))
+        self._steps = [LaunchList(step, self._threads) if isinstance(step, list) else step for step in steps]
         self._outputs = {name: self._lasting(value) for name, value in results.items()}
         self.values = {name: value.copy() for name, value in results.items()}
+
+    @property
+    def steps(self) -> Sequence[Any]:
+        """What is repeated, in order: a LaunchList for kernels in a row, or an op that is run again, which can
+        be called. `nodes` has the node of each kernel call and of each such op, in the same order.
+        """
+        return self._steps
+
+    @steps.setter
+    def steps(self, steps: Sequence[Any]) -> None:
+        self._steps = [*steps]
 
     @property
     def nbytes(self) -> int:
@@ -121,7 +129,7 @@ class CapturedRun:
         weights: list[F32],
         kind: TensorType,
         engine: Engine,
-        steps: list[list[Call] | UncapturedOp],
+        steps: list[list[Call] | _UncapturedOp],
     ) -> F32:
         """The node's value, in the arena; what it takes to compute it again becomes steps."""
         if node.op.reshapes and defined_with_run(node.op, "reshapes"):
@@ -140,14 +148,12 @@ class CapturedRun:
                 steps.append(row)
             for call in calls:
                 row.append(replace(call, arguments=tuple(map(self._lasting, call.arguments))))
-                self.nodes.append(node)
             return value
         value = self._held(kind)
         lasting = tuple(map(self._lasting, data))
-        uncaptured = UncapturedOp(engine, node, lasting, tuple(weights), self._lasting(value))
+        uncaptured = _UncapturedOp(engine, node, lasting, tuple(weights), self._lasting(value))
         uncaptured()
         steps.append(uncaptured)
-        self.nodes.append(node)
         return value
 
     def _lasting(self, argument: Any) -> Any:
@@ -182,12 +188,12 @@ class CapturedRun:
             self._users.append(user)
             if self._users[0] is not user:
                 return None
-            for step in self.steps:
+            for step in self._steps:
                 if isinstance(step, LaunchList):
                     step.settle()  # before anything is written where workers may
             for name, place in self._inputs.items():
                 np.copyto(place, inputs[name])
-            for step in self.steps:
+            for step in self._steps:
                 if isinstance(step, LaunchList):
                     launch(step)
                 else:

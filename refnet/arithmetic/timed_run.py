@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refnet.arithmetic.captured_run import MEMORY_LIMIT, CapturedRun, UncapturedOp
+from refnet.arithmetic.captured_run import MEMORY_LIMIT, CapturedRun
 from refnet.arithmetic.followed import followed_plan
 from refnet.arithmetic.plain import Plain
 from refnet.arithmetic.replay import Replay
@@ -85,7 +85,9 @@ class TimedRun:
                 "kept for repetition"
             )
         self._untimed = self._run.steps
-        self.steps = [_timed(step) for step in self._untimed]
+        self.steps = [
+            TimedLaunch(step) if isinstance(step, LaunchList) else _TimedOp(step) for step in self._untimed
+        ]
         self.values: dict[str, F32] = {}
         self.calls = tuple(self._described(executed, executed.types(types_of(inputs))))
 
@@ -99,7 +101,7 @@ class TimedRun:
         self._run.steps = self.steps
         whole = self._repeat()
         seconds = [
-            1e-9 * np.diff(step.times) if isinstance(step, TimedLaunch) else step.seconds[-1:]
+            1e-9 * np.diff(step.times) if isinstance(step, TimedLaunch) else [step.seconds]
             for step in self.steps
         ]
         return whole, np.concatenate(seconds)
@@ -119,7 +121,7 @@ class TimedRun:
             if isinstance(step, TimedLaunch):
                 kernels += [(call.kernel, call.arguments, call.threads) for call in step.calls]
             else:
-                kernels.append((None, (*step.data, *step.weights, step.output), 1))
+                kernels.append((None, (*step.step.data, *step.step.weights, step.step.output), 1))
         found = [
             self._kind(graph, types, node, one[0]) for node, one in zip(self._run.nodes, kernels, strict=True)
         ]
@@ -143,22 +145,16 @@ class TimedRun:
         return names, label, kind_of(_name(kernel), label, not graph.inputs.keys().isdisjoint(first.data))
 
 
-@dataclass(frozen=True)
-class _TimedOp(UncapturedOp):
-    """A step that is no kernel. seconds: how long it took, each time."""
+class _TimedOp:
+    """A step that is no kernel. node: whose. seconds: how long it took last."""
 
-    seconds: list[float] = field(default_factory=list)
+    def __init__(self, step: Any) -> None:
+        self.step, self.node, self.seconds = step, step.node, 0.0
 
     def __call__(self) -> None:
         begin = perf_counter()
-        super().__call__()
-        self.seconds.append(perf_counter() - begin)
-
-
-def _timed(step: LaunchList | UncapturedOp) -> TimedLaunch | _TimedOp:
-    if isinstance(step, LaunchList):
-        return TimedLaunch(step)
-    return _TimedOp(step.engine, step.node, step.data, step.weights, step.output)
+        self.step()
+        self.seconds = perf_counter() - begin
 
 
 def _captured(graph: Graph, inputs: Mapping[str, F32], arithmetic: Arithmetic) -> tuple[Graph, CapturedRun]:

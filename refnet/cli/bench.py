@@ -115,15 +115,15 @@ def run(a: argparse.Namespace) -> int | None:
     _nothing_is_ignored(a)
     a.threads, a.batch = a.threads or [1, 2], a.batch or [1]
     a.arithmetic = a.arithmetic or "plain"
-    if a.table is not None:
-        from refnet.cli.bench_table import bench_table
-
-        return bench_table(a)
     if a.kernels:
         from refnet.cli.bench_kernels import bench_kernels
 
         bench_kernels(a)
         return None
+    if a.table is not None:
+        from refnet.cli.bench_table import bench_table
+
+        return bench_table(a)
     here = machine(a.threads)
     if not a.json:
         report.show_machine(here)

@@ -86,7 +86,7 @@ def test_what_says_that_it_is_capturable_is():
         for again in range(3):
             refnet.run(graph, {"data": floats((1, *graph.inputs["data"].shape[1:]), again)})
         (known,) = kept(graph)
-        assert [type(step) for step in known.steps] == [LaunchList]
+        assert [type(step) for step in known._steps] == [LaunchList]
 
 
 @pytest.mark.parametrize("name", ["octave-se-resnet-digits", "resnest-digits"])
@@ -303,7 +303,7 @@ def test_each_number_of_threads_has_its_captured_run(monkeypatch):
     for threads in (1, 2, 3) * 3:
         monkeypatch.setattr("refnet.kernels.resources.processors", lambda threads=threads: threads)
         refnet.run(graph, {"data": floats((1, 2, 4, 4), "x")}, plain)
-    assert sorted(launches.threads for known in kept(graph, plain) for launches in known.steps) == [1, 2, 3]
+    assert sorted(launches.threads for known in kept(graph, plain) for launches in known._steps) == [1, 2, 3]
 
 
 def test_captured_runs_share_what_memory_they_may_keep(monkeypatch):

@@ -48,7 +48,7 @@ def one_by_one(replay: Replay, graph: Graph, inputs):
 
 def ops_of(known: CapturedRun) -> int:
     """How many steps are no list of kernels."""
-    return sum(not isinstance(step, LaunchList) for step in known.steps)
+    return sum(not isinstance(step, LaunchList) for step in known._steps)
 
 
 def network(norm: str, activation, formula: str, expr, bias: bool = False):
@@ -102,7 +102,7 @@ def test_joined_nodes_have_the_bits_of_the_nodes_alone(norm, activation, formula
         (known,) = kept(replay, graph)
         joined = formula != "scales" and activation not in (Sigmoid(), Clip(0.0, 0.0))
         assert ops_of(known) == (activation == Clip(0.0, 0.0)), "kernels do all the rest"
-        calls = [call for step in known.steps if isinstance(step, LaunchList) for call in step.steps]
+        calls = [call for step in known._steps if isinstance(step, LaunchList) for call in step.steps]
         assert len(calls) <= (3 if joined else 4)  # the padded copy may be one
 
 

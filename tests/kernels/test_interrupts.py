@@ -156,7 +156,7 @@ def test_a_second_interrupt_leaves_nobody_who_writes_into_the_next_run(monkeypat
         sleep(seconds)
 
     monkeypatch.setattr(thread_pool.time, "sleep", sleep)
-    known.steps = [LaunchList([Call(kernel, 2, 2, ())], 2)]
+    known._steps = [LaunchList([Call(kernel, 2, 2, ())], 2)]
     with pytest.raises(KeyboardInterrupt):
         known.repeat(x)
     assert len(interrupts) == 2
