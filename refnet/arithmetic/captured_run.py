@@ -105,8 +105,8 @@ class CapturedRun:
 
     @property
     def steps(self) -> Sequence[Any]:
-        """What is repeated, in order: a LaunchList for kernels in a row, or an op that is run again, which can
-        be called. `nodes` has the node of each kernel call and of each such op, in the same order.
+        """What is repeated, in order: a LaunchList for kernels in a row, or an op that is run again, to be
+        called. `nodes` has the node of each kernel call and of each such op, in the same order.
         """
         return self._steps
 
