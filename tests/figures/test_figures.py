@@ -105,8 +105,8 @@ def test_the_account_of_the_performance_page_is_made_of_the_csv():
 
 def test_the_account_is_of_the_networks_above_the_aim_and_the_two_large_ones():
     raced = [r for r in bench.rows() if r["against"] == "mxnet" and r["threads"] == "1"]
-    above = {r["network"] for r in raced if float(r["ratio_of_medians"]) > 0.70 and "octave" in r["network"]}
-    assert {row["network"] for row in kernels.rows()} == above | set(races.LARGE.split("|"))
+    above = {r["network"] for r in raced if float(r["median_of_ratios"]) > 0.70 and "octave" in r["network"]}
+    assert {row["network"] for row in kernels.rows()} >= above | set(races.LARGE.split("|"))
 
 
 def call(network, kind, macs, nbytes, median, lowest, floor, nodes="a b", data="1x64x9x9"):
@@ -120,17 +120,17 @@ def call(network, kind, macs, nbytes, median, lowest, floor, nodes="a b", data="
 
 
 def test_a_networks_aim_is_the_one_that_is_missed_most():
-    """0.70 of MXNet's time; for the large networks ONNX Runtime's and OpenVINO's, too, also from an output."""
-    name, head = "octave-se-resnet-50-0.125", HEAD.replace("refnet ms", "refnet ms  ratio")
+    """0.70 of MXNet's time; for the large networks also ONNX Runtime's and OpenVINO's, or an output's."""
+    name = "octave-se-resnet-50-0.125"
     raced = [("mxnet", "0.68"), ("onnxruntime", "0.94"), ("openvino", "1.04")]
     table = [
-        {"network": network, "against": against, "threads": "1", "ratio_of_medians": ratio}
+        {"network": network, "against": against, "threads": "1", "median_of_ratios": ratio}
         for network in (name, "octave-b")
         for against, ratio in raced
     ]
-    row = "resnest-50-pytorch  1  1  {} 1  1.0  0.9  1.2  5  {}"
+    row = "resnest-50-pytorch  1  1  {} 1  {}  0.9  1.2  5"
     shown = [row.format(*one) for one in (("torch", "1.9"), ("onnxruntime", "1.02"), ("openvino", "1.08"))]
-    page = output("refnet bench resnest-50-pytorch", *shown).replace(HEAD, head)
+    page = output("refnet bench resnest-50-pytorch", *shown)
     rows = [{"network": one} for one in (name, "octave-b", "resnest-50-pytorch")]
     found = [(one.ratio, one.most, one.against) for one in kernels.found(page, rows, table)]
     assert found == [(1.04, 1.00, "openvino"), (0.68, 0.70, "mxnet"), (1.08, 1.00, "openvino")]
@@ -150,7 +150,7 @@ def test_calls_that_do_the_same_are_one_row_and_needed_shares_follow():
         ("upsampling", "1", "a b"),
     ]
     assert (rows[0]["macs"], rows[0]["lowest_us"]) == ("200000000", "5700.00")
-    aim = {"network": "octave-a", "against": "mxnet", "threads": "1", "ratio_of_medians": "0.75"}
+    aim = {"network": "octave-a", "against": "mxnet", "threads": "1", "median_of_ratios": "0.75"}
     (one,) = kernels.found("", rows, [aim])
     assert (one.ratio, one.most, one.against) == (0.75, 0.70, "mxnet")
     assert one.aim == pytest.approx(6.16)
