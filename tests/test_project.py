@@ -354,6 +354,7 @@ NO_LOOP = {
     "peak": "measures the processor",
     "stream": "measures the memory",
     "thread_pool": "computes nothing: who does which part of the work",
+    "timed_launch": "computes nothing: as thread_pool",
     "winograd": "as exact_conv",
 }
 """Files with compiled code in kernels/ that have no reference loop, and why."""

@@ -14,7 +14,7 @@ ops run as usual, between the calls. This needs the fast engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from types import MappingProxyType
@@ -83,6 +83,7 @@ class CapturedRun:
         for array in values.values():
             array.flags.writeable = False
         results = {}
+        self.nodes: list[Node] = []
         for node, data, learned, done in plan.schedule:
             given, weights = [values[name] for name in data], [graph.weights[name] for name in learned]
             kind = types[node.name]
@@ -96,9 +97,22 @@ class CapturedRun:
             del value
             for name in done:
                 del values[name]
+            made = sum(len(step) if isinstance(step, list) else 1 for step in steps)
+            self.nodes += [node] * (made - len(self.nodes))
         self._steps = [LaunchList(step, self._threads) if isinstance(step, list) else step for step in steps]
         self._outputs = {name: self._lasting(value) for name, value in results.items()}
         self.values = {name: value.copy() for name, value in results.items()}
+
+    @property
+    def steps(self) -> Sequence[Any]:
+        """What is repeated, in order: a LaunchList for kernels in a row, or an op that is run again, to be
+        called. `nodes` has the node of each kernel call and of each such op, in the same order.
+        """
+        return self._steps
+
+    @steps.setter
+    def steps(self, steps: Sequence[Any]) -> None:
+        self._steps = [*steps]
 
     @property
     def nbytes(self) -> int:

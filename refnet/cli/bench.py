@@ -42,6 +42,7 @@ examples:
   refnet bench resnest-50-pytorch --against torch --arithmetic replay:torch.book.json --threads 1
   refnet bench --table resnet-50 --against mxnet --arithmetic replay:books --threads 1
   refnet bench net.onnx --against torch,onnxruntime --module mynets:make --path src
+  refnet bench octave-resnet-50-0.125,resnest-50-pytorch --against none --threads 1 --kernels --runs 40
   refnet bench --startup
   refnet bench --scaling --threads 1
   refnet bench --table octave --against mxnet,onnxruntime --state table.json --csv table.csv --svg table.svg
@@ -59,6 +60,9 @@ FILE, which is such a file of an earlier run on the same machine, a row is slowe
 pairs is above every ratio of the earlier pairs. With n and m pairs, chance alone does that once in
 C(n + m, n) rows (7 and 7: 3432). If a row is slower, the exit code is 1.
 
+--kernels times every kernel of a run in its place, with the data and the caches of the run. --profile
+executes each node alone. The floor is what the roofline allows.
+
 replay:FOLDER takes the book FOLDER/NETWORK.json of each network, as `refnet reveal` writes it.
 
 refnet and the framework run in turns, each in its own process. Weights are seed:0 unless given.
@@ -68,7 +72,7 @@ docs/performance.md has results and explains how to read them.
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    text = "name or file (default: the two networks with a model card)"
+    text = "name or file (default: the two networks with a model card); --kernels takes several: A,B"
     parser.add_argument("model", nargs="?", metavar="MODEL", help=text)
     parser.add_argument(
         "--against",
@@ -91,6 +95,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     text = "an argument of the callable, as JSON; may be repeated"
     parser.add_argument("--argument", action="append", metavar="JSON", help=text)
     parser.add_argument("--profile", action="store_true", help="also print refnet's time per kind of node")
+    text = "time each kernel of refnet's run in its place instead"
+    parser.add_argument("--kernels", action="store_true", help=text)
     other = parser.add_mutually_exclusive_group()
     text = "time import, help, compiling and loading instead"
     other.add_argument("--startup", action="store_true", help=text)
@@ -102,7 +108,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", type=Path, metavar="FILE", help=text)
     text = "--table: compare with the --state of an earlier run; exit code 1 if a row is slower"
     parser.add_argument("--baseline", type=Path, metavar="FILE", help=text)
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="--table: write the rows as CSV")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="--table, --kernels: write the rows as CSV")
     text = "--table: draw the ratios and the roofline"
     parser.add_argument("--svg", type=Path, metavar="FILE", help=text)
     weights_arguments(parser)
@@ -117,6 +123,11 @@ def run(a: argparse.Namespace) -> int | None:
     _nothing_is_ignored(a)
     a.threads, a.batch = a.threads or [1, 2], a.batch or [1]
     a.arithmetic = a.arithmetic or "plain"
+    if a.kernels:
+        from refnet.cli.bench_kernels import bench_kernels
+
+        bench_kernels(a)
+        return None
     if a.table is not None:
         from refnet.cli.bench_table import bench_table
 
@@ -139,6 +150,11 @@ def run(a: argparse.Namespace) -> int | None:
 
 def _nothing_is_ignored(a: argparse.Namespace) -> None:
     """Raises InputError for what was given and would decide nothing."""
+    if a.kernels:
+        from refnet.cli.bench_kernels import check_kernels
+
+        check_kernels(a)
+        return
     if a.table is None:
         refuse_given(a, ("state", "baseline", "csv", "svg"), "it belongs to --table")
     else:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+SETTLED = 0.1
+"""Seconds of whole runs before the first one of which kernels are timed."""
+
 
 def timed(request: Any, arrays: Any, emit: Callable[[str, Any], None]) -> Any:
     """Time a run of a model request["runs"] times; each emits its seconds, and the next waits until it is
@@ -67,6 +70,37 @@ def profile(request: Any, arrays: Any, emit: Any) -> Any:
     return {}, {"nodes": np.array(nodes[1:]), "whole": np.array(whole[1:])}
 
 
+def kernels(request: Any, arrays: Any, emit: Any) -> Any:
+    """Time each kernel of a captured run in its place, and whole runs in turns with that.
+
+    Returns the `calls`, a mapping each (arithmetic/timed_run.py TimedCall); arrays, in seconds: `calls`
+    (runs, calls), `whole` and `timed` (runs,). What runs in the first SETTLED seconds is not counted.
+    """
+    from dataclasses import asdict
+    from time import perf_counter
+
+    graph, arithmetic = _loaded(request)
+    import numpy as np
+
+    from refnet.arithmetic.timed_run import TimedRun
+    from refnet.core.limits import limits
+
+    whole, timed, calls = [], [], []
+    with limits(operations=float("inf"), memory=float("inf")):
+        run = TimedRun(graph, arrays, arithmetic)
+        run.whole(), run.each()
+        settled = perf_counter() + SETTLED
+        while perf_counter() < settled:
+            run.whole()
+        for _ in range(request["runs"]):
+            whole.append(run.whole())
+            seconds, each = run.each()
+            timed.append(seconds)
+            calls.append(each)
+    found = {"calls": np.array(calls), "whole": np.array(whole), "timed": np.array(timed)}
+    return {"calls": [asdict(call) for call in run.calls]}, found
+
+
 def _loaded(request: Any) -> Any:
     """The graph with its weights, and the arithmetic."""
     import sys
@@ -80,4 +114,4 @@ def _loaded(request: Any) -> Any:
     return graph, arithmetic(request.get("arithmetic", "plain"), request["threads"])
 
 
-COMMANDS = {"time": timed, "profile": profile}
+COMMANDS = {"time": timed, "profile": profile, "kernels": kernels}

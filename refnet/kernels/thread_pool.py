@@ -192,14 +192,14 @@ class LaunchList:
         while at < len(table):
             at, why = _call_each(table, rows, at, min(at + self._stretch, len(table)), turns)
             if why == FAILED:
-                raise _failed(self.steps[at][0])
+                raise failed(self.steps[at][0])
             if why == WAITS:
                 row = self.steps[at - 1][2] * self.threads * ROW
                 wait(rows[row : row + ROW])
         self._stretch = STRETCH if time.perf_counter() - begun < QUICK else 1
 
 
-def _failed(kernel: Any) -> MemoryError:
+def failed(kernel: Any) -> MemoryError:
     """What to raise for a kernel that failed in compiled code.
 
     Kernels raise nothing themselves, and the same arguments were right when the run was captured. One reason
@@ -257,7 +257,7 @@ class _Launch:
         while why != OVER and not self.over:
             at, why = _help_each(calls.table, self.rows.reshape(-1), mine, at, self.turns)
             if why == FAILED:
-                raise _failed(steps[at][0])
+                raise failed(steps[at][0])
             if why == WAITS and not self.over:
                 time.sleep(PAUSE)
 

@@ -5,6 +5,7 @@
     numbers     the verdicts and the order of one sum, from a shipped capture and book
     packages    which package imports which, from the code
     bench       the tables of `refnet bench --table`, from the CSVs that it has written
+    kernels     the account kernel by kernel, from the CSV of `refnet bench --kernels`
 
 Every number and every pixel in them is computed when they are drawn, or stands in that CSV. test_figures.py
 draws them again and compares the bytes with the committed files.

@@ -14,7 +14,7 @@ import pytest
 from refnet.bench.table import geometric_mean, networks, planned
 from refnet.cli import _parsers
 from refnet.report.bench_table import COLUMNS, read_rows
-from tests.figures import FIGURES, bench, numbers, packages, races
+from tests.figures import FIGURES, bench, kernels, numbers, packages, races
 
 FOLDER = Path(__file__).parents[2] / "docs" / "figures"
 PAGES = [*(FOLDER.parents[1]).glob("*.md"), *FOLDER.parent.rglob("*.md")]
@@ -95,6 +95,77 @@ def test_the_tables_of_the_performance_page_are_those_of_the_csv():
     one, *more = bench.rows()
     assert bench.block([one, *more]) in page
     assert bench.block([{**one, "median_of_ratios": "0.123"}, *more]) not in page
+
+
+def test_the_account_of_the_performance_page_is_made_of_the_csv():
+    """python -m tests.figures writes it anew; one layer of other speed would be seen."""
+    page = bench.PAGE.read_text(encoding="utf-8")
+    assert page == kernels.written(page)
+    one, *more = kernels.rows()
+    assert kernels.block(page, [one, *more], bench.rows()) in page
+    slower = {**one, "lowest_us": str(1e5 + float(one["lowest_us"]))}
+    assert kernels.block(page, [slower, *more], bench.rows()) not in page
+
+
+def test_the_account_is_of_the_networks_above_the_aim_and_the_two_large_ones():
+    raced = [r for r in bench.rows() if r["against"] == "mxnet" and r["threads"] == "1"]
+    above = {r["network"] for r in raced if float(r["median_of_ratios"]) > 0.70 and "octave" in r["network"]}
+    assert {row["network"] for row in kernels.rows()} >= above | set(races.LARGE.split("|"))
+
+
+def call(network, kind, macs, nbytes, median, lowest, floor, nodes="a b", data="1x64x9x9"):
+    row = {"network": network, "kind": kind, "op": kind, "kernel": "m.k", "data": data, "value": "1x8x9x9"}
+    row |= {"nodes": nodes, "macs": macs, "bytes": nbytes}
+    row |= {"median_us": median, "lowest_us": lowest, "floor_us": floor}
+    run = {"threads": 1, "batch": 1, "runs": 5, "run_median_ms": 7.5, "run_lowest_ms": 7, "run_rest_ms": 0.5}
+    run |= {"peak_gflop_per_s": 100, "memory_gb_per_s": 10, "load_average": 0.5}
+    run |= {"date": "d", "processor": "p"}
+    return {name: str(value) for name, value in (row | run).items()}
+
+
+def test_a_networks_aim_is_the_one_that_is_missed_most():
+    """0.70 of MXNet's time; for the large networks also ONNX Runtime's and OpenVINO's, or an output's."""
+    name = "octave-se-resnet-50-0.125"
+    raced = [("mxnet", "0.68"), ("onnxruntime", "0.94"), ("openvino", "1.04")]
+    table = [
+        {"network": network, "against": against, "threads": "1", "median_of_ratios": ratio}
+        for network in (name, "octave-b")
+        for against, ratio in raced
+    ]
+    row = "resnest-50-pytorch  1  1  {} 1  {}  0.9  1.2  5"
+    shown = [row.format(*one) for one in (("torch", "1.9"), ("onnxruntime", "1.02"), ("openvino", "1.08"))]
+    page = output("refnet bench resnest-50-pytorch", *shown)
+    rows = [{"network": one} for one in (name, "octave-b", "resnest-50-pytorch")]
+    found = [(one.ratio, one.most, one.against) for one in kernels.found(page, rows, table)]
+    assert found == [(1.04, 1.00, "openvino"), (0.68, 0.70, "mxnet"), (1.08, 1.00, "openvino")]
+
+
+def test_calls_that_do_the_same_are_one_row_and_needed_shares_follow():
+    """5.7 ms of convolutions, 0.4 GFLOP, and 0.9 ms of the rest; the aim is 6.6 ms * 0.70 / 0.75."""
+    calls = [
+        call("octave-a", "Conv 3x3", 10**8, 10**6, 3000, 2900, 2000),
+        call("octave-a", "Conv 3x3", 10**8, 10**6, 3000, 2800, 2000, nodes="c"),
+        call("octave-a", "upsampling", 0, 2 * 10**6, 500, 400, 200),
+    ]
+    text = "\n".join([",".join(calls[0]), *(",".join(one.values()) for one in calls)])
+    rows = read_rows(kernels.condensed(text))
+    assert [(r["kind"], r["calls"], r["first_nodes"]) for r in rows] == [
+        ("Conv 3x3", "2", "a b"),
+        ("upsampling", "1", "a b"),
+    ]
+    assert (rows[0]["macs"], rows[0]["lowest_us"]) == ("200000000", "5700.00")
+    aim = {"network": "octave-a", "against": "mxnet", "threads": "1", "median_of_ratios": "0.75"}
+    (one,) = kernels.found("", rows, [aim])
+    assert (one.ratio, one.most, one.against) == (0.75, 0.70, "mxnet")
+    assert one.aim == pytest.approx(6.16)
+    assert one.others == pytest.approx(0.9)  # 0.4 ms of upsampling, 0.5 ms outside kernels
+    assert one.share(one.others) == pytest.approx(400 / (6.16 - 0.9) / 100)
+    assert one.share(0) == pytest.approx(400 / 6.16 / 100)
+    assert one.now == pytest.approx(400 / 5.7 / 100)
+    lines = kernels.block("", rows, [aim]).splitlines()
+    assert "| octave-a |  | 5.70 (70) |  |  |  |  |  | 0.40 (5) |  |  | 6.1 |" in lines
+    needed = "| octave-a | 0.75 mxnet, 0.70 | 6.1 | 0.50 | 4.2 | 6.2 | 70.2% | 76.0% | 64.9% |"
+    assert needed in lines
 
 
 HEAD = "network threads batch against paired lowest highest refnet-ms".replace(" ", "  ").replace("-", " ")

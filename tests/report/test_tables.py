@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import refnet
+from refnet.bench.kernels import KernelCall, KernelTimes
 from refnet.bench.machine import Machine
 from refnet.bench.profile import OpTime, Profile
 from refnet.bench.race import Pair, Side
@@ -20,6 +21,7 @@ from refnet.bench.scaling import SIZES, Scale
 from refnet.bench.startup import Process, Start
 from refnet.cli import main
 from refnet.report import bench, golden, terminal
+from refnet.report.bench_kernels import show_kernels
 from refnet.report.table import Table, body, fitted, heading, length, records, rule
 from refnet.report.verify import show_shipped, show_verification
 from refnet.verification.verify import Verification
@@ -152,6 +154,12 @@ def races() -> None:
     bench.show_pairs([Pair("octave-se-resnet-50-0.125", 64, 10**12, False, *sides)], here)
     kinds = (OpTime("GlobalAveragePool 7x7", 104, 12.5, 10**9), OpTime("Relu", 2, 0.010, 0))
     bench.show_profile(Profile(RESNEST, 64, 1, kinds, 12.5), here)
+    calls = [
+        KernelCall(("a",), kind, "Conv 1x1", "m.k", ((1, 2), (1, 2)), 64, macs, 10**9, 12.5, 12.25)
+        for kind, macs in (("Conv 3x3 /2 depthwise", 10**12), ("batch norm, sum, relu", 0))
+    ]
+    kernels = KernelTimes(RESNEST, 64, 1, tuple(calls), (25.5,), (26.0,), (1.0,))
+    show_kernels(kernels, replace(here, bandwidths={64: 300.0}))
     bench.show_scaling([Scale("resnest-50-pytorch", size, 10**9, 0.02) for size in SIZES], 1)
     process = Process(20.0, 0.3, 0.5, 18.0, (0.1, 0.2))
     bench.show_startup(Start(RESNEST, 1, 0.01, 0.02, 0.05, process, process))
