@@ -16,6 +16,7 @@ segments.py.
 from __future__ import annotations
 
 from functools import lru_cache
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,12 +25,12 @@ import numpy.typing as npt
 from refnet.core.engine import window_count
 from refnet.kernels.channels import STRETCH, ChannelLayout, cropped, locate, piece, plane_layout, workspace
 from refnet.kernels.chunks import chunk, next_chunk
-from refnet.kernels.decisions import marked, squares
+from refnet.kernels.decisions import squares
 from refnet.kernels.exact_block import WIDE, decide_pass, exact_group_block, exact_half_block, exact_odd_block
 from refnet.kernels.exact_steps import Tables, follow
 from refnet.kernels.geometry import PlaneGeometry
 from refnet.kernels.lanes import GROUP, HALF, ODD, transpose
-from refnet.kernels.memory import aligned, scratch
+from refnet.kernels.memory import aligned, empty, scratch
 from refnet.kernels.resources import cached, readonly
 from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.kernels.writer import VECTOR
@@ -106,7 +107,7 @@ def decided(
     threads: int,
     steps: Tables = (),
 ) -> tuple[Array, Array]:
-    """(y, open): as accumulator.decide, of a convolution of float32 x (n, c, h, w), w (o, c / groups, kh,
+    """(y, open): as decisions.decide, of a convolution of float32 x (n, c, h, w), w (o, c / groups, kh,
     kw).
 
     Only where it `suits`, for finite weights. weight_norms (o,); bias (o,) float64 and addend (as y) float32,
@@ -119,8 +120,7 @@ def decided(
     packed = cached((w,), ("chains", groups), lambda: readonly(pack_chains(w, groups)))
     panel = w.shape[2:] == (1, 1) and stride == (1, 1) and pad == (0, 0)
     planes = readonly(x) if panel else wide_planes(x, pad, threads)
-    y = np.empty(how.output, np.float32)
-    unsure = np.empty(y.size, np.bool_)
+    y, unsure = empty(how.output, np.float32), empty((prod(how.output),), np.bool_)
     threads = threads_for(threads, how.work // 8)
     stretches, parts = shares(how, groups, packed.shape[1], threads)
     bounds = (norms.reshape(-1), weight_norms * factor, bias, addend.reshape(-1), factor, steps)
@@ -128,7 +128,7 @@ def decided(
     items, geometry = groups * stretches * parts, tuple(how.geometry)
     kernel = _from_panels if panel else _from_planes
     parallel_for(kernel, items, threads, source, y, unsure, geometry, stretches, parts, bounds)
-    return y, marked(unsure)
+    return y, unsure
 
 
 def pack_chains(w: Array, groups: int) -> Array:
@@ -160,7 +160,7 @@ def shares(how: ChannelLayout, groups: int, blocks: int, threads: int) -> tuple[
 def wide_planes(x: Array, pad: Pair, threads: int) -> Array:
     """x (n, c, h, w) as float64 (n, c * (h + 2 ph) * (w + 2 pw)): zeros around each plane."""
     n, c, h, w = x.shape
-    planes = np.empty((n * c, h + 2 * pad[0], w + 2 * pad[1]))
+    planes = empty((n * c, h + 2 * pad[0], w + 2 * pad[1]), np.float64)
     parallel_for(_wide, n * c, threads_for(threads, x.size), readonly(x.reshape(n * c, h, w)), planes, *pad)
     return planes.reshape(n, -1)
 
@@ -208,7 +208,7 @@ def square_sums(
 ) -> Array:
     """(n, groups, *output): roots of the sums over windows of sums (n, groups, h, w)."""
     n, g, h, w = sums.shape
-    y = np.empty((n, g, *output))
+    y = empty((n, g, *output), np.float64)
     rows, planes = y.reshape(n * g, *output), sums.reshape(n * g, h, w)
     threads = threads_for(threads, y.size * kernel[0] * kernel[1])
     parallel_for(_norms, n * g, threads, planes, rows, kernel, stride, pad, dilation)
