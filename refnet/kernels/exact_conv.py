@@ -26,7 +26,17 @@ from refnet.core.engine import window_count
 from refnet.kernels.channels import STRETCH, ChannelLayout, cropped, locate, piece, plane_layout, workspace
 from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.decisions import squares
-from refnet.kernels.exact_block import WIDE, decide_pass, exact_group_block, exact_half_block, exact_odd_block
+from refnet.kernels.exact_block import (
+    WIDE,
+    decide_pass,
+    exact_group_block,
+    exact_half_block,
+    exact_odd_block,
+    far_group_block,
+    far_half_block,
+    far_odd_block,
+    widen_groups,
+)
 from refnet.kernels.exact_steps import Tables, follow
 from refnet.kernels.geometry import PlaneGeometry
 from refnet.kernels.lanes import GROUP, HALF, ODD, transpose
@@ -44,7 +54,7 @@ LANES = VECTOR // 8
 CHAIN = 128
 """Terms of a chain: the weights of a block, 16 KiB with vectors of 512 bits, stay in the first-level
 cache."""
-ROOM = 384 << 10
+ROOM = 768 << 10
 """Bytes of float64 data that a work item reads again for each block of channels: they stay in the
 second-level cache."""
 SHARES, LEAST = 4, 2
@@ -309,19 +319,17 @@ def _fill(panel: Any, first: int, x: Any, begin: int, run: int, terms: int, size
     """Positions `first` on of the panel (groups of GROUP positions, terms, GROUP) = x[begin + k * size
     ...].
     """
+    head = min(run, -first % GROUP)  # then come whole groups
+    many = (run - head) // GROUP
+    start, middle = first // GROUP * column + first % GROUP, (first + head) // GROUP * column
     for k in range(terms):
-        values = x[begin + k * size : begin + k * size + run]
-        t = 0
-        while t < run:
-            at = (first + t) // GROUP * column + k * GROUP + (first + t) % GROUP
-            if (first + t) % GROUP == 0 and t + GROUP <= run:
-                target, eight = panel[at : at + GROUP], values[t : t + GROUP]
-                for i in range(GROUP):
-                    target[i] = eight[i]
-                t += GROUP
-            else:
-                panel[at] = values[t]
-                t += 1
+        at = begin + k * size
+        for i in range(head):
+            panel[start + k * GROUP + i] = x[at + i]
+        at += head
+        widen_groups(panel, middle + k * GROUP, column, x, at, many)
+        for i in range(run - head - many * GROUP):
+            panel[middle + many * column + k * GROUP + i] = x[at + many * GROUP + i]
 
 
 @njit
@@ -340,28 +348,37 @@ def add_chains(
         source, target = packed[first * wide : (first + some) * wide], own[: some * wide]
         for i in range(target.size):
             target[i] = source[i]
-        add_chain(own, 0, flat, base, offsets, first, windows, sums, 0, count, some, start)
+        add_chain(own, 0, flat, base, offsets, first, windows, sums, 0, count, some, start, False)
 
 
 @njit
 def add_chain(
     weights: Any, w: int, data: Any, base: int, offsets: Any, first: int, windows: Any, sums: Any, to: int,
-    count: int, terms: int, start: int,
+    count: int, terms: int, start: int, far: bool,
 ) -> None:  # fmt: skip
     """One chain of `count` positions; weights from the element w, offsets from `first`, sums from `to` on.
-    The rest is as for exact_group_block.
+    far: whether the weights come from memory. The rest is as for exact_group_block.
     """
     wide, t = WIDE * LANES, 0
     while t < count:
         at, left = to + t * wide, count - t
         if left <= HALF:
-            exact_half_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
+            if far:
+                far_half_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
+            else:
+                exact_half_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
             t += HALF
         elif left % HALF:
-            exact_odd_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
+            if far:
+                far_odd_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
+            else:
+                exact_odd_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
             t += ODD
         else:
-            exact_group_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
+            if far:
+                far_group_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
+            else:
+                exact_group_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
             t += GROUP
 
 

@@ -223,7 +223,7 @@ def _tiles(work: Any, x: Any, packed: Any, y: Any, unsure: Any, tiling: Any, par
                         some, start = min(CHAIN, depth - c), 2 if c else 0
                         add_chain(
                             weights, (k * depth + c) * wide, data, k * depth * pitch, offsets, c, windows,
-                            products, k * step, count, some, start,
+                            products, k * step, count, some, start, tiling.bands == 1,
                         )  # fmt: skip
                 for t in range(count):
                     i, j = t // tiling.columns, t % tiling.columns
