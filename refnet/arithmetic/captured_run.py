@@ -10,6 +10,10 @@ shapes. So the second such run is captured, and later runs repeat its calls with
 
 An op is `capturable` if kernels do all its work on data, and `reshapes` if there is no work to do. All other
 ops run as usual, between the calls. This needs the fast engine.
+
+Golden's runs are captured, too: what float64 leaves open differs from run to run, but kernels find and
+compute it (kernels/accumulator.py). Where they cannot, they raise a doubt (kernels/memory.py). Then a
+repetition gives no values, and the plan is executed.
 """
 
 from __future__ import annotations
@@ -22,14 +26,15 @@ from typing import Any
 
 import numpy as np
 
-from refnet.arithmetic.fused import defined_with_run
+from refnet.arithmetic.fused import defined_with, defined_with_run
 from refnet.arithmetic.types import types_of
 from refnet.core.engine import Engine
+from refnet.core.exact import Exact
 from refnet.core.graph import Graph, Node
 from refnet.core.interpreter import Plan, cost_of, evaluated
 from refnet.core.interrupt import interruptible
 from refnet.core.limits import long_ones
-from refnet.core.op import F32, TensorType
+from refnet.core.op import F32, Op, TensorType
 from refnet.kernels.memory import Arena, allocating_in
 from refnet.kernels.thread_pool import Call, LaunchList, launch, noting
 
@@ -49,10 +54,35 @@ class Seen(Enum):
 
 
 @dataclass(frozen=True)
+class _Way:
+    """How ops compute: by `run`, or, with `exact`, by `golden`."""
+
+    engine: Engine
+    exact: Exact | None
+
+    def value(self, op: Op, *inputs: F32) -> F32:
+        """The op's value."""
+        if self.exact is not None:
+            return op.golden(*inputs, exact=self.exact)
+        return op.run(*inputs, engine=self.engine)
+
+    def defines(self, op: Op, what: str) -> bool:
+        """Whether `what` was defined with or after the method that computes the value."""
+        return defined_with_run(op, what) and (self.exact is None or defined_with(op, "golden", what))
+
+    def capturable(self, op: Op, *shapes: tuple[int, ...]) -> bool:
+        """Whether kernels do all the work."""
+        if self.exact is None:
+            return self.defines(op, "capturable") and op.capturable(*shapes)
+        given = defined_with(op, "golden", "golden_capturable") and op.golden_capturable(*shapes)
+        return given and (not op.exactly_specified or defined_with_run(op, "capturable"))
+
+
+@dataclass(frozen=True)
 class _UncapturedOp:
     """A node whose op is not capturable. It is run again each time, on arrays that stay where they are."""
 
-    engine: Engine
+    how: _Way
     node: Node
     data: tuple[F32, ...]
     weights: tuple[F32, ...]
@@ -60,14 +90,21 @@ class _UncapturedOp:
 
     def __call__(self) -> None:
         data = [array.view() for array in self.data]  # kernels may keep what they make of a read-only array
-        np.copyto(self.output, self.node.op.run(*data, *self.weights, engine=self.engine))
+        np.copyto(self.output, self.how.value(self.node.op, *data, *self.weights))
 
 
 class CapturedRun:
     """One run of a plan, from its inputs to the wanted values (`values`), kept for repetition."""
 
-    def __init__(self, graph: Graph, inputs: Mapping[str, F32], engine: Engine, plan: Plan) -> None:
-        self._arena = Arena()
+    def __init__(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, F32],
+        engine: Engine,
+        plan: Plan,
+        exact: Exact | None = None,
+    ) -> None:
+        self._arena, way = Arena(), _Way(engine, exact)
         self._users: list[object] = []
         self._threads, self._wanted = engine.threads, plan.wanted
         steps: list[list[Call] | _UncapturedOp] = []
@@ -88,7 +125,7 @@ class CapturedRun:
             given, weights = [values[name] for name in data], [graph.weights[name] for name in learned]
             kind = types[node.name]
             run = (interruptible, self._execute) if node.name in slow else (self._execute,)
-            value = evaluated(node, *run, node, given, weights, kind, engine, steps)
+            value = evaluated(node, *run, node, given, weights, kind, way, steps)
             del given
             value.flags.writeable = False
             values[node.name] = value
@@ -128,38 +165,54 @@ class CapturedRun:
         data: list[F32],
         weights: list[F32],
         kind: TensorType,
-        engine: Engine,
+        way: _Way,
         steps: list[list[Call] | _UncapturedOp],
     ) -> F32:
         """The node's value, in the arena; what it takes to compute it again becomes steps."""
-        if node.op.reshapes and defined_with_run(node.op, "reshapes"):
+        if node.op.reshapes and way.defines(node.op, "reshapes"):
             return data[0].reshape(kind.shape)
-        calls: list[Call] = []
+        calls: list[Call | None] = []
         shapes = [array.shape for array in (*data, *weights)]
         floats = all(array.dtype == np.float32 for array in data)  # kernels have no other dtype
-        if floats and defined_with_run(node.op, "capturable") and node.op.capturable(*shapes):
+        if floats and way.capturable(node.op, *shapes):
             with allocating_in(self._arena), noting(calls):
-                value = node.op.run(*data, *weights, engine=engine)
+                value = way.value(node.op, *data, *weights)
+            known = [call for call in calls if call is not None]
+            if len(known) < len(calls):
+                return self._uncaptured(way, node, data, weights, value, steps)
             if value.size and self._arena.lasting(value) is None:
                 raise RuntimeError(f"{node.op!r} says that it is capturable, and its value is not a kernel's")
             last = steps[-1] if steps else None
             row = last if isinstance(last, list) else []
             if row is not last:
                 steps.append(row)
-            for call in calls:
+            for call in known:
                 row.append(replace(call, arguments=tuple(map(self._lasting, call.arguments))))
             return value
-        value = self._held(kind)
+        value = way.value(node.op, *[array.view() for array in data], *weights)
+        return self._uncaptured(way, node, data, weights, value, steps)
+
+    def _uncaptured(
+        self,
+        way: _Way,
+        node: Node,
+        data: list[F32],
+        weights: list[F32],
+        found: F32,
+        steps: list[list[Call] | _UncapturedOp],
+    ) -> F32:
+        """The value found, in the arena, and a step that computes it again."""
+        value = self._arena.empty(found.shape, found.dtype)
+        np.copyto(value, found)
         lasting = tuple(map(self._lasting, data))
-        uncaptured = _UncapturedOp(engine, node, lasting, tuple(weights), self._lasting(value))
-        uncaptured()
-        steps.append(uncaptured)
+        steps.append(_UncapturedOp(way, node, lasting, tuple(weights), self._lasting(value)))
         return value
 
     def _lasting(self, argument: Any) -> Any:
         """The argument; an array in the arena, or in a tuple, without its claim to a place there."""
         if isinstance(argument, tuple):
-            return tuple(map(self._lasting, argument))
+            parts = map(self._lasting, argument)
+            return type(argument)(*parts) if hasattr(argument, "_fields") else tuple(parts)
         if not isinstance(argument, np.ndarray):
             return argument
         lasting = self._arena.lasting(argument)
@@ -178,7 +231,8 @@ class CapturedRun:
         return True
 
     def repeat(self, inputs: Mapping[str, F32]) -> dict[str, F32] | None:
-        """The wanted values for other data of the same shapes; None while another thread repeats it.
+        """The wanted values for other data of the same shapes; None while another thread repeats it, or if a
+        kernel raises a doubt.
 
         Raises InputError if the limits are lower now than what the run costs.
         """
@@ -191,6 +245,8 @@ class CapturedRun:
             for step in self._steps:
                 if isinstance(step, LaunchList):
                     step.settle()  # before anything is written where workers may
+            for doubt in self._arena.doubts:
+                doubt[0] = 0
             for name, place in self._inputs.items():
                 np.copyto(place, inputs[name])
             for step in self._steps:
@@ -198,6 +254,8 @@ class CapturedRun:
                     launch(step)
                 else:
                     evaluated(step.node, step)
+            if any(doubt[0] for doubt in self._arena.doubts):
+                return None
             return {name: place.copy() for name, place in self._outputs.items()}
         finally:
             self._users.remove(user)
@@ -224,11 +282,13 @@ class CapturedRuns:
         engine: Engine,
         plan: Plan,
         arrange: Callable[[Plan, Mapping[str, TensorType]], Plan] | None = None,
+        exact: Exact | None = None,
     ) -> dict[str, F32] | None:
         """The wanted values, captured or repeated. None if this run is the first of its kind, needs too much
-        memory to be kept, or is being repeated by another thread.
+        memory to be kept, is being repeated by another thread, or cannot be repeated for these data.
 
         arrange: what is captured instead of the plan, from the types of all inputs, weights and values.
+        exact: for golden values.
         """
         latest, threads = self._latest, engine.threads
         if isinstance(latest, CapturedRun) and latest.fits(inputs, threads, plan.wanted):
@@ -243,7 +303,7 @@ class CapturedRuns:
             known = Seen.LARGE if large else Seen.ONCE
         elif known is Seen.ONCE:
             made = CapturedRun(
-                graph, inputs, engine, plan if arrange is None else arrange(plan, graph.types(given))
+                graph, inputs, engine, plan if arrange is None else arrange(plan, graph.types(given)), exact
             )
             values, made.values = made.values, {}
             known = made if made.nbytes <= MEMORY_LIMIT else Seen.LARGE

@@ -112,4 +112,9 @@ def _join(run: Sequence[Node], op: Op) -> Node:
 
 def defined_with_run(op: Op, what: str) -> bool:
     """Whether the class that defines `run`, or a subclass, defines it too: another `run` may do anything."""
-    return next(what in vars(kind) for kind in type(op).__mro__ if what in vars(kind) or "run" in vars(kind))
+    return defined_with(op, "run", what)
+
+
+def defined_with(op: Op, how: str, what: str) -> bool:
+    """As defined_with_run, for the method `how`."""
+    return next(what in vars(kind) for kind in type(op).__mro__ if what in vars(kind) or how in vars(kind))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from refnet.arithmetic.engines import engine
 from refnet.arithmetic.golden_fused import fuse_golden
@@ -40,6 +40,7 @@ class Golden:
     engine: Engine = field(init=False, compare=False, repr=False)
     exact: Exact = field(init=False, compare=False, repr=False)
     _plans: PerGraph[Latest[Plan]] = field(init=False, compare=False, repr=False, default_factory=PerGraph)
+    _captured: PerGraph[Any] = field(init=False, compare=False, repr=False, default_factory=PerGraph)
     name = "golden"
 
     def __post_init__(self) -> None:
@@ -66,5 +67,16 @@ class Golden:
             wanted, lambda: make_plan(graph, wanted, None if counts else fuse_golden)
         )
 
-    def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> None:
-        """Always None: golden runs are not captured."""
+    def captured(self, graph: Graph, inputs: Mapping[str, F32], plan: Plan) -> dict[str, F32] | None:
+        """The wanted values from a captured run (captured_run.py), if there is one or this becomes one.
+
+        No run is captured that counts refinements.
+        """
+        if type(self) is not Golden or self.refine_count is not None:
+            return None
+        from refnet.arithmetic.captured_run import CapturedRuns, unchanging
+
+        if not unchanging(graph):
+            return None
+        runs: CapturedRuns = self._captured.of(graph, CapturedRuns)
+        return runs.run(graph, inputs, self.engine, plan, exact=self.exact)

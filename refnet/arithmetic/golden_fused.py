@@ -13,6 +13,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
+
 from refnet.arithmetic.fused import Fused, fuse
 from refnet.core.engine import ADD, Engine, Places
 from refnet.core.exact import Exact
@@ -24,7 +26,7 @@ from refnet.ops.pointwise import Add, Mul, Relu
 
 if TYPE_CHECKING:
     from refnet.exact.engine import DecideOrRefine
-    from refnet.kernels.exact_steps import Step
+    from refnet.kernels.exact_steps import Affine, Step
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,6 +41,9 @@ class Decided(Op):
 
     def weight_roles(self) -> tuple[str, ...]:
         return tuple(role for op in self.ops for role in op.weight_roles())
+
+    def golden_capturable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         fast = cast("DecideOrRefine", exact)
@@ -70,8 +75,18 @@ class Decided(Op):
 def _step(op: Op, weights: Sequence[F32], other: F32, engine: Engine) -> Step:
     """The op as `DecideOrRefine.steps` takes it; other: what an addition adds."""
     if isinstance(op, BatchNorm):
-        return op.exact_factors(engine, *weights)
+        return engine.cached(weights, (op, "exact steps"), lambda: _affine(op, engine, *weights))
     return other if isinstance(op, Add) else None
+
+
+def _affine(op: BatchNorm, engine: Engine, *weights: F32) -> Affine:
+    """The batch norm as a step, from gamma, beta, mean and variance."""
+    from refnet.kernels.exact_steps import Affine, root_quotients
+
+    mean, scale, shift, factor = op.exact_factors(engine, *weights)
+    gamma = np.ones_like(scale) if op.fix_gamma else weights[0].astype(np.float64)
+    high, low, share = root_quotients(gamma, weights[3].astype(np.float64), op.eps)
+    return Affine(mean, high, shift, factor, low, share)
 
 
 def fuse_golden(nodes: Sequence[Node], keep: Collection[str]) -> tuple[Node, ...]:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from refnet.arithmetic.captured_run import MEMORY_LIMIT, CapturedRun
 from refnet.arithmetic.followed import followed_plan
+from refnet.arithmetic.golden import Golden
 from refnet.arithmetic.plain import Plain
 from refnet.arithmetic.replay import Replay
 from refnet.arithmetic.types import types_of
@@ -40,6 +41,17 @@ PASSES = {
     "panel": "dense",
     "pointwise.scale_shift": "batch norm, sum, relu",
     "pointwise.relu": "batch norm, sum, relu",
+    "decisions.squares": "norms of windows",
+    "exact_conv.norms": "norms of windows",
+    "winograd.spread": "norms of windows",
+    "exact_conv.wide": "padding copies",
+    "decisions.decide_whole": "pools and averages",
+    "decisions.decide_quads": "pools and averages",
+    "decisions.decide_average": "pools and averages",
+    "decisions.decide_weighted": "split attention",
+    "exact_steps.rows": "batch norm, sum, relu",
+    "accumulator": "open elements",
+    "exact_steps.follow_exactly": "open elements",
 }
 """Kernels, or modules of them, that have one kind of work, and how a table of times calls it. The others'
 kernels are called after the op."""
@@ -111,7 +123,7 @@ class TimedRun:
         found = self._run.repeat(self._inputs)
         seconds = perf_counter() - begin
         if found is None:
-            raise RuntimeError("the run is being repeated elsewhere")
+            raise RuntimeError("the run is being repeated elsewhere, or its kernels do not decide a rounding")
         self.values = found
         return seconds
 
@@ -159,13 +171,14 @@ class _TimedOp:
 
 def _captured(graph: Graph, inputs: Mapping[str, F32], arithmetic: Arithmetic) -> tuple[Graph, CapturedRun]:
     """The graph that the arithmetic executes, and a run of its outputs."""
-    if not isinstance(arithmetic, Plain | Replay) or arithmetic.engine.name != "fast":
+    if not isinstance(arithmetic, Golden | Plain | Replay) or arithmetic.engine.name != "fast":
         raise InputError(f"runs in {arithmetic.name} are not repeated from recorded kernel calls")
     plan = arithmetic.plan(graph, frozenset(graph.outputs.values()))
     executed = plan.fused or graph
     if isinstance(arithmetic, Replay):
         plan = followed_plan(arithmetic.book, plan, executed.types(types_of(inputs)))
-    return executed, CapturedRun(executed, inputs, arithmetic.engine, plan)
+    exact = arithmetic.exact if isinstance(arithmetic, Golden) else None
+    return executed, CapturedRun(executed, inputs, arithmetic.engine, plan, exact)
 
 
 def members(node: Node, graph: Graph) -> tuple[str, ...]:

@@ -117,8 +117,8 @@ def kernel_times(
 ) -> KernelTimes:
     """Time every kernel of refnet's run so many times, in a process of its own.
 
-    advance: called with the number of runs that are done. Raises FrameworkError where no run is captured
-    (golden), or no clock can be read.
+    advance: called with the number of runs that are done. Raises FrameworkError where no run is captured, or
+    no clock can be read.
     """
     racer = prepared.racers["refnet"]
     with Worker(racer.file, racer.python, threads=threads) as worker:

@@ -173,6 +173,12 @@ class Op(ByRecipe, OfIntegers):
         """
         return False
 
+    def golden_capturable(self, *inputs: tuple[int, ...]) -> bool:
+        """Whether all that `golden` does with data of these shapes is one call of a method of Exact that
+        takes the inputs as they are, or reshaped.
+        """
+        return self.exactly_specified and self.capturable(*inputs)
+
     @property
     def opaque(self) -> str:
         """Why refnet cannot compute the value; "" if it can."""

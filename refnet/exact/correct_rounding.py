@@ -55,9 +55,14 @@ def round_or_refine(
 
 
 def refined(
-    op: str, y: F32, at: npt.NDArray[np.int64], refine: Refine, refine_count: RefineCount | None = None
+    op: str,
+    y: F32,
+    unsure: npt.NDArray[np.bool_],
+    refine: Refine,
+    refine_count: RefineCount | None = None,
 ) -> F32:
-    """y with its open elements, at the flat indices `at`, refined. Counts all elements and the open ones."""
+    """y with its open elements refined; unsure: a flag for each. Counts all elements and the open ones."""
+    at = np.flatnonzero(unsure) if unsure.any() else np.zeros(0, np.int64)
     if refine_count is not None:
         refine_count.count(op, y.size, at.size)
     if at.size:

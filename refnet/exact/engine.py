@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +17,17 @@ from refnet.core.exact import Refine
 from refnet.core.rounding import error_factor, sum_error
 from refnet.exact.correct_rounding import RefineCount, by_decimals, nearest, refined, rounded
 from refnet.kernels import accumulator, decisions
+from refnet.kernels.accumulator import pieces
 from refnet.kernels.exact_conv import additions, decided, suits
 from refnet.kernels.exact_steps import Step, Tables, follow_exactly, follow_rows, tables
+from refnet.kernels.memory import doubt
 from refnet.kernels.panel import convolve
 from refnet.kernels.segments import convolve_in_segments, depth
-from refnet.kernels.thread_pool import parallel_for
+from refnet.kernels.thread_pool import by_python, noting, parallel_for
 from refnet.kernels.winograd import ROUNDINGS, decided_by_tiles, suits_tiles
 
 Again = Callable[[Places, Places, F32], F32]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -47,19 +51,14 @@ class DecideOrRefine:
         weight_norms, place = self._weight_norms(w), tuple(geometry)
         more = (bias is not None) + (addend is not None)
         b = np.zeros(0) if bias is None else bias.astype(np.float64)
-        others = np.zeros(0, np.float32) if addend is None else np.ascontiguousarray(addend).reshape(-1)
+        others = np.zeros(0, np.float32) if addend is None else self._contiguous(addend).reshape(-1)
         if suits(x.shape, w.shape, *place) and np.isfinite(weight_norms).all():
-            x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
-            y, at = self._across_channels(x, w, b, others, geometry, weight_norms, more)
+            x, w = self._contiguous(x), np.ascontiguousarray(w)
+            y, unsure = self._across_channels(x, w, b, others, geometry, weight_norms, more)
         else:
-            y, at = self._across_positions(x, w, bias, addend, geometry, weight_norms)
+            y, unsure = self._across_positions(x, w, bias, addend, geometry, weight_norms)
 
-        def refine(at: Places, y: F32) -> None:
-            parallel_for(
-                accumulator.conv_exactly, at.size, self.engine.threads, at, x, w, b, others, geometry, y
-            )
-
-        return refined(op, y, at, refine, self.refine_count)
+        return self._refined(op, accumulator.conv_exactly, unsure, x, w, b, others, geometry, y)
 
     def conv_and_steps(
         self, x: F32, w: F32, bias: F32 | None, geometry: ConvGeometry, steps: Sequence[Step], again: Again
@@ -71,14 +70,13 @@ class DecideOrRefine:
         weight_norms, place, threads = self._weight_norms(w), tuple(geometry), self.engine.threads
         if not suits(x.shape, w.shape, *place) or not np.isfinite(weight_norms).all():
             return None
-        x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
+        x, w = self._contiguous(x), np.ascontiguousarray(w)
         shape = (x.shape[0], w.shape[0], *geometry.output(x.shape[2:], w.shape[2:]))
         b = np.zeros(0) if bias is None else bias.astype(np.float64)
         none, follow = np.zeros(0, np.float32), tables(steps, shape)
-        y, at = self._across_channels(x, w, b, none, geometry, weight_norms, b.size > 0, follow)
-        if at.size:
-            parallel_for(accumulator.conv_exactly, at.size, threads, at, x, w, b, none, geometry, y)
-            self._follow_exactly(at, y, follow, again)
+        y, unsure = self._across_channels(x, w, b, none, geometry, weight_norms, b.size > 0, follow)
+        parallel_for(accumulator.conv_exactly, pieces(unsure), threads, unsure, x, w, b, none, geometry, y)
+        self._follow_exactly(unsure, y, y, follow, again)
         return y
 
     def steps(self, x: F32, steps: Sequence[Step], again: Again) -> F32:
@@ -89,20 +87,33 @@ class DecideOrRefine:
         decide. Refinements are not counted.
         """
         follow = tables(steps, x.shape)
-        y, at = follow_rows(x, follow, self.engine.threads)
-        if at.size:
-            y.reshape(-1)[at] = x.reshape(-1)[at]
-            self._follow_exactly(at, y, follow, again)
+        y, unsure = follow_rows(x, follow, self.engine.threads)
+        self._follow_exactly(unsure, self._contiguous(x), y, follow, again)
         return y
 
-    def _follow_exactly(self, at: Places, y: F32, follow: Tables, again: Again) -> None:
-        """What the steps make of the exact values y (n, c, ...) at these places."""
-        first, left = np.empty(at.size, np.float32), np.empty(at.size, np.bool_)
-        size, channels, threads = prod(y.shape[2:]), y.shape[1], self.engine.threads
-        parallel_for(follow_exactly, at.size, threads, at, y.reshape(-1), size, follow, first, left, channels)
-        if left.any():
-            rest = at[left]
-            y.reshape(-1)[rest] = again(rest, rest // size % channels, first[left])
+    def _follow_exactly(self, unsure: Flags, x: F32, y: F32, follow: Tables, again: Again) -> None:
+        """y (n, c, ...): what the steps make of the exact values x where they are open."""
+        size, channels, flat, left = prod(y.shape[2:]), y.shape[1], y.reshape(-1), doubt()
+        given = unsure, x.reshape(-1), flat, size, follow, channels, left
+        parallel_for(follow_exactly, pieces(unsure), self.engine.threads, *given)
+        if left[0]:
+            at = np.flatnonzero(unsure)
+            with noting([]):  # this is not repeated
+                flat[at] = again(at, at // size % channels, flat[at])
+
+    def _refined(self, op: str, kernel: Callable[..., None], unsure: Flags, *given: Any) -> F32:
+        """y, the last of what the kernel is given, once it has computed what is open. Counts that."""
+        y: F32 = given[-1]
+        if self.refine_count is not None:
+            self.refine_count.count(op, y.size, int(np.count_nonzero(unsure)))
+        parallel_for(kernel, pieces(unsure), self.engine.threads, unsure, *given)
+        return y
+
+    def _contiguous(self, x: F32) -> F32:
+        """x with its elements in order in memory."""
+        if not x.flags.c_contiguous:
+            by_python()
+        return np.ascontiguousarray(x)
 
     def _weight_norms(self, w: F32) -> F64:
         return self.engine.cached((w,), "norm", lambda: norms_of(w))
@@ -117,7 +128,7 @@ class DecideOrRefine:
         weight_norms: F64,
         more: int,
         steps: Tables = (),
-    ) -> tuple[F32, Places]:
+    ) -> tuple[F32, Flags]:
         """`conv` before it refines, with lanes across channels. more: additions of bias and addend; steps:
         what follows.
         """
@@ -127,13 +138,15 @@ class DecideOrRefine:
             found = decided_by_tiles(x, w, geometry.pad, geometry.groups, b, addend, factor, threads, steps)
             if found is not None:
                 return found
+            by_python()
         factor = error_factor(additions(w.shape) + more + 2)  # 2 more: exact_block.decide_pass
         return decided(x, w, *place, geometry.groups, weight_norms, b, addend, factor, threads, steps)
 
     def _across_positions(
         self, x: F32, w: F32, bias: F32 | None, addend: F32 | None, geometry: ConvGeometry, weight_norms: F64
-    ) -> tuple[F32, Places]:
+    ) -> tuple[F32, Flags]:
         """`conv` before it refines, with lanes across positions; also for weights that are not finite."""
+        by_python()
         engine, threads, groups = self.engine, self.engine.threads, geometry.groups
         wide = decisions.widened(x, threads)
         weights = engine.cached((w,), "float64", lambda: widened(w))
@@ -154,17 +167,18 @@ class DecideOrRefine:
         if addend is None:
             windows = norms.reshape(n, -1, size)
             flat = center.reshape(n, -1, size)
-            y, at = decisions.decide_products(flat, windows, weight_norms, plus, factor, threads)
+            y, unsure = decisions.decide_products(flat, windows, weight_norms, plus, factor, threads)
         else:
             with np.errstate(all="ignore"):
                 sizes = np.repeat(norms, outputs // groups, 1)  # (n, outputs, oh, ow)
                 sizes *= weight_norms[:, None, None]
                 sizes += np.abs(plus)[:, None, None] + np.abs(more)
-            y, at = decisions.decide(center, factor * sizes, threads)
-        return y.reshape(center.shape), at
+            y, unsure = decisions.decide(center, factor * sizes, threads)
+        return y.reshape(center.shape), unsure
 
     def dense(self, op: str, x: F32, w: F32, bias: F32 | None) -> F32:
         """See Exact.dense."""
+        by_python()
         engine, threads = self.engine, self.engine.threads
         wide, weights = x.astype(np.float64), engine.cached((w,), "float64", lambda: widened(w))
         b = None if bias is None else bias.astype(np.float64)
@@ -174,63 +188,47 @@ class DecideOrRefine:
             total = norms if b is None else norms + np.abs(b)
             error = sum_error(w.shape[1] + (b is not None), total)
 
-        def refine(at: Places, y: F32) -> None:
-            seeds = np.zeros(0) if b is None else b, np.zeros(0, np.float32)
-            points = x[:, :, None, None], w[:, :, None, None]
-            sums = y[:, :, None, None]
-            parallel_for(
-                accumulator.conv_exactly, at.size, threads, at, *points, *seeds, ConvGeometry(), sums
-            )
-
-        return self.round_or_refine(op, center, error, refine)
+        y, unsure = decisions.decide(center, error, threads)
+        seeds = np.zeros(0) if b is None else b, np.zeros(0, np.float32)
+        points, sums = (x[:, :, None, None], w[:, :, None, None]), y[:, :, None, None]
+        self._refined(op, accumulator.conv_exactly, unsure, *points, *seeds, ConvGeometry(), sums)
+        return y
 
     def sum(self, op: str, terms: F32) -> F32:
         """See Exact.sum."""
         count, threads = terms.shape[0], self.engine.threads
-        flat = np.ascontiguousarray(terms).reshape(count, -1)
-        y, at = decisions.decide_sums(flat, error_factor(count), threads)
-
-        def refine(at: Places, y: F32) -> None:
-            y.reshape(-1)[at] = self._sums(flat[:, at].astype(np.float64))
-
-        return refined(op, y, at, refine, self.refine_count).reshape(terms.shape[1:])
+        flat = self._contiguous(terms).reshape(count, -1)
+        y, unsure = decisions.decide_sums(flat, error_factor(count), threads)
+        self._refined(op, accumulator.sums_exactly, unsure, flat, y)
+        return y.reshape(terms.shape[1:])
 
     def weighted_sum(self, op: str, attention: F32, x: F32) -> F32:
         """See Exact.weighted_sum."""
-        n, radix, c, size = x.shape
-        y, at = decisions.decide_weighted(attention, x, error_factor(radix), self.engine.threads)
-
-        def refine(at: Places, y: F32) -> None:
-            image, channel, position = np.unravel_index(at, (n, c, size))
-            parts = x[image, :, channel, position]
-            products = attention[image, :, channel].astype(np.float64) * parts  # exact
-            y.reshape(-1)[at] = self._sums(np.ascontiguousarray(products.T))
-
-        return refined(op, y, at, refine, self.refine_count)
+        a, x = self._contiguous(attention), self._contiguous(x)
+        y, unsure = decisions.decide_weighted(a, x, error_factor(x.shape[1]), self.engine.threads)
+        return self._refined(op, accumulator.weighted_exactly, unsure, a, x, y)
 
     def average(self, op: str, x: F32, geometry: PoolGeometry, include_pad: bool) -> F32:
         """See Exact.average. In float64 n terms and the division are off by (n + 2) U64 * average of |x|."""
-        kernel, threads = geometry.kernel, self.engine.threads
+        kernel, x = geometry.kernel, self._contiguous(x)
         factor = error_factor(kernel[0] * kernel[1] + 1)
-        y, at = decisions.decide_average(x, geometry, include_pad, factor, threads)
-
-        def refine(at: Places, y: F32) -> None:
-            parallel_for(accumulator.average_exactly, at.size, threads, at, x, geometry, include_pad, y)
-
-        return refined(op, y, at, refine, self.refine_count)
+        y, unsure = decisions.decide_average(x, geometry, include_pad, factor, self.engine.threads)
+        return self._refined(op, accumulator.average_exactly, unsure, x, geometry, include_pad, y)
 
     def affine(
         self, op: str, x: F32, mean: F64, scale: F64, shift: F64, factor: float, refine: Refine
     ) -> F32:
         """See Exact.affine."""
+        by_python()
         rows = x.reshape(*x.shape[:2], prod(x.shape[2:]))
-        y, at = decisions.decide_affine(rows, mean, scale, shift, factor, self.engine.threads)
-        return refined(op, y.reshape(x.shape), at, refine, self.refine_count)
+        y, unsure = decisions.decide_affine(rows, mean, scale, shift, factor, self.engine.threads)
+        return refined(op, y.reshape(x.shape), unsure, refine, self.refine_count)
 
     def round_or_refine(self, op: str, center: F64, error: F64, refine: Refine) -> F32:
         """See Exact.round_or_refine."""
-        y, at = decisions.decide(center, error, self.engine.threads)
-        return refined(op, y, at, refine, self.refine_count)
+        by_python()
+        y, unsure = decisions.decide(center, error, self.engine.threads)
+        return refined(op, y, unsure, refine, self.refine_count)
 
     def nearest(self, compare: Callable[[Fraction], int], guess: float) -> np.float32:
         """See Exact.nearest."""
@@ -243,12 +241,6 @@ class DecideOrRefine:
     def by_decimals(self, evaluate: Callable[[], tuple[Decimal, Decimal]], guess: float) -> np.float32:
         """See Exact.by_decimals."""
         return by_decimals(evaluate, guess)
-
-    def _sums(self, terms: F64) -> F32:
-        """The sums over the first axis of exact terms (count, size), added without any rounding."""
-        sums = np.empty(terms.shape[1], np.float32)
-        parallel_for(accumulator.sum_exactly, sums.size, self.engine.threads, terms, sums)
-        return sums
 
 
 def ones_like_kernel(w: F32, groups: int) -> F64:

@@ -6,7 +6,8 @@ between 2**-298 and 2**256; float64 holds it exactly, and adding a float64 touch
 additions cannot overflow a limb. Kulisch, Computer Arithmetic and Validity, 2nd ed., chapter 8.
 
 kernels/decisions.py makes this slow way rare: if a float64 result and a bound of its error leave only one
-float32, that is the answer.
+float32, that is the answer. The others it marks as open. The kernels here look for them in flags, one for
+each element of y: an item is PIECE flags.
 
 No loop defines these values: the exact result does. tests/exact compares them with rational arithmetic.
 """
@@ -17,10 +18,13 @@ import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.decisions import round_twofold, twofold
 from refnet.loops.jit import njit
+
+Array = npt.NDArray[Any]
 
 LIMBS = 21
 """From 2**-320 to 2**352: every product, and sums of 2**31 of them."""
@@ -28,6 +32,31 @@ UNIT = -320
 """Exponent of the accumulator's lowest bit."""
 MASK = 0xFFFFFFFF
 """The 32 bits of a limb."""
+PIECE = 4096
+"""Flags of a work item."""
+GLANCE = 128
+"""Flags that are looked at at once."""
+
+
+def pieces(unsure: Array) -> int:
+    """The work items of so many flags."""
+    return -(-unsure.size // PIECE)
+
+
+@njit
+def next_open(unsure: Any, at: int, end: int) -> int:
+    """The first place from `at` on whose flag is set; `end` if none before it is."""
+    while at < end:
+        some = unsure[at : min(at + GLANCE, end)]
+        found = False
+        for i in range(some.size):
+            found |= some[i]
+        if found:
+            for i in range(some.size):
+                if some[i]:
+                    return at + i
+        at += GLANCE
+    return end
 
 
 @njit
@@ -105,8 +134,10 @@ def rounded(acc: Any, divisor: int) -> Any:
 
 
 @njit
-def conv_exactly(work: Any, at: Any, x: Any, w: Any, bias: Any, addend: Any, geometry: Any, y: Any) -> None:
-    """y[at[k]] = the correctly rounded convolution there; items: k. A sum with an infinity or NaN is IEEE's.
+def conv_exactly(
+    work: Any, unsure: Any, x: Any, w: Any, bias: Any, addend: Any, geometry: Any, y: Any
+) -> None:
+    """y = the correctly rounded convolution where it is open. A sum with an infinity or NaN is IEEE's.
 
     bias (o,) and addend (as y, flat), or (0,). geometry: a ConvGeometry.
     """
@@ -117,16 +148,18 @@ def conv_exactly(work: Any, at: Any, x: Any, w: Any, bias: Any, addend: Any, geo
     acc = np.zeros(LIMBS, np.int64)
     begin, end = chunk(work)
     while begin < end:
-        for k in range(begin, end):
-            j, i = at[k] % ow, at[k] // ow % oh
-            o, n = at[k] // (ow * oh) % outputs, at[k] // (ow * oh * outputs)
+        last = min(end * PIECE, unsure.size)
+        k = next_open(unsure, begin * PIECE, last)
+        while k < last:
+            j, i = k % ow, k // ow % oh
+            o, n = k // (ow * oh) % outputs, k // (ow * oh * outputs)
             base = o // (outputs // geometry.groups) * channels
             top, left = i * sh - ph, j * sw - pw
             total, rest, size = 0.0, 0.0, 0.0
             if bias.size:
                 total, rest, size = twofold(total, rest, size, np.float64(bias[o]))
             if addend.size:
-                total, rest, size = twofold(total, rest, size, np.float64(addend[at[k]]))
+                total, rest, size = twofold(total, rest, size, np.float64(addend[k]))
             for p in range(kh):
                 row = top + p * dh
                 for q in range(kw):
@@ -141,13 +174,14 @@ def conv_exactly(work: Any, at: Any, x: Any, w: Any, bias: Any, addend: Any, geo
             if not np.abs(total) < np.inf:  # no sum of finite products overflows
                 value, sure = np.float32(total), True
             if sure:
-                flat[at[k]] = value
+                flat[k] = value
+                k = next_open(unsure, k + 1, last)
                 continue
             acc[:] = 0
             if bias.size:
                 add(acc, np.float64(bias[o]))
             if addend.size:
-                add(acc, np.float64(addend[at[k]]))
+                add(acc, np.float64(addend[k]))
             for p in range(kh):
                 row = i * sh - ph + p * dh
                 if row < 0 or row >= x.shape[2]:
@@ -158,13 +192,14 @@ def conv_exactly(work: Any, at: Any, x: Any, w: Any, bias: Any, addend: Any, geo
                         continue
                     for c in range(channels):
                         add(acc, np.float64(w[o, c, p, q]) * np.float64(x[n, base + c, row, column]))
-            flat[at[k]] = rounded(acc, 1)
+            flat[k] = rounded(acc, 1)
+            k = next_open(unsure, k + 1, last)
         begin, end = next_chunk(work)
 
 
 @njit
-def average_exactly(work: Any, at: Any, x: Any, geometry: Any, include_pad: bool, y: Any) -> None:
-    """y[at[k]] = the correctly rounded average of its window; items: k. geometry: a PoolGeometry."""
+def average_exactly(work: Any, unsure: Any, x: Any, geometry: Any, include_pad: bool, y: Any) -> None:
+    """y = the correctly rounded average of the window where it is open. geometry: a PoolGeometry."""
     (kh, kw), (sh, sw), (ph, pw) = geometry.kernel, geometry.stride, geometry.pad
     channels, height, width = x.shape[1:]
     oh, ow = y.shape[2:]
@@ -172,9 +207,11 @@ def average_exactly(work: Any, at: Any, x: Any, geometry: Any, include_pad: bool
     acc = np.zeros(LIMBS, np.int64)
     begin, end = chunk(work)
     while begin < end:
-        for k in range(begin, end):
-            j, i = at[k] % ow, at[k] // ow % oh
-            plane = x[at[k] // (ow * oh * channels), at[k] // (ow * oh) % channels]
+        last = min(end * PIECE, unsure.size)
+        k = next_open(unsure, begin * PIECE, last)
+        while k < last:
+            j, i = k % ow, k // ow % oh
+            plane = x[k // (ow * oh * channels), k // (ow * oh) % channels]
             top, left = i * sh - ph, j * sw - pw
             bottom, right = min(top + kh, height + ph), min(left + kw, width + pw)
             count = (bottom - top) * (right - left)
@@ -185,22 +222,45 @@ def average_exactly(work: Any, at: Any, x: Any, geometry: Any, include_pad: bool
             for row in range(top, bottom):
                 for column in range(left, right):
                     add(acc, np.float64(plane[row, column]))
-            flat[at[k]] = rounded(acc, count)
+            flat[k] = rounded(acc, count)
+            k = next_open(unsure, k + 1, last)
         begin, end = next_chunk(work)
 
 
 @njit
-def sum_exactly(work: Any, terms: Any, y: Any) -> None:
-    """y[k] = the correctly rounded sum over the first axis of terms; items: k.
-
-    terms (count, size) float64, each a float32 or a product of two; y (size,).
-    """
+def sums_exactly(work: Any, unsure: Any, terms: Any, y: Any) -> None:
+    """y (size,) = the correctly rounded sum over the first axis of terms (count, size) where it is open."""
     acc = np.zeros(LIMBS, np.int64)
     begin, end = chunk(work)
     while begin < end:
-        for k in range(begin, end):
+        last = min(end * PIECE, unsure.size)
+        k = next_open(unsure, begin * PIECE, last)
+        while k < last:
             acc[:] = 0
             for r in range(terms.shape[0]):
-                add(acc, terms[r, k])
+                add(acc, np.float64(terms[r, k]))
             y[k] = rounded(acc, 1)
+            k = next_open(unsure, k + 1, last)
+        begin, end = next_chunk(work)
+
+
+@njit
+def weighted_exactly(work: Any, unsure: Any, a: Any, x: Any, y: Any) -> None:
+    """y (n, channels, size) = the correctly rounded sum over r of a (n, r, channels) * x (n, r, channels,
+    size) where it is open.
+    """
+    channels, size = y.shape[1:]
+    flat = y.reshape(-1)
+    acc = np.zeros(LIMBS, np.int64)
+    begin, end = chunk(work)
+    while begin < end:
+        last = min(end * PIECE, unsure.size)
+        k = next_open(unsure, begin * PIECE, last)
+        while k < last:
+            image, c, at = k // (channels * size), k // size % channels, k % size
+            acc[:] = 0
+            for r in range(x.shape[1]):
+                add(acc, np.float64(a[image, r, c]) * np.float64(x[image, r, c, at]))
+            flat[k] = rounded(acc, 1)
+            k = next_open(unsure, k + 1, last)
         begin, end = next_chunk(work)

@@ -4,6 +4,8 @@
         ── one float32 remains: it is the answer
         └─ two remain: the element is open, and is computed exactly (accumulator.py, or the op's decimals)
 
+What is open is marked in an array of flags, one for each element, which the kernels of accumulator.py read.
+
 No loop defines these values: the exact result does. tests/exact compares them with rational arithmetic.
 """
 
@@ -18,6 +20,7 @@ import numpy.typing as npt
 from refnet.core.engine import PoolGeometry
 from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.exact_block import twofold_row
+from refnet.kernels.memory import empty
 from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.loops.jit import njit
 
@@ -35,25 +38,20 @@ LINE = 512
 """Float64 sums that a kernel keeps beside each other in the first-level cache."""
 
 
-def marked(flags: Array) -> Array:
-    """As np.flatnonzero, but quicker where none is set."""
-    return np.flatnonzero(flags) if flags.any() else np.zeros(0, np.int64)
-
-
 def decide(center: Array, error: Array, threads: int) -> tuple[Array, Array]:
-    """(y, open): the float32 of each float64 center, and the flat indices that its error leaves open.
+    """(y, open): the float32 of each float64 center, and whether its error leaves it open, for each element.
 
     center, error: float64, one shape, |exact - center| <= error. An element is decided if every number
     within the error has the same nearest float32, its sign included; an error of 0 means that the center
     is the exact value. A center that is not finite is final: the exact value is not defined
     (NaN) or infinite. An exact 0 is +0; another value that rounds to 0 keeps its sign.
     """
-    y = np.empty(center.shape, np.float32)
-    unsure = np.empty(center.size, np.bool_)
+    y = empty(center.shape, np.float32)
+    unsure = empty((center.size,), np.bool_)
     c, e = np.ascontiguousarray(center).reshape(-1), np.ascontiguousarray(error).reshape(-1)
     threads = threads_for(threads, COST * center.size)
     parallel_for(_decide, -(-center.size // GRAIN), threads, c, e, y.reshape(-1), unsure)
-    return y, marked(unsure)
+    return y, unsure
 
 
 def decide_products(
@@ -63,13 +61,13 @@ def decide_products(
 
     center (n, o, positions), norms of the windows (n, g, positions), of the outputs' weights (o,), bias (o,).
     """
-    y = np.empty(center.shape, np.float32)
-    unsure = np.empty(center.size, np.bool_)
+    y = empty(center.shape, np.float32)
+    unsure = empty((center.size,), np.bool_)
     n, o, size = center.shape
     flat = unsure.reshape(n * o, size)
     threads = threads_for(threads, COST * center.size)
     parallel_for(_decide_products, n * o, threads, center, norms, weights, bias, factor, y, flat)
-    return y, marked(unsure)
+    return y, unsure
 
 
 def decide_affine(
@@ -79,15 +77,15 @@ def decide_affine(
 
     x (n, c, positions) float32; mean, scale, shift (c,) float64.
     """
-    y = np.empty(x.shape, np.float32)
-    unsure = np.empty(x.size, np.bool_)
+    y = empty(x.shape, np.float32)
+    unsure = empty((x.size,), np.bool_)
     n, c, size = x.shape
     rows, flat = np.ascontiguousarray(x).reshape(n * c, size), unsure.reshape(n * c, size)
     threads = threads_for(threads, COST * x.size)
     parallel_for(
         _decide_affine, n * c, threads, rows, mean, scale, shift, factor, y.reshape(n * c, size), flat
     )
-    return y, marked(unsure)
+    return y, unsure
 
 
 def decide_average(
@@ -102,21 +100,21 @@ def decide_average(
     x (n, c, h, w) float32.
     """
     (n, c), output = x.shape[:2], geometry.output
-    y = np.empty((n, c, *output), np.float32)
-    unsure = np.empty(y.size, np.bool_)
+    y = empty((n, c, *output), np.float32)
+    unsure = empty((y.size,), np.bool_)
     planes = np.ascontiguousarray(x).reshape(n * c, *x.shape[2:])
     threads = threads_for(threads, COST * y.size + x.size)
     whole = geometry.kernel == x.shape[2:] and geometry.pad == (0, 0) and output == (1, 1)
     if whole and x.shape[3] < WIDTH:
         parallel_for(_decide_whole, n * c, threads, planes.reshape(n * c, -1), factor, y.reshape(-1), unsure)
-        return y, marked(unsure)
+        return y, unsure
     if geometry[:3] == ((2, 2), (2, 2), (0, 0)) and x.shape[2:] == (2 * output[0], 2 * output[1]):
         quads = y.reshape(n * c, -1), unsure.reshape(n * c, -1)
         parallel_for(_decide_quads, n * c, threads, planes, factor, *quads)
-        return y, marked(unsure)
+        return y, unsure
     rows, flat = y.reshape(n * c, *output), unsure.reshape(n * c, *output)
     parallel_for(_decide_average, n * c, threads, planes, geometry, include_pad, factor, rows, flat)
-    return y, marked(unsure)
+    return y, unsure
 
 
 def decide_sums(terms: Array, factor: float, threads: int) -> tuple[Array, Array]:
@@ -124,11 +122,11 @@ def decide_sums(terms: Array, factor: float, threads: int) -> tuple[Array, Array
 
     terms (count, size) float32; y (size,).
     """
-    y = np.empty(terms.shape[1], np.float32)
-    unsure = np.empty(terms.shape[1], np.bool_)
+    y = empty((terms.shape[1],), np.float32)
+    unsure = empty((terms.shape[1],), np.bool_)
     threads = threads_for(threads, COST * y.size + terms.size)
     parallel_for(_decide_sums, -(-y.size // GRAIN), threads, terms, factor, y, unsure)
-    return y, marked(unsure)
+    return y, unsure
 
 
 def decide_weighted(a: Array, x: Array, factor: float, threads: int) -> tuple[Array, Array]:
@@ -137,16 +135,16 @@ def decide_weighted(a: Array, x: Array, factor: float, threads: int) -> tuple[Ar
     a (n, radix, c), x (n, radix, c, positions) float32; y (n, c, positions).
     """
     n, _, c, size = x.shape
-    y = np.empty((n, c, size), np.float32)
-    unsure = np.empty(y.size, np.bool_)
+    y = empty((n, c, size), np.float32)
+    unsure = empty((y.size,), np.bool_)
     threads = threads_for(threads, COST * y.size + x.size)
     parallel_for(_decide_weighted, n * c, threads, a, x, factor, y, unsure.reshape(y.shape))
-    return y, marked(unsure)
+    return y, unsure
 
 
 def widened(x: Array, threads: int) -> Array:
     """x in float64."""
-    y = np.empty(x.shape, np.float64)
+    y = empty(x.shape, np.float64)
     threads = threads_for(threads, x.size)
     parallel_for(_widen, -(-x.size // GRAIN), threads, np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
     return y
@@ -155,7 +153,7 @@ def widened(x: Array, threads: int) -> Array:
 def squares(x: Array, groups: int, threads: int) -> Array:
     """Sums of squares over each group's channels: x (n, groups * c, h, w) -> (n, groups, h, w) float64."""
     n, channels, h, w = x.shape
-    y = np.empty((n, groups, h, w), np.float64)
+    y = empty((n, groups, h, w), np.float64)
     planes = x.reshape(n * groups, channels // groups, h * w)
     rows = y.reshape(n * groups, h * w)
     parts = -(-h * w // 256)
@@ -223,7 +221,7 @@ def _decide_whole(work: Any, x: Any, factor: float, y: Any, unsure: Any) -> None
             if opened and count < 2**27:
                 total, loss = 0.0, 0.0
                 for i in range(count):
-                    loss += np.abs(_lost(total, np.float64(values[i])))
+                    loss += np.abs(lost_by(total, np.float64(values[i])))
                     total += np.float64(values[i])
                 if loss == 0:
                     c, opened = total / count, False
@@ -250,13 +248,13 @@ def _decide_quads(work: Any, x: Any, factor: float, y: Any, unsure: Any) -> None
                     a, b = np.float64(upper[k]), np.float64(lower[k])
                     total[k] = a + b
                     size[k] = np.abs(a) + np.abs(b)
-                    loss[k] = np.abs(_lost(a, b))
+                    loss[k] = np.abs(lost_by(a, b))
             r, u = y[item], unsure[item]
             for j in range(r.size):
                 a, b = down[2 * j], down[2 * j + 1]
                 c = (a + b) * 0.25
                 r[j] = np.float32(c) if c != 0 else np.float32(0)
-                inexact = losses[2 * j] + losses[2 * j + 1] + np.abs(_lost(a, b)) != 0
+                inexact = losses[2 * j] + losses[2 * j + 1] + np.abs(lost_by(a, b)) != 0
                 u[j] = inexact & is_open(c, factor * (sizes[2 * j] + sizes[2 * j + 1]) * 0.25)
         begin, end = next_chunk(work)
 
@@ -293,7 +291,7 @@ def _decide_average(
                 losses[:] = 0
                 if sums.size == 1:
                     for column in range(0, min(kw - pw, width)):
-                        losses[0] += np.abs(_lost(sums[0], down[column])) + down_lost[column]
+                        losses[0] += np.abs(lost_by(sums[0], down[column])) + down_lost[column]
                         sums[0] += down[column]
                         sizes[0] += down_size[column]
                 for q in range(kw if sums.size > 1 else 0):
@@ -305,12 +303,12 @@ def _decide_average(
                     total, size, lost = sums[low:high], sizes[low:high], losses[low:high]
                     if sw == 2:  # a constant stride is read by vectors
                         for j in range(n):
-                            lost[j] += np.abs(_lost(total[j], values[2 * j])) + value_losses[2 * j]
+                            lost[j] += np.abs(lost_by(total[j], values[2 * j])) + value_losses[2 * j]
                             total[j] += values[2 * j]
                             size[j] += value_sizes[2 * j]
                     else:
                         for j in range(n):
-                            lost[j] += np.abs(_lost(total[j], values[sw * j])) + value_losses[sw * j]
+                            lost[j] += np.abs(lost_by(total[j], values[sw * j])) + value_losses[sw * j]
                             total[j] += values[sw * j]
                             size[j] += value_sizes[sw * j]
                 r, u = y[item, i], unsure[item, i]
@@ -427,7 +425,7 @@ def _decide_affine(
 
 
 @njit
-def _lost(a: float, b: float) -> float:
+def lost_by(a: float, b: float) -> float:
     """The exact rounding error of the float64 a + b (Knuth's TwoSum); NaN if the sum is not finite."""
     s = a + b
     part = s - a
@@ -449,7 +447,7 @@ def twofold(total: float, rest: float, size: float, term: float) -> tuple[float,
     how large these losses are (the compensated sum of T. Ogita, S. Rump and S. Oishi, SIAM Journal on
     Scientific Computing 26, 2005).
     """
-    lost = _lost(total, term)
+    lost = lost_by(total, term)
     return total + term, rest + lost, size + np.abs(lost)
 
 
@@ -460,9 +458,14 @@ def round_twofold(total: float, rest: float, size: float, terms: int) -> tuple[A
     rest is a float64 sum of losses, each exact, so it is off by at most (terms + 2) 2**-53 size. Where
     nothing was lost the sum is exact, a tie too.
     """
-    error = (terms + 2) * 2.0**-53 * (1 + 2.0**-20) * size
+    return round_pair(total, rest, (terms + 2) * 2.0**-53 * (1 + 2.0**-20) * size)
+
+
+@njit
+def round_pair(total: float, rest: float, error: float) -> tuple[Any, bool]:
+    """The float32 nearest to a number that is off total + rest by at most `error`; whether that is sure."""
     center = total + rest
-    low = _lost(total, rest)  # total + rest = center + low, exactly
+    low = lost_by(total, rest)  # total + rest = center + low, exactly
     if error != 0:
         error += np.abs(low) * 2.0**-52  # low - error and low + error are rounded too
     below, above = np.float32(_to_odd(center, low - error)), np.float32(_to_odd(center, low + error))
@@ -474,7 +477,7 @@ def _to_odd(a: float, b: float) -> float:
     """a + b rounded to the neighbour whose last bit is 1 unless it is exact: rounding that to float32 is
     right.
     """
-    total, lost = a + b, _lost(a, b)
+    total, lost = a + b, lost_by(a, b)
     if lost == 0:
         return total
     fraction, _ = math.frexp(total)

@@ -26,6 +26,12 @@ exact_odd_block: Any = intrinsic(chain_block(ODD, WIDE, NEVER))
 """As exact_group_block, with ODD positions."""
 exact_half_block: Any = intrinsic(chain_block(HALF, WIDE, NEVER))
 """As exact_group_block, with HALF positions."""
+far_group_block: Any = intrinsic(chain_block(GROUP, WIDE))
+"""As exact_group_block, for weights that come from memory."""
+far_odd_block: Any = intrinsic(chain_block(ODD, WIDE))
+"""As far_group_block, with ODD positions."""
+far_half_block: Any = intrinsic(chain_block(HALF, WIDE))
+"""As far_group_block, with HALF positions."""
 
 
 def _transform_input(
@@ -247,3 +253,25 @@ twofold_row: Any = intrinsic(_twofold_row)
 """twofold_row(x, at, sums, sizes, losses, count): sums += x, and sizes and losses += how large x and the
 exact errors of these additions are (Knuth's TwoSum), element by element. x float32, from the element `at` on,
 the others float64. Flat arrays, nothing is checked."""
+
+
+def _widen_groups(typingctx: Any, y: Any, to: Any, column: Any, x: Any, at: Any, count: Any) -> Any:
+    """The typing and code of `widen_groups`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        of = Writer(context, builder, signature, args)
+        own = Writer(context, builder, signature, args, signature.args[3].dtype)
+        target, source = of.pointer(0, args[1]), of.pointer(3, args[4])
+        kind = ir.VectorType(of.scalar, GROUP)
+        with of.loop(args[5]) as group:
+            values = own.load(source, builder.mul(group, SIZE(GROUP)), count=GROUP)
+            of.store(builder.fpext(values, kind), target, builder.mul(group, args[2]))
+        return context.get_dummy_value()
+
+    i8 = types.int64
+    return types.void(y, i8, i8, x, i8, i8), codegen
+
+
+widen_groups: Any = intrinsic(_widen_groups)
+"""widen_groups(y, to, column, x, at, count): y[to + g * column + i] = x[at + g * GROUP + i] for the GROUP
+elements of each of `count` groups. x float32, y float64. Flat arrays, nothing is checked."""

@@ -16,6 +16,7 @@ segments.py.
 from __future__ import annotations
 
 from functools import lru_cache
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,12 +25,22 @@ import numpy.typing as npt
 from refnet.core.engine import window_count
 from refnet.kernels.channels import STRETCH, ChannelLayout, cropped, locate, piece, plane_layout, workspace
 from refnet.kernels.chunks import chunk, next_chunk
-from refnet.kernels.decisions import marked, squares
-from refnet.kernels.exact_block import WIDE, decide_pass, exact_group_block, exact_half_block, exact_odd_block
+from refnet.kernels.decisions import squares
+from refnet.kernels.exact_block import (
+    WIDE,
+    decide_pass,
+    exact_group_block,
+    exact_half_block,
+    exact_odd_block,
+    far_group_block,
+    far_half_block,
+    far_odd_block,
+    widen_groups,
+)
 from refnet.kernels.exact_steps import Tables, follow
 from refnet.kernels.geometry import PlaneGeometry
 from refnet.kernels.lanes import GROUP, HALF, ODD, transpose
-from refnet.kernels.memory import aligned, scratch
+from refnet.kernels.memory import aligned, empty, scratch
 from refnet.kernels.resources import cached, readonly
 from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.kernels.writer import VECTOR
@@ -43,7 +54,7 @@ LANES = VECTOR // 8
 CHAIN = 128
 """Terms of a chain: the weights of a block, 16 KiB with vectors of 512 bits, stay in the first-level
 cache."""
-ROOM = 384 << 10
+ROOM = 768 << 10
 """Bytes of float64 data that a work item reads again for each block of channels: they stay in the
 second-level cache."""
 SHARES, LEAST = 4, 2
@@ -106,7 +117,7 @@ def decided(
     threads: int,
     steps: Tables = (),
 ) -> tuple[Array, Array]:
-    """(y, open): as accumulator.decide, of a convolution of float32 x (n, c, h, w), w (o, c / groups, kh,
+    """(y, open): as decisions.decide, of a convolution of float32 x (n, c, h, w), w (o, c / groups, kh,
     kw).
 
     Only where it `suits`, for finite weights. weight_norms (o,); bias (o,) float64 and addend (as y) float32,
@@ -119,8 +130,7 @@ def decided(
     packed = cached((w,), ("chains", groups), lambda: readonly(pack_chains(w, groups)))
     panel = w.shape[2:] == (1, 1) and stride == (1, 1) and pad == (0, 0)
     planes = readonly(x) if panel else wide_planes(x, pad, threads)
-    y = np.empty(how.output, np.float32)
-    unsure = np.empty(y.size, np.bool_)
+    y, unsure = empty(how.output, np.float32), empty((prod(how.output),), np.bool_)
     threads = threads_for(threads, how.work // 8)
     stretches, parts = shares(how, groups, packed.shape[1], threads)
     bounds = (norms.reshape(-1), weight_norms * factor, bias, addend.reshape(-1), factor, steps)
@@ -128,7 +138,7 @@ def decided(
     items, geometry = groups * stretches * parts, tuple(how.geometry)
     kernel = _from_panels if panel else _from_planes
     parallel_for(kernel, items, threads, source, y, unsure, geometry, stretches, parts, bounds)
-    return y, marked(unsure)
+    return y, unsure
 
 
 def pack_chains(w: Array, groups: int) -> Array:
@@ -160,7 +170,7 @@ def shares(how: ChannelLayout, groups: int, blocks: int, threads: int) -> tuple[
 def wide_planes(x: Array, pad: Pair, threads: int) -> Array:
     """x (n, c, h, w) as float64 (n, c * (h + 2 ph) * (w + 2 pw)): zeros around each plane."""
     n, c, h, w = x.shape
-    planes = np.empty((n * c, h + 2 * pad[0], w + 2 * pad[1]))
+    planes = empty((n * c, h + 2 * pad[0], w + 2 * pad[1]), np.float64)
     parallel_for(_wide, n * c, threads_for(threads, x.size), readonly(x.reshape(n * c, h, w)), planes, *pad)
     return planes.reshape(n, -1)
 
@@ -208,7 +218,7 @@ def square_sums(
 ) -> Array:
     """(n, groups, *output): roots of the sums over windows of sums (n, groups, h, w)."""
     n, g, h, w = sums.shape
-    y = np.empty((n, g, *output))
+    y = empty((n, g, *output), np.float64)
     rows, planes = y.reshape(n * g, *output), sums.reshape(n * g, h, w)
     threads = threads_for(threads, y.size * kernel[0] * kernel[1])
     parallel_for(_norms, n * g, threads, planes, rows, kernel, stride, pad, dilation)
@@ -309,19 +319,17 @@ def _fill(panel: Any, first: int, x: Any, begin: int, run: int, terms: int, size
     """Positions `first` on of the panel (groups of GROUP positions, terms, GROUP) = x[begin + k * size
     ...].
     """
+    head = min(run, -first % GROUP)  # then come whole groups
+    many = (run - head) // GROUP
+    start, middle = first // GROUP * column + first % GROUP, (first + head) // GROUP * column
     for k in range(terms):
-        values = x[begin + k * size : begin + k * size + run]
-        t = 0
-        while t < run:
-            at = (first + t) // GROUP * column + k * GROUP + (first + t) % GROUP
-            if (first + t) % GROUP == 0 and t + GROUP <= run:
-                target, eight = panel[at : at + GROUP], values[t : t + GROUP]
-                for i in range(GROUP):
-                    target[i] = eight[i]
-                t += GROUP
-            else:
-                panel[at] = values[t]
-                t += 1
+        at = begin + k * size
+        for i in range(head):
+            panel[start + k * GROUP + i] = x[at + i]
+        at += head
+        widen_groups(panel, middle + k * GROUP, column, x, at, many)
+        for i in range(run - head - many * GROUP):
+            panel[middle + many * column + k * GROUP + i] = x[at + many * GROUP + i]
 
 
 @njit
@@ -340,28 +348,37 @@ def add_chains(
         source, target = packed[first * wide : (first + some) * wide], own[: some * wide]
         for i in range(target.size):
             target[i] = source[i]
-        add_chain(own, 0, flat, base, offsets, first, windows, sums, 0, count, some, start)
+        add_chain(own, 0, flat, base, offsets, first, windows, sums, 0, count, some, start, False)
 
 
 @njit
 def add_chain(
     weights: Any, w: int, data: Any, base: int, offsets: Any, first: int, windows: Any, sums: Any, to: int,
-    count: int, terms: int, start: int,
+    count: int, terms: int, start: int, far: bool,
 ) -> None:  # fmt: skip
     """One chain of `count` positions; weights from the element w, offsets from `first`, sums from `to` on.
-    The rest is as for exact_group_block.
+    far: whether the weights come from memory. The rest is as for exact_group_block.
     """
     wide, t = WIDE * LANES, 0
     while t < count:
         at, left = to + t * wide, count - t
         if left <= HALF:
-            exact_half_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
+            if far:
+                far_half_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
+            else:
+                exact_half_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
             t += HALF
         elif left % HALF:
-            exact_odd_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
+            if far:
+                far_odd_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
+            else:
+                exact_odd_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
             t += ODD
         else:
-            exact_group_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
+            if far:
+                far_group_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
+            else:
+                exact_group_block(weights, w, data, base, offsets, windows, t, sums, at, terms, start, first)
             t += GROUP
 
 

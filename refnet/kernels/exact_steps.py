@@ -1,7 +1,7 @@
 """Steps after a golden value while it is in the cache: batch norm, addition of two, relu, each rounded once.
 
 Each step takes the float32 of the one before. A batch norm is evaluated in float64 and its rounding decided
-from an error, as accumulator.decide_affine does; an addition of two float32 and a relu have one right result.
+from an error, as decisions.decide_affine does; an addition of two float32 and a relu have one right result.
 If nothing was open before, the last value is the right one. Where anything is open, an element is marked,
 and computed again from its exact first value (`follow_exactly`).
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,26 +21,75 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from refnet.kernels.accumulator import PIECE, next_open
 from refnet.kernels.chunks import chunk, next_chunk
-from refnet.kernels.decisions import is_open, marked
+from refnet.kernels.decisions import lost_by, round_pair
 from refnet.kernels.exact_block import FAR, NORMAL, clear, rounds_apart
+from refnet.kernels.memory import empty
 from refnet.kernels.resources import readonly
 from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.kernels.writer import SIZE, Writer
+from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 
 Array = npt.NDArray[Any]
-Affine = tuple[Array, Array, Array, float]
+
+
+class Affine(NamedTuple):
+    """A batch norm: mean, scale, shift and factor as decisions.decide_affine has them; low, share: see
+    `root_quotients`.
+    """
+
+    mean: Array
+    scale: Array
+    shift: Array
+    factor: float
+    low: Array
+    share: Array
+
+
 Step = Affine | Array | None
-"""(mean, scale, shift, factor) as accumulator.decide_affine has them; or what is added; or None, a relu."""
+"""A batch norm; or what is added; or None, a relu."""
 Tables = tuple[Any, ...]
 """flags (passes,); means, scales, shifts (passes, channels) and factors (passes,) float64; others, flat, or
-(0,). () where nothing follows."""
+(0,); lows, shares as means. () where nothing follows."""
 
 AFFINE, OTHER, BY_ZERO = 1, 2, 4
 """v = (v - mean) scale + shift; then v + other; then v if v > 0, else +0, NaN for NaN."""
 ROUNDED = 2.0**-51
 """More than c + e and c - e are rounded by, as a share of |c|."""
+QUOTIENT = 2.0**-101
+"""More than a scale of `root_quotients` is off by, as a share of it."""
+PRODUCT = 2.0**-98
+"""More than a batch norm in pairs of float64 is off by, as a share of its product and its shift."""
+
+
+@njit
+def root_quotients(g: Any, var: Any, eps: float) -> Any:
+    """(high, low, share), (c,) each: g / sqrt(var + eps) is high + low, off by at most share * |high|.
+
+    share is 0 for an exact quotient, and infinite if numbers may have underflowed on the way.
+
+    g, var float64 that are float32. The root r + s comes from one step of Newton's method on the rounded root
+    r: var + eps - r r is exact in two float64, and is divided by 2 r. So does the quotient: g - high (r + s)
+    by r. Either leaves out a square of 2**-53 and rounds some numbers of 2**-53 once or twice, 2**-105 each.
+    """
+    high, low, share = np.empty(g.size), np.empty(g.size), np.empty(g.size)
+    for i in range(g.size):
+        a = var[i] + eps
+        lost = lost_by(var[i], eps)
+        r = np.sqrt(a)
+        square = r * r
+        s = ((a - square) - fma(r, r, -square) + lost) / (2 * r)
+        q = g[i] / r
+        whole = q * r
+        left = (g[i] - whole) - fma(q, r, -whole)
+        high[i], low[i] = q, (left - q * s) / r
+        if 2.0**-700 < a < 2.0**700:
+            share[i] = 0.0 if lost == 0 and s == 0 and left == 0 else QUOTIENT
+        else:
+            share[i] = np.inf
+    return high, low, share
 
 
 def tables(steps: Sequence[Step], shape: tuple[int, ...]) -> Tables:
@@ -52,33 +101,34 @@ def tables(steps: Sequence[Step], shape: tuple[int, ...]) -> Tables:
         passes[-1].append(step)
     size = len(passes), shape[1]
     means, scales, shifts, factors = np.zeros(size), np.ones(size), np.zeros(size), np.zeros(size[0])
+    lows, shares = np.zeros(size), np.zeros(size)
     others = np.zeros(0, np.float32)
     for row, several in enumerate(passes):
         for step in several:
-            if isinstance(step, tuple):
-                means[row], scales[row], shifts[row], factors[row] = step
+            if isinstance(step, Affine):
+                means[row], scales[row], shifts[row], factors[row] = step[:4]
+                lows[row], shares[row] = step.low, step.share
             elif step is not None:
                 assert step.shape == shape, "kernels do not check"
                 others = np.ascontiguousarray(step).reshape(-1)
     flags = np.array([sum(map(flag, several)) for several in passes], np.int64)
-    return flags, means, scales, shifts, factors, readonly(others)
+    return flags, means, scales, shifts, factors, readonly(others), lows, shares
 
 
 def flag(step: Step) -> int:
     """What `follow` calls the step."""
-    return BY_ZERO if step is None else AFFINE if isinstance(step, tuple) else OTHER
+    return BY_ZERO if step is None else AFFINE if isinstance(step, Affine) else OTHER
 
 
 def follow_rows(x: Array, steps: Tables, threads: int) -> tuple[Array, Array]:
-    """(y, open): the steps after each float32 of x (n, c, ...), and the flat indices of what is open."""
+    """(y, open): the steps after each float32 of x (n, c, ...), and whether one of them is open."""
     rows = np.ascontiguousarray(x).reshape(x.shape[0] * x.shape[1], prod(x.shape[2:]))
-    y, unsure = np.empty(rows.shape, np.float32), np.empty(x.size, np.bool_)
-    unsure[:] = False
+    y, unsure = empty(rows.shape, np.float32), empty((x.size,), np.bool_)
     threads = threads_for(threads, 4 * x.size)
     parallel_for(
         _rows, rows.shape[0], threads, readonly(rows.reshape(-1)), y.reshape(-1), unsure, rows.shape[1], steps
     )
-    return y.reshape(x.shape), marked(unsure)
+    return y.reshape(x.shape), unsure
 
 
 @njit
@@ -88,35 +138,62 @@ def _rows(work: Any, x: Any, y: Any, unsure: Any, size: int, steps: Any) -> None
     begin, end = chunk(work)
     while begin < end:
         for row in range(begin, end):
+            flags = unsure[row * size : (row + 1) * size]
+            for i in range(size):
+                flags[i] = False
             follow(y, row * size, x, row * size, unsure, row % channels, size, steps)
         begin, end = next_chunk(work)
 
 
 @njit
 def follow_exactly(
-    work: Any, at: Any, y: Any, size: int, steps: Any, first: Any, left: Any, channels: int
+    work: Any, unsure: Any, x: Any, y: Any, size: int, steps: Any, channels: int, left: Any
 ) -> None:
-    """y[at[k]], the right float32 before the steps, becomes that after them. first[k]: what it was; left[k]:
-    a step's float64 does not decide. y flat, rows of `size` elements. Items: k.
+    """Where it is open, y is what the steps make of x, the right float32 before them. If pairs of float64 do
+    not decide a step, y is x, its flag stays, and left[0] becomes 1; all other flags are cleared.
+    x, y flat, perhaps the same, rows of `size` elements.
     """
-    flags, means, scales, shifts, factors, others = steps
+    flags, means, scales, shifts, _, others, lows, shares = steps
     begin, end = chunk(work)
     while begin < end:
-        for k in range(begin, end):
-            value, channel, sure = y[at[k]], at[k] // size % channels, True
-            first[k] = value
+        last = min(end * PIECE, unsure.size)
+        k = next_open(unsure, begin * PIECE, last)
+        while k < last:
+            value, channel, sure = x[k], k // size % channels, True
             for p in range(flags.size):
                 if flags[p] & AFFINE:
-                    t = shifts[p, channel]
-                    c = (np.float64(value) - means[p, channel]) * scales[p, channel] + t
-                    sure = sure and not is_open(c, factors[p] * (np.abs(c) + 2 * np.abs(t)))
-                    value = np.float32(c) if c != 0 else np.float32(0)
+                    scale = scales[p, channel], lows[p, channel], shares[p, channel]
+                    value, known = _scaled(np.float64(value), means[p, channel], scale, shifts[p, channel])
+                    sure = sure and known
                 if flags[p] & OTHER:
-                    value = value + others[at[k]]
+                    value = value + others[k]
                 if flags[p] & BY_ZERO and value <= 0:
                     value = np.float32(0)
-            y[at[k]], left[k] = value, not sure
+            y[k], unsure[k] = value if sure else x[k], not sure
+            if not sure:
+                left[0] = 1
+            k = next_open(unsure, k + 1, last)
         begin, end = next_chunk(work)
+
+
+@njit
+def _scaled(v: float, mean: float, scale: Any, shift: float) -> tuple[Any, bool]:
+    """The float32 nearest to (v - mean) * scale + shift; whether that is sure. scale: high, low, share."""
+    high, low, share = scale
+    d, lost = v - mean, lost_by(v, -mean)
+    p = d * high
+    if not np.abs(p + shift) < np.inf:  # no sum or product of finite ones overflows
+        return np.float32(p + shift), True
+    rest = fma(d, high, -p)
+    exact = share == 0 and lost == 0
+    if not exact:
+        rest += d * low + lost * high
+    total, more = p + shift, lost_by(p, shift)
+    exact = exact and lost_by(more, rest) == 0
+    rest += more
+    if exact and total + rest == 0:
+        return np.float32(0), True
+    return round_pair(total, rest, 0.0 if exact else (PRODUCT + share) * (np.abs(p) + np.abs(shift)))
 
 
 def _follow(

@@ -31,6 +31,7 @@ class Arena:
     """Memory for arrays, each beginning at a multiple of LINE. Only one thread may ask for them.
 
     An array's memory is free again when the array and all views of it are gone, whoever held the last one.
+    doubts: see `doubt`.
     """
 
     def __init__(self) -> None:
@@ -38,6 +39,7 @@ class Arena:
         self._free: list[list[tuple[int, int]]] = []
         self._lent: dict[int, tuple[weakref.ref[Array], int, int, int]] = {}
         self._gone: list[weakref.ref[Array]] = []
+        self.doubts: list[Array] = []
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array of this shape; what is in it is not determined."""
@@ -133,3 +135,13 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     """A new array of this shape, in the arena if there is one; what is in it is not determined."""
     arena = _arena.get()
     return np.empty(shape, dtype) if arena is None else arena.empty(shape, dtype)
+
+
+def doubt() -> Array:
+    """A new array (1,) int64 of 0. A kernel sets it to 1 where the kernels after it would not be the right
+    ones for the data; the caller then does something else. A captured run gives no values for such data.
+    """
+    arena, made = _arena.get(), np.zeros(1, np.int64)
+    if arena is not None:
+        arena.doubts.append(made)
+    return made

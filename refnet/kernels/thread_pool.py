@@ -391,7 +391,7 @@ class ThreadPool:
                 job.fault = fault
 
 
-_recorded: ContextVar[list[Call] | None] = ContextVar("recorded", default=None)
+_recorded: ContextVar[list[Call | None] | None] = ContextVar("recorded", default=None)
 _pools: dict[int, ThreadPool] = {}
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork
     os.register_at_fork(after_in_child=_pools.clear)
@@ -409,6 +409,12 @@ def parallel_for(kernel: Callable[..., None], count: int, threads: int, *argumen
         calls.append(call)
     if call.threads == 1 or not _pool(call.threads).run(kernel, count, arguments):
         alone(call)
+
+
+def by_python() -> None:
+    """Say that Python computes something itself: what is recorded would not be all of it."""
+    if (calls := _recorded.get()) is not None:
+        calls.append(None)
 
 
 def alone(call: Call) -> None:
@@ -447,8 +453,8 @@ def _pool(threads: int) -> ThreadPool:
 
 
 @contextmanager
-def noting(calls: list[Call]) -> Iterator[None]:
-    """Within it, `parallel_for` records every call."""
+def noting(calls: list[Call | None]) -> Iterator[None]:
+    """Within it, `parallel_for` records every call, and `by_python` None."""
     token = _recorded.set(calls)
     try:
         yield

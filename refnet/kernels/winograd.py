@@ -36,7 +36,7 @@ import numpy.typing as npt
 
 from refnet.core.engine import ConvGeometry
 from refnet.kernels.chunks import chunk, next_chunk
-from refnet.kernels.decisions import marked, squares
+from refnet.kernels.decisions import squares
 from refnet.kernels.exact_block import WIDE, transform_input, transform_output
 from refnet.kernels.exact_conv import (
     CHAIN,
@@ -51,7 +51,7 @@ from refnet.kernels.exact_conv import (
 )
 from refnet.kernels.exact_steps import Tables
 from refnet.kernels.lanes import GROUP
-from refnet.kernels.memory import scratch
+from refnet.kernels.memory import doubt, empty, scratch
 from refnet.kernels.resources import cached, readonly
 from refnet.kernels.thread_pool import parallel_for, threads_for
 from refnet.loops.jit import njit
@@ -120,8 +120,9 @@ def decided_by_tiles(
     """
     (n, _, height, width), (outputs, depth) = x.shape, w.shape[:2]
     oh, ow = height + 2 * pad[0] - 2, width + 2 * pad[1] - 2
-    norms = tile_norms(x, (oh, ow), pad, groups, threads)
-    if not np.isfinite(norms).all():
+    odd = doubt()
+    norms = tile_norms(x, (oh, ow), pad, groups, threads, odd)
+    if odd[0]:
         return None
     packed, scale = cached((w,), ("tiles", groups), lambda: pack_tiles(w, groups))
     per_tile = 16 * 8 * (depth + WIDE * LANES)
@@ -131,14 +132,13 @@ def decided_by_tiles(
     bands = -(-tall // rows)
     lines = -(-rows * (columns + 1) // LANES) | 1
     tiling = Tiling(groups, depth, rows, bands, columns, lines * LANES, *pad)
-    y = np.empty((n, outputs, oh, ow), np.float32)
-    unsure = np.empty(y.size, np.bool_)
+    y, unsure = empty((n, outputs, oh, ow), np.float32), empty((n * outputs * oh * ow,), np.bool_)
     threads = threads_for(threads, y.size * depth // 2)
     blocks, items = packed.shape[1], n * groups * bands
     parts = min(blocks, -(-LEAST * threads // items)) if threads > 1 else 1
     bounds = (norms.reshape(-1), scale * (INPUT * factor), bias, addend.reshape(-1), factor, steps)
     parallel_for(_tiles, items * parts, threads, readonly(x), packed, y, unsure, tuple(tiling), parts, bounds)
-    return y, marked(unsure)
+    return y, unsure
 
 
 def pack_tiles(w: Array, groups: int) -> tuple[Array, Array]:
@@ -153,13 +153,33 @@ def pack_tiles(w: Array, groups: int) -> tuple[Array, Array]:
     return readonly(pack_chains(made.reshape(outputs, 16 * depth, 1, 1), groups)), norms
 
 
-def tile_norms(x: Array, output: Pair, pad: Pair, groups: int, threads: int) -> Array:
-    """(n, groups, oh, ow): the norm of the 4x4 inputs of each output's tile, of each group's channels."""
-    sums = squares(x, groups, threads)
-    tiles = -(-output[0] // 2), -(-output[1] // 2)
-    norms = square_sums(sums, (4, 4), (2, 2), pad, (1, 1), tiles, threads)
-    spread = np.repeat(np.repeat(norms, 2, 2), 2, 3)
-    return np.ascontiguousarray(spread[:, :, : output[0], : output[1]])
+def tile_norms(x: Array, output: Pair, pad: Pair, groups: int, threads: int, odd: Array) -> Array:
+    """(n, groups, oh, ow): the norm of the 4x4 inputs of each output's tile, of each group's channels; odd[0]
+    becomes 1 if one is not finite.
+    """
+    n, tiles = x.shape[0], (-(-output[0] // 2), -(-output[1] // 2))
+    norms = square_sums(squares(x, groups, threads), (4, 4), (2, 2), pad, (1, 1), tiles, threads)
+    y = empty((n, groups, *output), np.float64)
+    rows, planes = y.reshape(n * groups, *output), norms.reshape(n * groups, *tiles)
+    parallel_for(_spread, n * groups, threads_for(threads, y.size), planes, rows, odd)
+    return y
+
+
+@njit
+def _spread(work: Any, norms: Any, y: Any, odd: Any) -> None:
+    """y (planes, oh, ow): the norm of each output's tile, of norms (planes, tiles, tiles). Items: planes."""
+    begin, end = chunk(work)
+    while begin < end:
+        for item in range(begin, end):
+            for i in range(y.shape[1]):
+                line, tiles = y[item, i], norms[item, i // 2]
+                total = 0.0
+                for j in range(line.size):
+                    line[j] = tiles[j // 2]
+                    total += tiles[j // 2]
+                if not total < np.inf:
+                    odd[0] = 1
+        begin, end = next_chunk(work)
 
 
 @njit
@@ -203,7 +223,7 @@ def _tiles(work: Any, x: Any, packed: Any, y: Any, unsure: Any, tiling: Any, par
                         some, start = min(CHAIN, depth - c), 2 if c else 0
                         add_chain(
                             weights, (k * depth + c) * wide, data, k * depth * pitch, offsets, c, windows,
-                            products, k * step, count, some, start,
+                            products, k * step, count, some, start, tiling.bands == 1,
                         )  # fmt: skip
                 for t in range(count):
                     i, j = t // tiling.columns, t % tiling.columns

@@ -84,6 +84,9 @@ class RadixSum(Op):
         parts = np.ascontiguousarray(inputs[0]).reshape(n, self.radix, c, h * w)
         return engine.parts_sum(parts, None, formula == "zero").reshape(n, c, h, w)
 
+    def golden_capturable(self, *inputs: tuple[int, ...]) -> bool:
+        return self.exactly_specified
+
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         if self.exactly_specified:
             return self.run(*inputs, engine=exact.engine)
@@ -259,6 +262,9 @@ class WeightedSum(Op):
         parts = np.ascontiguousarray(x).reshape(n, self.radix, c, h * w)
         weights = np.ascontiguousarray(attention).reshape(n, self.radix, c)
         return engine.parts_sum(parts, weights, formula == "zero").reshape(n, c, h, w)
+
+    def golden_capturable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         if self.exactly_specified:

@@ -131,6 +131,9 @@ class AvgPool(WindowedPool, Reduction):
             total += values
         return total
 
+    def golden_capturable(self, *inputs: tuple[int, ...]) -> bool:
+        return self.symmetric
+
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         (x,) = inputs
         if not self.symmetric:
@@ -230,6 +233,9 @@ class GlobalAvgPool(Reduction):
         n, c, h, w = x.shape
         rows = np.ascontiguousarray(x).reshape(n * c, h * w)
         return engine.row_sums(rows, program.expr).reshape(n, c, 1, 1)
+
+    def golden_capturable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         (x,) = inputs

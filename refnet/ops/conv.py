@@ -205,6 +205,9 @@ class Conv(Fusable, Reduction):
         cut: F32 = take(wide.sum_in_order(program, addend, *inputs, engine=engine, places=None))
         return cut if places is None else cut.reshape(-1)[places]
 
+    def golden_capturable(self, *inputs: tuple[int, ...]) -> bool:
+        return self.symmetric
+
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         if not self.symmetric:
             wide, take = self._wide(*(x.shape for x in inputs))
@@ -337,6 +340,9 @@ class ConvAdd(Reduction):
     def in_order_first(self, program: Program, steps: Epilogue, *inputs: F32, engine: Engine) -> F32:
         x, addend, *weights = inputs
         return self.conv.sum_in_order(program, addend, x, *weights, engine=engine, places=None, steps=steps)
+
+    def golden_capturable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
 
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         x, addend, w = inputs[:3]

@@ -12,6 +12,7 @@ from refnet.core import rounding
 from refnet.exact import correct_rounding as exactly
 from refnet.exact import engine
 from refnet.kernels import accumulator, decisions
+from refnet.kernels.accumulator import PIECE
 from refnet.kernels.chunks import chunk, next_chunk
 from refnet.kernels.pool import avg_pool
 from refnet.prove.prove import by_enclosure, second
@@ -111,51 +112,49 @@ def saturating(center, error, threads):
     """What might overflow is cut to the largest float32 too early."""
     limit = float(np.finfo(np.float32).max)
     y, _ = DECIDE(np.clip(center, -limit, limit), error, threads)
-    return np.where(np.abs(center) > limit, np.float32(np.inf), y), np.zeros(0, np.int64)
+    return np.where(np.abs(center) > limit, np.float32(np.inf), y), np.zeros(y.size, np.bool_)
 
 
 DECIDE, CONV, AVERAGE = decisions.decide, accumulator.conv_exactly, accumulator.average_exactly
 
 
-def items(work):
-    """The items of a kernel's work, chunk by chunk."""
+def open_places(work, unsure):
+    """The places of a kernel's work that are open, chunk by chunk."""
     begin, end = chunk(work)
     while begin < end:
-        yield from range(begin, end)
+        yield from begin * PIECE + np.flatnonzero(unsure[begin * PIECE : end * PIECE])
         begin, end = next_chunk(work)
 
 
-def rounding_twice(work, at, x, w, bias, addend, geometry, y):
+def rounding_twice(work, unsure, x, w, bias, addend, geometry, y):
     """The exact sum is rounded to float64, then to float32."""
-    for k in items(work):
-        n, o = divmod(int(at[k]), w.shape[0])
+    for k in open_places(work, unsure):
+        n, o = divmod(int(k), w.shape[0])
         terms = zip(x[n].ravel(), w[o].ravel(), strict=True)
-        y.reshape(-1)[at[k]] = np.float32(
-            float(sum(Fraction(float(a)) * Fraction(float(b)) for a, b in terms))
-        )
+        y.reshape(-1)[k] = np.float32(float(sum(Fraction(float(a)) * Fraction(float(b)) for a, b in terms)))
 
 
-def dropping_a_term(work, at, x, w, bias, addend, geometry, y):
+def dropping_a_term(work, unsure, x, w, bias, addend, geometry, y):
     """The last channel is left out of the exact sum."""
-    CONV(work, at, x[:, :-1], np.ascontiguousarray(w[:, :-1]), bias, addend, geometry, y)
+    CONV(work, unsure, x[:, :-1], np.ascontiguousarray(w[:, :-1]), bias, addend, geometry, y)
 
 
-def forgetting_the_bias(work, at, x, w, bias, addend, geometry, y):
+def forgetting_the_bias(work, unsure, x, w, bias, addend, geometry, y):
     """The exact sum has no bias."""
-    CONV(work, at, x, w, bias[:0], addend, geometry, y)
+    CONV(work, unsure, x, w, bias[:0], addend, geometry, y)
 
 
-def forgetting_the_addend(work, at, x, w, bias, addend, geometry, y):
+def forgetting_the_addend(work, unsure, x, w, bias, addend, geometry, y):
     """The exact sum has no addend."""
-    CONV(work, at, x, w, bias, addend[:0], geometry, y)
+    CONV(work, unsure, x, w, bias, addend[:0], geometry, y)
 
 
-def halves_up(work, at, x, geometry, include_pad, y):
+def halves_up(work, unsure, x, geometry, include_pad, y):
     """A tie goes away from zero instead of to even."""
-    for k in items(work):
-        row = x.reshape(-1, x.shape[3])[at[k]]
+    for k in open_places(work, unsure):
+        row = x.reshape(-1, x.shape[3])[k]
         value = sum((Fraction(float(v)) for v in row), Fraction(0)) / row.size
-        y.reshape(-1)[at[k]] = round_float32(value * (1 + Fraction(1, 2**60)))
+        y.reshape(-1)[k] = round_float32(value * (1 + Fraction(1, 2**60)))
 
 
 def never_even(k):
