@@ -151,8 +151,7 @@ class Op(ByRecipe, OfIntegers):
     """The ways in which frameworks evaluate this op: name -> formula with its source. A book chooses one."""
 
     joined_only: ClassVar[frozenset[str]] = frozenset()
-    """Those `formulas` that frameworks use only where the op is joined with the one before, whose value is
-    then hidden: no framework evaluates them on a captured input."""
+    """Those `formulas` that frameworks use only where the op is joined with one before, whose value hides."""
 
     activation: ClassVar[bool] = False
     """True if executors compute the op with the sum before it, and its bits stay those of the op alone."""
@@ -174,9 +173,7 @@ class Op(ByRecipe, OfIntegers):
         return False
 
     def golden_capturable(self, *inputs: tuple[int, ...]) -> bool:
-        """Whether all that `golden` does with data of these shapes is one call of a method of Exact that
-        takes the inputs as they are, or reshaped.
-        """
+        """Whether `golden` only calls a method of Exact, with the inputs as they are or reshaped."""
         return self.exactly_specified and self.capturable(*inputs)
 
     @property

@@ -29,8 +29,6 @@ EXP_ABSOLUTE = 2.0**-125
 """Assumed of a framework's exp besides: results below it may become 0. oneDNN makes 2^n as 2 * 2^(n-1), the
 latter by its exponent bits, which are 0 for n = -126: so it loses everything below 2^-125.5 (measured in
 MXNet 1.9.1; jit_uni_eltwise_injector.cpp)."""
-
-
 EXACT_INTEGER = 1 << 24
 """Integers up to here, and their multiples of a power of two, are exact in float32."""
 
