@@ -151,7 +151,8 @@ class Op(ByRecipe, OfIntegers):
     """The ways in which frameworks evaluate this op: name -> formula with its source. A book chooses one."""
 
     joined_only: ClassVar[frozenset[str]] = frozenset()
-    """Those `formulas` that frameworks use only where the op is joined with one before, whose value hides."""
+    """Those `formulas` that frameworks use only where the op is joined with the one before, so that no
+    captured input is theirs."""
 
     activation: ClassVar[bool] = False
     """True if executors compute the op with the sum before it, and its bits stay those of the op alone."""
@@ -254,10 +255,7 @@ class Op(ByRecipe, OfIntegers):
         raise NotImplementedError
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        """The value by that formula of `formulas`; total: the order of its sum along an axis, if it has one.
-
-        Raises InputError for a formula that is not in the menu.
-        """
+        """The value by that formula of the menu, else InputError; total: the order of its sum, if it has one."""
         raise NotImplementedError
 
     def fold(self, how: str, weights: Sequence[F32], engine: Engine) -> tuple[F32, F32]:
