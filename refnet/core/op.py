@@ -255,7 +255,7 @@ class Op(ByRecipe, OfIntegers):
         raise NotImplementedError
 
     def replay(self, formula: str, *inputs: F32, engine: Engine, total: Expr | None = None) -> F32:
-        """The value by that formula of the menu, else InputError; total: the order of its sum, if it has one."""
+        """The value by that formula of the menu, else InputError; total: the order of its sum, if any."""
         raise NotImplementedError
 
     def fold(self, how: str, weights: Sequence[F32], engine: Engine) -> tuple[F32, F32]:
