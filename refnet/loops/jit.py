@@ -148,6 +148,6 @@ def njit(function: F) -> F:
 
     kernel = numba.njit(pipeline_class=KernelCompiler, **options)(function)
     keep(kernel, cache_folder, light)
-    part = numba.njit(pipeline_class=PartCompiler, no_cpython_wrapper=True, **options)(function)
-    call_as_part(kernel, part)
+    part = numba.njit(pipeline_class=PartCompiler, no_cpython_wrapper=True, **options)
+    call_as_part(kernel, lambda: part(function))
     return cast(F, kernel)

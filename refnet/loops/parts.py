@@ -17,6 +17,8 @@ for cycles, a fifth of the time, pauses until then.
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from numba.core.codegen import JITCodeLibrary
@@ -69,13 +71,22 @@ class KernelCompiler(Compiler):  # type: ignore[misc]
                 gc.enable()
 
 
-def call_as_part(kernel: Any, part: Any) -> None:
-    """Let compiled functions that call the kernel call this part, compiled by PartCompiler, instead."""
+def call_as_part(kernel: Any, make: Callable[[], Any]) -> None:
+    """Let compiled functions that call the kernel call its part instead, which make() returns.
 
-    def add(result: Any) -> None:  # nothing that Python could call
-        part.overloads[tuple(result.signature.args)] = result
+    make: called when the first of them is compiled. A process that loads all its kernels needs no parts.
+    """
 
-    part.add_overload = add
-    widen(part)
-    kernel.get_call_template, kernel.get_overload = part.get_call_template, part.get_overload
-    kernel.part = part
+    @cache
+    def part() -> Any:
+        made = make()
+
+        def add(result: Any) -> None:  # nothing that Python could call
+            made.overloads[tuple(result.signature.args)] = result
+
+        made.add_overload = add
+        widen(made)
+        return made
+
+    kernel.get_call_template = lambda args, kws: part().get_call_template(args, kws)
+    kernel.get_overload = lambda signature: part().get_overload(signature)
