@@ -21,10 +21,12 @@ addresses leave too few registers. Eight compute as fast as ten (measured)."""
 ODD = GROUP - 1
 """Positions of a block with which a count of positions comes to a multiple of HALF without empty ones."""
 HALF = GROUP // 2
+TWO = VECTOR == 64
+"""Whether a block of HALF positions takes four vectors of channels: of 32 registers, 16 accumulate."""
 NEVER, FAR, NEAR = 0, 128, 16
-"""How many terms ahead of their use the weights are called into the second-level cache (FAR) and, where each
-is used only once, into the first (NEAR); NEVER: they are in a cache. One thread reads memory 1.6 times as
-fast with FAR as with NEAR."""
+"""How many terms ahead of their use the weights are prefetched into the second-level cache: all (FAR), or one
+cache line of two (NEAR). NEVER: the processor prefetches them itself. That is fastest where the terms are few
+instructions; a core waits for at most some twenty lines that instructions ask for."""
 
 
 def _channel_code(positions: int, vectors: int, pitch: int, early: int, args: Any, of: Writer) -> Any:
@@ -40,9 +42,9 @@ def _channel_code(positions: int, vectors: int, pitch: int, early: int, args: An
         w = []
         for v in range(vectors):
             w.append(of.load(row, SIZE(v * of.lanes)))
-            if early != NEVER:
+            if early == FAR or (early == NEAR and v % 2 == 0):
                 ahead = builder.gep(row, [SIZE((v + pitch * early) * of.lanes)])
-                of.prefetch(ahead, 2 if early == FAR else 3)
+                of.prefetch(ahead, 2)
         step = builder.load(builder.gep(steps, [i]))
         results = []
         for p in range(positions):
@@ -89,6 +91,47 @@ def _channel_block(positions: int, vectors: int, pitch: int, early: int) -> Any:
     return typing
 
 
+def _two_blocks(positions: int) -> Any:
+    """The typing and code of a block of so many positions x two vectors of each of two blocks of channels."""
+
+    def typing(
+        typingctx: Any,
+        a: Any,
+        ao: Any,
+        x: Any,
+        xo: Any,
+        offsets: Any,
+        places: Any,
+        po: Any,
+        c: Any,
+        co: Any,
+        k: Any,
+        apart: Any,
+        beside: Any,
+    ) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            of = Writer(context, builder, signature, args)
+            second = list(args)
+            second[1] = builder.add(args[1], args[10])
+            pair = [_channel_code(positions, 2, 2, NEAR, each, of) for each in (args[:10], second[:10])]
+            some = 2 * positions
+
+            def term(i: Any, chains: list[Any]) -> list[Any]:
+                return [*pair[0](i, chains[:some]), *pair[1](i, chains[some:])]
+
+            results = of.accumulate(args[9], [of.zero] * (2 * some), term)
+            for number, at in enumerate((args[8], builder.add(args[8], args[11]))):
+                sums = of.pointer(7, at)
+                for place, result in enumerate(results[number * some : (number + 1) * some]):
+                    of.store(result, sums, SIZE(place * of.lanes))
+            return context.get_dummy_value()
+
+        i8 = types.int64
+        return types.void(a, i8, x, i8, offsets, places, i8, c, i8, i8, i8, i8), codegen
+
+    return typing
+
+
 def chain_block(positions: int, vectors: int, early: int = FAR) -> Any:
     """As _channel_block, for one chain of several: it may begin at the sums, or be added to them."""
 
@@ -129,6 +172,10 @@ odd_block: Any = intrinsic(_channel_block(ODD, 2, 2, FAR))
 """As group_block, with ODD positions."""
 half_block: Any = intrinsic(_channel_block(HALF, 2, 2, FAR))
 """As group_block, with HALF positions."""
+two_half_blocks: Any = intrinsic(_two_blocks(HALF))
+"""two_half_blocks(..., terms, apart, beside): half_block of the weights at `at` and of those `apart` elements
+behind, whose sums are written `beside` elements behind the others. Two rows of weights are read at once,
+which is faster from memory."""
 thin_group_block: Any = intrinsic(_channel_block(GROUP, 1, 2, FAR))
 """As group_block, only the first vector of channels."""
 thin_odd_block: Any = intrinsic(_channel_block(ODD, 1, 2, FAR))
@@ -148,7 +195,7 @@ thin_chain_odd_block: Any = intrinsic(chain_block(ODD, 1))
 """As chain_odd_block, only the first vector of channels."""
 thin_chain_half_block: Any = intrinsic(chain_block(HALF, 1))
 """As chain_half_block, only the first vector of channels."""
-column_block: Any = intrinsic(_channel_block(1, 4, 4, NEAR))
+column_block: Any = intrinsic(_channel_block(1, 4, 4, NEVER))
 """As group_block, with 1 position and 4 vectors of channels."""
 row_group_block: Any = intrinsic(_channel_block(GROUP, 2, 4, FAR))
 """As group_block, of weights (terms, 4 vectors) and sums (GROUP, 4 vectors): the two vectors from `at` on."""
