@@ -320,6 +320,7 @@ INFRASTRUCTURE = {
     "core/notebook.py",
     "core/words.py",
     "loops/claims.py",
+    "loops/garbage.py",
     "loops/jit.py",
     "loops/kernel_files.py",
     "loops/numba_cache.py",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from refnet.core.errors import InputError
 from refnet.core.words import did_you_mean
+from refnet.loops.garbage import paused
 
 if TYPE_CHECKING:
     from refnet.core.engine import Engine
@@ -62,7 +63,8 @@ def engine(kernels: str, threads: int | None = None) -> Engine:
     check_threads(threads)
     if kernels == "fast":
         check_compiler()
-        from refnet.kernels.engine import Fast  # the compiled kernels, which the reference does without
+        with paused():
+            from refnet.kernels.engine import Fast  # the compiled kernels, which the reference does without
 
         return Fast(threads)
     if kernels == "reference":

@@ -11,7 +11,8 @@ A block's sums have channels side by side, the output has positions side by side
 
 On maps with few positions each weight is used only a few times after it was read from memory, and reading
 takes most of the time. So the weights of all channels are stored in the order in which they are read, and
-are prefetched far ahead of their use, beyond the end of a block.
+are prefetched far ahead of their use, beyond the end of a block. Where all positions fit half a block, two
+blocks of channels are computed at once: one row of weights alone is read at two thirds of memory's speed.
 
 Padding: a zero is multiplied there, as in tiles.py. Where that may change the result (a weight is not finite,
 or a sum of nonzero inputs is zero) the output is computed again, alone, by the definition (`_again`).
@@ -34,6 +35,7 @@ from refnet.kernels.lanes import (
     GROUP,
     HALF,
     ODD,
+    TWO,
     group_block,
     half_block,
     odd_block,
@@ -41,6 +43,7 @@ from refnet.kernels.lanes import (
     thin_half_block,
     thin_odd_block,
     transpose,
+    two_half_blocks,
 )
 from refnet.kernels.memory import aligned, empty, scratch
 from refnet.kernels.resources import cached, readonly
@@ -247,11 +250,18 @@ def _channels(
         for item in range(begin, end):
             part, group, start, count = piece(item, positions, stretches, parts)
             locate(windows, start, count, planes.shape[1], geometry)
-            for b in range(blocks * part // parts, blocks * (part + 1) // parts):
+            first, last = blocks * part // parts, blocks * (part + 1) // parts
+            for b in range(first, last):
                 some = min(wide, per - b * wide)
                 stretch = Stretch(group * depth, group * per + b * wide, some, start, count)
                 base = group * depth * plane
-                _sums(packed[group, b], planes, base, offsets, windows, sums, rows, count, some <= lanes)
+                odd = (b - first) % 2
+                if TWO and count <= HALF and (odd or b + 1 < last):
+                    if not odd:
+                        two_sums(packed[group, b : b + 2], planes, base, offsets, windows, sums)
+                    turned(sums, odd * GROUP * wide, rows, 0, lanes, False)
+                else:
+                    _sums(packed[group, b], planes, base, offsets, windows, sums, rows, count, some <= lanes)
                 if geometry.padded:
                     _again(x, w, rows, stretch, geometry, finite)
                 _store(rows, flat, y.shape[1], stretch, geometry, epilogue)
@@ -316,7 +326,7 @@ def _sums(
     the last may hold anything.
     """
     terms, wide = weights.shape
-    lanes, pitch = wide // 2, rows.shape[1]
+    lanes = wide // 2
     packed = weights.reshape(-1)
     t = done = 0
     while done < count:
@@ -341,10 +351,25 @@ def _sums(
                     group_block(packed, 0, planes, base, offsets, windows, t, sums, at, terms)
                 t += GROUP
         else:
-            transpose(sums, done * wide, rows, done, pitch)
-            if not thin:
-                transpose(sums, done * wide + lanes, rows, lanes * pitch + done, pitch)
+            turned(sums, done * wide, rows, done, lanes, thin)
             done += lanes
+
+
+@njit
+def two_sums(weights: Any, planes: Any, base: int, offsets: Any, windows: Any, sums: Any) -> None:
+    """The sums of up to HALF positions with two blocks of channels, the second ones GROUP * wide behind."""
+    _, terms, wide = weights.shape
+    packed, beside = weights.reshape(-1), GROUP * wide
+    two_half_blocks(packed, 0, planes, base, offsets, windows, 0, sums, 0, terms, terms * wide, beside)
+
+
+@njit
+def turned(sums: Any, at: int, rows: Any, to: int, lanes: int, thin: bool) -> None:
+    """Two vectors, or thin one, of as many positions as a vector has lanes go to columns of rows."""
+    pitch = rows.shape[1]
+    transpose(sums, at, rows, to, pitch)
+    if not thin:
+        transpose(sums, at + lanes, rows, lanes * pitch + to, pitch)
 
 
 @njit

@@ -8,7 +8,7 @@ different rows, planes and images.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba import types
 from numba.extending import intrinsic
@@ -21,13 +21,32 @@ addresses leave too few registers. Eight compute as fast as ten (measured)."""
 ODD = GROUP - 1
 """Positions of a block with which a count of positions comes to a multiple of HALF without empty ones."""
 HALF = GROUP // 2
-NEVER, FAR, NEAR = 0, 128, 16
-"""How many terms ahead of their use the weights are called into the second-level cache (FAR) and, where each
-is used only once, into the first (NEAR); NEVER: they are in a cache. One thread reads memory 1.6 times as
-fast with FAR as with NEAR."""
+TWO = VECTOR == 64
+"""Whether a block of HALF positions takes four vectors of channels: of 32 registers, 16 accumulate."""
 
 
-def _channel_code(positions: int, vectors: int, pitch: int, early: int, args: Any, of: Writer) -> Any:
+class Ahead(NamedTuple):
+    """How weights are prefetched: so many terms ahead of their use, into the cache of that level (3 is the
+    first, 2 the second), one cache line of `every`.
+    """
+
+    terms: int
+    level: int
+    every: int
+
+
+NEVER = Ahead(0, 0, 0)
+"""They are in a cache."""
+FAR = Ahead(128, 2, 1)
+"""One thread reads memory 1.6 times as fast as with NEAR."""
+NEAR = Ahead(16, 3, 1)
+"""Where each weight is used only once."""
+SPARSE = Ahead(16, 2, 2)
+"""Where two blocks of weights are read at once: a core waits for some twenty lines that instructions ask for,
+at most, and the processor prefetches more by itself."""
+
+
+def _channel_code(positions: int, vectors: int, pitch: int, early: Ahead, args: Any, of: Writer) -> Any:
     """What adds a term to every chain of a block, for Writer.accumulate and Writer.chains."""
     builder, first = of.builder, args[11] if len(args) > 10 else SIZE(0)
     weights, source = of.pointer(0, args[1]), of.pointer(2, args[3])
@@ -40,9 +59,9 @@ def _channel_code(positions: int, vectors: int, pitch: int, early: int, args: An
         w = []
         for v in range(vectors):
             w.append(of.load(row, SIZE(v * of.lanes)))
-            if early != NEVER:
-                ahead = builder.gep(row, [SIZE((v + pitch * early) * of.lanes)])
-                of.prefetch(ahead, 2 if early == FAR else 3)
+            if early.every and v % early.every == 0:
+                ahead = builder.gep(row, [SIZE((v + pitch * early.terms) * of.lanes)])
+                of.prefetch(ahead, early.level)
         step = builder.load(builder.gep(steps, [i]))
         results = []
         for p in range(positions):
@@ -54,10 +73,10 @@ def _channel_code(positions: int, vectors: int, pitch: int, early: int, args: An
     return term
 
 
-def _channel_block(positions: int, vectors: int, pitch: int, early: int) -> Any:
+def _channel_block(positions: int, vectors: int, pitch: int, early: Ahead) -> Any:
     """The typing and code of a block of so many positions x vectors of channels, of `pitch` in the arrays.
 
-    early: FAR, NEAR or NEVER.
+    early: how the weights are prefetched.
     """
 
     def typing(
@@ -89,7 +108,48 @@ def _channel_block(positions: int, vectors: int, pitch: int, early: int) -> Any:
     return typing
 
 
-def chain_block(positions: int, vectors: int, early: int = FAR) -> Any:
+def _two_blocks(positions: int) -> Any:
+    """The typing and code of a block of so many positions x two vectors of each of two blocks of channels."""
+
+    def typing(
+        typingctx: Any,
+        a: Any,
+        ao: Any,
+        x: Any,
+        xo: Any,
+        offsets: Any,
+        places: Any,
+        po: Any,
+        c: Any,
+        co: Any,
+        k: Any,
+        apart: Any,
+        beside: Any,
+    ) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            of = Writer(context, builder, signature, args)
+            second = list(args)
+            second[1] = builder.add(args[1], args[10])
+            pair = [_channel_code(positions, 2, 2, SPARSE, each, of) for each in (args[:10], second[:10])]
+            some = 2 * positions
+
+            def term(i: Any, chains: list[Any]) -> list[Any]:
+                return [*pair[0](i, chains[:some]), *pair[1](i, chains[some:])]
+
+            results = of.accumulate(args[9], [of.zero] * (2 * some), term)
+            for number, at in enumerate((args[8], builder.add(args[8], args[11]))):
+                sums = of.pointer(7, at)
+                for place, result in enumerate(results[number * some : (number + 1) * some]):
+                    of.store(result, sums, SIZE(place * of.lanes))
+            return context.get_dummy_value()
+
+        i8 = types.int64
+        return types.void(a, i8, x, i8, offsets, places, i8, c, i8, i8, i8, i8), codegen
+
+    return typing
+
+
+def chain_block(positions: int, vectors: int, early: Ahead = FAR) -> Any:
     """As _channel_block, for one chain of several: it may begin at the sums, or be added to them."""
 
     def typing(
@@ -129,6 +189,10 @@ odd_block: Any = intrinsic(_channel_block(ODD, 2, 2, FAR))
 """As group_block, with ODD positions."""
 half_block: Any = intrinsic(_channel_block(HALF, 2, 2, FAR))
 """As group_block, with HALF positions."""
+two_half_blocks: Any = intrinsic(_two_blocks(HALF))
+"""two_half_blocks(..., terms, apart, beside): half_block of the weights at `at` and of those `apart` elements
+behind, whose sums are written `beside` elements behind the others. Two rows of weights are read at once,
+which is faster from memory."""
 thin_group_block: Any = intrinsic(_channel_block(GROUP, 1, 2, FAR))
 """As group_block, only the first vector of channels."""
 thin_odd_block: Any = intrinsic(_channel_block(ODD, 1, 2, FAR))

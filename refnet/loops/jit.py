@@ -18,7 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -140,14 +140,15 @@ def njit(function: F) -> F:
     options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
     light = known(numba.__version__)
     _key()
-    if not light:
-        kernel = numba.njit(**options)(function)
-        keep(kernel, cache_folder, light)
-        return cast(F, kernel)
-    from refnet.loops.parts import KernelCompiler, PartCompiler, call_as_part
 
-    kernel = numba.njit(pipeline_class=KernelCompiler, **options)(function)
-    keep(kernel, cache_folder, light)
-    part = numba.njit(pipeline_class=PartCompiler, no_cpython_wrapper=True, **options)(function)
-    call_as_part(kernel, part)
-    return cast(F, kernel)
+    def kernel(function: Any, **pipeline: Any) -> Any:
+        made = numba.njit(**options, **pipeline)(function)
+        keep(made, cache_folder, light)
+        return made
+
+    if not light:
+        return cast(F, kernel(function))
+    from refnet.loops.parts import Kernel, KernelCompiler, PartCompiler
+
+    part = numba.njit(pipeline_class=PartCompiler, no_cpython_wrapper=True, **options)
+    return cast(F, Kernel(function, partial(kernel, pipeline_class=KernelCompiler), part))

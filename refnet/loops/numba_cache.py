@@ -5,10 +5,11 @@ folder that only this user or root can change (`kernel_files.py`); anything else
 named after the kernel, its source, the types of its arguments and the processor, so there is no index:
 processes that compile at the same time cannot contradict each other.
 
-Loading without importing what only compiling needs. Before Numba loads its first kernel it imports everything
+Loading without what only compiling needs. Before Numba loads its first kernel it imports everything
 that it can compile: two hundred modules, and SciPy if installed. That is most of the time in which a later
 process loads its kernels, and some more when it ends. Machine code needs only the runtime that allocates
-arrays. Compiling still works, because Numba repeats these imports before every compilation.
+arrays. Compiling still works, because Numba repeats these imports before every compilation. A file has no
+code of LLVM's either, whose reading would take a third of the time (`_Form.reduce`).
 
 Sharing the work. If another process is already compiling a kernel, this one waits and loads it (`claims.py`).
 Where the system lacks such locks, or the folder is read-only, both compile it.
@@ -24,8 +25,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from llvmlite import ir
+from llvmlite.binding import parse_assembly
 from numba import types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.environment import Environment
 from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
@@ -36,12 +40,50 @@ from refnet.loops.claims import claims_in
 class _Form(CompileResultCacheImpl):  # type: ignore[misc]  # numba is not typed
     """How Numba turns a compiled function into data and back, without Numba's choice of a folder.
 
-    `_locator` and its `_py_file` are for Numba's warnings.
+    `_locator` and its `_py_file` are for Numba's warnings. light: only what a call from Python needs.
     """
 
-    def __init__(self, function: Any, source: str) -> None:
+    def __init__(self, function: Any, source: str, light: bool) -> None:
         self._lineno = function.__code__.co_firstlineno
         self._locator, self._py_file = self, source
+        self._light = light
+
+    def reduce(self, result: Any) -> Any:
+        """As CompileResultCacheImpl's; if light, with less of what is not machine code.
+
+        Numba keeps LLVM's code, with which other kernels could be linked; these take the part (`parts.py`).
+        An environment has a function's Python objects and the module that it was defined in, which loading
+        would import. Of one without objects only the name is kept.
+        """
+        (name, kind, (code, llvm)), described, *others, environments = super().reduce(result)
+        names: list[str] = []
+        if self._light:
+            llvm = _defining(described.llvm_func_name, described.llvm_cpython_wrapper_name)
+            names = [one.env_name for one in environments if not one.consts]
+            environments = tuple(one for one in environments if one.consts)
+        return (((name, kind, (code, llvm)), described, *others, environments), names)
+
+    def rebuild(self, target_context: Any, payload: Any) -> Any:
+        """The compiled function again; machine code only looks whether there is an environment."""
+        whole, names = payload
+        result = super().rebuild(target_context, whole)
+        for name in names:
+            result.library.codegen.set_env(name, _environment())
+        return result
+
+
+def _defining(*names: str) -> bytes:
+    """LLVM's code of a module that has these names: Numba asks it which functions the machine code has."""
+    module = ir.Module()
+    for name in names:
+        ir.GlobalVariable(module, ir.IntType(8), name).initializer = ir.IntType(8)(0)
+    return bytes(parse_assembly(str(module)).as_bitcode())
+
+
+@cache
+def _environment() -> Environment:
+    """The environment of all functions without Python objects; it lives as long as the process."""
+    return Environment({"__name__": __name__})
 
 
 class Cache(FunctionCache):  # type: ignore[misc]  # numba is not typed
@@ -53,7 +95,7 @@ class Cache(FunctionCache):  # type: ignore[misc]  # numba is not typed
     def __init__(self, function: Any, folder: Callable[[], Path | None], light: bool) -> None:
         self._name, self._py_func = repr(function), function
         self._source = inspect.getfile(function)
-        self._impl = _Form(function, self._source)
+        self._impl = _Form(function, self._source, light)
         self._folder, self._light = folder, light
         self.enable()
 

@@ -16,12 +16,14 @@ for cycles, a fifth of the time, pauses until then.
 
 from __future__ import annotations
 
-import gc
+from collections.abc import Callable
+from functools import cached_property, update_wrapper
 from typing import Any
 
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
+from refnet.loops.garbage import paused
 from refnet.loops.numba_cache import widen
 
 
@@ -60,22 +62,50 @@ class KernelCompiler(Compiler):  # type: ignore[misc]
     """Compiles a kernel."""
 
     def _compile_core(self) -> Any:
-        collects = gc.isenabled()
-        gc.disable()
-        try:
+        with paused():
             return super()._compile_core()
-        finally:
-            if collects:
-                gc.enable()
 
 
-def call_as_part(kernel: Any, part: Any) -> None:
-    """Let compiled functions that call the kernel call this part, compiled by PartCompiler, instead."""
+class Kernel:
+    """A function and its two dispatchers. Each is made when it is first used: a network needs few of them.
 
-    def add(result: Any) -> None:  # nothing that Python could call
-        part.overloads[tuple(result.signature.args)] = result
+    It can do what the kernel's dispatcher can. Functions that Numba compiles call the part.
+    """
 
-    part.add_overload = add
-    widen(part)
-    kernel.get_call_template, kernel.get_overload = part.get_call_template, part.get_overload
-    kernel.part = part
+    def __init__(self, function: Any, kernel: Callable[[Any], Any], part: Callable[[Any], Any]) -> None:
+        update_wrapper(self, function)
+        self.py_func = function
+        self._kernel, self._part = kernel, part
+
+    @cached_property
+    def dispatcher(self) -> Any:
+        """Compiles, loads and calls the kernel."""
+        made = self._kernel(self.py_func)
+        made.get_call_template, made.get_overload = self._template, self._overload
+        return made
+
+    @cached_property
+    def part(self) -> Any:
+        """Compiles the part, by PartCompiler."""
+        made = self._part(self.py_func)
+
+        def add(result: Any) -> None:  # nothing that Python could call
+            made.overloads[tuple(result.signature.args)] = result
+
+        made.add_overload = add
+        widen(made)
+        return made
+
+    def _template(self, args: Any, kws: Any) -> Any:
+        return self.part.get_call_template(args, kws)
+
+    def _overload(self, signature: Any) -> Any:
+        return self.part.get_overload(signature)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.dispatcher(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what copies and pickles ask for
+            raise AttributeError(name)
+        return getattr(self.dispatcher, name)  # also _numba_type_, by which Numba knows it

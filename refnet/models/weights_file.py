@@ -169,7 +169,7 @@ def read_weights(source: WeightsSource) -> WeightsFile:
     elif source.key is not None:
         raise InputError(f"{file}: key is {source.key!r}, but only {', '.join(PICKLES)} have keys")
     elif file.endswith(".params"):
-        from refnet.formats.mxnet.reader import read_params
+        from refnet.formats.mxnet.params import read_params
 
         arrays = read_params(file)
     elif file.endswith(".tar"):

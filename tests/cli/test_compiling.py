@@ -171,7 +171,7 @@ def test_an_error_in_the_second_process_is_ignored(tmp_path):
 WARM = """
 import sys
 import refnet
-from numba.core.dispatcher import Dispatcher
+from refnet.loops.parts import Kernel
 from refnet.arithmetic.replay import Replay
 from refnet.formats.book import read
 from refnet.models.weights import shipped_captures
@@ -181,7 +181,7 @@ from refnet.verification.warm_up import warm_up
 
 def versions():
     modules = [module for name, module in sys.modules.items() if name.startswith("refnet.")]
-    kernels = {f for module in modules for f in vars(module).values() if isinstance(f, Dispatcher)}
+    kernels = {f for module in modules for f in vars(module).values() if isinstance(f, Kernel)}
     return {(f.__name__, str(types)) for f in kernels for types in f.signatures}
 
 folder, book = next(one for one in shipped_captures() if sys.argv[1] in one[0].name)

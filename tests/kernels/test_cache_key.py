@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 
 import numba
-from numba.core.dispatcher import Dispatcher
 
 import refnet
 from refnet.loops import jit
+from refnet.loops.parts import Kernel
 from tests.helpers.sources import walked
 
 ROOT = Path(refnet.__file__).parent
@@ -39,7 +39,7 @@ def compiled() -> dict[str, types.FunctionType]:
     found = {}
     for module in modules():
         for one in vars(module).values():
-            function = one.py_func if isinstance(one, Dispatcher) else None
+            function = one.py_func if isinstance(one, Kernel) else None
             if function is not None and function.__module__.startswith("refnet."):
                 found[f"{function.__module__}.{function.__qualname__}"] = function
     return found

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from refnet.kernels.channels import LEAST, channel_layout, shares
+from refnet.core.engine import ConvGeometry, Epilogue
+from refnet.kernels.channels import LEAST, channel_layout, conv_across_channels, plane_layout, shares
 from refnet.kernels.epilogue_pass import (
     BY_ZERO,
     DROPS,
@@ -20,6 +21,7 @@ from refnet.kernels.epilogue_pass import (
 )
 from refnet.kernels.lanes import GROUP
 from refnet.kernels.thread_pool import WORTH
+from refnet.loops.engine import REFERENCE
 from refnet.loops.fma import fma
 from refnet.loops.jit import njit
 from tests.helpers.bits import awkward, same_bits
@@ -46,6 +48,31 @@ def test_small_maps_have_this_layout_and_others_do_not():
     assert channel_layout((1, 64, 224, 224), (5, 64, 3, 3), *place) is None  # lanes without an output
     assert channel_layout((1, 64, 1, 1), (64, 64, 1, 1), (1, 1), (0, 0), (1, 1), 1) is None  # a dense layer
     assert channel_layout((1, 64, 14, 14), (8, 64, 3, 3), (1, 1), (999, 999), (1, 1), 1) is None
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("outputs", [31, 64, 80, 96, 97, 160, 200])
+def test_maps_of_few_positions(outputs, kind):
+    """Two blocks of channels at once, and the last one alone: up to HALF positions, in one map or several."""
+    random = np.random.default_rng(outputs)
+    for images, size, kernel, groups in (
+        (1, 1, 3, 1),
+        (2, 1, 3, 1),
+        (1, 2, 1, 1),
+        (1, 2, 3, 1),
+        (1, 2, 3, 2),
+        (3, 1, 3, 1),
+    ):
+        x = random.normal(size=(images, 6 * groups, size, size)).astype(kind)
+        w = random.normal(size=(outputs * groups, 6, kernel, kernel)).astype(kind)
+        x[..., 0], w[0, 0, 0, 0], w[-1, -1] = 0, np.inf, -0.0
+        place = ((1, 1), (kernel // 2, kernel // 2), (1, 1), groups)
+        how = plane_layout(x.shape, w.shape, *place)
+        planes = np.pad(x, ((0, 0), (0, 0), place[1], place[1])).reshape(images, -1)
+        expected = REFERENCE.conv(x, w, ConvGeometry(*place), Epilogue())
+        for threads in (1, 3):
+            found = conv_across_channels(x, planes, w, groups, how, threads, Epilogue())
+            assert same_bits(expected, found), (images, size, kernel, groups, threads)
 
 
 @njit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -87,3 +88,27 @@ def _plus(a, b):
 
 def _called_with_constants(a):
     return _plus(a, 1) + _plus(a, 2)
+
+
+LOADED = """
+import sys
+import numpy as np
+from refnet.kernels import chunks, stream
+from refnet.loops.parts import Kernel
+from refnet.ops import Relu
+total = np.zeros(1, np.int64)
+stream.sums(chunks.alone(1), np.full((1, 4), 3), total)
+found = [one for module in list(sys.modules.values()) for one in vars(module).values()]
+kernels = {id(one): vars(one) for one in found if type(one) is Kernel}.values()
+print(total[0], sum("part" in one for one in kernels), sum("dispatcher" in one for one in kernels))
+print("numba.np.arrayobj" in sys.modules, "refnet.ops.trigonometry" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(not jit.known(numba.__version__), reason="this Numba's files are its own")
+def test_a_kernel_that_is_loaded_needs_nothing_else(tmp_path):
+    environment = {**os.environ, "REFNET_CACHE": str(tmp_path), "REFNET_QUIET": "1"}
+    call = [sys.executable, "-c", LOADED]
+    for _ in range(2):
+        said = subprocess.run(call, env=environment, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == ["12 0 1", "False False"]
