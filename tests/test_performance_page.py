@@ -68,6 +68,7 @@ def test_the_page_is_what_this_file_reads():
             "Replay",
         ),
         *("Small networks and two threads", "Networks of others", "The first command compiles"),
+        "The second process",
     }
     assert len(MEASURED) == 16
     assert len(CONSOLES) == 21  # and the commands without an output
@@ -139,7 +140,8 @@ def test_the_scalings_factors_are_those_of_its_rows():
         assert abs(max(each) / min(each) - factor) < 0.006
     whole = [one for name in times for one in times[name][:-1]]
     assert f"of the whole table {max(whole) / min(whole):.2f}" in block
-    said = re.search(r"takes ([\d.]+) ns there, and ([\d.]+) ns at 224", PAGE)
+    said = re.search(r"takes\s+([\d.]+) ns there, and ([\d.]+) ns at 224", PAGE)
+    assert said is not None
     fifty = times["resnet-50-baseline"]
     assert said.groups() == (f"{fifty[SIZES.index(64)]:.3f}", f"{fifty[SIZES.index(224)]:.3f}")
 

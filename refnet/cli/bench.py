@@ -171,8 +171,12 @@ def _nothing_is_ignored(a: argparse.Namespace) -> None:
     refuse_given(a, ignored, f"{which} times refnet alone, one image at a time")
     if a.threads is not None and len(a.threads) > 1:
         raise InputError(f"--threads {','.join(map(str, a.threads))}: {which} takes one number of threads")
-    if a.scaling and (a.model or a.network or a.image or a.weights):
-        raise InputError("--scaling has its own networks, image sizes and weights")
+    if a.scaling:
+        refuse_given(
+            a,
+            ("model", "network", "image", "weights"),
+            "--scaling has its own networks, image sizes and weights",
+        )
 
 
 def _nothing_of_one_network(a: argparse.Namespace) -> None:
