@@ -172,11 +172,11 @@ def _nothing_is_ignored(a: argparse.Namespace) -> None:
     if a.threads is not None and len(a.threads) > 1:
         raise InputError(f"--threads {','.join(map(str, a.threads))}: {which} takes one number of threads")
     if a.scaling:
-        refuse_given(
-            a,
-            ("model", "network", "image", "weights"),
-            "--scaling has its own networks, image sizes and weights",
-        )
+        why = "--scaling has its own networks, image sizes and weights"
+        for given in (a.model, a.network and f"--model {a.network}"):
+            if given:
+                raise InputError(f"{given}: {why}")
+        refuse_given(a, ("image", "weights"), why)
 
 
 def _nothing_of_one_network(a: argparse.Namespace) -> None:
