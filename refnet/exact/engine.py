@@ -22,10 +22,13 @@ from refnet.kernels.exact_conv import additions, decided, suits
 from refnet.kernels.exact_steps import Step, Tables, follow_exactly, follow_rows, tables
 from refnet.kernels.memory import doubt
 from refnet.kernels.panel import convolve
+from refnet.kernels.resources import readonly
 from refnet.kernels.segments import convolve_in_segments, depth
 from refnet.kernels.thread_pool import by_python, noting, parallel_for
 from refnet.kernels.winograd import ROUNDINGS, decided_by_tiles, suits_tiles
 
+FEW = 8
+"""More rows than this are a matrix product: a map of one position is a block of its own."""
 Again = Callable[[Places, Places, F32], F32]
 Flags = npt.NDArray[np.bool_]
 
@@ -177,9 +180,14 @@ class DecideOrRefine:
         return y.reshape(center.shape), unsure
 
     def dense(self, op: str, x: F32, w: F32, bias: F32 | None) -> F32:
-        """See Exact.dense."""
-        by_python()
+        """See Exact.dense. A few rows are a convolution over maps of one position."""
         engine, threads = self.engine, self.engine.threads
+        if 0 < x.shape[0] <= FEW:
+            kernel = engine.cached((w,), "kernel", lambda: readonly(w.reshape(*w.shape, 1, 1).copy()))
+            maps = self._contiguous(x).reshape(*x.shape, 1, 1)
+            if suits(maps.shape, kernel.shape, *ConvGeometry()):
+                return self.conv(op, maps, kernel, bias, None, ConvGeometry()).reshape(x.shape[0], w.shape[0])
+        by_python()
         wide, weights = x.astype(np.float64), engine.cached((w,), "float64", lambda: widened(w))
         b = None if bias is None else bias.astype(np.float64)
         with np.errstate(all="ignore"):

@@ -77,6 +77,9 @@ class Dense(Reduction):
         bias = inputs[2] if self.bias else None
         return engine.dense_in_order(rows_of(inputs[0]), inputs[1], bias, program.expr, places=places)
 
+    def golden_capturable(self, *inputs: tuple[int, ...]) -> bool:
+        return True
+
     def golden(self, *inputs: F32, exact: Exact) -> F32:
         bias = inputs[2] if self.bias else None
         return exact.dense(type(self).__name__, rows_of(inputs[0]), inputs[1], bias)

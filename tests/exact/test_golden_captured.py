@@ -15,6 +15,7 @@ from refnet.arithmetic.golden_fused import Decided
 from refnet.core.graph import Graph, Node
 from refnet.core.op import TensorType
 from refnet.exact.correct_rounding import RefineCount
+from refnet.exact.engine import FEW
 from refnet.kernels.exact_conv import suits
 from refnet.kernels.exact_steps import QUOTIENT, _scaled, root_quotients
 from refnet.kernels.thread_pool import LaunchList
@@ -31,6 +32,7 @@ from refnet.ops import (
     Softmax,
     WeightedSum,
 )
+from tests.crosscheck.oracle import expected
 from tests.exact.test_golden_sums import near_middles
 from tests.helpers.bits import floats, same_bits
 from tests.helpers.engines import EXACT
@@ -75,7 +77,9 @@ def test_a_network_repeats_its_kernels(name, threads):
         if isinstance(op, Conv):  # lanes across positions, which Python puts together
             assert not suits(step.data[0].shape, step.weights[0].shape, *op.geometry)
         else:
-            assert isinstance(op, Dense | Sigmoid | Softmax | RadixSoftmax)
+            assert isinstance(op, Sigmoid | Softmax | RadixSoftmax) or (
+                isinstance(op, Dense) and op.units < 12
+            )
     assert sum(len(step.steps) for step in run._steps if isinstance(step, LaunchList)) > 50
 
 
@@ -110,6 +114,25 @@ def test_averages_and_weighted_sums_that_are_open():
     assert uncaptured(run) == []
     graph = network(Node("y", RadixSum(3), ("x",)), shape=x.shape)
     assert uncaptured(check(graph, [{"x": floats(x.shape, 3)}, {"x": x}])) == ["RadixSum"]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_few_rows_of_a_dense_layer_are_a_convolution(bias):
+    """With the bits of each row alone and of many rows, sums beside a middle included."""
+    x, w = floats((FEW + 1, 40), "x"), floats((32, 40), "w")
+    x[::2, 1], w[:, 1] = 2.0**40, 1
+    x[::2, 2], w[:, 2] = -(2.0**40), 1
+    x[::3, 3:], w[:, 3] = 0, 2.0**-60
+    own = {"w": w, "b": floats((32,), "b")} if bias else {"w": w}
+    graph = network(Node("y", Dense(32, bias=bias), ("x", *own)), shape=(1, 40), **own)
+    many = Dense(32, bias=bias).golden(x, *own.values(), exact=EXACT)
+    for rows in (1, FEW, FEW + 1):
+        some = network(graph.nodes[0], shape=(rows, 40), **own)
+        run = check(some, [{"x": x[:rows]}, {"x": x[-rows:]}])
+        assert uncaptured(run) == ([] if rows <= FEW else ["Dense"])
+        assert same_bits(refnet.run(some, {"x": x[:rows]}, Golden(1))["y"], many[:rows])
+    right = expected(Dense(32, bias=bias), np.arange(many.size), x, *own.values())
+    assert same_bits(many.reshape(-1), right)
 
 
 @pytest.mark.parametrize("first", [False, True])
