@@ -8,8 +8,8 @@ shapes. So the second such run is captured, and later runs repeat its calls with
     second ──── the same, in an arena (kernels/memory.py), each call noted (kernels/thread_pool.py)
     later ───── data into the arena ── the calls ── results out of it
 
-An op is `capturable` if kernels do all its work on data, and `reshapes` if there is no work to do. All other
-ops run as usual, between the calls. This needs the fast engine.
+An op is `capturable` (in golden `golden_capturable`) if kernels do all its work on data, and `reshapes` if
+there is no work to do. All other ops run as usual, between the calls. This needs the fast engine.
 
 Golden's runs are captured, too: what float64 leaves open differs from run to run, but kernels find and
 compute it (kernels/accumulator.py). Where they cannot, they raise a doubt (kernels/memory.py). Then a

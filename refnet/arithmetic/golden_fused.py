@@ -4,7 +4,8 @@
     product of two, addition of two, relu ── additions of two, relus       Fused: one right result anyway
 
 Each node still rounds once. Where a rounding is not decided in the pass, the element is computed again from
-its exact first value, node by node. Values that somebody asked for, or that two nodes read, end a row.
+its exact first value, by a kernel, in pairs of float64; what these leave open, node by node. Values that
+somebody asked for, or that two nodes read, end a row.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
         ├────── calls          which nodes each is for, what it does and with how many bytes
         └────── repeat         the seconds of each
 
-`refnet run` knows nothing of this: it repeats a captured run as it is.
+`refnet.run` knows nothing of this: it repeats a captured run as it is.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class TimedRun:
         found = self._run.repeat(self._inputs)
         seconds = perf_counter() - begin
         if found is None:
-            raise RuntimeError("the run is being repeated elsewhere, or its kernels do not decide a rounding")
+            raise RuntimeError("the run is being repeated elsewhere, or a kernel raised a doubt")
         self.values = found
         return seconds
 

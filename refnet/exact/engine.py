@@ -28,7 +28,7 @@ from refnet.kernels.thread_pool import by_python, noting, parallel_for
 from refnet.kernels.winograd import ROUNDINGS, decided_by_tiles, suits_tiles
 
 FEW = 8
-"""More rows than this are a matrix product: a map of one position is a block of its own."""
+"""Most rows of a dense layer that are a convolution over maps of one position; more are a matrix product."""
 Again = Callable[[Places, Places, F32], F32]
 Flags = npt.NDArray[np.bool_]
 
@@ -86,8 +86,8 @@ class DecideOrRefine:
         """x (n, c, ...) after the steps, each rounded once: batch norms, as `affine` has them, an addition of
         an array of this shape, relus.
 
-        again(places, channels, values): what the steps make of these values of x, for what a float64 does not
-        decide. Refinements are not counted.
+        again(places, channels, values): what the steps make of these values of x, for what pairs of float64 do
+        not decide. Refinements are not counted.
         """
         follow = tables(steps, x.shape)
         y, unsure = follow_rows(x, follow, self.engine.threads)

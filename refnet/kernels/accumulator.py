@@ -6,8 +6,9 @@ between 2**-298 and 2**256; float64 holds it exactly, and adding a float64 touch
 additions cannot overflow a limb. Kulisch, Computer Arithmetic and Validity, 2nd ed., chapter 8.
 
 kernels/decisions.py makes this slow way rare: if a float64 result and a bound of its error leave only one
-float32, that is the answer. The others it marks as open. The kernels here look for them in flags, one for
-each element of y: an item is PIECE flags.
+float32, that is the answer. The others are marked as open, there and in exact_conv.py, winograd.py and
+exact_steps.py. The kernels here look for them in flags, one for each element of y: an item is PIECE flags.
+A convolution's open sum is first added once more with what each addition loses (`twofold`).
 
 No loop defines these values: the exact result does. tests/exact compares them with rational arithmetic.
 """

@@ -61,7 +61,7 @@ ROUNDED = 2.0**-51
 QUOTIENT = 2.0**-101
 """More than a scale of `root_quotients` is off by, as a share of it."""
 PRODUCT = 2.0**-98
-"""More than a batch norm in pairs of float64 is off by, as a share of its product and its shift."""
+"""More than a batch norm in pairs of float64 is off by, beside its scale, as a share of product and shift."""
 
 
 @njit
@@ -71,8 +71,9 @@ def root_quotients(g: Any, var: Any, eps: float) -> Any:
     share is 0 for an exact quotient, and infinite if numbers may have underflowed on the way.
 
     g, var float64 that are float32. The root r + s comes from one step of Newton's method on the rounded root
-    r: var + eps - r r is exact in two float64, and is divided by 2 r. So does the quotient: g - high (r + s)
-    by r. Either leaves out a square of 2**-53 and rounds some numbers of 2**-53 once or twice, 2**-105 each.
+    r: var + eps - r r is exact in two float64, and is divided by 2 r. The quotient likewise, from
+    g - high (r + s). Either leaves out a square of 2**-53 and rounds some numbers of 2**-53 once or twice, by
+    2**-105 each.
     """
     high, low, share = np.empty(g.size), np.empty(g.size), np.empty(g.size)
     for i in range(g.size):
