@@ -86,7 +86,7 @@ class DecideOrRefine:
         """x (n, c, ...) after the steps, each rounded once: batch norms, as `affine` has them, an addition of
         an array of this shape, relus.
 
-        again(places, channels, values): what the steps make of these values of x, for what pairs of float64 do
+        again(places, channels, values): what the steps make of these values of x, where pairs of float64 do
         not decide. Refinements are not counted.
         """
         follow = tables(steps, x.shape)
