@@ -178,7 +178,7 @@ class CapturedRun:
             with allocating_in(self._arena), noting(calls):
                 value = way.value(node.op, *data, *weights)
             known = [call for call in calls if call is not None]
-            if len(known) < len(calls):
+            if len(known) < len(calls) or not value.flags.c_contiguous:  # the next op might copy it
                 return self._uncaptured(way, node, data, weights, value, steps)
             if value.size and self._arena.lasting(value) is None:
                 raise RuntimeError(f"{node.op!r} says that it is capturable, and its value is not a kernel's")

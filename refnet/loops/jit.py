@@ -22,7 +22,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import llvmlite
+import llvmlite.binding
 import numba
 import numpy as np
 from numba.core import event
@@ -40,13 +40,17 @@ SHARED = ("core/engine.py", "core/orders.py")
 
 
 def cache_key() -> str:
-    """The name of the cache folder: it changes with any kernel source and with the compiler's versions."""
+    """The name of the cache folder: it changes with any kernel source, the compiler's versions, and with the
+    processor that vectors are chosen for (kernels/writer.py).
+    """
     digest = hashlib.sha256()
     files = [path for name in COMPILED for path in (SOURCES / name).rglob("*.py")]
     for path in sorted(files + [SOURCES / name for name in SHARED]):
         digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes())
     versions = (sys.implementation.cache_tag, numba.__version__, llvmlite.__version__, np.__version__)
     digest.update(" ".join(map(str, versions)).encode())
+    host = llvmlite.binding.get_host_cpu_features().flatten()
+    digest.update(repr((numba.config.CPU_NAME, numba.config.CPU_FEATURES, host)).encode())
     return digest.hexdigest()[:16]
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, update_wrapper
+from threading import RLock
 from typing import Any
 
 from numba.core.codegen import JITCodeLibrary
@@ -66,6 +67,9 @@ class KernelCompiler(Compiler):  # type: ignore[misc]
             return super()._compile_core()
 
 
+_making = RLock()
+
+
 class Kernel:
     """A function and its two dispatchers. Each is made when it is first used: a network needs few of them.
 
@@ -79,10 +83,14 @@ class Kernel:
 
     @cached_property
     def dispatcher(self) -> Any:
-        """Compiles, loads and calls the kernel."""
-        made = self._kernel(self.py_func)
-        made.get_call_template, made.get_overload = self._template, self._overload
-        return made
+        """Compiles, loads and calls the kernel. One, though all threads of a pool ask for it at once."""
+        with _making:
+            if (known := self.__dict__.get("dispatcher")) is not None:
+                return known
+            made = self._kernel(self.py_func)
+            made.get_call_template, made.get_overload = self._template, self._overload
+            self.__dict__["dispatcher"] = made
+            return made
 
     @cached_property
     def part(self) -> Any:

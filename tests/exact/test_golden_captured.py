@@ -20,6 +20,7 @@ from refnet.kernels.exact_conv import suits
 from refnet.kernels.exact_steps import QUOTIENT, _scaled, root_quotients
 from refnet.kernels.thread_pool import LaunchList
 from refnet.ops import (
+    Add,
     AvgPool,
     BatchNorm,
     Conv,
@@ -170,6 +171,34 @@ def test_an_op_with_another_golden_is_not_captured():
     assert uncaptured(check(graph, [{"x": floats((1, 3, 4, 4), k)} for k in range(2)])) == ["Other"]
     graph = network(Node("y", Sigmoid(), ("x",)), shape=(1, 3, 4, 4))
     assert uncaptured(check(graph, [{"x": floats((1, 3, 4, 4), k)} for k in range(2)])) == ["Sigmoid"]
+
+
+def test_a_value_whose_elements_are_not_in_order_is_not_captured():
+    """The next op would copy it, once, while the run is captured."""
+
+    class Turned(Relu):
+        def run(self, *inputs, engine):
+            return super().run(*inputs, engine=engine).transpose(0, 1, 3, 2)
+
+        def capturable(self, *inputs):
+            return True
+
+        def golden_capturable(self, *inputs):
+            return True
+
+        def golden(self, *inputs, exact):
+            return self.run(*inputs, engine=exact.engine)
+
+    w = floats((16, 16, 1, 1), "w")
+    nodes = (
+        Node("turned", Turned(), ("x",)),
+        Node("conv", Conv(16, (1, 1)), ("x", "w")),
+        Node("sum", Add(2), ("conv", "turned")),
+    )
+    run = check(
+        network(*nodes, shape=(1, 16, 6, 6), w=w), [{"x": floats((1, 16, 6, 6), k)} for k in range(3)]
+    )
+    assert uncaptured(run) == ["Turned"]
 
 
 def scales(count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -89,3 +89,16 @@ def test_the_key_covers_the_versions(monkeypatch):
             patch.setattr(place, name, "0.0")
             assert jit.cache_key() not in before
             before.add(jit.cache_key())
+
+
+def test_the_key_changes_with_the_processor_that_vectors_are_chosen_for(monkeypatch):
+    """Numba's own index has the same name for the host and for the host by name, whose vectors are short."""
+    keys = {jit.cache_key()}
+    monkeypatch.setattr(numba.config, "CPU_NAME", "znver4")
+    keys.add(jit.cache_key())
+    monkeypatch.setattr(numba.config, "CPU_FEATURES", "+sse2")
+    keys.add(jit.cache_key())
+    features = type("Features", (), {"flatten": lambda self: "-avx"})
+    monkeypatch.setattr(jit.llvmlite.binding, "get_host_cpu_features", features)
+    keys.add(jit.cache_key())
+    assert len(keys) == 4

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import time
+import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
@@ -10,8 +13,8 @@ import pytest
 from numba.core import event
 from numba.core.codegen import JITCodeLibrary
 
-from refnet.loops import jit
-from refnet.loops.parts import PartCode
+from refnet.loops import garbage, jit
+from refnet.loops.parts import Kernel, PartCode
 
 pytestmark = pytest.mark.skipif(not jit.known(numba.__version__), reason="Numba's own way")
 
@@ -98,3 +101,44 @@ def test_python_collects_again_after_a_kernel(before, kind):
         assert not any(passes.during)
     finally:
         gc.enable()
+
+
+def test_the_search_for_cycles_is_on_again_when_the_last_one_leaves(monkeypatch):
+    """Whoever enters while another thread leaves must not find it off, and leave it off."""
+    first, real, left = garbage.paused(), gc.isenabled, []
+    first.__enter__()
+
+    def late() -> bool:
+        found = real()
+        if not left:
+            left.append(first.__exit__(None, None, None))  # the other leaves at this very moment
+        return found
+
+    monkeypatch.setattr(garbage.gc, "isenabled", late)
+    with garbage.paused():
+        assert not real()
+    if not left:
+        first.__exit__(None, None, None)
+    assert real()
+    gc.disable()
+    try:
+        with garbage.paused(), garbage.paused():
+            pass
+        assert not real()  # as it was
+    finally:
+        gc.enable()
+
+
+def test_a_kernel_has_one_dispatcher_though_many_ask_at_once():
+    made = []
+
+    def make(function):
+        time.sleep(0.05)
+        made.append(types.SimpleNamespace())
+        return made[-1]
+
+    kernel = Kernel(abs, make, make)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: kernel.dispatcher, range(4)))
+    assert len(made) == 1
+    assert all(one is made[0] for one in found)
