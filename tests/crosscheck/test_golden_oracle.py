@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -196,14 +197,12 @@ def network(name: str) -> Graph:
 MADE = {"transposed and resized": spatial, "functions of one number": functions, "norms": norms}
 
 
-def _noting(opened: list[np.ndarray]):
-    """`refined`, with a note of the elements that float64 left open."""
+def _noting(opened: list[np.ndarray], refine: Callable[..., np.ndarray], flags: int):
+    """`refine`, with a note of what float64 left open; flags: which of its arguments marks that."""
 
-    refine = correct_rounding.refined
-
-    def noting(op, y, at, *others):
-        opened.append(at)
-        return refine(op, y, at, *others)
+    def noting(*given):
+        opened.append(np.flatnonzero(given[flags]))
+        return refine(*given)
 
     return noting
 
@@ -255,9 +254,11 @@ class Campaign:
             return
         opened: list[np.ndarray] = []
         with pytest.MonkeyPatch.context() as patch:
-            noting = _noting(opened)
+            noting = _noting(opened, correct_rounding.refined, 2)
             for module in (engine, correct_rounding):
                 patch.setattr(module, "refined", noting)
+            kernels = _noting(opened, engine.DecideOrRefine._refined, 3)
+            patch.setattr(engine.DecideOrRefine, "_refined", kernels)
             golden = op.golden(*inputs, exact=exact_on(2))
         left = np.concatenate(opened) if opened else np.zeros(0, np.int64)
         assert len(opened) == 1 or kind in OTHER_LAYOUTS
