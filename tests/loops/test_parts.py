@@ -43,7 +43,7 @@ def _refused(x):
 def empty_cache(tmp_path, monkeypatch):
     """Kernels of this file that no other run has compiled."""
     for kernel in (_innermost, _middle, _outer, _refused):
-        monkeypatch.setattr(kernel, "_cache", numba.core.caching.NullCache())
+        monkeypatch.setattr(kernel.dispatcher, "_cache", numba.core.caching.NullCache())
 
 
 def test_only_the_outermost_becomes_machine_code(monkeypatch):
