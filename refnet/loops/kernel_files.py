@@ -2,13 +2,13 @@
 
     kernel_folder ── REFNET_CACHE, XDG_CACHE_HOME, ~/.cache ── distrust ── used, if only read-only
                                                         └───── else a private folder, until the process ends
-    load, save ───── one file per kernel: MAGIC, sha256 of its name and of what follows, machine code
+    load, save ───── one file per kernel: MAGIC, sha256 of key, name and what follows, machine code
 
 What is in these files is run. So the folder must belong to this user or to root, neither group nor world may
 write into it, and nobody else can put another one in its place. A file that does not have its hash is as good
-as none: damage, a full disk or a process that was killed leaves nothing that is run. Two processes that save
-the same kernel each write a file of their own, and the one that comes last replaces the other: there is no
-index that could contradict the files.
+as none, and so is one from the folder of another key: damage, a full disk or a process that was killed leaves
+nothing that is run. Two processes that save the same kernel each write a file of their own, and the one that
+comes last replaces the other: there is no index that could contradict the files.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def load(folder: Path, name: str) -> bytes | None:
     except OSError:
         return None
     code = data[HEAD:]
-    return code if data[:HEAD] == _head(name, code) else None
+    return code if data[:HEAD] == _head(folder, name, code) else None
 
 
 def save(folder: Path, name: str, code: bytes) -> None:
@@ -156,7 +156,7 @@ def save(folder: Path, name: str, code: bytes) -> None:
         number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, 0o644)
         try:
             with os.fdopen(number, "wb") as file:
-                file.write(_head(name, code) + code)
+                file.write(_head(folder, name, code) + code)
             os.replace(temporary, folder / name)
         except BaseException:
             os.unlink(temporary)
@@ -165,5 +165,6 @@ def save(folder: Path, name: str, code: bytes) -> None:
         pass
 
 
-def _head(name: str, code: bytes) -> bytes:
-    return MAGIC + hashlib.sha256(name.encode() + b"\0" + code).digest()
+def _head(folder: Path, name: str, code: bytes) -> bytes:
+    """What a file of the folder of a key begins with."""
+    return MAGIC + hashlib.sha256(f"{folder.name}\0{name}\0".encode() + code).digest()

@@ -66,6 +66,16 @@ def test_no_damaged_byte_is_loaded(folder):
     assert load(folder, "b.kernel") is None
 
 
+def test_a_file_from_the_folder_of_another_key_is_not_loaded(folder):
+    """What it calls may be other code, though its own name is the same."""
+    other = folder.with_name("another")
+    other.mkdir(mode=0o755)
+    save(folder, "k", b"code")
+    (other / "k").write_bytes((folder / "k").read_bytes())
+    assert load(folder, "k") == b"code"
+    assert load(other, "k") is None
+
+
 def test_files_of_others_and_no_files_are_not_loaded(folder):
     save(folder, "a.kernel", b"code")
     (folder / "link.kernel").symlink_to("a.kernel")
