@@ -101,14 +101,11 @@ def prepare(
     Raises InputError for a framework that is unknown, not installed or cannot run the model, or an arithmetic
     that there is not.
     """
-    arithmetic = of_network(arithmetic, os.fspath(model) if network is None else network)
-    named(arithmetic)
+    arithmetic = check_model(model, network, image, arithmetic)
     for name in against:
         if name not in FRAMEWORKS:
             hint = did_you_mean(name, FRAMEWORKS)
             raise InputError(f"against must be among {', '.join(FRAMEWORKS)}, got {name!r}{hint}")
-    if os.fspath(model) not in entries() and not os.path.isfile(source_of(model).file):
-        structure(model, network=network, image=image)  # raises what is wrong with its name
     entry = known_entry(model, network)
     for name in against:
         if not (name == "torch" and module) and (reason := unfit(name, entry)):
@@ -126,6 +123,15 @@ def prepare(
         else:
             racers[name] = _framework(name, found[name], graph, entry, folder, own)
     return Prepared(graph, racers)
+
+
+def check_model(model: Model, network: str | None, image: Size | None, arithmetic: str) -> str:
+    """The arithmetic of this model (`of_network`). Raises InputError for names that mean nothing, at once."""
+    arithmetic = of_network(arithmetic, os.fspath(model) if network is None else network)
+    named(arithmetic)
+    if os.fspath(model) not in entries() and not os.path.isfile(source_of(model).file):
+        structure(model, network=network, image=image)  # raises what is wrong with its name
+    return arithmetic
 
 
 def unfit(framework: str, entry: Entry | None) -> str | None:

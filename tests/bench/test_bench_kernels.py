@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from refnet.arithmetic.timed_run import TimedRun, members
 from refnet.bench.kernels import KernelCall, KernelTimes, kernel_times
 from refnet.bench.machine import Machine
 from refnet.cli import main
-from refnet.core.errors import InputError
+from refnet.core.errors import FrameworkError, InputError
 from refnet.frameworks.launch import multiply_adds, prepare
 from refnet.kernels.peak import chains
 from refnet.kernels.thread_pool import Call, LaunchList, launch
@@ -232,6 +233,34 @@ def test_the_command_line(
         assert sum(kind["calls"] for kind in one["kinds"]) == len(own)
         assert all(0 < call["lowest"] <= call["median"] for call in one["calls"])
         assert all(0 <= call["floor"] <= call["lowest"] for call in one["calls"])
+
+
+def test_a_wrong_name_is_an_error_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[object] = []
+    monkeypatch.setattr("refnet.bench.machine.with_speeds", lambda *given, **named: measured.append(given))
+    for argv in ([f"{DIGITS},nonet"], [DIGITS, "--arithmetic", "exact"]):
+        assert main(["bench", *argv, "--against", "none", "--kernels", "--threads", "1"]) == 2
+        assert ("nonet" in capsys.readouterr().err) == ("nonet" in argv[0])
+    assert measured == []
+
+
+def test_what_is_finished_is_written_if_a_network_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("refnet.bench.machine.with_speeds", lambda here, threads, memory: HERE)
+
+    def failing(ready: Any, *given: Any) -> Any:
+        if ready.graph.name == OCTAVE:
+            raise FrameworkError("its process ended")
+        return kernel_times(ready, *given)
+
+    monkeypatch.setattr("refnet.bench.kernels.kernel_times", failing)
+    file = tmp_path / "calls.csv"
+    argv = ["bench", f"{DIGITS},{OCTAVE}", "--kernels", "--threads", "1", "--runs", "1", "--csv", str(file)]
+    assert main(argv) == 2
+    assert {row["network"] for row in csv.DictReader(file.read_text().splitlines())} == {DIGITS}
 
 
 def test_golden_is_timed_in_a_process_of_its_own(tmp_path: Path) -> None:
