@@ -234,15 +234,21 @@ def nearest(op: BatchNorm, v: float, g: float, beta: float, mean: float, var: fl
     return EXACT.nearest(compare, guess)
 
 
-@pytest.mark.parametrize("eps", [0.0, 1e-5, 2.0**-140])
+@pytest.mark.parametrize("eps", [0.0, 1e-5, 2.0**-60, 2.0**-140])
 def test_a_norm_in_pairs_has_the_right_bits_where_it_is_sure(eps):
-    """Ordinary numbers, and shifts that leave the middle of two float32, or nearly."""
+    """Ordinary numbers, and shifts that leave the middle of two float32, or nearly. With 2**-60 the scale's
+    low half, -2**-61, moves 2**24 + 1 by 2**-37, to the other side of the middle that 2**-38 leads it over.
+    """
     g, var = scales(1500)
     v, mean = floats((1500,), "v"), floats((1500,), "mean")
     beta = floats((1500,), "beta")
     g[500:], var[500:] = np.resize(F([1, 2, -1, 0.5]), 1000), np.resize(F([1, 4, 0.25]), 1000)
     v[500:], mean[500:] = 2.0**24, -1
-    beta[500:] = np.resize(F([0, 2.0**-40, -(2.0**-40), 2.0**-149, 1, -1]), 1000)
+    beta[500:] = np.resize(F([0, 2.0**-40, -(2.0**-40), 2.0**-149, 1, -1, 2.0**-38]), 1000)
+    # what 1 + 2**-60 loses in float64 leads over the middle, too
+    v[-1], mean[-1], g[-1], var[-1], beta[-1] = 1, -(2.0**-60), 1, 1, 2.0**-24
+    # a product that is 2**-46 above the middle 2**24 + 1
+    v[-2], mean[-2], g[-2], var[-2], beta[-2] = 2.0**24, 1 - 2.0**-23, 1 + 2.0**-23, 1, 0
     high, low, share = root_quotients(g.astype(np.float64), var.astype(np.float64), eps)
     sure = 0
     for i in range(v.size):
