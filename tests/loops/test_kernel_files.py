@@ -68,11 +68,12 @@ def test_no_damaged_byte_is_loaded(folder):
 
 def test_a_file_from_the_folder_of_another_key_is_not_loaded(folder):
     """What it calls may be other code, though its own name is the same."""
-    other = folder.with_name("another")
-    other.mkdir(mode=0o755)
-    save(folder, "k", b"code")
-    (other / "k").write_bytes((folder / "k").read_bytes())
-    assert load(folder, "k") == b"code"
+    own, other = folder / "key", folder / "another"
+    for place in (own, other):
+        place.mkdir(mode=0o755)
+    save(own, "k", b"code")
+    (other / "k").write_bytes((own / "k").read_bytes())
+    assert load(own, "k") == b"code"
     assert load(other, "k") is None
 
 
